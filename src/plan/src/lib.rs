@@ -1,1 +1,44 @@
-//! Being written.
+//! The plan: everything that `nextkernel` decided by day and `nextkernel-hook` carries out at night.
+//!
+//! It is the only thing the two programs share. It is plain text that a person can read, it names
+//! its version, every limit in it stands in [`limits`], and it ends with a line that says so: a
+//! plan that was cut short is no plan. The folder that holds it holds the images, too; names in it
+//! are relative to that folder, for the folder stands at another path once the root is gone.
+//!
+//! ```
+//! use nextkernel_plan::{Plan, Verb};
+//!
+//! let text = b"\
+//! nextkernel-plan 1
+//! handoff = 5f3a9c1e2b7d4a60
+//! entry = 6.12.57-amd64
+//! staged-at = 1763900000
+//! on = kexec
+//! hold = kept
+//! kernel = 5f3a9c1e2b7d4a60/kernel size=12345678 inode=41 changed=1763900000.000000007
+//! cmdline = root=/dev/vda1 ro quiet
+//! end
+//! ";
+//! let plan = Plan::parse(text)?;
+//! assert!(plan.on.covers(Verb::Kexec) && !plan.on.covers(Verb::Reboot));
+//! assert_eq!(plan.to_string().as_bytes(), text);
+//! # Ok::<(), nextkernel_plan::Malformed>(())
+//! ```
+#![cfg_attr(not(test), no_std)]
+
+#[cfg(test)]
+mod hostile;
+mod id;
+mod image;
+pub mod limits;
+mod list;
+mod plan;
+mod record;
+mod verb;
+
+pub use id::HandoffId;
+pub use image::{Changed, Image};
+pub use list::List;
+pub use plan::{Hold, Malformed, Plan, VERSION, Why};
+pub use record::Record;
+pub use verb::{On, Verb};

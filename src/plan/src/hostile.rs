@@ -1,0 +1,152 @@
+//! What a plan survives: every cut, every flipped byte, every line repeated, dropped or moved.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use crate::{Changed, HandoffId, Hold, Image, List, Malformed, On, Plan, Why, limits};
+
+const TEXT: &str = "\
+nextkernel-plan 1
+handoff = 5f3a9c1e2b7d4a60
+entry = 6.12.57+deb13-amd64
+staged-at = 1763900000
+on = kexec reboot
+hold = late
+kernel = 5f3a9c1e2b7d4a60/kernel size=12345678 inode=41 changed=1763900000.000000007
+initrd = 5f3a9c1e2b7d4a60/initrd size=36000000 inode=42 changed=1763900001.123456789
+kernel-from = /boot/vmlinuz-6.12.57+deb13-amd64
+initrd-from = /boot/intel ucode.img
+initrd-from = /boot/initrd.img-6.12.57+deb13-amd64
+cmdline = root=UUID=1-2 dyndbg=\"file drivers/usb/* +p\" = é
+end
+";
+
+fn plan() -> Plan<'static> {
+    let mut initrd_from = List::new();
+    initrd_from.push("/boot/intel ucode.img").unwrap();
+    initrd_from.push("/boot/initrd.img-6.12.57+deb13-amd64").unwrap();
+    Plan {
+        handoff: HandoffId(0x5f3a_9c1e_2b7d_4a60),
+        entry: "6.12.57+deb13-amd64",
+        staged_at: 1_763_900_000,
+        on: On::KexecAndReboot,
+        hold: Hold::Late,
+        kernel: Image {
+            name: "5f3a9c1e2b7d4a60/kernel",
+            size: 12_345_678,
+            inode: 41,
+            changed: Changed { seconds: 1_763_900_000, nanoseconds: 7 },
+        },
+        initrd: Some(Image {
+            name: "5f3a9c1e2b7d4a60/initrd",
+            size: 36_000_000,
+            inode: 42,
+            changed: Changed { seconds: 1_763_900_001, nanoseconds: 123_456_789 },
+        }),
+        kernel_from: Some("/boot/vmlinuz-6.12.57+deb13-amd64"),
+        initrd_from,
+        cmdline: "root=UUID=1-2 dyndbg=\"file drivers/usb/* +p\" = é",
+    }
+}
+
+fn refused(text: &str) -> (usize, Why) {
+    let Malformed { line, why } = Plan::parse(text.as_bytes()).unwrap_err();
+    (line, why)
+}
+
+#[test]
+fn a_plan_reads_back_as_it_was_written() {
+    assert_eq!(plan().to_string(), TEXT);
+    assert_eq!(Plan::parse(TEXT.as_bytes()), Ok(plan()));
+}
+
+#[test]
+fn a_plan_without_an_initrd_or_a_source_is_whole() {
+    let bare = Plan { initrd: None, kernel_from: None, initrd_from: List::new(), cmdline: "", ..plan() };
+    assert_eq!(Plan::parse(bare.to_string().as_bytes()), Ok(bare));
+}
+
+#[test]
+fn a_plan_cut_anywhere_is_refused() {
+    for end in 0..TEXT.len() {
+        assert!(Plan::parse(&TEXT.as_bytes()[..end]).is_err(), "cut at {end}");
+    }
+}
+
+#[test]
+fn a_flipped_byte_is_refused_or_read_as_it_stands() {
+    for at in 0..TEXT.len() {
+        for byte in 0..=u8::MAX {
+            let mut bytes = TEXT.as_bytes().to_vec();
+            bytes[at] = byte;
+            if let Ok(read) = Plan::parse(&bytes) {
+                assert_eq!(read.to_string().as_bytes(), bytes, "byte {at} as {byte:#04x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_given_twice_is_refused_on_its_second_line() {
+    for (at, line) in TEXT.lines().enumerate().skip(1) {
+        let twice = TEXT.replacen(&format!("{line}\n"), &format!("{line}\n{line}\n"), 1);
+        match Plan::parse(twice.as_bytes()) {
+            Ok(_) => assert!(line.starts_with("initrd-from"), "{line}"),
+            Err(Malformed { line, why }) => {
+                assert_eq!(line, at + 2);
+                assert!(matches!(why, Why::Twice | Why::AfterEnd), "{why:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    for key in ["handoff", "entry", "staged-at", "on", "hold", "kernel", "cmdline"] {
+        let line = TEXT.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap();
+        let without = TEXT.replacen(&format!("{line}\n"), "", 1);
+        assert_eq!(refused(&without), (12, Why::Missing(key)));
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_line() {
+    let change = |from: &str, to: &str| refused(&TEXT.replacen(from, to, 1));
+    assert_eq!(refused(""), (1, Why::NotAPlan));
+    assert_eq!(refused("#!/bin/sh\n"), (1, Why::NotAPlan));
+    assert_eq!(change("plan 1", "plan 2"), (1, Why::OtherVersion(2)));
+    assert_eq!(change("plan 1", "plan 01"), (1, Why::NotAPlan));
+    assert_eq!(change("on = kexec reboot", "on = poweroff"), (5, Why::BadValue("on")));
+    assert_eq!(change("on = ", "on="), (5, Why::NotAPair));
+    assert_eq!(change("hold = late", "hold = never"), (6, Why::BadValue("hold")));
+    assert_eq!(change("5f3a9c1e2b7d4a60/kernel", "../kernel"), (7, Why::BadValue("kernel")));
+    assert_eq!(change("= /boot/vmlinuz", "= boot/vmlinuz"), (9, Why::BadValue("kernel-from")));
+    assert_eq!(change("hold", "holt"), (6, Why::UnknownKey));
+    assert_eq!(change("= é", "= \u{7f}"), (12, Why::NotText));
+    assert_eq!(change("end\n", "end"), (13, Why::NoEnd));
+    assert_eq!(change("end\n", ""), (13, Why::NoEnd));
+    assert_eq!(change("end\n", "end\n\n"), (14, Why::AfterEnd));
+    assert_eq!(
+        Plan::parse(b"nextkernel-plan 2\n").unwrap_err().to_string(),
+        "line 1: a plan of version 2, and only version 1 is known here",
+    );
+}
+
+#[test]
+fn each_limit_holds_to_the_byte() {
+    let with = |cmdline: &str| Plan { cmdline, ..plan() }.to_string();
+    let longest = "x".repeat(limits::CMDLINE_MAX);
+    assert!(Plan::parse(with(&longest).as_bytes()).is_ok());
+    assert_eq!(refused(&with(&(longest + "x"))), (12, Why::BadValue("cmdline")));
+
+    let entry = "e".repeat(limits::ENTRY_MAX + 1);
+    assert_eq!(refused(&Plan { entry: &entry, ..plan() }.to_string()), (3, Why::BadValue("entry")));
+
+    let path = format!("/{}", "p".repeat(limits::PATH_MAX));
+    let far = Plan { kernel_from: Some(&path), ..plan() }.to_string();
+    assert_eq!(refused(&far), (9, Why::BadValue("kernel-from")));
+
+    let many = TEXT.replacen("cmdline", &format!("{}cmdline", "initrd-from = /i\n".repeat(15)), 1);
+    assert_eq!(refused(&many), (26, Why::BadValue("initrd-from")));
+
+    let long = TEXT.replacen("end\n", &"x\n".repeat(limits::PLAN_MAX / 2), 1);
+    assert_eq!(refused(&long), (1, Why::TooLong));
+}

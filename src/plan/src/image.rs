@@ -1,0 +1,112 @@
+use core::fmt;
+
+use crate::limits;
+
+/// A staged image, and how to know that it is still the one that was staged: replacing it changes
+/// its inode, cutting or writing it changes its size or its change time, which nobody can set back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image<'a> {
+    /// Its name, relative to the plan's folder.
+    pub name: &'a str,
+    /// Its size in bytes, never 0: the kernel refuses empty files.
+    pub size: u64,
+    /// Its inode number (`st_ino`, inode(7)).
+    pub inode: u64,
+    /// When it last changed (`st_ctim`, inode(7)).
+    pub changed: Changed,
+}
+
+/// A change time: seconds since the epoch and nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Whole seconds; never before 1970.
+    pub seconds: u64,
+    /// Nanoseconds, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+impl<'a> Image<'a> {
+    /// Reads `NAME size=N inode=N changed=S.NNNNNNNNN`.
+    pub(crate) fn parse(text: &'a str) -> Option<Image<'a>> {
+        let mut words = text.split(' ');
+        let image = Image {
+            name: words.next().filter(|name| is_name(name))?,
+            size: number(words.next()?.strip_prefix("size=")?).filter(|size| *size > 0)?,
+            inode: number(words.next()?.strip_prefix("inode=")?)?,
+            changed: Changed::parse(words.next()?.strip_prefix("changed=")?)?,
+        };
+        words.next().is_none().then_some(image)
+    }
+}
+
+impl fmt::Display for Image<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Image { name, size, inode, changed } = self;
+        write!(out, "{name} size={size} inode={inode} changed={changed}")
+    }
+}
+
+impl Changed {
+    fn parse(text: &str) -> Option<Changed> {
+        let (seconds, nanoseconds) = text.split_once('.')?;
+        let digits = nanoseconds.len() == 9 && nanoseconds.bytes().all(|b| b.is_ascii_digit());
+        let nanoseconds = nanoseconds.parse().ok().filter(|_| digits)?;
+        Some(Changed { seconds: number(seconds)?, nanoseconds })
+    }
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}.{:09}", self.seconds, self.nanoseconds)
+    }
+}
+
+/// A name the tool could have made: below the plan's folder, nowhere else.
+fn is_name(name: &str) -> bool {
+    let part = |part: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !part.is_empty() && part.bytes().all(plain)
+    };
+    name.len() <= limits::NAME_MAX && name.split('/').all(part)
+}
+
+/// A decimal number as `Display` writes it: no sign, no leading zero.
+pub(crate) fn number(digits: &str) -> Option<u64> {
+    let canonical = digits == "0" || !digits.starts_with(['0', '+']);
+    digits.parse().ok().filter(|_| canonical)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_never_leaves_the_folder() {
+        for bad in ["", "/", "/kernel", "a/", "a//b", "..", "../a", "a/../b", "a b", "A", "a.b"] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
+        assert!(is_name("5f3a9c1e2b7d4a60/kernel"));
+        assert!(!is_name(&"k".repeat(limits::NAME_MAX + 1)));
+    }
+
+    #[test]
+    fn an_image_is_named_and_measured_exactly() {
+        let good = "a/kernel size=1 inode=2 changed=3.000000004";
+        assert_eq!(Image::parse(good).map(|image| image.to_string()).as_deref(), Some(good));
+        for bad in [
+            "",
+            "a/kernel",
+            "a/kernel size=0 inode=2 changed=3.000000004",
+            "a/kernel size=01 inode=2 changed=3.000000004",
+            "a/kernel size=+1 inode=2 changed=3.000000004",
+            "a/kernel size=1 inode=2 changed=3",
+            "a/kernel size=1 inode=2 changed=3.4",
+            "a/kernel size=1 inode=2 changed=3.000000004 ",
+            "a/kernel size=1 inode=2 changed=3.+00000004",
+            "a/kernel size=99999999999999999999 inode=2 changed=3.000000004",
+            "a/kernel inode=2 size=1 changed=3.000000004",
+        ] {
+            assert_eq!(Image::parse(bad), None, "{bad:?}");
+        }
+    }
+}

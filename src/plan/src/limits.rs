@@ -1,0 +1,40 @@
+//! Every limit of the plan, in bytes unless it says otherwise, with its reason.
+
+/// A whole plan. It holds one command line and the paths it came from; the hook reads it into a
+/// buffer of this size on its stack.
+pub const PLAN_MAX: usize = 32 * 1024;
+
+/// The kernel command line as staged, without the record and without the final NUL.
+/// No architecture takes more than 4096 (loongarch); what the running one takes is [`LOADER_CMDLINE_MAX`].
+pub const CMDLINE_MAX: usize = 4095;
+
+/// What `kexec_file_load(2)` takes as a command line on this architecture, without the final NUL.
+///
+/// On x86 `COMMAND_LINE_SIZE` is 2048, and `bzImage64_load` asks for 30 bytes of room for
+/// `elfcorehdr=` of normal images, too, and counts the NUL (arch/x86/kernel/kexec-bzimage64.c).
+#[cfg(target_arch = "x86_64")]
+pub const LOADER_CMDLINE_MAX: usize = 2047 - 30 - 1;
+/// What `kexec_file_load(2)` takes as a command line on this architecture, without the final NUL
+/// (`COMMAND_LINE_SIZE`, include/uapi/asm-generic/setup.h and arch/*/include/uapi/asm/setup.h).
+#[cfg(target_arch = "aarch64")]
+pub const LOADER_CMDLINE_MAX: usize = 2047;
+/// What `kexec_file_load(2)` takes as a command line on this architecture, without the final NUL
+/// (`COMMAND_LINE_SIZE`, the least of the other architectures).
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub const LOADER_CMDLINE_MAX: usize = 1023;
+
+/// The record that the hook appends to the command line, with the space before it. The rehearsal
+/// uses one of this length, so that what fits by day fits at night.
+pub const RECORD_MAX: usize = 64;
+
+/// The name of an image in the staged folder. The tool makes these names itself.
+pub const NAME_MAX: usize = 64;
+
+/// What a person calls the entry: a version or the name of a boot entry.
+pub const ENTRY_MAX: usize = 255;
+
+/// A path that an image was made from (`PATH_MAX` without its NUL, limits.h).
+pub const PATH_MAX: usize = 4095;
+
+/// How many files an initrd is joined from; boot entries with microcode have two or three.
+pub const INITRDS_MAX: usize = 16;

@@ -1,0 +1,268 @@
+use core::fmt;
+
+use crate::image::number;
+use crate::{HandoffId, Image, List, On, limits};
+
+/// The version of the plan's format that this crate reads and writes. Tool and hook are installed
+/// together; a plan of another version is refused, never guessed at.
+pub const VERSION: u32 = 1;
+
+const TITLE: &str = "nextkernel-plan ";
+const END: &str = "end";
+
+/// Whether the image stays loaded by day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It stays loaded, as after `kexec -l`: `systemctl kexec` is accepted, and a load that fails
+    /// at night leaves it to be jumped to.
+    Kept,
+    /// Nothing stays loaded; the night alone loads it.
+    Late,
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Hold::Kept => "kept",
+            Hold::Late => "late",
+        })
+    }
+}
+
+/// One staged handoff. What it borrows, it borrows from the text it was read from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan<'a> {
+    /// Which handoff this is.
+    pub handoff: HandoffId,
+    /// What a person calls the entry: a version, or the kernel's path.
+    pub entry: &'a str,
+    /// When it was staged: seconds since the epoch.
+    pub staged_at: u64,
+    /// The verbs at which it is carried out.
+    pub on: On,
+    /// Whether the image stays loaded by day.
+    pub hold: Hold,
+    /// The kernel.
+    pub kernel: Image<'a>,
+    /// The initrd, all its parts joined; a kernel may do without.
+    pub initrd: Option<Image<'a>>,
+    /// The file that the kernel was copied from.
+    pub kernel_from: Option<&'a str>,
+    /// The files that the initrd was joined from, in order.
+    pub initrd_from: List<&'a str, { limits::INITRDS_MAX }>,
+    /// The command line, without the record.
+    pub cmdline: &'a str,
+}
+
+/// What is wrong with a plan, and on which line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub why: Why,
+}
+
+/// What can be wrong with a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is longer than [`limits::PLAN_MAX`].
+    TooLong,
+    /// The line holds a byte that is not text: invalid UTF-8 or a control character.
+    NotText,
+    /// The first line is not that of a plan.
+    NotAPlan,
+    /// It is of this other version.
+    OtherVersion(u32),
+    /// The line is not `KEY = VALUE`.
+    NotAPair,
+    /// No key of this version has that name.
+    UnknownKey,
+    /// The key stands there a second time.
+    Twice,
+    /// The value of the key is not one that it can have.
+    BadValue(&'static str),
+    /// The plan ends here, and this key was never given.
+    Missing(&'static str),
+    /// The last line is missing: the plan was cut short.
+    NoEnd,
+    /// Something stands after the last line.
+    AfterEnd,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "line {}: ", self.line)?;
+        match self.why {
+            Why::TooLong => write!(out, "the plan is longer than {} bytes", limits::PLAN_MAX),
+            Why::NotText => out.write_str("a byte that is not text"),
+            Why::NotAPlan => write!(out, "not a plan: it does not begin with '{TITLE}{VERSION}'"),
+            Why::OtherVersion(version) => {
+                write!(out, "a plan of version {version}, and only version {VERSION} is known here")
+            }
+            Why::NotAPair => out.write_str("not of the form 'key = value'"),
+            Why::UnknownKey => out.write_str("no such key"),
+            Why::Twice => out.write_str("this key was given before"),
+            Why::BadValue(key) => write!(out, "not a value for '{key}'"),
+            Why::Missing(key) => write!(out, "the plan ends without '{key}'"),
+            Why::NoEnd => write!(out, "the plan was cut short: no '{END}'"),
+            Why::AfterEnd => write!(out, "something stands after '{END}'"),
+        }
+    }
+}
+
+impl core::error::Error for Malformed {}
+
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "{TITLE}{VERSION}")?;
+        writeln!(out, "handoff = {}", self.handoff)?;
+        writeln!(out, "entry = {}", self.entry)?;
+        writeln!(out, "staged-at = {}", self.staged_at)?;
+        writeln!(out, "on = {}", self.on)?;
+        writeln!(out, "hold = {}", self.hold)?;
+        writeln!(out, "kernel = {}", self.kernel)?;
+        if let Some(initrd) = self.initrd {
+            writeln!(out, "initrd = {initrd}")?;
+        }
+        if let Some(path) = self.kernel_from {
+            writeln!(out, "kernel-from = {path}")?;
+        }
+        for path in self.initrd_from.iter() {
+            writeln!(out, "initrd-from = {path}")?;
+        }
+        writeln!(out, "cmdline = {}", self.cmdline)?;
+        writeln!(out, "{END}")
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Reads a plan. Total: any bytes give a plan or the line that is wrong.
+    pub fn parse(bytes: &'a [u8]) -> Result<Plan<'a>, Malformed> {
+        let mut lines = Lines { rest: bytes, line: 0 };
+        if bytes.len() > limits::PLAN_MAX {
+            return Err(Malformed { line: 1, why: Why::TooLong });
+        }
+        let title = lines.next()?.unwrap_or("");
+        let version = title.strip_prefix(TITLE).and_then(number);
+        match version.and_then(|version| u32::try_from(version).ok()) {
+            Some(VERSION) => {}
+            Some(version) => return Err(lines.wrong(Why::OtherVersion(version))),
+            None => return Err(lines.wrong(Why::NotAPlan)),
+        }
+
+        let mut draft = Draft::default();
+        loop {
+            match lines.next()? {
+                None => return Err(lines.wrong(Why::NoEnd)),
+                Some(END) => break,
+                Some(line) => {
+                    let pair = line.split_once(" = ").ok_or(Why::NotAPair);
+                    pair.and_then(|(key, value)| draft.set(key, value)).map_err(|why| lines.wrong(why))?;
+                }
+            }
+        }
+        let plan = draft.finish().map_err(|why| lines.wrong(why))?;
+        match lines.next()? {
+            None => Ok(plan),
+            Some(_) => Err(lines.wrong(Why::AfterEnd)),
+        }
+    }
+}
+
+/// The lines of a plan, each checked to be text and to end with a newline.
+struct Lines<'a> {
+    rest: &'a [u8],
+    line: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn next(&mut self) -> Result<Option<&'a str>, Malformed> {
+        self.line += 1;
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let Some(end) = self.rest.iter().position(|b| *b == b'\n') else {
+            return Err(self.wrong(Why::NoEnd));
+        };
+        let (line, rest) = self.rest.split_at(end);
+        self.rest = rest.split_first().map_or(&[], |(_, rest)| rest);
+        match core::str::from_utf8(line) {
+            Ok(text) if !text.chars().any(char::is_control) => Ok(Some(text)),
+            _ => Err(self.wrong(Why::NotText)),
+        }
+    }
+
+    fn wrong(&self, why: Why) -> Malformed {
+        Malformed { line: self.line, why }
+    }
+}
+
+/// A plan while it is being read.
+#[derive(Default)]
+struct Draft<'a> {
+    handoff: Option<HandoffId>,
+    entry: Option<&'a str>,
+    staged_at: Option<u64>,
+    on: Option<On>,
+    hold: Option<Hold>,
+    kernel: Option<Image<'a>>,
+    initrd: Option<Image<'a>>,
+    kernel_from: Option<&'a str>,
+    initrd_from: List<&'a str, { limits::INITRDS_MAX }>,
+    cmdline: Option<&'a str>,
+}
+
+impl<'a> Draft<'a> {
+    fn set(&mut self, key: &str, value: &'a str) -> Result<(), Why> {
+        let path = || Some(value).filter(|path| path.starts_with('/') && path.len() <= limits::PATH_MAX);
+        let text = |max| Some(value).filter(|text| text.len() <= max);
+        match key {
+            "handoff" => once(&mut self.handoff, "handoff", HandoffId::from_digits(value)),
+            "entry" => once(&mut self.entry, "entry", text(limits::ENTRY_MAX)),
+            "staged-at" => once(&mut self.staged_at, "staged-at", number(value)),
+            "on" => once(&mut self.on, "on", On::from_words(value)),
+            "hold" => once(&mut self.hold, "hold", hold(value)),
+            "kernel" => once(&mut self.kernel, "kernel", Image::parse(value)),
+            "initrd" => once(&mut self.initrd, "initrd", Image::parse(value)),
+            "kernel-from" => once(&mut self.kernel_from, "kernel-from", path()),
+            "initrd-from" => {
+                let path = path().ok_or(Why::BadValue("initrd-from"))?;
+                self.initrd_from.push(path).map_err(|_| Why::BadValue("initrd-from"))
+            }
+            "cmdline" => once(&mut self.cmdline, "cmdline", text(limits::CMDLINE_MAX)),
+            _ => Err(Why::UnknownKey),
+        }
+    }
+
+    fn finish(self) -> Result<Plan<'a>, Why> {
+        Ok(Plan {
+            handoff: self.handoff.ok_or(Why::Missing("handoff"))?,
+            entry: self.entry.ok_or(Why::Missing("entry"))?,
+            staged_at: self.staged_at.ok_or(Why::Missing("staged-at"))?,
+            on: self.on.ok_or(Why::Missing("on"))?,
+            hold: self.hold.ok_or(Why::Missing("hold"))?,
+            kernel: self.kernel.ok_or(Why::Missing("kernel"))?,
+            initrd: self.initrd,
+            kernel_from: self.kernel_from,
+            initrd_from: self.initrd_from,
+            cmdline: self.cmdline.ok_or(Why::Missing("cmdline"))?,
+        })
+    }
+}
+
+fn hold(word: &str) -> Option<Hold> {
+    match word {
+        "kept" => Some(Hold::Kept),
+        "late" => Some(Hold::Late),
+        _ => None,
+    }
+}
+
+fn once<T>(place: &mut Option<T>, key: &'static str, value: Option<T>) -> Result<(), Why> {
+    if place.is_some() {
+        return Err(Why::Twice);
+    }
+    *place = Some(value.ok_or(Why::BadValue(key))?);
+    Ok(())
+}

@@ -1,0 +1,61 @@
+use core::fmt;
+
+use crate::{HandoffId, Verb, limits};
+
+/// What the hook tells the next kernel about the handoff that started it: one parameter at the end
+/// of its command line. The dot in its name makes the kernel take it for a module's parameter, so
+/// it is neither warned about nor handed to the init (`unknown_bootoption`, init/main.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Which handoff.
+    pub handoff: HandoffId,
+    /// The verb at which it was carried out.
+    pub verb: Verb,
+}
+
+impl Record {
+    /// The parameter's name. Whoever reuses a command line drops it.
+    pub const KEY: &'static str = "nextkernel.record";
+
+    /// The record in a kernel command line; of several, the last.
+    #[must_use]
+    pub fn find(cmdline: &str) -> Option<Record> {
+        cmdline.split_ascii_whitespace().rev().find_map(Record::from_parameter)
+    }
+
+    fn from_parameter(parameter: &str) -> Option<Record> {
+        let value = parameter.strip_prefix(Record::KEY)?.strip_prefix('=')?;
+        let (handoff, verb) = value.split_once(':')?;
+        Some(Record { handoff: HandoffId::from_digits(handoff)?, verb: Verb::from_word(verb.as_bytes())? })
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}={}:{}", Record::KEY, self.handoff, self.verb)
+    }
+}
+
+const LONGEST: usize = " nextkernel.record=0123456789abcdef:poweroff".len();
+const _: () = assert!(LONGEST <= limits::RECORD_MAX, "RECORD_MAX is the greatest length of a record");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_found_in_a_command_line() {
+        let record = Record { handoff: HandoffId(7), verb: Verb::Reboot };
+        assert_eq!(Record::find(&format!("root=/dev/vda quiet {record}")), Some(record));
+        assert_eq!(Record::find("root=/dev/vda xnextkernel.record=0000000000000007:kexec"), None);
+        assert_eq!(Record::find("nextkernel.record=7:kexec nextkernel.record"), None);
+    }
+
+    #[test]
+    fn no_record_is_longer_than_its_limit() {
+        for verb in Verb::ALL {
+            let record = Record { handoff: HandoffId(u64::MAX), verb };
+            assert!(format!(" {record}").len() <= limits::RECORD_MAX);
+        }
+    }
+}
