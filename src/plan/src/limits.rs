@@ -1,8 +1,8 @@
 //! Every limit of the plan, in bytes unless it says otherwise, with its reason.
 
-/// A whole plan. It holds one command line and the paths it came from; the hook reads it into a
-/// buffer of this size on its stack.
-pub const PLAN_MAX: usize = 32 * 1024;
+/// A whole plan: one command line and the paths it came from. The hook reads it into a buffer on
+/// its stack, one byte larger, to see that there is no more.
+pub const PLAN_MAX: usize = 16 * 1024 - 1;
 
 /// The kernel command line as staged, without the record and without the final NUL.
 /// No architecture takes more than 4096 (loongarch); what the running one takes is [`LOADER_CMDLINE_MAX`].

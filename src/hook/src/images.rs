@@ -1,0 +1,54 @@
+//! The staged images: opened once, checked to be the ones that the plan was written for.
+
+use nextkernel_plan::{Image, Plan, limits};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::fstat;
+
+use crate::failure::Failure;
+use crate::read;
+
+/// The images, open.
+#[derive(Debug)]
+pub struct Images {
+    /// The kernel.
+    pub kernel: OwnedFd,
+    /// The initrd, where there is one.
+    pub initrd: Option<OwnedFd>,
+}
+
+impl Images {
+    /// Opens what the plan names in its folder.
+    pub fn open(folder: impl AsFd, plan: &Plan<'_>) -> Result<Images, Failure> {
+        Ok(Images {
+            kernel: open(&folder, "kernel", &plan.kernel)?,
+            initrd: plan.initrd.map(|initrd| open(&folder, "initrd", &initrd)).transpose()?,
+        })
+    }
+}
+
+fn open(folder: impl AsFd, image: &'static str, staged: &Image<'_>) -> Result<OwnedFd, Failure> {
+    let call = match image {
+        "kernel" => "open the staged kernel in /run/nextkernel",
+        _ => "open the staged initrd in /run/nextkernel",
+    };
+    let mut name = [0; limits::NAME_MAX + 1];
+    for (to, from) in name.iter_mut().zip(staged.name.bytes().take(limits::NAME_MAX)) {
+        *to = from;
+    }
+    let name = core::ffi::CStr::from_bytes_until_nul(&name).unwrap_or_default();
+    let file = read::open(folder, name).map_err(|errno| Failure::Call { call, errno })?;
+    let found = fstat(&file).map_err(|errno| Failure::Call { call, errno })?;
+    let differs = |what| Err(Failure::NotAsStaged { image, what });
+    if u64::try_from(found.st_size) != Ok(staged.size) {
+        return differs("size");
+    }
+    if found.st_ino != staged.inode {
+        return differs("inode");
+    }
+    let seconds = u64::try_from(found.st_ctime);
+    let nanoseconds = u32::try_from(found.st_ctime_nsec);
+    if seconds != Ok(staged.changed.seconds) || nanoseconds != Ok(staged.changed.nanoseconds) {
+        return differs("change time");
+    }
+    Ok(file)
+}

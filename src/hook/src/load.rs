@@ -1,0 +1,107 @@
+//! Loading the staged kernel, and jumping into it.
+
+use core::ffi::CStr;
+use core::fmt::{self, Write};
+
+use nextkernel_plan::{Record, limits as plan_limits};
+use rustix::fd::AsFd;
+use rustix::io::{self, Errno};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::failure::Failure;
+use crate::images::Images;
+use crate::{child, limits, sys};
+
+/// Loads the images in place of what is loaded now. If it fails, that stays.
+///
+/// - `kexec_file_load(2)`
+pub fn load(images: &Images, cmdline: &CommandLine) -> Result<(), Failure> {
+    let text = cmdline.as_c_str().ok_or(Failure::Call { call: "command line", errno: Errno::NAMETOOLONG })?;
+    let initrd = images.initrd.as_ref().map(AsFd::as_fd);
+    child::bounded(
+        "kexec_file_load",
+        limits::LOAD,
+        || false,
+        || unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text)),
+    )
+}
+
+/// Starts the loaded kernel; returns only when it cannot.
+///
+/// - reboot(2)
+pub fn jump() -> Result<(), Failure> {
+    unless_busy(|| reboot(RebootCommand::Kexec))
+        .map_err(|errno| Failure::Call { call: "reboot(KEXEC)", errno })
+}
+
+fn unless_busy(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 0..limits::BUSY_TRIES {
+        match call() {
+            Err(Errno::BUSY) => child::sleep(limits::GLANCE),
+            answer => return answer,
+        }
+    }
+    call()
+}
+
+/// The next kernel's command line: the staged one and the record.
+pub struct CommandLine {
+    bytes: [u8; plan_limits::LOADER_CMDLINE_MAX + 1],
+    length: usize,
+    fits: bool,
+}
+
+impl CommandLine {
+    /// Joins the two.
+    #[must_use]
+    pub fn new(staged: &str, record: &Record) -> CommandLine {
+        let mut line = CommandLine { bytes: [0; plan_limits::LOADER_CMDLINE_MAX + 1], length: 0, fits: true };
+        let space = if staged.is_empty() { "" } else { " " };
+        line.fits = write!(line, "{staged}{space}{record}").is_ok();
+        line
+    }
+
+    /// The line, where it fits into what the loader takes.
+    #[must_use]
+    pub fn as_c_str(&self) -> Option<&CStr> {
+        let line = CStr::from_bytes_until_nul(&self.bytes).ok();
+        line.filter(|line| self.fits && line.count_bytes() == self.length)
+    }
+}
+
+impl Write for CommandLine {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        // One byte is kept for the NUL.
+        let room = self.bytes.get_mut(self.length..end).filter(|_| end <= plan_limits::LOADER_CMDLINE_MAX);
+        room.ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nextkernel_plan::{HandoffId, Verb};
+
+    const RECORD: Record = Record { handoff: HandoffId(1), verb: Verb::Kexec };
+
+    #[test]
+    fn the_record_stands_at_the_end_of_the_staged_line() {
+        let line = |staged: &str| CommandLine::new(staged, &RECORD).as_c_str().map(CStr::to_owned);
+        assert_eq!(
+            line("root=/dev/vda").as_deref(),
+            Some(c"root=/dev/vda nextkernel.record=0000000000000001:kexec")
+        );
+        assert_eq!(line("").as_deref(), Some(c"nextkernel.record=0000000000000001:kexec"));
+    }
+
+    #[test]
+    fn what_the_loader_would_refuse_is_refused_here_to_the_byte() {
+        let room = plan_limits::LOADER_CMDLINE_MAX - format!(" {RECORD}").len();
+        assert!(CommandLine::new(&"x".repeat(room), &RECORD).as_c_str().is_some());
+        assert!(CommandLine::new(&"x".repeat(room + 1), &RECORD).as_c_str().is_none());
+        assert!(CommandLine::new("a\0b", &RECORD).as_c_str().is_none());
+    }
+}

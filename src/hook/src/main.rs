@@ -1,0 +1,59 @@
+//! `nextkernel-hook`: the last program that one kernel runs, and the reason the next one is running.
+#![no_std]
+#![no_main]
+
+mod start;
+
+use core::fmt::Write;
+use core::panic::PanicInfo;
+
+use log::{LevelFilter, error};
+use nextkernel_hook::arguments::{Arguments, Request};
+use nextkernel_hook::night::{self, End};
+use nextkernel_hook::process::{self, Terminal};
+
+const HELP: &str = "\
+nextkernel-hook VERB [ANYTHING]     carry out the plan, as an executable of systemd-shutdown(8)
+nextkernel-hook --dry-run VERB      print what would be done at VERB, and do nothing
+nextkernel-hook --help | --version
+
+VERB is what the init was asked for: kexec, reboot, poweroff, halt or exit. A verb that the plan in
+/run/nextkernel does not cover changes nothing. Typed at a shell it refuses: `systemctl kexec`
+starts the staged kernel, and `nextkernel stage` stages it.
+";
+
+static LOG: kmsg_logger::KmsgLogger = kmsg_logger::KmsgLogger::new("nextkernel");
+
+fn main(arguments: Arguments) -> ! {
+    // A logger that was set before is this one; there is nothing to say and nowhere to say it.
+    let _ = LOG.init(LevelFilter::Info);
+    let end = match arguments.request {
+        Request::Help => print(HELP),
+        Request::Version => print(concat!("nextkernel-hook ", env!("CARGO_PKG_VERSION"), "\n")),
+        Request::Wrong => {
+            let _ = Terminal::error().write_str(HELP);
+            End::Usage
+        }
+        Request::DryRun(verb) => night::rehearse(verb),
+        Request::CarryOut(word) => night::carry_out(word, &arguments.watchdog),
+    };
+    process::end(end, arguments.request)
+}
+
+fn print(text: &str) -> End {
+    match Terminal::output().write_str(text) {
+        Ok(()) => End::Done,
+        Err(_) => End::Failed,
+    }
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo) -> ! {
+    error!("a defect in nextkernel-hook: {info}");
+    process::end(End::Failed, Request::Wrong)
+}
+
+/// The precompiled core names this in its unwind tables; we abort, so nobody calls it.
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}

@@ -1,0 +1,102 @@
+//! Is anything left writable? An init unmounts or remounts read-only all it can; what it could not
+//! would be torn off in mid-write.
+
+use crate::failure::Failure;
+use crate::name::Name;
+use crate::read;
+
+/// File systems whose contents end with this kernel, or stand on another one that is judged itself
+/// (overlay), or are served by a program that the init has ended (fuse).
+const NOTHING_TO_LOSE: [&[u8]; 31] = [
+    b"autofs",
+    b"binder",
+    b"binfmt_misc",
+    b"bpf",
+    b"cgroup",
+    b"cgroup2",
+    b"configfs",
+    b"debugfs",
+    b"devpts",
+    b"devtmpfs",
+    b"efivarfs",
+    b"functionfs",
+    b"fuse",
+    b"fusectl",
+    b"hugetlbfs",
+    b"mqueue",
+    b"nfsd",
+    b"nsfs",
+    b"overlay",
+    b"proc",
+    b"pstore",
+    b"ramfs",
+    b"resctrl",
+    b"rootfs",
+    b"rpc_pipefs",
+    b"securityfs",
+    b"selinuxfs",
+    b"smackfs",
+    b"sysfs",
+    b"tmpfs",
+    b"tracefs",
+];
+
+/// Where something is left writable, and what kind of file system that is; long names are cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Writable {
+    /// The mount point, as mountinfo escapes it.
+    pub path: Name<64>,
+    /// The type of file system.
+    pub kind: Name<16>,
+}
+
+/// Fails when a file system with something to lose is left writable.
+pub fn nothing_writable() -> Result<(), Failure> {
+    match read::find_line(c"/proc/self/mountinfo", writable) {
+        Ok(None) => Ok(()),
+        Ok(Some(writable)) => Err(Failure::StillWritable(writable)),
+        Err(errno) => Err(Failure::Call { call: "read /proc/self/mountinfo", errno }),
+    }
+}
+
+/// Judges one line of mountinfo (`proc_pid_mountinfo(5))`: by the options of the file system itself,
+/// behind the dash, for a mount can be read-only while its file system is written to elsewhere.
+fn writable(line: &[u8]) -> Option<Writable> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let path = fields.nth(4).unwrap_or_default();
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = fields.next().unwrap_or_default();
+    let options = fields.nth(1).unwrap_or_default();
+    let read_only = options.split(|byte| *byte == b',').any(|option| option == b"ro");
+    let served = kind.starts_with(b"fuse.");
+    (!read_only && !served && !NOTHING_TO_LOSE.contains(&kind))
+        .then(|| Writable { path: Name::cut(path), kind: Name::cut(kind) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_writable_is_found_and_named() {
+        for (line, found) in [
+            ("22 1 254:0 / / rw,relatime - ext4 /dev/vda rw", Some("/ ext4")),
+            ("22 1 254:0 / / ro,relatime - ext4 /dev/vda ro", None),
+            ("22 1 254:0 / / ro,relatime - ext4 /dev/vda rw,errors=remount-ro", Some("/ ext4")),
+            ("22 1 254:0 / / ro,relatime shared:1 master:2 - ext4 /dev/vda ro,seclabel", None),
+            ("22 1 0:30 /root / rw - btrfs /dev/vda rw,space_cache=v2", Some("/ btrfs")),
+            ("22 1 0:40 / /srv rw - nfs4 host:/x rw,vers=4.2", Some("/srv nfs4")),
+            ("22 1 0:41 / /tank rw - zfs tank rw,xattr", Some("/tank zfs")),
+            ("22 1 8:1 / /mnt rw - fuseblk /dev/sda1 rw,user_id=0", Some("/mnt fuseblk")),
+            ("22 1 0:5 / /run rw,nosuid - tmpfs tmpfs rw,size=98M", None),
+            ("22 1 0:9 / /x rw - fuse.gvfsd-fuse gvfsd-fuse rw", None),
+            ("22 1 0:9 / / rw - overlay overlay rw,lowerdir=/a:/b,upperdir=/run/u", None),
+            ("22 1 254:0 / /a\\040b rw - ext4 /dev/vda rw", Some("/a\\040b ext4")),
+            ("", Some(" ")),
+            ("garbage", Some(" ")),
+        ] {
+            let text = |at: Writable| format!("{} {}", at.path, at.kind);
+            assert_eq!(writable(line.as_bytes()).map(text).as_deref(), found, "{line}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A name out of the kernel, kept without a heap: cut where it is longer than its place.
+
+use core::fmt;
+
+/// At most `N` bytes (255 at most) of a name that is most likely text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<const N: usize> {
+    bytes: [u8; N],
+    length: u8,
+}
+
+impl<const N: usize> Name<N> {
+    /// The name, or as much of it as fits.
+    #[must_use]
+    pub fn cut(name: &[u8]) -> Name<N> {
+        let mut kept = Name { bytes: [0; N], length: 0 };
+        for (to, from) in kept.bytes.iter_mut().zip(name).take(u8::MAX.into()) {
+            *to = *from;
+            kept.length += 1;
+        }
+        kept
+    }
+}
+
+impl<const N: usize> fmt::Display for Name<N> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.bytes.get(..self.length.into()).unwrap_or_default();
+        for chunk in bytes.utf8_chunks() {
+            out.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                out.write_str("?")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_cut_to_its_place_and_always_text() {
+        assert_eq!(Name::<4>::cut(b"ext4").to_string(), "ext4");
+        assert_eq!(Name::<4>::cut(b"btrfs").to_string(), "btrf");
+        assert_eq!(Name::<8>::cut(b"a\xffb").to_string(), "a?b");
+        assert_eq!(Name::<8>::cut(b"").to_string(), "");
+    }
+}

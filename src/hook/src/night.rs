@@ -1,0 +1,213 @@
+//! The night, to be read aloud.
+
+use core::fmt::{self, Write};
+
+use log::{error, info};
+use nextkernel_plan::{Plan, Record, Verb, limits as plan_limits};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::arguments::Watchdog;
+use crate::failure::Failure;
+use crate::images::Images;
+use crate::load::{CommandLine, jump, load};
+use crate::process::Terminal;
+use crate::protect::protect;
+use crate::sync::sync;
+use crate::{limits, mounts, others, read, shutdown, watchdog};
+
+/// How the hook ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// There was nothing to do, or it was done.
+    Done,
+    /// It was to be done, and could not be.
+    Failed,
+    /// It was called in a way that does not exist.
+    Usage,
+}
+
+impl End {
+    /// The exit status.
+    #[must_use]
+    pub fn status(self) -> u8 {
+        match self {
+            End::Done => 0,
+            End::Failed => 1,
+            End::Usage => 2,
+        }
+    }
+}
+
+/// From kernel to kernel. Returns only where that failed or, in a dry run, was not meant.
+fn hand_over(staged: &Staged<'_>, verb: Verb, watchdog: &Watchdog, how: How) -> Result<(), Failure> {
+    let Staged { folder, plan } = staged;
+    let record = Record { handoff: plan.handoff, verb };
+    let cmdline = CommandLine::new(plan.cmdline, &record);
+
+    how.act("block signals, restart on a panic, let the log through", || {
+        protect();
+        Ok(())
+    })?;
+    let images =
+        how.look("check that the images are the ones that were staged", || Images::open(folder, plan))?;
+    how.act("sync, for as long as it makes progress", || sync(limits::SYNC))?;
+    how.act("see that no file system is left writable", mounts::nothing_writable)?;
+    // Teardown of GPU modules stands here, beside the load.
+    how.act(Loading { plan, record }, || load(&images, &cmdline))?;
+    how.act("wait for the init's other hooks", || others::wait(limits::OTHERS))?;
+    how.act("sync again", || sync(limits::SYNC_AGAIN))?;
+    how.act("settle the watchdog", || watchdog::settle(verb, watchdog))?;
+    how.act(Jumping { plan }, jump)
+}
+
+/// Carries the plan out at a verb, if there is one that covers it.
+#[must_use]
+pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
+    let Some(verb) = verb else {
+        info!("no verb that is known: nothing done");
+        return End::Done;
+    };
+    if let Err(refused) = shutdown::under_way(verb) {
+        let _ = writeln!(Terminal::error(), "nextkernel-hook: {refused}");
+        return End::Failed;
+    }
+    let mut text = [0; plan_limits::PLAN_MAX + 1];
+    let handed_over = Staged::read(&mut text).and_then(|staged| match staged {
+        None => {
+            info!("{verb}: nothing is staged, left to the init");
+            Ok(())
+        }
+        Some(staged) if !staged.plan.on.covers(verb) => {
+            info!("{verb}: staged for {} alone, left to the init", staged.plan.on);
+            Ok(())
+        }
+        Some(staged) => hand_over(&staged, verb, watchdog, How::ForReal),
+    });
+    match handed_over {
+        Ok(()) => End::Done,
+        Err(failure) => {
+            error!("no handoff: {failure}");
+            error!("{verb} is left to the init: {}", what_the_init_does(verb));
+            End::Failed
+        }
+    }
+}
+
+/// Prints what would be carried out.
+#[must_use]
+pub fn rehearse(verb: Verb) -> End {
+    let mut text = [0; plan_limits::PLAN_MAX + 1];
+    let mut out = Terminal::output();
+    let shown = Staged::read(&mut text).and_then(|staged| {
+        let _ = match &staged {
+            None => writeln!(out, "at {verb}: nothing is staged, left to the init"),
+            Some(Staged { plan, .. }) if !plan.on.covers(verb) => {
+                writeln!(out, "at {verb}: staged for {} alone, left to the init", plan.on)
+            }
+            Some(Staged { plan, .. }) => {
+                writeln!(out, "at {verb}: handoff {} to {}", plan.handoff, plan.entry)
+            }
+        };
+        match staged.filter(|staged| staged.plan.on.covers(verb)) {
+            Some(staged) => hand_over(&staged, verb, &Watchdog::default(), How::DryRun),
+            None => Ok(()),
+        }
+    });
+    match shown {
+        Ok(()) => End::Done,
+        Err(failure) => {
+            let _ = writeln!(Terminal::error(), "nextkernel-hook: no handoff: {failure}");
+            End::Failed
+        }
+    }
+}
+
+/// Whether acts are carried out or printed.
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    ForReal,
+    DryRun,
+}
+
+impl How {
+    /// Says it, then does it.
+    fn act(self, what: impl fmt::Display, act: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        if self == How::DryRun {
+            let _ = writeln!(Terminal::output(), "  {what}");
+            return Ok(());
+        }
+        info!("{what}");
+        act()
+    }
+
+    /// The same for what changes nothing, and so is done in a dry run, too.
+    fn look<T>(self, what: &str, look: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        self.act(what, || Ok(()))?;
+        look()
+    }
+}
+
+/// What is staged: the plan, and the folder that its names are relative to.
+struct Staged<'a> {
+    folder: OwnedFd,
+    plan: Plan<'a>,
+}
+
+impl<'a> Staged<'a> {
+    /// Reads the plan; `None` where there is none.
+    fn read(text: &'a mut [u8]) -> Result<Option<Staged<'a>>, Failure> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(CWD, c"/run/nextkernel", flags, Mode::empty())
+            .and_then(|folder| read::open(&folder, c"plan").map(|plan| (folder, plan)));
+        let call = |errno| Failure::Call { call: "read /run/nextkernel/plan", errno };
+        let (folder, file) = match opened {
+            Ok(opened) => opened,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(call(errno)),
+        };
+        let plan = Plan::parse(read::up_to(&file, text).map_err(call)?).map_err(Failure::Malformed)?;
+        Ok(Some(Staged { folder, plan }))
+    }
+}
+
+/// What follows when the hook returns.
+fn what_the_init_does(verb: Verb) -> &'static str {
+    let mut state = [0; 1];
+    let loaded = read::open(CWD, c"/sys/kernel/kexec_loaded")
+        .and_then(|file| read::up_to(&file, &mut state))
+        .is_ok_and(|state| state == b"1");
+    match (verb, loaded) {
+        (Verb::Kexec, true) => "it jumps to the image that stays loaded",
+        _ => "it restarts the machine through firmware",
+    }
+}
+
+struct Loading<'p> {
+    plan: &'p Plan<'p>,
+    record: Record,
+}
+
+impl fmt::Display for Loading<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { entry, kernel, initrd, .. } = self.plan;
+        write!(out, "load {entry}: kernel of {} bytes, ", kernel.size)?;
+        match initrd {
+            Some(initrd) => write!(out, "initrd of {} bytes, ", initrd.size)?,
+            None => out.write_str("no initrd, ")?,
+        }
+        let space = if self.plan.cmdline.is_empty() { "" } else { " " };
+        write!(out, "command line '{}{space}{}'", self.plan.cmdline, self.record)
+    }
+}
+
+struct Jumping<'p> {
+    plan: &'p Plan<'p>,
+}
+
+impl fmt::Display for Jumping<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "jump to {}", self.plan.entry)
+    }
+}

@@ -1,0 +1,98 @@
+//! Files of the kernel, read through buffers of a known size.
+
+use core::ffi::CStr;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::{self, Errno};
+
+/// Opens a file for reading.
+pub fn open(folder: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+    openat(folder, name, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Reads as much of a file as there is, or as fits.
+pub fn up_to(file: impl AsFd, buffer: &mut [u8]) -> io::Result<&[u8]> {
+    let mut length = 0;
+    while let Some(room) = buffer.get_mut(length..).filter(|room| !room.is_empty()) {
+        match io::read(&file, room) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(buffer.get(..length).unwrap_or_default())
+}
+
+/// Calls `each` with every line of a file, until it returns something.
+pub fn find_line<T>(path: &CStr, mut each: impl FnMut(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+    let file = open(CWD, path)?;
+    let mut buffer = [0; crate::limits::LINE_MAX];
+    let mut held = 0;
+    loop {
+        let room = buffer.get_mut(held..).unwrap_or_default();
+        if room.is_empty() {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let count = match io::read(&file, room) {
+            Ok(count) => count,
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno),
+        };
+        held += count;
+        let mut used = 0;
+        let full = buffer.get(..held).unwrap_or_default();
+        for line in full.split_inclusive(|byte| *byte == b'\n') {
+            let whole = line.strip_suffix(b"\n");
+            if whole.is_none() && count > 0 {
+                break;
+            }
+            if let Some(found) = each(whole.unwrap_or(line)) {
+                return Ok(Some(found));
+            }
+            used += line.len();
+        }
+        if count == 0 {
+            return Ok(None);
+        }
+        buffer.copy_within(used..held, 0);
+        held -= used;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::ffi::CString;
+    use std::string::String;
+    use std::vec::Vec;
+
+    fn lines_of(text: &[u8]) -> io::Result<Vec<String>> {
+        let name = format!("nextkernel-lines-{}-{}", std::process::id(), text.len());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        let mut lines = Vec::new();
+        let c = CString::new(path.to_str().unwrap()).unwrap();
+        let read = find_line(&c, |line| {
+            lines.push(String::from_utf8_lossy(line).into_owned());
+            None::<()>
+        });
+        std::fs::remove_file(path).unwrap();
+        read.map(|_| lines)
+    }
+
+    #[test]
+    fn every_line_is_seen_once_wherever_the_reads_end() {
+        let lines: Vec<String> = (0..20_000).map(|n| format!("line {n}")).collect();
+        assert_eq!(lines_of(lines.join("\n").as_bytes()).unwrap(), lines);
+        assert_eq!(lines_of((lines.join("\n") + "\n").as_bytes()).unwrap(), lines);
+    }
+
+    #[test]
+    fn a_line_longer_than_its_limit_is_an_error_and_never_half_a_line() {
+        let long = "x".repeat(crate::limits::LINE_MAX + 1);
+        assert_eq!(lines_of(long.as_bytes()), Err(Errno::NAMETOOLONG));
+    }
+}

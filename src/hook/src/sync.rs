@@ -1,0 +1,60 @@
+//! Writing back what is dirty, bounded.
+
+use core::time::Duration;
+
+use crate::failure::Failure;
+use crate::{child, read};
+
+/// Syncs, and waits for as long as less and less is dirty.
+///
+/// - sync(2)
+pub fn sync(patience: Duration) -> Result<(), Failure> {
+    let mut left = dirty();
+    let shrinks = || {
+        let now = dirty();
+        now < core::mem::replace(&mut left, now)
+    };
+    child::bounded("sync", patience, shrinks, || {
+        rustix::fs::sync();
+        Ok(())
+    })
+}
+
+/// What is still to be written, in kB, as systemd counts it (`sync_making_progress`,
+/// src/shutdown/shutdown.c). Without /proc there is none, and so no progress.
+fn dirty() -> u64 {
+    let mut sum = 0_u64;
+    let _ = read::find_line(c"/proc/meminfo", |line| {
+        sum = sum.saturating_add(amount(line).unwrap_or(0));
+        None::<()>
+    });
+    sum
+}
+
+fn amount(line: &[u8]) -> Option<u64> {
+    let line = core::str::from_utf8(line).ok()?;
+    let (name, value) = line.split_once(':')?;
+    let counts = matches!(name, "Dirty" | "Writeback" | "NFS_Unstable");
+    value.trim().strip_suffix(" kB").filter(|_| counts)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_to_be_written_counts() {
+        assert_eq!(amount(b"Dirty:              1234 kB"), Some(1234));
+        assert_eq!(amount(b"Writeback:            56 kB"), Some(56));
+        for other in
+            ["WritebackTmp:  7 kB", "MemTotal:  8 kB", "Dirty:", "Dirty: x kB", "", "HugePages_Total: 0"]
+        {
+            assert_eq!(amount(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_sync_ends() {
+        assert!(sync(crate::limits::SYNC).is_ok());
+    }
+}

@@ -1,0 +1,94 @@
+//! The system calls that rustix does not have, and nothing else: the one place with `unsafe`
+//! beside the first instructions in `start`.
+#![allow(unsafe_code)]
+
+use core::arch::asm;
+use core::ffi::CStr;
+
+use linux_raw_sys::general::{
+    __NR_clone, __NR_exit_group, __NR_kexec_file_load, __NR_rt_sigprocmask, SIG_SETMASK, SIGCHLD,
+};
+use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::io::{self, Errno};
+use rustix::process::Pid;
+
+/// `KEXEC_FILE_NO_INITRAMFS`, include/uapi/linux/kexec.h.
+const KEXEC_FILE_NO_INITRAMFS: usize = 0x4;
+
+/// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded.
+///
+/// - `kexec_file_load(2)`
+pub fn kexec_file_load(
+    kernel: BorrowedFd<'_>,
+    initrd: Option<BorrowedFd<'_>>,
+    cmdline: &CStr,
+) -> io::Result<()> {
+    let flags = if initrd.is_some() { 0 } else { KEXEC_FILE_NO_INITRAMFS };
+    let fd = |fd: BorrowedFd<'_>| usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX);
+    let cmdline = cmdline.to_bytes_with_nul();
+    // SAFETY: the kernel reads `cmdline.len()` bytes at `cmdline` and writes nothing.
+    let result = unsafe {
+        syscall(
+            __NR_kexec_file_load,
+            [fd(kernel), initrd.map_or(usize::MAX, fd), cmdline.len(), cmdline.as_ptr().addr(), flags],
+        )
+    };
+    result.map(|_| ())
+}
+
+/// Makes a child: `None` in the child, its id in the parent.
+///
+/// - fork(2), clone(2)
+pub fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: without CLONE_VM the child has its own copy of everything; there is one thread, no
+    // libc, no lock that another thread could hold.
+    let child = unsafe { syscall(__NR_clone, [SIGCHLD as usize, 0, 0, 0, 0]) }?;
+    Ok(i32::try_from(child).ok().and_then(Pid::from_raw))
+}
+
+/// Ends the process.
+///
+/// - `exit_group(2)`
+pub fn exit(status: u8) -> ! {
+    loop {
+        // SAFETY: the call takes a number and does not return.
+        let _ = unsafe { syscall(__NR_exit_group, [status.into(), 0, 0, 0, 0]) };
+    }
+}
+
+/// Blocks every signal that can be blocked.
+///
+/// - `rt_sigprocmask(2)`
+pub fn block_signals() -> io::Result<()> {
+    let all = u64::MAX;
+    let set = (&raw const all).addr();
+    // SAFETY: the kernel reads eight bytes at `set`, its size of a signal set on 64 bits.
+    unsafe { syscall(__NR_rt_sigprocmask, [SIG_SETMASK as usize, set, 0, size_of::<u64>(), 0]) }?;
+    Ok(())
+}
+
+/// Standard output (1) or standard error (2), open or not.
+///
+/// - stdin(3)
+#[must_use]
+pub fn standard(number: u8) -> BorrowedFd<'static> {
+    // SAFETY: nothing here closes it; where it was closed before, writing gives EBADF and no more.
+    unsafe { BorrowedFd::borrow_raw(i32::from(number)) }
+}
+
+/// One system call of at most five arguments.
+///
+/// # Safety
+/// The call's own: every address among the arguments is good for what the kernel does with it.
+#[cfg(target_arch = "x86_64")]
+unsafe fn syscall(number: u32, arguments: [usize; 5]) -> io::Result<usize> {
+    let [first, second, third, fourth, fifth] = arguments;
+    let result: isize;
+    // SAFETY: the caller's promise; the instruction itself changes rax, rcx and r11 (syscall(2)).
+    unsafe {
+        asm!("syscall", inlateout("rax") number as usize => result,
+             in("rdi") first, in("rsi") second, in("rdx") third, in("r10") fourth, in("r8") fifth,
+             lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    usize::try_from(result).map_err(|_| Errno::from_raw_os_error(i32::try_from(-result).unwrap_or(0)))
+}
