@@ -1,1 +1,95 @@
-//! Being written.
+//! A [`log::Log`] over `/dev/kmsg`, for programs that have nothing else: an init, a shutdown
+//! executable, the first or the last process of a machine. `no_std`, no heap, no `unsafe`.
+//!
+//! ```no_run
+//! use kmsg_logger::KmsgLogger;
+//!
+//! static LOG: KmsgLogger = KmsgLogger::new("lastwords");
+//!
+//! LOG.init(log::LevelFilter::Info).ok();
+//! log::warn!("/dev/sda1 is still mounted"); // <4>lastwords: /dev/sda1 is still mounted
+//! ```
+//!
+//! Each line of a message is one record of the kernel log, made by one `write(2)`, at most
+//! [`RECORD_MAX`] bytes long. A longer line is cut between two characters and ends in `[cut]`;
+//! an empty line is skipped; a control character other than the tab becomes `?`, so that nothing
+//! that is logged can steer a terminal.
+//!
+//! Where `/dev/kmsg` is missing or refuses the record, the line goes to `/dev/console`, and where
+//! that is missing too, nowhere. Logging never panics, and opens and writes with `O_NONBLOCK`: a
+//! console whose buffer is full loses the rest of the line. What the kernel does inside the call is
+//! beyond that: it may print the record on a slow console first, and a hung display driver can hold
+//! it for ever. Who cannot afford to wait logs from a child.
+//!
+//! # No state
+//!
+//! The device is opened anew for each record: three system calls instead of one, and in return
+//!
+//! * no record is throttled. The kernel's limit of 10 lines in 5 seconds is counted for each
+//!   *open file* (`devkmsg_open` in `kernel/printk/printk.c`): of 30 lines through one descriptor
+//!   10 arrive, of 30 lines through 30 descriptors all do. So `printk.devkmsg=on` is not
+//!   needed, and how much a program says is its own responsibility;
+//! * a `/dev` that appears, or differs after a `chroot(2)` or `pivot_root(2)`, is simply used;
+//! * there is no descriptor that `close_range(2)` could pull away, that a child could inherit, or
+//!   that could keep `/dev` busy.
+//!
+//! A log call uses a little over 1 KiB of stack besides what the message's own `Display` needs, and is
+//! safe in threads, in children and in a panic handler.
+
+#![cfg_attr(not(test), no_std)]
+
+mod device;
+mod lines;
+
+pub use lines::RECORD_MAX;
+use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
+
+/// The logger: a name, and no state besides.
+///
+/// | level | syslog level in the record |
+/// |---|---|
+/// | [`Error`](log::Level::Error) | 3, `KERN_ERR` |
+/// | [`Warn`](log::Level::Warn) | 4, `KERN_WARNING` |
+/// | [`Info`](log::Level::Info) | 6, `KERN_INFO` |
+/// | [`Debug`](log::Level::Debug), [`Trace`](log::Level::Trace) | 7, `KERN_DEBUG` |
+///
+/// (`include/linux/kern_levels.h`.) The facility is left to the kernel, which puts `user`, since a
+/// program cannot speak as the kernel (`Documentation/ABI/testing/dev-kmsg`).
+#[derive(Debug)]
+pub struct KmsgLogger {
+    prefix: &'static str,
+}
+
+impl KmsgLogger {
+    /// A logger whose every line begins with `prefix` and `: `, or with neither if `prefix` is empty.
+    ///
+    /// Of a longer prefix the first 48 characters are used, so that there is always room for text.
+    #[must_use]
+    pub const fn new(prefix: &'static str) -> Self {
+        Self { prefix }
+    }
+
+    /// Makes this the program's logger, for messages up to the level `max`.
+    ///
+    /// Opens nothing, so it does not matter whether `/dev` is there yet. It fails only if the
+    /// program has a logger already, and then changes nothing.
+    pub fn init(&'static self, max: LevelFilter) -> Result<(), SetLoggerError> {
+        log::set_logger(self)?;
+        log::set_max_level(max);
+        Ok(())
+    }
+}
+
+impl Log for KmsgLogger {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record) {
+        if self.enabled(record.metadata()) {
+            lines::send(record.level(), self.prefix, *record.args(), &device::SYSTEM);
+        }
+    }
+
+    fn flush(&self) {}
+}

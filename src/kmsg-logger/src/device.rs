@@ -1,0 +1,202 @@
+//! The two devices, and one bounded write to either.
+
+use crate::lines::Sink;
+use core::ffi::CStr;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, Result, write};
+
+/// How often one line is tried: a signal may interrupt it, a console take it in parts. More is
+/// not worth waiting for, and a bound is what keeps a program alive whose devices misbehave.
+const TRIES: usize = 8;
+
+/// Where the kernel log and the console are.
+pub(crate) struct Devices<'a> {
+    kmsg: &'a CStr,
+    console: &'a CStr,
+}
+
+/// Their places on every Linux.
+pub(crate) const SYSTEM: Devices = Devices { kmsg: c"/dev/kmsg", console: c"/dev/console" };
+
+impl Sink for Devices<'_> {
+    fn kmsg(&self, record: &[u8]) -> bool {
+        write_to(self.kmsg, record).is_ok()
+    }
+
+    fn console(&self, line: &[u8]) {
+        // The last place there is: if this fails, there is nobody left to tell.
+        let _ = write_to(self.console, line);
+    }
+}
+
+fn write_to(device: &CStr, bytes: &[u8]) -> Result<()> {
+    // NONBLOCK: a serial console without carrier, or a FIFO without reader, would block the open.
+    // NOCTTY: PID 1 leads a session, and must not get a terminal that could send it SIGHUP.
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let device = open(device, flags, Mode::empty())?;
+    write_all(bytes, |rest| write(&device, rest))
+}
+
+fn write_all(mut bytes: &[u8], mut write: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
+    for _ in 0..TRIES {
+        match write(bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+    }
+    Err(Errno::INTR)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::lines::send;
+    use log::Level;
+    use rustix::fs::{CWD, FileType, mknodat};
+    use std::ffi::CString;
+    use std::fs::{File, OpenOptions, create_dir, remove_dir_all};
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::path::PathBuf;
+
+    /// A /dev of our own. A FIFO stands for a device: it takes what is written and shows it.
+    struct Dev(PathBuf);
+
+    impl Dev {
+        fn new(test: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("kmsg-logger-{}-{test}", std::process::id()));
+            create_dir(&dir).unwrap();
+            Self(dir)
+        }
+
+        fn path(&self, name: &str) -> CString {
+            CString::new(self.0.join(name).to_str().unwrap()).unwrap()
+        }
+
+        /// Makes a device and opens it for reading.
+        fn device(&self, name: &str) -> File {
+            mknodat(CWD, self.path(name).as_c_str(), FileType::Fifo, Mode::RWXU, 0).unwrap();
+            let nonblock = OFlags::NONBLOCK.bits().try_into().unwrap();
+            OpenOptions::new().read(true).custom_flags(nonblock).open(self.0.join(name)).unwrap()
+        }
+
+        fn say(&self, message: &str) {
+            self.say_to(&self.path("kmsg"), message);
+        }
+
+        fn say_to(&self, kmsg: &CStr, message: &str) {
+            let devices = Devices { kmsg, console: &self.path("console") };
+            send(Level::Warn, "test", format_args!("{message}"), &devices);
+        }
+    }
+
+    impl Drop for Dev {
+        fn drop(&mut self) {
+            remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn said(mut device: &File) -> String {
+        let mut said = String::new();
+        device.read_to_string(&mut said).unwrap();
+        said
+    }
+
+    #[test]
+    fn kmsg_gets_the_records() {
+        let dev = Dev::new("kmsg");
+        let (kmsg, console) = (dev.device("kmsg"), dev.device("console"));
+        dev.say("a\nb");
+        assert_eq!(said(&kmsg), "<4>test: a\n<4>test: b\n");
+        assert_eq!(said(&console), "");
+    }
+
+    #[test]
+    fn without_kmsg_the_console_gets_the_line() {
+        let dev = Dev::new("console");
+        let console = dev.device("console");
+        dev.say("a\nb");
+        assert_eq!(said(&console), "test: a\r\ntest: b\r\n");
+    }
+
+    #[test]
+    fn a_kmsg_that_refuses_leaves_the_line_to_the_console() {
+        let dev = Dev::new("full");
+        let console = dev.device("console");
+        dev.say_to(c"/dev/full", "a");
+        assert_eq!(said(&console), "test: a\r\n");
+    }
+
+    #[test]
+    fn without_both_nothing_happens() {
+        let dev = Dev::new("nothing");
+        dev.say("a");
+        assert_eq!(dev.0.read_dir().unwrap().count(), 0, "no file is made in place of a device");
+    }
+
+    #[test]
+    fn a_kmsg_that_appears_is_used() {
+        let dev = Dev::new("appears");
+        dev.say("too early");
+        let kmsg = dev.device("kmsg");
+        dev.say("a");
+        assert_eq!(said(&kmsg), "<4>test: a\n");
+    }
+
+    #[test]
+    fn a_device_that_nobody_reads_does_not_block() {
+        let dev = Dev::new("unread");
+        drop(dev.device("kmsg"));
+        let console = dev.device("console");
+        dev.say("a");
+        assert_eq!(said(&console), "test: a\r\n");
+    }
+
+    #[test]
+    fn an_interrupted_write_is_tried_again() {
+        let mut tries = 0;
+        let done = write_all(b"abc", |rest| {
+            tries += 1;
+            if tries < 3 { Err(Errno::INTR) } else { Ok(rest.len()) }
+        });
+        assert_eq!((done, tries), (Ok(()), 3));
+    }
+
+    #[test]
+    fn a_write_in_parts_is_completed() {
+        let mut got = Vec::new();
+        let done = write_all(b"abcd", |rest| {
+            got.push(rest.to_vec());
+            Ok(2)
+        });
+        assert_eq!((done, got), (Ok(()), vec![b"abcd".to_vec(), b"cd".to_vec()]));
+    }
+
+    #[test]
+    fn tries_are_bounded() {
+        for answer in [Err(Errno::INTR), Ok(0)] {
+            let mut tries = 0;
+            let done = write_all(b"a", |_| {
+                tries += 1;
+                answer
+            });
+            assert_eq!((done, tries), (Err(Errno::INTR), TRIES));
+        }
+    }
+
+    #[test]
+    fn any_other_error_ends_it_at_once() {
+        let mut tries = 0;
+        let done = write_all(b"a", |_| {
+            tries += 1;
+            Err(Errno::INVAL)
+        });
+        assert_eq!((done, tries), (Err(Errno::INVAL), 1));
+    }
+}
