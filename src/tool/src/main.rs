@@ -1,2 +1,51 @@
-//! Being written.
-fn main() {}
+//! `nextkernel`: everything that can be decided by day, decided while a person can read an error.
+
+mod cmdline;
+mod entries;
+mod folder;
+mod images;
+mod rehearse;
+mod root;
+mod size;
+mod stage;
+mod status;
+mod sys;
+mod systemd;
+mod unstage;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::root::Root;
+
+/// Stages the next kernel, so that nextkernel-hook can start it when the machine goes down.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Command {
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    Stage(stage::Wish),
+    Unstage(unstage::Wish),
+    Status(status::Wish),
+}
+
+fn main() -> ExitCode {
+    let root = Root::system();
+    let done = match Command::parse().act {
+        Act::Stage(wish) => stage::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Unstage(wish) => unstage::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Status(wish) => status::run(&root, &wish).map_err(|error| error.to_string()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("nextkernel: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}

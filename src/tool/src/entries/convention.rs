@@ -1,0 +1,124 @@
+//! The plain convention: `/boot/vmlinuz-VERSION` with an initrd of the same version beside it, and
+//! `/vmlinuz` as a link to the one that is meant. Debian, Fedora, openSUSE and Arch name their files so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Entry, Error};
+use crate::root::Root;
+
+/// Links to the kernel that the distribution means (Debian's linux-update-symlinks(1)), in order.
+const LINKS: [&str; 2] = ["/vmlinuz", "/boot/vmlinuz"];
+
+/// How the initrd of `vmlinuz-VERSION` is called: Debian; Fedora and Arch; openSUSE.
+const INITRDS: [(&str, &str); 3] = [("initrd.img-", ""), ("initramfs-", ".img"), ("initrd-", "")];
+
+pub fn choose(root: &Root, name: Option<&str>) -> Result<Entry, Error> {
+    let versions = installed(root);
+    let version = match name {
+        Some(name) => versions
+            .iter()
+            .find(|version| *version == name)
+            .cloned()
+            .ok_or_else(|| Error::Unknown { name: name.to_owned(), others: versions.clone() })?,
+        None => match (linked(root), versions.as_slice()) {
+            (Some(version), _) => version,
+            (None, [version]) => version.clone(),
+            (None, []) => return Err(Error::None),
+            (None, _) => return Err(Error::Several(versions)),
+        },
+    };
+    let kernel = Path::new("/boot").join(format!("vmlinuz-{version}"));
+    let initrd = initrd(root, &kernel, &version)?;
+    Ok(Entry { name: version, kernel, initrds: vec![initrd] })
+}
+
+/// The versions of the kernels in /boot, sorted by name.
+fn installed(root: &Root) -> Vec<String> {
+    let files = fs::read_dir(root.path("/boot")).into_iter().flatten().flatten();
+    let versions = files.filter_map(|file| {
+        let version = version_of(&file.path())?;
+        file.path().is_file().then_some(version)
+    });
+    let mut versions: Vec<_> = versions.collect();
+    versions.sort();
+    versions
+}
+
+/// The version that a link of the distribution leads to.
+fn linked(root: &Root) -> Option<String> {
+    let targets = LINKS.iter().filter_map(|link| fs::read_link(root.path(link)).ok());
+    let mut versions = targets.filter_map(|target| version_of(&target));
+    versions.find(|version| root.path("/boot").join(format!("vmlinuz-{version}")).is_file())
+}
+
+fn version_of(kernel: &Path) -> Option<String> {
+    let version = kernel.file_name()?.to_str()?.strip_prefix("vmlinuz-")?;
+    // Leftovers of package managers and of `make install` are no versions.
+    let leftover = [".old", ".dpkg-tmp", ".dpkg-new", ".bak"].iter().any(|end| version.ends_with(end));
+    (!version.is_empty() && !leftover).then(|| version.to_owned())
+}
+
+fn initrd(root: &Root, kernel: &Path, version: &str) -> Result<PathBuf, Error> {
+    let names = INITRDS.map(|(before, after)| format!("/boot/{before}{version}{after}"));
+    let there: Vec<_> = names.iter().filter(|name| root.path(name).is_file()).cloned().collect();
+    match there.as_slice() {
+        [one] => Ok(PathBuf::from(one)),
+        [] => Err(Error::NoInitrd { kernel: kernel.to_path_buf(), looked: names.to_vec() }),
+        _ => Err(Error::SeveralInitrds { kernel: kernel.to_path_buf(), initrds: there }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::folder::tests::Scratch;
+
+    fn system(files: &[&str]) -> Scratch {
+        let scratch = Scratch::new();
+        for file in files {
+            let path = scratch.root.path(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        scratch
+    }
+
+    #[test]
+    fn one_installed_kernel_is_the_one() {
+        for (kernel, initrd, name) in [
+            ("/boot/vmlinuz-6.1.0-44-amd64", "/boot/initrd.img-6.1.0-44-amd64", "6.1.0-44-amd64"),
+            ("/boot/vmlinuz-linux", "/boot/initramfs-linux.img", "linux"),
+            ("/boot/vmlinuz-6.17.1-300.fc43", "/boot/initramfs-6.17.1-300.fc43.img", "6.17.1-300.fc43"),
+            ("/boot/vmlinuz-6.4-default", "/boot/initrd-6.4-default", "6.4-default"),
+        ] {
+            let system = system(&[kernel, initrd, "/boot/vmlinuz-6.0.old", "/boot/grub/grub.cfg"]);
+            let entry = Entry { name: name.to_owned(), kernel: kernel.into(), initrds: vec![initrd.into()] };
+            assert_eq!(choose(&system.root, None), Ok(entry.clone()));
+            assert_eq!(choose(&system.root, Some(name)), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn of_several_kernels_the_distributions_link_tells_which() {
+        let files = ["/boot/vmlinuz-1", "/boot/initrd.img-1", "/boot/vmlinuz-2", "/boot/initrd.img-2"];
+        let system = system(&files);
+        assert_eq!(choose(&system.root, None), Err(Error::Several(vec!["1".into(), "2".into()])));
+        assert_eq!(choose(&system.root, Some("1")).unwrap().name, "1");
+        std::os::unix::fs::symlink("boot/vmlinuz-1", system.root.path("/vmlinuz")).unwrap();
+        assert_eq!(choose(&system.root, None).unwrap().name, "1");
+        fs::remove_file(system.root.path("/boot/vmlinuz-1")).unwrap();
+        assert_eq!(choose(&system.root, None).unwrap().name, "2", "the link leads nowhere");
+    }
+
+    #[test]
+    fn what_is_missing_or_ambiguous_is_named() {
+        let sentence = |files: &[&str], name| choose(&system(files).root, name).unwrap_err().to_string();
+        assert!(sentence(&[], None).contains("--kernel"));
+        assert!(sentence(&["/boot/vmlinuz-1"], Some("2")).ends_with("there are 1"));
+        assert!(sentence(&["/boot/vmlinuz-1"], None).contains("/boot/initramfs-1.img"));
+        let both = ["/boot/vmlinuz-1", "/boot/initrd.img-1", "/boot/initramfs-1.img"];
+        assert!(sentence(&both, None).contains("several initrds"));
+    }
+}

@@ -1,0 +1,291 @@
+//! /run/nextkernel: the plan and the images. The plan's name is the one thing that decides; whatever
+//! it does not name is left over and goes.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nextkernel_plan::{HandoffId, Malformed, Plan, limits};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::statvfs::statvfs;
+use thiserror::Error;
+
+use crate::root::Root;
+
+const FOLDER: &str = "/run/nextkernel";
+
+/// How long another nextkernel is waited for: it may be copying some hundred megabytes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What goes wrong with the folder.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A call on one of its files.
+    #[error("{}: {error}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel answered.
+        error: io::Error,
+    },
+    /// Another process holds the lock.
+    #[error("{FOLDER}/lock: another nextkernel has been at work for {} seconds; try again when it is done", PATIENCE.as_secs())]
+    Busy,
+    /// The plan cannot be read.
+    #[error("{FOLDER}/plan: {0}; stage again to replace it, or `nextkernel unstage` to be rid of it")]
+    Malformed(#[from] Malformed),
+    /// It would be read by nobody.
+    #[error("the plan would be malformed: {0}; shorter or fewer paths are needed")]
+    Unwritable(Malformed),
+}
+
+fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, Error> {
+    result.map_err(|error| Error::Io { path: path.to_path_buf(), error })
+}
+
+/// The folder, locked against every other nextkernel until it is dropped.
+pub struct Folder {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Folder {
+    /// Makes it where it is missing, and locks it.
+    pub fn open(root: &Root) -> Result<Folder, Error> {
+        let path = root.path(FOLDER);
+        at(&path, DirBuilder::new().recursive(true).mode(0o700).create(&path))?;
+        at(&path, fs::set_permissions(&path, Permissions::from_mode(0o700)))?;
+        let lock = path.join("lock");
+        let mut file = at(&lock, OpenOptions::new().create(true).append(true).mode(0o600).open(&lock))?;
+        let since = Instant::now();
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Folder { path, _lock: lock }),
+                Err(_) if since.elapsed() >= PATIENCE => return Err(Error::Busy),
+                Err((back, _)) => file = back,
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The plan's text; `None` where nothing is staged.
+    pub fn plan_text(root: &Root) -> Result<Option<Vec<u8>>, Error> {
+        let path = root.path(FOLDER).join("plan");
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::Io { path, error }),
+        }
+    }
+
+    /// The name of a file in it.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Bytes that can be written into it.
+    pub fn room(&self) -> Result<u64, Error> {
+        let stat = at(&self.path, statvfs(&self.path).map_err(io::Error::from))?;
+        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+    }
+
+    /// Bytes that a staged set takes.
+    pub fn taken(&self) -> u64 {
+        let sets = entries(&self.path).into_iter().filter(|path| is_set(path));
+        sets.flat_map(|set| entries(&set))
+            .filter_map(|file| file.metadata().ok())
+            .map(|file| file.len())
+            .sum()
+    }
+
+    /// A new, empty set of images. It goes again when it is dropped before it is kept.
+    pub fn new_set(&self, handoff: HandoffId) -> Result<NewSet, Error> {
+        let path = self.path(handoff.to_string());
+        at(&path, DirBuilder::new().mode(0o700).create(&path))?;
+        Ok(NewSet { path, kept: false })
+    }
+
+    /// Makes a plan the plan. Before this nothing of it counts, after it nothing of the old one.
+    pub fn commit(&self, plan: &Plan<'_>, mut set: NewSet) -> Result<(), Error> {
+        let text = plan.to_string();
+        Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;
+        let new = self.path("plan.new");
+        let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
+        at(&new, options.and_then(|mut file| file.write_all(text.as_bytes())))?;
+        at(&new, fs::rename(&new, self.path("plan")))?;
+        set.kept = true;
+        drop(set);
+        self.sweep(Some(plan.handoff));
+        Ok(())
+    }
+
+    /// Takes the plan away, and then the images.
+    pub fn clear(&self) -> Result<(), Error> {
+        let plan = self.path("plan");
+        at(&plan, fs::remove_file(&plan))?;
+        self.sweep(None);
+        Ok(())
+    }
+
+    /// Removes every set but one, and a plan that was never finished. What cannot be removed is left
+    /// for the next time: no plan names it.
+    pub fn sweep(&self, keep: Option<HandoffId>) {
+        let keep = keep.map(|handoff| self.path(handoff.to_string()));
+        for path in entries(&self.path) {
+            if is_set(&path) && Some(&path) != keep.as_ref() {
+                let _ = fs::remove_dir_all(&path);
+            }
+        }
+        let _ = fs::remove_file(self.path("plan.new"));
+    }
+}
+
+/// A set of images that no plan names yet.
+pub struct NewSet {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl NewSet {
+    /// Makes a file in it, for writing.
+    pub fn create(&self, name: &str) -> Result<(PathBuf, File), Error> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        Ok((path.clone(), at(&path, file)?))
+    }
+}
+
+impl Drop for NewSet {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Whether an image is the one that was staged.
+pub fn is_as_staged(root: &Root, image: &nextkernel_plan::Image<'_>) -> bool {
+    let Ok(found) = root.path(FOLDER).join(image.name).symlink_metadata() else { return false };
+    measured(&found, image.name).is_some_and(|now| now == *image)
+}
+
+/// What the plan says of an image.
+pub fn measured<'a>(found: &fs::Metadata, name: &'a str) -> Option<nextkernel_plan::Image<'a>> {
+    Some(nextkernel_plan::Image {
+        name,
+        size: found.len(),
+        inode: found.ino(),
+        changed: nextkernel_plan::Changed {
+            seconds: u64::try_from(found.ctime()).ok()?,
+            nanoseconds: u32::try_from(found.ctime_nsec()).ok()?,
+        },
+    })
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn is_set(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.len() <= limits::NAME_MAX && HandoffId::from_digits(name).is_some()
+}
+
+#[cfg(test)]
+pub mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nextkernel_plan::{Changed, Hold, Image, List, On};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A system in a folder of its own, gone with the test.
+    pub struct Scratch {
+        pub root: Root,
+        path: PathBuf,
+    }
+
+    impl Scratch {
+        pub fn new() -> Scratch {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("nextkernel-{}-{count}", std::process::id()));
+            fs::create_dir_all(path.join("run")).unwrap();
+            Scratch { root: Root::below(&path), path }
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.path).unwrap();
+        }
+    }
+
+    fn plan(handoff: u64) -> Plan<'static> {
+        Plan {
+            handoff: HandoffId(handoff),
+            entry: "6.12",
+            staged_at: 1,
+            on: On::Kexec,
+            hold: Hold::Late,
+            kernel: Image { name: "k", size: 1, inode: 1, changed: Changed { seconds: 1, nanoseconds: 1 } },
+            initrd: None,
+            kernel_from: None,
+            initrd_from: List::new(),
+            cmdline: "",
+        }
+    }
+
+    fn names(scratch: &Scratch) -> Vec<String> {
+        let mut names: Vec<_> = entries(&scratch.root.path(FOLDER))
+            .iter()
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_set_that_was_not_committed_is_gone() {
+        let scratch = Scratch::new();
+        let folder = Folder::open(&scratch.root).unwrap();
+        let set = folder.new_set(HandoffId(1)).unwrap();
+        set.create("kernel").unwrap();
+        drop(set);
+        assert_eq!(names(&scratch), ["lock"]);
+    }
+
+    #[test]
+    fn committing_replaces_the_whole_old_set_and_what_was_left_over() {
+        let scratch = Scratch::new();
+        let folder = Folder::open(&scratch.root).unwrap();
+        folder.commit(&plan(1), folder.new_set(HandoffId(1)).unwrap()).unwrap();
+        fs::create_dir(folder.path("00000000000000ff")).unwrap();
+        fs::write(folder.path("plan.new"), "half").unwrap();
+        folder.commit(&plan(2), folder.new_set(HandoffId(2)).unwrap()).unwrap();
+        assert_eq!(names(&scratch), ["0000000000000002", "lock", "plan"]);
+        let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
+        assert_eq!(Plan::parse(&text).unwrap(), plan(2));
+        folder.clear().unwrap();
+        assert_eq!(names(&scratch), ["lock"]);
+    }
+
+    #[test]
+    fn a_plan_that_could_not_be_read_is_not_written() {
+        let scratch = Scratch::new();
+        let folder = Folder::open(&scratch.root).unwrap();
+        folder.commit(&plan(1), folder.new_set(HandoffId(1)).unwrap()).unwrap();
+        let long = "e".repeat(limits::ENTRY_MAX + 1);
+        let bad = Plan { entry: &long, ..plan(2) };
+        assert!(folder.commit(&bad, folder.new_set(HandoffId(2)).unwrap()).is_err());
+        assert_eq!(names(&scratch), ["0000000000000001", "lock", "plan"]);
+    }
+
+    #[test]
+    fn nobody_but_root_can_look_into_it() {
+        let scratch = Scratch::new();
+        let folder = Folder::open(&scratch.root).unwrap();
+        assert_eq!(folder.path.metadata().unwrap().mode() & 0o777, 0o700);
+    }
+}

@@ -1,0 +1,44 @@
+//! Where the system's files are: below `/`, or below a folder in a test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folder that stands for `/`.
+#[derive(Clone, Debug)]
+pub struct Root(PathBuf);
+
+impl Root {
+    /// The system itself.
+    pub fn system() -> Root {
+        Root(PathBuf::from("/"))
+    }
+
+    /// A system made for a test.
+    #[cfg(test)]
+    pub fn below(folder: &Path) -> Root {
+        Root(folder.to_path_buf())
+    }
+
+    /// Where an absolute path of the system is.
+    pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        let absolute = absolute.as_ref();
+        self.0.join(absolute.strip_prefix("/").unwrap_or(absolute))
+    }
+
+    /// The first line of one of the kernel's files, where it is there and can be read.
+    pub fn fact(&self, absolute: &str) -> Option<String> {
+        let text = fs::read_to_string(self.path(absolute)).ok()?;
+        Some(text.lines().next().unwrap_or_default().to_owned())
+    }
+
+    /// Whether an image is loaded, by whomever (Documentation/ABI/testing/sysfs-kernel-kexec-kdump).
+    pub fn kexec_loaded(&self) -> bool {
+        let fact = self.fact("/sys/kernel/kexec/loaded").or_else(|| self.fact("/sys/kernel/kexec_loaded"));
+        fact.as_deref() == Some("1")
+    }
+
+    /// Whether the hook is installed where systemd-shutdown(8) looks for it.
+    pub fn hook_installed(&self) -> bool {
+        self.path("/usr/lib/systemd/system-shutdown/nextkernel").exists()
+    }
+}

@@ -1,0 +1,259 @@
+//! Staging: choose the next kernel, copy its images to where they outlive the file systems, rehearse
+//! the load, and make it the plan.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Args, ValueEnum};
+use nextkernel_plan::{HandoffId, Hold, List, On, Plan, limits};
+use thiserror::Error;
+
+use crate::entries::{self, Entry};
+use crate::folder::{self, Folder};
+use crate::images::{self, Source};
+use crate::root::Root;
+use crate::size::Size;
+use crate::{cmdline, rehearse, status, systemd};
+
+/// Room in /run for what is no image: the plan, and what else is written there while it is staged.
+const SPARE: u64 = 1 << 20;
+
+/// Stage the next kernel
+///
+/// Without ENTRY and --kernel the kernel is the one the distribution means: /vmlinuz, or the only
+/// /boot/vmlinuz-VERSION, with the initrd of the same version. Kernel and initrd are copied to
+/// /run/nextkernel and loaded once, so that the kernel says now what it has against them.
+#[derive(Args, Debug, Default)]
+pub struct Wish {
+    /// The version of an installed kernel, as in /boot/vmlinuz-VERSION
+    #[arg(conflicts_with_all = ["kernel", "initrd"])]
+    pub entry: Option<String>,
+    /// The kernel, as a file
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// An initrd, as a file; several are joined in the order given
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Vec<PathBuf>,
+    /// The next kernel's command line
+    #[arg(long, value_name = "TEXT", conflicts_with = "reuse_cmdline")]
+    pub cmdline: Option<String>,
+    /// Use the running kernel's command line, without what the boot loader added (the default
+    /// without --kernel)
+    #[arg(long)]
+    pub reuse_cmdline: bool,
+    /// Append to the command line
+    #[arg(long, value_name = "TEXT")]
+    pub append: Vec<String>,
+    /// What starts the staged kernel; give it twice for both [default: kexec]
+    #[arg(long, value_name = "VERB")]
+    pub on: Vec<OnVerb>,
+    /// Keep the image loaded by day, so that `systemctl kexec` accepts, or load it at night alone
+    /// [default: kept]
+    #[arg(long, value_name = "WHEN")]
+    pub hold: Option<HoldWish>,
+    /// Do not load the image now: nothing is found out before the night (implies --hold late)
+    #[arg(long)]
+    pub no_rehearse: bool,
+}
+
+/// A verb that a plan can cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnVerb {
+    /// `systemctl kexec`
+    Kexec,
+    /// `systemctl reboot`
+    Reboot,
+}
+
+/// Whether the image stays loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HoldWish {
+    /// It stays loaded
+    Kept,
+    /// It is loaded at night alone
+    Late,
+}
+
+/// Why nothing was staged.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Not root.
+    #[error("/run/nextkernel belongs to root; run this with sudo")]
+    NotRoot,
+    /// Two wishes that exclude each other.
+    #[error("--no-rehearse loads nothing, and --hold kept keeps what was loaded; leave one out")]
+    KeptWithoutLoad,
+    /// Explicit files without a command line.
+    #[error("{} says nothing about its command line; add --reuse-cmdline, or --cmdline TEXT", .0.display())]
+    NoCommandLine(PathBuf),
+    /// No entry.
+    #[error(transparent)]
+    Entry(#[from] entries::Error),
+    /// Too many initrds.
+    #[error("{0} initrds are named, and at most {max} are joined; join some yourself", max = limits::INITRDS_MAX)]
+    TooManyInitrds(usize),
+    /// No command line.
+    #[error(transparent)]
+    CommandLine(#[from] cmdline::Error),
+    /// No image.
+    #[error(transparent)]
+    Image(#[from] images::Error),
+    /// No folder.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// Too little room.
+    #[error("/run has {} free, and staging needs {}: {way_out}", Size(*.room), Size(*.need))]
+    NoRoom {
+        /// Bytes free.
+        room: u64,
+        /// Bytes needed.
+        need: u64,
+        /// What to do.
+        way_out: String,
+    },
+    /// The kernel does not take it.
+    #[error("{error}; what was staged before is as it was")]
+    Refused {
+        /// What the kernel has against it.
+        error: rehearse::Error,
+    },
+    /// No identity for the handoff.
+    #[error("/dev/urandom cannot be read: {0}")]
+    NoRandom(io::Error),
+}
+
+/// Stages, and says what will happen.
+pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
+    stage(root, wish)?;
+    // The plan stands; that it cannot be shown does not undo it.
+    let _ = status::run(root, &status::Wish::default());
+    Ok(())
+}
+
+fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
+    let hold = hold(wish)?;
+    let entry = chosen(root, wish)?;
+    let line = command_line(root, wish)?;
+    let kernel = [Source::open(root, "kernel", &entry.kernel)?];
+    let initrds = entry.initrds.iter().map(|path| Source::open(root, "initrd", path));
+    let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
+
+    let folder = Folder::open(root)?;
+    let before = Folder::plan_text(root)?;
+    let before = before.as_deref().and_then(|text| Plan::parse(text).ok());
+    if let Some(before) = &before {
+        folder.sweep(Some(before.handoff));
+    }
+    see_that_there_is_room(&folder, images::joined_size(&kernel) + images::joined_size(&initrds) + SPARE)?;
+
+    let handoff = new_id(root)?;
+    let set = folder.new_set(handoff)?;
+    let kernel_copy = images::join(&set, "kernel", &kernel)?;
+    let initrd_copy = if initrds.is_empty() { None } else { Some(images::join(&set, "initrd", &initrds)?) };
+
+    let names = [format!("{handoff}/kernel"), format!("{handoff}/initrd")];
+    let [kernel_name, initrd_name] = &names;
+    let plan = Plan {
+        handoff,
+        entry: &entry.name,
+        staged_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        on: on(&wish.on),
+        hold,
+        kernel: measured(&folder, &kernel_copy, kernel_name)?,
+        initrd: initrd_copy.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
+        kernel_from: kernel.first().and_then(|source| source.path.to_str()),
+        initrd_from: paths(&initrds)?,
+        cmdline: &line,
+    };
+
+    // The kernel judges the original file: a copy has neither its IMA signature nor its label.
+    let refused = |error| Error::Refused { error };
+    if !wish.no_rehearse {
+        let original = kernel.first().map_or(&kernel_copy, |source| &source.file);
+        rehearse::load(root, original, initrd_copy.as_ref(), &line).map_err(refused)?;
+    }
+    let kept_before = before.is_some_and(|before| before.hold == Hold::Kept);
+    if hold == Hold::Late && (!wish.no_rehearse || kept_before) {
+        rehearse::unload(root).map_err(refused)?;
+    }
+    Ok(folder.commit(&plan, set)?)
+}
+
+fn hold(wish: &Wish) -> Result<Hold, Error> {
+    match (wish.hold, wish.no_rehearse) {
+        (Some(HoldWish::Kept), true) => Err(Error::KeptWithoutLoad),
+        (Some(HoldWish::Late), _) | (None, true) => Ok(Hold::Late),
+        (Some(HoldWish::Kept) | None, false) => Ok(Hold::Kept),
+    }
+}
+
+fn chosen(root: &Root, wish: &Wish) -> Result<Entry, Error> {
+    if wish.initrd.len() > limits::INITRDS_MAX {
+        return Err(Error::TooManyInitrds(wish.initrd.len()));
+    }
+    if let Some(kernel) = &wish.kernel {
+        Ok(entries::explicit(kernel, &wish.initrd))
+    } else {
+        let name = wish.entry.as_deref().map(systemd::unescape);
+        Ok(entries::choose(root, name.as_deref())?)
+    }
+}
+
+fn command_line(root: &Root, wish: &Wish) -> Result<String, Error> {
+    let base = match (&wish.cmdline, &wish.kernel) {
+        (Some(line), _) => line.clone(),
+        (None, Some(kernel)) if !wish.reuse_cmdline => return Err(Error::NoCommandLine(kernel.clone())),
+        (None, _) => cmdline::reused(root)?,
+    };
+    Ok(cmdline::checked(&base, &wish.append)?)
+}
+
+fn on(verbs: &[OnVerb]) -> On {
+    match (verbs.contains(&OnVerb::Kexec), verbs.contains(&OnVerb::Reboot)) {
+        (true, true) => On::KexecAndReboot,
+        (false, true) => On::Reboot,
+        (_, false) => On::Kexec,
+    }
+}
+
+fn see_that_there_is_room(folder: &Folder, need: u64) -> Result<(), Error> {
+    let room = folder.room()?;
+    if room >= need {
+        return Ok(());
+    }
+    let larger = (need - room).div_ceil(1 << 20);
+    let grow = format!("enlarge it by {larger} MiB (mount -o remount,size=SIZE /run)");
+    let way_out = match folder.taken() {
+        taken if room + taken >= need => {
+            format!("`nextkernel unstage` frees {}; or {grow}", Size(taken))
+        }
+        _ => grow,
+    };
+    Err(Error::NoRoom { room, need, way_out })
+}
+
+fn new_id(root: &Root) -> Result<HandoffId, Error> {
+    let mut bytes = [0; 8];
+    let random = File::open(root.path("/dev/urandom")).and_then(|mut file| file.read_exact(&mut bytes));
+    random.map_err(Error::NoRandom)?;
+    Ok(HandoffId(u64::from_ne_bytes(bytes)))
+}
+
+fn measured<'a>(folder: &Folder, copy: &File, name: &'a str) -> Result<nextkernel_plan::Image<'a>, Error> {
+    let io = |error| folder::Error::Io { path: folder.path(name), error };
+    let found = copy.metadata().map_err(io)?;
+    Ok(folder::measured(&found, name).ok_or_else(|| io(io::ErrorKind::InvalidData.into()))?)
+}
+
+fn paths(sources: &[Source]) -> Result<List<&str, { limits::INITRDS_MAX }>, Error> {
+    let mut paths = List::new();
+    for path in sources.iter().filter_map(|source| source.path.to_str()) {
+        paths.push(path).map_err(|_| Error::TooManyInitrds(sources.len()))?;
+    }
+    Ok(paths)
+}

@@ -1,0 +1,291 @@
+//! What is staged, and what each way down leads to.
+
+use std::fmt::Write;
+use std::io;
+
+use clap::Args;
+use nextkernel_plan::{Hold, Plan, Record, Verb};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::folder::{self, Folder};
+use crate::root::Root;
+use crate::size::Size;
+use crate::systemd;
+
+/// Show what is staged and what each way down leads to
+#[derive(Args, Debug, Default)]
+pub struct Wish {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why it cannot be shown.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The folder or the plan.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// The output.
+    #[error("the status cannot be printed: {0}")]
+    Output(io::Error),
+}
+
+/// Everything that is known. Field names are stable; new ones may be added.
+#[derive(Debug, Serialize)]
+struct Status {
+    staged: Option<Next>,
+    /// Whether an image is loaded, by whomever.
+    loaded: bool,
+    /// Whether the hook stands where systemd runs it.
+    hook_installed: bool,
+    /// What each verb leads to: `staged`, `loaded` (an image of somebody else's), `firmware` or `refused`.
+    systemctl_kexec: Leads,
+    systemctl_reboot: Leads,
+    /// The handoff that started the running kernel.
+    started_by: Option<StartedBy>,
+}
+
+#[derive(Debug, Serialize)]
+struct Next {
+    handoff: String,
+    entry: String,
+    staged_at: u64,
+    on: Vec<String>,
+    hold: String,
+    kernel: Image,
+    initrd: Option<Image>,
+    cmdline: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Image {
+    from: Vec<String>,
+    size: u64,
+    as_staged: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct StartedBy {
+    handoff: String,
+    verb: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Leads {
+    Staged,
+    Loaded,
+    Firmware,
+    Refused,
+}
+
+/// Prints it.
+pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+    let text = Folder::plan_text(root)?;
+    let plan = text.as_deref().map(Plan::parse).transpose().map_err(folder::Error::Malformed)?;
+    let status = Status::of(root, plan.as_ref(), systemd::version());
+    let shown = if wish.json {
+        serde_json::to_string_pretty(&status).map_err(|error| Error::Output(error.into()))? + "\n"
+    } else {
+        status.in_words(systemd::version())
+    };
+    io::Write::write_all(&mut io::stdout(), shown.as_bytes()).map_err(Error::Output)
+}
+
+impl Status {
+    fn of(root: &Root, plan: Option<&Plan<'_>>, systemd: Option<u32>) -> Status {
+        let loaded = root.kexec_loaded();
+        let hook_installed = root.hook_installed();
+        let covers = |verb| hook_installed && plan.is_some_and(|plan| plan.on.covers(verb));
+        let at_kexec = match (covers(Verb::Kexec), loaded) {
+            (_, false) => Leads::Refused,
+            (true, true) => Leads::Staged,
+            (false, true) => Leads::Loaded,
+        };
+        let at_reboot = match loaded && systemd::reboot_becomes_kexec(systemd) {
+            true => at_kexec,
+            false if covers(Verb::Reboot) => Leads::Staged,
+            false => Leads::Firmware,
+        };
+        let record = root.fact("/proc/cmdline").and_then(|line| Record::find(&line));
+        Status {
+            staged: plan.map(|plan| Next::of(root, plan)),
+            loaded,
+            hook_installed,
+            systemctl_kexec: at_kexec,
+            systemctl_reboot: at_reboot,
+            started_by: record.map(|record| StartedBy {
+                handoff: record.handoff.to_string(),
+                verb: record.verb.to_string(),
+            }),
+        }
+    }
+
+    fn in_words(&self, systemd: Option<u32>) -> String {
+        let mut words = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write_words(&mut words, systemd);
+        words
+    }
+
+    fn write_words(&self, out: &mut String, systemd: Option<u32>) -> std::fmt::Result {
+        match &self.staged {
+            Some(staged) => staged.write_words(out)?,
+            None if self.loaded => {
+                writeln!(out, "nothing is staged; an image that somebody else loaded is there")?;
+            }
+            None => writeln!(out, "nothing is staged")?,
+        }
+        let entry = self.staged.as_ref().map_or("", |staged| &staged.entry);
+        let leads = |to| match to {
+            Leads::Staged => format!("starts {entry}"),
+            Leads::Loaded => "starts the image that is loaded, without nextkernel".to_owned(),
+            Leads::Firmware => "restarts through firmware".to_owned(),
+            Leads::Refused => "refuses: nothing is loaded".to_owned(),
+        };
+        writeln!(out, "systemctl kexec   {}", leads(self.systemctl_kexec))?;
+        write!(out, "systemctl reboot  {}", leads(self.systemctl_reboot))?;
+        match (self.loaded && systemd::reboot_becomes_kexec(systemd), systemd) {
+            (true, Some(version)) => {
+                writeln!(out, ", too: systemd {version} makes it kexec while an image is loaded")?;
+            }
+            _ => writeln!(out)?,
+        }
+        let late = self.staged.as_ref().is_some_and(|staged| staged.hold == Hold::Late.to_string());
+        if late && !self.loaded {
+            writeln!(
+                out,
+                "                  `systemctl start --no-block --job-mode=replace-irreversibly kexec.target` \
+                 starts {entry}"
+            )?;
+        }
+        if let Some(StartedBy { handoff, verb }) = &self.started_by {
+            writeln!(out, "this kernel was started by handoff {handoff}, at {verb}")?;
+        }
+        if self.staged.is_some() && !self.hook_installed {
+            writeln!(
+                out,
+                "warning: /usr/lib/systemd/system-shutdown/nextkernel is missing: nothing would be done at night"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Next {
+    fn of(root: &Root, plan: &Plan<'_>) -> Next {
+        let image = |image: &nextkernel_plan::Image<'_>, from: Vec<String>| Image {
+            from,
+            size: image.size,
+            as_staged: folder::is_as_staged(root, image),
+        };
+        let from = plan.kernel_from.iter().map(ToString::to_string).collect();
+        Next {
+            handoff: plan.handoff.to_string(),
+            entry: plan.entry.to_owned(),
+            staged_at: plan.staged_at,
+            on: plan.on.to_string().split(' ').map(str::to_owned).collect(),
+            hold: plan.hold.to_string(),
+            kernel: image(&plan.kernel, from),
+            initrd: plan
+                .initrd
+                .map(|initrd| image(&initrd, plan.initrd_from.iter().map(str::to_owned).collect())),
+            cmdline: plan.cmdline.to_owned(),
+        }
+    }
+
+    fn write_words(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "staged            {} (handoff {})", self.entry, self.handoff)?;
+        writeln!(out, "  kernel          {}", self.kernel.in_words())?;
+        match &self.initrd {
+            Some(initrd) => writeln!(out, "  initrd          {}", initrd.in_words())?,
+            None => writeln!(out, "  initrd          none")?,
+        }
+        writeln!(out, "  command line    {}", self.cmdline)
+    }
+}
+
+impl Image {
+    fn in_words(&self) -> String {
+        let changed = if self.as_staged { "" } else { ", CHANGED SINCE: stage again" };
+        format!("{}, {}{changed}", self.from.join(" + "), Size(self.size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::Leads::{Firmware, Loaded, Refused, Staged};
+    use super::*;
+    use crate::folder::tests::Scratch;
+    use std::fs;
+
+    const PLAN: &[u8] = b"\
+nextkernel-plan 1
+handoff = 0000000000000007
+entry = 6.12
+staged-at = 1
+on = kexec
+hold = kept
+kernel = 0000000000000007/kernel size=1 inode=1 changed=1.000000001
+cmdline = root=x
+end
+";
+
+    fn status(loaded: bool, hook: bool, plan: Option<&str>, systemd: u32) -> Status {
+        let scratch = Scratch::new();
+        let put = |path: &str, text: &str| {
+            let path = scratch.root.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("/sys/kernel/kexec_loaded", if loaded { "1\n" } else { "0\n" });
+        if hook {
+            put("/usr/lib/systemd/system-shutdown/nextkernel", "");
+        }
+        let plan = plan.map(|plan| Plan::parse(plan.as_bytes()).unwrap());
+        Status::of(&scratch.root, plan.as_ref(), Some(systemd))
+    }
+
+    #[test]
+    fn what_each_way_down_leads_to() {
+        let kexec = String::from_utf8(PLAN.to_vec()).unwrap();
+        let both = kexec.replace("on = kexec", "on = kexec reboot");
+        let leads = |loaded, hook, plan: Option<&String>, systemd| {
+            let status = status(loaded, hook, plan.map(String::as_str), systemd);
+            (status.systemctl_kexec, status.systemctl_reboot)
+        };
+        assert_eq!(leads(false, true, None, 257), (Refused, Firmware));
+        assert_eq!(leads(true, true, None, 257), (Loaded, Loaded));
+        assert_eq!(leads(true, true, None, 252), (Loaded, Firmware));
+        assert_eq!(leads(true, true, Some(&kexec), 257), (Staged, Staged));
+        assert_eq!(leads(true, true, Some(&kexec), 252), (Staged, Firmware));
+        assert_eq!(leads(true, true, Some(&both), 252), (Staged, Staged));
+        assert_eq!(leads(false, true, Some(&kexec), 257), (Refused, Firmware));
+        assert_eq!(leads(false, true, Some(&both), 257), (Refused, Staged));
+        assert_eq!(leads(true, false, Some(&both), 252), (Loaded, Firmware));
+    }
+
+    #[test]
+    fn the_field_names_of_the_json_are_stable() {
+        let plan = String::from_utf8(PLAN.to_vec()).unwrap();
+        let json = serde_json::to_value(status(true, true, Some(&plan), 257)).unwrap();
+        let mut fields = Vec::new();
+        for (name, value) in json.as_object().unwrap() {
+            fields.push(name.clone());
+            for inner in value.as_object().into_iter().flatten() {
+                fields.push(format!("{name}.{}", inner.0));
+            }
+        }
+        fields.sort();
+        assert_eq!(
+            fields.join(" "),
+            "hook_installed loaded staged staged.cmdline staged.entry staged.handoff staged.hold staged.initrd \
+             staged.kernel staged.on staged.staged_at started_by systemctl_kexec systemctl_reboot"
+        );
+        assert_eq!(json["staged"]["kernel"]["as_staged"], false);
+        assert_eq!(json["systemctl_kexec"], "staged");
+    }
+}
