@@ -61,7 +61,8 @@ pub fn nothing_writable() -> Result<(), Failure> {
 
 /// Judges one line of mountinfo (`proc_pid_mountinfo(5))`: by the options of the file system itself,
 /// behind the dash, for a mount can be read-only while its file system is written to elsewhere.
-fn writable(line: &[u8]) -> Option<Writable> {
+#[must_use]
+pub fn writable(line: &[u8]) -> Option<Writable> {
     let mut fields = line.split(|byte| *byte == b' ');
     let path = fields.nth(4).unwrap_or_default();
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);

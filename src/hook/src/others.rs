@@ -63,7 +63,8 @@ fn look_at_stat<T>(proc: impl AsFd, id: &CStr, look: impl FnOnce(&[u8]) -> T) ->
 }
 
 /// Reads `PID (NAME) STATE PARENT …` (`proc_pid_stat(5)`); a name may hold anything, brackets too.
-fn running_child(stat: &[u8], parent: Pid) -> Option<Name<16>> {
+#[must_use]
+pub fn running_child(stat: &[u8], parent: Pid) -> Option<Name<16>> {
     let open = stat.iter().position(|byte| *byte == b'(')?;
     let close = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = stat.get(close + 2..)?.split(|byte| *byte == b' ');
@@ -73,7 +74,8 @@ fn running_child(stat: &[u8], parent: Pid) -> Option<Name<16>> {
 }
 
 fn number(digits: &[u8]) -> Option<Pid> {
-    core::str::from_utf8(digits).ok()?.parse().ok().and_then(Pid::from_raw)
+    let number: u32 = core::str::from_utf8(digits).ok()?.parse().ok()?;
+    i32::try_from(number).ok().and_then(Pid::from_raw)
 }
 
 #[cfg(test)]
@@ -91,7 +93,7 @@ mod tests {
         assert_eq!(name("80 (a) b (c)) R 77 0").as_deref(), Some("a) b (c)"));
         assert_eq!(name("80 (mdadm.shutdown) Z 77 77 1 0"), None);
         assert_eq!(name("80 (mdadm.shutdown) S 1 77 1 0"), None);
-        for bad in ["", "80", "80 (x", "80 (x)", "80 (x) S", ") S 77 (", "80 (x) S y"] {
+        for bad in ["", "80", "80 (x", "80 (x)", "80 (x) S", "80 (x) S -77 0", ") S 77 (", "80 (x) S y"] {
             assert_eq!(name(bad), None, "{bad:?}");
         }
     }

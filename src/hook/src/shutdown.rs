@@ -37,7 +37,8 @@ pub fn under_way(verb: Verb) -> Result<(), Failure> {
 /// Whether a command line is that of systemd-shutdown with that verb: systemd's PID 1 executes it
 /// in its own place, and it executes /shutdown of an exitrd with the same arguments
 /// (`become_shutdown`, src/core/main.c; src/shutdown/shutdown.c).
-fn asks_for(cmdline: &[u8], verb: Verb) -> bool {
+#[must_use]
+pub fn asks_for(cmdline: &[u8], verb: Verb) -> bool {
     let mut words = cmdline.split(|byte| *byte == 0);
     let program = words.next().unwrap_or_default().rsplit(|byte| *byte == b'/').next();
     let shuts_down = matches!(program, Some(b"systemd-shutdown" | b"shutdown"));

@@ -31,7 +31,9 @@ fn dirty() -> u64 {
     sum
 }
 
-fn amount(line: &[u8]) -> Option<u64> {
+/// What one line of /proc/meminfo adds to it.
+#[must_use]
+pub fn amount(line: &[u8]) -> Option<u64> {
     let line = core::str::from_utf8(line).ok()?;
     let (name, value) = line.split_once(':')?;
     let counts = matches!(name, "Dirty" | "Writeback" | "NFS_Unstable");

@@ -62,7 +62,9 @@ pub fn checked(base: &str, append: &[String]) -> Result<String, Error> {
     Ok(line)
 }
 
-fn without_added(line: &str) -> String {
+/// A command line without what the boot loader added. Total: any text gives a line.
+#[must_use]
+pub fn without_added(line: &str) -> String {
     let line = line.lines().next().unwrap_or_default();
     let kept = parameters(line).filter(|parameter| {
         // The kernel takes quotes around a whole parameter off before it looks at the name.

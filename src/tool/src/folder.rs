@@ -92,6 +92,7 @@ impl Folder {
     }
 
     /// Bytes that a staged set takes.
+    #[must_use]
     pub fn taken(&self) -> u64 {
         let sets = entries(&self.path).into_iter().filter(|path| is_set(path));
         sets.flat_map(|set| entries(&set))
@@ -166,12 +167,14 @@ impl Drop for NewSet {
 }
 
 /// Whether an image is the one that was staged.
+#[must_use]
 pub fn is_as_staged(root: &Root, image: &nextkernel_plan::Image<'_>) -> bool {
     let Ok(found) = root.path(FOLDER).join(image.name).symlink_metadata() else { return false };
     measured(&found, image.name).is_some_and(|now| now == *image)
 }
 
 /// What the plan says of an image.
+#[must_use]
 pub fn measured<'a>(found: &fs::Metadata, name: &'a str) -> Option<nextkernel_plan::Image<'a>> {
     Some(nextkernel_plan::Image {
         name,
@@ -194,33 +197,11 @@ fn is_set(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::scratch::Scratch;
     use nextkernel_plan::{Changed, Hold, Image, List, On};
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    /// A system in a folder of its own, gone with the test.
-    pub struct Scratch {
-        pub root: Root,
-        path: PathBuf,
-    }
-
-    impl Scratch {
-        pub fn new() -> Scratch {
-            static COUNT: AtomicU32 = AtomicU32::new(0);
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = std::env::temp_dir().join(format!("nextkernel-{}-{count}", std::process::id()));
-            fs::create_dir_all(path.join("run")).unwrap();
-            Scratch { root: Root::below(&path), path }
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.path).unwrap();
-        }
-    }
 
     fn plan(handoff: u64) -> Plan<'static> {
         Plan {

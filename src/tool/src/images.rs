@@ -127,6 +127,7 @@ impl Source {
 }
 
 /// The size of an image joined from these, in bytes.
+#[must_use]
 pub fn joined_size(sources: &[Source]) -> u64 {
     match sources {
         [one] => one.size,
@@ -161,7 +162,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::folder::Folder;
-    use crate::folder::tests::Scratch;
+    use crate::scratch::Scratch;
     use nextkernel_plan::HandoffId;
     use std::fs;
     use std::io::Read;

@@ -1,23 +1,11 @@
-//! `nextkernel`: everything that can be decided by day, decided while a person can read an error.
-
-mod cmdline;
-mod entries;
-mod folder;
-mod images;
-mod rehearse;
-mod root;
-mod size;
-mod stage;
-mod status;
-mod sys;
-mod systemd;
-mod unstage;
+//! `nextkernel`: stages the next kernel while the system is up.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::root::Root;
+use nextkernel::root::Root;
+use nextkernel::{stage, status, unstage};
 
 /// Stages the next kernel, so that nextkernel-hook can start it when the machine goes down.
 #[derive(Parser)]

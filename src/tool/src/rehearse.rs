@@ -38,6 +38,13 @@ pub fn load(root: &Root, kernel: &File, initrd: Option<&File>, cmdline: &str) ->
     })
 }
 
+/// How many calls of `kexec_file_load(2)` the system allows until the next boot; `None` where there is no
+/// limit. Failed ones and unloading count, too (Documentation/admin-guide/sysctl/kernel.rst).
+#[must_use]
+pub fn calls_left(root: &Root) -> Option<u64> {
+    root.fact("/proc/sys/kernel/kexec_load_limit_reboot")?.parse().ok()
+}
+
 /// Unloads what is loaded.
 pub fn unload(root: &Root) -> Result<(), Error> {
     unless_busy(sys::kexec_unload).map_err(|errno| {

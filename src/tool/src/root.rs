@@ -9,12 +9,14 @@ pub struct Root(PathBuf);
 
 impl Root {
     /// The system itself.
+    #[must_use]
     pub fn system() -> Root {
         Root(PathBuf::from("/"))
     }
 
     /// A system made for a test.
     #[cfg(test)]
+    #[must_use]
     pub fn below(folder: &Path) -> Root {
         Root(folder.to_path_buf())
     }
@@ -26,18 +28,21 @@ impl Root {
     }
 
     /// The first line of one of the kernel's files, where it is there and can be read.
+    #[must_use]
     pub fn fact(&self, absolute: &str) -> Option<String> {
         let text = fs::read_to_string(self.path(absolute)).ok()?;
         Some(text.lines().next().unwrap_or_default().to_owned())
     }
 
     /// Whether an image is loaded, by whomever (Documentation/ABI/testing/sysfs-kernel-kexec-kdump).
+    #[must_use]
     pub fn kexec_loaded(&self) -> bool {
         let fact = self.fact("/sys/kernel/kexec/loaded").or_else(|| self.fact("/sys/kernel/kexec_loaded"));
         fact.as_deref() == Some("1")
     }
 
     /// Whether the hook is installed where systemd-shutdown(8) looks for it.
+    #[must_use]
     pub fn hook_installed(&self) -> bool {
         self.path("/usr/lib/systemd/system-shutdown/nextkernel").exists()
     }

@@ -113,6 +113,17 @@ pub enum Error {
         /// What to do.
         way_out: String,
     },
+    /// Too few loads are allowed.
+    #[error(
+        "kernel.kexec_load_limit_reboot allows {left} more loads until the next boot, and staging takes {need}, \
+         the night's included; --no-rehearse takes one"
+    )]
+    LimitTooLow {
+        /// How many are left.
+        left: u64,
+        /// How many it takes.
+        need: u64,
+    },
     /// The kernel does not take it.
     #[error("{error}; what was staged before is as it was")]
     Refused {
@@ -151,6 +162,13 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     see_that_there_is_room(&folder, images::joined_size(&kernel) + images::joined_size(&initrds) + SPARE)?;
 
+    let kept_before = before.is_some_and(|before| before.hold == Hold::Kept);
+    let unloads = hold == Hold::Late && (!wish.no_rehearse || kept_before);
+    let need = 1 + u64::from(!wish.no_rehearse) + u64::from(unloads);
+    if let Some(left) = rehearse::calls_left(root).filter(|left| *left < need) {
+        return Err(Error::LimitTooLow { left, need });
+    }
+
     let handoff = new_id(root)?;
     let set = folder.new_set(handoff)?;
     let kernel_copy = images::join(&set, "kernel", &kernel)?;
@@ -177,8 +195,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
         let original = kernel.first().map_or(&kernel_copy, |source| &source.file);
         rehearse::load(root, original, initrd_copy.as_ref(), &line).map_err(refused)?;
     }
-    let kept_before = before.is_some_and(|before| before.hold == Hold::Kept);
-    if hold == Hold::Late && (!wish.no_rehearse || kept_before) {
+    if unloads {
         rehearse::unload(root).map_err(refused)?;
     }
     Ok(folder.commit(&plan, set)?)

@@ -219,7 +219,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::Leads::{Firmware, Loaded, Refused, Staged};
     use super::*;
-    use crate::folder::tests::Scratch;
+    use crate::scratch::Scratch;
     use std::fs;
 
     const PLAN: &[u8] = b"\

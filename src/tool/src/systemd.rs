@@ -6,12 +6,14 @@ use std::process::Command;
 const REBOOT_BECOMES_KEXEC: u32 = 255;
 
 /// The version of the running systemd; `None` where there is no `systemctl`.
+#[must_use]
 pub fn version() -> Option<u32> {
     let output = Command::new("systemctl").arg("--version").output().ok()?;
     parse(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// Whether a plain `reboot` becomes kexec while an image is loaded.
+#[must_use]
 pub fn reboot_becomes_kexec(version: Option<u32>) -> bool {
     version.is_some_and(|version| version >= REBOOT_BECOMES_KEXEC)
 }

@@ -73,7 +73,7 @@ fn initrd(root: &Root, kernel: &Path, version: &str) -> Result<PathBuf, Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::folder::tests::Scratch;
+    use crate::scratch::Scratch;
 
     fn system(files: &[&str]) -> Scratch {
         let scratch = Scratch::new();

@@ -69,6 +69,7 @@ pub fn choose(root: &Root, name: Option<&str>) -> Result<Entry, Error> {
 }
 
 /// The entry that explicit files make.
+#[must_use]
 pub fn explicit(kernel: &Path, initrds: &[PathBuf]) -> Entry {
     Entry { name: kernel.display().to_string(), kernel: kernel.to_path_buf(), initrds: initrds.to_vec() }
 }

@@ -1,0 +1,23 @@
+//! Whatever stands in the files of /proc that the hook reads, it is judged without a panic, and a file
+//! system that may be writable is never taken for one that is not.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nextkernel_hook::{mounts, others, shutdown, sync};
+use nextkernel_plan::Verb;
+use rustix::process::Pid;
+
+fuzz_target!(|bytes: &[u8]| {
+    for line in bytes.split(|byte| *byte == b'\n') {
+        // A device's file system is passed over for one reason alone: it says of itself that it is
+        // read-only.
+        let disk = [line, b" - ext4 /dev/vda rw"].concat();
+        let named_before = line.windows(3).any(|dash| dash == b" - ") || line.starts_with(b"- ");
+        assert!(named_before || mounts::writable(&disk).is_some(), "{line:?}");
+        let _ = sync::amount(line);
+        let _ = others::running_child(line, Pid::INIT);
+    }
+    if shutdown::asks_for(bytes, Verb::Kexec) {
+        assert!(bytes.windows(14).any(|word| word == b"shutdown\0kexec"), "{bytes:?}");
+    }
+});
