@@ -1,0 +1,101 @@
+# nextkernel: `make help` lists what can be made.
+.POSIX:
+.DELETE_ON_ERROR:
+
+DESTDIR =
+PREFIX  = /usr/local
+# systemd looks for shutdown executables here and nowhere else (systemd-shutdown(8)).
+SHUTDOWN = /usr/lib/systemd/system-shutdown
+
+CARGO      = cargo
+CARGO_HOME ?= $(HOME)/.cargo
+HOST       = $(shell rustc -vV | sed -n 's/^host: //p')
+
+HOOK = src/target/$(HOST)/release/nextkernel-hook
+TOOL = target/$(HOST)/release/nextkernel
+# No folder of the builder's in the binaries: they are the same wherever they are built.
+REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=cargo
+
+# The guests' copy of what `make install` installs.
+INSTALLED = target/vm/installed
+
+all: hook tool ## build both programs
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
+
+hook: ## build nextkernel-hook, the night's program
+	cd src && RUSTFLAGS="$(REMAP)" $(CARGO) build --release --locked --target $(HOST) --bin nextkernel-hook
+
+tool: ## build nextkernel, the day's program
+	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" \
+	    $(CARGO) build --release --locked --target $(HOST) --bin nextkernel
+
+demo: need-root prepare ## watch Debian hand over to its next kernel, in a virtual machine
+	@$(MAKE) --no-print-directory guest-install
+	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin demo
+
+test: need-root prepare lint unit ## lints, unit tests, the night's properties, the main handoffs
+	@$(MAKE) --no-print-directory guest-install
+	$(CARGO) test --quiet --locked -p nextkernel-tests
+
+test-all: need-root prepare lint unit deny ## everything: all handoffs, and a smoke of the fuzzers
+	@$(MAKE) --no-print-directory guest-install
+	NEXTKERNEL_FULL=1 $(CARGO) test --quiet --locked -p nextkernel-tests
+	fuzz/run 20
+
+vm: need-root prepare ## one property in its guest: make vm TEST=name
+	@$(MAKE) --no-print-directory guest-install
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test night --test handoff -- --include-ignored "$(TEST)"
+
+lint: ## formatting, clippy, shellcheck
+	$(CARGO) fmt --all --check
+	cd src && $(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --locked --all-targets
+	cd src && $(CARGO) clippy --quiet --locked --all-targets
+	shellcheck .ci/run fuzz/run tests/prepare tests/guest/usr/lib/bed/agent \
+	    units/systemd/newest-instance units/systemd/restage
+
+unit: ## unit tests
+	$(CARGO) test --quiet --locked -p nextkernel
+	cd src && $(CARGO) test --quiet --locked
+
+deny: ## licences, sources and versions of every crate
+	@command -v cargo-deny >/dev/null || CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+	    $(CARGO) install --quiet --locked cargo-deny
+	for workspace in Cargo.toml src/Cargo.toml fuzz/Cargo.toml; do \
+	    $(CARGO) deny --locked --manifest-path $$workspace check licenses bans sources || exit 1; done
+
+fuzz: ## fuzz every parser: make fuzz SECONDS=600
+	fuzz/run $${SECONDS:-60}
+
+install: ## install into $(DESTDIR), below $(PREFIX)
+	install -D -m 0755 $(TOOL) $(DESTDIR)$(PREFIX)/bin/nextkernel
+	install -D -m 0755 $(HOOK) $(DESTDIR)$(SHUTDOWN)/nextkernel
+	ln -sf $(SHUTDOWN)/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	for unit in nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service; do \
+	    sed 's|@PREFIX@|$(PREFIX)|g' units/systemd/$$unit.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/newest-instance units/systemd/restage
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md
+
+uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREFIX)
+	rm -f $(DESTDIR)$(PREFIX)/bin/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel
+	cd $(DESTDIR)$(PREFIX)/lib/systemd/system && \
+	    rm -f nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service
+	rm -rf $(DESTDIR)$(PREFIX)/lib/nextkernel $(DESTDIR)$(PREFIX)/share/doc/nextkernel
+
+clean: ## remove everything that was built, the guests too
+	rm -rf target src/target fuzz/target
+
+guest-install: all
+	@rm -rf $(INSTALLED)
+	@$(MAKE) --no-print-directory --silent install DESTDIR=$(CURDIR)/$(INSTALLED) PREFIX=/usr
+
+prepare:
+	@tests/prepare
+
+need-root:
+	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
+
+.PHONY: all help hook tool demo test test-all vm lint unit deny fuzz install uninstall clean guest-install prepare need-root
