@@ -3,6 +3,7 @@
 use nextkernel_plan::{Record, limits};
 use thiserror::Error;
 
+use crate::errno::InWords;
 use crate::root::Root;
 
 /// What the boot loader or the last handoff added: it tells how that kernel was started, not how
@@ -13,7 +14,7 @@ const ADDED: [&str; 3] = ["BOOT_IMAGE", "initrd", Record::KEY];
 #[derive(Debug, Error)]
 pub enum Error {
     /// The running one cannot be read.
-    #[error("/proc/cmdline cannot be read: {0}; give the command line with --cmdline")]
+    #[error("/proc/cmdline cannot be read: {}; give the command line with --cmdline", InWords(.0))]
     Unreadable(std::io::Error),
     /// It is not text, and the plan is.
     #[error("the command line holds {0}; give one without it")]

@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 use thiserror::Error;
 
+use crate::errno::InWords;
 use crate::root::Root;
 
 const FOLDER: &str = "/run/nextkernel";
@@ -23,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Error)]
 pub enum Error {
     /// A call on one of its files.
-    #[error("{}: {error}", .path.display())]
+    #[error("{}: {}", .path.display(), InWords(.error))]
     Io {
         /// The file.
         path: PathBuf,

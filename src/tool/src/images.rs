@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::errno::InWords;
 use crate::folder::{self, NewSet};
 use crate::root::Root;
 use crate::size::Size;
@@ -22,7 +23,7 @@ const FILE_MAX: u64 = 4 << 30;
 #[derive(Debug, Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("the {what} {} cannot be read: {error}{}", .path.display(), hint(.error))]
+    #[error("the {what} {} cannot be read: {}{}", .path.display(), InWords(.error), hint(.error))]
     Unreadable {
         /// Kernel or initrd.
         what: &'static str,
@@ -53,7 +54,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The copy cannot be written.
-    #[error("{} cannot be written: {error}", .path.display())]
+    #[error("{} cannot be written: {}", .path.display(), InWords(.error))]
     Unwritable {
         /// The copy.
         path: PathBuf,

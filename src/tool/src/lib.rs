@@ -3,8 +3,10 @@
 
 pub mod cmdline;
 pub mod entries;
+pub mod errno;
 pub mod folder;
 pub mod images;
+pub mod memory;
 pub mod rehearse;
 pub mod root;
 #[cfg(test)]

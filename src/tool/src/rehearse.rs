@@ -8,6 +8,8 @@ use std::os::fd::AsFd;
 use nextkernel_plan::limits;
 use thiserror::Error;
 
+use crate::errno::ByName;
+use crate::memory;
 use crate::root::Root;
 use crate::size::Size;
 use crate::sys;
@@ -18,7 +20,7 @@ const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What the kernel has against it, in one sentence with the way out.
 #[derive(Debug, Error)]
-#[error("the kernel refuses to {act} the image: {why} ({errno})")]
+#[error("the kernel refuses to {act} the image: {why} ({})", ByName(.errno))]
 pub struct Error {
     act: &'static str,
     why: String,
@@ -33,7 +35,12 @@ pub fn load(root: &Root, kernel: &File, initrd: Option<&File>, cmdline: &str) ->
     let initrd_fd = initrd.map(AsFd::as_fd);
     unless_busy(|| sys::kexec_file_load(kernel.as_fd(), initrd_fd, &longest)).map_err(|errno| {
         let size = |file: &File| file.metadata().map_or(0, |found| found.len());
-        let why = explain(&errno, &Bar::find(root), size(kernel) + initrd.map_or(0, size), memory(root));
+        let why = explain(
+            &errno,
+            &Bar::find(root),
+            size(kernel) + initrd.map_or(0, size),
+            memory::total(root).unwrap_or(0),
+        );
         Error { act: "load", why, errno }
     })
 }
@@ -89,13 +96,6 @@ impl Bar {
             Bar::NoCapability
         }
     }
-}
-
-/// The machine's memory in bytes; 0 where it is not known.
-fn memory(root: &Root) -> u64 {
-    let text = std::fs::read_to_string(root.path("/proc/meminfo")).unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    total.and_then(|total| total.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// One sentence for each answer of `kexec_file_load(2)` (`kernel/kexec_file.c`, `kernel/kexec_core.c`,

@@ -11,11 +11,12 @@ use nextkernel_plan::{HandoffId, Hold, List, On, Plan, limits};
 use thiserror::Error;
 
 use crate::entries::{self, Entry};
+use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::images::{self, Source};
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, rehearse, status, systemd};
+use crate::{cmdline, memory, rehearse, status, systemd};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
 const SPARE: u64 = 1 << 20;
@@ -113,6 +114,18 @@ pub enum Error {
         /// What to do.
         way_out: String,
     },
+    /// Too little memory.
+    #[error(
+        "staging takes {} of memory for a moment, and {} can be had without killing anything; free some, \
+         use a smaller initrd, or leave the trial load out with --no-rehearse",
+        Size(*.need), Size(*.available)
+    )]
+    NoMemory {
+        /// Bytes needed.
+        need: u64,
+        /// Bytes available.
+        available: u64,
+    },
     /// Too few loads are allowed.
     #[error(
         "kernel.kexec_load_limit_reboot allows {left} more loads until the next boot, and staging takes {need}, \
@@ -131,7 +144,7 @@ pub enum Error {
         error: rehearse::Error,
     },
     /// No identity for the handoff.
-    #[error("/dev/urandom cannot be read: {0}")]
+    #[error("/dev/urandom cannot be read: {}", InWords(.0))]
     NoRandom(io::Error),
 }
 
@@ -160,7 +173,9 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
     if let Some(before) = &before {
         folder.sweep(Some(before.handoff));
     }
-    see_that_there_is_room(&folder, images::joined_size(&kernel) + images::joined_size(&initrds) + SPARE)?;
+    let size = images::joined_size(&kernel) + images::joined_size(&initrds);
+    see_that_there_is_room(&folder, size + SPARE)?;
+    see_that_there_is_memory(root, size, wish.no_rehearse)?;
 
     let kept_before = before.is_some_and(|before| before.hold == Hold::Kept);
     let unloads = hold == Hold::Late && (!wish.no_rehearse || kept_before);
@@ -252,6 +267,16 @@ fn see_that_there_is_room(folder: &Folder, need: u64) -> Result<(), Error> {
         _ => grow,
     };
     Err(Error::NoRoom { room, need, way_out })
+}
+
+/// The copy in /run takes the images' size; to load them the kernel reads them whole once more, and
+/// fills the segments (`kernel/kexec_file.c`). The kernel would rather kill than refuse.
+fn see_that_there_is_memory(root: &Root, size: u64, no_rehearse: bool) -> Result<(), Error> {
+    let need = if no_rehearse { size } else { 3 * size };
+    match memory::available(root) {
+        Some(available) if available < need => Err(Error::NoMemory { need, available }),
+        _ => Ok(()),
+    }
 }
 
 fn new_id(root: &Root) -> Result<HandoffId, Error> {

@@ -8,6 +8,7 @@ use nextkernel_plan::{Hold, Plan, Record, Verb};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::root::Root;
 use crate::size::Size;
@@ -28,7 +29,7 @@ pub enum Error {
     #[error(transparent)]
     Folder(#[from] folder::Error),
     /// The output.
-    #[error("the status cannot be printed: {0}")]
+    #[error("the status cannot be printed: {}", InWords(.0))]
     Output(io::Error),
 }
 

@@ -1,0 +1,43 @@
+//! What the kernel answered, as a person and as a manual page name it.
+
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+
+/// An error in words: "No such file or directory".
+pub struct InWords<'a>(pub &'a io::Error);
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.raw_os_error() {
+            Some(number) => out.write_str(Errno::from_raw(number).desc()),
+            None => write!(out, "{}", self.0),
+        }
+    }
+}
+
+/// An error by its name: ENOENT.
+pub struct ByName<'a>(pub &'a io::Error);
+
+impl fmt::Display for ByName<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.raw_os_error() {
+            Some(number) => write!(out, "{:?}", Errno::from_raw(number)),
+            None => write!(out, "{}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_named_as_the_manual_names_it() {
+        let error = io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(InWords(&error).to_string(), "No such file or directory");
+        assert_eq!(ByName(&error).to_string(), "ENOENT");
+        assert_eq!(InWords(&io::Error::other("cut off")).to_string(), "cut off");
+    }
+}

@@ -1,0 +1,76 @@
+//! An initramfs, as `Documentation/driver-api/early-userspace/buffer-format.rst` has it.
+
+use std::collections::BTreeSet;
+
+/// An archive being written. Parent folders come by themselves.
+#[derive(Default)]
+pub struct Cpio {
+    bytes: Vec<u8>,
+    folders: BTreeSet<String>,
+    count: usize,
+}
+
+impl Cpio {
+    /// A folder.
+    pub fn folder(&mut self, path: &str) {
+        let path = path.trim_matches('/');
+        if path.is_empty() || !self.folders.insert(path.into()) {
+            return;
+        }
+        self.parent(path);
+        self.member(path, 0o040_755, (0, 0), &[]);
+    }
+
+    /// A regular file.
+    pub fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) {
+        let path = path.trim_matches('/');
+        self.parent(path);
+        self.member(path, 0o100_000 | mode, (0, 0), bytes);
+    }
+
+    /// A symbolic link.
+    pub fn link(&mut self, path: &str, target: &str) {
+        let path = path.trim_matches('/');
+        self.parent(path);
+        self.member(path, 0o120_777, (0, 0), target.as_bytes());
+    }
+
+    /// A character device.
+    pub fn device(&mut self, path: &str, major: u32, minor: u32) {
+        let path = path.trim_matches('/');
+        self.parent(path);
+        self.member(path, 0o020_600, (major, minor), &[]);
+    }
+
+    /// The archive, ready to have another appended.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.member("TRAILER!!!", 0, (0, 0), &[]);
+        self.bytes
+    }
+
+    fn parent(&mut self, path: &str) {
+        if let Some((parent, _)) = path.rsplit_once('/') {
+            self.folder(parent);
+        }
+    }
+
+    fn member(&mut self, path: &str, mode: u32, (major, minor): (u32, u32), content: &[u8]) {
+        self.count += 1;
+        let (inode, size, name) = (self.count, content.len(), path.len() + 1);
+        // magic ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
+        let header = format!(
+            "070701{inode:08x}{mode:08x}{0:08x}{0:08x}{1:08x}{0:08x}{size:08x}{0:08x}{0:08x}\
+             {major:08x}{minor:08x}{name:08x}{0:08x}{path}\0",
+            0, 1
+        );
+        self.bytes.extend(header.as_bytes());
+        self.pad();
+        self.bytes.extend(content);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}

@@ -1,0 +1,253 @@
+//! A whole Debian in QEMU, driven through the agent in it (`guest/usr/lib/bed/agent`).
+
+use crate::feed::Feed;
+use crate::harness::Test;
+use crate::image::{self, Image};
+use crate::machine::{End, Machine, Scratch, Setup};
+use crate::vm_folder;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A boot takes half a minute when the host is idle.
+const BOOT_LIMIT: Duration = Duration::from_secs(240);
+/// One command, and the way to power off.
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+
+/// Which guest to boot.
+pub struct Spec {
+    /// Its disks and kernel.
+    pub image: Image,
+    /// The installed product (`make install DESTDIR=target/vm/installed`), laid over its root.
+    pub installed: Option<PathBuf>,
+    /// Added to the kernel's command line.
+    pub append: String,
+    /// Added to QEMU's.
+    pub qemu: Vec<String>,
+    /// MiB.
+    pub memory: u32,
+    /// Where the console is kept.
+    pub log: PathBuf,
+}
+
+/// A running guest.
+pub struct Guest {
+    /// The boot that answers now.
+    pub boot: Boot,
+    machine: Machine,
+    agent: Feed,
+    /// How much of the agent's and the console's text has been dealt with.
+    agent_read: usize,
+    console_read: usize,
+    resets: usize,
+    commands: usize,
+}
+
+/// One kernel's arrival.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Boot {
+    /// `uname -r`.
+    pub release: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// Firmware resets since the arrival before: 0 after kexec, 1 after a reboot.
+    pub resets: usize,
+}
+
+impl Boot {
+    /// The kernel before jumped here, past the firmware.
+    #[must_use]
+    pub fn jumped(&self) -> bool {
+        self.resets == 0
+    }
+}
+
+/// What a command in the guest did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// Its exit status, as `$?` has it.
+    pub status: u8,
+    /// stdout and stderr together.
+    pub output: String,
+}
+
+impl Spec {
+    /// The usual guest of a test, with the product installed.
+    #[must_use]
+    pub fn new(test: &Test) -> Self {
+        Self {
+            image: test.image,
+            installed: Some(vm_folder().join("installed")),
+            append: String::new(),
+            qemu: Vec::new(),
+            memory: 1024,
+            log: test.log(),
+        }
+    }
+}
+
+impl Guest {
+    /// Boots, and waits until the agent answers.
+    pub fn boot(spec: &Spec) -> Result<Self, String> {
+        let mut guest = Self::start(spec)?;
+        guest.await_boot()?;
+        Ok(guest)
+    }
+
+    /// Powers the machine on; [`Guest::await_boot`] is next.
+    pub fn start(spec: &Spec) -> Result<Self, String> {
+        let files = spec.image.files()?;
+        let scratch = Scratch::new()?;
+        let mut disks = spec.image.disks(&files);
+        if let Some(tree) = &spec.installed {
+            if !tree.is_dir() {
+                let tree = tree.display();
+                return Err(format!("{tree} is not there: `make install DESTDIR={tree}` makes it"));
+            }
+            disks.push(scratch.path("installed.ext4"));
+            image::disk(tree, &scratch.path("installed.ext4"), "NKINSTALL")?;
+        }
+        // Written to a temporary file: what the guest writes lasts over its reboots, not longer.
+        let mut args: Vec<String> = Vec::new();
+        for disk in disks {
+            let drive = format!("file={},format=raw,if=virtio,snapshot=on", disk.display());
+            args.extend(["-drive".into(), drive]);
+        }
+        args.extend(spec.qemu.iter().cloned());
+        let release = files.release()?;
+        let cmdline =
+            format!("BOOT_IMAGE=/boot/vmlinuz-{release} root=/dev/vda rw console=ttyS0 {}", spec.append);
+        let machine = Machine::start(
+            &Setup {
+                kernel: &files.kernel(),
+                initrd: &files.initrd(),
+                cmdline: cmdline.trim_end(),
+                memory: spec.memory,
+                args: &args,
+                log: &spec.log,
+            },
+            scratch,
+        )?;
+        let agent = machine.agent.try_clone().map_err(|e| format!("the agent's socket: {e}"))?;
+        Ok(Self {
+            boot: Boot::default(),
+            machine,
+            agent: Feed::of(agent),
+            agent_read: 0,
+            console_read: 0,
+            resets: 0,
+            commands: 0,
+        })
+    }
+
+    /// Runs a script in the guest.
+    pub fn run(&mut self, script: &str) -> Result<Ran, String> {
+        self.run_within(COMMAND_LIMIT, script)
+    }
+
+    /// The same with a deadline of its own.
+    pub fn run_within(&mut self, limit: Duration, script: &str) -> Result<Ran, String> {
+        self.send(script)?;
+        let (begins, ends) = (format!("\n@{} begins\n", self.commands), format!("\n@{} ", self.commands));
+        let start = self.agent_read;
+        let answer = self.agent.wait(limit, |text| {
+            let text = text.get(start..)?;
+            if text.contains("\n@ready ") {
+                return Some(None);
+            }
+            let (before, answer) = text.split_once(&begins)?;
+            let (output, rest) = answer.split_once(&ends)?;
+            let (status, _) = rest.split_once('\n')?;
+            let read: usize = [before, &begins, output, &ends, status, "\n"].iter().map(|s| s.len()).sum();
+            Some(Some((status.parse().ok()?, output.to_owned(), read)))
+        });
+        match answer {
+            Ok(Some((status, output, read))) => {
+                self.agent_read += read;
+                Ok(Ran { status, output })
+            }
+            Ok(None) => Err(self.tell(&format!("the guest booted again while it ran: {script}"))),
+            Err(silence) => Err(self.tell(&format!("no answer ({silence:?}) to: {script}"))),
+        }
+    }
+
+    /// Runs a script that must succeed, and returns what it printed.
+    pub fn ok(&mut self, script: &str) -> Result<String, String> {
+        let Ran { status, output } = self.run(script)?;
+        if status == 0 {
+            return Ok(output);
+        }
+        Err(self.tell(&format!("{script}: exit status {status}\n{output}")))
+    }
+
+    /// Hands a script to the guest and does not wait: for what ends in another kernel.
+    pub fn send(&mut self, script: &str) -> Result<(), String> {
+        self.commands += 1;
+        let message = format!("{} {}\n{script}", self.commands, script.len());
+        let sent = self.machine.agent.write_all(message.as_bytes());
+        sent.map_err(|e| self.tell(&format!("{script}: cannot be sent: {e}")))
+    }
+
+    /// Waits for the next kernel's agent.
+    pub fn await_boot(&mut self) -> Result<Boot, String> {
+        let start = self.agent_read;
+        let ready = self.agent.wait(BOOT_LIMIT, |text| {
+            let text = text.get(start..)?;
+            let at = text.find("\n@ready ")? + 1;
+            let (line, _) = text.get(at..)?.split_once('\n')?;
+            Some((line.to_owned(), at + line.len() + 1))
+        });
+        let (line, length) = ready.map_err(|silence| self.tell(&format!("no boot ({silence:?})")))?;
+        self.agent_read += length;
+        let resets = self.machine.monitor.resets();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "0", release, boot_id] = words.as_slice() else {
+            return Err(self.tell(&format!("the product could not be laid over /: {line}")));
+        };
+        self.boot =
+            Boot { release: (*release).into(), boot_id: (*boot_id).into(), resets: resets - self.resets };
+        self.resets = resets;
+        Ok(self.boot.clone())
+    }
+
+    /// Waits until the machine is off or halted.
+    pub fn await_off(&mut self) -> Result<End, String> {
+        match self.machine.await_end(COMMAND_LIMIT)? {
+            End::TimedOut => Err(self.tell("the machine is not off")),
+            end => Ok(end),
+        }
+    }
+
+    /// Waits for a line of the console, after those that were waited for before, and returns it.
+    pub fn await_console(&mut self, text: &str) -> Result<String, String> {
+        let start = self.console_read;
+        let found = self.machine.console.wait(BOOT_LIMIT, |console| {
+            let console = console.get(start..)?;
+            let at = console.find(text)?;
+            let from = console.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+            let (line, _) = console.get(from..)?.split_once('\n')?;
+            Some((line.trim_end().to_owned(), from + line.len() + 1))
+        });
+        let (line, length) = found
+            .map_err(|silence| self.tell(&format!("the console does not say {text:?} ({silence:?})")))?;
+        self.console_read += length;
+        Ok(line)
+    }
+
+    /// Everything on the console so far.
+    #[must_use]
+    pub fn console(&self) -> String {
+        self.machine.console.text()
+    }
+
+    /// The machine below: its console as it comes, its monitor.
+    pub fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// A failure with the console's last lines.
+    #[must_use]
+    pub fn tell(&self, what: &str) -> String {
+        self.machine.tell(what)
+    }
+}

@@ -1,0 +1,87 @@
+//! The table of a suite's properties, and how they are run.
+
+use crate::image::Image;
+use crate::vm_folder;
+use libtest_mimic::{Arguments, Trial};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{env, fs};
+
+/// One property of the product.
+pub struct Property {
+    /// A sentence.
+    pub name: &'static str,
+    /// When it runs.
+    pub set: Set,
+    /// Where: once per image.
+    pub on: &'static [Image],
+    /// The proof.
+    pub prove: fn(&Test) -> Result<(), String>,
+}
+
+/// When a property runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    /// Always (`make test`).
+    Quick,
+    /// With `NEXTKERNEL_FULL=1` (`make test-all`), or when asked for with `--ignored`.
+    Full,
+}
+
+/// One run of a property.
+pub struct Test {
+    /// The name as selected on the command line.
+    pub name: String,
+    /// Where it runs.
+    pub image: Image,
+}
+
+impl Test {
+    /// Where the consoles of this test's machines are kept when it fails.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        vm_folder().join("logs").join(format!("{}.log", self.name.replace("::", ".")))
+    }
+
+    fn run(&self, prove: fn(&Self) -> Result<(), String>) -> Result<(), String> {
+        let log = self.log();
+        let _ = fs::create_dir_all(vm_folder().join("logs"));
+        let _ = fs::remove_file(&log);
+        prove(self).map_err(|error| format!("{error}\n(consoles: {})", log.display()))?;
+        let _ = fs::remove_file(&log);
+        Ok(())
+    }
+}
+
+/// Runs a suite's table: two machines at a time, unless `--test-threads` says otherwise.
+#[must_use]
+pub fn run(properties: &[Property]) -> ExitCode {
+    let full = env::var("NEXTKERNEL_FULL").is_ok_and(|value| value == "1");
+    let trials = properties.iter().flat_map(|property| {
+        property.on.iter().map(move |&image| {
+            let name = match property.on {
+                [_] => property.name.into(),
+                _ => format!("{}::{}", property.name, image.name()),
+            };
+            let (test, prove) = (Test { name: name.clone(), image }, property.prove);
+            Trial::test(name, move || Ok(test.run(prove)?))
+                .with_ignored_flag(property.set == Set::Full && !full)
+        })
+    });
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(2);
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// A suite's table, a property a line: the set, the images, the function whose name is the sentence.
+#[macro_export]
+macro_rules! properties {
+    ($($set:ident $on:ident $module:ident::$name:ident)*) => {
+        &[$($crate::harness::Property {
+            name: stringify!($name),
+            set: $crate::harness::Set::$set,
+            on: $on,
+            prove: $module::$name,
+        }),*]
+    };
+}

@@ -1,0 +1,34 @@
+//! The test bed: real Debian guests in QEMU, where the product hands one kernel over to the next
+//! and the tests watch what the machine does.
+//!
+//! A [`guest::Guest`] is a whole Debian; a [`initramfs::Night`] is only its kernel and the real
+//! systemd-shutdown, from the moment where the filesystems are gone.
+
+pub mod cpio;
+pub mod feed;
+pub mod guest;
+pub mod harness;
+pub mod image;
+pub mod initramfs;
+pub mod machine;
+pub mod monitor;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where images, logs and the installed product are kept: `target/vm`.
+#[must_use]
+pub fn vm_folder() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests).join("target/vm")
+}
+
+/// Runs a program of the host; an error names it and says what it said.
+fn host(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{command:?}: {}: {}", output.status, said.trim()))
+}

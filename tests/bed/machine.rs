@@ -1,0 +1,200 @@
+//! One QEMU process: its console, its monitor, and how it ended.
+
+use crate::feed::{Feed, Silence};
+use crate::monitor::Monitor;
+use std::fs::{self, File};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{env, process};
+
+/// QEMU has no more to do before it connects than to open its disks.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// With QEMU's own, large cache of translations the boot after a reset is half as fast: every page
+/// that held code before is invalidated one by one (33 s against 19 s, Debian 12).
+const TCG: &str = "tcg,thread=multi,tb-size=128";
+/// The console's end that an error shows.
+const LAST_LINES: usize = 40;
+
+/// What to start.
+pub struct Setup<'a> {
+    /// The kernel that the firmware boots.
+    pub kernel: &'a Path,
+    /// Its initrd.
+    pub initrd: &'a Path,
+    /// Its command line.
+    pub cmdline: &'a str,
+    /// MiB of memory.
+    pub memory: u32,
+    /// More for QEMU.
+    pub args: &'a [String],
+    /// The console is appended to this file.
+    pub log: &'a Path,
+}
+
+/// A running machine. It dies with this value, and with the *thread* that started it: keep both
+/// together.
+pub struct Machine {
+    child: Child,
+    /// Everything on ttyS0.
+    pub console: Feed,
+    /// Events and commands.
+    pub monitor: Monitor,
+    /// ttyS1.
+    pub agent: UnixStream,
+    scratch: Scratch,
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Power off.
+    PoweredOff,
+    /// The firmware would boot again; only seen with `-no-reboot`.
+    Reset,
+    /// "System halted", with the power on.
+    Halted,
+    /// It still ran at the deadline.
+    TimedOut,
+}
+
+impl Machine {
+    /// Starts QEMU; the scratch folder can hold files of the caller.
+    pub fn start(setup: &Setup, scratch: Scratch) -> Result<Self, String> {
+        let [console, monitor, agent] =
+            ["console", "monitor", "agent"].map(|name| listen(&scratch.path(name)));
+        let (console, monitor, agent) = (console?, monitor?, agent?);
+        let errors = scratch.path("errors");
+        let stderr = File::create(&errors).map_err(|e| format!("{}: {e}", errors.display()))?;
+        let chardev = |name: &str| format!("socket,id={name},path={}", scratch.path(name).display());
+        let mut qemu = Command::new("setpriv");
+        // A test that is killed takes its machines along.
+        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-S"]);
+        // KVM is for those who know that theirs works (research: here it hangs).
+        if env::var("NEXTKERNEL_KVM").is_ok_and(|value| value == "1") {
+            qemu.args(["-accel", "kvm"]);
+        } else {
+            qemu.args(["-accel", TCG]);
+        }
+        qemu.args(["-cpu", "max", "-smp", "1", "-m", &setup.memory.to_string()])
+            .args(["-nodefaults", "-display", "none", "-nic", "none"])
+            .arg("-chardev")
+            .arg(format!("{},logfile={},logappend=on", chardev("console"), setup.log.display()))
+            .args(["-serial", "chardev:console"])
+            .args(["-chardev", &chardev("agent"), "-serial", "chardev:agent"])
+            .args(["-chardev", &chardev("monitor"), "-mon", "chardev=monitor,mode=control"])
+            .args([Path::new("-kernel"), setup.kernel, Path::new("-initrd"), setup.initrd])
+            .args(["-append", setup.cmdline])
+            .args(setup.args);
+        let mut child = qemu
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .map_err(|e| format!("setpriv qemu-system-x86_64: {e} (tests/prepare installs both)"))?;
+        let connected = [console, monitor, agent].map(|listener| accept(&listener, &mut child));
+        let [Ok(console), Ok(monitor), Ok(agent)] = connected else {
+            let _ = (child.kill(), child.wait());
+            let said = fs::read_to_string(&errors).unwrap_or_default();
+            return Err(format!("QEMU did not start: {}", said.trim()));
+        };
+        Ok(Self { child, console: Feed::of(console), monitor: Monitor::start(monitor)?, agent, scratch })
+    }
+
+    /// Waits until the machine is off or halted; at the deadline it is [`End::TimedOut`].
+    pub fn await_end(&mut self, limit: Duration) -> Result<End, String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let tick = Duration::from_millis(200);
+            let halted = |text: &str| text.contains("reboot: System halted").then_some(());
+            let closed = match self.console.wait(tick, halted) {
+                Ok(()) => return Ok(End::Halted),
+                Err(silence) => silence == Silence::Closed,
+            };
+            let events = self.monitor.events();
+            let shutdown = events.iter().find(|event| event.name == "SHUTDOWN");
+            match shutdown.map(|event| event.reason.as_str()) {
+                Some("guest-shutdown") => return Ok(End::PoweredOff),
+                Some("guest-reset") => return Ok(End::Reset),
+                Some(reason) => return Err(self.tell(&format!("QEMU ended: {reason}"))),
+                None if closed && self.child.try_wait().is_ok_and(|status| status.is_some()) => {
+                    return Err(self.tell("QEMU is gone and gave no reason"));
+                }
+                None if Instant::now() > deadline => return Ok(End::TimedOut),
+                None if closed => thread::sleep(tick),
+                None => {}
+            }
+        }
+    }
+
+    /// A failure with the last lines of the console and what QEMU itself complained about.
+    #[must_use]
+    pub fn tell(&self, what: &str) -> String {
+        let qemu = fs::read_to_string(self.scratch.path("errors")).unwrap_or_default();
+        with_last_lines(format!("{what}\n{qemu}").trim_end(), &self.console.text())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = (self.child.kill(), self.child.wait());
+    }
+}
+
+/// A failure with the end of a console.
+#[must_use]
+pub fn with_last_lines(what: &str, console: &str) -> String {
+    let lines: Vec<&str> = console.lines().map(str::trim_end).collect();
+    let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default();
+    format!("{what}\n--- the console's last lines ---\n{}", last.join("\n"))
+}
+
+fn listen(path: &Path) -> Result<UnixListener, String> {
+    let listener = UnixListener::bind(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    listener.set_nonblocking(true).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(listener)
+}
+
+fn accept(listener: &UnixListener, child: &mut Child) -> Result<UnixStream, String> {
+    let deadline = Instant::now() + START_LIMIT;
+    while Instant::now() < deadline {
+        if let Ok((stream, _)) = listener.accept() {
+            stream.set_nonblocking(false).map_err(|e| e.to_string())?;
+            return Ok(stream);
+        }
+        if !child.try_wait().is_ok_and(|status| status.is_none()) {
+            return Err("QEMU ended".into());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Err("QEMU did not connect".into())
+}
+
+/// A folder in the system's temporary one (socket paths must be short), removed with the value.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes it.
+    pub fn new() -> Result<Self, String> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("nextkernel-bed.{}.{count}", process::id()));
+        fs::create_dir(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// The path of a file in it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,137 @@
+//! The hook as a file and as a process: what README.md promises of the binary itself.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
+#![allow(missing_docs, reason = "nothing here is public")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::{fs, process};
+
+fn hook() -> PathBuf {
+    bed::vm_folder().join("installed/usr/lib/systemd/system-shutdown/nextkernel")
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../src").canonicalize().unwrap()
+}
+
+fn output(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn text(command: &mut Command) -> String {
+    let output = output(command);
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A folder of its own, gone with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("nextkernel-{name}-{}", process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Builds the hook from a copy of its sources in that folder.
+fn build_in(folder: &Path, strip: &str) -> PathBuf {
+    let copy = folder.join("src");
+    fs::create_dir_all(folder).unwrap();
+    text(Command::new("cp").arg("-r").arg(sources()).arg(&copy));
+    let _ = fs::remove_dir_all(copy.join("target"));
+    let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| std::env::var("HOME").unwrap() + "/.cargo");
+    let remap = format!("--remap-path-prefix={}=. --remap-path-prefix={home}=cargo", folder.display());
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--quiet", "--release", "--locked", "--bin", "nextkernel-hook"]).current_dir(&copy);
+    cargo.env("RUSTFLAGS", remap).env("CARGO_PROFILE_RELEASE_STRIP", strip).env_remove("CARGO_TARGET_DIR");
+    text(&mut cargo);
+    copy.join("target/release/nextkernel-hook")
+}
+
+#[test]
+fn the_hook_is_static_and_needs_no_interpreter() {
+    let headers = text(Command::new("readelf").args(["-lW"]).arg(hook()));
+    assert!(headers.contains("LOAD"), "{headers}");
+    assert!(!headers.contains("INTERP") && !headers.contains("DYNAMIC"), "{headers}");
+}
+
+#[test]
+fn the_hook_is_smaller_than_100_kilobytes() {
+    let size = hook().metadata().unwrap().len();
+    assert!(size < 100_000, "{size}");
+}
+
+#[test]
+fn no_allocator_is_linked_into_the_hook() {
+    let scratch = Scratch::new("symbols");
+    let symbols = text(Command::new("nm").arg(build_in(&scratch.0, "none")));
+    assert!(symbols.contains("kexec_file_load") && symbols.contains("_start"), "{symbols}");
+    for allocator in
+        ["__rust_alloc", "__rust_realloc", "__rg_alloc", "__rdl_alloc", " malloc", " calloc", "brk"]
+    {
+        assert!(!symbols.contains(allocator), "{allocator} is there:\n{symbols}");
+    }
+}
+
+#[test]
+fn two_builds_from_different_folders_are_the_same_to_the_byte() {
+    let scratch = Scratch::new("twice");
+    let one = build_in(&scratch.0.join("one"), "symbols");
+    let other = build_in(&scratch.0.join("quite/another/folder"), "symbols");
+    assert!(fs::read(one).unwrap() == fs::read(other).unwrap(), "they differ");
+}
+
+#[test]
+fn by_day_the_hook_asks_for_no_memory() {
+    for arguments in [["--dry-run", "kexec"], ["kexec", ""], ["--help", ""]] {
+        let trace = output(Command::new("strace").arg("-f").arg(hook()).args(arguments));
+        let trace = String::from_utf8_lossy(&trace.stderr).into_owned();
+        assert!(trace.contains("exit_group("), "{trace}");
+        for call in ["brk(", "mmap(", "mremap("] {
+            assert!(!trace.contains(call), "{trace}");
+        }
+    }
+}
+
+#[test]
+fn without_descriptors_and_without_dev_the_hook_runs() {
+    let scratch = Scratch::new("bare");
+    fs::copy(hook(), scratch.0.join("hook")).unwrap();
+    let root = scratch.0.display();
+    for (arguments, status) in [("--dry-run kexec", 0), ("kexec", 1), ("", 0), ("--no-such-option", 2)] {
+        let script = format!("exec chroot {root} /hook {arguments} <&- >&- 2>&-");
+        // Without its output a dry run has nothing to say; it ends as ever.
+        let ended = output(Command::new("sh").args(["-c", &script]));
+        assert_eq!(ended.status.code(), Some(status), "{arguments}: {ended:?}");
+    }
+}
+
+#[test]
+fn typed_at_a_shell_the_hook_refuses_in_one_sentence() {
+    for verb in ["kexec", "reboot", "poweroff"] {
+        let refused = output(Command::new(hook()).arg(verb));
+        let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{sentence}");
+        assert!(sentence.starts_with("nextkernel-hook: refused: no shutdown is under way"), "{sentence}");
+        assert_eq!(sentence.lines().count(), 1, "{sentence}");
+    }
+}
+
+#[test]
+fn in_a_container_the_hook_refuses() {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--mount-proc", "sh", "-c", "\"$0\" kexec; echo status $?"]).arg(hook());
+    let refused = output(&mut unshare);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("nextkernel-hook: refused: this is a container"), "{refused:?}");
+    assert_eq!(String::from_utf8_lossy(&refused.stdout).trim(), "status 1");
+}

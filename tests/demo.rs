@@ -1,0 +1,128 @@
+//! The demo: a Debian 13 goes to its next kernel before your eyes, and is asked what it lost.
+//!
+//! `demo [FOLDER]`: the folder holds the installed product, `target/vm/installed` by default.
+
+use bed::feed::{Feed, Silence};
+use bed::guest::{Guest, Spec};
+use bed::harness::Test;
+use bed::image::Image;
+use std::io::{IsTerminal, stdout};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+/// Written before staging, and again at the last moment.
+const WITNESS: &str = "head -c 1M /dev/urandom >/root/NAME && sha256sum /root/NAME";
+/// What ext4 says about a root that was not left clean.
+const UNCLEAN: [&str; 3] = ["recovering journal", "recovery complete", "orphan inode"];
+
+fn main() -> ExitCode {
+    match demo() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo() -> Result<(), String> {
+    let test = Test { name: "demo".into(), image: Image::Debian13 };
+    fs::create_dir_all(bed::vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
+    let mut spec = Spec::new(&test);
+    if let Some(folder) = env::args_os().nth(1) {
+        spec.installed = Some(folder.into());
+    }
+    say("a Debian 13 boots in QEMU, without KVM: half a minute");
+    let mut guest = Guest::start(&spec)?;
+    show(guest.machine().console.clone());
+    let before = guest.await_boot()?;
+
+    say("a job writes a file, the next kernel is staged, the job writes another");
+    let first = guest.ok(&WITNESS.replace("NAME", "first"))?;
+    for line in guest.ok("nextkernel stage 2>&1")?.lines() {
+        println!("    {line}");
+    }
+    let second = guest.ok(&WITNESS.replace("NAME", "second"))?;
+    let seen = guest.console().len();
+    say("systemctl kexec");
+    let verb = Instant::now();
+    guest.send("systemctl kexec")?;
+    // The console's cursor stands before the first boot's line: pass it.
+    guest.await_console("Linux version")?;
+    guest.await_console("Linux version")?;
+    let passage = verb.elapsed();
+    let after = guest.await_boot()?;
+
+    let sums = guest.ok("sha256sum /root/first /root/second")?;
+    let cmdline = guest.ok("cat /proc/cmdline")?;
+    let messages = guest.ok("dmesg")? + guest.console().get(seen..).unwrap_or_default();
+    let unclean = UNCLEAN.iter().find(|text| messages.contains(**text));
+    let facts = [
+        ("it is another boot, and no firmware ran", after.jumped() && after.boot_id != before.boot_id),
+        ("both files are intact", sums == first + &second),
+        ("the root was left clean", unclean.is_none()),
+    ];
+    say("summary");
+    println!("    from   {}  boot {}", before.release, before.boot_id);
+    println!("    to     {}  boot {}", after.release, after.boot_id);
+    println!("    with   {}", cmdline.trim_end());
+    println!("    after  {:.1} s, from the verb to the next kernel's first line", passage.as_secs_f64());
+    for (fact, so) in facts {
+        println!("    {}  {fact}", if so { "yes" } else { "NO " });
+    }
+    if facts.iter().all(|(_, so)| *so) {
+        return Ok(());
+    }
+    Err(guest.tell("the handoff is not what it should be"))
+}
+
+fn say(what: &str) {
+    println!("==> {what}");
+}
+
+/// Prints the console as it comes, the product's own lines marked.
+fn show(console: Feed) {
+    let bright = stdout().is_terminal();
+    let mut shown = 0;
+    thread::spawn(move || {
+        loop {
+            let more = console.wait(Duration::from_secs(60), |text| {
+                let lines = text.get(shown..)?;
+                lines.get(..=lines.rfind('\n')?).map(str::to_owned)
+            });
+            let lines = match more {
+                Ok(lines) => lines,
+                Err(Silence::Deadline) => continue,
+                Err(Silence::Closed) => return,
+            };
+            shown += lines.len();
+            for line in lines.lines().map(plain) {
+                if line.contains("nextkernel: ") && bright {
+                    println!("  \x1b[1;32m┃ {line}\x1b[0m");
+                } else if line.contains("nextkernel: ") {
+                    println!("  ┃ {line}");
+                } else {
+                    println!("  │ {line}");
+                }
+            }
+        }
+    });
+}
+
+/// Without escape sequences: some make a terminal answer.
+fn plain(line: &str) -> String {
+    let mut pieces = line.trim_end().split('\x1b');
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let mut after = piece.char_indices();
+        let end = match after.next() {
+            Some((_, '[')) => after.find(|(_, c)| ('@'..='~').contains(c)),
+            Some((_, ']')) => after.find(|(_, c)| *c == '\x07'),
+            one => one,
+        };
+        let rest = end.and_then(|(at, c)| piece.get(at + c.len_utf8()..));
+        text += rest.unwrap_or_default();
+    }
+    text
+}

@@ -1,0 +1,103 @@
+//! From a running Debian to the next kernel, by the commands a person types.
+
+use bed::guest::{Guest, Spec};
+use bed::harness::Test;
+use bed::machine::End;
+
+/// What starts kexec.target where nothing is loaded: `systemctl kexec` refuses then.
+const START_KEXEC: &str = "systemctl start --no-block --job-mode=replace-irreversibly kexec.target";
+
+/// A file written in the last moment, by what systemd ends only after the verb was given.
+const LAST_WORDS: &str = "head -c 3000000 /dev/urandom >/root/last; sha256sum /root/last >/root/last.sum";
+
+pub fn boot(test: &Test) -> Result<Guest, String> {
+    let mut guest = Guest::boot(&Spec::new(test))?;
+    guest.ok("! command -v kexec")?;
+    Ok(guest)
+}
+
+/// Goes down by a command, and proves that the next kernel came by the hook's own jump, with the
+/// root clean and the last file whole.
+pub fn hand_over(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> {
+    let before = guest.boot.clone();
+    let handoff = guest.ok("sed -n 's/^handoff = //p' /run/nextkernel/plan")?;
+    guest.send(&format!("{LAST_WORDS}; {command}"))?;
+    guest.await_console("nextkernel: jump to ")?;
+    let after = guest.await_boot()?;
+    if !after.jumped() || after.boot_id == before.boot_id {
+        return Err(guest.tell(&format!("no jump: {before:?} was followed by {after:?}")));
+    }
+    let cmdline = guest.ok("cat /proc/cmdline")?;
+    let record = format!("nextkernel.record={}:{verb}", handoff.trim());
+    if !cmdline.trim_end().ends_with(&record) || cmdline.contains("BOOT_IMAGE") {
+        return Err(guest.tell(&format!("the next kernel was told {cmdline:?}, not {record}")));
+    }
+    guest.ok("sha256sum -c /root/last.sum")?;
+    guest.ok("! dmesg | grep -i -E 'recovery|orphan|not properly unmounted'")?;
+    let status = guest.ok("nextkernel status")?;
+    if status.contains(&format!("this kernel was started by handoff {}, at {verb}", handoff.trim())) {
+        return Ok(());
+    }
+    Err(guest.tell(&format!("the status does not know its handoff:\n{status}")))
+}
+
+/// Goes down by a command, and proves that it came back through firmware.
+pub fn reboot(guest: &mut Guest, command: &str) -> Result<(), String> {
+    guest.send(command)?;
+    let after = guest.await_boot()?;
+    if after.resets == 1 { Ok(()) } else { Err(guest.tell(&format!("no reboot: {after:?}"))) }
+}
+
+pub fn kexec_jumps_with_the_image_kept_and_with_nothing_loaded(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    let refused = guest.run("systemctl kexec")?;
+    if refused.status == 0 {
+        return Err(guest.tell("systemctl kexec is accepted with nothing staged"));
+    }
+    guest.ok("nextkernel stage")?;
+    guest.ok("[ \"$(cat /sys/kernel/kexec_loaded)\" = 1 ]")?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+
+    guest.ok("nextkernel stage --hold late")?;
+    guest.ok("[ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ] && ! systemctl kexec")?;
+    hand_over(&mut guest, START_KEXEC, "kexec")
+}
+
+pub fn reboot_jumps_or_reboots_as_the_plan_says(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    guest.ok("nextkernel stage --hold late --on reboot")?;
+    hand_over(&mut guest, "systemctl reboot", "reboot")?;
+
+    guest.ok("nextkernel stage --hold late")?;
+    reboot(&mut guest, "systemctl reboot")
+}
+
+pub fn poweroff_is_untouched(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    guest.ok("nextkernel stage --on kexec --on reboot")?;
+    guest.send("systemctl poweroff")?;
+    let end = guest.await_off()?;
+    if end == End::PoweredOff { Ok(()) } else { Err(guest.tell(&format!("{end:?}"))) }
+}
+
+pub fn halt_is_untouched(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    guest.ok("nextkernel stage --on kexec --on reboot")?;
+    guest.send("systemctl halt")?;
+    let end = guest.await_off()?;
+    if end == End::Halted { Ok(()) } else { Err(guest.tell(&format!("{end:?}"))) }
+}
+
+pub fn a_root_that_is_still_written_to_is_not_jumped_from(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    guest.ok("nextkernel stage --hold late")?;
+    // systemd spares a process of root whose name begins with '@' (systemd's ROOT_STORAGE_DAEMONS);
+    // what it holds open for writing cannot be remounted read-only.
+    let holder = "systemd-run -q --unit=holder -p DefaultDependencies=no \
+                  bash -c 'exec 3>/root/held && exec -a @holder sleep 3600'";
+    guest.ok(holder)?;
+    guest.send(START_KEXEC)?;
+    guest.await_console("nextkernel: no handoff: / (ext4) is still mounted writable")?;
+    let after = guest.await_boot()?;
+    if after.resets == 1 { Ok(()) } else { Err(guest.tell(&format!("no reboot: {after:?}"))) }
+}

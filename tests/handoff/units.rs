@@ -1,0 +1,57 @@
+//! The template unit: the page's kexec-load@.service, done right.
+
+use bed::guest::Guest;
+use bed::harness::Test;
+
+use crate::kexec::{boot, hand_over, reboot};
+
+/// The instance for the guest's kernel, and the unit.
+fn unit(guest: &mut Guest) -> Result<String, String> {
+    Ok(format!("'nextkernel-stage@{}.service'", guest.ok("uname -r")?.trim()))
+}
+
+fn wait_until(guest: &mut Guest, condition: &str) -> Result<(), String> {
+    guest.ok(&format!("for _ in $(seq 60); do {condition} && exit 0; sleep 1; done; exit 1")).map(drop)
+}
+
+pub fn with_a_separate_boot_the_unit_stages_and_kexec_jumps(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    guest.ok("mountpoint /boot")?;
+    let unit = unit(&mut guest)?;
+    guest.ok(&format!("systemctl enable --now {unit}"))?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    // Enabled, it has staged again at boot.
+    wait_until(&mut guest, &format!("systemctl is-active {unit}"))?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")
+}
+
+pub fn a_change_in_boot_stages_again_and_stopping_unstages(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    let unit = unit(&mut guest)?;
+    guest.ok(&format!("systemctl start {unit}"))?;
+    let first = guest.ok("sed -n 's/^handoff = //p' /run/nextkernel/plan")?;
+    guest.ok("cd /boot && cp initrd.img-$(uname -r) new && mv new initrd.img-$(uname -r)")?;
+    let again =
+        format!("! grep -q {} /run/nextkernel/plan && [ ! -e /run/nextkernel/restaging ]", first.trim());
+    wait_until(&mut guest, &again)?;
+    guest.ok(&format!("systemctl stop {unit}"))?;
+    guest.ok("[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]")?;
+    Ok(())
+}
+
+pub fn enabling_another_instance_replaces_the_first(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    let unit = unit(&mut guest)?;
+    guest.ok("cp /boot/vmlinuz-$(uname -r) /boot/vmlinuz-other && cp /boot/initrd.img-$(uname -r) /boot/initrd.img-other")?;
+    guest.ok(&format!("systemctl enable --now {unit}"))?;
+    guest.ok("systemctl enable --now nextkernel-stage@other.service")?;
+    guest.ok("grep -x 'entry = other' /run/nextkernel/plan")?;
+    wait_until(&mut guest, &format!("! systemctl is-active {unit} && ! systemctl is-enabled {unit}"))?;
+    guest.ok("grep -x 'entry = other' /run/nextkernel/plan")?;
+    // Enabled without being started: it is the one from the next boot on.
+    guest.ok(&format!("systemctl enable {unit}"))?;
+    reboot(&mut guest, "nextkernel unstage; systemctl reboot")?;
+    wait_until(&mut guest, &format!("systemctl is-active {unit}"))?;
+    guest.ok("grep -x \"entry = $(uname -r)\" /run/nextkernel/plan")?;
+    wait_until(&mut guest, "! systemctl is-enabled nextkernel-stage@other.service")
+}

@@ -1,0 +1,68 @@
+//! Whatever is wrong with what is staged, the machine ends in a running kernel, and says why.
+
+use crate::staged::{jumped_to_the_kept_image, night, rebooted, stage};
+use bed::harness::Test;
+
+/// Spoils the night twice: with the image kept systemd jumps to it, with nothing kept the machine
+/// restarts through firmware; both times the reason is on the console.
+fn spoiled(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
+    let kept = night(test, "kexec", &(stage("") + spoil))?.run()?;
+    kept.line(reason)?;
+    kept.line("nextkernel: kexec is left to the init: it jumps to the image that stays loaded")?;
+    jumped_to_the_kept_image(&kept)?;
+
+    let late = night(test, "kexec", &(stage("--hold late") + spoil))?.run()?;
+    late.line(reason)?;
+    late.line("nextkernel: kexec is left to the init: it restarts the machine through firmware")?;
+    rebooted(&late)
+}
+
+pub fn a_plan_of_another_version_is_told_and_survived(test: &Test) -> Result<(), String> {
+    let spoil = "sed -i '1s/1$/2/' /run/nextkernel/plan";
+    spoiled(test, spoil, "no handoff: /run/nextkernel/plan: line 1: a plan of version 2")
+}
+
+pub fn a_plan_cut_short_is_told_and_survived(test: &Test) -> Result<(), String> {
+    let spoil = "sed -i '$d' /run/nextkernel/plan";
+    spoiled(test, spoil, "the plan was cut short")
+}
+
+pub fn a_truncated_image_is_told_and_survived(test: &Test) -> Result<(), String> {
+    let spoil = "truncate -s 100000 /run/nextkernel/*/initrd";
+    spoiled(test, spoil, "no handoff: the initrd in /run/nextkernel is not the one that was staged: its size")
+}
+
+pub fn an_image_replaced_after_staging_is_told_and_survived(test: &Test) -> Result<(), String> {
+    let spoil = "cd /run/nextkernel/*/ && cp kernel other && mv other kernel && cd /";
+    spoiled(
+        test,
+        spoil,
+        "no handoff: the kernel in /run/nextkernel is not the one that was staged: its inode",
+    )
+}
+
+pub fn an_image_written_to_after_staging_is_told_and_survived(test: &Test) -> Result<(), String> {
+    let spoil = "echo x | dd of=$(echo /run/nextkernel/*/kernel) conv=notrunc 2>/dev/null";
+    spoiled(
+        test,
+        spoil,
+        "no handoff: the kernel in /run/nextkernel is not the one that was staged: its change time",
+    )
+}
+
+pub fn an_image_that_is_gone_is_told_and_survived(test: &Test) -> Result<(), String> {
+    let spoil = "rm /run/nextkernel/*/initrd";
+    spoiled(test, spoil, "no handoff: open the staged initrd in /run/nextkernel: ENOENT")
+}
+
+pub fn kexec_load_disabled_is_told_and_survived(test: &Test) -> Result<(), String> {
+    let spoil = "echo 1 >/proc/sys/kernel/kexec_load_disabled";
+    spoiled(test, spoil, "no handoff: kexec_file_load: EPERM: forbidden by kexec_load_disabled")
+}
+
+pub fn a_kernel_that_is_not_one_is_told_and_survived(test: &Test) -> Result<(), String> {
+    let day = "nextkernel stage --kernel /next.cpio --initrd /next.cpio --cmdline x --no-rehearse\n";
+    let ended = night(test, "kexec", day)?.run()?;
+    ended.line("no handoff: kexec_file_load: ENOEXEC: not a kernel image")?;
+    rebooted(&ended)
+}

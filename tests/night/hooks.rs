@@ -1,0 +1,73 @@
+//! The ground that the others stand on, the bed's night is systemd's; and how the hook gets on with
+//! the init's other hooks.
+
+use crate::staged::{handed_over, night, stage};
+use bed::harness::Test;
+use bed::initramfs::Night;
+use bed::machine::End;
+
+pub fn systemd_shutdown_runs_the_hooks_with_the_verb(test: &Test) -> Result<(), String> {
+    for (verb, end) in [("reboot", End::Reset), ("poweroff", End::PoweredOff), ("halt", End::Halted)] {
+        let mut night = Night::new(test, verb);
+        let hook = "#!/bin/sh\necho \"a hook ran: $# argument, $*\" >/dev/kmsg\n";
+        night.file("/usr/lib/systemd/system-shutdown/witness", 0o755, hook);
+        let ended = night.run()?;
+        ended.expect(end)?;
+        ended.line(&format!("a hook ran: 1 argument, {verb}"))?;
+    }
+    Ok(())
+}
+
+pub fn the_jump_waits_for_the_other_hooks(test: &Test) -> Result<(), String> {
+    let mut night = night(test, "kexec", &stage("--hold late"))?;
+    let slow = "#!/bin/sh\nsleep 6\necho the slow hook is done >/dev/kmsg\n";
+    night.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
+    let ended = night.run()?;
+    handed_over(&ended, "kexec")?;
+    let done = ended.console.find("the slow hook is done");
+    if done.is_some() && done < ended.console.find("nextkernel: jump to ") {
+        return Ok(());
+    }
+    Err(format!("the jump did not wait:\n{}", ended.console))
+}
+
+pub fn a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline(test: &Test) -> Result<(), String> {
+    let mut night = night(test, "kexec", &stage("--hold late"))?;
+    night.file("/usr/lib/systemd/system-shutdown/endless", 0o755, "#!/bin/sh\nexec sleep 3600\n");
+    let ended = night.run()?;
+    ended.line("nextkernel: 'sleep', another shutdown hook, still runs after 20 s: going on")?;
+    handed_over(&ended, "kexec")
+}
+
+pub fn a_hook_that_dies_by_a_signal_takes_nothing_with_it(test: &Test) -> Result<(), String> {
+    // systemd then ends its other hooks with SIGTERM and goes on: ours must get through to its jump.
+    let mut night = night(test, "kexec", &stage("--hold late"))?;
+    night.file("/usr/lib/systemd/system-shutdown/dying", 0o755, "#!/bin/sh\nkill -SEGV $$\n");
+    let ended = night.run()?;
+    ended.expect(End::PoweredOff)?;
+    handed_over(&ended, "kexec")
+}
+
+pub fn every_step_is_said_before_it_is_done_even_on_a_quiet_console(test: &Test) -> Result<(), String> {
+    let mut night = night(test, "kexec", &stage(""))?;
+    night.append = "quiet loglevel=1".into();
+    let ended = night.run()?;
+    handed_over(&ended, "kexec")?;
+    let mut from = 0;
+    for step in [
+        "nextkernel: check that the images are the ones that were staged",
+        "nextkernel: sync, for as long as it makes progress",
+        "nextkernel: see that no file system is left writable",
+        "nextkernel: load /kernel: kernel of ",
+        "nextkernel: wait for the init's other hooks",
+        "nextkernel: sync again",
+        "nextkernel: settle the watchdog",
+        "nextkernel: jump to /kernel",
+        "NEXT KERNEL UP",
+    ] {
+        let rest = ended.console.get(from..).unwrap_or_default();
+        let at = rest.find(step).ok_or_else(|| format!("{step:?} is missing or late:\n{}", ended.console))?;
+        from += at + step.len();
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Nights with the product in them, and something staged by day.
+
+use bed::harness::Test;
+use bed::initramfs::{Ended, Night};
+use bed::{machine::End, vm_folder};
+
+/// What the hook is called where systemd-shutdown runs it.
+pub const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";
+
+/// What the next kernel is told; the quotes must reach it.
+pub const CMDLINE: &str = "console=ttyS0 staged=yes dyndbg=\"file nothing.c +p\"";
+
+/// Stages, with an image kept or late, as the day would have done it.
+pub fn stage(options: &str) -> String {
+    format!(
+        "nextkernel stage --kernel /kernel --initrd /next.cpio --cmdline '{CMDLINE}' {options} || echo STAGE FAILED\n"
+    )
+}
+
+/// A night with both programs, which begins with these lines by day.
+pub fn night(test: &Test, verb: &str, day: &str) -> Result<Night, String> {
+    let installed = vm_folder().join("installed");
+    let mut night = Night::new(test, verb);
+    night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
+    night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
+    day.clone_into(&mut night.scenario);
+    Ok(night)
+}
+
+/// The next kernel came, by the hook's own load: the record is there, behind the staged line.
+pub fn handed_over(ended: &Ended, verb: &str) -> Result<(), String> {
+    ended.expect(End::PoweredOff)?;
+    let line = ended.line("NEXT KERNEL UP: ")?;
+    let told = line.split("NEXT KERNEL UP: ").nth(1).unwrap_or_default();
+    let record = told.strip_prefix(CMDLINE).map(str::trim).unwrap_or_default();
+    let id =
+        record.strip_prefix("nextkernel.record=").and_then(|rest| rest.strip_suffix(&format!(":{verb}")));
+    if id.is_some_and(|id| id.len() == 16) {
+        return Ok(());
+    }
+    Err(format!("the next kernel was told {told:?}"))
+}
+
+/// The next kernel came by systemd's own jump to the image that was kept: its record is the
+/// rehearsal's.
+pub fn jumped_to_the_kept_image(ended: &Ended) -> Result<(), String> {
+    ended.expect(End::PoweredOff)?;
+    let line = ended.line("NEXT KERNEL UP: ")?;
+    if line.contains("staged=yes") && !line.contains("nextkernel.record=") {
+        return Ok(());
+    }
+    Err(format!("the next kernel says {line:?}"))
+}
+
+/// The machine restarted through firmware, and no next kernel came.
+pub fn rebooted(ended: &Ended) -> Result<(), String> {
+    ended.expect(End::Reset)?;
+    if ended.console.contains("NEXT KERNEL UP") {
+        return Err("a next kernel came up before the reset".into());
+    }
+    Ok(())
+}

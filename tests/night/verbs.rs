@@ -1,0 +1,61 @@
+//! Each verb leads to where the plan or, without one, the init says.
+
+use crate::staged::{handed_over, night, rebooted, stage};
+use bed::harness::Test;
+use bed::machine::End;
+
+pub fn kexec_jumps_with_the_image_kept(test: &Test) -> Result<(), String> {
+    let ended = night(test, "kexec", &stage(""))?.run()?;
+    handed_over(&ended, "kexec")
+}
+
+pub fn kexec_jumps_with_nothing_loaded_by_day(test: &Test) -> Result<(), String> {
+    let day = stage("--hold late") + "read -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $loaded\"";
+    let ended = night(test, "kexec", &day)?.run()?;
+    ended.line("loaded: 0")?;
+    handed_over(&ended, "kexec")
+}
+
+pub fn reboot_jumps_when_the_plan_covers_it(test: &Test) -> Result<(), String> {
+    let ended = night(test, "reboot", &stage("--hold late --on reboot"))?.run()?;
+    handed_over(&ended, "reboot")
+}
+
+pub fn reboot_reboots_when_the_plan_does_not_cover_it(test: &Test) -> Result<(), String> {
+    let ended = night(test, "reboot", &stage("--hold late --on kexec"))?.run()?;
+    ended.line("nextkernel: reboot: staged for kexec alone, left to the init")?;
+    rebooted(&ended)
+}
+
+pub fn poweroff_and_halt_are_untouched(test: &Test) -> Result<(), String> {
+    for (verb, end) in [("poweroff", End::PoweredOff), ("halt", End::Halted)] {
+        let ended = night(test, verb, &stage("--on kexec --on reboot"))?.run()?;
+        ended.expect(end)?;
+        ended.line(&format!("nextkernel: {verb}: staged for kexec reboot alone, left to the init"))?;
+        if ended.console.contains("NEXT KERNEL UP") {
+            return Err(format!("a next kernel came up at {verb}"));
+        }
+    }
+    Ok(())
+}
+
+pub fn with_nothing_staged_all_is_left_to_the_init(test: &Test) -> Result<(), String> {
+    let ended = night(test, "kexec", "")?.run()?;
+    ended.line("nextkernel: kexec: nothing is staged, left to the init")?;
+    rebooted(&ended)
+}
+
+pub fn an_image_that_somebody_else_loaded_is_left_to_systemd(test: &Test) -> Result<(), String> {
+    let ended = night(test, "kexec", &(stage("") + "rm -r /run/nextkernel"))?.run()?;
+    ended.line("nextkernel: kexec: nothing is staged, left to the init")?;
+    crate::staged::jumped_to_the_kept_image(&ended)
+}
+
+pub fn what_was_staged_last_replaces_what_is_loaded(test: &Test) -> Result<(), String> {
+    // Somebody else loads another image after the plan was made: the plan decides.
+    let other = "mv /run/nextkernel /run/aside\n".to_owned()
+        + "nextkernel stage --kernel /kernel --initrd /next.cpio --cmdline 'console=ttyS0 other=yes'\n"
+        + "rm -r /run/nextkernel; mv /run/aside /run/nextkernel";
+    let ended = night(test, "kexec", &(stage("") + &other))?.run()?;
+    handed_over(&ended, "kexec")
+}
