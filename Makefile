@@ -54,7 +54,7 @@ lint: ## formatting, clippy, shellcheck
 	$(CARGO) clippy --quiet --locked --all-targets
 	cd src && $(CARGO) clippy --quiet --locked --all-targets
 	shellcheck .ci/run fuzz/run tests/prepare tests/guest/usr/lib/bed/agent \
-	    units/systemd/newest-instance units/systemd/restage
+	    units/systemd/stage-instance units/systemd/restage
 
 unit: ## unit tests
 	$(CARGO) test --quiet --locked -p nextkernel
@@ -76,7 +76,7 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	for unit in nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service; do \
 	    sed 's|@PREFIX@|$(PREFIX)|g' units/systemd/$$unit.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/newest-instance units/systemd/restage
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md
 
 uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREFIX)

@@ -21,7 +21,8 @@ pub fn boot(test: &Test) -> Result<Guest, String> {
 pub fn hand_over(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> {
     let before = guest.boot.clone();
     let handoff = guest.ok("sed -n 's/^handoff = //p' /run/nextkernel/plan")?;
-    guest.send(&format!("{LAST_WORDS}; {command}"))?;
+    // What the command says, say a refusal, is seen on the console.
+    guest.send(&format!("{{ {LAST_WORDS}; {command}; }} >/dev/console 2>&1"))?;
     guest.await_console("nextkernel: jump to ")?;
     let after = guest.await_boot()?;
     if !after.jumped() || after.boot_id == before.boot_id {
