@@ -39,9 +39,8 @@ test: need-root prepare lint unit ## lints, unit tests, the night's properties, 
 	@$(MAKE) --no-print-directory guest-install
 	$(CARGO) test --quiet --locked -p nextkernel-tests
 
-test-all: need-root prepare lint unit deny ## everything: all handoffs, and a smoke of the fuzzers
-	@$(MAKE) --no-print-directory guest-install
-	NEXTKERNEL_FULL=1 $(CARGO) test --quiet --locked -p nextkernel-tests
+test-all: test deny ## everything: make test, all other handoffs, licences, a smoke of the fuzzers
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test night --test handoff -- --ignored
 	fuzz/run 20
 
 vm: need-root prepare ## one property in its guest: make vm TEST=name

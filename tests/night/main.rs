@@ -7,6 +7,7 @@ mod hooks;
 mod pid1;
 mod staged;
 mod verbs;
+mod watchdogs;
 
 use bed::harness::{self, Property};
 use bed::image::Image::{self, Debian12, Debian13};
@@ -42,6 +43,8 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE pid1::as_pid_1_it_hands_over
     Full ONE pid1::as_pid_1_it_carries_out_what_the_plan_does_not_cover
     Quick ONE pid1::as_pid_1_with_nothing_at_all_it_restarts_the_machine
+    Full ONE watchdogs::at_reboot_the_watchdog_is_stopped_before_the_jump
+    Full ONE watchdogs::at_kexec_a_watchdog_that_somebody_armed_stays_armed
     Quick ONE day::what_the_kernel_refuses_is_told_by_day_and_what_was_staged_stays
     Full ONE day::the_longest_command_line_that_fits_by_day_fits_at_night
     Quick ONE day::too_little_room_is_told_with_need_room_and_way_out
