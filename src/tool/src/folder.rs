@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Error)]
 pub enum Error {
     /// A call on one of its files.
-    #[error("{}: {}", .path.display(), InWords(.error))]
+    #[error("{}: {}{}", .path.display(), InWords(.error), hint(.error))]
     Io {
         /// The file.
         path: PathBuf,
@@ -40,6 +40,13 @@ pub enum Error {
     /// It would be read by nobody.
     #[error("the plan would be malformed: {0}; shorter or fewer paths are needed")]
     Unwritable(Malformed),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; it belongs to root: run this with sudo",
+        _ => "",
+    }
 }
 
 fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, Error> {

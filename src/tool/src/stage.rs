@@ -35,7 +35,7 @@ pub struct Wish {
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// An initrd, as a file; several are joined in the order given
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE", requires = "kernel", num_args = 1..)]
     pub initrd: Vec<PathBuf>,
     /// The next kernel's command line
     #[arg(long, value_name = "TEXT", conflicts_with = "reuse_cmdline")]
