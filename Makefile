@@ -11,8 +11,8 @@ CARGO      = cargo
 CARGO_HOME ?= $(HOME)/.cargo
 HOST       = $(shell rustc -vV | sed -n 's/^host: //p')
 
-HOOK = src/target/$(HOST)/release/nextkernel-hook
-TOOL = target/$(HOST)/release/nextkernel
+# Where the programs lie, built; `sudo make install` finds no rustc that could tell HOST.
+BUILT = target/built
 # No folder of the builder's in the binaries: they are the same wherever they are built.
 REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=cargo
 
@@ -26,10 +26,12 @@ help: ## list what can be made
 
 hook: ## build nextkernel-hook, the night's program
 	cd src && RUSTFLAGS="$(REMAP)" $(CARGO) build --release --locked --target $(HOST) --bin nextkernel-hook
+	@install -D -m 0755 -t $(BUILT) src/target/$(HOST)/release/nextkernel-hook
 
 tool: ## build nextkernel, the day's program
 	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" \
 	    $(CARGO) build --release --locked --target $(HOST) --bin nextkernel
+	@install -D -m 0755 -t $(BUILT) target/$(HOST)/release/nextkernel
 
 demo: need-root prepare ## watch Debian hand over to its next kernel, in a virtual machine
 	@$(MAKE) --no-print-directory guest-install
@@ -69,8 +71,8 @@ fuzz: ## fuzz every parser: make fuzz SECONDS=600
 	fuzz/run $${SECONDS:-60}
 
 install: ## install into $(DESTDIR), below $(PREFIX)
-	install -D -m 0755 $(TOOL) $(DESTDIR)$(PREFIX)/bin/nextkernel
-	install -D -m 0755 $(HOOK) $(DESTDIR)$(SHUTDOWN)/nextkernel
+	install -D -m 0755 $(BUILT)/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel
+	install -D -m 0755 $(BUILT)/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel
 	ln -sf $(SHUTDOWN)/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	for unit in nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service; do \

@@ -135,3 +135,15 @@ fn in_a_container_the_hook_refuses() {
     assert!(said.contains("nextkernel-hook: refused: this is a container"), "{refused:?}");
     assert_eq!(String::from_utf8_lossy(&refused.stdout).trim(), "status 1");
 }
+
+#[test]
+fn as_pid_1_of_a_container_the_hook_ends_and_changes_nothing() {
+    for (arguments, status) in [("kexec", 1), ("--version", 0), ("", 0)] {
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(["--pid", "--fork", "--mount-proc", "sh", "-c", "exec \"$0\" $1"])
+            .arg(hook())
+            .arg(arguments);
+        assert_eq!(output(&mut unshare).status.code(), Some(status), "{arguments}");
+    }
+}

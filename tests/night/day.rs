@@ -101,10 +101,11 @@ pub fn several_initrds_are_joined_on_four_bytes(test: &Test) -> Result<(), Strin
 
 pub fn unstaging_unloads_and_leaves_nothing(test: &Test) -> Result<(), String> {
     let day = stage("")
-        + "nextkernel status; nextkernel unstage; ls -A /run/nextkernel; nextkernel unstage\n\
+        + "nextkernel status; nextkernel unstage; echo \"left: $(ls -A /run/nextkernel | tr '\\n' ' ')\"; nextkernel unstage\n\
            read -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $loaded\"; nextkernel status --json";
     let ended = night(test, "kexec", &day)?.run()?;
     ended.line("/kernel is no longer staged")?;
+    ended.line("left: lock")?;
     ended.line("loaded: 0")?;
     ended.line("\"staged\": null")?;
     crate::staged::rebooted(&ended)

@@ -34,18 +34,27 @@ pub fn the_jump_waits_for_the_other_hooks(test: &Test) -> Result<(), String> {
 pub fn a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline(test: &Test) -> Result<(), String> {
     let mut night = night(test, "kexec", &stage("--hold late"))?;
     night.file("/usr/lib/systemd/system-shutdown/endless", 0o755, "#!/bin/sh\nexec sleep 3600\n");
+    night.limit = std::time::Duration::from_secs(240);
     let ended = night.run()?;
-    ended.line("nextkernel: 'sleep', another shutdown hook, still runs after 20 s: going on")?;
+    ended.line("nextkernel: 'sleep', another shutdown hook, still runs: going on without it")?;
     handed_over(&ended, "kexec")
 }
 
-pub fn a_hook_that_dies_by_a_signal_takes_nothing_with_it(test: &Test) -> Result<(), String> {
-    // systemd then ends its other hooks with SIGTERM and goes on: ours must get through to its jump.
-    let mut night = night(test, "kexec", &stage("--hold late"))?;
-    night.file("/usr/lib/systemd/system-shutdown/dying", 0o755, "#!/bin/sh\nkill -SEGV $$\n");
-    let ended = night.run()?;
-    ended.expect(End::PoweredOff)?;
-    handed_over(&ended, "kexec")
+pub fn when_another_hook_dies_by_a_signal_the_machine_ends_in_a_kernel(test: &Test) -> Result<(), String> {
+    // systemd may then wait for no hook any more, and go on beside ours: with nothing loaded yet it
+    // restarts through firmware, with the image kept it jumps there by itself.
+    for options in ["--hold late", ""] {
+        let mut night = night(test, "kexec", &stage(options))?;
+        night.file("/usr/lib/systemd/system-shutdown/dying", 0o755, "#!/bin/sh\nkill -SEGV $$\n");
+        let ended = night.run()?;
+        let arrived = ended.console.contains("NEXT KERNEL UP");
+        match (ended.end, options) {
+            (End::PoweredOff, _) if arrived => {}
+            (End::Reset, "--hold late") => {}
+            _ => return Err(format!("it ended with {:?}:\n{}", ended.end, ended.console)),
+        }
+    }
+    Ok(())
 }
 
 pub fn every_step_is_said_before_it_is_done_even_on_a_quiet_console(test: &Test) -> Result<(), String> {
@@ -57,10 +66,10 @@ pub fn every_step_is_said_before_it_is_done_even_on_a_quiet_console(test: &Test)
     for step in [
         "nextkernel: check that the images are the ones that were staged",
         "nextkernel: sync, for as long as it makes progress",
-        "nextkernel: see that no file system is left writable",
         "nextkernel: load /kernel: kernel of ",
         "nextkernel: wait for the init's other hooks",
         "nextkernel: sync again",
+        "nextkernel: see that no file system is left writable",
         "nextkernel: settle the watchdog",
         "nextkernel: jump to /kernel",
         "NEXT KERNEL UP",

@@ -28,6 +28,9 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE verbs::with_nothing_staged_all_is_left_to_the_init
     Quick ONE verbs::an_image_that_somebody_else_loaded_is_left_to_systemd
     Quick ONE verbs::what_was_staged_last_replaces_what_is_loaded
+    Quick ONE verbs::a_reboot_that_is_meant_for_the_firmware_is_left_to_it
+    Quick ONE verbs::a_line_that_is_reused_does_not_grow
+    Full ONE verbs::what_is_the_inits_stays_behind_the_record
     Quick ONE failures::a_plan_of_another_version_is_told_and_survived
     Full ONE failures::a_plan_cut_short_is_told_and_survived
     Quick ONE failures::a_truncated_image_is_told_and_survived
@@ -38,7 +41,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE failures::a_kernel_that_is_not_one_is_told_and_survived
     Quick ONE hooks::the_jump_waits_for_the_other_hooks
     Full ONE hooks::a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline
-    Quick ONE hooks::a_hook_that_dies_by_a_signal_takes_nothing_with_it
+    Quick ONE hooks::when_another_hook_dies_by_a_signal_the_machine_ends_in_a_kernel
     Quick ONE hooks::every_step_is_said_before_it_is_done_even_on_a_quiet_console
     Quick ONE pid1::as_pid_1_it_hands_over
     Full ONE pid1::as_pid_1_it_carries_out_what_the_plan_does_not_cover

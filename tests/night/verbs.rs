@@ -31,7 +31,7 @@ pub fn poweroff_and_halt_are_untouched(test: &Test) -> Result<(), String> {
     for (verb, end) in [("poweroff", End::PoweredOff), ("halt", End::Halted)] {
         let ended = night(test, verb, &stage("--on kexec --on reboot"))?.run()?;
         ended.expect(end)?;
-        ended.line(&format!("nextkernel: {verb}: staged for kexec reboot alone, left to the init"))?;
+        ended.line(&format!("nextkernel: {verb}: left to the init"))?;
         if ended.console.contains("NEXT KERNEL UP") {
             return Err(format!("a next kernel came up at {verb}"));
         }
@@ -58,4 +58,31 @@ pub fn what_was_staged_last_replaces_what_is_loaded(test: &Test) -> Result<(), S
         + "rm -r /run/nextkernel; mv /run/aside /run/nextkernel";
     let ended = night(test, "kexec", &(stage("") + &other))?.run()?;
     handed_over(&ended, "kexec")
+}
+
+pub fn a_reboot_that_is_meant_for_the_firmware_is_left_to_it(test: &Test) -> Result<(), String> {
+    // What `systemctl reboot --reboot-argument=` writes.
+    let asks = "mkdir /run/systemd && echo x >/run/systemd/reboot-param";
+    let ended = night(test, "reboot", &(stage("--hold late --on reboot") + asks))?.run()?;
+    ended.line("nextkernel: reboot: this one is meant for the firmware, left to the init")?;
+    rebooted(&ended)
+}
+
+pub fn a_line_that_is_reused_does_not_grow(test: &Test) -> Result<(), String> {
+    // By day in a kernel that was jumped to as a kept image: its record is a placeholder.
+    let placeholder = format!("nextkernel.record={}", "x".repeat(40));
+    let day = "nextkernel stage --kernel /kernel --initrd /next.cpio --reuse-cmdline --append 'staged=yes'";
+    let mut night = night(test, "kexec", day)?;
+    night.append = format!("a=1 {placeholder}");
+    let ended = night.run()?;
+    ended.line("NEXT KERNEL UP: console=ttyS0 a=1 staged=yes nextkernel.record=")?;
+    let told = ended.console.split("NEXT KERNEL UP").nth(1).unwrap_or_default();
+    if told.contains("xxxx") { Err(format!("it grew: {told}")) } else { Ok(()) }
+}
+
+pub fn what_is_the_inits_stays_behind_the_record(test: &Test) -> Result<(), String> {
+    let day = stage("--append '-- single'");
+    let ended = night(test, "kexec", &day)?.run()?;
+    let line = ended.line("NEXT KERNEL UP")?;
+    if line.trim_end().ends_with(":kexec -- single") { Ok(()) } else { Err(line.to_owned()) }
 }

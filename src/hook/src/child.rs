@@ -9,6 +9,9 @@ use rustix::process::{PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open,
 use crate::failure::Failure;
 use crate::sys;
 
+/// What a child that panics ends with: no errno is so large.
+pub const DIED: u8 = u8::MAX;
+
 /// Runs `act` in a child and waits for it. Each time `patience` runs out, `go_on` says whether to
 /// wait once more; if not, the child is left behind: a process that the kernel does not let go
 /// cannot be waited for, and must not be.
@@ -23,7 +26,7 @@ pub fn bounded(
     let call = |call: &'static str| move |errno| Failure::Call { call, errno };
     let Some(child) = sys::fork().map_err(call("fork"))? else {
         let errno = act().err().map_or(0, Errno::raw_os_error);
-        sys::exit(u8::try_from(errno).unwrap_or(u8::MAX));
+        sys::exit(u8::try_from(errno).unwrap_or(DIED));
     };
     let handle = pidfd_open(child, PidfdFlags::empty()).map_err(call("pidfd_open"))?;
     while !ready(PollFd::new(&handle, PollFlags::IN), patience) {
@@ -35,8 +38,10 @@ pub fn bounded(
     let ended = waitpid(Some(child), WaitOptions::empty()).map_err(call("waitpid"))?;
     match ended.and_then(|(_, status)| status.exit_status()) {
         Some(0) => Ok(()),
-        Some(errno) => Err(Failure::Call { call: name, errno: Errno::from_raw_os_error(errno) }),
-        None => Err(Failure::Died { act: name }),
+        Some(errno) if errno != i32::from(DIED) => {
+            Err(Failure::Call { call: name, errno: Errno::from_raw_os_error(errno) })
+        }
+        _ => Err(Failure::Died { act: name }),
     }
 }
 

@@ -37,13 +37,30 @@ pub enum Failure {
         /// Which act.
         act: &'static str,
     },
-    /// A system call failed.
+    /// The kernel refused to load or to jump.
+    Kexec {
+        /// The call.
+        call: &'static str,
+        /// What the kernel answered.
+        errno: Errno,
+    },
+    /// The staged command line and the record do not fit together.
+    CommandLineTooLong,
+    /// Another system call failed.
     Call {
         /// The call, with what tells one from another.
         call: &'static str,
         /// What the kernel answered.
         errno: Errno,
     },
+}
+
+impl Failure {
+    /// Whether a jump would lose data, by whomever it is made.
+    #[must_use]
+    pub fn forbids_any_jump(&self) -> bool {
+        matches!(self, Failure::StillWritable(_) | Failure::Hangs { act: "sync", .. })
+    }
 }
 
 impl fmt::Display for Failure {
@@ -70,40 +87,78 @@ impl fmt::Display for Failure {
             ),
             Failure::Hangs { act, seconds } => write!(out, "{act}: no progress in {seconds} seconds"),
             Failure::Died { act } => write!(out, "{act}: the process that did it was killed"),
+            Failure::Kexec { call, errno } => write!(out, "{call}: {}{}", Named(errno), meaning(errno)),
+            Failure::CommandLineTooLong => {
+                out.write_str("the staged command line leaves no room for the record; stage it again")
+            }
+            Failure::Call { call, errno: errno @ Errno::ACCESS } => {
+                write!(out, "{call}: {}; it belongs to root: run this with sudo", Named(errno))
+            }
             Failure::Call { call, errno } => write!(out, "{call}: {}", Named(errno)),
         }
     }
 }
 
-/// An errno by its name and, where the name alone would not tell, what it means for the calls made here.
+/// An errno by its name.
 pub struct Named(pub Errno);
 
 impl fmt::Display for Named {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self.0 {
-            Errno::PERM => {
-                "EPERM: forbidden by kexec_load_disabled, a spent kexec_load_limit_reboot, lockdown or a missing capability"
-            }
-            Errno::ACCESS => "EACCES: refused by IMA or a security module",
-            Errno::BUSY => "EBUSY: another load or jump is under way",
-            Errno::INVAL => {
-                "EINVAL: not an image for this machine, larger than half its memory, or nothing is loaded"
-            }
-            Errno::NOEXEC => "ENOEXEC: not a kernel image that this kernel can load",
-            Errno::ADDRNOTAVAIL => "EADDRNOTAVAIL: no room in memory where it must lie",
-            Errno::NOMEM => "ENOMEM: not enough memory",
-            Errno::TXTBSY => "ETXTBSY: open for writing",
-            Errno::FBIG => "EFBIG: too large",
-            Errno::IO => "EIO: could not be read whole",
-            Errno::NODATA => "ENODATA: the kernel image carries no signature, and one is required",
-            Errno::NOKEY => "ENOKEY: the kernel image is signed by a key that this kernel does not know",
-            Errno::KEYREJECTED => "EKEYREJECTED: the kernel image's signature is bad",
-            Errno::LIBBAD => "ELIBBAD: the kernel image is no signed PE file, and one is required",
-            Errno::NOSYS => "ENOSYS: this kernel was built without it",
-            Errno::NOENT => "ENOENT: not there",
-            Errno::ROFS => "EROFS: read-only",
+        let name = match self.0 {
+            Errno::ACCESS => "EACCES",
+            Errno::ADDRNOTAVAIL => "EADDRNOTAVAIL",
+            Errno::AGAIN => "EAGAIN",
+            Errno::BUSY => "EBUSY",
+            Errno::FBIG => "EFBIG",
+            Errno::INVAL => "EINVAL",
+            Errno::IO => "EIO",
+            Errno::ISDIR => "EISDIR",
+            Errno::KEYREJECTED => "EKEYREJECTED",
+            Errno::LIBBAD => "ELIBBAD",
+            Errno::LOOP => "ELOOP",
+            Errno::MFILE => "EMFILE",
+            Errno::MSGSIZE => "EMSGSIZE",
+            Errno::NAMETOOLONG => "ENAMETOOLONG",
+            Errno::NODATA => "ENODATA",
+            Errno::NODEV => "ENODEV",
+            Errno::NOENT => "ENOENT",
+            Errno::NOEXEC => "ENOEXEC",
+            Errno::NOKEY => "ENOKEY",
+            Errno::NOMEM => "ENOMEM",
+            Errno::NOPKG => "ENOPKG",
+            Errno::NOSYS => "ENOSYS",
+            Errno::NOTDIR => "ENOTDIR",
+            Errno::PERM => "EPERM",
+            Errno::ROFS => "EROFS",
+            Errno::TXTBSY => "ETXTBSY",
             errno => return write!(out, "errno {}", errno.raw_os_error()),
         };
-        out.write_str(text)
+        out.write_str(name)
+    }
+}
+
+/// What an answer to `kexec_file_load(2)` or reboot(2) means (`kernel/kexec_file.c`, `kernel/kexec_core.c`).
+fn meaning(errno: Errno) -> &'static str {
+    match errno {
+        Errno::PERM => {
+            ": forbidden by kexec_load_disabled, a spent kexec_load_limit_reboot, lockdown or a missing capability"
+        }
+        Errno::ACCESS => ": refused by IMA or a security module",
+        Errno::BUSY => ": another load or jump is under way",
+        Errno::INVAL => ": no image for this machine, larger than half its memory, or nothing is loaded",
+        Errno::NOEXEC => ": not a kernel image that this kernel can load",
+        Errno::ADDRNOTAVAIL => ": no room in memory where it must lie",
+        Errno::NOMEM => ": not enough memory",
+        Errno::TXTBSY => ": open for writing",
+        Errno::FBIG => ": too large",
+        Errno::IO => ": could not be read whole",
+        Errno::NODATA => ": the kernel image carries no signature, and one is required",
+        Errno::NOKEY => ": the kernel image is signed by a key that this kernel does not know",
+        Errno::KEYREJECTED => ": the kernel image's signature is bad",
+        Errno::LIBBAD => ": the kernel image is no signed PE file, and one is required",
+        Errno::NOPKG => ": the kernel image's signature needs an algorithm that this kernel lacks",
+        Errno::MSGSIZE => ": the kernel image's signature has a form that this kernel does not read",
+        Errno::NOSYS => ": this kernel was built without it",
+        _ => "",
     }
 }

@@ -5,6 +5,7 @@
 pub mod arguments;
 pub mod child;
 pub mod failure;
+pub mod firmware;
 pub mod images;
 pub mod limits;
 pub mod load;

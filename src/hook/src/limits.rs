@@ -1,7 +1,7 @@
 //! Every deadline and every buffer of the night, in one table.
 //!
-//! systemd gives all its hooks together 90 seconds (`DEFAULT_TIMEOUT_USEC`, src/shutdown/shutdown.c);
-//! the deadlines below add up to 75, and the rest is for what has none.
+//! systemd gives all its hooks together 90 seconds (`DEFAULT_TIMEOUT_USEC`, src/shutdown/shutdown.c).
+//! What ends in `_UNTIL` is counted from the hook's start, so that the whole night ends before that.
 
 use core::time::Duration;
 
@@ -9,15 +9,22 @@ use core::time::Duration;
 /// (`sync_with_progress`, src/shutdown/shutdown.c) and has synced before; this is the second time.
 pub const SYNC: Duration = Duration::from_secs(20);
 
+/// A sync that makes progress is given up here, too: systemd then takes over, with a sync of its own.
+pub const SYNC_UNTIL: Duration = Duration::from_secs(45);
+
 /// The load: reading and copying a few hundred megabytes of memory and, on x86, a digest over them
 /// in generic C (some 300 MB/s). A gigabyte is loaded in well under this.
 pub const LOAD: Duration = Duration::from_secs(25);
 
-/// The init's other hooks: `mdadm --wait-clean` takes some 5 seconds on an array that is written to.
-pub const OTHERS: Duration = Duration::from_secs(20);
+/// The init's other hooks are waited for until here, which is nearly as long as systemd would wait:
+/// one of them may be writing a firmware.
+pub const OTHERS_UNTIL: Duration = Duration::from_secs(75);
 
-/// The last sync: nothing was written since the first but what the other hooks did.
-pub const SYNC_AGAIN: Duration = Duration::from_secs(10);
+/// The last sync without progress: nothing was written since the first but what the other hooks did.
+pub const SYNC_AGAIN: Duration = Duration::from_secs(5);
+
+/// The last sync is given up here.
+pub const SYNC_AGAIN_UNTIL: Duration = Duration::from_secs(85);
 
 /// Between two looks at something that is being waited for.
 pub const GLANCE: Duration = Duration::from_millis(50);

@@ -34,6 +34,13 @@ pub fn jump() -> Result<(), Failure> {
         .map_err(|errno| Failure::Call { call: "reboot(KEXEC)", errno })
 }
 
+/// Unloads what is loaded, so that nobody jumps into it.
+///
+/// - `kexec_file_load(2)`
+pub fn unload() -> Result<(), Failure> {
+    unless_busy(sys::kexec_unload).map_err(|errno| Failure::Kexec { call: "unload", errno })
+}
+
 fn unless_busy(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     for _ in 0..limits::BUSY_TRIES {
         match call() {
@@ -52,12 +59,15 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
-    /// Joins the two.
+    /// Joins the two: the record goes behind what is the kernel's.
     #[must_use]
     pub fn new(staged: &str, record: &Record) -> CommandLine {
         let mut line = CommandLine { bytes: [0; plan_limits::LOADER_CMDLINE_MAX + 1], length: 0, fits: true };
-        let space = if staged.is_empty() { "" } else { " " };
-        line.fits = write!(line, "{staged}{space}{record}").is_ok();
+        let (kernels, inits) = staged.split_at_checked(Record::place(staged)).unwrap_or((staged, ""));
+        let kernels = kernels.trim_end();
+        let before = if kernels.is_empty() { "" } else { " " };
+        let behind = if inits.is_empty() { "" } else { " " };
+        line.fits = write!(line, "{kernels}{before}{record}{behind}{inits}").is_ok();
         line
     }
 
@@ -93,6 +103,10 @@ mod tests {
         assert_eq!(
             line("root=/dev/vda").as_deref(),
             Some(c"root=/dev/vda nextkernel.record=0000000000000001:kexec")
+        );
+        assert_eq!(
+            line("quiet -- single").as_deref(),
+            Some(c"quiet nextkernel.record=0000000000000001:kexec -- single")
         );
         assert_eq!(line("").as_deref(), Some(c"nextkernel.record=0000000000000001:kexec"));
     }

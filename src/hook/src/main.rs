@@ -11,6 +11,7 @@ use log::{LevelFilter, error};
 use nextkernel_hook::arguments::{Arguments, Request};
 use nextkernel_hook::night::{self, End};
 use nextkernel_hook::process::{self, Terminal};
+use nextkernel_hook::{child, shutdown, sys};
 
 const HELP: &str = "\
 nextkernel-hook VERB [ANYTHING]     carry out the plan, as an executable of systemd-shutdown(8)
@@ -34,7 +35,7 @@ fn main(arguments: Arguments) -> ! {
             let _ = Terminal::error().write_str(HELP);
             End::Usage
         }
-        Request::DryRun(verb) => night::rehearse(verb),
+        Request::DryRun(verb) => night::dry_run(verb),
         Request::CarryOut(word) => night::carry_out(word, &arguments.watchdog),
     };
     process::end(end, arguments.request)
@@ -50,7 +51,10 @@ fn print(text: &str) -> End {
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
     error!("a defect in nextkernel-hook: {info}");
-    process::end(End::Failed, Request::Wrong)
+    if shutdown::is_pid_1() {
+        process::end(End::Failed, Request::CarryOut(None));
+    }
+    sys::exit(child::DIED)
 }
 
 /// The precompiled core names this in its unwind tables; we abort, so nobody calls it.

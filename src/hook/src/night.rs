@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use log::{error, info};
+use log::{error, info, warn};
 use nextkernel_plan::{Plan, Record, Verb, limits as plan_limits};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -11,11 +11,11 @@ use rustix::io::Errno;
 use crate::arguments::Watchdog;
 use crate::failure::Failure;
 use crate::images::Images;
-use crate::load::{CommandLine, jump, load};
+use crate::load::{CommandLine, jump, load, unload};
 use crate::process::Terminal;
 use crate::protect::protect;
 use crate::sync::sync;
-use crate::{limits, mounts, others, read, shutdown, watchdog};
+use crate::{firmware, limits, mounts, others, read, shutdown, sys, watchdog};
 
 /// How the hook ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum End {
     Done,
     /// It was to be done, and could not be.
     Failed,
+    /// The same, and a jump by anybody would lose data.
+    Unsafe,
     /// It was called in a way that does not exist.
     Usage,
 }
@@ -34,7 +36,7 @@ impl End {
     pub fn status(self) -> u8 {
         match self {
             End::Done => 0,
-            End::Failed => 1,
+            End::Failed | End::Unsafe => 1,
             End::Usage => 2,
         }
     }
@@ -45,19 +47,20 @@ fn hand_over(staged: &Staged<'_>, verb: Verb, watchdog: &Watchdog, how: How) -> 
     let Staged { folder, plan } = staged;
     let record = Record { handoff: plan.handoff, verb };
     let cmdline = CommandLine::new(plan.cmdline, &record);
+    let begun = sys::uptime();
 
-    how.act("block signals, restart on a panic, let the log through", || {
+    how.act("restart on a panic, let the log through", || {
         protect();
         Ok(())
     })?;
     let images =
         how.look("check that the images are the ones that were staged", || Images::open(folder, plan))?;
-    how.act("sync, for as long as it makes progress", || sync(limits::SYNC))?;
-    how.act("see that no file system is left writable", mounts::nothing_writable)?;
+    how.act("sync, for as long as it makes progress", || sync(limits::SYNC, begun + limits::SYNC_UNTIL))?;
     // Teardown of GPU modules stands here, beside the load.
-    how.act(Loading { plan, record }, || load(&images, &cmdline))?;
-    how.act("wait for the init's other hooks", || others::wait(limits::OTHERS))?;
-    how.act("sync again", || sync(limits::SYNC_AGAIN))?;
+    how.act(Loading { plan, cmdline: &cmdline }, || load(&images, &cmdline))?;
+    how.act("wait for the init's other hooks", || others::wait(begun + limits::OTHERS_UNTIL))?;
+    how.act("sync again", || sync(limits::SYNC_AGAIN, begun + limits::SYNC_AGAIN_UNTIL))?;
+    how.act("see that no file system is left writable", mounts::nothing_writable)?;
     how.act("settle the watchdog", || watchdog::settle(verb, watchdog))?;
     how.act(Jumping { plan }, jump)
 }
@@ -65,13 +68,20 @@ fn hand_over(staged: &Staged<'_>, verb: Verb, watchdog: &Watchdog, how: How) -> 
 /// Carries the plan out at a verb, if there is one that covers it.
 #[must_use]
 pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
+    // From the first moment: systemd ends a hook when another one died by a signal.
+    let _ = sys::block_signals();
     let Some(verb) = verb else {
         info!("no verb that is known: nothing done");
         return End::Done;
     };
     if let Err(refused) = shutdown::under_way(verb) {
         let _ = writeln!(Terminal::error(), "nextkernel-hook: {refused}");
+        warn!("{refused}");
         return End::Failed;
+    }
+    if !matches!(verb, Verb::Kexec | Verb::Reboot) {
+        info!("{verb}: left to the init");
+        return End::Done;
     }
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let handed_over = Staged::read(&mut text).and_then(|staged| match staged {
@@ -83,21 +93,27 @@ pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
             info!("{verb}: staged for {} alone, left to the init", staged.plan.on);
             Ok(())
         }
+        Some(_) if verb == Verb::Reboot && firmware::is_wanted() => {
+            info!("{verb}: this one is meant for the firmware, left to the init");
+            Ok(())
+        }
         Some(staged) => hand_over(&staged, verb, watchdog, How::ForReal),
     });
-    match handed_over {
-        Ok(()) => End::Done,
-        Err(failure) => {
-            error!("no handoff: {failure}");
-            error!("{verb} is left to the init: {}", what_the_init_does(verb));
-            End::Failed
+    let Err(failure) = handed_over else { return End::Done };
+    error!("no handoff: {failure}");
+    if failure.forbids_any_jump() {
+        info!("unload what is loaded, so that nobody jumps");
+        if let Err(failure) = unload() {
+            error!("it stays loaded: {failure}");
         }
     }
+    error!("{verb} is left to the init: {}", what_follows(verb, &failure));
+    if failure.forbids_any_jump() { End::Unsafe } else { End::Failed }
 }
 
 /// Prints what would be carried out.
 #[must_use]
-pub fn rehearse(verb: Verb) -> End {
+pub fn dry_run(verb: Verb) -> End {
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let mut out = Terminal::output();
     let shown = Staged::read(&mut text).and_then(|staged| {
@@ -172,21 +188,30 @@ impl<'a> Staged<'a> {
     }
 }
 
-/// What follows when the hook returns.
-fn what_the_init_does(verb: Verb) -> &'static str {
+/// Whether an image is loaded, by whomever (Documentation/ABI/testing/sysfs-kernel-kexec-kdump).
+#[must_use]
+pub fn something_is_loaded() -> bool {
     let mut state = [0; 1];
-    let loaded = read::open(CWD, c"/sys/kernel/kexec_loaded")
+    read::open(CWD, c"/sys/kernel/kexec/loaded")
+        .or_else(|_| read::open(CWD, c"/sys/kernel/kexec_loaded"))
         .and_then(|file| read::up_to(&file, &mut state))
-        .is_ok_and(|state| state == b"1");
-    match (verb, loaded) {
-        (Verb::Kexec, true) => "it jumps to the image that stays loaded",
+        .is_ok_and(|state| state == b"1")
+}
+
+/// What follows when the hook returns.
+fn what_follows(verb: Verb, failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Hangs { act: "kexec_file_load", .. } => {
+            "the load still hangs in the kernel, so it cannot jump either and restarts through firmware"
+        }
+        _ if verb == Verb::Kexec && something_is_loaded() => "it jumps to the image that stays loaded",
         _ => "it restarts the machine through firmware",
     }
 }
 
 struct Loading<'p> {
     plan: &'p Plan<'p>,
-    record: Record,
+    cmdline: &'p CommandLine,
 }
 
 impl fmt::Display for Loading<'_> {
@@ -197,8 +222,8 @@ impl fmt::Display for Loading<'_> {
             Some(initrd) => write!(out, "initrd of {} bytes, ", initrd.size)?,
             None => out.write_str("no initrd, ")?,
         }
-        let space = if self.plan.cmdline.is_empty() { "" } else { " " };
-        write!(out, "command line '{}{space}{}'", self.plan.cmdline, self.record)
+        let line = self.cmdline.as_c_str().and_then(|line| line.to_str().ok()).unwrap_or("too long");
+        write!(out, "command line '{line}'")
     }
 }
 

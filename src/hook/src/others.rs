@@ -13,24 +13,22 @@ use rustix::process::{Pid, getpid, getppid};
 
 use crate::failure::Failure;
 use crate::name::Name;
-use crate::{child, limits, read};
+use crate::{child, limits, read, sys};
 
-/// Waits until no other child of the hook's parent is left, at most so long. Going on without one
-/// is no failure: the init would not wait any longer for it either.
-pub fn wait(patience: Duration) -> Result<(), Failure> {
+/// Waits until no other child of the hook's parent is left, at most until the machine has been up so
+/// long. Going on without one is no failure: the init would not wait much longer for it either.
+pub fn wait(until: Duration) -> Result<(), Failure> {
     // The children of PID 1 are not hooks: they are whatever was left over.
     let Some(parent) = getppid().filter(|parent| *parent != Pid::INIT) else { return Ok(()) };
-    let mut waited = Duration::ZERO;
     loop {
         let other = first(parent)
             .map_err(|errno| Failure::Call { call: "look through /proc for other hooks", errno })?;
         let Some(other) = other else { return Ok(()) };
-        if waited >= patience {
-            warn!("'{other}', another shutdown hook, still runs after {} s: going on", patience.as_secs());
+        if sys::uptime() >= until {
+            warn!("'{other}', another shutdown hook, still runs: going on without it");
             return Ok(());
         }
         child::sleep(limits::GLANCE);
-        waited += limits::GLANCE;
     }
 }
 

@@ -9,9 +9,10 @@ use rustix::io::{self, Errno};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::arguments::Request;
-use crate::night::End;
-use crate::shutdown::is_pid_1;
-use crate::{child, limits, sys};
+use crate::night::{End, something_is_loaded};
+use crate::shutdown::{in_container, is_pid_1};
+use crate::sync::sync;
+use crate::{limits, sys};
 
 /// Standard output or standard error.
 pub struct Terminal(BorrowedFd<'static>);
@@ -44,25 +45,28 @@ impl fmt::Write for Terminal {
     }
 }
 
-/// Ends the process; as PID 1, which must not end, carries the verb out instead.
+/// Ends the process; as PID 1 of the machine, which must not end, carries the verb out instead.
 pub fn end(end: End, request: Request) -> ! {
-    if is_pid_1() {
-        let verb = match request {
-            Request::CarryOut(Some(verb)) => verb,
-            _ => Verb::Reboot,
-        };
-        let command = match verb {
-            Verb::Poweroff => RebootCommand::PowerOff,
-            Verb::Halt => RebootCommand::Halt,
-            Verb::Kexec | Verb::Reboot | Verb::Exit => RebootCommand::Restart,
-        };
-        info!("as PID 1: {}", if command == RebootCommand::Restart { "reboot" } else { verb.word() });
-        let _ = crate::sync::sync(limits::SYNC);
-        let _ = reboot(command);
-        error!("the kernel refused to end: nothing is left to do");
-        loop {
-            child::sleep(limits::SYNC);
-        }
+    if !is_pid_1() || in_container() {
+        sys::exit(end.status());
     }
+    let verb = match request {
+        Request::CarryOut(Some(verb)) => verb,
+        _ => Verb::Reboot,
+    };
+    let _ = sync(limits::SYNC, sys::uptime() + limits::SYNC_UNTIL);
+    if verb == Verb::Kexec && end != End::Unsafe && something_is_loaded() {
+        info!("as PID 1: jump to what is loaded");
+        let _ = reboot(RebootCommand::Kexec);
+    }
+    let (command, word) = match verb {
+        Verb::Poweroff => (RebootCommand::PowerOff, "power off"),
+        Verb::Halt => (RebootCommand::Halt, "halt"),
+        Verb::Kexec | Verb::Reboot | Verb::Exit => (RebootCommand::Restart, "restart through firmware"),
+    };
+    info!("as PID 1: {word}");
+    let _ = reboot(command);
+    // Only without CAP_SYS_BOOT, and so in a container that could not be told as one, is it refused.
+    error!("the kernel refused to {word}");
     sys::exit(end.status())
 }

@@ -1,21 +1,20 @@
-//! Before anything is done: nothing may cut the night short, and its lines must be seen.
+//! Before anything is done: a panic may not be the end, and what is said must be seen.
 
 use core::ffi::CStr;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io;
 
-use crate::{limits, read, sys};
+use crate::{limits, read};
 
-/// Blocks signals (systemd ends a hook when another one died by a signal), makes a panic restart
-/// the machine where it would stay for ever, and lets every line of the log through to every
+/// Makes a panic restart the machine where it would stay for ever, and lets the log through to every
 /// console. None of it is needed for the jump, so none of it can fail the night.
 pub fn protect() {
-    let _ = sys::block_signals();
     if first_byte(c"/proc/sys/kernel/panic") == Some(b'0') {
         let _ = set(c"/proc/sys/kernel/panic", limits::PANIC_SECONDS);
     }
-    // Documentation/admin-guide/sysctl/kernel.rst: else all but 10 lines in 5 seconds are dropped.
+    // It may be off, and then /dev/kmsg takes nothing (Documentation/admin-guide/sysctl/kernel.rst); and
+    // the init's other hooks are limited to 10 lines in 5 seconds.
     let _ = set(c"/proc/sys/kernel/printk_devkmsg", b"on\n");
     let _ = set(c"/proc/sys/kernel/printk", b"7\n");
 }

@@ -16,12 +16,16 @@ pub fn is_pid_1() -> bool {
     getpid() == Pid::INIT
 }
 
+/// Whether this is known not to be the first PID namespace. Without /proc there is no telling.
+#[must_use]
+pub fn in_container() -> bool {
+    let mut name = [const { core::mem::MaybeUninit::uninit() }; 64];
+    readlinkat_raw(CWD, c"/proc/self/ns/pid", &mut name).is_ok_and(|(name, _)| name != FIRST_NAMESPACE)
+}
+
 /// Fails unless PID 1 is carrying out that very verb, or is this process.
 pub fn under_way(verb: Verb) -> Result<(), Failure> {
-    let mut name = [const { core::mem::MaybeUninit::uninit() }; 64];
-    let namespace = readlinkat_raw(CWD, c"/proc/self/ns/pid", &mut name);
-    // Without /proc there is no telling; then only PID 1 itself may go on.
-    if namespace.is_ok_and(|(name, _)| name != FIRST_NAMESPACE) {
+    if in_container() {
         return Err(Failure::InContainer);
     }
     if is_pid_1() {

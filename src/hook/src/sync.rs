@@ -3,16 +3,16 @@
 use core::time::Duration;
 
 use crate::failure::Failure;
-use crate::{child, read};
+use crate::{child, read, sys};
 
-/// Syncs, and waits for as long as less and less is dirty.
+/// Syncs, and waits for as long as less and less is dirty, at most until the machine has been up so long.
 ///
 /// - sync(2)
-pub fn sync(patience: Duration) -> Result<(), Failure> {
+pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
     let mut left = dirty();
     let shrinks = || {
         let now = dirty();
-        now < core::mem::replace(&mut left, now)
+        now < core::mem::replace(&mut left, now) && sys::uptime() < until
     };
     child::bounded("sync", patience, shrinks, || {
         rustix::fs::sync();
@@ -57,6 +57,6 @@ mod tests {
 
     #[test]
     fn a_sync_ends() {
-        assert!(sync(crate::limits::SYNC).is_ok());
+        assert!(sync(crate::limits::SYNC, Duration::MAX).is_ok());
     }
 }

@@ -4,9 +4,11 @@
 
 use core::arch::asm;
 use core::ffi::CStr;
+use core::time::Duration;
 
 use linux_raw_sys::general::{
-    __NR_clone, __NR_exit_group, __NR_kexec_file_load, __NR_rt_sigprocmask, SIG_SETMASK, SIGCHLD,
+    __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_kexec_file_load, __NR_rt_sigprocmask,
+    CLOCK_BOOTTIME, SIG_SETMASK, SIGCHLD,
 };
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::io::{self, Errno};
@@ -14,6 +16,8 @@ use rustix::process::Pid;
 
 /// `KEXEC_FILE_NO_INITRAMFS`, include/uapi/linux/kexec.h.
 const KEXEC_FILE_NO_INITRAMFS: usize = 0x4;
+/// `KEXEC_FILE_UNLOAD`, include/uapi/linux/kexec.h.
+const KEXEC_FILE_UNLOAD: usize = 0x1;
 
 /// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded.
 ///
@@ -30,10 +34,39 @@ pub fn kexec_file_load(
     let result = unsafe {
         syscall(
             __NR_kexec_file_load,
-            [fd(kernel), initrd.map_or(usize::MAX, fd), cmdline.len(), cmdline.as_ptr().addr(), flags],
+            [
+                fd(kernel),
+                initrd.map_or(usize::MAX, fd),
+                cmdline.len(),
+                cmdline.as_ptr().expose_provenance(),
+                flags,
+            ],
         )
     };
     result.map(|_| ())
+}
+
+/// Unloads what is loaded.
+///
+/// - `kexec_file_load(2)`
+pub fn kexec_unload() -> io::Result<()> {
+    // SAFETY: the kernel looks at the flag alone.
+    unsafe { syscall(__NR_kexec_file_load, [usize::MAX, usize::MAX, 0, 0, KEXEC_FILE_UNLOAD]) }.map(|_| ())
+}
+
+/// How long the machine has been up, sleep included.
+///
+/// - `clock_gettime(2)`
+#[must_use]
+pub fn uptime() -> Duration {
+    let mut time = [0_u64; 2];
+    // SAFETY: the kernel writes two 64-bit numbers at `time`. It cannot fail for this clock; if it did,
+    // the time would stand still at 0.
+    let _ = unsafe {
+        syscall(__NR_clock_gettime, [CLOCK_BOOTTIME as usize, (&raw mut time).expose_provenance(), 0, 0, 0])
+    };
+    let [seconds, nanoseconds] = time;
+    Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
 }
 
 /// Makes a child: `None` in the child, its id in the parent.
@@ -61,7 +94,7 @@ pub fn exit(status: u8) -> ! {
 /// - `rt_sigprocmask(2)`
 pub fn block_signals() -> io::Result<()> {
     let all = u64::MAX;
-    let set = (&raw const all).addr();
+    let set = (&raw const all).expose_provenance();
     // SAFETY: the kernel reads eight bytes at `set`, its size of a signal set on 64 bits.
     unsafe { syscall(__NR_rt_sigprocmask, [SIG_SETMASK as usize, set, 0, size_of::<u64>(), 0]) }?;
     Ok(())

@@ -23,7 +23,7 @@ pub fn settle(verb: Verb, watchdog: &Watchdog) -> Result<(), Failure> {
         .and_then(|file| io::write(&file, b"V").map(|_| ()));
     if let Err(errno) = stopped {
         warn!("the watchdog could not be stopped: {}", crate::failure::Named(errno));
-    } else if still_active() {
+    } else if watchdog.device.is_none() && still_active() {
         warn!("the watchdog cannot be stopped (nowayout): the next kernel must serve it");
     }
     Ok(())

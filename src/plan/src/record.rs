@@ -23,6 +23,23 @@ impl Record {
         cmdline.split_ascii_whitespace().rev().find_map(Record::from_parameter)
     }
 
+    /// Where in a command line a parameter can be added for the kernel: behind the last one, but before
+    /// a `--`, for what follows that is the init's (`parse_args`, kernel/params.c).
+    #[must_use]
+    pub fn place(cmdline: &str) -> usize {
+        let (mut quoted, mut start) = (false, 0);
+        for (at, byte) in cmdline.bytes().enumerate() {
+            quoted ^= byte == b'"';
+            if byte.is_ascii_whitespace() && !quoted {
+                if cmdline.get(start..at) == Some("--") {
+                    return start;
+                }
+                start = at + 1;
+            }
+        }
+        if cmdline.get(start..) == Some("--") { start } else { cmdline.len() }
+    }
+
     fn from_parameter(parameter: &str) -> Option<Record> {
         let value = parameter.strip_prefix(Record::KEY)?.strip_prefix('=')?;
         let (handoff, verb) = value.split_once(':')?;
@@ -49,6 +66,20 @@ mod tests {
         assert_eq!(Record::find(&format!("root=/dev/vda quiet {record}")), Some(record));
         assert_eq!(Record::find("root=/dev/vda xnextkernel.record=0000000000000007:kexec"), None);
         assert_eq!(Record::find("nextkernel.record=7:kexec nextkernel.record"), None);
+    }
+
+    #[test]
+    fn a_record_goes_behind_the_kernels_parameters_and_before_the_inits() {
+        for (cmdline, behind) in [
+            ("root=x quiet", ""),
+            ("root=x -- single", "-- single"),
+            ("root=x --", "--"),
+            ("-- single", "-- single"),
+            ("a=\"b -- c\" --d e--", ""),
+            ("", ""),
+        ] {
+            assert_eq!(cmdline.get(Record::place(cmdline)..), Some(behind), "{cmdline:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::root::Root;
 
 const FOLDER: &str = "/run/nextkernel";
 
+/// The plan that does not count yet.
+const PROPOSED: &str = "plan.new";
+
 /// How long another nextkernel is waited for: it may be copying some hundred megabytes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -116,18 +119,35 @@ impl Folder {
         Ok(NewSet { path, kept: false })
     }
 
-    /// Makes a plan the plan. Before this nothing of it counts, after it nothing of the old one.
-    pub fn commit(&self, plan: &Plan<'_>, mut set: NewSet) -> Result<(), Error> {
+    /// Writes a plan beside the one that counts: all that can go wrong with it does so here.
+    pub fn propose(&self, plan: &Plan<'_>) -> Result<(), Error> {
         let text = plan.to_string();
         Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;
-        let new = self.path("plan.new");
+        let new = self.path(PROPOSED);
         let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
-        at(&new, options.and_then(|mut file| file.write_all(text.as_bytes())))?;
-        at(&new, fs::rename(&new, self.path("plan")))?;
+        let written = options.and_then(|mut file| file.write_all(text.as_bytes()));
+        at(&new, written).inspect_err(|_| self.withdraw())
+    }
+
+    /// Makes the proposed plan the plan. Before this nothing of it counts, after it nothing of the old
+    /// one.
+    pub fn commit(&self, handoff: HandoffId, mut set: NewSet) -> Result<(), Error> {
+        at(&self.path("plan"), fs::rename(self.path(PROPOSED), self.path("plan")))?;
         set.kept = true;
         drop(set);
-        self.sweep(Some(plan.handoff));
+        self.sweep(Some(handoff));
         Ok(())
+    }
+
+    /// Takes a proposal back.
+    pub fn withdraw(&self) {
+        let _ = fs::remove_file(self.path(PROPOSED));
+    }
+
+    /// Whether a stage was killed before its plan counted, and may have left its image loaded.
+    #[must_use]
+    pub fn was_interrupted(&self) -> bool {
+        self.path(PROPOSED).exists()
     }
 
     /// Takes the plan away, and then the images.
@@ -147,7 +167,7 @@ impl Folder {
                 let _ = fs::remove_dir_all(&path);
             }
         }
-        let _ = fs::remove_file(self.path("plan.new"));
+        self.withdraw();
     }
 }
 
@@ -226,6 +246,12 @@ mod tests {
         }
     }
 
+    fn stage(folder: &Folder, handoff: u64) {
+        let set = folder.new_set(HandoffId(handoff)).unwrap();
+        folder.propose(&plan(handoff)).unwrap();
+        folder.commit(HandoffId(handoff), set).unwrap();
+    }
+
     fn names(scratch: &Scratch) -> Vec<String> {
         let mut names: Vec<_> = entries(&scratch.root.path(FOLDER))
             .iter()
@@ -249,10 +275,10 @@ mod tests {
     fn committing_replaces_the_whole_old_set_and_what_was_left_over() {
         let scratch = Scratch::new();
         let folder = Folder::open(&scratch.root).unwrap();
-        folder.commit(&plan(1), folder.new_set(HandoffId(1)).unwrap()).unwrap();
+        stage(&folder, 1);
         fs::create_dir(folder.path("00000000000000ff")).unwrap();
         fs::write(folder.path("plan.new"), "half").unwrap();
-        folder.commit(&plan(2), folder.new_set(HandoffId(2)).unwrap()).unwrap();
+        stage(&folder, 2);
         assert_eq!(names(&scratch), ["0000000000000002", "lock", "plan"]);
         let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
         assert_eq!(Plan::parse(&text).unwrap(), plan(2));
@@ -264,10 +290,12 @@ mod tests {
     fn a_plan_that_could_not_be_read_is_not_written() {
         let scratch = Scratch::new();
         let folder = Folder::open(&scratch.root).unwrap();
-        folder.commit(&plan(1), folder.new_set(HandoffId(1)).unwrap()).unwrap();
+        stage(&folder, 1);
         let long = "e".repeat(limits::ENTRY_MAX + 1);
         let bad = Plan { entry: &long, ..plan(2) };
-        assert!(folder.commit(&bad, folder.new_set(HandoffId(2)).unwrap()).is_err());
+        let set = folder.new_set(HandoffId(2)).unwrap();
+        assert!(folder.propose(&bad).is_err());
+        drop(set);
         assert_eq!(names(&scratch), ["0000000000000001", "lock", "plan"]);
     }
 

@@ -17,6 +17,7 @@ use crate::images::{self, Source};
 use crate::root::Root;
 use crate::size::Size;
 use crate::{cmdline, memory, rehearse, status, systemd};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
 const SPARE: u64 = 1 << 20;
@@ -47,7 +48,8 @@ pub struct Wish {
     /// Append to the command line
     #[arg(long, value_name = "TEXT")]
     pub append: Vec<String>,
-    /// What starts the staged kernel; give it twice for both [default: kexec]
+    /// What starts the staged kernel; give it twice for both. With --hold kept, reboot includes kexec
+    /// [default: kexec]
     #[arg(long, value_name = "VERB")]
     pub on: Vec<OnVerb>,
     /// Keep the image loaded by day, so that `systemctl kexec` accepts, or load it at night alone
@@ -168,17 +170,12 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
     let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
 
     let folder = Folder::open(root)?;
-    let before = Folder::plan_text(root)?;
-    let before = before.as_deref().and_then(|text| Plan::parse(text).ok());
-    if let Some(before) = &before {
-        folder.sweep(Some(before.handoff));
-    }
+    let may_be_loaded = clear_up(root, &folder)?;
     let size = images::joined_size(&kernel) + images::joined_size(&initrds);
     see_that_there_is_room(&folder, size + SPARE)?;
     see_that_there_is_memory(root, size, wish.no_rehearse)?;
 
-    let kept_before = before.is_some_and(|before| before.hold == Hold::Kept);
-    let unloads = hold == Hold::Late && (!wish.no_rehearse || kept_before);
+    let unloads = hold == Hold::Late && (!wish.no_rehearse || may_be_loaded);
     let need = 1 + u64::from(!wish.no_rehearse) + u64::from(unloads);
     if let Some(left) = rehearse::calls_left(root).filter(|left| *left < need) {
         return Err(Error::LimitTooLow { left, need });
@@ -195,7 +192,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
         handoff,
         entry: &entry.name,
         staged_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        on: on(&wish.on),
+        on: on(&wish.on, hold),
         hold,
         kernel: measured(&folder, &kernel_copy, kernel_name)?,
         initrd: initrd_copy.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
@@ -204,16 +201,69 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
         cmdline: &line,
     };
 
+    folder.propose(&plan)?;
+    // From the load to the moment when the plan counts: an image without a plan must not stay behind.
+    let _uninterrupted = Uninterrupted::begin();
     // The kernel judges the original file: a copy has neither its IMA signature nor its label.
-    let refused = |error| Error::Refused { error };
+    let original = kernel.first().map_or(&kernel_copy, |source| &source.file);
+    if let Err(error) = rehearsed(root, wish, &line, original, initrd_copy.as_ref(), unloads) {
+        folder.withdraw();
+        return Err(Error::Refused { error });
+    }
+    folder.commit(handoff, set).map_err(|error| {
+        folder.withdraw();
+        // What was loaded for the plan before is replaced at night by what that plan says.
+        if !may_be_loaded && !unloads && !wish.no_rehearse {
+            let _ = rehearse::unload(root);
+        }
+        Error::Folder(error)
+    })
+}
+
+/// Loads, and unloads again where nothing is to stay.
+fn rehearsed(
+    root: &Root,
+    wish: &Wish,
+    line: &str,
+    kernel: &File,
+    initrd: Option<&File>,
+    unloads: bool,
+) -> Result<(), rehearse::Error> {
     if !wish.no_rehearse {
-        let original = kernel.first().map_or(&kernel_copy, |source| &source.file);
-        rehearse::load(root, original, initrd_copy.as_ref(), &line).map_err(refused)?;
+        rehearse::load(root, kernel, initrd, line)?;
     }
-    if unloads {
-        rehearse::unload(root).map_err(refused)?;
+    if unloads { rehearse::unload(root) } else { Ok(()) }
+}
+
+/// Clears away what a killed stage has left, and says whether an image of ours may be loaded.
+fn clear_up(root: &Root, folder: &Folder) -> Result<bool, Error> {
+    let text = Folder::plan_text(root)?;
+    let Ok(plan) = text.as_deref().map(Plan::parse).transpose() else {
+        // Of a plan that cannot be read nobody knows which set is its own, or whether it is loaded.
+        return Ok(true);
+    };
+    let interrupted = folder.was_interrupted();
+    folder.sweep(plan.as_ref().map(|plan| plan.handoff));
+    Ok(interrupted || plan.is_some_and(|plan| plan.hold == Hold::Kept))
+}
+
+/// While this lives, nobody at a keyboard and no service manager interrupts; SIGKILL does.
+struct Uninterrupted(SigSet);
+
+impl Uninterrupted {
+    fn begin() -> Option<Uninterrupted> {
+        let mut asking = SigSet::empty();
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+            asking.add(signal);
+        }
+        asking.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok().map(Uninterrupted)
     }
-    Ok(folder.commit(&plan, set)?)
+}
+
+impl Drop for Uninterrupted {
+    fn drop(&mut self) {
+        let _ = self.0.thread_set_mask();
+    }
 }
 
 fn hold(wish: &Wish) -> Result<Hold, Error> {
@@ -245,11 +295,12 @@ fn command_line(root: &Root, wish: &Wish) -> Result<String, Error> {
     Ok(cmdline::checked(&base, &wish.append)?)
 }
 
-fn on(verbs: &[OnVerb]) -> On {
-    match (verbs.contains(&OnVerb::Kexec), verbs.contains(&OnVerb::Reboot)) {
-        (true, true) => On::KexecAndReboot,
-        (false, true) => On::Reboot,
-        (_, false) => On::Kexec,
+/// With the image kept, systemd makes kexec of a reboot by itself: who covers the one covers the other.
+fn on(verbs: &[OnVerb], hold: Hold) -> On {
+    match (verbs.contains(&OnVerb::Kexec), verbs.contains(&OnVerb::Reboot), hold) {
+        (false, true, Hold::Late) => On::Reboot,
+        (_, true, _) => On::KexecAndReboot,
+        (_, false, _) => On::Kexec,
     }
 }
 

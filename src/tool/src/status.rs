@@ -41,9 +41,12 @@ struct Status {
     loaded: bool,
     /// Whether the hook stands where systemd runs it.
     hook_installed: bool,
-    /// What each verb leads to: `staged`, `loaded` (an image of somebody else's), `firmware` or `refused`.
+    /// What each command leads to: `staged`, `loaded` (an image that is loaded, without the hook),
+    /// `firmware`, `refused`, or `systemd` (what systemd finds by itself, if anything).
     systemctl_kexec: Leads,
     systemctl_reboot: Leads,
+    /// `reboot` and `shutdown -r`.
+    reboot: Leads,
     /// The handoff that started the running kernel.
     started_by: Option<StartedBy>,
 }
@@ -80,6 +83,7 @@ enum Leads {
     Loaded,
     Firmware,
     Refused,
+    Systemd,
 }
 
 /// Prints it.
@@ -101,22 +105,24 @@ impl Status {
         let hook_installed = root.hook_installed();
         let covers = |verb| hook_installed && plan.is_some_and(|plan| plan.on.covers(verb));
         let at_kexec = match (covers(Verb::Kexec), loaded) {
+            (_, false) if systemd::loads_by_itself(systemd) => Leads::Systemd,
             (_, false) => Leads::Refused,
             (true, true) => Leads::Staged,
             (false, true) => Leads::Loaded,
         };
-        let at_reboot = match loaded && systemd::reboot_becomes_kexec(systemd) {
-            true => at_kexec,
-            false if covers(Verb::Reboot) => Leads::Staged,
-            false => Leads::Firmware,
-        };
+        let at_reboot = if covers(Verb::Reboot) { Leads::Staged } else { Leads::Firmware };
         let record = root.fact("/proc/cmdline").and_then(|line| Record::find(&line));
         Status {
             staged: plan.map(|plan| Next::of(root, plan)),
             loaded,
             hook_installed,
             systemctl_kexec: at_kexec,
-            systemctl_reboot: at_reboot,
+            systemctl_reboot: if loaded && systemd::reboot_becomes_kexec(systemd) {
+                at_kexec
+            } else {
+                at_reboot
+            },
+            reboot: if loaded { at_kexec } else { at_reboot },
             started_by: record.map(|record| StartedBy {
                 handoff: record.handoff.to_string(),
                 verb: record.verb.to_string(),
@@ -145,14 +151,16 @@ impl Status {
             Leads::Loaded => "starts the image that is loaded, without nextkernel".to_owned(),
             Leads::Firmware => "restarts through firmware".to_owned(),
             Leads::Refused => "refuses: nothing is loaded".to_owned(),
+            Leads::Systemd => {
+                "is left to systemd: nothing is loaded, and it may load what it finds".to_owned()
+            }
         };
         writeln!(out, "systemctl kexec   {}", leads(self.systemctl_kexec))?;
-        write!(out, "systemctl reboot  {}", leads(self.systemctl_reboot))?;
-        match (self.loaded && systemd::reboot_becomes_kexec(systemd), systemd) {
-            (true, Some(version)) => {
-                writeln!(out, ", too: systemd {version} makes it kexec while an image is loaded")?;
-            }
-            _ => writeln!(out)?,
+        writeln!(out, "systemctl reboot  {}", leads(self.systemctl_reboot))?;
+        writeln!(out, "reboot            {}", leads(self.reboot))?;
+        if self.loaded {
+            let whose = if systemd::reboot_becomes_kexec(systemd) { "every reboot" } else { "`reboot`" };
+            writeln!(out, "                  (while an image is loaded, systemd makes {whose} a kexec)")?;
         }
         let late = self.staged.as_ref().is_some_and(|staged| staged.hold == Hold::Late.to_string());
         if late && !self.loaded {
@@ -218,7 +226,7 @@ impl Image {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-    use super::Leads::{Firmware, Loaded, Refused, Staged};
+    use super::Leads::{Firmware, Loaded, Refused, Staged, Systemd};
     use super::*;
     use crate::scratch::Scratch;
     use std::fs;
@@ -256,17 +264,18 @@ end
         let both = kexec.replace("on = kexec", "on = kexec reboot");
         let leads = |loaded, hook, plan: Option<&String>, systemd| {
             let status = status(loaded, hook, plan.map(String::as_str), systemd);
-            (status.systemctl_kexec, status.systemctl_reboot)
+            (status.systemctl_kexec, status.systemctl_reboot, status.reboot)
         };
-        assert_eq!(leads(false, true, None, 257), (Refused, Firmware));
-        assert_eq!(leads(true, true, None, 257), (Loaded, Loaded));
-        assert_eq!(leads(true, true, None, 252), (Loaded, Firmware));
-        assert_eq!(leads(true, true, Some(&kexec), 257), (Staged, Staged));
-        assert_eq!(leads(true, true, Some(&kexec), 252), (Staged, Firmware));
-        assert_eq!(leads(true, true, Some(&both), 252), (Staged, Staged));
-        assert_eq!(leads(false, true, Some(&kexec), 257), (Refused, Firmware));
-        assert_eq!(leads(false, true, Some(&both), 257), (Refused, Staged));
-        assert_eq!(leads(true, false, Some(&both), 252), (Loaded, Firmware));
+        assert_eq!(leads(false, true, None, 257), (Refused, Firmware, Firmware));
+        assert_eq!(leads(false, true, None, 261), (Systemd, Firmware, Firmware));
+        assert_eq!(leads(true, true, None, 257), (Loaded, Loaded, Loaded));
+        assert_eq!(leads(true, true, None, 252), (Loaded, Firmware, Loaded));
+        assert_eq!(leads(true, true, Some(&kexec), 257), (Staged, Staged, Staged));
+        assert_eq!(leads(true, true, Some(&kexec), 252), (Staged, Firmware, Staged));
+        assert_eq!(leads(true, true, Some(&both), 252), (Staged, Staged, Staged));
+        assert_eq!(leads(false, true, Some(&kexec), 257), (Refused, Firmware, Firmware));
+        assert_eq!(leads(false, true, Some(&both), 257), (Refused, Staged, Staged));
+        assert_eq!(leads(true, false, Some(&both), 252), (Loaded, Firmware, Loaded));
     }
 
     #[test]
@@ -283,7 +292,7 @@ end
         fields.sort();
         assert_eq!(
             fields.join(" "),
-            "hook_installed loaded staged staged.cmdline staged.entry staged.handoff staged.hold staged.initrd \
+            "hook_installed loaded reboot staged staged.cmdline staged.entry staged.handoff staged.hold staged.initrd \
              staged.kernel staged.on staged.staged_at started_by systemctl_kexec systemctl_reboot"
         );
         assert_eq!(json["staged"]["kernel"]["as_staged"], false);

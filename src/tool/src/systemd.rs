@@ -2,8 +2,18 @@
 
 use std::process::Command;
 
-/// The first version in which a plain `reboot` becomes kexec while an image is loaded (systemd 255 NEWS).
+/// The first version in which `systemctl reboot` becomes kexec while an image is loaded (255 NEWS). The
+/// commands `reboot` and `shutdown -r` have always done so (`kexec_loaded`, src/systemctl).
 const REBOOT_BECOMES_KEXEC: u32 = 255;
+
+/// The first version that loads the boot loader's default entry itself where nothing is loaded (261 NEWS).
+const LOADS_BY_ITSELF: u32 = 261;
+
+/// Whether `systemctl kexec` may load something itself.
+#[must_use]
+pub fn loads_by_itself(version: Option<u32>) -> bool {
+    version.is_some_and(|version| version >= LOADS_BY_ITSELF)
+}
 
 /// The version of the running systemd; `None` where there is no `systemctl`.
 #[must_use]

@@ -39,6 +39,10 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let folder = Folder::open(root)?;
     let Some(text) = Folder::plan_text(root)? else {
+        if folder.was_interrupted() && root.kexec_loaded() {
+            rehearse::unload(root).map_err(|error| Error::StillLoaded { error })?;
+            println!("the image that an interrupted stage left loaded is unloaded");
+        }
         folder.sweep(None);
         println!("nothing is staged");
         return Ok(());

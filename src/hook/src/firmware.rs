@@ -1,0 +1,43 @@
+//! Does somebody want the firmware at this reboot? Then it is no kernel's to start.
+
+use core::ffi::CStr;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use crate::read;
+
+/// What `systemctl reboot --reboot-argument=` leaves for the firmware (`update_reboot_parameter_and_warn`,
+/// src/shared/reboot-util.c).
+const PARAMETER: &CStr = c"/run/systemd/reboot-param";
+
+/// What `systemctl reboot --firmware-setup` and capsule updates ask of the firmware (UEFI 2.10, 8.5.4
+/// "Exchanging information between the OS and Firmware").
+const INDICATIONS: &CStr = c"/sys/firmware/efi/efivars/OsIndications-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// Whether this reboot is meant for the firmware.
+#[must_use]
+pub fn is_wanted() -> bool {
+    let parameter = openat(CWD, PARAMETER, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok();
+    let mut variable = [0; 12];
+    let indications = read::open(CWD, INDICATIONS).and_then(|file| read::up_to(&file, &mut variable));
+    parameter || indications.is_ok_and(asks)
+}
+
+/// An efivarfs file: four bytes of attributes, then the value (Documentation/filesystems/efivarfs.rst).
+fn asks(variable: &[u8]) -> bool {
+    variable.iter().skip(4).any(|byte| *byte != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_indication_asks_for_the_firmware() {
+        assert!(asks(&[7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
+        assert!(asks(&[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 128]));
+        assert!(!asks(&[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        assert!(!asks(&[7, 0, 0, 0]));
+        assert!(!asks(&[]));
+    }
+}
