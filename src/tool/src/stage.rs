@@ -39,14 +39,14 @@ pub struct Wish {
     #[arg(long, value_name = "FILE", requires = "kernel", num_args = 1..)]
     pub initrd: Vec<PathBuf>,
     /// The next kernel's command line
-    #[arg(long, value_name = "TEXT", conflicts_with = "reuse_cmdline")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "reuse_cmdline", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
     /// Use the running kernel's command line, without what the boot loader added (the default
     /// without --kernel)
     #[arg(long)]
     pub reuse_cmdline: bool,
     /// Append to the command line
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub append: Vec<String>,
     /// What starts the staged kernel; give it twice for both. With --hold kept, reboot includes kexec
     /// [default: kexec]
