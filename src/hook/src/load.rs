@@ -16,14 +16,13 @@ use crate::{child, limits, sys};
 ///
 /// - `kexec_file_load(2)`
 pub fn load(images: &Images, cmdline: &CommandLine) -> Result<(), Failure> {
-    let text = cmdline.as_c_str().ok_or(Failure::Call { call: "command line", errno: Errno::NAMETOOLONG })?;
+    let text = cmdline.as_c_str().ok_or(Failure::CommandLineTooLong)?;
     let initrd = images.initrd.as_ref().map(AsFd::as_fd);
-    child::bounded(
-        "kexec_file_load",
-        limits::LOAD,
-        || false,
-        || unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text)),
-    )
+    let load = || unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text));
+    child::bounded("kexec_file_load", limits::LOAD, || false, load).map_err(|failure| match failure {
+        Failure::Call { call: call @ "kexec_file_load", errno } => Failure::Kexec { call, errno },
+        other => other,
+    })
 }
 
 /// Starts the loaded kernel; returns only when it cannot.
@@ -31,7 +30,7 @@ pub fn load(images: &Images, cmdline: &CommandLine) -> Result<(), Failure> {
 /// - reboot(2)
 pub fn jump() -> Result<(), Failure> {
     unless_busy(|| reboot(RebootCommand::Kexec))
-        .map_err(|errno| Failure::Call { call: "reboot(KEXEC)", errno })
+        .map_err(|errno| Failure::Kexec { call: "reboot(KEXEC)", errno })
 }
 
 /// Unloads what is loaded, so that nobody jumps into it.

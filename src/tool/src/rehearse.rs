@@ -33,7 +33,8 @@ pub fn load(root: &Root, kernel: &File, initrd: Option<&File>, cmdline: &str) ->
     // It has the record's name, so that whoever reuses the line drops it, and no handoff's id.
     let record = format!("{:x<1$}", format!("{}=", Record::KEY), limits::RECORD_MAX - 1);
     let (kernels, inits) = cmdline.split_at(Record::place(cmdline));
-    let longest = CString::new(format!("{} {record} {inits}", kernels.trim_end())).unwrap_or_default();
+    let longest = format!("{} {record} {inits}", kernels.trim_end());
+    let longest = CString::new(longest.trim()).unwrap_or_default();
     let initrd_fd = initrd.map(AsFd::as_fd);
     unless_busy(|| sys::kexec_file_load(kernel.as_fd(), initrd_fd, &longest)).map_err(|errno| {
         let size = |file: &File| file.metadata().map_or(0, |found| found.len());
