@@ -31,7 +31,7 @@ pub fn poweroff_and_halt_are_untouched(test: &Test) -> Result<(), String> {
     for (verb, end) in [("poweroff", End::PoweredOff), ("halt", End::Halted)] {
         let ended = night(test, verb, &stage("--on kexec --on reboot"))?.run()?;
         ended.expect(end)?;
-        ended.line(&format!("nextkernel: {verb}: left to the init"))?;
+        ended.line(&format!("nextkernel: {verb}: no next kernel is asked for, left to the init"))?;
         if ended.console.contains("NEXT KERNEL UP") {
             return Err(format!("a next kernel came up at {verb}"));
         }

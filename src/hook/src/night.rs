@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 
 use log::{error, info, warn};
-use nextkernel_plan::{Plan, Record, Verb, limits as plan_limits};
+use nextkernel_plan::{On, Plan, Record, Verb, limits as plan_limits};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -79,26 +79,15 @@ pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
         warn!("{refused}");
         return End::Failed;
     }
-    if !matches!(verb, Verb::Kexec | Verb::Reboot) {
-        info!("{verb}: left to the init");
-        return End::Done;
-    }
     let mut text = [0; plan_limits::PLAN_MAX + 1];
-    let handed_over = Staged::read(&mut text).and_then(|staged| match staged {
-        None => {
-            info!("{verb}: nothing is staged, left to the init");
-            Ok(())
+    let handed_over = match decide(verb, &mut text) {
+        Ok(Tonight::LeftToTheInit(why)) => {
+            info!("{verb}: {why}, left to the init");
+            return End::Done;
         }
-        Some(staged) if !staged.plan.on.covers(verb) => {
-            info!("{verb}: staged for {} alone, left to the init", staged.plan.on);
-            Ok(())
-        }
-        Some(_) if verb == Verb::Reboot && firmware::is_wanted() => {
-            info!("{verb}: this one is meant for the firmware, left to the init");
-            Ok(())
-        }
-        Some(staged) => hand_over(&staged, verb, watchdog, How::ForReal),
-    });
+        Ok(Tonight::HandOver(staged)) => hand_over(&staged, verb, watchdog, How::ForReal),
+        Err(failure) => Err(failure),
+    };
     let Err(failure) = handed_over else { return End::Done };
     error!("no handoff: {failure}");
     if failure.forbids_any_jump() {
@@ -116,26 +105,61 @@ pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
 pub fn dry_run(verb: Verb) -> End {
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let mut out = Terminal::output();
-    let shown = Staged::read(&mut text).and_then(|staged| {
-        let _ = match &staged {
-            None => writeln!(out, "at {verb}: nothing is staged, left to the init"),
-            Some(Staged { plan, .. }) if !plan.on.covers(verb) => {
-                writeln!(out, "at {verb}: staged for {} alone, left to the init", plan.on)
-            }
-            Some(Staged { plan, .. }) => {
-                writeln!(out, "at {verb}: handoff {} to {}", plan.handoff, plan.entry)
-            }
-        };
-        match staged.filter(|staged| staged.plan.on.covers(verb)) {
-            Some(staged) => hand_over(&staged, verb, &Watchdog::default(), How::DryRun),
-            None => Ok(()),
+    let shown = match decide(verb, &mut text) {
+        Ok(Tonight::LeftToTheInit(why)) => {
+            let _ = writeln!(out, "at {verb}: {why}, left to the init");
+            Ok(())
         }
-    });
-    match shown {
-        Ok(()) => End::Done,
-        Err(failure) => {
-            let _ = writeln!(Terminal::error(), "nextkernel-hook: no handoff: {failure}");
-            End::Failed
+        Ok(Tonight::HandOver(staged)) => {
+            let Plan { handoff, entry, .. } = &staged.plan;
+            let _ = writeln!(out, "at {verb}: handoff {handoff} to {entry}");
+            hand_over(&staged, verb, &Watchdog::default(), How::DryRun)
+        }
+        Err(failure) => Err(failure),
+    };
+    let Err(failure) = shown else { return End::Done };
+    let _ = writeln!(Terminal::error(), "nextkernel-hook: no handoff: {failure}");
+    End::Failed
+}
+
+/// What is to be done at a verb.
+#[allow(clippy::large_enum_variant, reason = "there is one of it, and no heap to box it in")]
+enum Tonight<'a> {
+    LeftToTheInit(Why),
+    HandOver(Staged<'a>),
+}
+
+/// Why nothing is to be done.
+enum Why {
+    NoNextKernel,
+    NothingStaged,
+    NotCovered(On),
+    MeantForFirmware,
+}
+
+fn decide(verb: Verb, text: &mut [u8]) -> Result<Tonight<'_>, Failure> {
+    if !matches!(verb, Verb::Kexec | Verb::Reboot) {
+        return Ok(Tonight::LeftToTheInit(Why::NoNextKernel));
+    }
+    Ok(match Staged::read(text)? {
+        None => Tonight::LeftToTheInit(Why::NothingStaged),
+        Some(staged) if !staged.plan.on.covers(verb) => {
+            Tonight::LeftToTheInit(Why::NotCovered(staged.plan.on))
+        }
+        Some(_) if verb == Verb::Reboot && firmware::is_wanted() => {
+            Tonight::LeftToTheInit(Why::MeantForFirmware)
+        }
+        Some(staged) => Tonight::HandOver(staged),
+    })
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::NoNextKernel => out.write_str("no next kernel is asked for"),
+            Why::NothingStaged => out.write_str("nothing is staged"),
+            Why::NotCovered(on) => write!(out, "staged for {on} alone"),
+            Why::MeantForFirmware => out.write_str("this one is meant for the firmware"),
         }
     }
 }
