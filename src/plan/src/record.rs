@@ -53,8 +53,10 @@ impl fmt::Display for Record {
     }
 }
 
-const LONGEST: usize = " nextkernel.record=0123456789abcdef:poweroff".len();
-const _: () = assert!(LONGEST <= limits::RECORD_MAX, "RECORD_MAX is the greatest length of a record");
+const _: () = assert!(
+    " nextkernel.record=0123456789abcdef:poweroff".len() <= limits::RECORD_MAX,
+    "RECORD_MAX is the greatest length of a record"
+);
 
 #[cfg(test)]
 mod tests {
