@@ -20,7 +20,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full BOTH kexec::poweroff_is_untouched
     Full BOTH kexec::halt_is_untouched
     Full ONE kexec::a_root_that_is_still_written_to_is_jumped_from_by_nobody
-    Full ONE units::a_change_in_boot_stages_again_and_stopping_unstages
+    Full ONE units::a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages
     Full ONE units::enabling_another_instance_replaces_the_first
     Full ONE whole::stage_killed_at_each_of_its_calls_leaves_the_old_plan_or_the_new_one
     Full ONE whole::at_night_the_hook_asks_for_no_memory

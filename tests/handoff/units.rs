@@ -25,7 +25,7 @@ pub fn with_a_separate_boot_the_unit_stages_and_kexec_jumps(test: &Test) -> Resu
     hand_over(&mut guest, "systemctl kexec", "kexec")
 }
 
-pub fn a_change_in_boot_stages_again_and_stopping_unstages(test: &Test) -> Result<(), String> {
+pub fn a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
     let unit = unit(&mut guest)?;
     guest.ok(&format!("systemctl start {unit}"))?;
@@ -35,8 +35,13 @@ pub fn a_change_in_boot_stages_again_and_stopping_unstages(test: &Test) -> Resul
         format!("! grep -q {} /run/nextkernel/plan && [ ! -e /run/nextkernel/restaging ]", first.trim());
     wait_until(&mut guest, &again)?;
     guest.ok(&format!("systemctl stop {unit}"))?;
-    guest.ok("[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]")?;
-    Ok(())
+    let unstaged = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
+    guest.ok(unstaged)?;
+
+    // A kernel that was removed has no modules either: it must not be started.
+    guest.ok(&format!("systemctl start {unit} && [ -e /run/nextkernel/plan ]"))?;
+    guest.ok("mv /boot/vmlinuz-$(uname -r) /root/")?;
+    wait_until(&mut guest, unstaged)
 }
 
 pub fn enabling_another_instance_replaces_the_first(test: &Test) -> Result<(), String> {
