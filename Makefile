@@ -54,6 +54,7 @@ lint: ## formatting, clippy, shellcheck
 	cd src && $(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --locked --all-targets
 	cd src && $(CARGO) clippy --quiet --locked --all-targets
+	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
 	shellcheck .ci/run fuzz/run tests/prepare tests/guest/usr/lib/bed/agent \
 	    units/systemd/stage-instance units/systemd/restage
 
@@ -79,6 +80,7 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	    sed 's|@PREFIX@|$(PREFIX)|g' units/systemd/$$unit.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/decisions.md
 
 uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREFIX)
 	rm -f $(DESTDIR)$(PREFIX)/bin/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel

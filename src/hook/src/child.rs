@@ -12,27 +12,31 @@ use crate::sys;
 /// What a child that panics ends with: no errno is so large.
 pub const DIED: u8 = u8::MAX;
 
-/// Runs `act` in a child and waits for it. Each time `patience` runs out, `go_on` says whether to
-/// wait once more; if not, the child is left behind: a process that the kernel does not let go
-/// cannot be waited for, and must not be.
+/// Runs `act` in a child and waits for it: each time for as long as `patience` says, until it says
+/// `None`. Then the child is left behind: a process that the kernel does not let go cannot be waited
+/// for, and must not be.
 ///
 /// What a failed act says travels as the child's exit status, an errno.
 pub fn bounded(
     name: &'static str,
-    patience: Duration,
-    mut go_on: impl FnMut() -> bool,
+    mut patience: impl FnMut() -> Option<Duration>,
     act: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), Failure> {
     let call = |call: &'static str| move |errno| Failure::Call { call, errno };
+    let begun = sys::uptime();
     let Some(child) = sys::fork().map_err(call("fork"))? else {
         let errno = act().err().map_or(0, Errno::raw_os_error);
         sys::exit(u8::try_from(errno).unwrap_or(DIED));
     };
     let handle = pidfd_open(child, PidfdFlags::empty()).map_err(call("pidfd_open"))?;
-    while !ready(PollFd::new(&handle, PollFlags::IN), patience) {
-        if !go_on() {
+    loop {
+        let Some(time) = patience() else {
             let _ = kill_process(child, Signal::KILL);
-            return Err(Failure::Hangs { act: name, seconds: patience.as_secs() });
+            let seconds = sys::uptime().saturating_sub(begun).as_secs();
+            return Err(Failure::Hangs { act: name, seconds });
+        };
+        if ready(PollFd::new(&handle, PollFlags::IN), time) {
+            break;
         }
     }
     let ended = waitpid(Some(child), WaitOptions::empty()).map_err(call("waitpid"))?;
@@ -70,8 +74,8 @@ mod tests {
 
     #[test]
     fn what_the_act_says_is_what_the_caller_hears() {
-        assert!(bounded("act", SHORT * 100, || false, || Ok(())).is_ok());
-        let failed = bounded("act", SHORT * 100, || false, || Err(Errno::NOEXEC)).unwrap_err();
+        assert!(bounded("act", || Some(SHORT), || Ok(())).is_ok());
+        let failed = bounded("act", || Some(SHORT), || Err(Errno::NOEXEC)).unwrap_err();
         assert!(matches!(failed, Failure::Call { call: "act", errno: Errno::NOEXEC }), "{failed}");
     }
 
@@ -80,7 +84,8 @@ mod tests {
         let hang = || loop {
             sleep(SHORT);
         };
-        assert!(matches!(bounded("act", SHORT, || false, hang), Err(Failure::Hangs { .. })));
+        let mut once = Some(SHORT);
+        assert!(matches!(bounded("act", || once.take(), hang), Err(Failure::Hangs { .. })));
     }
 
     #[test]
@@ -88,13 +93,13 @@ mod tests {
         let mut windows = 0;
         let progress = || {
             windows += 1;
-            true
+            Some(SHORT)
         };
         let slow = || {
             sleep(SHORT * 5);
             Ok(())
         };
-        assert!(bounded("act", SHORT, progress, slow).is_ok());
+        assert!(bounded("act", progress, slow).is_ok());
         assert!(windows >= 2, "{windows}");
     }
 }

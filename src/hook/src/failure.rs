@@ -25,11 +25,11 @@ pub enum Failure {
     },
     /// A file system would be left writable.
     StillWritable(Writable),
-    /// An act made no progress for so long.
+    /// An act was given up.
     Hangs {
         /// Which act.
         act: &'static str,
-        /// For how many seconds.
+        /// After how many seconds.
         seconds: u64,
     },
     /// The process that did it was killed.
@@ -56,10 +56,15 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether a jump would lose data, by whomever it is made.
+    /// Whether it tells that not everything is written: then nobody may jump.
     #[must_use]
-    pub fn forbids_any_jump(&self) -> bool {
-        matches!(self, Failure::StillWritable(_) | Failure::Hangs { act: "sync", .. })
+    pub fn is_of_sync(&self) -> bool {
+        matches!(
+            self,
+            Failure::Hangs { act: "sync", .. }
+                | Failure::Died { act: "sync" }
+                | Failure::Call { call: "sync", .. }
+        )
     }
 }
 
@@ -85,7 +90,7 @@ impl fmt::Display for Failure {
                 "{} ({}) is still mounted writable, and a jump would leave it unclean",
                 at.path, at.kind
             ),
-            Failure::Hangs { act, seconds } => write!(out, "{act}: no progress in {seconds} seconds"),
+            Failure::Hangs { act, seconds } => write!(out, "{act}: given up after {seconds} seconds"),
             Failure::Died { act } => write!(out, "{act}: the process that did it was killed"),
             Failure::Kexec { call, errno } => write!(out, "{call}: {}{}", Named(errno), meaning(errno)),
             Failure::CommandLineTooLong => {

@@ -19,7 +19,8 @@ pub fn load(images: &Images, cmdline: &CommandLine) -> Result<(), Failure> {
     let text = cmdline.as_c_str().ok_or(Failure::CommandLineTooLong)?;
     let initrd = images.initrd.as_ref().map(AsFd::as_fd);
     let load = || unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text));
-    child::bounded("kexec_file_load", limits::LOAD, || false, load).map_err(|failure| match failure {
+    let mut patience = Some(limits::LOAD);
+    child::bounded("kexec_file_load", || patience.take(), load).map_err(|failure| match failure {
         Failure::Call { call: call @ "kexec_file_load", errno } => Failure::Kexec { call, errno },
         other => other,
     })

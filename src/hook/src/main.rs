@@ -15,7 +15,7 @@ use nextkernel_hook::{child, shutdown, sys};
 
 const HELP: &str = "\
 nextkernel-hook VERB [ANYTHING]     carry out the plan, as an executable of systemd-shutdown(8)
-nextkernel-hook --dry-run VERB      print what would be done at VERB, and do nothing
+nextkernel-hook --dry-run VERB      print what would be done at VERB (as root), and do nothing
 nextkernel-hook --help | --version
 
 VERB is what the init was asked for: kexec, reboot, poweroff, halt or exit. A verb that the plan in

@@ -90,14 +90,16 @@ pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
     };
     let Err(failure) = handed_over else { return End::Done };
     error!("no handoff: {failure}");
-    if failure.forbids_any_jump() {
-        info!("unload what is loaded, so that nobody jumps");
+    // Wherever it failed: the init jumps to a kept image by itself, and looks at nothing before.
+    let safe = !failure.is_of_sync() && mounts::nothing_writable().is_ok();
+    if !safe && something_is_loaded() {
+        info!("unload what is loaded, so that nobody jumps from a file system that is not clean");
         if let Err(failure) = unload() {
             error!("it stays loaded: {failure}");
         }
     }
     error!("{verb} is left to the init: {}", what_follows(verb, &failure));
-    if failure.forbids_any_jump() { End::Unsafe } else { End::Failed }
+    if safe { End::Failed } else { End::Unsafe }
 }
 
 /// Prints what would be carried out.

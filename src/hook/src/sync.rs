@@ -9,12 +9,14 @@ use crate::{child, read, sys};
 ///
 /// - sync(2)
 pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
-    let mut left = dirty();
-    let shrinks = || {
+    let mut left = u64::MAX;
+    let while_it_shrinks = || {
         let now = dirty();
-        now < core::mem::replace(&mut left, now) && sys::uptime() < until
+        let shrinks = now < core::mem::replace(&mut left, now);
+        let rest = until.saturating_sub(sys::uptime());
+        (shrinks && !rest.is_zero()).then(|| patience.min(rest))
     };
-    child::bounded("sync", patience, shrinks, || {
+    child::bounded("sync", while_it_shrinks, || {
         rustix::fs::sync();
         Ok(())
     })

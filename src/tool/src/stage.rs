@@ -24,8 +24,8 @@ const SPARE: u64 = 1 << 20;
 
 /// Stage the next kernel
 ///
-/// Without ENTRY and --kernel the kernel is the one the distribution means: /vmlinuz, or the only
-/// /boot/vmlinuz-VERSION, with the initrd of the same version. Kernel and initrd are copied to
+/// Without ENTRY and --kernel the kernel is the one the distribution means: where /vmlinuz or
+/// /boot/vmlinuz links to, or the only /boot/vmlinuz-VERSION, with the initrd of the same version. Kernel and initrd are copied to
 /// /run/nextkernel and loaded once, so that the kernel says now what it has against them.
 #[derive(Args, Debug, Default)]
 pub struct Wish {

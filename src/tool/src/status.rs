@@ -150,7 +150,9 @@ impl Status {
             Leads::Staged => format!("starts {entry}"),
             Leads::Loaded => "starts the image that is loaded, without nextkernel".to_owned(),
             Leads::Firmware => "restarts through firmware".to_owned(),
-            Leads::Refused => "refuses: nothing is loaded".to_owned(),
+            Leads::Refused => {
+                "refuses, unless systemd finds an entry to load itself: nothing is loaded".to_owned()
+            }
             Leads::Systemd => {
                 "is left to systemd: nothing is loaded, and it may load what it finds".to_owned()
             }
