@@ -39,7 +39,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE failures::an_image_that_is_gone_is_told_and_survived
     Quick ONE failures::kexec_load_disabled_is_told_and_survived
     Quick ONE failures::a_kernel_that_is_not_one_is_told_and_survived
-    Quick ONE hooks::the_jump_waits_for_the_other_hooks
+    Quick BOTH hooks::the_jump_waits_for_the_other_hooks
     Full ONE hooks::a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline
     Quick ONE hooks::when_another_hook_dies_by_a_signal_the_machine_ends_in_a_kernel
     Quick ONE hooks::every_step_is_said_before_it_is_done_even_on_a_quiet_console
