@@ -5,7 +5,7 @@ use bed::harness::Test;
 use bed::machine::End;
 
 /// What starts kexec.target where nothing is loaded: `systemctl kexec` refuses then.
-const START_KEXEC: &str = "systemctl start --no-block --job-mode=replace-irreversibly kexec.target";
+pub const START_KEXEC: &str = "systemctl start --no-block --job-mode=replace-irreversibly kexec.target";
 
 /// A file written in the last moment, by what systemd ends only after the verb was given.
 const LAST_WORDS: &str = "head -c 3000000 /dev/urandom >/root/last; sha256sum /root/last >/root/last.sum";

@@ -3,7 +3,7 @@
 use bed::harness::Test;
 use std::time::Duration;
 
-use crate::kexec::boot;
+use crate::kexec::{START_KEXEC, boot};
 
 /// Kills `nextkernel stage` as it enters each of its system calls in turn, and looks each time: the
 /// plan is the one before or the new one, and `nextkernel-hook --dry-run` finds its images whole.
@@ -55,7 +55,7 @@ pub fn at_night_the_hook_asks_for_no_memory(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
     guest.ok("nextkernel stage --hold late")?;
     guest.ok(TRACED_HOOK)?;
-    guest.send("systemctl start --no-block --job-mode=replace-irreversibly kexec.target")?;
+    guest.send(START_KEXEC)?;
     let after = guest.await_boot()?;
     let console = guest.console();
     let traced = |call: &str| console.lines().any(|line| line.contains(call));

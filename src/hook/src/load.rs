@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-use nextkernel_plan::{Record, limits as plan_limits};
+use nextkernel_plan::{Record, Recorded, limits as plan_limits};
 use rustix::fd::AsFd;
 use rustix::io::{self, Errno};
 use rustix::system::{RebootCommand, reboot};
@@ -59,15 +59,11 @@ pub struct CommandLine {
 }
 
 impl CommandLine {
-    /// Joins the two: the record goes behind what is the kernel's.
+    /// Joins the two.
     #[must_use]
     pub fn new(staged: &str, record: &Record) -> CommandLine {
         let mut line = CommandLine { bytes: [0; plan_limits::LOADER_CMDLINE_MAX + 1], length: 0, fits: true };
-        let (kernels, inits) = staged.split_at_checked(Record::place(staged)).unwrap_or((staged, ""));
-        let kernels = kernels.trim_end();
-        let before = if kernels.is_empty() { "" } else { " " };
-        let behind = if inits.is_empty() { "" } else { " " };
-        line.fits = write!(line, "{kernels}{before}{record}{behind}{inits}").is_ok();
+        line.fits = write!(line, "{}", Recorded { cmdline: staged, record }).is_ok();
         line
     }
 

@@ -40,5 +40,5 @@ pub use id::HandoffId;
 pub use image::{Changed, Image};
 pub use list::List;
 pub use plan::{Hold, Malformed, Plan, VERSION, Why};
-pub use record::Record;
+pub use record::{Record, Recorded};
 pub use verb::{On, Verb};

@@ -23,23 +23,6 @@ impl Record {
         cmdline.split_ascii_whitespace().rev().find_map(Record::from_parameter)
     }
 
-    /// Where in a command line a parameter can be added for the kernel: behind the last one, but before
-    /// a `--`, for what follows that is the init's (`parse_args`, kernel/params.c).
-    #[must_use]
-    pub fn place(cmdline: &str) -> usize {
-        let (mut quoted, mut start) = (false, 0);
-        for (at, byte) in cmdline.bytes().enumerate() {
-            quoted ^= byte == b'"';
-            if byte.is_ascii_whitespace() && !quoted {
-                if cmdline.get(start..at) == Some("--") {
-                    return start;
-                }
-                start = at + 1;
-            }
-        }
-        if cmdline.get(start..) == Some("--") { start } else { cmdline.len() }
-    }
-
     fn from_parameter(parameter: &str) -> Option<Record> {
         let value = parameter.strip_prefix(Record::KEY)?.strip_prefix('=')?;
         let (handoff, verb) = value.split_once(':')?;
@@ -51,6 +34,43 @@ impl fmt::Display for Record {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}={}:{}", Record::KEY, self.handoff, self.verb)
     }
+}
+
+/// A staged command line with a record in it, as the next kernel is told it: the tool rehearses with a
+/// placeholder for the record, the hook loads with the real one.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded<'a, R> {
+    /// The line as staged.
+    pub cmdline: &'a str,
+    /// The record, or what stands for it.
+    pub record: R,
+}
+
+impl<R: fmt::Display> fmt::Display for Recorded<'_, R> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kernels, inits) =
+            self.cmdline.split_at_checked(place(self.cmdline)).unwrap_or((self.cmdline, ""));
+        let kernels = kernels.trim_end();
+        let before = if kernels.is_empty() { "" } else { " " };
+        let behind = if inits.is_empty() { "" } else { " " };
+        write!(out, "{kernels}{before}{}{behind}{inits}", self.record)
+    }
+}
+
+/// Where in a command line a parameter can be added for the kernel: behind the last one, but before
+/// a `--`, for what follows that is the init's (`parse_args`, kernel/params.c).
+fn place(cmdline: &str) -> usize {
+    let (mut quoted, mut start) = (false, 0);
+    for (at, byte) in cmdline.bytes().enumerate() {
+        quoted ^= byte == b'"';
+        if byte.is_ascii_whitespace() && !quoted {
+            if cmdline.get(start..at) == Some("--") {
+                return start;
+            }
+            start = at + 1;
+        }
+    }
+    if cmdline.get(start..) == Some("--") { start } else { cmdline.len() }
 }
 
 const _: () = assert!(
@@ -80,7 +100,7 @@ mod tests {
             ("a=\"b -- c\" --d e--", ""),
             ("", ""),
         ] {
-            assert_eq!(cmdline.get(Record::place(cmdline)..), Some(behind), "{cmdline:?}");
+            assert_eq!(cmdline.get(place(cmdline)..), Some(behind), "{cmdline:?}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
-use nextkernel_plan::{Record, limits};
+use nextkernel_plan::{Record, Recorded, limits};
 use thiserror::Error;
 
 use crate::errno::ByName;
@@ -32,9 +32,7 @@ pub struct Error {
 pub fn load(root: &Root, kernel: &File, initrd: Option<&File>, cmdline: &str) -> Result<(), Error> {
     // It has the record's name, so that whoever reuses the line drops it, and no handoff's id.
     let record = format!("{:x<1$}", format!("{}=", Record::KEY), limits::RECORD_MAX - 1);
-    let (kernels, inits) = cmdline.split_at(Record::place(cmdline));
-    let longest = format!("{} {record} {inits}", kernels.trim_end());
-    let longest = CString::new(longest.trim()).unwrap_or_default();
+    let longest = CString::new(Recorded { cmdline, record }.to_string()).unwrap_or_default();
     let initrd_fd = initrd.map(AsFd::as_fd);
     unless_busy(|| sys::kexec_file_load(kernel.as_fd(), initrd_fd, &longest)).map_err(|errno| {
         let size = |file: &File| file.metadata().map_or(0, |found| found.len());

@@ -4,10 +4,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::slice::from_ref;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use nextkernel_plan::{HandoffId, Hold, List, On, Plan, limits};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use thiserror::Error;
 
 use crate::entries::{self, Entry};
@@ -17,7 +19,6 @@ use crate::images::{self, Source};
 use crate::root::Root;
 use crate::size::Size;
 use crate::{cmdline, memory, rehearse, status, systemd};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
 const SPARE: u64 = 1 << 20;
@@ -25,8 +26,9 @@ const SPARE: u64 = 1 << 20;
 /// Stage the next kernel
 ///
 /// Without ENTRY and --kernel the kernel is the one the distribution means: where /vmlinuz or
-/// /boot/vmlinuz links to, or the only /boot/vmlinuz-VERSION, with the initrd of the same version. Kernel and initrd are copied to
-/// /run/nextkernel and loaded once, so that the kernel says now what it has against them.
+/// /boot/vmlinuz links to, or the only /boot/vmlinuz-VERSION, with the initrd of the same version.
+/// Kernel and initrd are copied to /run/nextkernel and loaded once, so that the kernel says now what
+/// it has against them.
 #[derive(Args, Debug, Default)]
 pub struct Wish {
     /// The version of an installed kernel, as in /boot/vmlinuz-VERSION
@@ -165,13 +167,13 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
     let hold = hold(wish)?;
     let entry = chosen(root, wish)?;
     let line = command_line(root, wish)?;
-    let kernel = [Source::open(root, "kernel", &entry.kernel)?];
+    let kernel = Source::open(root, "kernel", &entry.kernel)?;
     let initrds = entry.initrds.iter().map(|path| Source::open(root, "initrd", path));
     let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
 
     let folder = Folder::open(root)?;
     let may_be_loaded = clear_up(root, &folder)?;
-    let size = images::joined_size(&kernel) + images::joined_size(&initrds);
+    let size = images::joined_size(from_ref(&kernel)) + images::joined_size(&initrds);
     see_that_there_is_room(&folder, size + SPARE)?;
     see_that_there_is_memory(root, size, wish.no_rehearse)?;
 
@@ -183,7 +185,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
 
     let handoff = new_id(root)?;
     let set = folder.new_set(handoff)?;
-    let kernel_copy = images::join(&set, "kernel", &kernel)?;
+    let kernel_copy = images::join(&set, "kernel", from_ref(&kernel))?;
     let initrd_copy = if initrds.is_empty() { None } else { Some(images::join(&set, "initrd", &initrds)?) };
 
     let names = [format!("{handoff}/kernel"), format!("{handoff}/initrd")];
@@ -196,7 +198,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
         hold,
         kernel: measured(&folder, &kernel_copy, kernel_name)?,
         initrd: initrd_copy.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
-        kernel_from: kernel.first().and_then(|source| source.path.to_str()),
+        kernel_from: kernel.path.to_str(),
         initrd_from: paths(&initrds)?,
         cmdline: &line,
     };
@@ -205,15 +207,14 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
     // From the load to the moment when the plan counts: an image without a plan must not stay behind.
     let _uninterrupted = Uninterrupted::begin();
     // The kernel judges the original file: a copy has neither its IMA signature nor its label.
-    let original = kernel.first().map_or(&kernel_copy, |source| &source.file);
-    if let Err(error) = rehearsed(root, wish, &line, original, initrd_copy.as_ref(), unloads) {
+    if let Err(error) = rehearsed(root, wish, &line, &kernel.file, initrd_copy.as_ref(), unloads) {
         folder.withdraw();
         return Err(Error::Refused { error });
     }
     folder.commit(handoff, set).map_err(|error| {
         folder.withdraw();
         // What was loaded for the plan before is replaced at night by what that plan says.
-        if !may_be_loaded && !unloads && !wish.no_rehearse {
+        if !may_be_loaded && hold == Hold::Kept {
             let _ = rehearse::unload(root);
         }
         Error::Folder(error)

@@ -90,11 +90,12 @@ enum Leads {
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let text = Folder::plan_text(root)?;
     let plan = text.as_deref().map(Plan::parse).transpose().map_err(folder::Error::Malformed)?;
-    let status = Status::of(root, plan.as_ref(), systemd::version());
+    let systemd = systemd::version();
+    let status = Status::of(root, plan.as_ref(), systemd);
     let shown = if wish.json {
         serde_json::to_string_pretty(&status).map_err(|error| Error::Output(error.into()))? + "\n"
     } else {
-        status.in_words(systemd::version())
+        status.in_words(systemd)
     };
     io::Write::write_all(&mut io::stdout(), shown.as_bytes()).map_err(Error::Output)
 }
