@@ -1,9 +1,10 @@
 //! Any running command line gives one to reuse: made of whole parameters of the first, without those
-//! that the boot loader or the last handoff added, and the same when it is reused again.
+//! that the boot loader or the last handoff added, and the same when it is reused again. With what is
+//! added for the next kernel it is told just that, and does not grow from handoff to handoff.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::cmdline::{checked, without_added};
+use nextkernel::cmdline::{checked, is_without_sysfb, value, with, without, without_added, without_sysfb};
 use nextkernel_plan::Record;
 
 fuzz_target!(|line: &str| {
@@ -16,5 +17,14 @@ fuzz_target!(|line: &str| {
     }
     if let Ok(whole) = checked(&reused, &[]) {
         assert!(whole.matches('"').count() % 2 == 0 && !whole.contains(char::is_control), "{whole:?}");
+        let staged = completed(&whole);
+        assert!(value(&staged, "panic") == Some("30") && is_without_sysfb(&staged), "{staged:?}");
+        let again = completed(&without_added(&staged));
+        assert!(again.len() == staged.len() && completed(&again) == again, "{staged:?}, {again:?}");
     }
 });
+
+/// As a machine with `panic = 30` and i915 has it.
+fn completed(line: &str) -> String {
+    without_sysfb(&with(&without(line, "panic"), "panic=30"))
+}

@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel_hook::{mounts, others, shutdown, sync};
+use nextkernel_hook::processes::Process;
+use nextkernel_hook::{families, holders, locks, mounts, shutdown, sync};
 use nextkernel_plan::Verb;
 use rustix::process::Pid;
 
@@ -15,8 +16,13 @@ fuzz_target!(|bytes: &[u8]| {
         let named_before = line.windows(3).any(|dash| dash == b" - ") || line.starts_with(b"- ");
         assert!(named_before || mounts::writable(&disk).is_some(), "{line:?}");
         let _ = sync::amount(line);
-        let _ = others::running_child(line, Pid::INIT);
+        let _ = Process::parse(Pid::INIT, line);
+        let _ = families::of(line);
+        if let Some((_, name)) = holders::major(line) {
+            assert!(line.ends_with(name) || line.trim_ascii().ends_with(name), "{line:?}");
+        }
     }
+    let _ = locks::is_below_device_lock(bytes);
     if shutdown::asks_for(bytes, Verb::Kexec) {
         assert!(bytes.windows(14).any(|word| word == b"shutdown\0kexec"), "{bytes:?}");
     }

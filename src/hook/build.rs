@@ -1,7 +1,19 @@
 //! No libc, no start files, one static executable wherever it is built.
 fn main() {
-    for argument in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"] {
+    // An eighth of the file would be tables for unwinding its stack, and it aborts.
+    let discard =
+        format!("-Wl,-T,{}/no-unwinding.ld", std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default());
+    for argument in [
+        "-nostartfiles",
+        "-nostdlib",
+        "-static",
+        "-no-pie",
+        "-Wl,--build-id=none",
+        "-Wl,--no-eh-frame-hdr",
+        &discard,
+    ] {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=no-unwinding.ld");
 }

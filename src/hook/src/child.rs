@@ -3,25 +3,38 @@
 use core::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
 use rustix::io::{self, Errno};
-use rustix::process::{PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 
 use crate::failure::Failure;
-use crate::sys;
+use crate::{limits, locks, sys};
 
 /// What a child that panics ends with: no errno is so large.
 pub const DIED: u8 = u8::MAX;
 
 /// Runs `act` in a child and waits for it: each time for as long as `patience` says, until it says
-/// `None`. Then the child is left behind: a process that the kernel does not let go cannot be waited
-/// for, and must not be.
-///
-/// What a failed act says travels as the child's exit status, an errno.
+/// `None`.
 pub fn bounded(
     name: &'static str,
-    mut patience: impl FnMut() -> Option<Duration>,
+    patience: impl FnMut() -> Option<Duration>,
     act: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), Failure> {
+    begin(name, act)?.wait(patience)
+}
+
+/// An act under way.
+#[derive(Debug)]
+pub struct Running {
+    name: &'static str,
+    child: Pid,
+    handle: OwnedFd,
+    /// When it began.
+    pub begun: Duration,
+}
+
+/// Begins `act` in a child. What a failed act says travels as the child's exit status, an errno.
+pub fn begin(name: &'static str, act: impl FnOnce() -> io::Result<()>) -> Result<Running, Failure> {
     let call = |call: &'static str| move |errno| Failure::Call { call, errno };
     let begun = sys::uptime();
     let Some(child) = sys::fork().map_err(call("fork"))? else {
@@ -29,23 +42,42 @@ pub fn bounded(
         sys::exit(u8::try_from(errno).unwrap_or(DIED));
     };
     let handle = pidfd_open(child, PidfdFlags::empty()).map_err(call("pidfd_open"))?;
-    loop {
-        let Some(time) = patience() else {
-            let _ = kill_process(child, Signal::KILL);
-            let seconds = sys::uptime().saturating_sub(begun).as_secs();
-            return Err(Failure::Hangs { act: name, seconds });
-        };
-        if ready(PollFd::new(&handle, PollFlags::IN), time) {
-            break;
+    Ok(Running { name, child, handle, begun })
+}
+
+impl Running {
+    /// Waits for its end, each time for as long as `patience` says. When that says `None`, the child is
+    /// left behind: a process that the kernel does not let go cannot be waited for, and must not be.
+    pub fn wait(&self, mut patience: impl FnMut() -> Option<Duration>) -> Result<(), Failure> {
+        loop {
+            let Some(time) = patience() else { return Err(self.given_up()) };
+            if self.ends_within(time) {
+                break;
+            }
+        }
+        let act = self.name;
+        let ended = waitpid(Some(self.child), WaitOptions::empty())
+            .map_err(|errno| Failure::Call { call: "waitpid", errno })?;
+        match ended.and_then(|(_, status)| status.exit_status()) {
+            Some(0) => Ok(()),
+            Some(errno) if errno != i32::from(DIED) => {
+                Err(Failure::Call { call: act, errno: Errno::from_raw_os_error(errno) })
+            }
+            _ => Err(Failure::Died { act }),
         }
     }
-    let ended = waitpid(Some(child), WaitOptions::empty()).map_err(call("waitpid"))?;
-    match ended.and_then(|(_, status)| status.exit_status()) {
-        Some(0) => Ok(()),
-        Some(errno) if errno != i32::from(DIED) => {
-            Err(Failure::Call { call: name, errno: Errno::from_raw_os_error(errno) })
-        }
-        _ => Err(Failure::Died { act: name }),
+
+    fn given_up(&self) -> Failure {
+        let seconds = sys::uptime().saturating_sub(self.begun).as_secs();
+        let _ = kill_process(self.child, Signal::KILL);
+        let lets_go = self.ends_within(limits::LETS_GO);
+        let holds_lock = !lets_go && locks::held_by(self.child);
+        Failure::Hangs { act: self.name, seconds, holds_lock }
+    }
+
+    fn ends_within(&self, time: Duration) -> bool {
+        let mut fds = [PollFd::new(&self.handle, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&timespec(time))), Ok(1..))
     }
 }
 
@@ -54,11 +86,8 @@ pub fn sleep(time: Duration) {
     let _ = poll(&mut [], Some(&timespec(time)));
 }
 
-fn ready(fd: PollFd<'_>, patience: Duration) -> bool {
-    matches!(poll(&mut [fd], Some(&timespec(patience))), Ok(1..))
-}
-
-fn timespec(time: Duration) -> Timespec {
+/// How `poll(2)` wants a time.
+pub(crate) fn timespec(time: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: time.subsec_nanos().into(),
@@ -85,7 +114,9 @@ mod tests {
             sleep(SHORT);
         };
         let mut once = Some(SHORT);
-        assert!(matches!(bounded("act", || once.take(), hang), Err(Failure::Hangs { .. })));
+        let hangs = bounded("act", || once.take(), hang).unwrap_err();
+        // The kernel lets go of this one: no lock can be held by it.
+        assert!(matches!(hangs, Failure::Hangs { holds_lock: false, .. }), "{hangs}");
     }
 
     #[test]

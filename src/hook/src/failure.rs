@@ -5,6 +5,7 @@ use core::fmt;
 use nextkernel_plan::{Malformed, Verb};
 use rustix::io::Errno;
 
+use crate::module::ModuleName;
 use crate::mounts::Writable;
 
 /// Why there is no handoff.
@@ -31,6 +32,8 @@ pub enum Failure {
         act: &'static str,
         /// After how many seconds.
         seconds: u64,
+        /// Its process cannot be ended, and the kernel holds the lock of a device for it.
+        holds_lock: bool,
     },
     /// The process that did it was killed.
     Died {
@@ -44,6 +47,14 @@ pub enum Failure {
         /// What the kernel answered.
         errno: Errno,
     },
+    /// The time for it was over before it began.
+    OutOfTime,
+    /// The plan does not jump while this driver of a GPU is there.
+    MeantForFirmware(ModuleName),
+    /// This driver could not be unloaded, and then the plan does not jump.
+    StillDriven(ModuleName),
+    /// Every reboot(2) would hang, and the machine could not be reset.
+    CannotReset,
     /// The staged command line and the record do not fit together.
     CommandLineTooLong,
     /// Another system call failed.
@@ -65,6 +76,12 @@ impl Failure {
                 | Failure::Died { act: "sync" }
                 | Failure::Call { call: "sync", .. }
         )
+    }
+
+    /// Whether the plan wants the firmware now: then nobody may jump either.
+    #[must_use]
+    pub fn wants_firmware(&self) -> bool {
+        matches!(self, Failure::MeantForFirmware(_) | Failure::StillDriven(_))
     }
 }
 
@@ -90,9 +107,21 @@ impl fmt::Display for Failure {
                 "{} ({}) is still mounted writable, and a jump would leave it unclean",
                 at.path, at.kind
             ),
-            Failure::Hangs { act, seconds } => write!(out, "{act}: given up after {seconds} seconds"),
+            Failure::Hangs { act, seconds, .. } => write!(out, "{act}: given up after {seconds} seconds"),
             Failure::Died { act } => write!(out, "{act}: the process that did it was killed"),
             Failure::Kexec { call, errno } => write!(out, "{call}: {}{}", Named(errno), meaning(errno)),
+            Failure::OutOfTime => out.write_str("the time for it was over"),
+            Failure::MeantForFirmware(module) => write!(
+                out,
+                "{module} drives a GPU, and the plan says that the machine then restarts through firmware"
+            ),
+            Failure::StillDriven(module) => write!(
+                out,
+                "{module} still drives its GPU, and the plan says that the machine then restarts through firmware"
+            ),
+            Failure::CannotReset => {
+                out.write_str("the machine could not be reset: this kernel has no /proc/sysrq-trigger")
+            }
             Failure::CommandLineTooLong => {
                 out.write_str("the staged command line leaves no room for the record; stage it again")
             }

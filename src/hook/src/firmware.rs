@@ -4,7 +4,7 @@ use core::ffi::CStr;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::read;
+use crate::files;
 
 /// What `systemctl reboot --reboot-argument=` leaves for the firmware (`update_reboot_parameter_and_warn`,
 /// src/shared/reboot-util.c).
@@ -19,7 +19,7 @@ const INDICATIONS: &CStr = c"/sys/firmware/efi/efivars/OsIndications-8be4df61-93
 pub fn is_wanted() -> bool {
     let parameter = openat(CWD, PARAMETER, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok();
     let mut variable = [0; 12];
-    let indications = read::open(CWD, INDICATIONS).and_then(|file| read::up_to(&file, &mut variable));
+    let indications = files::open(CWD, INDICATIONS).and_then(|file| files::up_to(&file, &mut variable));
     parameter || indications.is_ok_and(asks)
 }
 

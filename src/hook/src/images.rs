@@ -5,7 +5,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::fstat;
 
 use crate::failure::Failure;
-use crate::read;
+use crate::files;
 
 /// The images, open.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ fn open(folder: impl AsFd, image: &'static str, staged: &Image<'_>) -> Result<Ow
         *to = from;
     }
     let name = core::ffi::CStr::from_bytes_until_nul(&name).unwrap_or_default();
-    let file = read::open(folder, name).map_err(|errno| Failure::Call { call, errno })?;
+    let file = files::open(folder, name).map_err(|errno| Failure::Call { call, errno })?;
     let found = fstat(&file).map_err(|errno| Failure::Call { call, errno })?;
     let differs = |what| Err(Failure::NotAsStaged { image, what });
     if u64::try_from(found.st_size) != Ok(staged.size) {

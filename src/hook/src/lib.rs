@@ -2,21 +2,33 @@
 //! one act of it. `docs/night.md` has the same as a state table.
 #![cfg_attr(not(test), no_std)]
 
+pub mod act;
 pub mod arguments;
 pub mod child;
 pub mod failure;
+pub mod families;
+pub mod files;
 pub mod firmware;
+pub mod gpu;
+pub mod guard;
+pub mod holders;
 pub mod images;
 pub mod limits;
 pub mod load;
+pub mod locks;
+pub mod module;
 pub mod mounts;
 pub mod name;
 pub mod night;
 pub mod others;
+pub mod pins;
 pub mod process;
+pub mod processes;
 pub mod protect;
-pub mod read;
 pub mod shutdown;
 pub mod sync;
 pub mod sys;
+pub mod teardown;
+pub mod text;
+pub mod unbind;
 pub mod watchdog;

@@ -1,30 +1,142 @@
 //! Every deadline and every buffer of the night, in one table.
-//!
-//! systemd gives all its hooks together 90 seconds (`DEFAULT_TIMEOUT_USEC`, src/shutdown/shutdown.c).
-//! What ends in `_UNTIL` is counted from the hook's start, so that the whole night ends before that.
 
 use core::time::Duration;
 
-/// A sync that makes no progress for this long is given up. systemd waits three times ten seconds
-/// (`sync_with_progress`, src/shutdown/shutdown.c) and has synced before; this is the second time.
-pub const SYNC: Duration = Duration::from_secs(20);
+/// How long each step may take. What ends in `_until` is counted from the hook's start, so that the
+/// whole night ends before the init's patience does.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// What the init gives its hooks.
+    pub whole: Duration,
+    /// A sync that makes no progress for this long is given up. systemd waits three times ten seconds
+    /// (`sync_with_progress`, src/shutdown/shutdown.c) and has synced before; this is the second time.
+    pub sync: Duration,
+    /// A sync that makes progress is given up here, too: the init then takes over.
+    pub sync_until: Duration,
+    /// One module's exit, or one device's removal. The slowest that are known, a GPU with its firmware to
+    /// stop, take some seconds; several GPUs behind one module take that each.
+    pub module: Duration,
+    /// All teardown is given up here.
+    pub teardown_until: Duration,
+    /// The load: reading and copying a few hundred megabytes of memory and, on x86, a digest over them
+    /// in generic C (some 300 MB/s). A gigabyte is loaded in well under systemd's.
+    pub load: Duration,
+    /// The init's other hooks are waited for until here, which is nearly as long as the init would wait:
+    /// one of them may be writing a firmware.
+    pub others_until: Duration,
+    /// The last sync without progress: nothing was written since the first but what the other hooks did.
+    pub sync_again: Duration,
+    /// The last sync is given up here.
+    pub sync_again_until: Duration,
+    /// Other devices are unbound until here.
+    pub unbind_until: Duration,
+}
 
-/// A sync that makes progress is given up here, too: systemd then takes over, with a sync of its own.
-pub const SYNC_UNTIL: Duration = Duration::from_secs(45);
+impl Budget {
+    /// What the init whose PID 1 has this name gives.
+    #[must_use]
+    pub fn of(init: &[u8]) -> &'static Budget {
+        match init {
+            b"nitro" => &NITRO,
+            b"procd" => &PROCD,
+            _ => &SYSTEMD,
+        }
+    }
+}
 
-/// The load: reading and copying a few hundred megabytes of memory and, on x86, a digest over them
-/// in generic C (some 300 MB/s). A gigabyte is loaded in well under this.
-pub const LOAD: Duration = Duration::from_secs(25);
+/// systemd gives all its hooks together 90 seconds (`DEFAULT_TIMEOUT_USEC`, src/shutdown/shutdown.c). As
+/// PID 1 nobody waits for the hook, and this is as good as any.
+pub const SYSTEMD: Budget = Budget {
+    whole: seconds(90),
+    sync: seconds(20),
+    sync_until: seconds(40),
+    module: seconds(15),
+    teardown_until: seconds(65),
+    load: seconds(25),
+    others_until: seconds(72),
+    sync_again: seconds(5),
+    sync_again_until: seconds(78),
+    unbind_until: seconds(87),
+};
 
-/// The init's other hooks are waited for until here, which is nearly as long as systemd would wait:
-/// one of them may be writing a firmware.
-pub const OTHERS_UNTIL: Duration = Duration::from_secs(75);
+/// nitro kills SYS/final after 30 seconds.
+pub const NITRO: Budget = Budget {
+    whole: seconds(30),
+    sync: seconds(8),
+    sync_until: seconds(12),
+    module: seconds(6),
+    teardown_until: seconds(20),
+    load: seconds(10),
+    others_until: seconds(22),
+    sync_again: seconds(3),
+    sync_again_until: seconds(25),
+    unbind_until: seconds(28),
+};
 
-/// The last sync without progress: nothing was written since the first but what the other hooks did.
-pub const SYNC_AGAIN: Duration = Duration::from_secs(5);
+/// procd gives a script of its shutdown 15 seconds (rcS.c).
+pub const PROCD: Budget = Budget {
+    whole: seconds(15),
+    sync: seconds(4),
+    sync_until: seconds(6),
+    module: seconds(3),
+    teardown_until: seconds(9),
+    load: seconds(4),
+    others_until: seconds(10),
+    sync_again: seconds(1),
+    sync_again_until: seconds(11),
+    unbind_until: seconds(13),
+};
 
-/// The last sync is given up here.
-pub const SYNC_AGAIN_UNTIL: Duration = Duration::from_secs(85);
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// How long the jump may take before the guard resets the machine, where the plan says nothing: the
+/// kernel shuts its devices down one after the other, and large arrays take minutes to write their
+/// caches back.
+pub const GUARD: u16 = 300;
+
+/// The guard that says nothing waits so much longer than the one that speaks.
+pub const SILENT_GUARD: Duration = seconds(2);
+
+/// A child that was killed is given so long to end, before it counts as held by the kernel.
+pub const LETS_GO: Duration = Duration::from_millis(300);
+
+/// How often the stack of such a child is looked at, a [`GLANCE`] apart.
+pub const STACK_LOOKS: u32 = 10;
+
+/// Those who hold a GPU's files are ended, and looked for again, for so long.
+pub const HOLDERS: Duration = seconds(2);
+
+/// Looking for them reads other processes' files in /proc, which may hang with their memory's lock.
+pub const HOLDERS_LOOK: Duration = seconds(5);
+
+/// Giving back a framebuffer console, the sound of a GPU, a dump of its state: work of moments, unless a
+/// lock hangs.
+pub const PINS: Duration = seconds(5);
+
+/// A module that is in use is tried again for so long: its last user is ending.
+pub const IN_USE: Duration = seconds(3);
+
+/// The pauses between: the first, doubled until the last.
+pub const IN_USE_PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
+
+/// A module that is still initialising is waited for so long: then its device's probe is stuck, and with
+/// it `wait_for_device_probe`, at the begin of every reboot(2). IGT gives the slowest the same
+/// (`lib/igt_kmod.c`).
+pub const INITIALISING: Duration = seconds(10);
+
+/// Modules standing on modules standing on a driver: nvidia's stack has three storeys.
+pub const STOREYS: u32 = 8;
+
+/// How many devices of one driver are unbound, one after the other.
+pub const DEVICES_MAX: u32 = 64;
+
+/// How many drivers of GPUs one machine is looked at for.
+pub const GPUS_MAX: usize = 8;
+
+/// How many majors of character devices belong to one driver; nvidia has four.
+pub const MAJORS_MAX: usize = 8;
 
 /// Between two looks at something that is being waited for.
 pub const GLANCE: Duration = Duration::from_millis(50);
@@ -48,3 +160,30 @@ pub const PID1_MAX: usize = 256;
 
 /// Entries of /proc read at a time.
 pub const DIRECTORY_MAX: usize = 2048;
+
+/// What a symbolic link of sysfs holds: a path of the device tree, a dozen bridges deep.
+pub const LINK_MAX: usize = 512;
+
+/// A path in /sys or /proc, made of such a link.
+pub const PATH_MAX: usize = 640;
+
+/// A kernel stack as /proc shows it: some twenty calls of some fifty bytes.
+pub const STACK_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_ends_before_the_next_and_the_last_before_the_inits_patience() {
+        for budget in [SYSTEMD, NITRO, PROCD] {
+            let Budget { whole, sync, sync_until, teardown_until, load, .. } = budget;
+            assert!(sync < sync_until, "{budget:?}");
+            assert!(sync_until + budget.module <= teardown_until, "{budget:?}");
+            assert!(sync_until + load <= budget.others_until, "{budget:?}");
+            assert!(teardown_until < budget.others_until && budget.others_until < budget.sync_again_until);
+            assert!(budget.others_until + budget.sync_again <= budget.sync_again_until, "{budget:?}");
+            assert!(budget.sync_again_until < budget.unbind_until && budget.unbind_until < whole);
+        }
+    }
+}

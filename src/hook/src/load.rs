@@ -1,35 +1,53 @@
 //! Loading the staged kernel, and jumping into it.
 
 use core::ffi::CStr;
-use core::fmt::{self, Write};
 
 use nextkernel_plan::{Record, Recorded, limits as plan_limits};
 use rustix::fd::AsFd;
 use rustix::io::{self, Errno};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::child::Running;
 use crate::failure::Failure;
+use crate::guard::Guard;
 use crate::images::Images;
-use crate::{child, limits, sys};
+use crate::limits::{self, Budget};
+use crate::text::Text;
+use crate::{child, sys};
 
-/// Loads the images in place of what is loaded now. If it fails, that stays.
+/// A load under way.
+pub struct Loading {
+    running: Running,
+    budget: &'static Budget,
+}
+
+/// Begins to load the images in place of what is loaded now. If it fails, that stays.
 ///
 /// - `kexec_file_load(2)`
-pub fn load(images: &Images, cmdline: &CommandLine) -> Result<(), Failure> {
+pub fn begin(images: &Images, cmdline: &CommandLine, budget: &'static Budget) -> Result<Loading, Failure> {
     let text = cmdline.as_c_str().ok_or(Failure::CommandLineTooLong)?;
     let initrd = images.initrd.as_ref().map(AsFd::as_fd);
     let load = || unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text));
-    let mut patience = Some(limits::LOAD);
-    child::bounded("kexec_file_load", || patience.take(), load).map_err(|failure| match failure {
-        Failure::Call { call: call @ "kexec_file_load", errno } => Failure::Kexec { call, errno },
-        other => other,
-    })
+    Ok(Loading { running: child::begin("kexec_file_load", load)?, budget })
+}
+
+impl Loading {
+    /// Waits for it.
+    pub fn finish(&self) -> Result<(), Failure> {
+        let left = self.running.begun + self.budget.load;
+        let mut patience = Some(left.saturating_sub(sys::uptime()));
+        self.running.wait(|| patience.take()).map_err(|failure| match failure {
+            Failure::Call { call: call @ "kexec_file_load", errno } => Failure::Kexec { call, errno },
+            other => other,
+        })
+    }
 }
 
 /// Starts the loaded kernel; returns only when it cannot.
 ///
 /// - reboot(2)
-pub fn jump() -> Result<(), Failure> {
+pub fn jump(guard: &Guard) -> Result<(), Failure> {
+    guard.jumping();
     unless_busy(|| reboot(RebootCommand::Kexec))
         .map_err(|errno| Failure::Kexec { call: "reboot(KEXEC)", errno })
 }
@@ -52,37 +70,19 @@ fn unless_busy(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
 }
 
 /// The next kernel's command line: the staged one and the record.
-pub struct CommandLine {
-    bytes: [u8; plan_limits::LOADER_CMDLINE_MAX + 1],
-    length: usize,
-    fits: bool,
-}
+pub struct CommandLine(Text<{ plan_limits::LOADER_CMDLINE_MAX + 1 }>);
 
 impl CommandLine {
     /// Joins the two.
     #[must_use]
     pub fn new(staged: &str, record: &Record) -> CommandLine {
-        let mut line = CommandLine { bytes: [0; plan_limits::LOADER_CMDLINE_MAX + 1], length: 0, fits: true };
-        line.fits = write!(line, "{}", Recorded { cmdline: staged, record }).is_ok();
-        line
+        CommandLine(Text::of(Recorded { cmdline: staged, record }))
     }
 
     /// The line, where it fits into what the loader takes.
     #[must_use]
     pub fn as_c_str(&self) -> Option<&CStr> {
-        let line = CStr::from_bytes_until_nul(&self.bytes).ok();
-        line.filter(|line| self.fits && line.count_bytes() == self.length)
-    }
-}
-
-impl Write for CommandLine {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.length + text.len();
-        // One byte is kept for the NUL.
-        let room = self.bytes.get_mut(self.length..end).filter(|_| end <= plan_limits::LOADER_CMDLINE_MAX);
-        room.ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
-        self.length = end;
-        Ok(())
+        self.0.as_c_str()
     }
 }
 

@@ -1,9 +1,11 @@
 //! Is anything left writable? An init unmounts or remounts read-only all it can; what it could not
 //! would be torn off in mid-write.
 
+use rustix::fs::CWD;
+
 use crate::failure::Failure;
+use crate::files;
 use crate::name::Name;
-use crate::read;
 
 /// File systems whose contents end with this kernel, or stand on another one that is judged itself
 /// (overlay), or are served by a program that the init has ended (fuse).
@@ -52,7 +54,7 @@ pub struct Writable {
 
 /// Fails when a file system with something to lose is left writable.
 pub fn nothing_writable() -> Result<(), Failure> {
-    match read::find_line(c"/proc/self/mountinfo", writable) {
+    match files::find_line(CWD, c"/proc/self/mountinfo", writable) {
         Ok(None) => Ok(()),
         Ok(Some(writable)) => Err(Failure::StillWritable(writable)),
         Err(errno) => Err(Failure::Call { call: "read /proc/self/mountinfo", errno }),

@@ -1,5 +1,6 @@
 //! A name out of the kernel, kept without a heap: cut where it is longer than its place.
 
+use core::ffi::CStr;
 use core::fmt;
 
 /// At most `N` bytes (255 at most) of a name that is most likely text.
@@ -20,12 +21,40 @@ impl<const N: usize> Name<N> {
         }
         kept
     }
+
+    /// The same with every `from` as `to`.
+    #[must_use]
+    pub fn replace(mut self, from: u8, to: u8) -> Name<N> {
+        for byte in &mut self.bytes {
+            if *byte == from {
+                *byte = to;
+            }
+        }
+        self
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length.into()).unwrap_or_default()
+    }
+
+    /// It as text, where it is text.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        core::str::from_utf8(self.as_bytes()).ok()
+    }
+
+    /// It as a C string; empty where it fills its place, for then there is no NUL behind it.
+    #[must_use]
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
 }
 
 impl<const N: usize> fmt::Display for Name<N> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = self.bytes.get(..self.length.into()).unwrap_or_default();
-        for chunk in bytes.utf8_chunks() {
+        for chunk in self.as_bytes().utf8_chunks() {
             out.write_str(chunk.valid())?;
             if !chunk.invalid().is_empty() {
                 out.write_str("?")?;

@@ -2,20 +2,27 @@
 
 use core::fmt::{self, Write};
 
+use core::time::Duration;
+
 use log::{error, info, warn};
 use nextkernel_plan::{On, Plan, Record, Verb, limits as plan_limits};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::system::{RebootCommand, reboot};
 
+use crate::act::How;
 use crate::arguments::Watchdog;
-use crate::failure::Failure;
+use crate::failure::{Failure, Named};
+use crate::guard::Guard;
 use crate::images::Images;
-use crate::load::{CommandLine, jump, load, unload};
+use crate::load::{CommandLine, jump, unload};
 use crate::process::Terminal;
 use crate::protect::protect;
 use crate::sync::sync;
-use crate::{firmware, limits, mounts, others, read, shutdown, sys, watchdog};
+use crate::teardown::{Bounds, Teardown};
+use crate::unbind::{Unbinding, unbind};
+use crate::{files, firmware, limits, load, mounts, others, shutdown, sys, watchdog};
 
 /// How the hook ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +31,8 @@ pub enum End {
     Done,
     /// It was to be done, and could not be.
     Failed,
-    /// The same, and a jump by anybody would lose data.
-    Unsafe,
+    /// The same, and nobody may jump now.
+    NoJump,
     /// It was called in a way that does not exist.
     Usage,
 }
@@ -36,33 +43,44 @@ impl End {
     pub fn status(self) -> u8 {
         match self {
             End::Done => 0,
-            End::Failed | End::Unsafe => 1,
+            End::Failed | End::NoJump => 1,
             End::Usage => 2,
         }
     }
 }
 
 /// From kernel to kernel. Returns only where that failed or, in a dry run, was not meant.
-fn hand_over(staged: &Staged<'_>, verb: Verb, watchdog: &Watchdog, how: How) -> Result<(), Failure> {
+fn hand_over(
+    staged: &Staged<'_>,
+    verb: Verb,
+    left: &Watchdog,
+    how: How,
+    bounds: &Bounds<'_>,
+) -> Result<(), Failure> {
     let Staged { folder, plan } = staged;
+    let Bounds { budget, begun, guard } = *bounds;
     let record = Record { handoff: plan.handoff, verb };
     let cmdline = CommandLine::new(plan.cmdline, &record);
-    let begun = sys::uptime();
 
-    how.act("restart on a panic, let the log through", || {
-        protect();
-        Ok(())
-    })?;
+    how.act("restart on a panic, let the log through", protect)?;
     let images =
         how.look("check that the images are the ones that were staged", || Images::open(folder, plan))?;
-    how.act("sync, for as long as it makes progress", || sync(limits::SYNC, begun + limits::SYNC_UNTIL))?;
-    // Teardown of GPU modules stands here, beside the load.
-    how.act(Loading { plan, cmdline: &cmdline }, || load(&images, &cmdline))?;
-    how.act("wait for the init's other hooks", || others::wait(begun + limits::OTHERS_UNTIL))?;
-    how.act("sync again", || sync(limits::SYNC_AGAIN, begun + limits::SYNC_AGAIN_UNTIL))?;
+    let teardown = Teardown::find(plan)?;
+    how.act("sync, for as long as it makes progress", || sync(budget.sync, begun + budget.sync_until))?;
+    let loading = how.act(Loading { plan, cmdline: &cmdline }, || load::begin(&images, &cmdline, budget))?;
+    let freed = teardown.carry_out(how, bounds);
+    let loaded = how.act("wait for the load", || loading.map_or(Ok(()), |loading| loading.finish()));
+    freed?;
+    loaded?;
+    how.act("wait for the init's other hooks", || others::wait(begun + budget.others_until))?;
+    how.act("sync again", || sync(budget.sync_again, begun + budget.sync_again_until))?;
     how.act("see that no file system is left writable", mounts::nothing_writable)?;
-    how.act("settle the watchdog", || watchdog::settle(verb, watchdog))?;
-    how.act(Jumping { plan }, jump)
+    if !plan.unbind.is_empty() {
+        how.act(Unbinding(plan), || unbind(plan, bounds))?;
+    }
+    how.act("settle the watchdog", || watchdog::settle(verb, plan.watchdog, left))?;
+    how.act(Jumping { plan }, || jump(guard))?;
+    Ok(())
 }
 
 /// Carries the plan out at a verb, if there is one that covers it.
@@ -79,27 +97,47 @@ pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
         warn!("{refused}");
         return End::Failed;
     }
+    let begun = sys::uptime();
     let mut text = [0; plan_limits::PLAN_MAX + 1];
-    let handed_over = match decide(verb, &mut text) {
+    let staged = match decide(verb, &mut text) {
         Ok(Tonight::LeftToTheInit(why)) => {
             info!("{verb}: {why}, left to the init");
             return End::Done;
         }
-        Ok(Tonight::HandOver(staged)) => hand_over(&staged, verb, watchdog, How::ForReal),
+        Ok(Tonight::HandOver(staged)) => Ok(staged),
         Err(failure) => Err(failure),
     };
+    let budget = shutdown::budget();
+    let jump = staged.as_ref().ok().and_then(|staged| staged.plan.guard).unwrap_or(limits::GUARD);
+    let guard = Guard::post(budget.whole, Duration::from_secs(jump.into()));
+    let bounds = Bounds { budget, begun, guard: &guard };
+    let handed_over = staged.and_then(|staged| hand_over(&staged, verb, watchdog, How::ForReal, &bounds));
     let Err(failure) = handed_over else { return End::Done };
     error!("no handoff: {failure}");
     // Wherever it failed: the init jumps to a kept image by itself, and looks at nothing before.
-    let safe = !failure.is_of_sync() && mounts::nothing_writable().is_ok();
-    if !safe && something_is_loaded() {
-        info!("unload what is loaded, so that nobody jumps from a file system that is not clean");
+    let clean = !failure.is_of_sync() && mounts::nothing_writable().is_ok();
+    let may_jump = clean && !failure.wants_firmware();
+    if !may_jump && something_is_loaded() {
+        info!("unload what is loaded, so that nobody jumps now");
         if let Err(failure) = unload() {
             error!("it stays loaded: {failure}");
+            restart(&bounds);
         }
     }
     error!("{verb} is left to the init: {}", what_follows(verb, &failure));
-    if safe { End::Failed } else { End::Unsafe }
+    if may_jump { End::Failed } else { End::NoJump }
+}
+
+/// Restarts the machine, where the init would jump and must not. Returns where that fails.
+fn restart(bounds: &Bounds<'_>) {
+    let Bounds { budget, begun, guard } = *bounds;
+    let _ = others::wait(begun + budget.others_until);
+    info!("restart the machine, before the init jumps");
+    let _ = sync(budget.sync_again, begun + budget.sync_again_until);
+    guard.jumping();
+    if let Err(errno) = reboot(RebootCommand::Restart) {
+        error!("the kernel refused to restart: {}", Named(errno));
+    }
 }
 
 /// Prints what would be carried out.
@@ -115,7 +153,9 @@ pub fn dry_run(verb: Verb) -> End {
         Ok(Tonight::HandOver(staged)) => {
             let Plan { handoff, entry, .. } = &staged.plan;
             let _ = writeln!(out, "at {verb}: handoff {handoff} to {entry}");
-            hand_over(&staged, verb, &Watchdog::default(), How::DryRun)
+            let (budget, guard) = (shutdown::budget(), Guard::none());
+            let bounds = Bounds { budget, begun: sys::uptime(), guard: &guard };
+            hand_over(&staged, verb, &Watchdog::default(), How::DryRun, &bounds)
         }
         Err(failure) => Err(failure),
     };
@@ -166,31 +206,6 @@ impl fmt::Display for Why {
     }
 }
 
-/// Whether acts are carried out or printed.
-#[derive(Clone, Copy, PartialEq)]
-enum How {
-    ForReal,
-    DryRun,
-}
-
-impl How {
-    /// Says it, then does it.
-    fn act(self, what: impl fmt::Display, act: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
-        if self == How::DryRun {
-            let _ = writeln!(Terminal::output(), "  {what}");
-            return Ok(());
-        }
-        info!("{what}");
-        act()
-    }
-
-    /// The same for what changes nothing, and so is done in a dry run, too.
-    fn look<T>(self, what: &str, look: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-        self.act(what, || Ok(()))?;
-        look()
-    }
-}
-
 /// What is staged: the plan, and the folder that its names are relative to.
 struct Staged<'a> {
     folder: OwnedFd,
@@ -202,14 +217,14 @@ impl<'a> Staged<'a> {
     fn read(text: &'a mut [u8]) -> Result<Option<Staged<'a>>, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(CWD, c"/run/nextkernel", flags, Mode::empty())
-            .and_then(|folder| read::open(&folder, c"plan").map(|plan| (folder, plan)));
+            .and_then(|folder| files::open(&folder, c"plan").map(|plan| (folder, plan)));
         let call = |errno| Failure::Call { call: "read /run/nextkernel/plan", errno };
         let (folder, file) = match opened {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(call(errno)),
         };
-        let plan = Plan::parse(read::up_to(&file, text).map_err(call)?).map_err(Failure::Malformed)?;
+        let plan = Plan::parse(files::up_to(&file, text).map_err(call)?).map_err(Failure::Malformed)?;
         Ok(Some(Staged { folder, plan }))
     }
 }
@@ -218,9 +233,9 @@ impl<'a> Staged<'a> {
 #[must_use]
 pub fn something_is_loaded() -> bool {
     let mut state = [0; 1];
-    read::open(CWD, c"/sys/kernel/kexec/loaded")
-        .or_else(|_| read::open(CWD, c"/sys/kernel/kexec_loaded"))
-        .and_then(|file| read::up_to(&file, &mut state))
+    files::open(CWD, c"/sys/kernel/kexec/loaded")
+        .or_else(|_| files::open(CWD, c"/sys/kernel/kexec_loaded"))
+        .and_then(|file| files::up_to(&file, &mut state))
         .is_ok_and(|state| state == b"1")
 }
 

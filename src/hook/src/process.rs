@@ -54,8 +54,9 @@ pub fn end(end: End, request: Request) -> ! {
         Request::CarryOut(Some(verb)) => verb,
         _ => Verb::Reboot,
     };
-    let _ = sync(limits::SYNC, sys::uptime() + limits::SYNC_UNTIL);
-    if verb == Verb::Kexec && end != End::Unsafe && something_is_loaded() {
+    let budget = &limits::SYSTEMD;
+    let _ = sync(budget.sync, sys::uptime() + budget.sync_until);
+    if verb == Verb::Kexec && end != End::NoJump && something_is_loaded() {
         info!("as PID 1: jump to what is loaded");
         let _ = reboot(RebootCommand::Kexec);
     }

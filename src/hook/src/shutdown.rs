@@ -5,7 +5,8 @@ use rustix::fs::{CWD, readlinkat_raw};
 use rustix::process::{Pid, getpid};
 
 use crate::failure::Failure;
-use crate::{limits, read};
+use crate::files;
+use crate::limits::{self, Budget};
 
 /// The first PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const FIRST_NAMESPACE: &[u8] = b"pid:[4026531836]";
@@ -32,10 +33,18 @@ pub fn under_way(verb: Verb) -> Result<(), Failure> {
         return Ok(());
     }
     let mut buffer = [0; limits::PID1_MAX];
-    let asked = read::open(CWD, c"/proc/1/cmdline")
-        .and_then(|file| read::up_to(&file, &mut buffer))
+    let asked = files::open(CWD, c"/proc/1/cmdline")
+        .and_then(|file| files::up_to(&file, &mut buffer))
         .is_ok_and(|cmdline| asks_for(cmdline, verb));
     if asked { Ok(()) } else { Err(Failure::NoShutdown(verb)) }
+}
+
+/// The deadlines of the init that carries it out: those of PID 1, by its name.
+#[must_use]
+pub fn budget() -> &'static Budget {
+    let mut name = [0; 16];
+    let name = files::open(CWD, c"/proc/1/comm").and_then(|file| files::up_to(file, &mut name));
+    Budget::of(name.unwrap_or_default().trim_ascii())
 }
 
 /// Whether a command line is that of systemd-shutdown with that verb: systemd's PID 1 executes it

@@ -2,8 +2,10 @@
 
 use core::time::Duration;
 
+use rustix::fs::CWD;
+
 use crate::failure::Failure;
-use crate::{child, read, sys};
+use crate::{child, files, sys};
 
 /// Syncs, and waits for as long as less and less is dirty, at most until the machine has been up so long.
 ///
@@ -26,7 +28,7 @@ pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
 /// src/shutdown/shutdown.c). Without /proc there is none, and so no progress.
 fn dirty() -> u64 {
     let mut sum = 0_u64;
-    let _ = read::find_line(c"/proc/meminfo", |line| {
+    let _ = files::find_line(CWD, c"/proc/meminfo", |line| {
         sum = sum.saturating_add(amount(line).unwrap_or(0));
         None::<()>
     });
@@ -59,6 +61,6 @@ mod tests {
 
     #[test]
     fn a_sync_ends() {
-        assert!(sync(crate::limits::SYNC, Duration::MAX).is_ok());
+        assert!(sync(crate::limits::SYSTEMD.sync, Duration::MAX).is_ok());
     }
 }

@@ -7,10 +7,10 @@ use core::ffi::CStr;
 use core::time::Duration;
 
 use linux_raw_sys::general::{
-    __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_kexec_file_load, __NR_rt_sigprocmask,
+    __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_ioctl, __NR_kexec_file_load, __NR_rt_sigprocmask,
     CLOCK_BOOTTIME, SIG_SETMASK, SIGCHLD,
 };
-use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::io::{self, Errno};
 use rustix::process::Pid;
 
@@ -18,6 +18,9 @@ use rustix::process::Pid;
 const KEXEC_FILE_NO_INITRAMFS: usize = 0x4;
 /// `KEXEC_FILE_UNLOAD`, include/uapi/linux/kexec.h.
 const KEXEC_FILE_UNLOAD: usize = 0x1;
+
+/// `WDIOC_SETTIMEOUT`, include/uapi/linux/watchdog.h, as most architectures encode it (`_IOWR('W', 6, int)`).
+const WDIOC_SETTIMEOUT: usize = 0xc004_5706;
 
 /// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded.
 ///
@@ -52,6 +55,17 @@ pub fn kexec_file_load(
 pub fn kexec_unload() -> io::Result<()> {
     // SAFETY: the kernel looks at the flag alone.
     unsafe { syscall(__NR_kexec_file_load, [usize::MAX, usize::MAX, 0, 0, KEXEC_FILE_UNLOAD]) }.map(|_| ())
+}
+
+/// Sets after how many seconds a watchdog resets the machine, and returns how many it took.
+///
+/// - `WDIOC_SETTIMEOUT`, Documentation/watchdog/watchdog-api.rst
+pub fn set_watchdog_timeout(watchdog: impl AsFd, seconds: i32) -> io::Result<i32> {
+    let mut seconds = seconds;
+    let fd = usize::try_from(watchdog.as_fd().as_raw_fd()).unwrap_or(usize::MAX);
+    // SAFETY: this request reads and writes an int at `seconds`; a descriptor of another kind refuses it.
+    unsafe { syscall(__NR_ioctl, [fd, WDIOC_SETTIMEOUT, (&raw mut seconds).expose_provenance(), 0, 0]) }?;
+    Ok(seconds)
 }
 
 /// How long the machine has been up, sleep included.

@@ -1,29 +1,59 @@
-//! The hardware watchdog that systemd leaves armed.
+//! The hardware watchdog: what the init has left armed, and what the plan wants.
+
+use core::ffi::CStr;
 
 use log::warn;
-use nextkernel_plan::Verb;
+use nextkernel_plan::{Verb, Watchdog};
+use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io;
 
-use crate::arguments::Watchdog;
-use crate::failure::Failure;
-use crate::read;
+use crate::arguments;
+use crate::failure::{Failure, Named};
+use crate::{files, sys};
 
-/// At `reboot` systemd arms the watchdog for ten minutes and leaves it so, against a firmware that
-/// hangs (`RebootWatchdogSec=`, systemd-system.conf(5)). A next kernel without that driver would be
-/// reset in the midst of its work: it is stopped. At `kexec` it is armed only where somebody set
-/// `KExecWatchdogSec=`, and then it is meant.
-pub fn settle(verb: Verb, watchdog: &Watchdog) -> Result<(), Failure> {
-    if verb != Verb::Reboot || !watchdog.armed {
-        return Ok(());
+/// Arms it, stops it, or leaves it as it is.
+///
+/// Where the plan says nothing: at `reboot` systemd arms it for ten minutes and leaves it so, against a
+/// firmware that hangs (`RebootWatchdogSec=`, systemd-system.conf(5)). A next kernel without that driver
+/// would be reset in the midst of its work: it is stopped. At `kexec` it is armed only where somebody
+/// set `KExecWatchdogSec=`, and then it is meant.
+///
+/// The jump goes on without a watchdog that does not do what it should.
+pub fn settle(verb: Verb, wanted: Option<Watchdog>, left: &arguments::Watchdog) -> Result<(), Failure> {
+    let device = left.device.unwrap_or(c"/dev/watchdog0");
+    let settled = match wanted {
+        Some(Watchdog::Seconds(seconds)) => arm(device, seconds),
+        Some(Watchdog::Off) => stop(device),
+        None if verb == Verb::Reboot && left.armed => stop(device),
+        None => Ok(()),
+    };
+    if let Err(errno) = settled {
+        warn!("the watchdog could not be settled: {}", Named(errno));
     }
-    let device = watchdog.device.unwrap_or(c"/dev/watchdog0");
-    // 'V' before closing is the magic that stops it (Documentation/watchdog/watchdog-api.rst).
-    let stopped = openat(CWD, device, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .and_then(|file| io::write(&file, b"V").map(|_| ()));
-    if let Err(errno) = stopped {
-        warn!("the watchdog could not be stopped: {}", crate::failure::Named(errno));
-    } else if watchdog.device.is_none() && still_active() {
+    Ok(())
+}
+
+fn open(device: &CStr) -> io::Result<OwnedFd> {
+    openat(CWD, device, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opening starts it; closing without the magic 'V' leaves it running
+/// (Documentation/watchdog/watchdog-api.rst).
+fn arm(device: &CStr, seconds: u16) -> io::Result<()> {
+    let file = open(device)?;
+    let granted = sys::set_watchdog_timeout(&file, seconds.into())?;
+    if granted != i32::from(seconds) {
+        warn!("the watchdog counts {granted} seconds, not {seconds}");
+    }
+    io::write(&file, b"\0").map(|_| ())
+}
+
+fn stop(device: &CStr) -> io::Result<()> {
+    let file = open(device)?;
+    io::write(&file, b"V")?;
+    drop(file);
+    if device == c"/dev/watchdog0" && still_active() {
         warn!("the watchdog cannot be stopped (nowayout): the next kernel must serve it");
     }
     Ok(())
@@ -32,7 +62,7 @@ pub fn settle(verb: Verb, watchdog: &Watchdog) -> Result<(), Failure> {
 /// Whether the first watchdog runs all the same (Documentation/ABI/testing/sysfs-class-watchdog).
 fn still_active() -> bool {
     let mut buffer = [0; 16];
-    read::open(CWD, c"/sys/class/watchdog/watchdog0/state")
-        .and_then(|file| read::up_to(&file, &mut buffer))
+    files::open(CWD, c"/sys/class/watchdog/watchdog0/state")
+        .and_then(|file| files::up_to(file, &mut buffer))
         .is_ok_and(|state| state.starts_with(b"active"))
 }

@@ -1,7 +1,10 @@
 //! What a plan survives: every cut, every flipped byte, every line repeated, dropped or moved.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use crate::{Changed, HandoffId, Hold, Image, List, Malformed, On, Plan, Why, limits};
+use crate::{
+    Changed, GpuFailed, GpuPolicy, HandoffId, Hold, Image, List, Malformed, On, Plan, Policy, Watchdog, Why,
+    limits,
+};
 
 const TEXT: &str = "\
 nextkernel-plan 1
@@ -16,6 +19,13 @@ kernel-from = /boot/vmlinuz-6.12.57+deb13-amd64
 initrd-from = /boot/intel ucode.img
 initrd-from = /boot/initrd.img-6.12.57+deb13-amd64
 cmdline = root=UUID=1-2 dyndbg=\"file drivers/usb/* +p\" = é
+gpu = * unload
+gpu = amdgpu unbind
+gpu-failed = jump
+module = efi_pstore
+unbind = 0000:3b:00.0
+guard = 600
+watchdog = 60
 end
 ";
 
@@ -23,6 +33,11 @@ fn plan() -> Plan<'static> {
     let mut initrd_from = List::new();
     initrd_from.push("/boot/intel ucode.img").unwrap();
     initrd_from.push("/boot/initrd.img-6.12.57+deb13-amd64").unwrap();
+    let (mut gpu, mut modules, mut unbind) = (List::new(), List::new(), List::new());
+    gpu.push(GpuPolicy { driver: "*", policy: Policy::Unload }).unwrap();
+    gpu.push(GpuPolicy { driver: "amdgpu", policy: Policy::Unbind }).unwrap();
+    modules.push("efi_pstore").unwrap();
+    unbind.push("0000:3b:00.0").unwrap();
     Plan {
         handoff: HandoffId(0x5f3a_9c1e_2b7d_4a60),
         entry: "6.12.57+deb13-amd64",
@@ -44,6 +59,12 @@ fn plan() -> Plan<'static> {
         kernel_from: Some("/boot/vmlinuz-6.12.57+deb13-amd64"),
         initrd_from,
         cmdline: "root=UUID=1-2 dyndbg=\"file drivers/usb/* +p\" = é",
+        gpu,
+        gpu_failed: Some(GpuFailed::Jump),
+        modules,
+        unbind,
+        guard: Some(600),
+        watchdog: Some(Watchdog::Seconds(60)),
     }
 }
 
@@ -60,7 +81,19 @@ fn a_plan_reads_back_as_it_was_written() {
 
 #[test]
 fn a_plan_without_an_initrd_or_a_source_is_whole() {
-    let bare = Plan { initrd: None, kernel_from: None, initrd_from: List::new(), cmdline: "", ..plan() };
+    let bare = Plan {
+        initrd: None,
+        kernel_from: None,
+        initrd_from: List::new(),
+        cmdline: "",
+        gpu: List::new(),
+        gpu_failed: None,
+        modules: List::new(),
+        unbind: List::new(),
+        guard: None,
+        watchdog: None,
+        ..plan()
+    };
     assert_eq!(Plan::parse(bare.to_string().as_bytes()), Ok(bare));
 }
 
@@ -89,7 +122,10 @@ fn a_key_given_twice_is_refused_on_its_second_line() {
     for (at, line) in TEXT.lines().enumerate().skip(1) {
         let twice = TEXT.replacen(&format!("{line}\n"), &format!("{line}\n{line}\n"), 1);
         match Plan::parse(twice.as_bytes()) {
-            Ok(_) => assert!(line.starts_with("initrd-from"), "{line}"),
+            Ok(_) => {
+                let repeats = ["initrd-from", "module", "unbind"];
+                assert!(repeats.iter().any(|key| line.starts_with(key)), "{line}");
+            }
             Err(Malformed { line, why }) => {
                 assert_eq!(line, at + 2);
                 assert!(matches!(why, Why::Twice | Why::AfterEnd), "{why:?}");
@@ -103,7 +139,7 @@ fn a_missing_key_is_named() {
     for key in ["handoff", "entry", "staged-at", "on", "hold", "kernel", "cmdline"] {
         let line = TEXT.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap();
         let without = TEXT.replacen(&format!("{line}\n"), "", 1);
-        assert_eq!(refused(&without), (12, Why::Missing(key)));
+        assert_eq!(refused(&without), (19, Why::Missing(key)));
     }
 }
 
@@ -121,9 +157,14 @@ fn what_is_wrong_is_told_with_its_line() {
     assert_eq!(change("= /boot/vmlinuz", "= boot/vmlinuz"), (9, Why::BadValue("kernel-from")));
     assert_eq!(change("hold", "holt"), (6, Why::UnknownKey));
     assert_eq!(change("= é", "= \u{7f}"), (12, Why::NotText));
-    assert_eq!(change("end\n", "end"), (13, Why::NoEnd));
-    assert_eq!(change("end\n", ""), (13, Why::NoEnd));
-    assert_eq!(change("end\n", "end\n\n"), (14, Why::AfterEnd));
+    assert_eq!(change("amdgpu", "nvidia"), (14, Why::BadValue("gpu")));
+    assert_eq!(change("amdgpu", "*"), (14, Why::Twice));
+    assert_eq!(change("efi_pstore", "efi-pstore"), (16, Why::BadValue("module")));
+    assert_eq!(change("0000:3b:00.0", "../nvme0"), (17, Why::BadValue("unbind")));
+    assert_eq!(change("guard = 600", "guard = 4"), (18, Why::BadValue("guard")));
+    assert_eq!(change("end\n", "end"), (20, Why::NoEnd));
+    assert_eq!(change("end\n", ""), (20, Why::NoEnd));
+    assert_eq!(change("end\n", "end\n\n"), (21, Why::AfterEnd));
     assert_eq!(
         Plan::parse(b"nextkernel-plan 2\n").unwrap_err().to_string(),
         "line 1: a plan of version 2, and only version 1 is known here",

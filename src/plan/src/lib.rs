@@ -34,6 +34,7 @@ pub mod limits;
 mod list;
 mod plan;
 mod record;
+mod teardown;
 mod verb;
 
 pub use id::HandoffId;
@@ -41,4 +42,7 @@ pub use image::{Changed, Image};
 pub use list::List;
 pub use plan::{Hold, Malformed, Plan, VERSION, Why};
 pub use record::{Record, Recorded};
+pub use teardown::{
+    GpuFailed, GpuPolicy, Policy, Watchdog, guard_seconds, is_module, is_nvidia, is_pci_address,
+};
 pub use verb::{On, Verb};

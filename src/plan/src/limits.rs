@@ -38,3 +38,18 @@ pub const PATH_MAX: usize = 4095;
 
 /// How many files an initrd is joined from; boot entries with microcode have two or three.
 pub const INITRDS_MAX: usize = 16;
+
+/// The name of a module (`MODULE_NAME_LEN`, include/linux/module.h: 64 bytes less a pointer, NUL included).
+pub const MODULE_NAME_MAX: usize = 55;
+
+/// How many drivers of GPUs a plan says something about; one machine has two or three.
+pub const GPU_POLICIES_MAX: usize = 8;
+
+/// How many further modules are unloaded.
+pub const MODULES_MAX: usize = 16;
+
+/// How many other devices are unbound; a process each, at the same time.
+pub const UNBIND_MAX: usize = 32;
+
+/// The least number of seconds that the guard may give the jump.
+pub const GUARD_MIN: u16 = 5;

@@ -20,6 +20,12 @@ impl<T: Copy, const N: usize> List<T, N> {
         Ok(())
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// The items in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
         self.items.iter().flatten().copied()

@@ -1,6 +1,7 @@
 use core::fmt;
 
 use crate::image::number;
+use crate::teardown::{GpuFailed, GpuPolicy, Watchdog, guard_seconds, is_module, is_pci_address};
 use crate::{HandoffId, Image, List, On, limits};
 
 /// The version of the plan's format that this crate reads and writes. Tool and hook are installed
@@ -52,6 +53,19 @@ pub struct Plan<'a> {
     pub initrd_from: List<&'a str, { limits::INITRDS_MAX }>,
     /// The command line, without the record.
     pub cmdline: &'a str,
+    /// What the administrator said about drivers of GPUs; the others are handled as is right for them.
+    pub gpu: List<GpuPolicy<'a>, { limits::GPU_POLICIES_MAX }>,
+    /// What is done when the driver of a GPU could not be unloaded, where the administrator said so.
+    pub gpu_failed: Option<GpuFailed>,
+    /// Further modules to unload, in this order.
+    pub modules: List<&'a str, { limits::MODULES_MAX }>,
+    /// PCI addresses of other devices to unbind from their drivers, all at the same time.
+    pub unbind: List<&'a str, { limits::UNBIND_MAX }>,
+    /// How many seconds the jump may take before the guard resets the machine, where the
+    /// administrator said so.
+    pub guard: Option<u16>,
+    /// What is done with the hardware watchdog, where the administrator said so.
+    pub watchdog: Option<Watchdog>,
 }
 
 /// What is wrong with a plan, and on which line.
@@ -132,6 +146,24 @@ impl fmt::Display for Plan<'_> {
             writeln!(out, "initrd-from = {path}")?;
         }
         writeln!(out, "cmdline = {}", self.cmdline)?;
+        for gpu in self.gpu.iter() {
+            writeln!(out, "gpu = {gpu}")?;
+        }
+        if let Some(failed) = self.gpu_failed {
+            writeln!(out, "gpu-failed = {failed}")?;
+        }
+        for module in self.modules.iter() {
+            writeln!(out, "module = {module}")?;
+        }
+        for address in self.unbind.iter() {
+            writeln!(out, "unbind = {address}")?;
+        }
+        if let Some(seconds) = self.guard {
+            writeln!(out, "guard = {seconds}")?;
+        }
+        if let Some(watchdog) = self.watchdog {
+            writeln!(out, "watchdog = {watchdog}")?;
+        }
         writeln!(out, "{END}")
     }
 }
@@ -211,6 +243,12 @@ struct Draft<'a> {
     kernel_from: Option<&'a str>,
     initrd_from: List<&'a str, { limits::INITRDS_MAX }>,
     cmdline: Option<&'a str>,
+    gpu: List<GpuPolicy<'a>, { limits::GPU_POLICIES_MAX }>,
+    gpu_failed: Option<GpuFailed>,
+    modules: List<&'a str, { limits::MODULES_MAX }>,
+    unbind: List<&'a str, { limits::UNBIND_MAX }>,
+    guard: Option<u16>,
+    watchdog: Option<Watchdog>,
 }
 
 impl<'a> Draft<'a> {
@@ -226,11 +264,20 @@ impl<'a> Draft<'a> {
             "kernel" => once(&mut self.kernel, "kernel", Image::parse(value)),
             "initrd" => once(&mut self.initrd, "initrd", Image::parse(value)),
             "kernel-from" => once(&mut self.kernel_from, "kernel-from", path()),
-            "initrd-from" => {
-                let path = path().ok_or(Why::BadValue("initrd-from"))?;
-                self.initrd_from.push(path).map_err(|_| Why::BadValue("initrd-from"))
-            }
+            "initrd-from" => one_more(&mut self.initrd_from, "initrd-from", path()),
             "cmdline" => once(&mut self.cmdline, "cmdline", text(limits::CMDLINE_MAX)),
+            "gpu" => {
+                let gpu = GpuPolicy::parse(value).ok_or(Why::BadValue("gpu"))?;
+                if self.gpu.iter().any(|before| before.driver == gpu.driver) {
+                    return Err(Why::Twice);
+                }
+                one_more(&mut self.gpu, "gpu", Some(gpu))
+            }
+            "gpu-failed" => once(&mut self.gpu_failed, "gpu-failed", GpuFailed::from_word(value)),
+            "module" => one_more(&mut self.modules, "module", Some(value).filter(|name| is_module(name))),
+            "unbind" => one_more(&mut self.unbind, "unbind", Some(value).filter(|name| is_pci_address(name))),
+            "guard" => once(&mut self.guard, "guard", guard_seconds(value)),
+            "watchdog" => once(&mut self.watchdog, "watchdog", Watchdog::from_word(value)),
             _ => Err(Why::UnknownKey),
         }
     }
@@ -247,6 +294,12 @@ impl<'a> Draft<'a> {
             kernel_from: self.kernel_from,
             initrd_from: self.initrd_from,
             cmdline: self.cmdline.ok_or(Why::Missing("cmdline"))?,
+            gpu: self.gpu,
+            gpu_failed: self.gpu_failed,
+            modules: self.modules,
+            unbind: self.unbind,
+            guard: self.guard,
+            watchdog: self.watchdog,
         })
     }
 }
@@ -257,6 +310,14 @@ fn hold(word: &str) -> Option<Hold> {
         "late" => Some(Hold::Late),
         _ => None,
     }
+}
+
+fn one_more<T: Copy, const N: usize>(
+    places: &mut List<T, N>,
+    key: &'static str,
+    value: Option<T>,
+) -> Result<(), Why> {
+    places.push(value.ok_or(Why::BadValue(key))?).map_err(|_| Why::BadValue(key))
 }
 
 fn once<T>(place: &mut Option<T>, key: &'static str, value: Option<T>) -> Result<(), Why> {

@@ -50,7 +50,7 @@ impl<R: fmt::Display> fmt::Display for Recorded<'_, R> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kernels, inits) =
             self.cmdline.split_at_checked(place(self.cmdline)).unwrap_or((self.cmdline, ""));
-        let kernels = kernels.trim_end();
+        let kernels = kernels.trim_ascii_end();
         let before = if kernels.is_empty() { "" } else { " " };
         let behind = if inits.is_empty() { "" } else { " " };
         write!(out, "{kernels}{before}{}{behind}{inits}", self.record)
@@ -102,6 +102,14 @@ mod tests {
         ] {
             assert_eq!(cmdline.get(place(cmdline)..), Some(behind), "{cmdline:?}");
         }
+    }
+
+    #[test]
+    fn what_only_looks_like_white_space_is_kept() {
+        let shown = |cmdline: &str| Recorded { cmdline, record: "r" }.to_string();
+        assert_eq!(shown("--\u{a0}"), "--\u{a0} r");
+        assert_eq!(shown("a  -- b"), "a r -- b");
+        assert_eq!(shown(" "), "r");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The next kernel's command line.
 
-use nextkernel_plan::{Record, limits};
+use nextkernel_plan::{Record, Recorded, limits};
 use thiserror::Error;
 
 use crate::errno::InWords;
@@ -9,6 +9,9 @@ use crate::root::Root;
 /// What the boot loader or the last handoff added: it tells how that kernel was started, not how
 /// the next one is to run.
 const ADDED: [&str; 3] = ["BOOT_IMAGE", "initrd", Record::KEY];
+
+/// Keeps the next kernel from the firmware's framebuffer: neither simpledrm nor efifb find one.
+pub const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";
 
 /// Why there is no command line.
 #[derive(Debug, Error)]
@@ -47,7 +50,7 @@ pub fn reused(root: &Root) -> Result<String, Error> {
 /// Joins and checks: what comes out can be staged.
 pub fn checked(base: &str, append: &[String]) -> Result<String, Error> {
     let parts = std::iter::once(base).chain(append.iter().map(String::as_str));
-    let parts = parts.map(str::trim).filter(|part| !part.is_empty());
+    let parts = parts.map(str::trim_ascii).filter(|part| !part.is_empty());
     let line = parts.collect::<Vec<_>>().join(" ");
     if line.chars().any(char::is_control) {
         return Err(Error::NotText("a control character"));
@@ -73,6 +76,53 @@ pub fn without_added(line: &str) -> String {
         !ADDED.contains(&name)
     });
     kept.collect::<Vec<_>>().join(" ")
+}
+
+/// The value of one of the kernel's parameters; of several the last, which is the one that counts.
+#[must_use]
+pub fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let found = kernels(line).filter(|parameter| is_named(parameter, name)).last()?;
+    Some(found.split_once('=').map_or("", |(_, value)| value).trim_matches('"'))
+}
+
+/// A command line without one of the kernel's parameters. What the init is given stays.
+#[must_use]
+pub fn without(line: &str, name: &str) -> String {
+    let kernels = kernels(line).count();
+    let kept =
+        parameters(line).enumerate().filter(|(at, parameter)| *at >= kernels || !is_named(parameter, name));
+    kept.map(|(_, parameter)| parameter).collect::<Vec<_>>().join(" ")
+}
+
+/// A command line with one more parameter, where the kernel reads it: at the place of the record.
+#[must_use]
+pub fn with(line: &str, parameter: &str) -> String {
+    Recorded { cmdline: line, record: parameter }.to_string()
+}
+
+/// Whether the next kernel leaves the firmware's framebuffer alone.
+#[must_use]
+pub fn is_without_sysfb(line: &str) -> bool {
+    let lists = kernels(line).filter(|parameter| is_named(parameter, "initcall_blacklist"));
+    let mut names = lists.filter_map(|list| list.split_once('=')).flat_map(|(_, names)| names.split(','));
+    names.any(|name| name.trim_matches('"') == "sysfb_init")
+}
+
+/// A command line whose kernel leaves the firmware's framebuffer alone; the same when that is done again.
+#[must_use]
+pub fn without_sysfb(line: &str) -> String {
+    if is_without_sysfb(line) { line.to_owned() } else { with(line, NO_SYSFB) }
+}
+
+/// The kernel's own parameters: what follows a `--` is the init's (`parse_args`, kernel/params.c).
+fn kernels(line: &str) -> impl Iterator<Item = &str> {
+    parameters(line).take_while(|parameter| *parameter != "--")
+}
+
+/// As the kernel compares: '-' and '_' are one (`parameqn`, kernel/params.c).
+fn is_named(parameter: &str, name: &str) -> bool {
+    let found = parameter.trim_start_matches('"').split('=').next().unwrap_or_default();
+    found.replace('-', "_") == name
 }
 
 /// The parameters as the kernel splits them: at spaces outside of double quotes (`next_arg`,
@@ -116,6 +166,28 @@ mod tests {
         let append = ["a=1".to_owned(), String::new(), " b=\"2 3\" ".to_owned()];
         assert_eq!(checked("root=x", &append).ok().as_deref(), Some("root=x a=1 b=\"2 3\""));
         assert_eq!(checked("", &[]).ok().as_deref(), Some(""));
+    }
+
+    #[test]
+    fn the_kernels_parameters_are_told_from_the_inits_and_the_last_counts() {
+        assert_eq!(value("panic=1 root=x panic=\"30\" -- panic=5", "panic"), Some("30"));
+        assert_eq!(value("root=x kernel.panic=1 -- panic=5", "panic"), None);
+        assert_eq!(value("panic", "panic"), Some(""));
+        assert_eq!(without("panic=1 a=\"b  c\" panic=2 -- panic=3", "panic"), "a=\"b  c\" -- panic=3");
+        assert_eq!(with("root=x -- single", "panic=30"), "root=x panic=30 -- single");
+        assert_eq!(with("", "panic=30"), "panic=30");
+    }
+
+    #[test]
+    fn the_firmwares_framebuffer_is_left_alone_once() {
+        let once = without_sysfb("root=x");
+        assert_eq!(once, "root=x initcall_blacklist=sysfb_init");
+        for done in [once.as_str(), "initcall-blacklist=\"a,sysfb_init\" initcall_blacklist=b"] {
+            assert_eq!(without_sysfb(done), done);
+        }
+        for other in ["initcall_blacklist=sysfb_init2", "-- initcall_blacklist=sysfb_init", "sysfb_init"] {
+            assert!(!is_without_sysfb(other), "{other}");
+        }
     }
 
     #[test]

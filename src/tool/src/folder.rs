@@ -243,6 +243,12 @@ mod tests {
             kernel_from: None,
             initrd_from: List::new(),
             cmdline: "",
+            gpu: List::new(),
+            gpu_failed: None,
+            modules: List::new(),
+            unbind: List::new(),
+            guard: None,
+            watchdog: None,
         }
     }
 

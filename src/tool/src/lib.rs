@@ -1,10 +1,14 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
-//! error. A command is a file: `stage`, `unstage`, `status`; the others are what they stand on.
+//! error. A command is a file: `stage`, `unstage`, `status`, `check`; the others are what they stand on.
 
+pub mod carriers;
+pub mod check;
 pub mod cmdline;
+pub mod conf;
 pub mod entries;
 pub mod errno;
 pub mod folder;
+pub mod gpus;
 pub mod images;
 pub mod memory;
 pub mod rehearse;
@@ -16,4 +20,6 @@ pub mod stage;
 pub mod status;
 mod sys;
 pub mod systemd;
+pub mod unbind;
 pub mod unstage;
+pub mod watchdogs;

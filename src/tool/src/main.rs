@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use nextkernel::root::Root;
-use nextkernel::{stage, status, unstage};
+use nextkernel::{check, stage, status, unstage};
 
 /// Stages the next kernel, so that nextkernel-hook can start it when the machine goes down.
 #[derive(Parser)]
@@ -20,6 +20,7 @@ enum Act {
     Stage(stage::Wish),
     Unstage(unstage::Wish),
     Status(status::Wish),
+    Check(check::Wish),
 }
 
 fn main() -> ExitCode {
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Act::Stage(wish) => stage::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Unstage(wish) => unstage::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Status(wish) => status::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Check(wish) => check::run(&root, &wish).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,6 +34,13 @@ impl Root {
         Some(text.lines().next().unwrap_or_default().to_owned())
     }
 
+    /// The name of what one of sysfs's links leads to: of a device's `driver`, the driver's.
+    #[must_use]
+    pub fn link(&self, absolute: &str) -> Option<String> {
+        let to = fs::read_link(self.path(absolute)).ok()?;
+        Some(to.file_name()?.to_str()?.to_owned())
+    }
+
     /// Whether an image is loaded, by whomever (Documentation/ABI/testing/sysfs-kernel-kexec-kdump).
     #[must_use]
     pub fn kexec_loaded(&self) -> bool {

@@ -27,6 +27,26 @@ impl Scratch {
         fs::create_dir_all(path.join("run")).unwrap();
         Scratch { root: Root::below(&path), path }
     }
+
+    /// Makes a file, and the folders above it.
+    pub(crate) fn put(&self, path: &str, text: &str) {
+        let path = self.root.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Makes a folder, and those above it.
+    pub(crate) fn folder(&self, path: &str) {
+        fs::create_dir_all(self.root.path(path)).unwrap();
+    }
+
+    /// Makes a symbolic link, and the folders above it. A link to a path of the system leads there; sysfs
+    /// has none such, so in a test it is one between two paths below the folder.
+    pub(crate) fn link(&self, path: &str, to: &str) {
+        let path = self.root.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(self.root.path(to), path).unwrap();
+    }
 }
 
 impl Drop for Scratch {

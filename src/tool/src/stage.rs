@@ -8,17 +8,19 @@ use std::slice::from_ref;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
-use nextkernel_plan::{HandoffId, Hold, List, On, Plan, limits};
+use nextkernel_plan::{GpuPolicy, HandoffId, Hold, List, On, Plan, Watchdog, limits};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use thiserror::Error;
 
+use crate::conf::{self, Conf};
 use crate::entries::{self, Entry};
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
+use crate::gpus::{self, Gpu, Said};
 use crate::images::{self, Source};
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, memory, rehearse, status, systemd};
+use crate::{cmdline, memory, rehearse, status, systemd, unbind};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
 const SPARE: u64 = 1 << 20;
@@ -28,7 +30,7 @@ const SPARE: u64 = 1 << 20;
 /// Without ENTRY and --kernel the kernel is the one the distribution means: where /vmlinuz or
 /// /boot/vmlinuz links to, or the only /boot/vmlinuz-VERSION, with the initrd of the same version.
 /// Kernel and initrd are copied to /run/nextkernel and loaded once, so that the kernel says now what
-/// it has against them.
+/// it has against them. What /etc/nextkernel.conf says is taken over: after a change there, stage again.
 #[derive(Args, Debug, Default)]
 pub struct Wish {
     /// The version of an installed kernel, as in /boot/vmlinuz-VERSION
@@ -50,6 +52,14 @@ pub struct Wish {
     /// Append to the command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub append: Vec<String>,
+    /// Let the next kernel restart SECONDS after a panic, instead of standing still; it replaces any panic=
+    /// on the command line
+    #[arg(long, value_name = "SECONDS", value_parser = panic_seconds)]
+    pub panic: Option<u16>,
+    /// Stop the hardware watchdog before the jump, or arm it for SECONDS; `nextkernel check` tells how far
+    /// it then covers the next kernel
+    #[arg(long, value_name = "off|SECONDS", value_parser = watchdog)]
+    pub watchdog: Option<Watchdog>,
     /// What starts the staged kernel; give it twice for both. With --hold kept, reboot includes kexec
     /// [default: kexec]
     #[arg(long, value_name = "VERB")]
@@ -93,6 +103,12 @@ pub enum Error {
     /// Explicit files without a command line.
     #[error("{} says nothing about its command line; add --reuse-cmdline, or --cmdline TEXT", .0.display())]
     NoCommandLine(PathBuf),
+    /// The configuration.
+    #[error("{0}; what was staged before is as it was")]
+    Conf(#[from] conf::Error),
+    /// What it says about other devices.
+    #[error("{0}; what was staged before is as it was")]
+    Unbind(#[from] unbind::Error),
     /// No entry.
     #[error(transparent)]
     Entry(#[from] entries::Error),
@@ -157,16 +173,24 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    stage(root, wish)?;
+    let notes = stage(root, wish)?;
+    for note in notes {
+        eprintln!("nextkernel: {note}");
+    }
     // The plan stands; that it cannot be shown does not undo it.
     let _ = status::run(root, &status::Wish::default());
     Ok(())
 }
 
-fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
+/// Stages, and returns what a person should know of it beside the status.
+fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let hold = hold(wish)?;
+    let conf = Conf::read(root)?;
     let entry = chosen(root, wish)?;
-    let line = command_line(root, wish)?;
+    let gpus = gpus::find(root, Said::Conf(&conf));
+    let (line, mut notes) = command_line(root, wish, &conf, gpus::stale_framebuffer(&gpus))?;
+    let others = unbind::find(root, &conf.unbind)?;
+    notes.extend(others.left_out);
     let kernel = Source::open(root, "kernel", &entry.kernel)?;
     let initrds = entry.initrds.iter().map(|path| Source::open(root, "initrd", path));
     let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
@@ -201,6 +225,12 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
         kernel_from: kernel.path.to_str(),
         initrd_from: paths(&initrds)?,
         cmdline: &line,
+        gpu: list(conf.gpu.iter().map(|(driver, policy)| GpuPolicy { driver, policy: *policy })),
+        gpu_failed: conf.gpu_failed,
+        modules: list(conf.modules.iter().map(String::as_str)),
+        unbind: list(others.addresses.iter().map(String::as_str)),
+        guard: conf.guard,
+        watchdog: wish.watchdog.or(conf.watchdog),
     };
 
     folder.propose(&plan)?;
@@ -218,7 +248,8 @@ fn stage(root: &Root, wish: &Wish) -> Result<(), Error> {
             let _ = rehearse::unload(root);
         }
         Error::Folder(error)
-    })
+    })?;
+    Ok(notes)
 }
 
 /// Loads, and unloads again where nothing is to stay.
@@ -287,13 +318,60 @@ fn chosen(root: &Root, wish: &Wish) -> Result<Entry, Error> {
     }
 }
 
-fn command_line(root: &Root, wish: &Wish) -> Result<String, Error> {
-    let base = match (&wish.cmdline, &wish.kernel) {
+/// The next kernel's command line, and what is to be said of it.
+fn command_line(
+    root: &Root,
+    wish: &Wish,
+    conf: &Conf,
+    stale: Option<&Gpu>,
+) -> Result<(String, Vec<String>), Error> {
+    let mut base = match (&wish.cmdline, &wish.kernel) {
         (Some(line), _) => line.clone(),
         (None, Some(kernel)) if !wish.reuse_cmdline => return Err(Error::NoCommandLine(kernel.clone())),
         (None, _) => cmdline::reused(root)?,
     };
-    Ok(cmdline::checked(&base, &wish.append)?)
+    let reused = wish.cmdline.is_none();
+    if reused && conf.panic.is_some() {
+        // It may be what the configuration said when this kernel was staged.
+        base = cmdline::without(&base, "panic");
+    }
+    let mut line = cmdline::checked(&base, &wish.append)?;
+    let panic = conf.panic.filter(|_| cmdline::value(&line, "panic").is_none());
+    if let Some(seconds) = wish.panic.or(panic) {
+        line = cmdline::with(&cmdline::without(&line, "panic"), &format!("panic={seconds}"));
+    }
+    let mut notes = Vec::new();
+    if let Some(Gpu { module, .. }) = stale.filter(|_| !cmdline::is_without_sysfb(&line)) {
+        let add = cmdline::NO_SYSFB;
+        if reused {
+            line = cmdline::without_sysfb(&line);
+            notes
+                .push(format!("{add} is on the command line: the framebuffer that {module} leaves is stale"));
+        } else {
+            notes.push(format!(
+                "warning: the framebuffer that {module} leaves is stale, and the next kernel may draw over its own \
+                 memory there; add {add} to --cmdline"
+            ));
+        }
+    }
+    Ok((cmdline::checked(&line, &[])?, notes))
+}
+
+fn panic_seconds(word: &str) -> Result<u16, &'static str> {
+    conf::panic_seconds(word).ok_or("a number of seconds from 1 to 65535 is needed")
+}
+
+fn watchdog(word: &str) -> Result<Watchdog, &'static str> {
+    Watchdog::from_word(word).ok_or("`off` or a number of seconds from 1 to 65535 is needed")
+}
+
+/// What the configuration says, as a plan holds it; neither takes more of it than the other.
+fn list<T: Copy, const N: usize>(items: impl Iterator<Item = T>) -> List<T, N> {
+    let mut list = List::new();
+    for item in items {
+        let _ = list.push(item);
+    }
+    list
 }
 
 /// With the image kept, systemd makes kexec of a reboot by itself: who covers the one covers the other.
@@ -350,4 +428,66 @@ fn paths(sources: &[Source]) -> Result<List<&str, { limits::INITRDS_MAX }>, Erro
         paths.push(path).map_err(|_| Error::TooManyInitrds(sources.len()))?;
     }
     Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::gpus;
+    use crate::scratch::Scratch;
+
+    const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";
+
+    /// What a machine that was started with `running` stages, with i915 or without.
+    fn staged(running: &str, wish: &Wish, panic: Option<u16>, i915: bool) -> (String, Vec<String>) {
+        let scratch = Scratch::new();
+        scratch.put("/proc/cmdline", running);
+        if i915 {
+            gpus::tests::add(&scratch, "i915", "0000:00:02.0", "live");
+        }
+        let conf = Conf { panic, ..Conf::default() };
+        let gpus = gpus::find(&scratch.root, Said::Conf(&conf));
+        command_line(&scratch.root, wish, &conf, gpus::stale_framebuffer(&gpus)).unwrap()
+    }
+
+    fn line(running: &str, wish: &Wish, panic: Option<u16>) -> String {
+        staged(running, wish, panic, false).0
+    }
+
+    #[test]
+    fn what_was_said_last_about_a_panic_counts() {
+        let (reuse, given) =
+            (Wish::default(), |line: &str| Wish { cmdline: Some(line.to_owned()), ..Wish::default() });
+        assert_eq!(line("root=x panic=1", &reuse, None), "root=x panic=1");
+        assert_eq!(line("root=x panic=1 quiet", &reuse, Some(30)), "root=x quiet panic=30");
+        let append = Wish { append: vec!["panic=5".to_owned()], ..Wish::default() };
+        assert_eq!(line("root=x panic=1", &append, Some(30)), "root=x panic=5");
+        assert_eq!(line("", &given("root=x panic=5"), Some(30)), "root=x panic=5");
+        assert_eq!(line("", &given("root=x"), Some(30)), "root=x panic=30");
+        let wished = Wish { panic: Some(60), ..append };
+        assert_eq!(line("root=x panic=1", &wished, Some(30)), "root=x panic=60");
+        assert_eq!(line("root=x -- single", &reuse, Some(30)), "root=x panic=30 -- single");
+    }
+
+    #[test]
+    fn the_next_kernel_is_kept_from_a_stale_framebuffer_where_the_line_is_ours() {
+        let (line, notes) = staged("root=x", &Wish::default(), None, true);
+        assert_eq!(line, format!("root=x {NO_SYSFB}"));
+        assert!(matches!(notes.as_slice(), [note] if note.contains("i915")), "{notes:?}");
+        let given = Wish { cmdline: Some("root=x".to_owned()), ..Wish::default() };
+        let (line, notes) = staged("", &given, None, true);
+        assert_eq!(line, "root=x");
+        assert!(matches!(notes.as_slice(), [note] if note.starts_with("warning") && note.contains(NO_SYSFB)));
+        assert_eq!(staged("root=x", &Wish::default(), None, false), ("root=x".to_owned(), Vec::new()));
+    }
+
+    #[test]
+    fn a_line_that_is_reused_does_not_grow() {
+        let (once, _) = staged("root=x -- single", &Wish::default(), Some(30), true);
+        assert_eq!(once, format!("root=x panic=30 {NO_SYSFB} -- single"));
+        let (again, notes) = staged(&once, &Wish::default(), Some(30), true);
+        assert_eq!(again.len(), once.len());
+        assert!(notes.is_empty());
+    }
 }

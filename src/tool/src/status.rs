@@ -8,8 +8,10 @@ use nextkernel_plan::{Hold, Plan, Record, Verb};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::conf::Conf;
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
+use crate::gpus::{self, Gpu, Said};
 use crate::root::Root;
 use crate::size::Size;
 use crate::systemd;
@@ -47,6 +49,8 @@ struct Status {
     systemctl_reboot: Leads,
     /// `reboot` and `shutdown -r`.
     reboot: Leads,
+    /// The drivers that own a GPU; what is done with them is as staged, or else as configured.
+    gpus: Vec<Gpu>,
     /// The handoff that started the running kernel.
     started_by: Option<StartedBy>,
 }
@@ -61,6 +65,14 @@ struct Next {
     kernel: Image,
     initrd: Option<Image>,
     cmdline: String,
+    /// Further modules that are unloaded.
+    modules: Vec<String>,
+    /// PCI addresses of other devices that are unbound.
+    unbind: Vec<String>,
+    /// Seconds that the jump may take, where the plan says so.
+    guard: Option<u16>,
+    /// `off` or seconds, where the plan says so.
+    watchdog: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,7 +103,14 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let text = Folder::plan_text(root)?;
     let plan = text.as_deref().map(Plan::parse).transpose().map_err(folder::Error::Malformed)?;
     let systemd = systemd::version();
-    let status = Status::of(root, plan.as_ref(), systemd);
+    // What is staged holds, whatever the configuration has become; and what it cannot say is a default.
+    let conf = if plan.is_some() { Ok(Conf::default()) } else { Conf::read(root) };
+    let conf = conf.unwrap_or_else(|error| {
+        eprintln!("nextkernel: {error}");
+        Conf::default()
+    });
+    let gpus = gpus::find(root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
+    let status = Status::of(root, plan.as_ref(), gpus, systemd);
     let shown = if wish.json {
         serde_json::to_string_pretty(&status).map_err(|error| Error::Output(error.into()))? + "\n"
     } else {
@@ -101,17 +120,19 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
 }
 
 impl Status {
-    fn of(root: &Root, plan: Option<&Plan<'_>>, systemd: Option<u32>) -> Status {
+    fn of(root: &Root, plan: Option<&Plan<'_>>, gpus: Vec<Gpu>, systemd: Option<u32>) -> Status {
         let loaded = root.kexec_loaded();
+        // The hook then restarts the machine instead.
+        let staged = if gpus::forbids_the_jump(&gpus).is_some() { Leads::Firmware } else { Leads::Staged };
         let hook_installed = root.hook_installed();
         let covers = |verb| hook_installed && plan.is_some_and(|plan| plan.on.covers(verb));
         let at_kexec = match (covers(Verb::Kexec), loaded) {
             (_, false) if systemd::loads_by_itself(systemd) => Leads::Systemd,
             (_, false) => Leads::Refused,
-            (true, true) => Leads::Staged,
+            (true, true) => staged,
             (false, true) => Leads::Loaded,
         };
-        let at_reboot = if covers(Verb::Reboot) { Leads::Staged } else { Leads::Firmware };
+        let at_reboot = if covers(Verb::Reboot) { staged } else { Leads::Firmware };
         let record = root.fact("/proc/cmdline").and_then(|line| Record::find(&line));
         Status {
             staged: plan.map(|plan| Next::of(root, plan)),
@@ -124,6 +145,7 @@ impl Status {
                 at_reboot
             },
             reboot: if loaded { at_kexec } else { at_reboot },
+            gpus,
             started_by: record.map(|record| StartedBy {
                 handoff: record.handoff.to_string(),
                 verb: record.verb.to_string(),
@@ -165,6 +187,12 @@ impl Status {
             let whose = if systemd::reboot_becomes_kexec(systemd) { "every reboot" } else { "`reboot`" };
             writeln!(out, "                  (while an image is loaded, systemd makes {whose} a kexec)")?;
         }
+        if let Some(gpu) = gpus::forbids_the_jump(&self.gpus).filter(|_| self.staged.is_some()) {
+            writeln!(out, "                  (there is no jump because of {}: see below)", gpu.module)?;
+        }
+        for gpu in &self.gpus {
+            writeln!(out, "{:<17} {}", format!("gpu {}", gpu.module), gpu.in_words())?;
+        }
         let late = self.staged.as_ref().is_some_and(|staged| staged.hold == Hold::Late.to_string());
         if late && !self.loaded {
             writeln!(
@@ -205,6 +233,10 @@ impl Next {
                 .initrd
                 .map(|initrd| image(&initrd, plan.initrd_from.iter().map(str::to_owned).collect())),
             cmdline: plan.cmdline.to_owned(),
+            modules: plan.modules.iter().map(str::to_owned).collect(),
+            unbind: plan.unbind.iter().map(str::to_owned).collect(),
+            guard: plan.guard,
+            watchdog: plan.watchdog.map(|watchdog| watchdog.to_string()),
         }
     }
 
@@ -215,7 +247,23 @@ impl Next {
             Some(initrd) => writeln!(out, "  initrd          {}", initrd.in_words())?,
             None => writeln!(out, "  initrd          none")?,
         }
-        writeln!(out, "  command line    {}", self.cmdline)
+        writeln!(out, "  command line    {}", self.cmdline)?;
+        if !self.modules.is_empty() {
+            writeln!(out, "  unloads also    {}", self.modules.join(", "))?;
+        }
+        if !self.unbind.is_empty() {
+            writeln!(out, "  unbinds         {}", self.unbind.join(", "))?;
+        }
+        if let Some(seconds) = self.guard {
+            writeln!(out, "  guard           resets the machine when the jump takes {seconds} seconds")?;
+        }
+        match self.watchdog.as_deref() {
+            Some("off") => writeln!(out, "  watchdog        is stopped before the jump"),
+            Some(seconds) => {
+                writeln!(out, "  watchdog        is armed for {seconds} seconds before the jump")
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -232,7 +280,6 @@ mod tests {
     use super::Leads::{Firmware, Loaded, Refused, Staged, Systemd};
     use super::*;
     use crate::scratch::Scratch;
-    use std::fs;
 
     const PLAN: &[u8] = b"\
 nextkernel-plan 1
@@ -247,18 +294,20 @@ end
 ";
 
     fn status(loaded: bool, hook: bool, plan: Option<&str>, systemd: u32) -> Status {
+        with_gpu(loaded, hook, plan, systemd, "live")
+    }
+
+    fn with_gpu(loaded: bool, hook: bool, plan: Option<&str>, systemd: u32, state: &str) -> Status {
         let scratch = Scratch::new();
-        let put = |path: &str, text: &str| {
-            let path = scratch.root.path(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        put("/sys/kernel/kexec_loaded", if loaded { "1\n" } else { "0\n" });
+        gpus::tests::add(&scratch, "bochs", "0000:00:02.0", state);
+        scratch.put("/sys/kernel/kexec_loaded", if loaded { "1\n" } else { "0\n" });
         if hook {
-            put("/usr/lib/systemd/system-shutdown/nextkernel", "");
+            scratch.put("/usr/lib/systemd/system-shutdown/nextkernel", "");
         }
         let plan = plan.map(|plan| Plan::parse(plan.as_bytes()).unwrap());
-        Status::of(&scratch.root, plan.as_ref(), Some(systemd))
+        let conf = Conf::default();
+        let gpus = gpus::find(&scratch.root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
+        Status::of(&scratch.root, plan.as_ref(), gpus, Some(systemd))
     }
 
     #[test]
@@ -282,6 +331,38 @@ end
     }
 
     #[test]
+    fn a_gpu_that_forbids_the_jump_leads_through_firmware() {
+        let plan = String::from_utf8(PLAN.to_vec()).unwrap();
+        let forbidden = plan.replace("end\n", "gpu = bochs firmware-reboot\nend\n");
+        let leads = |status: &Status| (status.systemctl_kexec, status.systemctl_reboot, status.reboot);
+        for status in [
+            with_gpu(true, true, Some(&forbidden), 257, "live"),
+            with_gpu(true, true, Some(&plan), 257, "coming"),
+        ] {
+            assert_eq!(leads(&status), (Firmware, Firmware, Firmware));
+            assert!(status.in_words(Some(257)).contains("there is no jump because of bochs"));
+        }
+        // Without the hook nobody looks.
+        assert_eq!(leads(&with_gpu(true, false, Some(&forbidden), 257, "live")), (Loaded, Loaded, Loaded));
+    }
+
+    #[test]
+    fn what_the_plan_says_of_the_teardown_is_shown() {
+        let says = "module = efi_pstore\nunbind = 0000:3b:00.0\nguard = 600\nwatchdog = 60\nend\n";
+        let plan = String::from_utf8(PLAN.to_vec()).unwrap().replace("end\n", says);
+        let words = status(true, true, Some(&plan), 257).in_words(Some(257));
+        for line in [
+            "  unloads also    efi_pstore\n",
+            "  unbinds         0000:3b:00.0\n",
+            "  guard           resets the machine when the jump takes 600 seconds\n",
+            "  watchdog        is armed for 60 seconds before the jump\n",
+            "gpu bochs         is unloaded before the jump; if that fails, the jump is made all the same\n",
+        ] {
+            assert!(words.contains(line), "{words}");
+        }
+    }
+
+    #[test]
     fn the_field_names_of_the_json_are_stable() {
         let plan = String::from_utf8(PLAN.to_vec()).unwrap();
         let json = serde_json::to_value(status(true, true, Some(&plan), 257)).unwrap();
@@ -295,8 +376,16 @@ end
         fields.sort();
         assert_eq!(
             fields.join(" "),
-            "hook_installed loaded reboot staged staged.cmdline staged.entry staged.handoff staged.hold staged.initrd \
-             staged.kernel staged.on staged.staged_at started_by systemctl_kexec systemctl_reboot"
+            "gpus hook_installed loaded reboot staged staged.cmdline staged.entry staged.guard staged.handoff \
+             staged.hold staged.initrd staged.kernel staged.modules staged.on staged.staged_at staged.unbind \
+             staged.watchdog started_by systemctl_kexec systemctl_reboot"
+        );
+        let gpu = json["gpus"][0].as_object().unwrap();
+        let fields: Vec<_> = gpu.keys().map(String::as_str).collect();
+        assert_eq!(fields.join(" "), "builtin devices if_failed module policy state");
+        assert_eq!(
+            (&json["gpus"][0]["policy"], &json["gpus"][0]["if_failed"]),
+            (&"unload".into(), &"jump".into())
         );
         assert_eq!(json["staged"]["kernel"]["as_staged"], false);
         assert_eq!(json["systemctl_kexec"], "staged");

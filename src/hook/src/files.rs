@@ -1,10 +1,14 @@
 //! Files of the kernel, read through buffers of a known size.
 
 use core::ffi::CStr;
+use core::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, RawDir, openat, readlinkat_raw};
 use rustix::io::{self, Errno};
+
+use crate::limits;
+use crate::name::Name;
 
 /// Opens a file for reading.
 pub fn open(folder: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
@@ -25,10 +29,52 @@ pub fn up_to(file: impl AsFd, buffer: &mut [u8]) -> io::Result<&[u8]> {
     Ok(buffer.get(..length).unwrap_or_default())
 }
 
+/// Calls `each` with every entry of a folder, until it returns something.
+pub fn find_entry<T>(folder: impl AsFd, mut each: impl FnMut(&CStr) -> Option<T>) -> io::Result<Option<T>> {
+    let mut buffer = [const { MaybeUninit::uninit() }; limits::DIRECTORY_MAX];
+    let mut entries = RawDir::new(folder, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        if let Some(found) = each(name) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Opens a folder.
+pub fn folder(at: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
+    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The last part of the path that a symbolic link holds.
+#[must_use]
+pub fn link<const N: usize>(at: impl AsFd, path: &CStr) -> Option<Name<N>> {
+    let mut buffer = [const { MaybeUninit::uninit() }; limits::LINK_MAX];
+    let (target, room) = readlinkat_raw(at, path, &mut buffer).ok()?;
+    // A path that fills the buffer may be cut.
+    let whole = !room.is_empty();
+    whole.then(|| target.rsplit(|byte| *byte == b'/').next().map(Name::cut))?
+}
+
+/// Writes a word to a file of the kernel.
+pub fn write(at: impl AsFd, path: &CStr, word: &[u8]) -> io::Result<()> {
+    let file = openat(at, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    io::write(&file, word).map(|_| ())
+}
+
 /// Calls `each` with every line of a file, until it returns something.
-pub fn find_line<T>(path: &CStr, mut each: impl FnMut(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
-    let file = open(CWD, path)?;
-    let mut buffer = [0; crate::limits::LINE_MAX];
+pub fn find_line<T>(
+    at: impl AsFd,
+    path: &CStr,
+    mut each: impl FnMut(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
+    let file = open(at, path)?;
+    let mut buffer = [0; limits::LINE_MAX];
     let mut held = 0;
     loop {
         let room = buffer.get_mut(held..).unwrap_or_default();
@@ -65,6 +111,7 @@ pub fn find_line<T>(path: &CStr, mut each: impl FnMut(&[u8]) -> Option<T>) -> io
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use rustix::fs::CWD;
     use std::ffi::CString;
     use std::string::String;
     use std::vec::Vec;
@@ -75,7 +122,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let mut lines = Vec::new();
         let c = CString::new(path.to_str().unwrap()).unwrap();
-        let read = find_line(&c, |line| {
+        let read = find_line(CWD, &c, |line| {
             lines.push(String::from_utf8_lossy(line).into_owned());
             None::<()>
         });
@@ -92,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_line_longer_than_its_limit_is_an_error_and_never_half_a_line() {
-        let long = "x".repeat(crate::limits::LINE_MAX + 1);
+        let long = "x".repeat(limits::LINE_MAX + 1);
         assert_eq!(lines_of(long.as_bytes()), Err(Errno::NAMETOOLONG));
     }
 }

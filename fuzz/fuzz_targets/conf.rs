@@ -1,0 +1,44 @@
+//! Any bytes give a configuration or the line that is wrong, in words that cannot steer a terminal. What
+//! is read fits into a plan, never unbinds an NVIDIA GPU, and names no path; comments change nothing.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nextkernel::conf::{Conf, Target};
+use nextkernel_plan::{GpuPolicy, Policy, is_module, is_nvidia, is_pci_address, limits};
+
+fuzz_target!(|bytes: &[u8]| {
+    let read = Conf::parse(bytes);
+    let commented = Conf::parse(&[b"# gpu = x\n\n", bytes, b"\n# the end"].concat());
+    match read {
+        Ok(conf) => {
+            assert_eq!(commented.as_ref(), Ok(&conf));
+            fits(&conf);
+        }
+        Err(wrong) => {
+            let lines = bytes.split(|byte| *byte == b'\n').count();
+            assert!((1..=lines).contains(&wrong.line), "{wrong}");
+            assert!(!wrong.to_string().contains(char::is_control), "{wrong:?}");
+            assert_eq!(commented.map_err(|error| (error.line - 2, error.why)), Err((wrong.line, wrong.why)));
+        }
+    }
+});
+
+fn fits(conf: &Conf) {
+    assert!(conf.gpu.len() <= limits::GPU_POLICIES_MAX);
+    for (driver, policy) in &conf.gpu {
+        assert!(driver == GpuPolicy::EVERY || is_module(driver), "{driver:?}");
+        assert!(*policy != Policy::Unbind || !is_nvidia(driver), "{driver:?}");
+    }
+    assert!(conf.modules.len() <= limits::MODULES_MAX && conf.unbind.len() <= limits::UNBIND_MAX);
+    assert!(conf.modules.iter().all(|module| is_module(module)), "{:?}", conf.modules);
+    for target in &conf.unbind {
+        match target {
+            Target::Address(address) => assert!(is_pci_address(address), "{address:?}"),
+            Target::Driver(name) => {
+                let is_name = !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
+                assert!(is_name && !is_nvidia(&name.replace('-', "_")), "{name:?}");
+            }
+        }
+    }
+    assert!(conf.guard.is_none_or(|seconds| seconds >= limits::GUARD_MIN) && conf.panic != Some(0));
+}

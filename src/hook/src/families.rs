@@ -1,0 +1,121 @@
+//! What is known of each driver, and what is right for it where the administrator said nothing.
+
+use nextkernel_plan::{GpuFailed, Policy};
+
+/// Drivers that are handled alike.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Their modules, as `/proc/modules` names them.
+    pub modules: &'static [&'static str],
+    /// What is done with them.
+    pub policy: Policy,
+    /// What is done when that fails.
+    pub if_failed: GpuFailed,
+    /// Whether the HDMI audio of `snd_hda_intel` pins them: only these let it
+    /// (`hdac_component_master_bind`, `sound/hda/hdac_component.c`).
+    pub pinned_by_audio: bool,
+    /// Why, for a person.
+    pub why: &'static str,
+}
+
+/// The families, and in the end what is assumed of a driver that nobody here knows.
+pub const FAMILIES: [Family; 10] = [
+    Family {
+        modules: &["nvidia"],
+        policy: Policy::Unload,
+        if_failed: GpuFailed::FirmwareReboot,
+        pinned_by_audio: false,
+        why: "before 595 only its unloading stops the GPU's own firmware, and the next kernel needs that; \
+              it is never unbound, for a busy GPU would hang there for ever",
+    },
+    Family {
+        modules: &["nova_drm", "nova_core", "nouveau"],
+        policy: Policy::Unload,
+        if_failed: GpuFailed::Jump,
+        pinned_by_audio: false,
+        why: "it has no shutdown of its own, or only since 2026: unloading is what stops the device",
+    },
+    Family {
+        modules: &["amdgpu"],
+        policy: Policy::Unload,
+        if_failed: GpuFailed::FirmwareReboot,
+        pinned_by_audio: false,
+        why: "the next kernel resets the card; AMD gives no guarantee that it comes back after a kexec",
+    },
+    INTEGRATED_AMD,
+    Family {
+        modules: &["i915", "xe"],
+        policy: Policy::Leave,
+        if_failed: GpuFailed::Jump,
+        pinned_by_audio: true,
+        why: "its own shutdown quiets the device; what stays is a stale framebuffer, so the next kernel \
+              starts without sysfb",
+    },
+    Family {
+        modules: &["radeon"],
+        policy: Policy::Unload,
+        if_failed: GpuFailed::Jump,
+        pinned_by_audio: false,
+        why: "on x86 its shutdown does nothing: unloading is what stops the device",
+    },
+    Family {
+        modules: &[
+            "ast",
+            "mgag200",
+            "virtio_gpu",
+            "qxl",
+            "bochs",
+            "cirrus",
+            "cirrus_qemu",
+            "vmwgfx",
+            "hyperv_drm",
+            "vboxvideo",
+        ],
+        policy: Policy::Unload,
+        if_failed: GpuFailed::Jump,
+        pinned_by_audio: false,
+        why: "unloading is cheap, and the next kernel finds the device as after power-on",
+    },
+    Family {
+        modules: &["vfio_pci"],
+        policy: Policy::Leave,
+        if_failed: GpuFailed::Jump,
+        pinned_by_audio: false,
+        why: "it belongs to a virtual machine; unbinding would wait for that without end",
+    },
+    UNKNOWN_ON_PCI,
+    UNKNOWN_ELSEWHERE,
+];
+
+/// amdgpu on a processor with graphics.
+pub const INTEGRATED_AMD: Family = Family {
+    modules: &[],
+    policy: Policy::Leave,
+    if_failed: GpuFailed::Jump,
+    pinned_by_audio: false,
+    why: "on a processor with graphics nothing resets it at the next load; its own shutdown is the best there is",
+};
+
+/// A driver on the PCI bus that nobody here knows.
+pub const UNKNOWN_ON_PCI: Family = Family {
+    modules: &[],
+    policy: Policy::Unload,
+    if_failed: GpuFailed::Jump,
+    pinned_by_audio: false,
+    why: "not known here; a driver that unloads has stopped its device",
+};
+
+/// A driver on another bus that nobody here knows: boards, USB displays, virtual ones.
+pub const UNKNOWN_ELSEWHERE: Family = Family {
+    modules: &[],
+    policy: Policy::Leave,
+    if_failed: GpuFailed::Jump,
+    pinned_by_audio: false,
+    why: "not known here, and on no bus that keeps a state over a jump",
+};
+
+/// The family that a module is of, where it is of one.
+#[must_use]
+pub fn of(module: &[u8]) -> Option<&'static Family> {
+    const { &FAMILIES }.iter().find(|family| family.modules.iter().any(|name| name.as_bytes() == module))
+}

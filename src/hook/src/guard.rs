@@ -1,0 +1,121 @@
+//! The guard: a process that resets the machine when the jump hangs in the kernel.
+//!
+//! A driver that never comes back from its shutdown keeps the machine in `device_shutdown` for ever, and
+//! every further reboot(2) waits behind it. `b` in /proc/sysrq-trigger asks nobody and takes no lock
+//! (`sysrq_handle_reboot`, drivers/tty/sysrq.c); kernel.sysrq does not mask it there.
+
+use core::time::Duration;
+
+use log::{error, warn};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io;
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+use crate::{child, files, limits, sys};
+
+/// The guard, seen from the hook.
+#[derive(Debug)]
+pub struct Guard {
+    trigger: Option<OwnedFd>,
+    starts_the_clock: Option<OwnedFd>,
+}
+
+impl Guard {
+    /// Posts it: from now on the hook must end within `night` and `jump` together, or from
+    /// [`Guard::jumping`] on within `jump`; else the machine is reset. It ends when the hook ends.
+    #[must_use]
+    pub fn post(night: Duration, jump: Duration) -> Guard {
+        let trigger = openat(CWD, c"/proc/sysrq-trigger", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let Ok(trigger) = trigger else {
+            warn!("this kernel has no /proc/sysrq-trigger: a jump that hangs cannot be ended");
+            return Guard { trigger: None, starts_the_clock: None };
+        };
+        let starts_the_clock = post(&trigger, night, jump);
+        if let Err(errno) = &starts_the_clock {
+            warn!("no guard: {}: a jump that hangs is not ended", crate::failure::Named(*errno));
+        }
+        Guard { trigger: Some(trigger), starts_the_clock: starts_the_clock.ok() }
+    }
+
+    /// Nobody, for where nothing is done.
+    #[must_use]
+    pub const fn none() -> Guard {
+        Guard { trigger: None, starts_the_clock: None }
+    }
+
+    /// From now on only the jump is left.
+    pub fn jumping(&self) {
+        if let Some(pipe) = &self.starts_the_clock {
+            let _ = io::write(pipe, b"j");
+        }
+    }
+
+    /// Resets the machine at once. Returns where the kernel has no such thing.
+    pub fn reset(&self) {
+        if let Some(trigger) = &self.trigger {
+            reset(trigger);
+            // It is done by now, or never.
+            child::sleep(limits::GLANCE);
+        }
+    }
+}
+
+fn reset(trigger: &OwnedFd) {
+    let _ = io::write(trigger, b"b");
+}
+
+/// Two processes: one says what it does. A console may hang with the driver behind it, and take
+/// whoever writes to it along; so the other one, a moment later, says nothing.
+fn post(trigger: &OwnedFd, night: Duration, jump: Duration) -> io::Result<OwnedFd> {
+    let hook = pidfd_open(getpid(), PidfdFlags::empty())?;
+    let (clock, starts_the_clock) = pipe_with(PipeFlags::CLOEXEC)?;
+    for silent in [false, true] {
+        if sys::fork()?.is_some() {
+            continue;
+        }
+        let late = if silent { limits::SILENT_GUARD } else { Duration::ZERO };
+        if stand(&hook, &clock, night + jump + late, jump + late) == Stood::UntilItsTimeWasOver {
+            if !silent {
+                error!("the jump did not come within {} seconds: reset", jump.as_secs());
+            }
+            reset(trigger);
+        }
+        sys::exit(0);
+    }
+    Ok(starts_the_clock)
+}
+
+#[derive(PartialEq, Eq)]
+enum Stood {
+    UntilTheHookEnded,
+    UntilItsTimeWasOver,
+}
+
+fn stand(hook: &OwnedFd, clock: &OwnedFd, whole: Duration, jump: Duration) -> Stood {
+    // From here on it asks nothing of a disk, and is not what is killed for memory.
+    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
+    let _ = files::write(CWD, c"/proc/self/oom_score_adj", b"-1000");
+    let mut deadline = sys::uptime() + whole;
+    let mut started = false;
+    loop {
+        let left = deadline.saturating_sub(sys::uptime());
+        if left.is_zero() {
+            return Stood::UntilItsTimeWasOver;
+        }
+        let other = if started { hook } else { clock };
+        let mut fds = [PollFd::new(hook, PollFlags::IN), PollFd::new(other, PollFlags::IN)];
+        let _ = poll(&mut fds, Some(&child::timespec(left)));
+        let [hook_ended, clock_started] = fds.map(|fd| !fd.revents().is_empty());
+        if hook_ended {
+            return Stood::UntilTheHookEnded;
+        }
+        if clock_started {
+            started = true;
+            deadline = deadline.min(sys::uptime() + jump);
+        }
+    }
+}

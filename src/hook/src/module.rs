@@ -1,0 +1,193 @@
+//! Unloading a kernel module, and everything that stands on it.
+
+use core::fmt;
+use core::time::Duration;
+
+use log::info;
+use nextkernel_plan::limits::MODULE_NAME_MAX;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::system::delete_module;
+
+use crate::failure::{Failure, Named};
+use crate::name::Name;
+use crate::text::Text;
+use crate::{child, files, limits, locks, sys};
+
+/// The name of a module, with room for the NUL.
+pub type ModuleName = Name<{ MODULE_NAME_MAX + 1 }>;
+
+/// What a driver does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It works.
+    Live,
+    /// It has not come back from its initialisation.
+    Initialising,
+    /// Somebody is unloading it.
+    Going,
+    /// It is no module.
+    BuiltIn,
+}
+
+/// The state of a module; `None` where there is no module of that name
+/// (Documentation/ABI/testing/sysfs-module).
+#[must_use]
+pub fn state(root: impl AsFd, module: &ModuleName) -> Option<State> {
+    let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/initstate"));
+    let mut word = [0; 8];
+    match files::up_to(files::open(root, path.as_c_str()?).ok()?, &mut word).ok()? {
+        b"live\n" => Some(State::Live),
+        b"coming\n" => Some(State::Initialising),
+        b"going\n" => Some(State::Going),
+        _ => None,
+    }
+}
+
+/// Why a module is still there.
+#[derive(Clone, Copy, Debug)]
+pub struct Stuck {
+    /// Which: the one that was meant, or one that stands on it.
+    pub module: ModuleName,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a module is still there.
+#[derive(Clone, Copy, Debug)]
+pub enum Why {
+    /// Something holds it.
+    InUse,
+    /// It has no exit.
+    Permanent,
+    /// It has not come back from its initialisation: its device's probe is stuck, and with it every reboot(2).
+    Initialising,
+    /// Its exit hangs.
+    Hangs {
+        /// For how long it was waited.
+        seconds: u64,
+        /// With the lock of a device held: then every reboot(2) hangs, too.
+        holds_lock: bool,
+    },
+    /// The kernel failed in its exit, and may hold any lock.
+    Oopsed,
+    /// The time for all teardown was over.
+    OutOfTime,
+    /// The kernel does not allow it.
+    Refused(Errno),
+}
+
+impl Stuck {
+    /// Whether every reboot(2) would hang now, a jump as well as a restart.
+    #[must_use]
+    pub fn blocks_reboot(&self) -> bool {
+        matches!(self.why, Why::Initialising | Why::Hangs { holds_lock: true, .. } | Why::Oopsed)
+    }
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let module = &self.module;
+        match self.why {
+            Why::InUse => write!(out, "{module} is in use"),
+            Why::Permanent => write!(out, "{module} is permanent: it has no exit"),
+            Why::Initialising => write!(out, "{module} has not come back from its initialisation"),
+            Why::Hangs { seconds, holds_lock } => {
+                let lock = if holds_lock { ", with the lock of its device held" } else { "" };
+                write!(out, "the exit of {module} hangs since {seconds} seconds{lock}")
+            }
+            Why::Oopsed => write!(out, "the kernel failed in the exit of {module}"),
+            Why::OutOfTime => write!(out, "the time was over before {module} could be unloaded"),
+            Why::Refused(Errno::PERM) => {
+                write!(out, "{module}: EPERM: modules_disabled, or a capability is missing")
+            }
+            Why::Refused(errno) => write!(out, "{module}: {}", Named(errno)),
+        }
+    }
+}
+
+/// How modules are unloaded.
+pub struct Unloading<'a> {
+    /// The folder `/`.
+    pub root: BorrowedFd<'a>,
+    /// How long one module's exit may take.
+    pub exit: Duration,
+    /// When the machine has been up so long, no more is begun.
+    pub until: Duration,
+    /// Ends something that holds a module which is in use; `false` when there is no more to try.
+    pub free: &'a mut dyn FnMut() -> bool,
+}
+
+impl Unloading<'_> {
+    /// Unloads what stands on a module, the uppermost first, and then itself. Nothing is ever forced out.
+    ///
+    /// - `delete_module(2)`
+    pub fn unload(&mut self, module: &ModuleName) -> Result<(), Stuck> {
+        self.storey(module, limits::STOREYS)
+    }
+
+    fn storey(&mut self, module: &ModuleName, above: u32) -> Result<(), Stuck> {
+        let stuck = |why| Err(Stuck { module: *module, why });
+        while let Some(upper) = self.standing_on(module) {
+            if above == 0 {
+                return stuck(Why::InUse);
+            }
+            self.storey(&upper, above - 1)?;
+        }
+        info!("unload {module}");
+        let mut since = sys::uptime();
+        let [mut pause, longest] = limits::IN_USE_PAUSES;
+        loop {
+            let errno = match self.attempt(module) {
+                Ok(()) => return Ok(()),
+                Err(Failure::Call { errno, .. }) => errno,
+                Err(Failure::Hangs { seconds, holds_lock, .. }) => {
+                    return stuck(Why::Hangs { seconds, holds_lock });
+                }
+                Err(Failure::Died { .. }) => return stuck(Why::Oopsed),
+                Err(_) => return stuck(Why::OutOfTime),
+            };
+            let waited = sys::uptime().saturating_sub(since);
+            match (errno, state(self.root, module)) {
+                (Errno::NOENT, _) => return Ok(()),
+                (Errno::AGAIN, _) if (self.free)() => {
+                    since = sys::uptime();
+                    continue;
+                }
+                (Errno::AGAIN, _) if waited >= limits::IN_USE => return stuck(Why::InUse),
+                (Errno::BUSY, Some(State::Live)) => return stuck(Why::Permanent),
+                (Errno::BUSY, Some(State::Initialising)) if waited >= limits::INITIALISING => {
+                    return stuck(Why::Initialising);
+                }
+                // Somebody else began it, by day perhaps, and has not come back.
+                (Errno::BUSY, Some(State::Going)) if waited >= self.exit => {
+                    let holds_lock = locks::held_by_anybody();
+                    return stuck(Why::Hangs { seconds: waited.as_secs(), holds_lock });
+                }
+                (Errno::AGAIN | Errno::BUSY, _) => {}
+                (errno, _) => return stuck(Why::Refused(errno)),
+            }
+            child::sleep(pause);
+            pause = longest.min(pause * 2);
+        }
+    }
+
+    fn attempt(&self, module: &ModuleName) -> Result<(), Failure> {
+        let left = self.until.saturating_sub(sys::uptime());
+        if left.is_zero() {
+            return Err(Failure::OutOfTime);
+        }
+        let mut patience = Some(left.min(self.exit));
+        // O_NONBLOCK, as every caller passes it: without it old kernels waited for the last user.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+        child::bounded("unload", || patience.take(), || delete_module(module.as_c_str(), flags))
+    }
+
+    /// A module that uses symbols of this one.
+    fn standing_on(&self, module: &ModuleName) -> Option<ModuleName> {
+        let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/holders"));
+        let folder = files::folder(self.root, path.as_c_str()?).ok()?;
+        files::find_entry(&folder, |name| Some(ModuleName::cut(name.to_bytes()))).ok()?
+    }
+}

@@ -1,0 +1,140 @@
+//! The other processes, one look at a time.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::CWD;
+use rustix::io;
+use rustix::process::{Pid, getpid, getppid};
+
+use crate::name::Name;
+use crate::{files, limits};
+
+/// What `/proc/PID/stat` says of a process, up to its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub id: Pid,
+    /// Its name, as it or the kernel set it.
+    pub name: Name<16>,
+    /// Its parent; `None` for PID 1 and the kernel's own.
+    pub parent: Option<Pid>,
+    /// Whether it has ended and waits for its parent to notice.
+    pub ended: bool,
+}
+
+/// Calls `each` with every other process and its folder in /proc, until it returns something. One that
+/// ends between two looks is not there any more.
+pub fn find<T>(mut each: impl FnMut(&Process, &OwnedFd) -> Option<T>) -> io::Result<Option<T>> {
+    let proc = files::folder(CWD, c"/proc")?;
+    files::find_entry(&proc, |name| {
+        let id = number(name.to_bytes()).filter(|id| *id != getpid())?;
+        let folder = files::folder(&proc, name).ok()?;
+        let mut buffer = [0; limits::STAT_MAX];
+        let stat = files::up_to(files::open(&folder, c"stat").ok()?, &mut buffer).ok()?;
+        each(&Process::parse(id, stat)?, &folder)
+    })
+}
+
+/// Who the hook, its parent and the init's other hooks are: they are waited for, and never ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Relatives {
+    hook: Pid,
+    parent: Option<Pid>,
+}
+
+impl Relatives {
+    /// Those of the process that asks.
+    #[must_use]
+    pub fn of_this_process() -> Relatives {
+        Relatives { hook: getpid(), parent: getppid() }
+    }
+
+    /// Whether it is another of the init's hooks: a child of the hook's own parent. The children of
+    /// PID 1 are not: they are whatever was left over.
+    #[must_use]
+    pub fn is_other_hook(&self, process: &Process) -> bool {
+        let siblings = self.parent.is_some_and(|parent| parent != Pid::INIT);
+        siblings && process.parent == self.parent && process.id != self.hook
+    }
+
+    /// Whether it is one of them all.
+    #[must_use]
+    pub fn include(&self, process: &Process) -> bool {
+        process.id == Pid::INIT
+            || process.id == self.hook
+            || Some(process.id) == self.parent
+            || process.parent == Some(self.hook)
+            || self.is_other_hook(process)
+    }
+}
+
+impl Process {
+    /// Reads `PID (NAME) STATE PARENT …` (`proc_pid_stat(5)`); a name may hold anything, brackets too.
+    #[must_use]
+    pub fn parse(id: Pid, stat: &[u8]) -> Option<Process> {
+        let open = stat.iter().position(|byte| *byte == b'(')?;
+        let close = stat.iter().rposition(|byte| *byte == b')')?;
+        let name = Name::cut(stat.get(open + 1..close)?);
+        let mut fields = stat.get(close + 2..)?.split(|byte| *byte == b' ');
+        let ended = matches!(fields.next()?, b"Z" | b"X" | b"x");
+        let parent: u32 = core::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let parent = i32::try_from(parent).ok().and_then(Pid::from_raw);
+        Some(Process { id, name, parent, ended })
+    }
+}
+
+fn number(digits: &[u8]) -> Option<Pid> {
+    let number: u32 = core::str::from_utf8(digits).ok()?.parse().ok()?;
+    i32::try_from(number).ok().and_then(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn pid(number: i32) -> Pid {
+        Pid::from_raw(number).unwrap()
+    }
+
+    fn process(stat: &str) -> Option<Process> {
+        Process::parse(pid(80), stat.as_bytes())
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        for (stat, name) in
+            [("80 (mdadm.shutdown) S 77 1", "mdadm.shutdown"), ("80 (a) b (c)) R 77 0", "a) b (c)")]
+        {
+            assert_eq!(process(stat).unwrap().name.to_string(), name);
+        }
+        for bad in ["", "80", "80 (x", "80 (x)", "80 (x) S", "80 (x) S -77 0", ") S 77 (", "80 (x) S y"] {
+            assert_eq!(process(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_init_the_parent_and_the_other_hooks_are_relatives() {
+        let ours = Relatives { hook: pid(70), parent: Some(pid(60)) };
+        let other = |id: i32, parent: i32| Process {
+            id: pid(id),
+            name: Name::cut(b"x"),
+            parent: Pid::from_raw(parent),
+            ended: false,
+        };
+        for (id, parent) in [(1, 0), (70, 60), (60, 1), (71, 70), (80, 60)] {
+            assert!(ours.include(&other(id, parent)), "{id} {parent}");
+        }
+        assert!(!ours.include(&other(90, 1)));
+        assert!(ours.is_other_hook(&other(80, 60)) && !ours.is_other_hook(&other(71, 70)));
+        // Run by PID 1 itself, the hook cannot tell its siblings from what was left over.
+        let alone = Relatives { hook: pid(70), parent: Some(Pid::INIT) };
+        assert!(!alone.include(&other(90, 1)));
+    }
+
+    #[test]
+    fn every_process_is_found() {
+        let own_parent = getppid();
+        let found = find(|process, _| (Some(process.id) == own_parent).then_some(process.id)).unwrap();
+        assert_eq!(found, own_parent);
+    }
+}

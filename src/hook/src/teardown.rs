@@ -1,0 +1,264 @@
+//! Freeing the GPUs for the next kernel, and unloading what else the plan names.
+
+use core::time::Duration;
+
+use log::{error, info, warn};
+use nextkernel_plan::{GpuFailed, List, Plan, Policy};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::CWD;
+use rustix::io::{self, Errno};
+
+use crate::act::How;
+use crate::failure::Failure;
+use crate::gpu::{self, Device, Driver};
+use crate::guard::Guard;
+use crate::holders::Held;
+use crate::limits::{self, Budget, GPUS_MAX};
+use crate::module::{self, ModuleName, State, Stuck, Unloading, Why};
+use crate::{child, files, others, pins, sync, sys};
+
+/// How long the night's steps may take, and who helps where nothing else does.
+#[derive(Clone, Copy)]
+pub struct Bounds<'a> {
+    /// The deadlines.
+    pub budget: &'static Budget,
+    /// When the night began.
+    pub begun: Duration,
+    /// Resets the machine.
+    pub guard: &'a Guard,
+}
+
+impl Bounds<'_> {
+    /// Resets the machine at once, for every reboot(2) would hang. What the init's other hooks do is
+    /// waited for, and written. Returns where the kernel cannot reset.
+    #[must_use]
+    pub fn reset(&self) -> Failure {
+        error!("a reboot would hang like this, too: reset the machine");
+        let _ = others::wait(self.begun + self.budget.others_until);
+        let _ = sync::sync(self.budget.sync_again, self.begun + self.budget.sync_again_until);
+        self.guard.reset();
+        Failure::CannotReset
+    }
+}
+
+/// What is to be freed.
+pub struct Teardown<'a> {
+    root: OwnedFd,
+    plan: &'a Plan<'a>,
+    gpus: List<Driver, GPUS_MAX>,
+}
+
+impl<'a> Teardown<'a> {
+    /// Looks for drivers of GPUs. Fails where the plan wants no jump while one of them is there.
+    pub fn find(plan: &'a Plan<'a>) -> Result<Teardown<'a>, Failure> {
+        let root = files::folder(CWD, c"/").map_err(|errno| Failure::Call { call: "open /", errno })?;
+        let gpus = gpu::find(&root);
+        let meant = |gpu: &Driver| gpu.policy(plan.gpu.iter()) == Policy::FirmwareReboot;
+        match gpus.iter().find(meant) {
+            Some(gpu) => Err(Failure::MeantForFirmware(gpu.module)),
+            None => Ok(Teardown { root, plan, gpus }),
+        }
+    }
+
+    /// Frees all. Fails where a GPU could not be freed and the plan does not jump then; does not return
+    /// where every reboot(2) would hang: the machine is reset.
+    pub fn carry_out(&self, how: How, bounds: &Bounds<'_>) -> Result<(), Failure> {
+        // It writes variables of the firmware at every jump, and so overwrites what was left there for a
+        // boot loader (drivers/firmware/efi/efibc.c).
+        self.unload(how, bounds, &ModuleName::cut(b"efibc"))?;
+        let mut still_driven = None;
+        for gpu in self.gpus.iter() {
+            let Err(stuck) = self.free(how, bounds, &gpu)? else { continue };
+            warn!("{stuck}");
+            if stuck.blocks_reboot() {
+                return Err(bounds.reset());
+            }
+            match gpu.if_failed(self.plan.gpu_failed) {
+                GpuFailed::Jump => {
+                    warn!("{} still drives its GPU: the next kernel may not get it", gpu.module);
+                }
+                GpuFailed::FirmwareReboot => still_driven = Some(gpu.module),
+            }
+        }
+        for module in self.plan.modules.iter() {
+            self.unload(how, bounds, &ModuleName::cut(module.as_bytes()))?;
+        }
+        still_driven.map_or(Ok(()), |module| Err(Failure::StillDriven(module)))
+    }
+
+    /// Unloads a module that drives no GPU, where it is loaded.
+    fn unload(&self, how: How, bounds: &Bounds<'_>, module: &ModuleName) -> Result<(), Failure> {
+        if module::state(&self.root, module).is_none() {
+            return Ok(());
+        }
+        let unloading = || Ok(self.unloading(bounds, &mut || false).unload(module));
+        match how.act(format_args!("unload {module}, and what stands on it"), unloading)? {
+            Some(Err(stuck)) if stuck.blocks_reboot() => {
+                warn!("{stuck}");
+                Err(bounds.reset())
+            }
+            Some(Err(stuck)) => {
+                warn!("{stuck}: it stays");
+                Ok(())
+            }
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    fn free(&self, how: How, bounds: &Bounds<'_>, gpu: &Driver) -> Result<Result<(), Stuck>, Failure> {
+        let module = gpu.module;
+        let freed = match gpu.policy(self.plan.gpu.iter()) {
+            Policy::Unload => how.act(
+                format_args!("free the GPU of {module}: unload it, and a screen on it goes dark"),
+                || Ok(self.unload_gpu(bounds, gpu)),
+            ),
+            Policy::Unbind => how.act(
+                format_args!("free the GPU of {module}: unbind it, and a screen on it goes dark"),
+                || Ok(self.unbind_gpu(bounds, gpu)),
+            ),
+            Policy::Leave | Policy::FirmwareReboot => how
+                .act(format_args!("leave the GPU of {module} to the driver's own shutdown"), || {
+                    Ok(self.has_come_up(&module))
+                }),
+        };
+        Ok(freed?.unwrap_or(Ok(())))
+    }
+
+    fn unload_gpu(&self, bounds: &Bounds<'_>, gpu: &Driver) -> Result<(), Stuck> {
+        let root = self.root.as_fd();
+        let held = Held::by_files_of(root, &gpu.module, gpu.family.pinned_by_audio);
+        let mut steps = Pin::ALL.into_iter();
+        let mut blocked = None;
+        let mut free = || {
+            for pin in steps.by_ref() {
+                match pin.free(root, &held, gpu) {
+                    Ok(()) => return true,
+                    Err(Failure::Hangs { seconds, holds_lock: true, .. }) => {
+                        blocked = Some(Why::Hangs { seconds, holds_lock: true });
+                        return false;
+                    }
+                    Err(Failure::Died { .. }) => {
+                        blocked = Some(Why::Oopsed);
+                        return false;
+                    }
+                    // Nothing of the kind was there, or it could not be freed: on to the next.
+                    Err(_) => {}
+                }
+            }
+            false
+        };
+        let unloaded = self.unloading(bounds, &mut free).unload(&gpu.module);
+        if let Some(why) = blocked {
+            return Err(Stuck { module: gpu.module, why });
+        }
+        if let Err(Stuck { why: Why::InUse, .. }) = unloaded {
+            name_the_holder(&held);
+        }
+        unloaded
+    }
+
+    fn unbind_gpu(&self, bounds: &Bounds<'_>, gpu: &Driver) -> Result<(), Stuck> {
+        let stuck = |why| Stuck { module: gpu.module, why };
+        self.has_come_up(&gpu.module)?;
+        let held = Held::by_files_of(self.root.as_fd(), &gpu.module, gpu.family.pinned_by_audio);
+        // Whoever stays has a file without a device behind it.
+        let _ = Pin::Holders.free(self.root.as_fd(), &held, gpu);
+        for _ in 0..limits::DEVICES_MAX {
+            let unbound = gpu::for_each_device(&self.root, |device| {
+                (device.driver == gpu.module).then(|| self.unbind(bounds, device))
+            });
+            match unbound {
+                None => return Ok(()),
+                Some(Ok(())) => {}
+                Some(Err(Failure::Hangs { seconds, holds_lock, .. })) => {
+                    return Err(stuck(Why::Hangs { seconds, holds_lock }));
+                }
+                Some(Err(Failure::Died { .. })) => return Err(stuck(Why::Oopsed)),
+                Some(Err(Failure::Call { errno, .. })) => return Err(stuck(Why::Refused(errno))),
+                Some(Err(_)) => return Err(stuck(Why::OutOfTime)),
+            }
+        }
+        Err(stuck(Why::OutOfTime))
+    }
+
+    fn unbind(&self, bounds: &Bounds<'_>, device: &Device) -> Result<(), Failure> {
+        let failed = |errno| Failure::Call { call: "unbind", errno };
+        let name = device.name(&self.root).ok_or(failed(Errno::NODEV))?;
+        let file = device.file("driver/unbind");
+        let file = file.as_c_str().ok_or(failed(Errno::NAMETOOLONG))?;
+        info!("unbind {name} from {}", device.driver);
+        let left = (bounds.begun + bounds.budget.teardown_until).saturating_sub(sys::uptime());
+        let mut patience = Some(left.min(bounds.budget.module));
+        child::bounded("unbind", || patience.take(), || files::write(&self.root, file, name.as_bytes()))
+    }
+
+    /// Waits for a driver that is still initialising.
+    fn has_come_up(&self, module: &ModuleName) -> Result<(), Stuck> {
+        let until = sys::uptime() + limits::INITIALISING;
+        while module::state(&self.root, module) == Some(State::Initialising) {
+            if sys::uptime() >= until {
+                return Err(Stuck { module: *module, why: Why::Initialising });
+            }
+            child::sleep(limits::GLANCE);
+        }
+        Ok(())
+    }
+
+    fn unloading<'f>(&'f self, bounds: &Bounds<'_>, free: &'f mut dyn FnMut() -> bool) -> Unloading<'f> {
+        Unloading {
+            root: self.root.as_fd(),
+            exit: bounds.budget.module,
+            until: bounds.begun + bounds.budget.teardown_until,
+            free,
+        }
+    }
+}
+
+/// What is known to hold a driver that says it is in use, in the order in which it is freed.
+#[derive(Clone, Copy)]
+enum Pin {
+    Holders,
+    Consoles,
+    Sound,
+    Dumps,
+}
+
+impl Pin {
+    const ALL: [Pin; 4] = [Pin::Holders, Pin::Consoles, Pin::Sound, Pin::Dumps];
+
+    /// Each may hang on a lock of the driver, and so is done in a child. An error, too, where there was
+    /// nothing of the kind.
+    fn free(self, root: BorrowedFd<'_>, held: &Held<'_>, gpu: &Driver) -> Result<(), Failure> {
+        let bounded = |name, time, act: &dyn Fn() -> io::Result<()>| {
+            let mut patience = Some(time);
+            child::bounded(name, || patience.take(), act)
+        };
+        match self {
+            Pin::Holders => bounded("end what holds it", limits::HOLDERS_LOOK, &|| held.end()),
+            Pin::Consoles => bounded("unbind the consoles", limits::PINS, &|| pins::unbind_consoles(root)),
+            Pin::Sound if gpu.family.pinned_by_audio => {
+                bounded("unbind the sound", limits::PINS, &|| pins::unbind_sound(root))
+            }
+            Pin::Dumps => bounded("drop its dumps", limits::PINS, &|| pins::drop_dumps(root)),
+            Pin::Sound => Err(Failure::OutOfTime),
+        }
+    }
+}
+
+/// Says who still holds a driver.
+fn name_the_holder(held: &Held<'_>) {
+    let mut patience = Some(limits::HOLDERS_LOOK);
+    let look = || match held.first()? {
+        Some(holder) => {
+            warn!(
+                "'{}' ({}) holds {} and cannot be ended",
+                holder.name,
+                holder.id.as_raw_nonzero(),
+                held.module
+            );
+            Ok(())
+        }
+        None => Ok(()),
+    };
+    let _ = child::bounded("look for who holds it", || patience.take(), look);
+}

@@ -1,0 +1,67 @@
+//! Unbinding other devices from their drivers, all at the same time: the kernel's own shutdown of
+//! devices goes one after the other, and with slow ones that takes the sum.
+
+use core::fmt;
+
+use log::{info, warn};
+use nextkernel_plan::{Plan, is_nvidia, limits as plan_limits};
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mm::{MlockAllFlags, mlockall};
+
+use crate::child::Running;
+use crate::failure::Failure;
+use crate::module::ModuleName;
+use crate::teardown::Bounds;
+use crate::text::Text;
+use crate::{child, files, sys};
+
+/// Unbinds what the plan lists. What cannot be unbound is left to the kernel; does not return where
+/// every reboot(2) would hang then.
+pub fn unbind(plan: &Plan<'_>, bounds: &Bounds<'_>) -> Result<(), Failure> {
+    // Nothing of the hook itself may have to be read from a disk any more.
+    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
+    let mut under_way: [Option<Running>; plan_limits::UNBIND_MAX] = [const { None }; _];
+    for (address, place) in plan.unbind.iter().zip(&mut under_way) {
+        match begin(address) {
+            Ok(running) => *place = Some(running),
+            Err(failure) => warn!("{address} stays bound: {failure}"),
+        }
+    }
+    for (address, running) in plan.unbind.iter().zip(&under_way) {
+        let Some(running) = running else { continue };
+        let left = (bounds.begun + bounds.budget.unbind_until).saturating_sub(sys::uptime());
+        let mut patience = Some(left.min(bounds.budget.module));
+        let Err(failure) = running.wait(|| patience.take()) else { continue };
+        warn!("{address}: {failure}");
+        if matches!(failure, Failure::Died { .. } | Failure::Hangs { holds_lock: true, .. }) {
+            return Err(bounds.reset());
+        }
+    }
+    Ok(())
+}
+
+fn begin(address: &str) -> Result<Running, Failure> {
+    let failed = |errno| Failure::Call { call: "unbind", errno };
+    let path = |file| Text::<96>::of(format_args!("/sys/bus/pci/devices/{address}/driver{file}"));
+    let driver = path("").as_c_str().and_then(|driver| files::link(CWD, driver));
+    let driver: ModuleName = driver.ok_or(failed(Errno::NODEV))?;
+    // By day this was seen to; but drivers come and go.
+    if driver.as_str().is_some_and(is_nvidia) {
+        return Err(failed(Errno::PERM));
+    }
+    info!("unbind {address} from {driver}");
+    child::begin("unbind", || {
+        files::write(CWD, path("/unbind").as_c_str().ok_or(Errno::NAMETOOLONG)?, address.as_bytes())
+    })
+}
+
+/// What is unbound, for a person.
+pub struct Unbinding<'p>(pub &'p Plan<'p>);
+
+impl fmt::Display for Unbinding<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("unbind, all at the same time:")?;
+        self.0.unbind.iter().try_for_each(|address| write!(out, " {address}"))
+    }
+}
