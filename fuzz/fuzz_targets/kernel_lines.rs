@@ -18,11 +18,11 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = sync::amount(line);
         let _ = Process::parse(Pid::INIT, line);
         let _ = families::of(line);
+        let _ = locks::is_under_device_lock(line);
         if let Some((_, name)) = holders::major(line) {
             assert!(line.ends_with(name) || line.trim_ascii().ends_with(name), "{line:?}");
         }
     }
-    let _ = locks::is_below_device_lock(bytes);
     if shutdown::asks_for(bytes, Verb::Kexec) {
         assert!(bytes.windows(14).any(|word| word == b"shutdown\0kexec"), "{bytes:?}");
     }

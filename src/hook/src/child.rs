@@ -33,15 +33,24 @@ pub struct Running {
     pub begun: Duration,
 }
 
-/// Begins `act` in a child. What a failed act says travels as the child's exit status, an errno.
+/// Begins `act` in a child. What a failed act says travels as the child's exit status, an errno; that there
+/// could be no child counts as failed, too.
 pub fn begin(name: &'static str, act: impl FnOnce() -> io::Result<()>) -> Result<Running, Failure> {
-    let call = |call: &'static str| move |errno| Failure::Call { call, errno };
+    let mut act = Some(act);
+    fork(name, &mut || act.take().map_or(Ok(()), |act| act()))
+}
+
+fn fork(name: &'static str, act: &mut dyn FnMut() -> io::Result<()>) -> Result<Running, Failure> {
+    let failed = |errno| Failure::Call { call: name, errno };
     let begun = sys::uptime();
-    let Some(child) = sys::fork().map_err(call("fork"))? else {
+    let Some(child) = sys::fork().map_err(failed)? else {
         let errno = act().err().map_or(0, Errno::raw_os_error);
         sys::exit(u8::try_from(errno).unwrap_or(DIED));
     };
-    let handle = pidfd_open(child, PidfdFlags::empty()).map_err(call("pidfd_open"))?;
+    let handle = pidfd_open(child, PidfdFlags::empty()).map_err(|errno| {
+        let _ = kill_process(child, Signal::KILL);
+        failed(errno)
+    })?;
     Ok(Running { name, child, handle, begun })
 }
 
@@ -49,6 +58,10 @@ impl Running {
     /// Waits for its end, each time for as long as `patience` says. When that says `None`, the child is
     /// left behind: a process that the kernel does not let go cannot be waited for, and must not be.
     pub fn wait(&self, mut patience: impl FnMut() -> Option<Duration>) -> Result<(), Failure> {
+        self.wait_for(&mut patience)
+    }
+
+    fn wait_for(&self, patience: &mut dyn FnMut() -> Option<Duration>) -> Result<(), Failure> {
         loop {
             let Some(time) = patience() else { return Err(self.given_up()) };
             if self.ends_within(time) {
@@ -72,7 +85,7 @@ impl Running {
         let _ = kill_process(self.child, Signal::KILL);
         let lets_go = self.ends_within(limits::LETS_GO);
         let holds_lock = !lets_go && locks::held_by(self.child);
-        Failure::Hangs { act: self.name, seconds, holds_lock }
+        Failure::Hangs { act: self.name, seconds, lets_go, holds_lock }
     }
 
     fn ends_within(&self, time: Duration) -> bool {
@@ -116,7 +129,7 @@ mod tests {
         let mut once = Some(SHORT);
         let hangs = bounded("act", || once.take(), hang).unwrap_err();
         // The kernel lets go of this one: no lock can be held by it.
-        assert!(matches!(hangs, Failure::Hangs { holds_lock: false, .. }), "{hangs}");
+        assert!(matches!(hangs, Failure::Hangs { lets_go: true, holds_lock: false, .. }), "{hangs}");
     }
 
     #[test]

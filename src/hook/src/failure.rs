@@ -8,6 +8,9 @@ use rustix::io::Errno;
 use crate::module::ModuleName;
 use crate::mounts::Writable;
 
+/// The act of loading, by the name of its call.
+pub const LOAD: &str = "kexec_file_load";
+
 /// Why there is no handoff.
 #[derive(Clone, Copy, Debug)]
 pub enum Failure {
@@ -32,7 +35,9 @@ pub enum Failure {
         act: &'static str,
         /// After how many seconds.
         seconds: u64,
-        /// Its process cannot be ended, and the kernel holds the lock of a device for it.
+        /// Its process could be ended.
+        lets_go: bool,
+        /// It could not, and the kernel holds the lock of a device for it.
         holds_lock: bool,
     },
     /// The process that did it was killed.
@@ -78,6 +83,22 @@ impl Failure {
         )
     }
 
+    /// Whether somebody else was at it in the same moment.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Failure::Kexec { errno: Errno::BUSY, .. })
+    }
+
+    /// Whether something hangs or has died in the kernel: a restart may hang with it, and wants a guard. A
+    /// load takes no lock that a restart needs.
+    #[must_use]
+    pub fn is_of_the_kernel(&self) -> bool {
+        match self {
+            Failure::Hangs { act, .. } | Failure::Died { act } => *act != LOAD,
+            _ => false,
+        }
+    }
+
     /// Whether the plan wants the firmware now: then nobody may jump either.
     #[must_use]
     pub fn wants_firmware(&self) -> bool {
@@ -120,7 +141,7 @@ impl fmt::Display for Failure {
                 "{module} still drives its GPU, and the plan says that the machine then restarts through firmware"
             ),
             Failure::CannotReset => {
-                out.write_str("the machine could not be reset: this kernel has no /proc/sysrq-trigger")
+                out.write_str("the machine could not be reset by /proc/sysrq-trigger")
             }
             Failure::CommandLineTooLong => {
                 out.write_str("the staged command line leaves no room for the record; stage it again")

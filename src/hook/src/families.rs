@@ -7,6 +7,8 @@ use nextkernel_plan::{GpuFailed, Policy};
 pub struct Family {
     /// Their modules, as `/proc/modules` names them.
     pub modules: &'static [&'static str],
+    /// Whether they drive nothing but GPUs, so that the name alone tells.
+    pub drives_gpus_alone: bool,
     /// What is done with them.
     pub policy: Policy,
     /// What is done when that fails.
@@ -22,6 +24,7 @@ pub struct Family {
 pub const FAMILIES: [Family; 10] = [
     Family {
         modules: &["nvidia"],
+        drives_gpus_alone: true,
         policy: Policy::Unload,
         if_failed: GpuFailed::FirmwareReboot,
         pinned_by_audio: false,
@@ -30,6 +33,7 @@ pub const FAMILIES: [Family; 10] = [
     },
     Family {
         modules: &["nova_drm", "nova_core", "nouveau"],
+        drives_gpus_alone: true,
         policy: Policy::Unload,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
@@ -37,6 +41,7 @@ pub const FAMILIES: [Family; 10] = [
     },
     Family {
         modules: &["amdgpu"],
+        drives_gpus_alone: true,
         policy: Policy::Unload,
         if_failed: GpuFailed::FirmwareReboot,
         pinned_by_audio: false,
@@ -45,6 +50,7 @@ pub const FAMILIES: [Family; 10] = [
     INTEGRATED_AMD,
     Family {
         modules: &["i915", "xe"],
+        drives_gpus_alone: true,
         policy: Policy::Leave,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: true,
@@ -53,6 +59,7 @@ pub const FAMILIES: [Family; 10] = [
     },
     Family {
         modules: &["radeon"],
+        drives_gpus_alone: true,
         policy: Policy::Unload,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
@@ -71,17 +78,19 @@ pub const FAMILIES: [Family; 10] = [
             "hyperv_drm",
             "vboxvideo",
         ],
+        drives_gpus_alone: true,
         policy: Policy::Unload,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
         why: "unloading is cheap, and the next kernel finds the device as after power-on",
     },
     Family {
-        modules: &["vfio_pci"],
+        modules: &["vfio_pci", "pci_stub", "xen_pciback", "uio_pci_generic"],
+        drives_gpus_alone: false,
         policy: Policy::Leave,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
-        why: "it belongs to a virtual machine; unbinding would wait for that without end",
+        why: "it is lent to a virtual machine or a program; unbinding would wait for that without end",
     },
     UNKNOWN_ON_PCI,
     UNKNOWN_ELSEWHERE,
@@ -90,6 +99,7 @@ pub const FAMILIES: [Family; 10] = [
 /// amdgpu on a processor with graphics.
 pub const INTEGRATED_AMD: Family = Family {
     modules: &[],
+    drives_gpus_alone: false,
     policy: Policy::Leave,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
@@ -99,6 +109,7 @@ pub const INTEGRATED_AMD: Family = Family {
 /// A driver on the PCI bus that nobody here knows.
 pub const UNKNOWN_ON_PCI: Family = Family {
     modules: &[],
+    drives_gpus_alone: false,
     policy: Policy::Unload,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
@@ -108,6 +119,7 @@ pub const UNKNOWN_ON_PCI: Family = Family {
 /// A driver on another bus that nobody here knows: boards, USB displays, virtual ones.
 pub const UNKNOWN_ELSEWHERE: Family = Family {
     modules: &[],
+    drives_gpus_alone: false,
     policy: Policy::Leave,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
@@ -117,5 +129,7 @@ pub const UNKNOWN_ELSEWHERE: Family = Family {
 /// The family that a module is of, where it is of one.
 #[must_use]
 pub fn of(module: &[u8]) -> Option<&'static Family> {
+    // Variants of vfio_pci for one device each: nvgrace_gpu_vfio_pci.
+    let module = if module.ends_with(b"_vfio_pci") { b"vfio_pci" } else { module };
     const { &FAMILIES }.iter().find(|family| family.modules.iter().any(|name| name.as_bytes() == module))
 }

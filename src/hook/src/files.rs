@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, RawDir, openat, readlinkat_raw};
 use rustix::io::{self, Errno};
 
@@ -31,19 +31,26 @@ pub fn up_to(file: impl AsFd, buffer: &mut [u8]) -> io::Result<&[u8]> {
 
 /// Calls `each` with every entry of a folder, until it returns something.
 pub fn find_entry<T>(folder: impl AsFd, mut each: impl FnMut(&CStr) -> Option<T>) -> io::Result<Option<T>> {
+    let mut found = None;
+    entries_until(folder.as_fd(), &mut |name| {
+        found = each(name);
+        found.is_some()
+    })?;
+    Ok(found)
+}
+
+/// One copy of it is enough, whatever is looked for.
+fn entries_until(folder: BorrowedFd<'_>, is_it: &mut dyn FnMut(&CStr) -> bool) -> io::Result<()> {
     let mut buffer = [const { MaybeUninit::uninit() }; limits::DIRECTORY_MAX];
     let mut entries = RawDir::new(folder, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        if let Some(found) = each(name) {
-            return Ok(Some(found));
+        if name != c"." && name != c".." && is_it(name) {
+            break;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Opens a folder.
@@ -74,6 +81,15 @@ pub fn find_line<T>(
     mut each: impl FnMut(&[u8]) -> Option<T>,
 ) -> io::Result<Option<T>> {
     let file = open(at, path)?;
+    let mut found = None;
+    lines_until(&file, &mut |line| {
+        found = each(line);
+        found.is_some()
+    })?;
+    Ok(found)
+}
+
+fn lines_until(file: &OwnedFd, is_it: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut buffer = [0; limits::LINE_MAX];
     let mut held = 0;
     loop {
@@ -81,7 +97,7 @@ pub fn find_line<T>(
         if room.is_empty() {
             return Err(Errno::NAMETOOLONG);
         }
-        let count = match io::read(&file, room) {
+        let count = match io::read(file, room) {
             Ok(count) => count,
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
@@ -94,13 +110,13 @@ pub fn find_line<T>(
             if whole.is_none() && count > 0 {
                 break;
             }
-            if let Some(found) = each(whole.unwrap_or(line)) {
-                return Ok(Some(found));
+            if is_it(whole.unwrap_or(line)) {
+                return Ok(());
             }
             used += line.len();
         }
         if count == 0 {
-            return Ok(None);
+            return Ok(());
         }
         buffer.copy_within(used..held, 0);
         held -= used;

@@ -13,6 +13,7 @@ use crate::families::{self, Family};
 use crate::files;
 use crate::limits::{self, GPUS_MAX};
 use crate::module::{self, ModuleName, State};
+use crate::name::Name;
 use crate::text::Text;
 
 /// A driver that owns a GPU.
@@ -40,8 +41,9 @@ impl Driver {
             }
         }
         match own.or(every).unwrap_or(self.family.policy) {
-            Policy::Unload if self.state == State::BuiltIn => Policy::Unbind,
             Policy::Unbind if is_nvidia(name) => Policy::Unload,
+            Policy::Unload if self.state == State::BuiltIn && is_nvidia(name) => Policy::Leave,
+            Policy::Unload if self.state == State::BuiltIn => Policy::Unbind,
             policy => policy,
         }
     }
@@ -73,7 +75,7 @@ pub fn find(root: impl AsFd) -> List<Driver, GPUS_MAX> {
     });
     let _ = files::find_line(&root, c"proc/modules", |line| {
         let name = line.split(|byte| *byte == b' ').next().unwrap_or_default();
-        if let Some(family) = families::of(name) {
+        if let Some(family) = families::of(name).filter(|family| family.drives_gpus_alone) {
             add(ModuleName::cut(name), family);
         }
         None::<()>
@@ -91,6 +93,32 @@ pub struct Device {
 }
 
 impl Device {
+    /// The device in that folder, if it has a driver. A virtual device is driven by what stands on its
+    /// transport, one folder below.
+    pub fn at(root: impl AsFd, path: Text<{ limits::PATH_MAX }>) -> Option<Device> {
+        let mut device = Device { path, driver: ModuleName::cut(b""), built_in: false };
+        let link = |name| files::link(&root, device.file(name).as_c_str()?);
+        if let Some(module) = link("driver/module") {
+            device.driver = module;
+        } else {
+            let name: ModuleName = link("driver")?;
+            let name = name.replace(b'-', b'_');
+            // bochs calls its driver bochs-drm.
+            let short = name.as_bytes().strip_suffix(b"_drm").filter(|short| families::of(short).is_some());
+            device.driver = short.map_or(name, ModuleName::cut);
+            device.built_in = true;
+        }
+        if !device.driver.as_bytes().starts_with(b"virtio_") || device.driver.as_bytes() == b"virtio_gpu" {
+            return Some(device);
+        }
+        let folder = files::folder(&root, device.path.as_c_str()?).ok()?;
+        let upon = files::find_entry(&folder, |name| {
+            let name = name.to_str().ok().filter(|name| name.starts_with("virtio"))?;
+            Some(device.file(name))
+        });
+        Device::at(root, upon.ok()??)
+    }
+
     /// The path of a file below its folder.
     #[must_use]
     pub fn file(&self, name: &str) -> Text<{ limits::PATH_MAX }> {
@@ -100,25 +128,26 @@ impl Device {
 
     /// Its name on its bus.
     #[must_use]
-    pub fn name(&self, root: impl AsFd) -> Option<crate::name::Name<64>> {
+    pub fn name(&self, root: impl AsFd) -> Option<Name<64>> {
         let path = self.path.as_c_str()?;
-        // In /sys/bus the folder itself is the link, in /sys/class its last part is.
-        files::link(root, path)
+        // In /sys/bus the folder itself is the link, in /sys/class its last part is; on virtio none is.
+        let own = || path.to_bytes().rsplit(|byte| *byte == b'/').next().map(Name::cut);
+        files::link(root, path).or_else(own)
     }
 
     /// What is known of its driver; `None` where that owns no hardware that matters here.
     fn family(&self, root: impl AsFd) -> Option<&'static Family> {
-        if self.driver.as_bytes() == b"amdgpu" && self.is_integrated(&root) {
+        let integrated = |device: &Device| device.is_integrated_amd(&root).then_some(());
+        // One module drives them all: where one of them is integrated, it stays.
+        if self.driver.as_bytes() == b"amdgpu" && for_each_device(&root, integrated).is_some() {
             return Some(const { &families::INTEGRATED_AMD });
         }
         if let Some(family) = families::of(self.driver.as_bytes()) {
             return Some(family);
         }
-        let bus: Option<crate::name::Name<16>> =
+        let bus: Option<Name<16>> =
             self.file("subsystem").as_c_str().and_then(|path| files::link(root, path));
-        match bus.as_ref().map(crate::name::Name::as_bytes) {
-            // What stands on virtio is a device of its own, with its own driver.
-            Some(b"pci") if self.driver.as_bytes() == b"virtio_pci" => None,
+        match bus.as_ref().map(Name::as_bytes) {
             Some(b"pci") => Some(const { &families::UNKNOWN_ON_PCI }),
             // The firmware's framebuffer: memory that somebody else set up.
             _ if self.built_in => None,
@@ -126,9 +155,13 @@ impl Device {
         }
     }
 
-    /// Whether this is the GPU of a processor: only for those amdgpu shows the voltage of the
-    /// northbridge (`hwmon_attributes_visible`, `drivers/gpu/drm/amd/pm/amdgpu_pm.c`).
-    fn is_integrated(&self, root: impl AsFd) -> bool {
+    /// Whether this is known to be the GPU of a processor: only for those amdgpu shows the voltage of the
+    /// northbridge, and not for all of them (MI300A; `hwmon_attributes_visible`,
+    /// `drivers/gpu/drm/amd/pm/amdgpu_pm.c`).
+    fn is_integrated_amd(&self, root: impl AsFd) -> bool {
+        if self.driver.as_bytes() != b"amdgpu" {
+            return false;
+        }
         let hwmon = self.file("hwmon");
         let folder = hwmon.as_c_str().map(|path| files::folder(&root, path));
         let Some(Ok(folder)) = folder else { return false };
@@ -151,7 +184,7 @@ pub fn for_each_device<T>(root: impl AsFd, mut each: impl FnMut(&Device) -> Opti
                 return None;
             }
             let path = Text::of(format_args!("{class}/{}{below}", name.to_str().ok()?));
-            let device = device(&root, path)?;
+            let device = Device::at(&root, path)?;
             let is_gpu = !below.is_empty() || is_display(&root, &device);
             is_gpu.then(|| each(&device))?
         });
@@ -173,20 +206,6 @@ fn is_display(root: impl AsFd, device: &Device) -> bool {
     let path = device.file("class");
     let read = path.as_c_str().and_then(|path| files::open(root, path).ok());
     read.is_some_and(|file| files::up_to(file, &mut class).is_ok_and(|class| class == b"0x03"))
-}
-
-fn device(root: impl AsFd, path: Text<{ limits::PATH_MAX }>) -> Option<Device> {
-    let mut device = Device { path, driver: ModuleName::cut(b""), built_in: false };
-    let link = |name| files::link(&root, device.file(name).as_c_str()?);
-    let driver: Option<ModuleName> = link("driver/module");
-    if let Some(module) = driver {
-        device.driver = module;
-    } else {
-        let name: ModuleName = link("driver")?;
-        device.driver = name.replace(b'-', b'_');
-        device.built_in = true;
-    }
-    Some(device)
 }
 
 #[cfg(test)]
@@ -305,14 +324,21 @@ mod tests {
     }
 
     #[test]
-    fn a_virtual_gpu_is_its_own_driver_and_not_that_of_its_bus() {
+    fn a_virtual_gpu_is_its_own_driver_and_not_that_of_its_transport() {
         let machine = Machine::new();
         machine.module("virtio_pci", "live");
         machine.module("virtio_gpu", "live");
         machine.device("pci", "0000:00:02.0", "0x030000", "virtio-pci", "virtio_pci");
+        machine.device("pci", "0000:00:03.0", "0x020000", "virtio-pci", "virtio_pci");
         machine.device("virtio", "virtio0", "", "virtio_gpu", "virtio_gpu");
-        machine.in_class("drm/card0", "virtio", "virtio0");
+        let below = "sys/devices/pci/0000:00:02.0/virtio0";
+        fs::rename(machine.0.join("sys/devices/virtio/virtio0"), machine.0.join(below)).unwrap();
+        fs::remove_file(machine.0.join(below).join("driver")).unwrap();
+        machine.link(&format!("{below}/driver"), "../../../../bus/virtio/drivers/virtio_gpu");
+        machine.in_class("drm/card0", "pci", "0000:00:02.0");
         assert_eq!(machine.found(), ["virtio_gpu unload"]);
+        let name = for_each_device(machine.root(), |device| device.name(machine.root()));
+        assert_eq!(name.unwrap().to_string(), "virtio0");
     }
 
     #[test]
@@ -329,7 +355,7 @@ mod tests {
         let machine = Machine::new();
         machine.device("pci", "0000:00:02.0", "0x030000", "bochs-drm", "");
         machine.in_class("drm/card0", "pci", "0000:00:02.0");
-        assert_eq!(machine.found(), ["bochs_drm unbind"]);
+        assert_eq!(machine.found(), ["bochs unbind"]);
     }
 
     #[test]
@@ -341,6 +367,9 @@ mod tests {
         machine.file("sys/devices/pci/0000:03:00.0/hwmon/hwmon4/in0_label", "vddgfx\n");
         assert_eq!(machine.found(), ["amdgpu unload"]);
         machine.file("sys/devices/pci/0000:03:00.0/hwmon/hwmon4/in1_label", "vddnb\n");
+        assert_eq!(machine.found(), ["amdgpu leave"]);
+        machine.device("pci", "0000:01:00.0", "0x030000", "amdgpu", "amdgpu");
+        machine.in_class("drm/card1", "pci", "0000:01:00.0");
         assert_eq!(machine.found(), ["amdgpu leave"]);
     }
 
@@ -374,7 +403,10 @@ mod tests {
         assert_eq!(policies(&[every]), ["firmware-reboot", "firmware-reboot"]);
         assert_eq!(policies(&[said("nvidia", Policy::Leave), every]), ["leave", "firmware-reboot"]);
         machine.module("vfio_pci", "live");
-        assert_eq!(policies(&[said(GpuPolicy::EVERY, Policy::Unbind)]), ["unload", "unbind", "leave"]);
-        assert_eq!(policies(&[said("vfio_pci", Policy::Unbind)]), ["unload", "leave", "unbind"]);
+        // It may have been lent a network card.
+        assert_eq!(policies(&[]), ["unload", "leave"]);
+        machine.device("pci", "0000:01:00.0", "0x030000", "vfio-pci", "vfio_pci");
+        assert_eq!(policies(&[said(GpuPolicy::EVERY, Policy::Unbind)]), ["leave", "unload", "unbind"]);
+        assert_eq!(policies(&[said("vfio_pci", Policy::Unbind)]), ["unbind", "unload", "leave"]);
     }
 }

@@ -1,8 +1,8 @@
 //! The guard: a process that resets the machine when the jump hangs in the kernel.
 //!
 //! A driver that never comes back from its shutdown keeps the machine in `device_shutdown` for ever, and
-//! every further reboot(2) waits behind it. `b` in /proc/sysrq-trigger asks nobody and takes no lock
-//! (`sysrq_handle_reboot`, drivers/tty/sysrq.c); kernel.sysrq does not mask it there.
+//! every further reboot(2) waits behind it. `b` in /proc/sysrq-trigger resets the machine without asking
+//! anybody (`emergency_restart`, kernel/reboot.c); kernel.sysrq does not mask it there.
 
 use core::time::Duration;
 
@@ -36,7 +36,7 @@ impl Guard {
         };
         let starts_the_clock = post(&trigger, night, jump);
         if let Err(errno) = &starts_the_clock {
-            warn!("no guard: {}: a jump that hangs is not ended", crate::failure::Named(*errno));
+            warn!("the guard is not complete: {}", crate::failure::Named(*errno));
         }
         Guard { trigger: Some(trigger), starts_the_clock: starts_the_clock.ok() }
     }
@@ -57,6 +57,8 @@ impl Guard {
     /// Resets the machine at once. Returns where the kernel has no such thing.
     pub fn reset(&self) {
         if let Some(trigger) = &self.trigger {
+            // Should the word that this says on the console hang, the guard is next.
+            self.jumping();
             reset(trigger);
             // It is done by now, or never.
             child::sleep(limits::GLANCE);
@@ -68,18 +70,19 @@ fn reset(trigger: &OwnedFd) {
     let _ = io::write(trigger, b"b");
 }
 
-/// Two processes: one says what it does. A console may hang with the driver behind it, and take
-/// whoever writes to it along; so the other one, a moment later, says nothing.
+/// Several processes, one after the other. The first says what it does, and a console may hang with the
+/// driver behind it and take along who writes to it; even `b` says a word (`__handle_sysrq`), and who comes
+/// second may have to wait for the console that the first one holds (`console_trylock_spinning`,
+/// kernel/printk/printk.c). The third does not.
 fn post(trigger: &OwnedFd, night: Duration, jump: Duration) -> io::Result<OwnedFd> {
     let hook = pidfd_open(getpid(), PidfdFlags::empty())?;
     let (clock, starts_the_clock) = pipe_with(PipeFlags::CLOEXEC)?;
-    for silent in [false, true] {
+    for late in limits::GUARDS {
         if sys::fork()?.is_some() {
             continue;
         }
-        let late = if silent { limits::SILENT_GUARD } else { Duration::ZERO };
         if stand(&hook, &clock, night + jump + late, jump + late) == Stood::UntilItsTimeWasOver {
-            if !silent {
+            if late.is_zero() {
                 error!("the jump did not come within {} seconds: reset", jump.as_secs());
             }
             reset(trigger);

@@ -7,11 +7,12 @@ use core::ffi::CStr;
 
 use log::info;
 use nextkernel_plan::{List, is_nvidia};
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, StatxFlags, readlinkat_raw, statx};
 use rustix::io::{self, Errno};
 use rustix::process::{Signal, kill_process};
 
+use crate::gpu::Device;
 use crate::module::ModuleName;
 use crate::processes::{self, Process, Relatives};
 use crate::text::Text;
@@ -34,7 +35,12 @@ pub struct Held<'a> {
 impl<'a> Held<'a> {
     /// The files of a driver; with `sound`, those of every sound card, too.
     #[must_use]
-    pub fn by_files_of(root: BorrowedFd<'a>, module: &ModuleName, sound: bool) -> Held<'a> {
+    pub fn by_files_of(
+        root: BorrowedFd<'a>,
+        module: &ModuleName,
+        sound: bool,
+        relatives: Relatives,
+    ) -> Held<'a> {
         let mut majors = List::new();
         let mut character = false;
         let _ = files::find_line(root, c"proc/devices", |line| {
@@ -52,32 +58,31 @@ impl<'a> Held<'a> {
             }
             None::<()>
         });
-        Held { root, module: *module, majors, sound, relatives: Relatives::of_this_process() }
+        Held { root, module: *module, majors, sound, relatives }
     }
 
     /// The first process that holds it, and that may be ended.
     pub fn first(&self) -> io::Result<Option<Process>> {
-        processes::find(|process, folder| {
-            let ours = self.relatives.include(process) || process.ended;
-            (!ours && self.is_held_by(folder)).then_some(*process)
-        })
+        processes::find(|process, folder| self.is_held_by(process, folder).then_some(*process))
     }
 
     /// Ends all that hold it, and waits until they are gone. EBUSY: one is still there.
     pub fn end(&self) -> io::Result<()> {
         let until = sys::uptime() + limits::HOLDERS;
+        let mut first_look = true;
         loop {
             let mut found = false;
             let _ = processes::find(|process, folder| {
-                let ours = self.relatives.include(process) || process.ended;
-                if !ours && self.is_held_by(folder) {
+                if self.is_held_by(process, folder) {
                     found = true;
-                    info!(
-                        "end '{}' ({}), which holds {}",
-                        process.name,
-                        process.id.as_raw_nonzero(),
-                        self.module
-                    );
+                    if first_look {
+                        info!(
+                            "end '{}' ({}), which holds {}",
+                            process.name,
+                            process.id.as_raw_nonzero(),
+                            self.module
+                        );
+                    }
                     let _ = kill_process(process.id, Signal::KILL);
                 }
                 None::<()>
@@ -88,12 +93,19 @@ impl<'a> Held<'a> {
             if sys::uptime() >= until {
                 return Err(Errno::BUSY);
             }
+            first_look = false;
             child::sleep(limits::GLANCE);
         }
     }
 
+    fn is_held_by(&self, process: &Process, folder: &OwnedFd) -> bool {
+        !process.ended
+            && self.has_a_file_of_it(folder)
+            && !self.relatives.include(process, processes::parent_of)
+    }
+
     /// `map_files` has what is mapped and no longer open (proc(5)).
-    fn is_held_by(&self, process: impl AsFd) -> bool {
+    fn has_a_file_of_it(&self, process: impl AsFd) -> bool {
         [c"fd", c"map_files"].into_iter().any(|files| {
             let Ok(folder) = files::folder(&process, files) else { return false };
             let held = files::find_entry(&folder, |name| self.is_file_of_it(&folder, name).then_some(()));
@@ -121,12 +133,9 @@ impl<'a> Held<'a> {
         let mut path = target.and_then(|(path, _)| core::str::from_utf8(path).ok());
         // ../../devices/pci0000:00/0000:00:02.0/drm/card0, upwards.
         while let Some(place) = path.filter(|path| !path.ends_with("/devices")) {
-            let driver = |name: &str| -> Option<ModuleName> {
-                let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/dev/char/{place}/{name}"));
-                files::link(self.root, path.as_c_str()?)
-            };
-            if driver("driver").is_some() {
-                return driver("driver/module") == Some(self.module);
+            let folder = Text::of(format_args!("sys/dev/char/{place}"));
+            if let Some(device) = Device::at(self.root, folder) {
+                return device.driver == self.module;
             }
             path = place.rsplit_once('/').map(|(above, _)| above);
         }

@@ -4,6 +4,7 @@
 
 pub mod act;
 pub mod arguments;
+pub mod bounds;
 pub mod child;
 pub mod failure;
 pub mod families;

@@ -13,9 +13,15 @@ pub struct Budget {
     pub sync: Duration,
     /// A sync that makes progress is given up here, too: the init then takes over.
     pub sync_until: Duration,
-    /// One module's exit, or one device's removal. The slowest that are known, a GPU with its firmware to
-    /// stop, take some seconds; several GPUs behind one module take that each.
+    /// The exit of a module that drives no GPU.
     pub module: Duration,
+    /// That of a driver of GPUs, or the removal of one device: each GPU takes some seconds to stop its
+    /// firmware, and eight of them behind one module take that one after the other.
+    pub gpu: Duration,
+    /// A driver that is still initialising is waited for so long: then its device's probe is stuck, and with
+    /// it `wait_for_device_probe`, at the begin of every reboot(2). IGT gives the slowest as long as
+    /// systemd's (`lib/igt_kmod.c`).
+    pub initialising: Duration,
     /// All teardown is given up here.
     pub teardown_until: Duration,
     /// The load: reading and copying a few hundred megabytes of memory and, on x86, a digest over them
@@ -51,6 +57,8 @@ pub const SYSTEMD: Budget = Budget {
     sync: seconds(20),
     sync_until: seconds(40),
     module: seconds(15),
+    gpu: seconds(45),
+    initialising: seconds(10),
     teardown_until: seconds(65),
     load: seconds(25),
     others_until: seconds(72),
@@ -65,6 +73,8 @@ pub const NITRO: Budget = Budget {
     sync: seconds(8),
     sync_until: seconds(12),
     module: seconds(6),
+    gpu: seconds(8),
+    initialising: seconds(5),
     teardown_until: seconds(20),
     load: seconds(10),
     others_until: seconds(22),
@@ -79,6 +89,8 @@ pub const PROCD: Budget = Budget {
     sync: seconds(4),
     sync_until: seconds(6),
     module: seconds(3),
+    gpu: seconds(3),
+    initialising: seconds(2),
     teardown_until: seconds(9),
     load: seconds(4),
     others_until: seconds(10),
@@ -96,8 +108,11 @@ const fn seconds(seconds: u64) -> Duration {
 /// caches back.
 pub const GUARD: u16 = 300;
 
-/// The guard that says nothing waits so much longer than the one that speaks.
-pub const SILENT_GUARD: Duration = seconds(2);
+/// The guards act one after the other, so much later each.
+pub const GUARDS: [Duration; 3] = [seconds(0), seconds(2), seconds(4)];
+
+/// Talking to a watchdog, behind which a management controller may hang.
+pub const WATCHDOG: Duration = seconds(3);
 
 /// A child that was killed is given so long to end, before it counts as held by the kernel.
 pub const LETS_GO: Duration = Duration::from_millis(300);
@@ -121,16 +136,14 @@ pub const IN_USE: Duration = seconds(3);
 /// The pauses between: the first, doubled until the last.
 pub const IN_USE_PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
 
-/// A module that is still initialising is waited for so long: then its device's probe is stuck, and with
-/// it `wait_for_device_probe`, at the begin of every reboot(2). IGT gives the slowest the same
-/// (`lib/igt_kmod.c`).
-pub const INITIALISING: Duration = seconds(10);
-
 /// Modules standing on modules standing on a driver: nvidia's stack has three storeys.
 pub const STOREYS: u32 = 8;
 
 /// How many devices of one driver are unbound, one after the other.
 pub const DEVICES_MAX: u32 = 64;
+
+/// Processes below processes below the one that runs the hooks: a hook, its shell, its pipes.
+pub const ANCESTORS_MAX: u32 = 32;
 
 /// How many drivers of GPUs one machine is looked at for.
 pub const GPUS_MAX: usize = 8;
@@ -167,9 +180,6 @@ pub const LINK_MAX: usize = 512;
 /// A path in /sys or /proc, made of such a link.
 pub const PATH_MAX: usize = 640;
 
-/// A kernel stack as /proc shows it: some twenty calls of some fifty bytes.
-pub const STACK_MAX: usize = 2048;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +191,7 @@ mod tests {
             assert!(sync < sync_until, "{budget:?}");
             assert!(sync_until + budget.module <= teardown_until, "{budget:?}");
             assert!(sync_until + load <= budget.others_until, "{budget:?}");
+            assert!(sync_until + budget.initialising < teardown_until, "{budget:?}");
             assert!(teardown_until < budget.others_until && budget.others_until < budget.sync_again_until);
             assert!(budget.others_until + budget.sync_again <= budget.sync_again_until, "{budget:?}");
             assert!(budget.sync_again_until < budget.unbind_until && budget.unbind_until < whole);

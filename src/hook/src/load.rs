@@ -8,7 +8,7 @@ use rustix::io::{self, Errno};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::child::Running;
-use crate::failure::Failure;
+use crate::failure::{Failure, LOAD};
 use crate::guard::Guard;
 use crate::images::Images;
 use crate::limits::{self, Budget};
@@ -28,7 +28,7 @@ pub fn begin(images: &Images, cmdline: &CommandLine, budget: &'static Budget) ->
     let text = cmdline.as_c_str().ok_or(Failure::CommandLineTooLong)?;
     let initrd = images.initrd.as_ref().map(AsFd::as_fd);
     let load = || unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text));
-    Ok(Loading { running: child::begin("kexec_file_load", load)?, budget })
+    Ok(Loading { running: child::begin(LOAD, load)?, budget })
 }
 
 impl Loading {
@@ -37,7 +37,7 @@ impl Loading {
         let left = self.running.begun + self.budget.load;
         let mut patience = Some(left.saturating_sub(sys::uptime()));
         self.running.wait(|| patience.take()).map_err(|failure| match failure {
-            Failure::Call { call: call @ "kexec_file_load", errno } => Failure::Kexec { call, errno },
+            Failure::Call { call: call @ LOAD, errno } => Failure::Kexec { call, errno },
             other => other,
         })
     }

@@ -43,17 +43,17 @@ fn has_oopsed() -> bool {
 }
 
 fn is_below(folder: impl AsFd, path: &CStr) -> bool {
-    let mut stack = [0; limits::STACK_MAX];
-    files::open(folder, path).and_then(|file| files::up_to(file, &mut stack)).is_ok_and(is_below_device_lock)
+    let found = files::find_line(folder, path, |line| is_under_device_lock(line).then_some(()));
+    matches!(found, Ok(Some(())))
 }
 
-/// Whether a kernel stack (`proc_pid_stack(5)`) goes through the part of the driver core that holds a
+/// Whether a line of a kernel stack (`proc_pid_stack(5)`) is of the part of the driver core that holds a
 /// device's lock around a driver's remove or shutdown (drivers/base/dd.c, drivers/base/core.c).
 #[must_use]
-pub fn is_below_device_lock(stack: &[u8]) -> bool {
+pub fn is_under_device_lock(line: &[u8]) -> bool {
     const UNDER_LOCK: [&[u8]; 4] =
         [b"device_release_driver", b"driver_detach", b"unbind_store", b"device_shutdown"];
-    UNDER_LOCK.iter().any(|name| stack.windows(name.len()).any(|at| at == *name))
+    UNDER_LOCK.iter().any(|name| line.windows(name.len()).any(|at| at == *name))
 }
 
 #[cfg(test)]
@@ -62,10 +62,11 @@ mod tests {
 
     #[test]
     fn a_stack_below_a_drivers_remove_holds_the_devices_lock() {
-        let remove = b"[<0>] msleep+0x2d/0x40\n[<0>] pci_device_remove+0x42/0xb0\n\
-            [<0>] device_release_driver_internal+0x19f/0x200\n[<0>] driver_detach+0x48/0x90\n";
-        let exit = b"[<0>] msleep+0x2d/0x40\n[<0>] nvidia_exit+0x1d/0x40 [nvidia]\n\
-            [<0>] __do_sys_delete_module.isra.0+0x19d/0x2f0\n";
-        assert!(is_below_device_lock(remove) && !is_below_device_lock(exit) && !is_below_device_lock(b""));
+        for line in ["device_release_driver_internal+0x19f/0x200", "driver_detach+0x48/0x90"] {
+            assert!(is_under_device_lock(format!("[<0>] {line}").as_bytes()), "{line}");
+        }
+        for line in ["msleep+0x2d/0x40", "__do_sys_delete_module.isra.0+0x19d/0x2f0", ""] {
+            assert!(!is_under_device_lock(format!("[<0>] {line}").as_bytes()), "{line}");
+        }
     }
 }

@@ -95,7 +95,7 @@ impl fmt::Display for Stuck {
             Why::Initialising => write!(out, "{module} has not come back from its initialisation"),
             Why::Hangs { seconds, holds_lock } => {
                 let lock = if holds_lock { ", with the lock of its device held" } else { "" };
-                write!(out, "the exit of {module} hangs since {seconds} seconds{lock}")
+                write!(out, "the exit of {module} hangs, for {seconds} seconds by now{lock}")
             }
             Why::Oopsed => write!(out, "the kernel failed in the exit of {module}"),
             Why::OutOfTime => write!(out, "the time was over before {module} could be unloaded"),
@@ -113,10 +113,13 @@ pub struct Unloading<'a> {
     pub root: BorrowedFd<'a>,
     /// How long one module's exit may take.
     pub exit: Duration,
+    /// How long one may take to initialise.
+    pub initialising: Duration,
     /// When the machine has been up so long, no more is begun.
     pub until: Duration,
-    /// Ends something that holds a module which is in use; `false` when there is no more to try.
-    pub free: &'a mut dyn FnMut() -> bool,
+    /// Ends something that holds a module which is in use; `false` when there is no more to try. An error
+    /// where that hangs as well.
+    pub free: &'a mut dyn FnMut() -> Result<bool, Why>,
 }
 
 impl Unloading<'_> {
@@ -129,11 +132,23 @@ impl Unloading<'_> {
 
     fn storey(&mut self, module: &ModuleName, above: u32) -> Result<(), Stuck> {
         let stuck = |why| Err(Stuck { module: *module, why });
-        while let Some(upper) = self.standing_on(module) {
+        // One that stays does not keep those beside it: each has something to quiet.
+        let (mut staying, mut first) = (0, None);
+        while let Some(upper) = self.standing_on(module, staying) {
             if above == 0 {
                 return stuck(Why::InUse);
             }
-            self.storey(&upper, above - 1)?;
+            match self.storey(&upper, above - 1) {
+                Ok(()) => {}
+                Err(stuck) if stuck.blocks_reboot() => return Err(stuck),
+                Err(stuck) => {
+                    staying += 1;
+                    first = first.or(Some(stuck));
+                }
+            }
+        }
+        if let Some(stuck) = first {
+            return Err(stuck);
         }
         info!("unload {module}");
         let mut since = sys::uptime();
@@ -146,18 +161,21 @@ impl Unloading<'_> {
                     return stuck(Why::Hangs { seconds, holds_lock });
                 }
                 Err(Failure::Died { .. }) => return stuck(Why::Oopsed),
+                Err(_) if state(self.root, module) == Some(State::Initialising) => {
+                    return stuck(Why::Initialising);
+                }
                 Err(_) => return stuck(Why::OutOfTime),
             };
             let waited = sys::uptime().saturating_sub(since);
             match (errno, state(self.root, module)) {
                 (Errno::NOENT, _) => return Ok(()),
-                (Errno::AGAIN, _) if (self.free)() => {
+                (Errno::AGAIN, _) if (self.free)().map_err(|why| Stuck { module: *module, why })? => {
                     since = sys::uptime();
                     continue;
                 }
                 (Errno::AGAIN, _) if waited >= limits::IN_USE => return stuck(Why::InUse),
                 (Errno::BUSY, Some(State::Live)) => return stuck(Why::Permanent),
-                (Errno::BUSY, Some(State::Initialising)) if waited >= limits::INITIALISING => {
+                (Errno::BUSY, Some(State::Initialising)) if waited >= self.initialising => {
                     return stuck(Why::Initialising);
                 }
                 // Somebody else began it, by day perhaps, and has not come back.
@@ -184,10 +202,15 @@ impl Unloading<'_> {
         child::bounded("unload", || patience.take(), || delete_module(module.as_c_str(), flags))
     }
 
-    /// A module that uses symbols of this one.
-    fn standing_on(&self, module: &ModuleName) -> Option<ModuleName> {
+    /// A module that uses symbols of this one, but for the first few.
+    fn standing_on(&self, module: &ModuleName, mut but_for: u32) -> Option<ModuleName> {
         let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/holders"));
         let folder = files::folder(self.root, path.as_c_str()?).ok()?;
-        files::find_entry(&folder, |name| Some(ModuleName::cut(name.to_bytes()))).ok()?
+        files::find_entry(&folder, |name| {
+            let found = but_for == 0;
+            but_for = but_for.saturating_sub(1);
+            found.then(|| ModuleName::cut(name.to_bytes()))
+        })
+        .ok()?
     }
 }

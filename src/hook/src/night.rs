@@ -9,18 +9,19 @@ use nextkernel_plan::{On, Plan, Record, Verb, limits as plan_limits};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::system::{RebootCommand, reboot};
 
 use crate::act::How;
 use crate::arguments::Watchdog;
-use crate::failure::{Failure, Named};
+use crate::bounds::Bounds;
+use crate::failure::{Failure, LOAD};
 use crate::guard::Guard;
 use crate::images::Images;
 use crate::load::{CommandLine, jump, unload};
 use crate::process::Terminal;
+use crate::processes::Relatives;
 use crate::protect::protect;
 use crate::sync::sync;
-use crate::teardown::{Bounds, Teardown};
+use crate::teardown::Teardown;
 use crate::unbind::{Unbinding, unbind};
 use crate::{files, firmware, limits, load, mounts, others, shutdown, sys, watchdog};
 
@@ -58,7 +59,7 @@ fn hand_over(
     bounds: &Bounds<'_>,
 ) -> Result<(), Failure> {
     let Staged { folder, plan } = staged;
-    let Bounds { budget, begun, guard } = *bounds;
+    let Bounds { budget, begun, guard, relatives } = *bounds;
     let record = Record { handoff: plan.handoff, verb };
     let cmdline = CommandLine::new(plan.cmdline, &record);
 
@@ -72,7 +73,7 @@ fn hand_over(
     let loaded = how.act("wait for the load", || loading.map_or(Ok(()), |loading| loading.finish()));
     freed?;
     loaded?;
-    how.act("wait for the init's other hooks", || others::wait(begun + budget.others_until))?;
+    how.act("wait for the init's other hooks", || others::wait(relatives, begun + budget.others_until))?;
     how.act("sync again", || sync(budget.sync_again, begun + budget.sync_again_until))?;
     how.act("see that no file system is left writable", mounts::nothing_writable)?;
     if !plan.unbind.is_empty() {
@@ -99,45 +100,52 @@ pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
     }
     let begun = sys::uptime();
     let mut text = [0; plan_limits::PLAN_MAX + 1];
-    let staged = match decide(verb, &mut text) {
-        Ok(Tonight::LeftToTheInit(why)) => {
-            info!("{verb}: {why}, left to the init");
-            return End::Done;
-        }
-        Ok(Tonight::HandOver(staged)) => Ok(staged),
-        Err(failure) => Err(failure),
+    let decided = decide(verb, &mut text);
+    if let Ok(Tonight::LeftToTheInit(why)) = decided {
+        info!("{verb}: {why}, left to the init");
+        return End::Done;
+    }
+    let jump = match &decided {
+        Ok(Tonight::HandOver(staged)) => staged.plan.guard,
+        _ => None,
     };
     let budget = shutdown::budget();
-    let jump = staged.as_ref().ok().and_then(|staged| staged.plan.guard).unwrap_or(limits::GUARD);
-    let guard = Guard::post(budget.whole, Duration::from_secs(jump.into()));
-    let bounds = Bounds { budget, begun, guard: &guard };
-    let handed_over = staged.and_then(|staged| hand_over(&staged, verb, watchdog, How::ForReal, &bounds));
-    let Err(failure) = handed_over else { return End::Done };
-    error!("no handoff: {failure}");
-    // Wherever it failed: the init jumps to a kept image by itself, and looks at nothing before.
-    let clean = !failure.is_of_sync() && mounts::nothing_writable().is_ok();
-    let may_jump = clean && !failure.wants_firmware();
-    if !may_jump && something_is_loaded() {
-        info!("unload what is loaded, so that nobody jumps now");
-        if let Err(failure) = unload() {
-            error!("it stays loaded: {failure}");
-            restart(&bounds);
+    let guard = Guard::post(budget.whole, Duration::from_secs(jump.unwrap_or(limits::GUARD).into()));
+    let bounds = Bounds { budget, begun, guard: &guard, relatives: Relatives::of_this_process() };
+    let failure = match decided {
+        Ok(Tonight::HandOver(_)) if verb == Verb::Reboot && firmware::is_wanted() => {
+            info!("{verb}: this one is meant for the firmware, left to the init");
+            return End::Done;
         }
-    }
-    error!("{verb} is left to the init: {}", what_follows(verb, &failure));
-    if may_jump { End::Failed } else { End::NoJump }
+        Ok(Tonight::HandOver(staged)) => hand_over(&staged, verb, watchdog, How::ForReal, &bounds).err(),
+        Ok(Tonight::LeftToTheInit(_)) => None,
+        Err(failure) => Some(failure),
+    };
+    let Some(failure) = failure else { return End::Done };
+    error!("no handoff: {failure}");
+    fall_back(verb, &failure, &bounds)
 }
 
-/// Restarts the machine, where the init would jump and must not. Returns where that fails.
-fn restart(bounds: &Bounds<'_>) {
-    let Bounds { budget, begun, guard } = *bounds;
-    let _ = others::wait(begun + budget.others_until);
-    info!("restart the machine, before the init jumps");
-    let _ = sync(budget.sync_again, begun + budget.sync_again_until);
-    guard.jumping();
-    if let Err(errno) = reboot(RebootCommand::Restart) {
-        error!("the kernel refused to restart: {}", Named(errno));
+/// What follows when there is no handoff. The init jumps to a kept image by itself, and looks at nothing
+/// before; and when it restarts, nobody guards it.
+fn fall_back(verb: Verb, failure: &Failure, bounds: &Bounds<'_>) -> End {
+    let clean = !failure.is_of_sync() && mounts::nothing_writable().is_ok();
+    let may_jump = clean && !failure.wants_firmware();
+    if failure.is_of_the_kernel() || (clean && failure.wants_firmware()) {
+        bounds.restart();
     }
+    // Where a file system is still writable, the init may know how to unmount it.
+    if !may_jump && verb == Verb::Kexec {
+        info!("unload what may be loaded, so that nobody jumps now");
+        if let Err(failure) = unload() {
+            error!("it stays loaded: {failure}");
+            if something_is_loaded() || failure.is_busy() {
+                bounds.restart();
+            }
+        }
+    }
+    error!("{verb} is left to the init: {}", what_follows(verb, failure));
+    if may_jump { End::Failed } else { End::NoJump }
 }
 
 /// Prints what would be carried out.
@@ -154,7 +162,8 @@ pub fn dry_run(verb: Verb) -> End {
             let Plan { handoff, entry, .. } = &staged.plan;
             let _ = writeln!(out, "at {verb}: handoff {handoff} to {entry}");
             let (budget, guard) = (shutdown::budget(), Guard::none());
-            let bounds = Bounds { budget, begun: sys::uptime(), guard: &guard };
+            let relatives = Relatives::of_this_process();
+            let bounds = Bounds { budget, begun: sys::uptime(), guard: &guard, relatives };
             hand_over(&staged, verb, &Watchdog::default(), How::DryRun, &bounds)
         }
         Err(failure) => Err(failure),
@@ -176,7 +185,6 @@ enum Why {
     NoNextKernel,
     NothingStaged,
     NotCovered(On),
-    MeantForFirmware,
 }
 
 fn decide(verb: Verb, text: &mut [u8]) -> Result<Tonight<'_>, Failure> {
@@ -188,9 +196,6 @@ fn decide(verb: Verb, text: &mut [u8]) -> Result<Tonight<'_>, Failure> {
         Some(staged) if !staged.plan.on.covers(verb) => {
             Tonight::LeftToTheInit(Why::NotCovered(staged.plan.on))
         }
-        Some(_) if verb == Verb::Reboot && firmware::is_wanted() => {
-            Tonight::LeftToTheInit(Why::MeantForFirmware)
-        }
         Some(staged) => Tonight::HandOver(staged),
     })
 }
@@ -201,7 +206,6 @@ impl fmt::Display for Why {
             Why::NoNextKernel => out.write_str("no next kernel is asked for"),
             Why::NothingStaged => out.write_str("nothing is staged"),
             Why::NotCovered(on) => write!(out, "staged for {on} alone"),
-            Why::MeantForFirmware => out.write_str("this one is meant for the firmware"),
         }
     }
 }
@@ -242,8 +246,8 @@ pub fn something_is_loaded() -> bool {
 /// What follows when the hook returns.
 fn what_follows(verb: Verb, failure: &Failure) -> &'static str {
     match failure {
-        Failure::Hangs { act: "kexec_file_load", .. } => {
-            "the load still hangs in the kernel, so it cannot jump either and restarts through firmware"
+        Failure::Hangs { act: LOAD, lets_go: false, .. } => {
+            "it jumps if the load comes to an end after all, else it restarts through firmware"
         }
         _ if verb == Verb::Kexec && something_is_loaded() => "it jumps to the image that stays loaded",
         _ => "it restarts the machine through firmware",

@@ -11,8 +11,7 @@ use crate::{child, limits, sys};
 
 /// Waits until no other child of the hook's parent is left, at most until the machine has been up so
 /// long. Going on without one is no failure: the init would not wait much longer for it either.
-pub fn wait(until: Duration) -> Result<(), Failure> {
-    let relatives = Relatives::of_this_process();
+pub fn wait(relatives: Relatives, until: Duration) -> Result<(), Failure> {
     loop {
         let other = processes::find(|process, _| {
             (relatives.is_other_hook(process) && !process.ended).then_some(process.name)

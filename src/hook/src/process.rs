@@ -55,8 +55,8 @@ pub fn end(end: End, request: Request) -> ! {
         _ => Verb::Reboot,
     };
     let budget = &limits::SYSTEMD;
-    let _ = sync(budget.sync, sys::uptime() + budget.sync_until);
-    if verb == Verb::Kexec && end != End::NoJump && something_is_loaded() {
+    let written = sync(budget.sync, sys::uptime() + budget.sync_until).is_ok();
+    if written && verb == Verb::Kexec && end != End::NoJump && something_is_loaded() {
         info!("as PID 1: jump to what is loaded");
         let _ = reboot(RebootCommand::Kexec);
     }

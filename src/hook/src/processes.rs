@@ -6,6 +6,7 @@ use rustix::io;
 use rustix::process::{Pid, getpid, getppid};
 
 use crate::name::Name;
+use crate::text::Text;
 use crate::{files, limits};
 
 /// What `/proc/PID/stat` says of a process, up to its parent.
@@ -28,13 +29,12 @@ pub fn find<T>(mut each: impl FnMut(&Process, &OwnedFd) -> Option<T>) -> io::Res
     files::find_entry(&proc, |name| {
         let id = number(name.to_bytes()).filter(|id| *id != getpid())?;
         let folder = files::folder(&proc, name).ok()?;
-        let mut buffer = [0; limits::STAT_MAX];
-        let stat = files::up_to(files::open(&folder, c"stat").ok()?, &mut buffer).ok()?;
-        each(&Process::parse(id, stat)?, &folder)
+        each(&look_at(id, &folder)?, &folder)
     })
 }
 
-/// Who the hook, its parent and the init's other hooks are: they are waited for, and never ended.
+/// The hook, its parent, and the init's other hooks with all that they run: they are waited for, and
+/// never ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Relatives {
     hook: Pid,
@@ -48,23 +48,55 @@ impl Relatives {
         Relatives { hook: getpid(), parent: getppid() }
     }
 
+    /// Whether the hook still has the parent that it began with. Without it, other hooks have become PID
+    /// 1's children, and cannot be told from what was left over.
+    #[must_use]
+    pub fn are_known(self) -> bool {
+        getppid() == self.parent
+    }
+
     /// Whether it is another of the init's hooks: a child of the hook's own parent. The children of
     /// PID 1 are not: they are whatever was left over.
     #[must_use]
-    pub fn is_other_hook(&self, process: &Process) -> bool {
-        let siblings = self.parent.is_some_and(|parent| parent != Pid::INIT);
-        siblings && process.parent == self.parent && process.id != self.hook
+    pub fn is_other_hook(self, process: &Process) -> bool {
+        self.parent_of_hooks().is_some() && process.parent == self.parent && process.id != self.hook
     }
 
-    /// Whether it is one of them all.
+    /// Whether it is one of them all, or PID 1. `parent_of` tells the parent of a process.
     #[must_use]
-    pub fn include(&self, process: &Process) -> bool {
-        process.id == Pid::INIT
-            || process.id == self.hook
-            || Some(process.id) == self.parent
-            || process.parent == Some(self.hook)
-            || self.is_other_hook(process)
+    pub fn include(self, process: &Process, parent_of: impl Fn(Pid) -> Option<Pid>) -> bool {
+        // As PID 1 the hook is above everything, and only what holds nothing is its own.
+        let top = self.parent_of_hooks().or(Some(self.hook)).filter(|top| *top != Pid::INIT);
+        let mut ancestor = Some(process.id);
+        for _ in 0..limits::ANCESTORS_MAX {
+            let id = match ancestor {
+                Some(id) if id != Pid::INIT => id,
+                _ => return process.id == Pid::INIT,
+            };
+            if top == Some(id) {
+                return true;
+            }
+            ancestor = if id == process.id { process.parent } else { parent_of(id) };
+        }
+        // Whoever stands so deep is not touched.
+        true
     }
+
+    fn parent_of_hooks(self) -> Option<Pid> {
+        self.parent.filter(|parent| *parent != Pid::INIT)
+    }
+}
+
+/// The parent of a process, where it still is one.
+#[must_use]
+pub fn parent_of(id: Pid) -> Option<Pid> {
+    let path = Text::<32>::of(format_args!("/proc/{}", id.as_raw_nonzero()));
+    look_at(id, &files::folder(CWD, path.as_c_str()?).ok()?)?.parent
+}
+
+fn look_at(id: Pid, folder: &OwnedFd) -> Option<Process> {
+    let mut buffer = [0; limits::STAT_MAX];
+    Process::parse(id, files::up_to(files::open(folder, c"stat").ok()?, &mut buffer).ok()?)
 }
 
 impl Process {
@@ -113,22 +145,32 @@ mod tests {
     }
 
     #[test]
-    fn the_init_the_parent_and_the_other_hooks_are_relatives() {
-        let ours = Relatives { hook: pid(70), parent: Some(pid(60)) };
+    fn the_init_the_parent_and_all_that_hooks_run_are_relatives() {
         let other = |id: i32, parent: i32| Process {
             id: pid(id),
             name: Name::cut(b"x"),
             parent: Pid::from_raw(parent),
             ended: false,
         };
-        for (id, parent) in [(1, 0), (70, 60), (60, 1), (71, 70), (80, 60)] {
-            assert!(ours.include(&other(id, parent)), "{id} {parent}");
+        // 60 runs the hooks 70 and 80; 81 and 82 are a script's; 71 is the guard.
+        let parents = |id: Pid| match id.as_raw_nonzero().get() {
+            81 => Some(pid(80)),
+            70 | 80 => Some(pid(60)),
+            _ => Some(Pid::INIT),
+        };
+        let ours = Relatives { hook: pid(70), parent: Some(pid(60)) };
+        for (id, parent) in [(1, 0), (70, 60), (60, 1), (71, 70), (80, 60), (81, 80), (82, 81)] {
+            assert!(ours.include(&other(id, parent), parents), "{id} {parent}");
         }
-        assert!(!ours.include(&other(90, 1)));
+        for (id, parent) in [(90, 1), (91, 90), (2, 0)] {
+            assert!(!ours.include(&other(id, parent), parents), "{id} {parent}");
+        }
         assert!(ours.is_other_hook(&other(80, 60)) && !ours.is_other_hook(&other(71, 70)));
         // Run by PID 1 itself, the hook cannot tell its siblings from what was left over.
         let alone = Relatives { hook: pid(70), parent: Some(Pid::INIT) };
-        assert!(!alone.include(&other(90, 1)));
+        assert!(!alone.include(&other(90, 1), parents) && alone.include(&other(71, 70), parents));
+        let init = Relatives { hook: Pid::INIT, parent: None };
+        assert!(!init.include(&other(90, 0), parents));
     }
 
     #[test]

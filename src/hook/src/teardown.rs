@@ -2,44 +2,20 @@
 
 use core::time::Duration;
 
-use log::{error, info, warn};
+use log::{info, warn};
 use nextkernel_plan::{GpuFailed, List, Plan, Policy};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::CWD;
-use rustix::io::{self, Errno};
+use rustix::io::Errno;
 
 use crate::act::How;
+use crate::bounds::Bounds;
 use crate::failure::Failure;
 use crate::gpu::{self, Device, Driver};
-use crate::guard::Guard;
 use crate::holders::Held;
-use crate::limits::{self, Budget, GPUS_MAX};
+use crate::limits::{self, GPUS_MAX};
 use crate::module::{self, ModuleName, State, Stuck, Unloading, Why};
-use crate::{child, files, others, pins, sync, sys};
-
-/// How long the night's steps may take, and who helps where nothing else does.
-#[derive(Clone, Copy)]
-pub struct Bounds<'a> {
-    /// The deadlines.
-    pub budget: &'static Budget,
-    /// When the night began.
-    pub begun: Duration,
-    /// Resets the machine.
-    pub guard: &'a Guard,
-}
-
-impl Bounds<'_> {
-    /// Resets the machine at once, for every reboot(2) would hang. What the init's other hooks do is
-    /// waited for, and written. Returns where the kernel cannot reset.
-    #[must_use]
-    pub fn reset(&self) -> Failure {
-        error!("a reboot would hang like this, too: reset the machine");
-        let _ = others::wait(self.begun + self.budget.others_until);
-        let _ = sync::sync(self.budget.sync_again, self.begun + self.budget.sync_again_until);
-        self.guard.reset();
-        Failure::CannotReset
-    }
-}
+use crate::{child, files, pins, sys};
 
 /// What is to be freed.
 pub struct Teardown<'a> {
@@ -53,7 +29,10 @@ impl<'a> Teardown<'a> {
     pub fn find(plan: &'a Plan<'a>) -> Result<Teardown<'a>, Failure> {
         let root = files::folder(CWD, c"/").map_err(|errno| Failure::Call { call: "open /", errno })?;
         let gpus = gpu::find(&root);
-        let meant = |gpu: &Driver| gpu.policy(plan.gpu.iter()) == Policy::FirmwareReboot;
+        // One that hangs in its probe hangs every restart: that is seen to first.
+        let meant = |gpu: &Driver| {
+            gpu.state != State::Initialising && gpu.policy(plan.gpu.iter()) == Policy::FirmwareReboot
+        };
         match gpus.iter().find(meant) {
             Some(gpu) => Err(Failure::MeantForFirmware(gpu.module)),
             None => Ok(Teardown { root, plan, gpus }),
@@ -91,7 +70,7 @@ impl<'a> Teardown<'a> {
         if module::state(&self.root, module).is_none() {
             return Ok(());
         }
-        let unloading = || Ok(self.unloading(bounds, &mut || false).unload(module));
+        let unloading = || Ok(self.unloading(bounds, bounds.budget.module, &mut || Ok(false)).unload(module));
         match how.act(format_args!("unload {module}, and what stands on it"), unloading)? {
             Some(Err(stuck)) if stuck.blocks_reboot() => {
                 warn!("{stuck}");
@@ -116,53 +95,49 @@ impl<'a> Teardown<'a> {
                 format_args!("free the GPU of {module}: unbind it, and a screen on it goes dark"),
                 || Ok(self.unbind_gpu(bounds, gpu)),
             ),
-            Policy::Leave | Policy::FirmwareReboot => how
+            Policy::Leave => how
                 .act(format_args!("leave the GPU of {module} to the driver's own shutdown"), || {
-                    Ok(self.has_come_up(&module))
+                    Ok(self.has_come_up(bounds, &module))
                 }),
+            Policy::FirmwareReboot => match self.has_come_up(bounds, &module) {
+                Ok(()) => return Err(Failure::MeantForFirmware(module)),
+                stuck => Ok(Some(stuck)),
+            },
         };
         Ok(freed?.unwrap_or(Ok(())))
     }
 
     fn unload_gpu(&self, bounds: &Bounds<'_>, gpu: &Driver) -> Result<(), Stuck> {
-        let root = self.root.as_fd();
-        let held = Held::by_files_of(root, &gpu.module, gpu.family.pinned_by_audio);
-        let mut steps = Pin::ALL.into_iter();
-        let mut blocked = None;
+        let held = self.held(bounds, gpu);
+        let mut pins = Pin::ALL.into_iter();
         let mut free = || {
-            for pin in steps.by_ref() {
-                match pin.free(root, &held, gpu) {
-                    Ok(()) => return true,
+            for pin in pins.by_ref() {
+                match pin.free(self.root.as_fd(), gpu, &held, bounds) {
+                    Ok(()) => return Ok(true),
                     Err(Failure::Hangs { seconds, holds_lock: true, .. }) => {
-                        blocked = Some(Why::Hangs { seconds, holds_lock: true });
-                        return false;
+                        return Err(Why::Hangs { seconds, holds_lock: true });
                     }
-                    Err(Failure::Died { .. }) => {
-                        blocked = Some(Why::Oopsed);
-                        return false;
-                    }
-                    // Nothing of the kind was there, or it could not be freed: on to the next.
+                    Err(Failure::Died { .. }) => return Err(Why::Oopsed),
+                    // Whoever could not be ended holds all the rest.
+                    Err(_) if pin == Pin::Holders => return Ok(false),
+                    // Nothing of the kind is there.
                     Err(_) => {}
                 }
             }
-            false
+            Ok(false)
         };
-        let unloaded = self.unloading(bounds, &mut free).unload(&gpu.module);
-        if let Some(why) = blocked {
-            return Err(Stuck { module: gpu.module, why });
-        }
+        let unloaded = self.unloading(bounds, bounds.budget.gpu, &mut free).unload(&gpu.module);
         if let Err(Stuck { why: Why::InUse, .. }) = unloaded {
-            name_the_holder(&held);
+            name_the_holder(&held, bounds);
         }
         unloaded
     }
 
     fn unbind_gpu(&self, bounds: &Bounds<'_>, gpu: &Driver) -> Result<(), Stuck> {
         let stuck = |why| Stuck { module: gpu.module, why };
-        self.has_come_up(&gpu.module)?;
-        let held = Held::by_files_of(self.root.as_fd(), &gpu.module, gpu.family.pinned_by_audio);
+        self.has_come_up(bounds, &gpu.module)?;
         // Whoever stays has a file without a device behind it.
-        let _ = Pin::Holders.free(self.root.as_fd(), &held, gpu);
+        let _ = Pin::Holders.free(self.root.as_fd(), gpu, &self.held(bounds, gpu), bounds);
         for _ in 0..limits::DEVICES_MAX {
             let unbound = gpu::for_each_device(&self.root, |device| {
                 (device.driver == gpu.module).then(|| self.unbind(bounds, device))
@@ -187,14 +162,12 @@ impl<'a> Teardown<'a> {
         let file = device.file("driver/unbind");
         let file = file.as_c_str().ok_or(failed(Errno::NAMETOOLONG))?;
         info!("unbind {name} from {}", device.driver);
-        let left = (bounds.begun + bounds.budget.teardown_until).saturating_sub(sys::uptime());
-        let mut patience = Some(left.min(bounds.budget.module));
-        child::bounded("unbind", || patience.take(), || files::write(&self.root, file, name.as_bytes()))
+        bounds.bounded("unbind", bounds.budget.gpu, || files::write(&self.root, file, name.as_bytes()))
     }
 
     /// Waits for a driver that is still initialising.
-    fn has_come_up(&self, module: &ModuleName) -> Result<(), Stuck> {
-        let until = sys::uptime() + limits::INITIALISING;
+    fn has_come_up(&self, bounds: &Bounds<'_>, module: &ModuleName) -> Result<(), Stuck> {
+        let until = sys::uptime() + bounds.budget.initialising.min(bounds.left());
         while module::state(&self.root, module) == Some(State::Initialising) {
             if sys::uptime() >= until {
                 return Err(Stuck { module: *module, why: Why::Initialising });
@@ -204,10 +177,20 @@ impl<'a> Teardown<'a> {
         Ok(())
     }
 
-    fn unloading<'f>(&'f self, bounds: &Bounds<'_>, free: &'f mut dyn FnMut() -> bool) -> Unloading<'f> {
+    fn held(&self, bounds: &Bounds<'_>, gpu: &Driver) -> Held<'_> {
+        Held::by_files_of(self.root.as_fd(), &gpu.module, gpu.family.pinned_by_audio, bounds.relatives)
+    }
+
+    fn unloading<'f>(
+        &'f self,
+        bounds: &Bounds<'_>,
+        exit: Duration,
+        free: &'f mut dyn FnMut() -> Result<bool, Why>,
+    ) -> Unloading<'f> {
         Unloading {
             root: self.root.as_fd(),
-            exit: bounds.budget.module,
+            exit,
+            initialising: bounds.budget.initialising,
             until: bounds.begun + bounds.budget.teardown_until,
             free,
         }
@@ -215,10 +198,11 @@ impl<'a> Teardown<'a> {
 }
 
 /// What is known to hold a driver that says it is in use, in the order in which it is freed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Pin {
     Holders,
     Consoles,
+    /// After the holders: unbinding waits for who plays, with the lock of its device held.
     Sound,
     Dumps,
 }
@@ -226,39 +210,37 @@ enum Pin {
 impl Pin {
     const ALL: [Pin; 4] = [Pin::Holders, Pin::Consoles, Pin::Sound, Pin::Dumps];
 
-    /// Each may hang on a lock of the driver, and so is done in a child. An error, too, where there was
+    /// Each may hang on a lock of the driver, and so is done in a child. An error, too, where there is
     /// nothing of the kind.
-    fn free(self, root: BorrowedFd<'_>, held: &Held<'_>, gpu: &Driver) -> Result<(), Failure> {
-        let bounded = |name, time, act: &dyn Fn() -> io::Result<()>| {
-            let mut patience = Some(time);
-            child::bounded(name, || patience.take(), act)
-        };
+    fn free(
+        self,
+        root: BorrowedFd<'_>,
+        gpu: &Driver,
+        held: &Held<'_>,
+        bounds: &Bounds<'_>,
+    ) -> Result<(), Failure> {
+        let none = |errno| Failure::Call { call: "free", errno };
         match self {
-            Pin::Holders => bounded("end what holds it", limits::HOLDERS_LOOK, &|| held.end()),
-            Pin::Consoles => bounded("unbind the consoles", limits::PINS, &|| pins::unbind_consoles(root)),
-            Pin::Sound if gpu.family.pinned_by_audio => {
-                bounded("unbind the sound", limits::PINS, &|| pins::unbind_sound(root))
+            // Other hooks could not be told from what was left over.
+            Pin::Holders if !bounds.relatives.are_known() => Err(none(Errno::SRCH)),
+            Pin::Holders => bounds.bounded("end what holds it", limits::HOLDERS_LOOK, || held.end()),
+            Pin::Consoles => {
+                bounds.bounded("unbind the consoles", limits::PINS, || pins::unbind_consoles(root))
             }
-            Pin::Dumps => bounded("drop its dumps", limits::PINS, &|| pins::drop_dumps(root)),
-            Pin::Sound => Err(Failure::OutOfTime),
+            Pin::Sound if !gpu.family.pinned_by_audio => Err(none(Errno::NODEV)),
+            Pin::Sound => bounds.bounded("unbind the sound", limits::PINS, || pins::unbind_sound(root)),
+            Pin::Dumps => bounds.bounded("drop its dumps", limits::PINS, || pins::drop_dumps(root)),
         }
     }
 }
 
 /// Says who still holds a driver.
-fn name_the_holder(held: &Held<'_>) {
-    let mut patience = Some(limits::HOLDERS_LOOK);
-    let look = || match held.first()? {
-        Some(holder) => {
-            warn!(
-                "'{}' ({}) holds {} and cannot be ended",
-                holder.name,
-                holder.id.as_raw_nonzero(),
-                held.module
-            );
-            Ok(())
+fn name_the_holder(held: &Held<'_>, bounds: &Bounds<'_>) {
+    let _ = bounds.bounded("look for who holds it", limits::HOLDERS_LOOK, || {
+        if let Some(holder) = held.first()? {
+            let id = holder.id.as_raw_nonzero();
+            warn!("'{}' ({id}) holds {} and cannot be ended", holder.name, held.module);
         }
-        None => Ok(()),
-    };
-    let _ = child::bounded("look for who holds it", || patience.take(), look);
+        Ok(())
+    });
 }

@@ -9,8 +9,8 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io;
 
 use crate::arguments;
-use crate::failure::{Failure, Named};
-use crate::{files, sys};
+use crate::failure::Failure;
+use crate::{child, files, limits, sys};
 
 /// Arms it, stops it, or leaves it as it is.
 ///
@@ -22,14 +22,17 @@ use crate::{files, sys};
 /// The jump goes on without a watchdog that does not do what it should.
 pub fn settle(verb: Verb, wanted: Option<Watchdog>, left: &arguments::Watchdog) -> Result<(), Failure> {
     let device = left.device.unwrap_or(c"/dev/watchdog0");
+    let mut patience = Some(limits::WATCHDOG);
+    let mut bounded =
+        |act: &dyn Fn() -> io::Result<()>| child::bounded("settle the watchdog", || patience.take(), act);
     let settled = match wanted {
-        Some(Watchdog::Seconds(seconds)) => arm(device, seconds),
-        Some(Watchdog::Off) => stop(device),
-        None if verb == Verb::Reboot && left.armed => stop(device),
+        Some(Watchdog::Seconds(seconds)) => bounded(&|| arm(device, seconds)),
+        Some(Watchdog::Off) => bounded(&|| stop(device)),
+        None if verb == Verb::Reboot && left.armed => bounded(&|| stop(device)),
         None => Ok(()),
     };
-    if let Err(errno) = settled {
-        warn!("the watchdog could not be settled: {}", Named(errno));
+    if let Err(failure) = settled {
+        warn!("{failure}");
     }
     Ok(())
 }
