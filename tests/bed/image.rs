@@ -23,6 +23,13 @@ const FINISH: &str = "set -e
     : >/etc/machine-id
     touch /etc/.updated /var/.updated";
 
+/// Runs in a copy of the tree, right after it: the mirror still has the headers of this very kernel.
+const BUILDER: &str = "set -e
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends make linux-headers-$(basename /usr/lib/modules/*)
+    apt-get clean";
+
 /// The age at which another recipe's image is removed.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
@@ -116,6 +123,18 @@ impl Files {
         self.0.join("initrd.img")
     }
 
+    /// A root with compiler and headers for that kernel; Debian 13 alone has one.
+    #[must_use]
+    pub fn builder(&self) -> PathBuf {
+        self.0.join("builder")
+    }
+
+    /// A folder for what is made of the image, gone with it.
+    #[must_use]
+    pub fn made(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     /// `uname -r` of that kernel.
     pub fn release(&self) -> Result<String, String> {
         let link =
@@ -132,9 +151,14 @@ fn overlay() -> PathBuf {
 
 /// This file and the overlay: whatever changes the image changes the hash.
 fn recipe() -> Result<u64, String> {
+    hash(include_bytes!("image.rs"), &overlay())
+}
+
+/// Of a recipe, and of the names and contents of the files that it takes.
+pub fn hash(recipe: &[u8], folder: &Path) -> Result<u64, String> {
     let mut hasher = DefaultHasher::new();
-    hasher.write(include_bytes!("image.rs"));
-    let mut paths = vec![overlay()];
+    hasher.write(recipe);
+    let mut paths = vec![folder.to_owned()];
     while let Some(path) = paths.pop() {
         let failed = |e| format!("{}: {e}", path.display());
         if path.is_dir() {
@@ -142,7 +166,7 @@ fn recipe() -> Result<u64, String> {
             paths.extend(entries.filter_map(Result::ok).map(|entry| entry.path()));
             paths.sort();
         } else {
-            hasher.write(path.strip_prefix(overlay()).unwrap_or(&path).as_os_str().as_encoded_bytes());
+            hasher.write(path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes());
             hasher.write(&fs::read(&path).map_err(failed)?);
         }
     }
@@ -157,7 +181,7 @@ fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
     // mmdebstrap tells its progress on stderr, which is the tests' own. A test can be killed: its
     // stdin is the lock, so that the next builder waits until it is gone too, and what it mounted
     // in the tree goes with it.
-    let lock = lock.try_clone().map_err(|e| format!("target/vm/{suite}.lock: {e}"))?;
+    let stdin = || lock.try_clone().map_err(|e| format!("target/vm/{suite}.lock: {e}"));
     let status = Command::new("unshare")
         .args(["--mount", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"])
         .arg(format!("--include={PACKAGES}"))
@@ -165,7 +189,7 @@ fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
         .arg(format!("--customize-hook=chroot \"$1\" sh -c '{FINISH}'"))
         .arg(suite)
         .arg(&tree)
-        .stdin(lock)
+        .stdin(stdin()?)
         .stdout(Stdio::null())
         .status()
         .map_err(|e| format!("mmdebstrap: {e} (tests/prepare installs it)"))?;
@@ -176,7 +200,13 @@ fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
         fs::copy(tree.join(name), part.join(name)).map_err(|e| format!("/{name} of {suite}: {e}"))?;
     }
     disk(&tree, &part.join("root.ext4"), "root")?;
-    separate_boot(&tree, part)
+    separate_boot(&tree, part)?;
+    if suite != "trixie" {
+        return Ok(());
+    }
+    let builder = part.join("builder");
+    host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree).arg(&builder))?;
+    host(Command::new("chroot").arg(&builder).args(["sh", "-c", BUILDER]).stdin(stdin()?)).map(drop)
 }
 
 /// Removes what an older recipe made, but not so soon that another process could still use it.

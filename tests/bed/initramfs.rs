@@ -2,11 +2,15 @@
 //! They begin where the filesystems are gone, and take seconds.
 
 use crate::cpio::Cpio;
+use crate::feed::Feed;
 use crate::harness::Test;
 use crate::host;
 use crate::image::{Files, Image};
 use crate::machine::{self, End, Machine, Scratch, Setup};
+use crate::modules::Modules;
+use crate::monitor::Picture;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -27,8 +31,9 @@ mount -t tmpfs -o mode=0755,nosuid,nodev,noexec tmpfs /run
 exec /usr/lib/systemd/systemd-shutdown $VERB --timeout=10000000us --log-level=info --log-target=kmsg
 ";
 
-/// The system to arrive in: says so, and powers off.
+/// The system to arrive in: says so, without the kernel in between, and powers off.
 const NEXT_INIT: &str = "#!/bin/busybox sh
+/bin/busybox dmesg -n 1
 /bin/busybox mount -t proc proc /proc
 read -r cmdline </proc/cmdline
 echo \"NEXT KERNEL UP: $cmdline\"
@@ -62,6 +67,8 @@ pub struct Ended {
     pub end: End,
     /// Everything on the console.
     pub console: String,
+    /// Everything on ttyS1.
+    pub agent: String,
 }
 
 impl Night {
@@ -92,8 +99,49 @@ impl Night {
         Ok(self.file(path, mode, read(from)?))
     }
 
+    /// Adds a program of the image.
+    pub fn program(&mut self, path: &str) -> Result<&mut Self, String> {
+        program(&mut self.files, &self.image.files()?, path)?;
+        Ok(self)
+    }
+
+    /// Adds modules: the scenario loads them with `modprobe`.
+    pub fn modules(&mut self, modules: &Modules) -> &mut Self {
+        modules.put(&mut self.files);
+        self
+    }
+
     /// Boots, and waits for the end.
-    pub fn run(mut self) -> Result<Ended, String> {
+    pub fn run(self) -> Result<Ended, String> {
+        self.run_beside(|_| Ok(())).map(|(ended, ())| ended)
+    }
+
+    /// The same, with a picture of the screen from when the console says this; who said it waits for
+    /// a line on ttyS1.
+    pub fn run_with_picture(self, said: &str) -> Result<(Ended, Picture), String> {
+        let limit = self.limit;
+        self.run_beside(|machine| {
+            let heard = machine.console.wait(limit, |console| console.contains(said).then_some(()));
+            heard.map_err(|_| machine.tell(&format!("the console does not say {said:?}")))?;
+            let picture = machine.picture()?;
+            machine.agent.write_all(b"\n").map_err(|e| machine.tell(&format!("ttyS1: {e}")))?;
+            Ok(picture)
+        })
+    }
+
+    fn run_beside<T>(
+        self,
+        act: impl FnOnce(&mut Machine) -> Result<T, String>,
+    ) -> Result<(Ended, T), String> {
+        let limit = self.limit;
+        let mut machine = self.start()?;
+        let agent = machine.agent.try_clone().map(Feed::of).map_err(|e| format!("ttyS1: {e}"))?;
+        let acted = act(&mut machine)?;
+        let end = machine.await_end(limit)?;
+        Ok((Ended { end, console: machine.console.text(), agent: agent.text() }, acted))
+    }
+
+    fn start(mut self) -> Result<Machine, String> {
         let image = self.image.files()?;
         self.file("/scenario", 0o644, format!("VERB={}\n{}\n", self.verb, self.scenario));
         let mut initramfs = base(&image)?;
@@ -102,7 +150,7 @@ impl Night {
         let initrd = scratch.path("initramfs");
         fs::write(&initrd, initramfs).map_err(|e| format!("{}: {e}", initrd.display()))?;
         self.qemu.push("-no-reboot".into());
-        let mut machine = Machine::start(
+        Machine::start(
             &Setup {
                 kernel: &image.kernel(),
                 initrd: &initrd,
@@ -112,9 +160,7 @@ impl Night {
                 log: &self.log,
             },
             scratch,
-        )?;
-        let end = machine.await_end(self.limit)?;
-        Ok(Ended { end, console: machine.console.text() })
+        )
     }
 }
 
@@ -146,12 +192,7 @@ fn base(image: &Files) -> Result<Vec<u8>, String> {
     for folder in ["proc", "sys", "run", "tmp", "root", "usr/lib/systemd/system-shutdown"] {
         cpio.folder(folder);
     }
-    let mut ldd = Command::new("chroot");
-    let libraries = host(ldd.arg(image.tree()).args(["/usr/bin/ldd", SHUTDOWN]))?;
-    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-    for path in libraries.chain([SHUTDOWN]) {
-        cpio.file(&merged(path), 0o755, &read(&image.tree().join(path.trim_start_matches('/')))?);
-    }
+    program(&mut cpio, image, SHUTDOWN)?;
     cpio.file("/kernel", 0o644, &read(&image.kernel())?);
     let mut next = with_busybox(NEXT_INIT)?;
     next.folder("proc");
@@ -159,7 +200,19 @@ fn base(image: &Files) -> Result<Vec<u8>, String> {
     Ok(cpio.finish())
 }
 
-fn with_busybox(init: &str) -> Result<Cpio, String> {
+/// A program of the image, and its libraries.
+fn program(cpio: &mut Cpio, image: &Files, path: &str) -> Result<(), String> {
+    let mut ldd = Command::new("chroot");
+    let libraries = host(ldd.arg(image.tree()).args(["/usr/bin/ldd", path]))?;
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in libraries.chain([path]) {
+        cpio.file(&merged(path), 0o755, &read(&image.tree().join(path.trim_start_matches('/')))?);
+    }
+    Ok(())
+}
+
+/// An initramfs of busybox and this /init, and of what is added.
+pub fn with_busybox(init: &str) -> Result<Cpio, String> {
     let mut cpio = Cpio::default();
     // The kernel opens PID 1's stdio here, before anything is mounted.
     cpio.device("/dev/console", 5, 1);

@@ -8,10 +8,13 @@ pub mod cpio;
 pub mod feed;
 pub mod guest;
 pub mod harness;
+pub mod holder;
 pub mod image;
 pub mod initramfs;
 pub mod machine;
+pub mod modules;
 pub mod monitor;
+pub mod standins;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,9 +28,14 @@ pub fn vm_folder() -> PathBuf {
 
 /// Runs a program of the host; an error names it and says what it said.
 fn host(command: &mut Command) -> Result<String, String> {
+    host_bytes(command).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The same for what is no text.
+fn host_bytes(command: &mut Command) -> Result<Vec<u8>, String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{command:?}: {}: {}", output.status, said.trim()))

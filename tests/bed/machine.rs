@@ -1,7 +1,7 @@
 //! One QEMU process: its console, its monitor, and how it ended.
 
 use crate::feed::{Feed, Silence};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Picture};
 use std::fs::{self, File};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -128,6 +128,13 @@ impl Machine {
                 None => {}
             }
         }
+    }
+
+    /// What is on the screen.
+    pub fn picture(&mut self) -> Result<Picture, String> {
+        let file = self.scratch.path("screen");
+        let drawn = self.monitor.screendump(&file).and_then(|()| Picture::read(&file));
+        drawn.map_err(|error| self.tell(&error))
     }
 
     /// A failure with the last lines of the console and what QEMU itself complained about.

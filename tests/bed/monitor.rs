@@ -1,18 +1,31 @@
 //! QMP: what QEMU knows about the machine and the guest cannot tell itself.
 
 use crate::feed::Feed;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// A kernel needs longer than this from a reset to its own next one.
 const ONE_RESET: Duration = Duration::from_secs(2);
+/// QEMU draws and writes a few megabytes.
+const PICTURE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The monitor of one machine.
 pub struct Monitor {
     feed: Feed,
     stream: UnixStream,
+}
+
+/// What was on a screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// How many pixels there are.
+    pub pixels: usize,
+    /// How many of them are white.
+    pub white: usize,
 }
 
 /// One event.
@@ -42,6 +55,23 @@ impl Monitor {
     pub fn command(&mut self, name: &str) -> Result<(), String> {
         writeln!(self.stream, "{{\"execute\": \"{name}\"}}")
             .map_err(|e| format!("monitor command {name}: {e}"))
+    }
+
+    /// Writes what is on the screen to a file.
+    pub fn screendump(&mut self, file: &Path) -> Result<(), String> {
+        // The one command that is waited for: its answer is known by its id.
+        let command = json!({"execute": "screendump", "arguments": {"filename": file}, "id": file});
+        let before = self.feed.text().len();
+        writeln!(self.stream, "{command}").map_err(|e| format!("monitor command screendump: {e}"))?;
+        let answer = self.feed.wait(PICTURE_LIMIT, |text| {
+            let messages = text.get(before..)?.lines().filter_map(|line| serde_json::from_str(line).ok());
+            messages.into_iter().find(|message: &Value| message.get("id") == Some(&json!(file)))
+        });
+        match answer.map(|answer| answer.get("error").cloned()) {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) => Err(format!("no picture: {error}")),
+            Err(silence) => Err(format!("no picture: the monitor is silent ({silence:?})")),
+        }
     }
 
     /// All events so far.
@@ -78,5 +108,14 @@ impl Monitor {
             last = event.time;
         }
         count
+    }
+}
+
+impl Picture {
+    /// Reads what `screendump` writes, ppm(5): a header of four words, three bytes for each pixel.
+    pub fn read(file: &Path) -> Result<Self, String> {
+        let bytes = fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let pixels = bytes.splitn(5, u8::is_ascii_whitespace).nth(4).unwrap_or_default().chunks_exact(3);
+        Ok(Self { pixels: pixels.len(), white: pixels.filter(|pixel| *pixel == [0xff; 3]).count() })
     }
 }

@@ -2,6 +2,7 @@
 
 mod kexec;
 mod reboot;
+mod stands;
 mod units;
 mod whole;
 
@@ -24,6 +25,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE units::enabling_another_instance_replaces_the_first
     Full ONE whole::stage_killed_at_each_of_its_calls_leaves_the_old_plan_or_the_new_one
     Full ONE whole::at_night_the_hook_asks_for_no_memory
+    Full ONE stands::what_carries_the_root_is_never_unbound
     Full BOTH reboot::a_reboot_is_seen_as_a_firmware_reset
     Full SEPARATE_BOOT reboot::what_is_written_lasts_over_a_reboot_and_power_off_is_seen
 ];

@@ -1,7 +1,14 @@
 //! What `nextkernel stage` finds out by day, against a real kernel.
 
-use crate::staged::{handed_over, night, stage};
+use crate::staged::{CMDLINE, handed_over, night, rebooted, stage};
 use bed::harness::Test;
+use bed::machine::End;
+use bed::modules::Modules;
+
+/// Shell lines that make this /etc/nextkernel.conf.
+fn conf(text: &str) -> String {
+    format!("mkdir -p /etc; cat >/etc/nextkernel.conf <<'END'\n{text}\nEND\n")
+}
 
 /// Runs lines by day, then hands over what was staged before them.
 fn refused(test: &Test, memory: u32, wrong: &str, sentences: &[&str]) -> Result<(), String> {
@@ -118,4 +125,64 @@ pub fn late_unloads_what_was_kept_before(test: &Test) -> Result<(), String> {
     let ended = night(test, "kexec", &day)?.run()?;
     ended.line("loaded: 0")?;
     handed_over(&ended, "kexec")
+}
+
+pub fn what_the_configuration_says_is_staged_shown_and_carried_out(test: &Test) -> Result<(), String> {
+    let said =
+        "gpu = leave\nmodules = dummy\nunbind = nvme 0000:00:01.0\nguard = 60\nwatchdog = off\npanic = 7";
+    let day = conf(said) + &stage("--hold late") + &conf("gpu = unload") + "nextkernel status --json";
+    let ended = night(test, "kexec", &day)?.run()?;
+    for line in [
+        "nextkernel: unbind: no device here is nvme or has that driver",
+        "  unloads also    dummy",
+        "  unbinds         0000:00:01.0",
+        "  guard           resets the machine when the jump takes 60 seconds",
+        "  watchdog        is stopped before the jump",
+        "\"guard\": 60",
+        // It has no driver.
+        "nextkernel: 0000:00:01.0",
+    ] {
+        ended.line(line)?;
+    }
+    ended.line(&format!("NEXT KERNEL UP: {CMDLINE} panic=7 nextkernel.record="))?;
+    ended.expect(End::PoweredOff)
+}
+
+pub fn a_configuration_that_is_wrong_is_told_and_what_was_staged_stays(test: &Test) -> Result<(), String> {
+    let wrong = |text| conf(text) + "nextkernel stage --kernel /kernel --cmdline x; echo \"status $?\"\n";
+    let wrong = wrong("guard = 300\ngpus = leave") + &wrong("gpu.nvidia = unbind") + &wrong("watchdog = on");
+    refused(
+        test,
+        512,
+        &wrong,
+        &[
+            "nextkernel: /etc/nextkernel.conf, line 2: there is no key 'gpus'; the keys are gpu, gpu.DRIVER,",
+            "nextkernel: /etc/nextkernel.conf, line 1: nvidia must not be unbound",
+            "nextkernel: /etc/nextkernel.conf, line 1: watchdog = 'on' cannot be; it takes off, or",
+            "what was staged before is as it was",
+            "status 1",
+        ],
+    )
+}
+
+pub fn check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it(test: &Test) -> Result<(), String> {
+    let day = conf("watchdog = 60")
+        + "modprobe bochs; modprobe i6300esb; nextkernel check; echo \"exit status $? of a check\"
+           echo 1 >/proc/sys/kernel/modules_disabled; nextkernel check; echo \"exit status $? of another\"";
+    let mut night = night(test, "kexec", &day)?;
+    night.modules(&Modules::of(&test.image.files()?, &["bochs", "i6300esb"])?);
+    night.qemu = ["-vga", "std", "-device", "i6300esb"].map(str::to_owned).into();
+    let ended = night.run()?;
+    for line in [
+        "ok    gpu bochs          is unloaded before the jump; if that fails, the jump is made all the same (on 0000:",
+        "warn  watchdog0          i6300ESB timer, not armed, 30 s: it is stopped at every restart",
+        "ok    guard              a jump that hangs in the kernel's device shutdown is reset after 300 seconds",
+        "exit status 0 of a check",
+        "bad   modules_disabled   kernel.modules_disabled is 1 until the next boot, and bochs cannot be unloaded",
+        "nextkernel: not as it should be: modules_disabled",
+        "exit status 1 of another",
+    ] {
+        ended.line(line)?;
+    }
+    rebooted(&ended)
 }

@@ -2,8 +2,11 @@
 //! systemd-shutdown.
 
 mod day;
+mod drivers;
 mod failures;
+mod faults;
 mod hooks;
+mod nvidia;
 mod pid1;
 mod staged;
 mod verbs;
@@ -48,6 +51,26 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE pid1::as_pid_1_with_nothing_at_all_it_restarts_the_machine
     Full ONE watchdogs::at_reboot_the_watchdog_is_stopped_before_the_jump
     Full ONE watchdogs::at_kexec_a_watchdog_that_somebody_armed_stays_armed
+    Full ONE watchdogs::at_kexec_it_is_stopped_where_the_plan_says_so
+    Full ONE watchdogs::on_probation_a_next_kernel_that_hangs_is_reset
+    Full ONE watchdogs::on_probation_a_next_kernel_that_ends_in_time_is_not_reset
+    Full ONE watchdogs::on_probation_a_next_kernel_with_the_driver_is_not_reset
+    Full ONE watchdogs::where_the_driver_stops_it_at_restarts_there_is_no_probation
+    Quick BOTH drivers::bochs_is_freed_of_a_process_that_systemd_spares
+    Full ONE drivers::virtio_gpu_is_freed_of_a_mapping_alone
+    Full ONE drivers::cirrus_is_freed_of_a_mapping_of_its_framebuffer
+    Full ONE drivers::qxl_is_freed_by_the_hook_as_pid_1_of_whatever_still_runs
+    Quick ONE drivers::cirrusfb_is_freed_of_its_console
+    Full ONE drivers::a_card_without_vga_gives_the_console_back
+    Full ONE drivers::a_buffer_that_somebody_else_was_given_keeps_the_driver_and_the_jump_is_made
+    Full ONE drivers::a_driver_that_is_stuck_in_its_probe_resets_the_machine
+    Full ONE drivers::a_driver_that_is_to_be_left_is_left
+    Full ONE drivers::a_driver_that_is_to_be_unbound_is_unbound_from_each_of_its_cards
+    Full ONE drivers::a_driver_on_virtio_is_unbound_from_the_device_that_is_its_own
+    Full ONE drivers::a_driver_that_is_for_the_firmware_alone_restarts_through_it
+    Full ONE drivers::a_module_that_the_plan_names_is_unloaded_with_what_stands_on_it
+    Full ONE drivers::what_is_left_for_the_boot_loader_stays_as_it_is
+    Quick ONE drivers::where_there_is_no_gpu_nothing_is_said_of_one_and_little_is_asked
     Quick ONE day::what_the_kernel_refuses_is_told_by_day_and_what_was_staged_stays
     Full ONE day::the_longest_command_line_that_fits_by_day_fits_at_night
     Quick ONE day::too_little_room_is_told_with_need_room_and_way_out
@@ -56,6 +79,39 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE day::several_initrds_are_joined_on_four_bytes
     Quick ONE day::unstaging_unloads_and_leaves_nothing
     Full ONE day::late_unloads_what_was_kept_before
+    Quick ONE day::what_the_configuration_says_is_staged_shown_and_carried_out
+    Quick ONE day::a_configuration_that_is_wrong_is_told_and_what_was_staged_stays
+    Full ONE day::check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it
+    Quick ONE nvidia::the_stack_is_unloaded_leaf_first
+    Quick ONE nvidia::processes_that_keep_the_gpu_open_past_systemds_killing_are_ended
+    Full ONE nvidia::a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended
+    Full ONE nvidia::a_module_that_takes_its_time_to_unload_is_waited_for
+    Full ONE nvidia::a_module_that_is_still_loading_is_waited_for
+    Full ONE nvidia::a_module_that_is_permanent_is_told_and_the_plan_decides
+    Full ONE nvidia::one_branch_that_stays_does_not_keep_the_others
+    Full ONE nvidia::what_another_hook_runs_is_never_ended
+    Full ONE nvidia::where_no_module_may_be_unloaded_it_is_told_and_the_plan_decides
+    Full ONE nvidia::an_nvidia_gpu_is_never_unbound
+    Full ONE faults::a_holder_that_cannot_be_ended_is_named_and_the_plan_decides
+    Full ONE faults::a_module_whose_exit_hangs_is_left_behind_and_the_plan_decides
+    Full ONE faults::an_unloading_that_hangs_since_before_is_found_and_the_plan_decides
+    Full ONE faults::a_device_lock_that_is_held_since_before_is_found_and_resets_the_machine
+    Quick ONE faults::a_device_whose_remove_hangs_resets_the_machine
+    Quick ONE faults::a_device_whose_remove_dies_resets_the_machine
+    Full ONE faults::a_device_whose_remove_runs_for_ever_resets_the_machine
+    Full ONE faults::where_an_oops_is_a_panic_the_panic_restarts_the_machine
+    Full ONE faults::a_probe_that_never_ends_resets_the_machine
+    Quick ONE faults::a_driver_that_hangs_in_its_shutdown_is_ended_by_the_guard
+    Full ONE faults::a_reboot_notifier_that_hangs_is_ended_by_the_guard
+    Full ONE faults::a_disk_that_never_answers_prevents_the_jump_and_the_machine_restarts
+    Full ONE faults::a_restart_that_hangs_is_ended_by_the_guard
+    Full ONE faults::a_disk_that_stops_answering_later_prevents_the_jump
+    Full ONE faults::a_load_that_hangs_is_given_up_and_the_machine_restarts
+    Full ONE faults::consoles_whose_lock_is_held_for_ever_hold_up_neither_jump_nor_guard
+    Full ONE faults::other_devices_are_unbound_all_at_the_same_time
+    Full ONE faults::another_device_that_hangs_while_it_is_unbound_is_ended_by_the_guard
+    Full ONE faults::where_the_plan_wants_firmware_for_a_gpu_nothing_jumps
+    Full ONE faults::the_hooks_memory_does_not_grow_with_what_it_finds
 ];
 
 fn main() -> ExitCode {

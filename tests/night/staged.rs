@@ -17,6 +17,11 @@ pub fn stage(options: &str) -> String {
     )
 }
 
+/// A line for the plan.
+pub fn plan(line: &str) -> String {
+    format!("sed -i '$i {line}' /run/nextkernel/plan\n")
+}
+
 /// A night with both programs, which begins with these lines by day.
 pub fn night(test: &Test, verb: &str, day: &str) -> Result<Night, String> {
     let installed = vm_folder().join("installed");

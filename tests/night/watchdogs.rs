@@ -1,63 +1,80 @@
-//! The hardware watchdog that systemd leaves armed, with QEMU's i6300esb.
+//! The hardware watchdog, with QEMU's i6300esb: the one that systemd leaves armed, and the one that the
+//! hook arms for the jump.
 
-use std::process::Command;
-
-use crate::staged::{CMDLINE, night};
-use bed::cpio::Cpio;
+use crate::staged::{handed_over, night, plan, stage};
 use bed::harness::Test;
-use bed::initramfs::Ended;
+use bed::initramfs::{self, Ended};
 use bed::machine::End;
+use bed::modules::Modules;
 
 /// Longer than the watchdog waits: a machine that gets so far is not watched any more.
-const LINGERS: &str = "#!/bin/busybox sh
-/bin/busybox mount -t proc proc /proc
-read -r cmdline </proc/cmdline
-echo \"NEXT KERNEL UP: $cmdline\"
-/bin/busybox sleep 30
-/bin/busybox poweroff -f
-";
+const LINGERS: &str = "sleep 30\n";
 
-/// Goes down by a verb that the plan covers, with the watchdog armed for 15 s, into a kernel that lingers.
-fn armed(test: &Test, verb: &str) -> Result<Ended, String> {
-    let day = format!(
-        // Else the driver itself disarms it at every restart, and nothing would be shown here.
-        "insmod /watchdog.ko stop_on_reboot=0 && insmod /i6300esb.ko || echo NO DRIVER
-        nextkernel stage --kernel /kernel --initrd /next.cpio --initrd /lingers.cpio \
-            --cmdline '{CMDLINE}' --hold late --on kexec --on reboot
-        export WATCHDOG_DEVICE=/dev/watchdog0 WATCHDOG_USEC=15000000"
+/// As systemd does it, for 15 s.
+const SYSTEMD_ARMS_IT: &str = "export WATCHDOG_DEVICE=/dev/watchdog0 WATCHDOG_USEC=15000000\n";
+
+/// Else the driver itself disarms it at every restart.
+const LASTS: &str = "stop_on_reboot=0";
+
+/// Goes down with a watchdog, by a verb that the plan covers, into a kernel that does this.
+fn watched(test: &Test, verb: &str, parameter: &str, day: &str, next: &str) -> Result<Ended, String> {
+    let load = format!("modprobe watchdog {parameter} && modprobe i6300esb || echo NO DRIVER\n");
+    let stage = stage("--initrd /watched.cpio --hold late --on kexec --on reboot");
+    let mut night = night(test, verb, &(load + &stage + day))?;
+    let modules = Modules::of(&test.image.files()?, &["watchdog", "i6300esb"])?;
+    let init = format!(
+        "#!/bin/busybox sh
+        /bin/busybox --install -s /bin
+        mount -t proc proc /proc
+        mount -t devtmpfs dev /dev
+        read -r cmdline </proc/cmdline
+        echo \"NEXT KERNEL UP: $cmdline\" >/dev/kmsg
+        {next}
+        poweroff -f\n"
     );
-    let mut night = night(test, verb, &day)?;
-    let mut lingers = Cpio::default();
-    lingers.file("/init", 0o755, LINGERS.as_bytes());
-    night.file("/lingers.cpio", 0o644, lingers.finish());
-    for module in ["watchdog", "i6300esb"] {
-        night.file(&format!("/{module}.ko"), 0o644, unpacked(test, module)?);
-    }
+    let mut watched = initramfs::with_busybox(&init)?;
+    modules.put(&mut watched);
+    night.modules(&modules).file("/watched.cpio", 0o644, watched.finish());
     night.qemu = vec!["-device".into(), "i6300esb".into()];
-    night.run()
-}
-
-fn unpacked(test: &Test, module: &str) -> Result<Vec<u8>, String> {
-    let image = test.image.files()?;
-    let folder = image.tree().join("usr/lib/modules").join(image.release()?);
-    let packed = folder.join(format!("kernel/drivers/watchdog/{module}.ko.xz"));
-    let unpacked = Command::new("xz").arg("-dc").arg(&packed).output();
-    let unpacked = unpacked.map_err(|error| format!("xz: {error}"))?;
-    if unpacked.status.success() {
-        Ok(unpacked.stdout)
-    } else {
-        Err(format!("{}: not unpacked", packed.display()))
-    }
+    let ended = night.run()?;
+    ended.line("NEXT KERNEL UP")?;
+    if ended.console.contains("NO DRIVER") { Err(ended.console) } else { Ok(ended) }
 }
 
 pub fn at_reboot_the_watchdog_is_stopped_before_the_jump(test: &Test) -> Result<(), String> {
-    let ended = armed(test, "reboot")?;
-    ended.line("NEXT KERNEL UP")?;
-    ended.expect(End::PoweredOff)
+    let ended = watched(test, "reboot", LASTS, SYSTEMD_ARMS_IT, LINGERS)?;
+    handed_over(&ended, "reboot")
 }
 
 pub fn at_kexec_a_watchdog_that_somebody_armed_stays_armed(test: &Test) -> Result<(), String> {
-    let ended = armed(test, "kexec")?;
-    ended.line("NEXT KERNEL UP")?;
-    ended.expect(End::Reset)
+    watched(test, "kexec", LASTS, SYSTEMD_ARMS_IT, LINGERS)?.expect(End::Reset)
+}
+
+pub fn at_kexec_it_is_stopped_where_the_plan_says_so(test: &Test) -> Result<(), String> {
+    let day = SYSTEMD_ARMS_IT.to_owned() + &plan("watchdog = off");
+    let ended = watched(test, "kexec", LASTS, &day, LINGERS)?;
+    handed_over(&ended, "kexec")
+}
+
+/// Into a kernel that has to show within 15 s that it works.
+fn on_probation(test: &Test, parameter: &str, next: &str) -> Result<Ended, String> {
+    watched(test, "kexec", parameter, &plan("watchdog = 15"), next)
+}
+
+pub fn on_probation_a_next_kernel_that_hangs_is_reset(test: &Test) -> Result<(), String> {
+    on_probation(test, LASTS, "sleep 3600")?.expect(End::Reset)
+}
+
+pub fn on_probation_a_next_kernel_that_ends_in_time_is_not_reset(test: &Test) -> Result<(), String> {
+    handed_over(&on_probation(test, LASTS, "")?, "kexec")
+}
+
+pub fn on_probation_a_next_kernel_with_the_driver_is_not_reset(test: &Test) -> Result<(), String> {
+    // Its probe stops the watchdog.
+    let next = "modprobe i6300esb || echo NO DRIVER\n".to_owned() + LINGERS;
+    handed_over(&on_probation(test, LASTS, &next)?, "kexec")
+}
+
+pub fn where_the_driver_stops_it_at_restarts_there_is_no_probation(test: &Test) -> Result<(), String> {
+    handed_over(&on_probation(test, "", LINGERS)?, "kexec")
 }

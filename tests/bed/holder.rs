@@ -1,0 +1,26 @@
+//! Programs of a night that stand in the way: one keeps a device busy, one is stuck.
+
+use crate::host;
+use crate::machine::Scratch;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// `holder.c`: keeps a device busy.
+pub fn program() -> Result<Vec<u8>, String> {
+    built("holder.c")
+}
+
+/// `stuck.c`: cannot be ended, or lets somebody else get stuck.
+pub fn stuck() -> Result<Vec<u8>, String> {
+    built("stuck.c")
+}
+
+/// A program of the host's compiler, static.
+fn built(source: &str) -> Result<Vec<u8>, String> {
+    let scratch = Scratch::new()?;
+    let (source, built) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(source), scratch.path("program"));
+    let mut gcc = Command::new("gcc");
+    host(gcc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&built).arg(source))?;
+    fs::read(&built).map_err(|e| format!("{}: {e}", built.display()))
+}

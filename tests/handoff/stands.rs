@@ -1,0 +1,28 @@
+//! What a whole Debian stands on until the jump.
+
+use bed::harness::Test;
+
+use crate::kexec::boot;
+
+/// Where the disk of the root is on the PCI bus.
+const ADDRESS: &str = "readlink -f /sys/block/vda/device | grep -o '0000:[0-9a-f:.]*' | tail -n 1";
+
+pub fn what_carries_the_root_is_never_unbound(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    let address = guest.ok(ADDRESS)?;
+    let address = address.trim();
+    guest.ok("echo 'unbind = virtio-pci' >/etc/nextkernel.conf")?;
+    let staged = guest.ok("nextkernel stage --no-rehearse 2>&1")?;
+    if !staged.contains(&format!("unbind: {address} (virtio-pci) stays bound: it carries /\n")) {
+        return Err(guest.tell(&staged));
+    }
+    guest.ok(&format!("! grep '^unbind = {address}$' /run/nextkernel/plan"))?;
+    guest.ok(&format!("echo 'unbind = {address}' >/etc/nextkernel.conf"))?;
+    let refused = guest.run("nextkernel stage --no-rehearse 2>&1")?;
+    if refused.status == 1
+        && refused.output.contains(&format!("unbind names {address}, which carries /, and"))
+    {
+        return Ok(());
+    }
+    Err(guest.tell(&refused.output))
+}

@@ -1,0 +1,277 @@
+//! Debian's own GPU drivers on QEMU's cards, each with a console on it: the next kernel gets the card,
+//! which a picture on its screen shows.
+
+use crate::staged::{HOOK, handed_over, jumped_to_the_kept_image, night, plan, rebooted, stage};
+use bed::harness::Test;
+use bed::holder;
+use bed::initramfs::{self, Ended, Night};
+use bed::machine::End;
+use bed::modules::Modules;
+
+/// The next kernel's system: takes the card again, and has the screen looked at when it is white. The
+/// driver draws what was written a moment later.
+const NEXT: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+read -r cmdline </proc/cmdline
+echo \"NEXT KERNEL UP: $cmdline\" >/dev/kmsg
+. /next
+tr '\\0' '\\377' </dev/zero >/dev/fb0
+sleep 1
+echo PAINTED
+read -r seen </dev/ttyS1
+poweroff -f
+";
+
+/// Says whether the driver may be unloaded just so.
+const IS_IT_HELD: &str = "lsmod | awk '$1 == ENVIRON[\"DRIVER\"] && $3 != 0 { print \"HELD\" }'\n";
+
+/// A card of QEMU, and its driver.
+struct Card {
+    driver: &'static str,
+    /// For the driver, in both kernels.
+    parameters: &'static str,
+    qemu: [&'static str; 2],
+}
+
+const BOCHS: Card = Card { driver: "bochs", parameters: "", qemu: ["-vga", "std"] };
+const VIRTIO_GPU: Card = Card { driver: "virtio_gpu", parameters: "", qemu: ["-vga", "virtio"] };
+const CIRRUSFB: Card =
+    // By itself it takes a mode with a palette, in which this white is black.
+    Card { driver: "cirrusfb", parameters: "mode_option=640x480-16", qemu: ["-vga", "cirrus"] };
+
+/// A night with a console on the card, something staged, and more lines by day before and after that.
+fn driven(test: &Test, card: &Card, before: &str, options: &str, after: &str) -> Result<Night, String> {
+    let Card { driver, parameters, qemu } = card;
+    let load = format!("modprobe {driver} {parameters}\n");
+    let day = format!("export DRIVER={driver}\n{load}{before}");
+    let options = format!("--initrd /driver.cpio {options}");
+    let mut night = night(test, "kexec", &(day + &stage(&options) + after))?;
+    let modules = Modules::of(&test.image.files()?, &[driver])?;
+    let mut next = initramfs::with_busybox(NEXT)?;
+    next.folder("sys");
+    next.file("/next", 0o644, load.as_bytes());
+    modules.put(&mut next);
+    night.modules(&modules).file("/driver.cpio", 0o644, next.finish());
+    night.file("/usr/bin/holder", 0o755, holder::program()?);
+    night.qemu = qemu.map(str::to_owned).into();
+    // The last one is where programs speak.
+    night.append = "console=tty0 console=ttyS0".into();
+    Ok(night)
+}
+
+/// What the kernel said of its console between two lines, by the words that follow.
+fn console_between(ended: &Ended, from: &str, to: &str) -> Option<String> {
+    let said = ended.console.split_once(from)?.1.split_once(to)?.0;
+    let line = said.lines().rfind(|line| line.contains("] Console: switching to "))?;
+    Some(line.split_once("switching to ")?.1.trim_end().to_owned())
+}
+
+/// The console was on the card; and the next kernel came by the hook's own load, and got it.
+fn arrives(night: Night) -> Result<Ended, String> {
+    let (ended, picture) = night.run_with_picture("PAINTED")?;
+    handed_over(&ended, "kexec")?;
+    match console_between(&ended, "Run /init", "nextkernel: ") {
+        Some(console) if console.contains("frame buffer device") => {}
+        console => return Err(format!("the console was on {console:?}")),
+    }
+    // A cursor or a late message may stand there, too.
+    if picture.white * 10 > picture.pixels * 9 {
+        return Ok(ended);
+    }
+    Err(format!("the next kernel's screen: {picture:?}\n{}", ended.console))
+}
+
+/// The driver was unloaded: the hook says it will, and the kernel that the console has left the card.
+fn unloaded(ended: &Ended, card: &Card) -> Result<(), String> {
+    let unload = format!("nextkernel: unload {}\r", card.driver);
+    match console_between(ended, &unload, "nextkernel: jump to ") {
+        Some(console) if !console.contains("frame buffer device") => Ok(()),
+        console => Err(format!("the console went to {console:?}:\n{}", ended.console)),
+    }
+}
+
+/// Something holds the driver: the hook ends that, unloads the driver and hands over.
+fn freed(test: &Test, card: &Card, hold: &str) -> Result<Ended, String> {
+    let ended = arrives(driven(test, card, &format!("{hold}\n{IS_IT_HELD}"), "", "")?)?;
+    ended.line("HELD")?;
+    unloaded(&ended, card)?;
+    Ok(ended)
+}
+
+pub fn bochs_is_freed_of_a_process_that_systemd_spares(test: &Test) -> Result<(), String> {
+    let ended = freed(test, &BOCHS, "holder @ open /dev/dri/card0")?;
+    ended.line(", which holds bochs").map(drop)
+}
+
+pub fn virtio_gpu_is_freed_of_a_mapping_alone(test: &Test) -> Result<(), String> {
+    let ended = freed(test, &VIRTIO_GPU, "holder @ map /dev/dri/card0")?;
+    ended.line(", which holds virtio_gpu").map(drop)
+}
+
+pub fn cirrus_is_freed_of_a_mapping_of_its_framebuffer(test: &Test) -> Result<(), String> {
+    let card = Card { driver: "cirrus", parameters: "", qemu: ["-vga", "cirrus"] };
+    let ended = freed(test, &card, "holder @ map /dev/fb0")?;
+    ended.line(", which holds cirrus").map(drop)
+}
+
+pub fn qxl_is_freed_by_the_hook_as_pid_1_of_whatever_still_runs(test: &Test) -> Result<(), String> {
+    let card = Card { driver: "qxl", parameters: "", qemu: ["-vga", "qxl"] };
+    let hold = format!("holder open /dev/fb0\n{IS_IT_HELD}");
+    let ended = arrives(driven(test, &card, &hold, "--hold late", &format!("exec {HOOK} kexec"))?)?;
+    ended.line("HELD")?;
+    ended.line(", which holds qxl")?;
+    unloaded(&ended, &card)
+}
+
+pub fn cirrusfb_is_freed_of_its_console(test: &Test) -> Result<(), String> {
+    // The one driver of these that its console holds, and no process.
+    let ended = freed(test, &CIRRUSFB, "")?;
+    if ended.console.contains("which holds") { Err("somebody was ended".into()) } else { Ok(()) }
+}
+
+pub fn a_card_without_vga_gives_the_console_back(test: &Test) -> Result<(), String> {
+    let card = Card { qemu: ["-device", "bochs-display"], ..BOCHS };
+    let ended = arrives(driven(test, &card, "", "", "")?)?;
+    unloaded(&ended, &card)
+}
+
+pub fn a_buffer_that_somebody_else_was_given_keeps_the_driver_and_the_jump_is_made(
+    test: &Test,
+) -> Result<(), String> {
+    // No file of the device is open: nothing tells whose buffer it is.
+    let hold = format!("holder @ share /dev/dri/card0\n{IS_IT_HELD}");
+    let ended = arrives(driven(test, &BOCHS, &hold, "", "")?)?;
+    ended.line("HELD")?;
+    ended.line("nextkernel: bochs is in use")?;
+    ended.line("bochs still drives its GPU").map(drop)
+}
+
+pub fn a_driver_that_is_stuck_in_its_probe_resets_the_machine(test: &Test) -> Result<(), String> {
+    // An old radeon as QEMU makes it, on which the driver fails: it stays in its initialisation, with
+    // the lock of the console held, so that the reset alone shows what the hook did.
+    let card = Card { driver: "radeon", parameters: "", qemu: ["-device", "ati-vga,model=rv100"] };
+    let stuck = "echo \"RADEON IS $(cat /sys/module/radeon/initstate)\"\n";
+    let ended = driven(test, &card, stuck, "", "")?.run()?;
+    ended.line("RADEON IS coming")?;
+    rebooted(&ended)
+}
+
+/// With this in the plan.
+fn with_policy(test: &Test, card: &Card, options: &str, policy: &str) -> Result<Night, String> {
+    driven(test, card, "", options, &plan(&format!("gpu = {} {policy}", card.driver)))
+}
+
+/// The devices were unbound, and the driver was not unloaded.
+fn unbound(ended: &Ended, card: &Card, devices: &[&str]) -> Result<(), String> {
+    if ended.console.contains("nextkernel: unload") {
+        return Err(ended.console.clone());
+    }
+    for device in devices {
+        ended.line(&format!("nextkernel: unbind {device} from {}", card.driver))?;
+    }
+    match console_between(ended, "nextkernel: unbind ", "nextkernel: jump to ") {
+        Some(console) if !console.contains("frame buffer device") => Ok(()),
+        console => Err(format!("the console went to {console:?}")),
+    }
+}
+
+pub fn a_driver_that_is_to_be_left_is_left(test: &Test) -> Result<(), String> {
+    let ended = arrives(with_policy(test, &BOCHS, "", "leave")?)?;
+    ended.line("nextkernel: leave the GPU of bochs")?;
+    if ended.console.contains("nextkernel: unload") { Err(ended.console) } else { Ok(()) }
+}
+
+pub fn a_driver_that_is_to_be_unbound_is_unbound_from_each_of_its_cards(test: &Test) -> Result<(), String> {
+    let mut night = with_policy(test, &BOCHS, "", "unbind")?;
+    night.qemu.extend(["-device".into(), "bochs-display".into()]);
+    unbound(&arrives(night)?, &BOCHS, &["0000:00:02.0", "0000:00:03.0"])
+}
+
+pub fn a_driver_on_virtio_is_unbound_from_the_device_that_is_its_own(test: &Test) -> Result<(), String> {
+    // Its card stands in sysfs below the PCI device, which is virtio_pci's.
+    let ended = arrives(with_policy(test, &VIRTIO_GPU, "", "unbind")?)?;
+    unbound(&ended, &VIRTIO_GPU, &["virtio0"])
+}
+
+pub fn a_driver_that_is_for_the_firmware_alone_restarts_through_it(test: &Test) -> Result<(), String> {
+    for options in ["", "--hold late"] {
+        let ended = with_policy(test, &BOCHS, options, "firmware-reboot")?.run()?;
+        ended.line("nextkernel: no handoff: ")?;
+        rebooted(&ended).map_err(|error| format!("{options}: {error}"))?;
+    }
+    Ok(())
+}
+
+pub fn a_module_that_the_plan_names_is_unloaded_with_what_stands_on_it(test: &Test) -> Result<(), String> {
+    let day = "modprobe i6300esb\n".to_owned() + &stage("") + &plan("module = watchdog");
+    let mut night = night(test, "kexec", &day)?;
+    night.modules(&Modules::of(&test.image.files()?, &["i6300esb"])?);
+    let ended = night.run()?;
+    handed_over(&ended, "kexec")?;
+    let unloaded: Vec<_> =
+        ended.console.split("nextkernel: unload ").filter_map(|line| line.lines().next()).skip(1).collect();
+    match unloaded.as_slice() {
+        ["watchdog, and what stands on it", "i6300esb", "watchdog"] => Ok(()),
+        _ => Err(format!("{unloaded:?}")),
+    }
+}
+
+/// A night with UEFI, whose next kernel says what is left there for the boot loader.
+fn with_efi(test: &Test, day: &str) -> Result<Ended, String> {
+    let next = "modprobe efivarfs && mount -t efivarfs none /sys/firmware/efi/efivars || echo NO VARIABLES
+        cd /sys/firmware/efi/efivars
+        echo \"FOR THE NEXT BOOT: $(cat LoaderEntryOneShot-* 2>/dev/null | tail -c +5 | tr -d '\\0').\"
+        poweroff -f\n";
+    let modules = Modules::of(&test.image.files()?, &["efibc", "efivarfs"])?;
+    let mut cpio = initramfs::with_busybox(NEXT)?;
+    cpio.folder("sys");
+    cpio.file("/next", 0o644, next.as_bytes());
+    modules.put(&mut cpio);
+    let day = "modprobe efibc || echo NO EFIBC\n".to_owned() + &stage("--initrd /next-efi.cpio") + day;
+    let mut night = night(test, "kexec", &day)?;
+    night.modules(&modules).file("/next-efi.cpio", 0o644, cpio.finish());
+    night.qemu = vec!["-bios".into(), "/usr/share/ovmf/OVMF.fd".into()];
+    let ended = night.run()?;
+    ended.expect(End::PoweredOff)?;
+    for wrong in ["NO VARIABLES", "NO EFIBC"] {
+        if ended.console.contains(wrong) {
+            return Err(format!("{wrong}:\n{}", ended.console));
+        }
+    }
+    Ok(ended)
+}
+
+pub fn what_is_left_for_the_boot_loader_stays_as_it_is(test: &Test) -> Result<(), String> {
+    // What happens without the hook: efibc takes the jump for a restart with an argument.
+    let without = with_efi(test, &format!("rm {HOOK}"))?;
+    without.line("FOR THE NEXT BOOT: kexec reboot.")?;
+    jumped_to_the_kept_image(&without)?;
+
+    let ended = with_efi(test, "")?;
+    ended.line("nextkernel: unload efibc")?;
+    handed_over(&ended, "kexec")?;
+    ended.line("FOR THE NEXT BOOT: .").map(drop)
+}
+
+pub fn where_there_is_no_gpu_nothing_is_said_of_one_and_little_is_asked(test: &Test) -> Result<(), String> {
+    let day = format!("mv {HOOK} /usr/bin/nextkernel-hook; mv /traced {HOOK}\n") + &stage("");
+    let mut night = night(test, "kexec", &day)?;
+    let traced = "#!/bin/sh\nexec strace -D -f -o /dev/ttyS1 nextkernel-hook \"$@\"\n";
+    night.file("/traced", 0o755, traced).program("/usr/bin/strace")?;
+    let ended = night.run()?;
+    handed_over(&ended, "kexec")?;
+    let mut said = ended.console.lines().filter(|line| line.contains("] nextkernel: "));
+    if let Some(said) = said.find(|line| ["GPU", "unload", "unbind"].iter().any(|word| line.contains(word))) {
+        return Err(said.into());
+    }
+    let asked = |what: &str| ended.agent.lines().position(|call| call.contains(what));
+    let (first, last) = (asked("\"sys/class/drm\""), asked("\"proc/modules\""));
+    match first.and_then(|first| last?.checked_sub(first)) {
+        // Two calls for each device on the bus, whatever it is, and some ten more.
+        Some(0..30) => Ok(()),
+        calls => Err(format!("{calls:?} calls:\n{}", ended.agent)),
+    }
+}

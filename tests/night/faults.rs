@@ -1,0 +1,297 @@
+//! Whatever hangs, the machine restarts: a row for each place where the kernel can hang, all without
+//! `panic=`. With `NEXTKERNEL_SHOW_SECONDS=1` each says how long its night took, for docs/night.md.
+
+use crate::staged::{handed_over, jumped_to_the_kept_image, night, plan, rebooted, stage};
+use bed::harness::Test;
+use bed::initramfs::{Ended, Night};
+use bed::{holder, standins};
+use std::env;
+use std::time::Duration;
+
+/// The guard's deadline in these nights.
+const GUARD: &str = "guard = 5";
+
+const KEXEC_LOAD_DISABLED: &str = "echo 1 >/proc/sys/kernel/kexec_load_disabled\n";
+
+/// Where systemd looks for a hook beside ours.
+const BESIDE: &str = "/usr/lib/systemd/system-shutdown/beside";
+
+/// How such a hook waits until ours waits for it.
+const WHEN_WAITED_FOR: &str =
+    "#!/bin/sh\nuntil dmesg | grep -q \"nextkernel: wait for the init's other hooks\"; do sleep 0.1; done\n";
+
+/// Loads a disk that never answers and writes to it. Somebody keeps it open: the last one who closes
+/// it would wait, too.
+const WRITE: &str = "insmod /hangblk.ko; /holder @ open /dev/hangblk
+dd if=/dev/zero of=/dev/hangblk bs=4096 count=1";
+
+/// A night with stand-ins at hand, edu devices, something staged, and more lines by day.
+fn faulty(test: &Test, before: &str, options: &str, after: &str) -> Result<Night, String> {
+    let mut night = night(test, "kexec", &format!("{before}\n{}{after}", stage(options)))?;
+    standins::put(&mut night, &["nvidia", "slowdev", "hangblk", "hangnotify", "holdconsole"])?;
+    night.file("/holder", 0o755, holder::program()?).file("/stuck", 0o755, holder::stuck()?);
+    night.qemu = ["-device", "edu"].repeat(3).into_iter().map(str::to_owned).collect();
+    night.limit = Duration::from_secs(200);
+    Ok(night)
+}
+
+/// Its end, and how long it took.
+fn run(night: Night, row: &str) -> Result<Ended, String> {
+    let ended = night.run()?;
+    if env::var("NEXTKERNEL_SHOW_SECONDS").is_ok_and(|value| value == "1") {
+        eprintln!("{row}: {:?} after {:.1} s", ended.end, seconds(&ended));
+    }
+    Ok(ended)
+}
+
+/// The time of a line of the kernel log, in seconds.
+fn stamp(line: &str) -> Option<f64> {
+    let (stamp, _) = line.trim_start().strip_prefix('[')?.split_once(']')?;
+    stamp.trim().parse().ok()
+}
+
+/// From the hook's first word to its kernel's last.
+fn seconds(ended: &Ended) -> f64 {
+    let (mut begun, mut over) = (None, 0.0);
+    for time in ended.console.lines().skip_while(|line| !line.contains("] nextkernel: ")).filter_map(stamp) {
+        if time < over {
+            // The next kernel counts from 0.
+            break;
+        }
+        begun.get_or_insert(time);
+        over = time;
+    }
+    over - begun.unwrap_or(over)
+}
+
+/// When the console said so.
+fn when(ended: &Ended, text: &str) -> Result<f64, String> {
+    let line = ended.line(text)?;
+    stamp(line).ok_or_else(|| format!("no time stands before {line:?}"))
+}
+
+/// The GPU's driver cannot be unloaded. What the plan says about that is done: by default the machine
+/// goes through firmware, whether an image is kept or not.
+fn cannot_be_unloaded(test: &Test, before: &str, row: &str, told: &str) -> Result<(), String> {
+    for options in ["", "--hold late"] {
+        let careful = run(faulty(test, before, options, "")?, &format!("{row}, firmware-reboot {options}"))?;
+        careful.line(told)?;
+        rebooted(&careful)?;
+    }
+    let daring =
+        run(faulty(test, before, "--hold late", &plan("gpu-failed = jump"))?, &format!("{row}, jump"))?;
+    daring.line(told)?;
+    handed_over(&daring, "kexec")
+}
+
+pub fn a_holder_that_cannot_be_ended_is_named_and_the_plan_decides(test: &Test) -> Result<(), String> {
+    let before = "insmod /nvidia.ko; mknod /dev/nvidia0 c 195 0; /stuck read /dev/nvidia0";
+    cannot_be_unloaded(test, before, "a holder in D state", "'stuck' (")
+}
+
+pub fn a_module_whose_exit_hangs_is_left_behind_and_the_plan_decides(test: &Test) -> Result<(), String> {
+    let before = "insmod /nvidia.ko hang_exit=1";
+    cannot_be_unloaded(test, before, "a module's exit", "the exit of nvidia hangs")
+}
+
+pub fn an_unloading_that_hangs_since_before_is_found_and_the_plan_decides(test: &Test) -> Result<(), String> {
+    let before = "insmod /nvidia.ko hang_exit=1; /stuck unload /sys/module/nvidia";
+    cannot_be_unloaded(test, before, "a module's exit by day", "the exit of nvidia hangs")
+}
+
+/// A night that ends in a reset, for this reason.
+fn resets(night: Night, row: &str, told: &str) -> Result<(), String> {
+    let ended = run(night, row)?;
+    ended.line(told)?;
+    ended.line("sysrq: Resetting")?;
+    rebooted(&ended)
+}
+
+pub fn a_device_whose_remove_hangs_resets_the_machine(test: &Test) -> Result<(), String> {
+    let night = faulty(test, "insmod /nvidia.ko hang_remove=1", "", &plan("gpu-failed = jump"))?;
+    resets(night, "a device's remove", "with the lock of its device held")
+}
+
+pub fn a_device_whose_remove_runs_for_ever_resets_the_machine(test: &Test) -> Result<(), String> {
+    // The stack of one that runs cannot always be read; then the jump is tried, and the guard ends it.
+    let night =
+        faulty(test, "insmod /nvidia.ko spin_remove=1", "", &(plan("gpu-failed = jump") + &plan(GUARD)))?;
+    resets(night, "a device's remove that runs", "the exit of nvidia hangs")
+}
+
+pub fn where_an_oops_is_a_panic_the_panic_restarts_the_machine(test: &Test) -> Result<(), String> {
+    let panic = "echo 1 >/proc/sys/kernel/panic_on_oops; insmod /nvidia.ko oops_remove=1";
+    let ended = run(faulty(test, panic, "", "")?, "a panic")?;
+    ended.line("Kernel panic - not syncing: Fatal exception")?;
+    rebooted(&ended)
+}
+
+pub fn a_device_whose_remove_dies_resets_the_machine(test: &Test) -> Result<(), String> {
+    let night = faulty(test, "insmod /nvidia.ko oops_remove=1", "", &plan("gpu-failed = jump"))?;
+    resets(night, "an oops in remove", "the kernel failed in the exit of nvidia")
+}
+
+pub fn a_device_lock_that_is_held_since_before_is_found_and_resets_the_machine(
+    test: &Test,
+) -> Result<(), String> {
+    for (fault, row) in
+        [("hang_remove", "a device's remove by day"), ("oops_remove", "an oops in remove by day")]
+    {
+        let before = format!("insmod /nvidia.ko {fault}=1; /stuck unload /sys/module/nvidia");
+        resets(faulty(test, &before, "", &plan("gpu-failed = jump"))?, row, "the exit of nvidia hangs")?;
+    }
+    Ok(())
+}
+
+pub fn a_probe_that_never_ends_resets_the_machine(test: &Test) -> Result<(), String> {
+    for policy in ["", "gpu = nvidia leave", "gpu = nvidia firmware-reboot"] {
+        let policy = if policy.is_empty() { String::new() } else { plan(policy) };
+        let night = faulty(test, "/stuck load /nvidia.ko hang_probe=1", "", &policy)?;
+        resets(night, "a device's probe", "nvidia has not come back from its initialisation")?;
+    }
+    Ok(())
+}
+
+pub fn a_driver_that_hangs_in_its_shutdown_is_ended_by_the_guard(test: &Test) -> Result<(), String> {
+    let after = plan("gpu = nvidia leave") + &plan(GUARD);
+    let night = faulty(test, "insmod /nvidia.ko hang_shutdown=1", "", &after)?;
+    resets(
+        night,
+        "a driver's shutdown, guard = 5",
+        "nextkernel: the jump did not come within 5 seconds: reset",
+    )
+}
+
+pub fn a_reboot_notifier_that_hangs_is_ended_by_the_guard(test: &Test) -> Result<(), String> {
+    let night = faulty(test, "insmod /hangnotify.ko", "", &plan(GUARD))?;
+    resets(night, "a reboot notifier, guard = 5", "nextkernel: the jump did not come within 5 seconds: reset")
+}
+
+pub fn a_restart_that_hangs_is_ended_by_the_guard(test: &Test) -> Result<(), String> {
+    let after = plan("gpu = nvidia firmware-reboot") + &plan(GUARD);
+    let night = faulty(test, "insmod /nvidia.ko hang_shutdown=1", "", &after)?;
+    resets(night, "a restart, guard = 5", "nextkernel: restart the machine through firmware")
+}
+
+pub fn a_disk_that_never_answers_prevents_the_jump_and_the_machine_restarts(
+    test: &Test,
+) -> Result<(), String> {
+    let ended = run(faulty(test, WRITE, "", "")?, "a sync")?;
+    ended.line("nextkernel: no handoff: sync: given up after 20 seconds")?;
+    ended.line("nextkernel: restart the machine through firmware")?;
+    rebooted(&ended)
+}
+
+pub fn a_disk_that_stops_answering_later_prevents_the_jump(test: &Test) -> Result<(), String> {
+    let mut night = faulty(test, "", "", "")?;
+    night.file(BESIDE, 0o755, format!("{WHEN_WAITED_FOR}{WRITE}\n"));
+    let ended = run(night, "the last sync")?;
+    ended.line("nextkernel: no handoff: sync: given up after 5 seconds")?;
+    ended.line("nextkernel: restart the machine through firmware")?;
+    rebooted(&ended)
+}
+
+pub fn a_load_that_hangs_is_given_up_and_the_machine_restarts(test: &Test) -> Result<(), String> {
+    let listen = "/stuck listen /run/nextkernel/*/kernel\n";
+    for (options, ended_well) in
+        [("", jumped_to_the_kept_image as fn(&Ended) -> Result<(), String>), ("--hold late", rebooted)]
+    {
+        let ended = run(faulty(test, "", options, listen)?, &format!("a load {options}"))?;
+        ended.line("nextkernel: no handoff: kexec_file_load")?;
+        ended_well(&ended)?;
+    }
+    Ok(())
+}
+
+pub fn consoles_whose_lock_is_held_for_ever_hold_up_neither_jump_nor_guard(
+    test: &Test,
+) -> Result<(), String> {
+    // From then on the console says nothing.
+    let held = plan(GUARD) + "insmod /holdconsole.ko\n";
+    handed_over(&run(faulty(test, "", "--hold late", &held)?, "a console")?, "kexec")?;
+    rebooted(&run(faulty(test, "insmod /hangnotify.ko", "", &held)?, "a console and a reboot notifier")?)
+}
+
+/// The addresses of the three edu devices.
+const DEVICES: [&str; 3] = ["0000:00:02.0", "0000:00:03.0", "0000:00:04.0"];
+
+fn unbind_all() -> String {
+    DEVICES.map(|device| plan(&format!("unbind = {device}"))).concat()
+}
+
+pub fn other_devices_are_unbound_all_at_the_same_time(test: &Test) -> Result<(), String> {
+    let night = faulty(test, "insmod /slowdev.ko remove_ms=3000", "--hold late", &unbind_all())?;
+    let ended = run(night, "three devices of 3 s each")?;
+    let (mut first, mut last, mut one_by_one) = (f64::MAX, f64::MIN, 0.0);
+    for device in DEVICES {
+        let goes = when(&ended, &format!("slowdev: {device} goes"))?;
+        let gone = when(&ended, &format!("slowdev: {device} is gone"))?;
+        (first, last, one_by_one) = (goes.min(first), gone.max(last), one_by_one + gone - goes);
+    }
+    if last - first > one_by_one / 2.0 {
+        return Err(format!("{:.1} s, and one by one {one_by_one:.1} s", last - first));
+    }
+    handed_over(&ended, "kexec")
+}
+
+pub fn another_device_that_hangs_while_it_is_unbound_is_ended_by_the_guard(
+    test: &Test,
+) -> Result<(), String> {
+    // The jump waits for it, for it may be an array that writes its cache back; and the guard for the jump.
+    let after = unbind_all() + &plan(GUARD);
+    let night = faulty(test, "insmod /slowdev.ko hang_at=0000:00:03.0", "", &after)?;
+    resets(night, "unbinding another device, guard = 5", "nextkernel: 0000:00:03.0: unbind")
+}
+
+pub fn where_the_plan_wants_firmware_for_a_gpu_nothing_jumps(test: &Test) -> Result<(), String> {
+    let policy = plan("gpu = nvidia firmware-reboot");
+    let run = |row, options, more: &str| {
+        let night = faulty(test, "insmod /nvidia.ko", options, &format!("{policy}{more}"))?;
+        rebooted(&run(night, &format!("firmware-reboot, {row}"))?)
+    };
+    run("kept", "", "")?;
+    run("late", "--hold late", "")?;
+    // Then nobody can unload the kept image, and systemd would jump to it.
+    run("kept for good", "", KEXEC_LOAD_DISABLED)
+}
+
+/// While our hook waits for this one, it reads what ours took of memory, at most and now.
+const MEASURE: &str = "
+for process in /proc/[0-9]*; do
+    read -r name <$process/comm && [ \"$name\" = nextkernel ] || continue
+    cat $process/status $process/smaps_rollup | grep -E '^(VmHWM|Rss):' | sed 's/^/MEMORY /' >/dev/console
+done
+";
+
+/// The most that a process of the hook took, in kB.
+fn memory(ended: &Ended) -> Result<u64, String> {
+    let lines = ended.console.lines().filter(|line| line.contains("MEMORY "));
+    let sizes = lines.filter_map(|line| line.split_whitespace().rev().nth(1)?.parse().ok());
+    sizes.max().ok_or_else(|| format!("no memory was measured:\n{}", ended.console))
+}
+
+pub fn the_hooks_memory_does_not_grow_with_what_it_finds(test: &Test) -> Result<(), String> {
+    let stack = "insmod /nvidia.ko; insmod /nvidia_modeset.ko; mknod /dev/nvidia0 c 195 0";
+    let crowd = "for module in /nvidia_d??.ko; do insmod $module; done
+        for i in $(seq 300); do /holder @ open /dev/nvidia0; done";
+    let mut sizes = [0; 2];
+    for (crowd, size) in ["", crowd].into_iter().zip(&mut sizes) {
+        let mut night = faulty(test, &format!("{stack}\n{crowd}"), "--hold late", "")?;
+        standins::put(&mut night, &["nvidia_modeset"])?;
+        standins::put_many(&mut night, 100)?;
+        night.file(BESIDE, 0o755, format!("{WHEN_WAITED_FOR}{MEASURE}"));
+        let ended = run(night, "memory")?;
+        *size = memory(&ended)?;
+        if !crowd.is_empty() {
+            ended.line("nextkernel: unload nvidia_d99")?;
+        }
+        ended.line("nvidia stand-in: 0000:00:02.0 removed")?;
+        handed_over(&ended, "kexec")?;
+    }
+    let [alone, in_a_crowd] = sizes;
+    // The kernel's count is exact to a few pages.
+    if in_a_crowd <= 256 && in_a_crowd <= alone + 16 {
+        return Ok(());
+    }
+    Err(format!("{alone} kB alone, {in_a_crowd} kB in a crowd"))
+}

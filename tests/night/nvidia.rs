@@ -1,0 +1,144 @@
+//! The nvidia stack by stand-ins, on QEMU's edu: its order, its users and its deadlines are the real
+//! one's. That a real GPU comes back is nothing that could be shown here.
+
+use crate::staged::{handed_over, night, plan, rebooted, stage};
+use bed::harness::Test;
+use bed::initramfs::{Ended, Night};
+use bed::{holder, standins};
+
+/// In the order of loading.
+const STACK: [&str; 4] = ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"];
+
+/// Device nodes, as nvidia-modprobe makes them; the major number of one is any.
+const NODES: &str = "mknod /dev/nvidia0 c 195 0
+mknod /dev/nvidia-uvm c $(awk '$2 == \"nvidia-uvm\" { print $1 }' /proc/devices) 0\n";
+
+/// A night with the stack loaded, something staged, and more lines by day.
+fn stack(test: &Test, parameters: &str, day: &str) -> Result<Night, String> {
+    let load: String = STACK.map(|name| format!("insmod /{name}.ko $PARAMETERS; PARAMETERS=\n")).concat();
+    let day = format!("PARAMETERS='{parameters}'\n{load}{NODES}{}{day}", stage("--hold late"));
+    let mut night = night(test, "kexec", &day)?;
+    standins::put(&mut night, &STACK)?;
+    standins::put(&mut night, &["nvidia_peermem"])?;
+    night.file("/holder", 0o755, holder::program()?);
+    night.qemu = vec!["-device".into(), "edu".into()];
+    Ok(night)
+}
+
+/// That the console says these, one after the other.
+fn in_order(ended: &Ended, lines: &[&str]) -> Result<(), String> {
+    let mut from = 0;
+    for line in lines {
+        let rest = ended.console.get(from..).unwrap_or_default();
+        let at = rest.find(line).ok_or_else(|| format!("{line:?} is missing or late:\n{}", ended.console))?;
+        from += at + line.len();
+    }
+    Ok(())
+}
+
+pub fn the_stack_is_unloaded_leaf_first(test: &Test) -> Result<(), String> {
+    let ended = stack(test, "", "")?.run()?;
+    for leaf in ["nvidia_drm", "nvidia_uvm"] {
+        in_order(&ended, &[&format!("nextkernel: unload {leaf}"), "nextkernel: unload nvidia\r"])?;
+    }
+    in_order(
+        &ended,
+        &[
+            "nextkernel: unload nvidia_drm",
+            "nextkernel: unload nvidia_modeset",
+            "nextkernel: unload nvidia\r",
+        ],
+    )?;
+    in_order(&ended, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;
+    handed_over(&ended, "kexec")
+}
+
+/// Each of these that holds the GPU is ended, and the GPU is free.
+fn ended(test: &Test, holders: &str) -> Result<(), String> {
+    let ended = stack(test, "", holders)?.run()?;
+    let count = ended.console.matches("nextkernel: end 'holder' (").count();
+    if count < holders.lines().count() {
+        return Err(format!("{count} ended:\n{}", ended.console));
+    }
+    ended.line("nvidia stand-in: 0000:00:02.0 removed")?;
+    handed_over(&ended, "kexec")
+}
+
+pub fn processes_that_keep_the_gpu_open_past_systemds_killing_are_ended(test: &Test) -> Result<(), String> {
+    ended(test, "/holder @ open /dev/nvidia0\n/holder @ open /dev/nvidia-uvm\n")
+}
+
+pub fn a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended(test: &Test) -> Result<(), String> {
+    ended(test, "/holder @ map /dev/nvidia0\n")
+}
+
+pub fn a_module_that_takes_its_time_to_unload_is_waited_for(test: &Test) -> Result<(), String> {
+    let ended = stack(test, "exit_ms=3000", "")?.run()?;
+    in_order(&ended, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;
+    handed_over(&ended, "kexec")
+}
+
+pub fn a_module_that_is_still_loading_is_waited_for(test: &Test) -> Result<(), String> {
+    // By a hook beside ours: it loads at the time when ours unloads.
+    let mut night = night(test, "kexec", &stage("--hold late"))?;
+    standins::put(&mut night, &["nvidia"])?;
+    night.file("/stuck", 0o755, holder::stuck()?);
+    night.qemu = vec!["-device".into(), "edu".into()];
+    night.scenario += "/stuck load /nvidia.ko probe_ms=8000\nsleep 1\n";
+    let ended = night.run()?;
+    in_order(&ended, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;
+    handed_over(&ended, "kexec")
+}
+
+/// What cannot be unloaded is told; the machine goes through firmware, or jumps where the plan says so.
+fn cannot_be_unloaded(test: &Test, parameters: &str, day: &str, told: &str) -> Result<(), String> {
+    let careful = stack(test, parameters, day)?.run()?;
+    careful.line(told)?;
+    rebooted(&careful)?;
+    let daring = stack(test, parameters, &(plan("gpu-failed = jump") + day))?.run()?;
+    daring.line(told)?;
+    handed_over(&daring, "kexec")
+}
+
+pub fn a_module_that_is_permanent_is_told_and_the_plan_decides(test: &Test) -> Result<(), String> {
+    cannot_be_unloaded(test, "", "insmod /nvidia_peermem.ko\n", "nvidia_peermem")
+}
+
+pub fn one_branch_that_stays_does_not_keep_the_others(test: &Test) -> Result<(), String> {
+    let stays = "insmod /nvidia_peermem.ko\n".to_owned() + &plan("gpu-failed = jump");
+    let ended = stack(test, "", &stays)?.run()?;
+    for branch in ["nvidia_uvm", "nvidia_drm", "nvidia_modeset"] {
+        ended.line(&format!("nextkernel: unload {branch}"))?;
+    }
+    handed_over(&ended, "kexec")
+}
+
+pub fn what_another_hook_runs_is_never_ended(test: &Test) -> Result<(), String> {
+    let mut night = stack(test, "", "")?;
+    // Shorter than a driver in use is tried again for.
+    let holds = "exec 3</dev/nvidia0; sleep 2; echo it was spared >/dev/console";
+    let hook = format!("#!/bin/sh\nsh -c '{holds}'\necho done >/dev/console\n");
+    night.file("/usr/lib/systemd/system-shutdown/other", 0o755, hook);
+    let ended = night.run()?;
+    ended.line("it was spared")?;
+    if ended.console.contains("nextkernel: end '") {
+        return Err(format!("a process of another hook was ended:\n{}", ended.console));
+    }
+    handed_over(&ended, "kexec")
+}
+
+pub fn where_no_module_may_be_unloaded_it_is_told_and_the_plan_decides(test: &Test) -> Result<(), String> {
+    let disabled = "echo 1 >/proc/sys/kernel/modules_disabled\n";
+    cannot_be_unloaded(test, "", disabled, "EPERM: modules_disabled")
+}
+
+pub fn an_nvidia_gpu_is_never_unbound(test: &Test) -> Result<(), String> {
+    let by_policy = stack(test, "", &plan("gpu = * unbind"))?.run()?;
+    by_policy.line("nextkernel: free the GPU of nvidia: unload it")?;
+    handed_over(&by_policy, "kexec")?;
+    let by_address = plan("gpu = nvidia leave") + &plan("unbind = 0000:00:02.0");
+    let by_address = stack(test, "", &by_address)?.run()?;
+    by_address.line("nextkernel: 0000:00:02.0 stays bound: ")?;
+    by_address.line("nvidia stand-in: 0000:00:02.0 shut down")?;
+    handed_over(&by_address, "kexec")
+}

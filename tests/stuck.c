@@ -1,0 +1,41 @@
+// Gets stuck, and stays behind, as nobody can end it:
+// stuck read DEVICE: in its driver. stuck load MODULE PARAMETERS: in its init. stuck unload
+// /sys/module/NAME: in its exit.
+// stuck listen FILE: is asked before somebody reads FILE, and does not answer: the reader is stuck.
+#include <err.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/fanotify.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static void listen_to(const char *file)
+{
+	int listener = fanotify_init(FAN_CLASS_CONTENT, O_RDONLY);
+	if (listener < 0 || fanotify_mark(listener, FAN_MARK_ADD, FAN_ACCESS_PERM, AT_FDCWD, file))
+		err(1, "cannot listen to %s", file);
+}
+
+int main(int argc, char **argv)
+{
+	char byte;
+	if (argc < 3)
+		errx(2, "stuck read|load|unload|listen FILE [PARAMETERS]");
+	int file = open(argv[2], O_RDONLY);
+	if (file < 0)
+		err(1, "%s", argv[2]);
+	if (!strcmp(argv[1], "listen"))
+		listen_to(argv[2]);
+	// What systemd-shutdown leaves alive: https://systemd.io/ROOT_STORAGE_DAEMONS
+	argv[0][0] = '@';
+	if (fork())
+		return 0;
+	if (!strcmp(argv[1], "read") && read(file, &byte, 1) < 0)
+		err(1, "%s", argv[2]);
+	if (!strcmp(argv[1], "load") && syscall(SYS_finit_module, file, argc > 3 ? argv[3] : "", 0))
+		err(1, "%s", argv[2]);
+	if (!strcmp(argv[1], "unload") && syscall(SYS_delete_module, strrchr(argv[2], '/') + 1, O_NONBLOCK))
+		err(1, "%s", argv[2]);
+	for (;;)
+		pause();
+}
