@@ -62,10 +62,18 @@ pub fn folder(at: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
 #[must_use]
 pub fn link<const N: usize>(at: impl AsFd, path: &CStr) -> Option<Name<N>> {
     let mut buffer = [const { MaybeUninit::uninit() }; limits::LINK_MAX];
-    let (target, room) = readlinkat_raw(at, path, &mut buffer).ok()?;
+    last_part(at.as_fd(), path, &mut buffer).map(Name::cut)
+}
+
+fn last_part<'b>(
+    at: BorrowedFd<'_>,
+    path: &CStr,
+    buffer: &'b mut [MaybeUninit<u8>; limits::LINK_MAX],
+) -> Option<&'b [u8]> {
+    let (target, room) = readlinkat_raw(at, path, buffer).ok()?;
     // A path that fills the buffer may be cut.
     let whole = !room.is_empty();
-    whole.then(|| target.rsplit(|byte| *byte == b'/').next().map(Name::cut))?
+    whole.then(|| target.rsplit(|byte| *byte == b'/').next())?
 }
 
 /// Writes a word to a file of the kernel.

@@ -7,7 +7,7 @@
 use core::ffi::CStr;
 
 use nextkernel_plan::{GpuFailed, GpuPolicy, List, Policy, is_nvidia};
-use rustix::fd::AsFd;
+use rustix::fd::BorrowedFd;
 
 use crate::families::{self, Family};
 use crate::files;
@@ -57,23 +57,23 @@ impl Driver {
 
 /// The drivers that own a GPU, below a folder that stands for `/`.
 #[must_use]
-pub fn find(root: impl AsFd) -> List<Driver, GPUS_MAX> {
+pub fn find(root: BorrowedFd<'_>) -> List<Driver, GPUS_MAX> {
     let mut found = List::new();
     let mut add = |module: ModuleName, family| {
-        let state = module::state(&root, &module).unwrap_or(State::BuiltIn);
+        let state = module::state(root, &module).unwrap_or(State::BuiltIn);
         let known = found.iter().any(|driver: Driver| driver.module == module);
         if !known {
             // More than there is room for are no GPUs any more.
             let _ = found.push(Driver { module, state, family });
         }
     };
-    for_each_device(&root, |device| {
-        if let Some(family) = device.family(&root) {
+    for_each_device(root, |device| {
+        if let Some(family) = device.family(root) {
             add(device.driver, family);
         }
         None::<()>
     });
-    let _ = files::find_line(&root, c"proc/modules", |line| {
+    let _ = files::find_line(root, c"proc/modules", |line| {
         let name = line.split(|byte| *byte == b' ').next().unwrap_or_default();
         if let Some(family) = families::of(name).filter(|family| family.drives_gpus_alone) {
             add(ModuleName::cut(name), family);
@@ -95,9 +95,9 @@ pub struct Device {
 impl Device {
     /// The device in that folder, if it has a driver. A virtual device is driven by what stands on its
     /// transport, one folder below.
-    pub fn at(root: impl AsFd, path: Text<{ limits::PATH_MAX }>) -> Option<Device> {
+    pub fn at(root: BorrowedFd<'_>, path: Text<{ limits::PATH_MAX }>) -> Option<Device> {
         let mut device = Device { path, driver: ModuleName::cut(b""), built_in: false };
-        let link = |name| files::link(&root, device.file(name).as_c_str()?);
+        let link = |name| files::link(root, device.file(name).as_c_str()?);
         if let Some(module) = link("driver/module") {
             device.driver = module;
         } else {
@@ -111,7 +111,7 @@ impl Device {
         if !device.driver.as_bytes().starts_with(b"virtio_") || device.driver.as_bytes() == b"virtio_gpu" {
             return Some(device);
         }
-        let folder = files::folder(&root, device.path.as_c_str()?).ok()?;
+        let folder = files::folder(root, device.path.as_c_str()?).ok()?;
         let upon = files::find_entry(&folder, |name| {
             let name = name.to_str().ok().filter(|name| name.starts_with("virtio"))?;
             Some(device.file(name))
@@ -128,7 +128,7 @@ impl Device {
 
     /// Its name on its bus.
     #[must_use]
-    pub fn name(&self, root: impl AsFd) -> Option<Name<64>> {
+    pub fn name(&self, root: BorrowedFd<'_>) -> Option<Name<64>> {
         let path = self.path.as_c_str()?;
         // In /sys/bus the folder itself is the link, in /sys/class its last part is; on virtio none is.
         let own = || path.to_bytes().rsplit(|byte| *byte == b'/').next().map(Name::cut);
@@ -136,10 +136,10 @@ impl Device {
     }
 
     /// What is known of its driver; `None` where that owns no hardware that matters here.
-    fn family(&self, root: impl AsFd) -> Option<&'static Family> {
-        let integrated = |device: &Device| device.is_integrated_amd(&root).then_some(());
+    fn family(&self, root: BorrowedFd<'_>) -> Option<&'static Family> {
+        let integrated = |device: &Device| device.is_integrated_amd(root).then_some(());
         // One module drives them all: where one of them is integrated, it stays.
-        if self.driver.as_bytes() == b"amdgpu" && for_each_device(&root, integrated).is_some() {
+        if self.driver.as_bytes() == b"amdgpu" && for_each_device(root, integrated).is_some() {
             return Some(const { &families::INTEGRATED_AMD });
         }
         if let Some(family) = families::of(self.driver.as_bytes()) {
@@ -158,12 +158,12 @@ impl Device {
     /// Whether this is known to be the GPU of a processor: only for those amdgpu shows the voltage of the
     /// northbridge, and not for all of them (MI300A; `hwmon_attributes_visible`,
     /// `drivers/gpu/drm/amd/pm/amdgpu_pm.c`).
-    fn is_integrated_amd(&self, root: impl AsFd) -> bool {
+    fn is_integrated_amd(&self, root: BorrowedFd<'_>) -> bool {
         if self.driver.as_bytes() != b"amdgpu" {
             return false;
         }
         let hwmon = self.file("hwmon");
-        let folder = hwmon.as_c_str().map(|path| files::folder(&root, path));
+        let folder = hwmon.as_c_str().map(|path| files::folder(root, path));
         let Some(Ok(folder)) = folder else { return false };
         let northbridge = files::find_entry(&folder, |name| {
             let label = Text::<64>::of(format_args!("{}/in1_label", name.to_str().ok()?));
@@ -175,17 +175,17 @@ impl Device {
 
 /// Calls `each` with every device that may be a GPU, until it returns something; with one that stands in
 /// two classes, twice.
-pub fn for_each_device<T>(root: impl AsFd, mut each: impl FnMut(&Device) -> Option<T>) -> Option<T> {
+pub fn for_each_device<T>(root: BorrowedFd<'_>, mut each: impl FnMut(&Device) -> Option<T>) -> Option<T> {
     let mut of_class = |class: &CStr, is: fn(&[u8]) -> bool, below: &str| {
-        let folder = files::folder(&root, class).ok()?;
+        let folder = files::folder(root, class).ok()?;
         let class = class.to_str().ok()?;
         let found = files::find_entry(&folder, |name| {
             if !is(name.to_bytes()) {
                 return None;
             }
             let path = Text::of(format_args!("{class}/{}{below}", name.to_str().ok()?));
-            let device = Device::at(&root, path)?;
-            let is_gpu = !below.is_empty() || is_display(&root, &device);
+            let device = Device::at(root, path)?;
+            let is_gpu = !below.is_empty() || is_display(root, &device);
             is_gpu.then(|| each(&device))?
         });
         found.ok()?
@@ -201,7 +201,7 @@ fn is_card(name: &[u8]) -> bool {
 }
 
 /// PCI class 03, display controllers (PCI Code and ID Assignment, 1.4).
-fn is_display(root: impl AsFd, device: &Device) -> bool {
+fn is_display(root: BorrowedFd<'_>, device: &Device) -> bool {
     let mut class = [0; 4];
     let path = device.file("class");
     let read = path.as_c_str().and_then(|path| files::open(root, path).ok());
@@ -212,6 +212,7 @@ fn is_display(root: impl AsFd, device: &Device) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use rustix::fd::AsFd;
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
@@ -280,7 +281,10 @@ mod tests {
         fn found(&self) -> Vec<String> {
             let root = self.root();
             let none = || core::iter::empty();
-            find(&root).iter().map(|gpu| std::format!("{} {}", gpu.module, gpu.policy(none()))).collect()
+            find(root.as_fd())
+                .iter()
+                .map(|gpu| std::format!("{} {}", gpu.module, gpu.policy(none())))
+                .collect()
         }
     }
 
@@ -319,7 +323,7 @@ mod tests {
         machine.module("radeon", "coming");
         assert_eq!(machine.found(), ["nvidia unload", "radeon unload"]);
         let root = machine.root();
-        let states: Vec<_> = find(&root).iter().map(|gpu| gpu.state).collect();
+        let states: Vec<_> = find(root.as_fd()).iter().map(|gpu| gpu.state).collect();
         assert_eq!(states, [State::Live, State::Initialising]);
     }
 
@@ -337,7 +341,7 @@ mod tests {
         machine.link(&format!("{below}/driver"), "../../../../bus/virtio/drivers/virtio_gpu");
         machine.in_class("drm/card0", "pci", "0000:00:02.0");
         assert_eq!(machine.found(), ["virtio_gpu unload"]);
-        let name = for_each_device(machine.root(), |device| device.name(machine.root()));
+        let name = for_each_device(machine.root().as_fd(), |device| device.name(machine.root().as_fd()));
         assert_eq!(name.unwrap().to_string(), "virtio0");
     }
 
@@ -394,7 +398,7 @@ mod tests {
         let root = machine.root();
         let said = |driver, policy| GpuPolicy { driver, policy };
         let policies = |said: &[GpuPolicy<'static>]| {
-            let gpus = find(&root);
+            let gpus = find(root.as_fd());
             gpus.iter().map(|gpu| gpu.policy(said.iter().copied()).to_string()).collect::<Vec<_>>()
         };
         assert_eq!(policies(&[]), ["unload", "leave"]);

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use log::info;
 use nextkernel_plan::limits::MODULE_NAME_MAX;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::BorrowedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::system::delete_module;
@@ -34,7 +34,7 @@ pub enum State {
 /// The state of a module; `None` where there is no module of that name
 /// (Documentation/ABI/testing/sysfs-module).
 #[must_use]
-pub fn state(root: impl AsFd, module: &ModuleName) -> Option<State> {
+pub fn state(root: BorrowedFd<'_>, module: &ModuleName) -> Option<State> {
     let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/initstate"));
     let mut word = [0; 8];
     match files::up_to(files::open(root, path.as_c_str()?).ok()?, &mut word).ok()? {

@@ -28,7 +28,7 @@ impl<'a> Teardown<'a> {
     /// Looks for drivers of GPUs. Fails where the plan wants no jump while one of them is there.
     pub fn find(plan: &'a Plan<'a>) -> Result<Teardown<'a>, Failure> {
         let root = files::folder(CWD, c"/").map_err(|errno| Failure::Call { call: "open /", errno })?;
-        let gpus = gpu::find(&root);
+        let gpus = gpu::find(root.as_fd());
         // One that hangs in its probe hangs every restart: that is seen to first.
         let meant = |gpu: &Driver| {
             gpu.state != State::Initialising && gpu.policy(plan.gpu.iter()) == Policy::FirmwareReboot
@@ -67,7 +67,7 @@ impl<'a> Teardown<'a> {
 
     /// Unloads a module that drives no GPU, where it is loaded.
     fn unload(&self, how: How, bounds: &Bounds<'_>, module: &ModuleName) -> Result<(), Failure> {
-        if module::state(&self.root, module).is_none() {
+        if module::state(self.root.as_fd(), module).is_none() {
             return Ok(());
         }
         let unloading = || Ok(self.unloading(bounds, bounds.budget.module, &mut || Ok(false)).unload(module));
@@ -139,7 +139,7 @@ impl<'a> Teardown<'a> {
         // Whoever stays has a file without a device behind it.
         let _ = Pin::Holders.free(self.root.as_fd(), gpu, &self.held(bounds, gpu), bounds);
         for _ in 0..limits::DEVICES_MAX {
-            let unbound = gpu::for_each_device(&self.root, |device| {
+            let unbound = gpu::for_each_device(self.root.as_fd(), |device| {
                 (device.driver == gpu.module).then(|| self.unbind(bounds, device))
             });
             match unbound {
@@ -158,7 +158,7 @@ impl<'a> Teardown<'a> {
 
     fn unbind(&self, bounds: &Bounds<'_>, device: &Device) -> Result<(), Failure> {
         let failed = |errno| Failure::Call { call: "unbind", errno };
-        let name = device.name(&self.root).ok_or(failed(Errno::NODEV))?;
+        let name = device.name(self.root.as_fd()).ok_or(failed(Errno::NODEV))?;
         let file = device.file("driver/unbind");
         let file = file.as_c_str().ok_or(failed(Errno::NAMETOOLONG))?;
         info!("unbind {name} from {}", device.driver);
@@ -168,7 +168,7 @@ impl<'a> Teardown<'a> {
     /// Waits for a driver that is still initialising.
     fn has_come_up(&self, bounds: &Bounds<'_>, module: &ModuleName) -> Result<(), Stuck> {
         let until = sys::uptime() + bounds.budget.initialising.min(bounds.left());
-        while module::state(&self.root, module) == Some(State::Initialising) {
+        while module::state(self.root.as_fd(), module) == Some(State::Initialising) {
             if sys::uptime() >= until {
                 return Err(Stuck { module: *module, why: Why::Initialising });
             }

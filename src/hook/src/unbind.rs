@@ -21,7 +21,7 @@ use crate::{child, files, sys};
 pub fn unbind(plan: &Plan<'_>, bounds: &Bounds<'_>) -> Result<(), Failure> {
     // Nothing of the hook itself may have to be read from a disk any more.
     let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
-    let mut under_way: [Option<Running>; plan_limits::UNBIND_MAX] = [const { None }; _];
+    let mut under_way: [Option<Running>; plan_limits::UNBIND_MAX] = [const { None }; plan_limits::UNBIND_MAX];
     for (address, place) in plan.unbind.iter().zip(&mut under_way) {
         match begin(address) {
             Ok(running) => *place = Some(running),
