@@ -106,6 +106,17 @@ pub fn bochs_is_freed_of_a_process_that_systemd_spares(test: &Test) -> Result<()
     ended.line(", which holds bochs").map(drop)
 }
 
+pub fn by_day_the_hook_and_the_tool_tell_of_the_same_gpu(test: &Test) -> Result<(), String> {
+    let day = format!("{HOOK} --dry-run kexec\nnextkernel status\nlsmod | grep ^bochs\n");
+    let ended = arrives(driven(test, &BOCHS, "", "", &day)?)?;
+    ended.line("  free the GPU of bochs: unload it, and a screen on it goes dark")?;
+    ended.line("  jump to /kernel")?;
+    ended.line("gpu bochs         is unloaded before the jump")?;
+    // It was a dry run: the module is still there, and the night unloads it.
+    ended.line("bochs ")?;
+    unloaded(&ended, &BOCHS)
+}
+
 pub fn virtio_gpu_is_freed_of_a_mapping_alone(test: &Test) -> Result<(), String> {
     let ended = freed(test, &VIRTIO_GPU, "holder @ map /dev/dri/card0")?;
     ended.line(", which holds virtio_gpu").map(drop)

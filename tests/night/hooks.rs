@@ -1,7 +1,7 @@
 //! The ground that the others stand on, the bed's night is systemd's; and how the hook gets on with
 //! the init's other hooks.
 
-use crate::staged::{handed_over, night, stage};
+use crate::staged::{handed_over, night, plan, rebooted, stage};
 use bed::harness::Test;
 use bed::initramfs::Night;
 use bed::machine::End;
@@ -77,4 +77,19 @@ pub fn every_step_is_said_before_it_is_done_even_on_a_quiet_console(test: &Test)
         from += at + step.len();
     }
     Ok(())
+}
+
+pub fn the_guard_ends_with_the_hook(test: &Test) -> Result<(), String> {
+    // Nothing comes of this handoff, and systemd waits for another hook three times as long as the guard would.
+    let spoiled = stage("--hold late") + &plan("guard = 5") + "rm /run/nextkernel/*/initrd\n";
+    let mut night = night(test, "kexec", &spoiled)?;
+    let slow = "#!/bin/sh\nsleep 15\necho the slow hook is done >/dev/kmsg\n";
+    night.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
+    let ended = night.run()?;
+    ended.line("nextkernel: kexec is left to the init")?;
+    ended.line("the slow hook is done")?;
+    if ended.console.contains("sysrq: Resetting") {
+        return Err(format!("the guard outlived the hook:\n{}", ended.console));
+    }
+    rebooted(&ended)
 }

@@ -45,6 +45,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick BOTH hooks::the_jump_waits_for_the_other_hooks
     Full ONE hooks::a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline
     Quick ONE hooks::when_another_hook_dies_by_a_signal_the_machine_ends_in_a_kernel
+    Full ONE hooks::the_guard_ends_with_the_hook
     Quick ONE hooks::every_step_is_said_before_it_is_done_even_on_a_quiet_console
     Quick ONE pid1::as_pid_1_it_hands_over
     Full ONE pid1::as_pid_1_it_carries_out_what_the_plan_does_not_cover
@@ -57,6 +58,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE watchdogs::on_probation_a_next_kernel_with_the_driver_is_not_reset
     Full ONE watchdogs::where_the_driver_stops_it_at_restarts_there_is_no_probation
     Quick BOTH drivers::bochs_is_freed_of_a_process_that_systemd_spares
+    Full ONE drivers::by_day_the_hook_and_the_tool_tell_of_the_same_gpu
     Full ONE drivers::virtio_gpu_is_freed_of_a_mapping_alone
     Full ONE drivers::cirrus_is_freed_of_a_mapping_of_its_framebuffer
     Full ONE drivers::qxl_is_freed_by_the_hook_as_pid_1_of_whatever_still_runs
