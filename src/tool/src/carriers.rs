@@ -2,14 +2,13 @@
 //! hook and the init still run from there, read-only, and a page of theirs may have to be read again.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use nextkernel_plan::is_pci_address;
 
+use crate::mounts::{Mount, unescaped};
 use crate::root::Root;
 
 /// Devices on devices: a file system on a loop on a mapping on an array is four.
@@ -27,26 +26,15 @@ pub enum Carriers {
     Unknown(String),
 }
 
-/// One line of mountinfo (`proc_pid_mountinfo(5)`).
-struct Mount {
-    device: String,
-    point: PathBuf,
-    kind: String,
-    source: PathBuf,
-}
-
 /// Finds them.
 #[must_use]
 pub fn find(root: &Root) -> Carriers {
-    let lines = |path: &str| fs::read_to_string(root.path(path)).unwrap_or_default();
-    let (mounts, swaps) = (lines("/proc/self/mountinfo"), lines("/proc/swaps"));
-    let mounts: Vec<_> = mounts.lines().filter_map(Mount::parse).collect();
+    let mounts = Mount::all(root);
+    let swaps = fs::read_to_string(root.path("/proc/swaps")).unwrap_or_default();
     let search = Search { root, mounts: &mounts };
     let mut found = BTreeMap::new();
     for point in ["/", "/usr"] {
-        // Of several on one place the last is seen.
-        let mount = mounts.iter().rev().find(|mount| mount.point == Path::new(point));
-        let known = match mount {
+        let known = match Mount::at(&mounts, Path::new(point)) {
             Some(mount) => search.mount(mount, DEPTH_MAX),
             None if point == "/" => None,
             None => continue,
@@ -67,20 +55,6 @@ pub fn find(root: &Root) -> Carriers {
         }
     }
     Carriers::Known(found)
-}
-
-impl Mount {
-    fn parse(line: &str) -> Option<Mount> {
-        let (before, behind) = line.split_once(" - ")?;
-        let mut before = before.split(' ').skip(2);
-        let mut behind = behind.split(' ');
-        Some(Mount {
-            device: before.next()?.to_owned(),
-            point: unescaped(before.nth(1)?),
-            kind: behind.next()?.to_owned(),
-            source: unescaped(behind.next()?),
-        })
-    }
 }
 
 /// Each of these gives the addresses below something, or `None` where they cannot be told.
@@ -185,20 +159,6 @@ fn members(device: &Path) -> Vec<PathBuf> {
 
 fn name(component: Component<'_>) -> Option<&str> {
     component.as_os_str().to_str()
-}
-
-/// A path as the kernel writes it: a byte that would end a field is `\` and three octal digits
-/// (`mangle_path`, `fs/seq_file.c`).
-fn unescaped(path: &str) -> PathBuf {
-    let mut bytes = Vec::new();
-    let mut rest = path.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        let code = behind.get(..3).filter(|_| byte == b'\\');
-        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        bytes.push(code.unwrap_or(byte));
-        rest = if code.is_some() { behind.get(3..).unwrap_or_default() } else { behind };
-    }
-    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]

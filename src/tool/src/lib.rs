@@ -11,6 +11,7 @@ pub mod folder;
 pub mod gpus;
 pub mod images;
 pub mod memory;
+pub mod mounts;
 pub mod rehearse;
 pub mod root;
 #[cfg(test)]

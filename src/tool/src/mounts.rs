@@ -1,0 +1,66 @@
+//! What is mounted where.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::root::Root;
+
+/// One line of mountinfo (`proc_pid_mountinfo(5)`).
+#[derive(Debug)]
+pub struct Mount {
+    /// Its device's numbers, `MAJOR:MINOR`.
+    pub device: String,
+    /// What of its file system is mounted: `/` is all of it.
+    pub part: PathBuf,
+    /// Where.
+    pub point: PathBuf,
+    /// The file system's type.
+    pub kind: String,
+    /// Where it comes from, mostly a device.
+    pub source: PathBuf,
+}
+
+impl Mount {
+    /// All there are.
+    #[must_use]
+    pub fn all(root: &Root) -> Vec<Mount> {
+        let text = fs::read_to_string(root.path("/proc/self/mountinfo")).unwrap_or_default();
+        text.lines().filter_map(Mount::parse).collect()
+    }
+
+    /// The one that is seen at a place: of several the last.
+    #[must_use]
+    pub fn at<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
+        mounts.iter().rev().find(|mount| mount.point == point)
+    }
+
+    fn parse(line: &str) -> Option<Mount> {
+        let (before, behind) = line.split_once(" - ")?;
+        let mut before = before.split(' ').skip(2);
+        let mut behind = behind.split(' ');
+        Some(Mount {
+            device: before.next()?.to_owned(),
+            part: unescaped(before.next()?),
+            point: unescaped(before.next()?),
+            kind: behind.next()?.to_owned(),
+            source: unescaped(behind.next()?),
+        })
+    }
+}
+
+/// A path as the kernel writes it: a byte that would end a field is `\` and three octal digits
+/// (`mangle_path`, `fs/seq_file.c`).
+#[must_use]
+pub fn unescaped(path: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = path.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        let code = behind.get(..3).filter(|_| byte == b'\\');
+        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(byte));
+        rest = if code.is_some() { behind.get(3..).unwrap_or_default() } else { behind };
+    }
+    PathBuf::from(OsString::from_vec(bytes))
+}
