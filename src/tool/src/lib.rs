@@ -5,6 +5,7 @@ pub mod carriers;
 pub mod check;
 pub mod cmdline;
 pub mod conf;
+pub mod efi;
 pub mod entries;
 pub mod errno;
 pub mod folder;

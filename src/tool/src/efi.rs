@@ -1,0 +1,106 @@
+//! The variables in which a boot loader and the system talk to each other (systemd's Boot Loader Interface).
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::errno::InWords;
+use crate::root::Root;
+
+/// Whose variables they are (Boot Loader Interface).
+const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+
+/// A variable that is there and cannot be read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("the EFI variable {} cannot be read: {why}; without it nobody can tell what the boot loader would boot", path.display())]
+pub struct Error {
+    /// It.
+    pub path: PathBuf,
+    /// Why.
+    pub why: String,
+}
+
+/// Its texts: most variables hold one, `LoaderEntries` one behind the other. None where it is not set.
+pub fn texts(root: &Root, name: &str) -> Result<Vec<String>, Error> {
+    Ok(value(root, name)?.map_or(Vec::new(), |value| decoded(&value)))
+}
+
+/// Its text; an empty one says nothing.
+pub fn text(root: &Root, name: &str) -> Result<Option<String>, Error> {
+    Ok(texts(root, name)?.into_iter().next())
+}
+
+/// Its flags; none where it is not set (`LoaderFeatures`: 64 bits).
+pub fn flags(root: &Root, name: &str) -> Result<u64, Error> {
+    let bytes = value(root, name)?.unwrap_or_default();
+    Ok(bytes.try_into().map_or(0, u64::from_le_bytes))
+}
+
+/// UTF-16 texts, each ended by a NUL, as UEFI has them.
+#[must_use]
+pub fn decoded(value: &[u8]) -> Vec<String> {
+    let units: Vec<_> = value.chunks_exact(2).filter_map(|pair| pair.try_into().ok()).collect();
+    let units: Vec<_> = units.into_iter().map(u16::from_le_bytes).collect();
+    let texts = units.split(|unit| *unit == 0).map(String::from_utf16_lossy);
+    texts.filter(|text| !text.is_empty()).collect()
+}
+
+/// What it holds behind its attributes, which are four bytes (Documentation/filesystems/efivarfs.rst).
+fn value(root: &Root, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    let path = PathBuf::from(format!("/sys/firmware/efi/efivars/{name}-{VENDOR}"));
+    match fs::read(root.path(&path)) {
+        Ok(bytes) => Ok(bytes.get(4..).map(<[u8]>::to_vec)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error { path, why: InWords(&error).to_string() }),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::scratch::Scratch;
+
+    /// Sets a variable to texts.
+    pub(crate) fn set(scratch: &Scratch, name: &str, texts: &[&str]) {
+        let units = texts.iter().flat_map(|text| text.encode_utf16().chain([0]));
+        put(scratch, name, &units.flat_map(u16::to_le_bytes).collect::<Vec<_>>());
+    }
+
+    /// Sets a variable to bytes.
+    pub(crate) fn put(scratch: &Scratch, name: &str, value: &[u8]) {
+        let path = format!("/sys/firmware/efi/efivars/{name}-{VENDOR}");
+        scratch.put(&path, "");
+        fs::write(scratch.root.path(&path), [&[7, 0, 0, 0], value].concat()).unwrap();
+    }
+
+    #[test]
+    fn a_variable_is_read_as_the_firmware_stores_it() {
+        let scratch = Scratch::new();
+        assert_eq!(text(&scratch.root, "LoaderInfo"), Ok(None));
+        set(&scratch, "LoaderInfo", &["systemd-boot 257"]);
+        assert_eq!(text(&scratch.root, "LoaderInfo"), Ok(Some("systemd-boot 257".to_owned())));
+        set(&scratch, "LoaderEntries", &["a.conf", "b.conf", "auto-windows"]);
+        assert_eq!(texts(&scratch.root, "LoaderEntries").unwrap().len(), 3);
+        put(&scratch, "LoaderFeatures", &(1_u64 << 19).to_le_bytes());
+        assert_eq!(flags(&scratch.root, "LoaderFeatures"), Ok(1 << 19));
+        put(&scratch, "LoaderEntryOneShot", &[]);
+        assert_eq!(text(&scratch.root, "LoaderEntryOneShot"), Ok(None));
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_an_error_and_no_absence() {
+        let scratch = Scratch::new();
+        scratch.folder(&format!("/sys/firmware/efi/efivars/LoaderInfo-{VENDOR}"));
+        let sentence = text(&scratch.root, "LoaderInfo").unwrap_err().to_string();
+        assert!(sentence.contains("LoaderInfo") && sentence.contains("Is a directory"), "{sentence}");
+    }
+
+    #[test]
+    fn half_a_character_and_half_a_variable_are_no_reason_to_fail() {
+        assert_eq!(decoded(&[0x61, 0, 0x00, 0xd8, 0, 0, 0x62]), ["a\u{fffd}"]);
+        assert!(decoded(&[0]).is_empty());
+    }
+}
