@@ -127,7 +127,7 @@ fn is_named(parameter: &str, name: &str) -> bool {
 
 /// The parameters as the kernel splits them: at spaces outside of double quotes (`next_arg`,
 /// lib/cmdline.c).
-fn parameters(line: &str) -> impl Iterator<Item = &str> {
+pub fn parameters(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let split = line.split(move |c: char| {
         quoted ^= c == '"';

@@ -1,5 +1,5 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
-//! error. A command is a file: `stage`, `unstage`, `status`, `check`; the others are what they stand on.
+//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `entries/list`; the others are what they stand on.
 
 pub mod carriers;
 pub mod check;

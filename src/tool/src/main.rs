@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use nextkernel::entries::list;
 use nextkernel::root::Root;
 use nextkernel::{check, stage, status, unstage};
 
@@ -21,6 +22,7 @@ enum Act {
     Unstage(unstage::Wish),
     Status(status::Wish),
     Check(check::Wish),
+    Entries(list::Wish),
 }
 
 fn main() -> ExitCode {
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Act::Unstage(wish) => unstage::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Status(wish) => status::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Check(wish) => check::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Entries(wish) => list::run(&root, &wish).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -27,13 +27,15 @@ const SPARE: u64 = 1 << 20;
 
 /// Stage the next kernel
 ///
-/// Without ENTRY and --kernel the kernel is the one the distribution means: where /vmlinuz or
+/// Without ENTRY and --kernel it is what systemd-boot would boot next, where that started this machine, with
+/// the entry's own command line. Else the kernel is the one the distribution means: where /vmlinuz or
 /// /boot/vmlinuz links to, or the only /boot/vmlinuz-VERSION, with the initrd of the same version.
 /// Kernel and initrd are copied to /run/nextkernel and loaded once, so that the kernel says now what
 /// it has against them. What /etc/nextkernel.conf says is taken over: after a change there, stage again.
 #[derive(Args, Debug, Default)]
 pub struct Wish {
-    /// The version of an installed kernel, as in /boot/vmlinuz-VERSION
+    /// A boot entry, as `nextkernel entries` calls it, or the version of an installed kernel, as in
+    /// /boot/vmlinuz-VERSION
     #[arg(conflicts_with_all = ["kernel", "initrd"])]
     pub entry: Option<String>,
     /// The kernel, as a file
@@ -45,8 +47,8 @@ pub struct Wish {
     /// The next kernel's command line
     #[arg(long, value_name = "TEXT", conflicts_with = "reuse_cmdline", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
-    /// Use the running kernel's command line, without what the boot loader added (the default
-    /// without --kernel)
+    /// Use the running kernel's command line, without what the boot loader added (the default for a
+    /// kernel that no boot entry describes; needed with --kernel)
     #[arg(long)]
     pub reuse_cmdline: bool,
     /// Append to the command line
@@ -186,9 +188,10 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
 fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let hold = hold(wish)?;
     let conf = Conf::read(root)?;
-    let entry = chosen(root, wish)?;
+    let (entry, mut notes) = chosen(root, wish)?;
     let gpus = gpus::find(root, Said::Conf(&conf));
-    let (line, mut notes) = command_line(root, wish, &conf, gpus::stale_framebuffer(&gpus))?;
+    let (line, said) = command_line(root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus))?;
+    notes.extend(said);
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out);
     let kernel = Source::open(root, "kernel", &entry.kernel)?;
@@ -216,7 +219,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let [kernel_name, initrd_name] = &names;
     let plan = Plan {
         handoff,
-        entry: &entry.name,
+        entry: &entry.id,
         staged_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         on: on(&wish.on, hold),
         hold,
@@ -306,12 +309,12 @@ fn hold(wish: &Wish) -> Result<Hold, Error> {
     }
 }
 
-fn chosen(root: &Root, wish: &Wish) -> Result<Entry, Error> {
+fn chosen(root: &Root, wish: &Wish) -> Result<(Entry, Vec<String>), Error> {
     if wish.initrd.len() > limits::INITRDS_MAX {
         return Err(Error::TooManyInitrds(wish.initrd.len()));
     }
     if let Some(kernel) = &wish.kernel {
-        Ok(entries::explicit(kernel, &wish.initrd))
+        Ok((entries::explicit(kernel, &wish.initrd), Vec::new()))
     } else {
         let name = wish.entry.as_deref().map(systemd::unescape);
         Ok(entries::choose(root, name.as_deref())?)
@@ -322,16 +325,18 @@ fn chosen(root: &Root, wish: &Wish) -> Result<Entry, Error> {
 fn command_line(
     root: &Root,
     wish: &Wish,
+    entry: &Entry,
     conf: &Conf,
     stale: Option<&Gpu>,
 ) -> Result<(String, Vec<String>), Error> {
-    let mut base = match (&wish.cmdline, &wish.kernel) {
+    let own = entry.cmdline.as_ref().filter(|_| !wish.reuse_cmdline);
+    let given = wish.cmdline.as_ref().or(own);
+    let mut base = match (given, &wish.kernel) {
         (Some(line), _) => line.clone(),
         (None, Some(kernel)) if !wish.reuse_cmdline => return Err(Error::NoCommandLine(kernel.clone())),
         (None, _) => cmdline::reused(root)?,
     };
-    let reused = wish.cmdline.is_none();
-    if reused && conf.panic.is_some() {
+    if given.is_none() && conf.panic.is_some() {
         // It may be what the configuration said when this kernel was staged.
         base = cmdline::without(&base, "panic");
     }
@@ -343,7 +348,8 @@ fn command_line(
     let mut notes = Vec::new();
     if let Some(Gpu { module, .. }) = stale.filter(|_| !cmdline::is_without_sysfb(&line)) {
         let add = cmdline::NO_SYSFB;
-        if reused {
+        // What a person gave is left as it is.
+        if wish.cmdline.is_none() {
             line = cmdline::without_sysfb(&line);
             notes
                 .push(format!("{add} is on the command line: the framebuffer that {module} leaves is stale"));
@@ -448,11 +454,33 @@ mod tests {
         }
         let conf = Conf { panic, ..Conf::default() };
         let gpus = gpus::find(&scratch.root, Said::Conf(&conf));
-        command_line(&scratch.root, wish, &conf, gpus::stale_framebuffer(&gpus)).unwrap()
+        let entry = entries::explicit("/vmlinuz".as_ref(), &[]);
+        command_line(&scratch.root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus)).unwrap()
     }
 
     fn line(running: &str, wish: &Wish, panic: Option<u16>) -> String {
         staged(running, wish, panic, false).0
+    }
+
+    #[test]
+    fn an_entrys_own_line_is_taken_and_can_be_added_to_or_overridden() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/cmdline", "root=running panic=1");
+        let entry = |own: &str| Entry {
+            cmdline: Some(own.to_owned()),
+            ..entries::explicit("/vmlinuz".as_ref(), &[])
+        };
+        let conf = Conf { panic: Some(30), ..Conf::default() };
+        let line = |wish: &Wish, own| command_line(&scratch.root, wish, &entry(own), &conf, None).unwrap().0;
+        let append = |append: &str| Wish { append: vec![append.to_owned()], ..Wish::default() };
+        assert_eq!(line(&Wish::default(), "root=own"), "root=own panic=30");
+        assert_eq!(line(&Wish::default(), "root=own panic=5"), "root=own panic=5");
+        assert_eq!(line(&Wish::default(), ""), "panic=30");
+        assert_eq!(line(&append("quiet"), "root=own"), "root=own quiet panic=30");
+        let reuse = Wish { reuse_cmdline: true, ..append("quiet") };
+        assert_eq!(line(&reuse, "root=own"), "root=running quiet panic=30");
+        let given = Wish { cmdline: Some("root=given".to_owned()), ..Wish::default() };
+        assert_eq!(line(&given, "root=own"), "root=given panic=30");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Entry, Error};
+use super::{Entry, Error, Source};
 use crate::root::Root;
 
 /// Links to the kernel that the distribution means (Debian's linux-update-symlinks(1)), in order.
@@ -13,24 +13,29 @@ const LINKS: [&str; 2] = ["/vmlinuz", "/boot/vmlinuz"];
 /// How the initrd of `vmlinuz-VERSION` is called: Debian; Fedora and Arch; openSUSE.
 const INITRDS: [(&str, &str); 3] = [("initrd.img-", ""), ("initramfs-", ".img"), ("initrd-", "")];
 
-pub fn choose(root: &Root, name: Option<&str>) -> Result<Entry, Error> {
-    let versions = installed(root);
-    let version = match name {
-        Some(name) => versions
-            .iter()
-            .find(|version| *version == name)
-            .cloned()
-            .ok_or_else(|| Error::Unknown { name: name.to_owned(), others: versions.clone() })?,
-        None => match (linked(root), versions.as_slice()) {
-            (Some(version), _) => version,
-            (None, [version]) => version.clone(),
-            (None, []) => return Err(Error::None),
-            (None, _) => return Err(Error::Several(versions)),
-        },
+/// Every kernel that is installed so, sorted by name; one that cannot be staged says why.
+pub fn all(root: &Root) -> Vec<Entry> {
+    let entry = |version: String| {
+        let kernel = Path::new("/boot").join(format!("vmlinuz-{version}"));
+        let (initrds, hindrance) = match initrd(root, &kernel, &version) {
+            Ok(initrd) => (vec![initrd], None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let version_too = Some(version.clone());
+        Entry { version: version_too, initrds, hindrance, ..Entry::new(Source::Convention, version, kernel) }
     };
-    let kernel = Path::new("/boot").join(format!("vmlinuz-{version}"));
-    let initrd = initrd(root, &kernel, &version)?;
-    Ok(Entry { name: version, kernel, initrds: vec![initrd] })
+    installed(root).into_iter().map(entry).collect()
+}
+
+/// The one that the distribution would boot, of all there are.
+pub fn default<'a>(root: &Root, all: &'a [Entry]) -> Result<&'a Entry, Error> {
+    let linked = linked(root);
+    match (all.iter().find(|entry| Some(&entry.id) == linked.as_ref()), all) {
+        (Some(linked), _) => Ok(linked),
+        (None, [only]) => Ok(only),
+        (None, []) => Err(Error::None),
+        (None, _) => Err(Error::Several(all.iter().map(|entry| entry.id.clone()).collect())),
+    }
 }
 
 /// The versions of the kernels in /boot, sorted by name.
@@ -85,6 +90,10 @@ mod tests {
         scratch
     }
 
+    fn choose(root: &Root) -> Result<Entry, Error> {
+        default(root, &all(root))?.clone().stageable()
+    }
+
     #[test]
     fn one_installed_kernel_is_the_one() {
         for (kernel, initrd, name) in [
@@ -94,9 +103,9 @@ mod tests {
             ("/boot/vmlinuz-6.4-default", "/boot/initrd-6.4-default", "6.4-default"),
         ] {
             let system = system(&[kernel, initrd, "/boot/vmlinuz-6.0.old", "/boot/grub/grub.cfg"]);
-            let entry = Entry { name: name.to_owned(), kernel: kernel.into(), initrds: vec![initrd.into()] };
-            assert_eq!(choose(&system.root, None), Ok(entry.clone()));
-            assert_eq!(choose(&system.root, Some(name)), Ok(entry));
+            let entry = choose(&system.root).unwrap();
+            assert_eq!((entry.id.as_str(), entry.kernel.to_str(), entry.cmdline), (name, Some(kernel), None));
+            assert_eq!(entry.initrds, [PathBuf::from(initrd)]);
         }
     }
 
@@ -104,21 +113,19 @@ mod tests {
     fn of_several_kernels_the_distributions_link_tells_which() {
         let files = ["/boot/vmlinuz-1", "/boot/initrd.img-1", "/boot/vmlinuz-2", "/boot/initrd.img-2"];
         let system = system(&files);
-        assert_eq!(choose(&system.root, None), Err(Error::Several(vec!["1".into(), "2".into()])));
-        assert_eq!(choose(&system.root, Some("1")).unwrap().name, "1");
+        assert_eq!(choose(&system.root), Err(Error::Several(vec!["1".into(), "2".into()])));
         std::os::unix::fs::symlink("boot/vmlinuz-1", system.root.path("/vmlinuz")).unwrap();
-        assert_eq!(choose(&system.root, None).unwrap().name, "1");
+        assert_eq!(choose(&system.root).unwrap().id, "1");
         fs::remove_file(system.root.path("/boot/vmlinuz-1")).unwrap();
-        assert_eq!(choose(&system.root, None).unwrap().name, "2", "the link leads nowhere");
+        assert_eq!(choose(&system.root).unwrap().id, "2", "the link leads nowhere");
     }
 
     #[test]
     fn what_is_missing_or_ambiguous_is_named() {
-        let sentence = |files: &[&str], name| choose(&system(files).root, name).unwrap_err().to_string();
-        assert!(sentence(&[], None).contains("--kernel"));
-        assert!(sentence(&["/boot/vmlinuz-1"], Some("2")).ends_with("there are 1"));
-        assert!(sentence(&["/boot/vmlinuz-1"], None).contains("/boot/initramfs-1.img"));
+        let sentence = |files: &[&str]| choose(&system(files).root).unwrap_err().to_string();
+        assert!(sentence(&[]).contains("--kernel"));
+        assert!(sentence(&["/boot/vmlinuz-1"]).contains("/boot/initramfs-1.img"));
         let both = ["/boot/vmlinuz-1", "/boot/initrd.img-1", "/boot/initramfs-1.img"];
-        assert!(sentence(&both, None).contains("several initrds"));
+        assert!(sentence(&both).contains("several initrds"));
     }
 }

@@ -1,0 +1,416 @@
+//! Boot loader entries of type 1 (Boot Loader Specification, "Type #1 Boot Loader Specification Entries"),
+//! and the names of those of type 2.
+//!
+//! Where the specification leaves something open, this is as systemd-boot(7) does it.
+
+use std::cmp::{Ordering, Reverse};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::partition::Partition;
+use super::{Entry, Error, Source, version};
+use crate::cmdline;
+use crate::errno::InWords;
+use crate::root::Root;
+
+/// What a file of entries or of configuration may be large; they have a few lines.
+const FILE_MAX: u64 = 64 << 10;
+
+/// This machine, as UEFI names it in `BOOT<NAME>.EFI` (UEFI specification, 3.5.1.1).
+const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
+    "x64"
+} else if cfg!(target_arch = "aarch64") {
+    "aa64"
+} else {
+    std::env::consts::ARCH
+};
+
+/// The keys of a file ("Type #1 Boot Loader Entry Keys"). Of one that is not joined the last counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// For a person.
+    pub title: Option<String>,
+    /// Mostly the kernel's.
+    pub version: Option<String>,
+    /// The installation's.
+    pub machine_id: Option<String>,
+    /// What it is sorted by first.
+    pub sort_key: Option<String>,
+    /// The machine it is for.
+    pub architecture: Option<String>,
+    /// What it starts: `linux`, `efi`, `uki` or `uki-url`, and the path.
+    pub starts: Option<(&'static str, String)>,
+    /// Whether it starts several things of different kinds, so that nobody can tell which.
+    pub starts_several: bool,
+    /// The initrds, in order.
+    pub initrds: Vec<String>,
+    /// The command line, joined.
+    pub options: String,
+    /// A key that must not be passed over, and is not understood yet.
+    pub unsupported: Option<&'static str>,
+}
+
+impl Keys {
+    /// Reads them; any bytes give some. Keys that nobody knows mean nothing, as the specification wants it.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Keys {
+        let mut keys = Keys::default();
+        for (key, value) in lines(&String::from_utf8_lossy(bytes)) {
+            let text = || Some(value.to_owned());
+            match key {
+                "title" => keys.title = text(),
+                "version" => keys.version = text(),
+                "machine-id" => keys.machine_id = text(),
+                "sort-key" => keys.sort_key = text(),
+                "architecture" => keys.architecture = text(),
+                "linux" => keys.start("linux", value),
+                "efi" => keys.start("efi", value),
+                "uki" => keys.start("uki", value),
+                "uki-url" => keys.start("uki-url", value),
+                "initrd" => keys.initrds.push(value.to_owned()),
+                "options" if keys.options.is_empty() => value.clone_into(&mut keys.options),
+                "options" => keys.options = format!("{} {value}", keys.options),
+                "devicetree" => keys.unsupported = Some("has a device tree (devicetree)"),
+                "devicetree-overlay" => {
+                    keys.unsupported = Some("has device tree overlays (devicetree-overlay)");
+                }
+                "extra" => keys.unsupported = Some("has further files for the initrd (extra)"),
+                _ => {}
+            }
+        }
+        keys
+    }
+
+    fn start(&mut self, key: &'static str, path: &str) {
+        self.starts_several |= self.starts.as_ref().is_some_and(|(other, _)| *other != key);
+        self.starts = Some((key, path.to_owned()));
+    }
+}
+
+/// The keys and values of a file of entries, or of loader.conf(5): comments begin with `#`, a value ends with
+/// its line, and quotes around all of it are none of it. As systemd-boot reads them, a line may end in CR.
+pub fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let blank = [' ', '\t'];
+    // systemd-boot takes the file for one C string.
+    let text = text.split('\0').next().unwrap_or_default();
+    let lines = text.split(['\n', '\r']).map(move |line| line.trim_matches(blank));
+    lines.filter(|line| !line.starts_with('#')).filter_map(move |line| {
+        let (key, value) = line.split_once(blank)?;
+        Some((key, unquoted(value.trim_start_matches(blank))))
+    })
+}
+
+fn unquoted(value: &str) -> &str {
+    let inside = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    inside('"').or_else(|| inside('\'')).unwrap_or(value)
+}
+
+/// How often an entry was tried ("Boot counting").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// How often it may be tried yet; after the last it is bad.
+    pub left: u32,
+    /// How often it was tried.
+    pub done: u32,
+}
+
+impl Tries {
+    /// Parts a file's name, without its ending, from its counters: `NAME+LEFT` or `NAME+LEFT-DONE`.
+    #[must_use]
+    pub fn parse(stem: &str) -> (&str, Option<Tries>) {
+        let counted = || {
+            let (name, counters) = stem.rsplit_once('+')?;
+            let (left, done) = counters.split_once('-').unwrap_or((counters, "0"));
+            Some((name, Tries { left: counter(left)?, done: counter(done)? }))
+        };
+        counted().map_or((stem, None), |(name, tries)| (name, Some(tries)))
+    }
+}
+
+fn counter(digits: &str) -> Option<u32> {
+    let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok().filter(|number| i32::try_from(*number).is_ok())
+}
+
+/// An entry, with what it is sorted and chosen by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// It.
+    pub entry: Entry,
+    /// Its file's name, with the counters.
+    pub file: String,
+    /// Whether the boot loader would offer it: it is for this machine, and its kernel is there.
+    pub offered: bool,
+    /// Whether it is for another machine, and so not to be shown ("Boot Loader Entries").
+    pub foreign: bool,
+    sort_key: Option<String>,
+    machine_id: Option<String>,
+}
+
+impl Found {
+    /// What the boot loader calls it, which says whether counters belong to that. Its names are in lower case.
+    #[must_use]
+    pub fn id(&self, with_counters: bool) -> String {
+        if with_counters { &self.file } else { &self.entry.id }.to_ascii_lowercase()
+    }
+
+    /// Whether it was tried as often as it may.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        self.entry.tries.is_some_and(|tries| tries.left == 0)
+    }
+
+    /// The order of a boot menu ("Sorting"), as systemd-boot has it: its file's name counts with the ending,
+    /// so that `arch.conf` comes before `arch-fallback.conf`.
+    #[must_use]
+    pub fn compare(&self, other: &Found, with_counters: bool) -> Ordering {
+        let by_keys = |a: &str, b: &str| {
+            let version = |found: &Found| found.entry.version.clone().unwrap_or_default();
+            let machines = self
+                .machine_id
+                .as_deref()
+                .unwrap_or_default()
+                .cmp(other.machine_id.as_deref().unwrap_or_default());
+            a.cmp(b).then(machines).then_with(|| version::compare(&version(other), &version(self)))
+        };
+        let keys = match (&self.sort_key, &other.sort_key) {
+            (Some(a), Some(b)) => by_keys(a, b),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        };
+        let ids = || version::compare(&other.id(with_counters), &self.id(with_counters));
+        // One that is not counted comes first, so that this is an order of all, whatever there is.
+        let tries = |found: &Found| found.entry.tries.map(|tries| (Reverse(tries.left), tries.done));
+        self.is_bad()
+            .cmp(&other.is_bad())
+            .then(keys)
+            .then_with(ids)
+            .then_with(|| tries(self).cmp(&tries(other)))
+    }
+}
+
+/// The entries of type 1 on a partition ("Locating Boot Entries"). What is none is noted.
+pub fn read(root: &Root, partition: &Partition, notes: &mut Vec<String>) -> Result<Vec<Found>, Error> {
+    let folder = partition.point.join("loader/entries");
+    let marker = partition.point.join("loader/entries.srel");
+    // "Standard-conformance Marker File": other words in it mean that the files are something else.
+    let says = fs::read_to_string(root.path(&marker)).ok();
+    if let Some(other) = says.filter(|says| says.trim_end() != "type1") {
+        let other = other.lines().next().unwrap_or_default();
+        notes.push(format!("{} says {other:?}, so what lies beside it is passed over", marker.display()));
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for name in names(root, &folder, ".conf", notes)? {
+        let file = folder.join(&name);
+        match text(root, &file) {
+            Ok(text) => {
+                let keys = Keys::parse(&text);
+                found.extend(one(root, partition, &file, &name, keys).map_err(|why| {
+                    notes.push(format!("{} {why}, so it is passed over", file.display()));
+                }));
+            }
+            Err(error) => return Err(Error::unreadable(&file, &error)),
+        }
+    }
+    Ok(found)
+}
+
+/// The entries of type 2 on a partition ("Type #2 EFI Unified Kernel Images"), by their names alone.
+pub fn images(root: &Root, partition: &Partition, notes: &mut Vec<String>) -> Result<Vec<Entry>, Error> {
+    let folder = partition.point.join("EFI/Linux");
+    let names = names(root, &folder, ".efi", notes)?;
+    let image = |name: String| {
+        let (id, tries) = id(&name, ".efi");
+        let file = folder.join(name);
+        let hindrance =
+            Error::Unsupported { from: file.clone(), what: "is a unified kernel image".to_owned() };
+        Entry {
+            tries,
+            from: Some(file.clone()),
+            hindrance: Some(hindrance),
+            ..Entry::new(Source::Uki, id, file)
+        }
+    };
+    Ok(names.into_iter().map(image).collect())
+}
+
+/// What a file of configuration holds; nothing where there is none.
+pub fn text(root: &Root, file: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(root.path(file))?.take(FILE_MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// The names of the files in a folder that have an ending, sorted. systemd-boot keeps `auto-` for what it
+/// finds itself.
+fn names(root: &Root, folder: &Path, ending: &str, notes: &mut Vec<String>) -> Result<Vec<String>, Error> {
+    let files = match fs::read_dir(root.path(folder)) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::unreadable(folder, &error)),
+    };
+    let mut names = Vec::new();
+    for file in files {
+        let file = file.map_err(|error| Error::unreadable(folder, &error))?;
+        let Ok(name) = file.file_name().into_string() else { continue };
+        let lower = name.to_ascii_lowercase();
+        let hidden = lower.starts_with('.') || lower.starts_with("auto-") || !lower.ends_with(ending);
+        if hidden || !file.path().is_file() {
+            continue;
+        }
+        // "The file names should have a length of at least one and at most 255 characters".
+        if name.len() > 255 || name.contains(char::is_control) {
+            notes.push(format!("{:?} in {} is no name of an entry, and passed over", name, folder.display()));
+            continue;
+        }
+        names.push(name);
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What identifies an entry: its file's name, without counters. The ending is kept as it is written.
+fn id(name: &str, ending: &str) -> (String, Option<Tries>) {
+    let (stem, ending) = name.split_at_checked(name.len().saturating_sub(ending.len())).unwrap_or((name, ""));
+    let (stem, tries) = Tries::parse(stem);
+    (format!("{stem}{ending}"), tries)
+}
+
+/// The entry that a file describes, or why it describes none.
+fn one(
+    root: &Root,
+    partition: &Partition,
+    file: &Path,
+    name: &str,
+    keys: Keys,
+) -> Result<Found, &'static str> {
+    let Some((key, path)) = &keys.starts else { return Err("names no kernel") };
+    if keys.starts_several {
+        return Err("names several things to start");
+    }
+    let (id, tries) = id(name, ".conf");
+    let paths: Vec<_> = [path].into_iter().chain(&keys.initrds).map(|path| on(partition, path)).collect();
+    let outside = paths.iter().zip([path].into_iter().chain(&keys.initrds)).find(|(to, _)| to.is_none());
+    let outside = outside.map(|(_, path)| Error::Outside { from: file.to_path_buf(), path: path.clone() });
+    let mut paths = paths.into_iter().flatten();
+    let kernel = paths.next().unwrap_or_default();
+    let foreign = keys.architecture.as_ref().filter(|wants| !wants.eq_ignore_ascii_case(ARCHITECTURE));
+    let is_there = *key == "uki-url" || (outside.is_none() && root.path(&kernel).is_file());
+
+    let unsupported = |what: String| Error::Unsupported { from: file.to_path_buf(), what };
+    let hindrance = if let Some(wants) = foreign {
+        Some(Error::Foreign { from: file.to_path_buf(), wants: wants.clone(), is: ARCHITECTURE })
+    } else if outside.is_some() {
+        outside
+    } else if !is_there {
+        Some(Error::NoKernel { from: file.to_path_buf(), kernel: kernel.clone() })
+    } else {
+        not_yet(key, &keys).map(unsupported)
+    };
+    let foreign = foreign.is_some();
+    Ok(Found {
+        offered: !foreign && is_there,
+        foreign,
+        file: name.to_owned(),
+        sort_key: keys.sort_key,
+        machine_id: keys.machine_id,
+        entry: Entry {
+            title: keys.title,
+            version: keys.version,
+            initrds: paths.collect(),
+            cmdline: Some(keys.options),
+            from: Some(file.to_path_buf()),
+            tries,
+            hindrance,
+            ..Entry::new(Source::Bls, id, kernel)
+        },
+    })
+}
+
+/// What of an entry cannot be staged yet, and would be lost without a word.
+fn not_yet(key: &str, keys: &Keys) -> Option<String> {
+    let variable = || cmdline::parameters(&keys.options).find(|parameter| parameter.starts_with('$'));
+    match key {
+        "efi" => Some("starts an EFI program (efi)".to_owned()),
+        "uki" => Some("starts a unified kernel image (uki)".to_owned()),
+        "uki-url" => Some("starts a unified kernel image from a network (uki-url)".to_owned()),
+        // The kernel's own EFI stub would load it; kexec starts the kernel behind that.
+        _ if cmdline::value(&keys.options, "initrd").is_some() => {
+            Some("has an initrd among its options (initrd=)".to_owned())
+        }
+        _ if keys.options.contains(char::REPLACEMENT_CHARACTER) => {
+            Some("has options that are not UTF-8".to_owned())
+        }
+        _ => variable()
+            .map(|name| format!("has a variable of GRUB's among its options ({name})"))
+            .or_else(|| keys.unsupported.map(str::to_owned)),
+    }
+}
+
+/// Where a path of an entry leads: below its own partition's root, with or without a `/` before it. EFI
+/// writes `\`, and systemd-boot takes either.
+fn on(partition: &Partition, path: &str) -> Option<PathBuf> {
+    let parts = path.split(['/', '\\']).filter(|part| !matches!(*part, "" | "."));
+    let parts: Vec<_> = parts.collect();
+    let inside = !parts.is_empty() && !parts.contains(&"..");
+    inside.then(|| parts.iter().fold(partition.point.clone(), |path, part| path.join(part)))
+}
+
+impl Error {
+    fn unreadable(path: &Path, error: &io::Error) -> Error {
+        Error::Unreadable { path: path.to_path_buf(), why: InWords(error).to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_the_specification_writes_them() {
+        let text = b"\xef\xbf\xbd odd\r\n# title no\n  #title no\ntitle\t Fedora  19 (Rawhide) \r\ntitle \nunknown x\n\
+            sort-key 'fedora'\nversion \"6.1\nlinux /a/b\nlinux\t/c\ninitrd /2\ninitrd /1\noptions a=\"b  c\" d\n\
+            options \" e\"\noptions\nTITLE no\nmachine-id\x0bno\narchitecture x64\0\ntitle no\n";
+        let keys = Keys::parse(text);
+        assert_eq!(
+            keys,
+            Keys {
+                title: Some("Fedora  19 (Rawhide)".to_owned()),
+                sort_key: Some("fedora".to_owned()),
+                version: Some("\"6.1".to_owned()),
+                architecture: Some("x64".to_owned()),
+                starts: Some(("linux", "/c".to_owned())),
+                initrds: vec!["/2".to_owned(), "/1".to_owned()],
+                options: "a=\"b  c\" d  e".to_owned(),
+                ..Keys::default()
+            }
+        );
+        assert_eq!(Keys::parse(b""), Keys::default());
+        assert!(Keys::parse(b"linux /a\nuki /b").starts_several);
+    }
+
+    #[test]
+    fn counters_stand_last_and_are_whole_numbers() {
+        let tries = |left, done| Some(Tries { left, done });
+        for (stem, name, expected) in [
+            ("foo+3", "foo", tries(3, 0)),
+            ("foo+2-1", "foo", tries(2, 1)),
+            ("foo+0-3", "foo", tries(0, 3)),
+            ("a+1+2", "a+1", tries(2, 0)),
+            ("+1", "", tries(1, 0)),
+            ("foo", "foo", None),
+            ("foo+", "foo+", None),
+            ("foo+3-", "foo+3-", None),
+            ("foo+-1", "foo+-1", None),
+            ("foo+3-1-1", "foo+3-1-1", None),
+            ("foo+3 ", "foo+3 ", None),
+            ("foo++3x", "foo++3x", None),
+            ("6.12.57+deb13-amd64", "6.12.57+deb13-amd64", None),
+            ("foo+2147483648", "foo+2147483648", None),
+            ("foo+99999999999999999999", "foo+99999999999999999999", None),
+        ] {
+            assert_eq!(Tries::parse(stem), (name, expected), "{stem}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The partitions that boot loader entries lie on (Boot Loader Specification, "The Partitions" and "Mount
+//! Points").
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::mounts::Mount;
+use crate::root::Root;
+
+/// Where they are mounted (Boot Loader Specification, "Mount Points").
+pub const POINTS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
+
+/// What a partition is to a boot loader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The EFI system partition.
+    Esp,
+    /// The extended boot loader partition, or the MBR's boot partition.
+    Xbootldr,
+    /// Neither: a boot loader that reads further file systems may use it, systemd-boot does not.
+    Other,
+}
+
+/// A partition, mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Where: the paths of its entries begin here.
+    pub point: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Its GPT identity, where udev knows it.
+    pub uuid: Option<String>,
+}
+
+/// Those that are mounted, the ESP first, and what is to be said of them.
+pub fn find(root: &Root) -> (Vec<Partition>, Vec<String>) {
+    for point in POINTS {
+        // An automount shows its file system only when somebody looks.
+        let _ = root.path(point).join("loader").metadata();
+    }
+    let (mounts, mut notes) = (Mount::all(root), Vec::new());
+    let mut found: Vec<Partition> = Vec::new();
+    let mut seen = Vec::new();
+    for point in POINTS.map(Path::new) {
+        let Some(mount) = Mount::at(&mounts, point).filter(|mount| !seen.contains(&&mount.device)) else {
+            continue;
+        };
+        let Some(partition) = Partition::of(root, mount) else { continue };
+        if mount.part == Path::new("/") {
+            seen.push(&mount.device);
+            found.push(partition);
+        } else {
+            notes.push(format!(
+                "the entries at {} are not looked at: only a part of their file system is mounted there, and \
+                 their paths begin at its root",
+                point.display()
+            ));
+        }
+    }
+    found.sort_by_key(|partition| partition.kind);
+    (found, notes)
+}
+
+impl Partition {
+    /// None where nothing tells that it is for a boot loader.
+    fn of(root: &Root, mount: &Mount) -> Option<Partition> {
+        let udev = format!("/run/udev/data/b{}", mount.device);
+        let udev = fs::read_to_string(root.path(udev)).unwrap_or_default();
+        let says = |key: &str| udev.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let holds = |name: &str| root.path(&mount.point).join(name).is_dir();
+        // The types stand in the specification; 0xef is the ESP's in an MBR.
+        let kind = match says("E:ID_PART_ENTRY_TYPE") {
+            Some("c12a7328-f81f-11d2-ba4b-00a0c93ec93b" | "0xef") => Kind::Esp,
+            Some("bc13c2ff-59e6-4262-a352-b275fd6f7172" | "0xea") => Kind::Xbootldr,
+            Some(_) => Kind::Other,
+            None if holds("EFI") => Kind::Esp,
+            None => Kind::Xbootldr,
+        };
+        // Who may not look is told so when it is read.
+        let may_not_look = || root.path(&mount.point).join("loader").try_exists().is_err();
+        let used = holds("loader") || holds("EFI") || may_not_look();
+        let uuid = says("E:ID_PART_ENTRY_UUID").map(str::to_ascii_lowercase);
+        used.then(|| Partition { point: mount.point.clone(), kind, uuid })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn each_partition_is_what_udev_says_or_else_what_it_holds() {
+        let scratch = Scratch::new();
+        scratch.put(
+            "/proc/self/mountinfo",
+            "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n\
+             2 1 8:2 / /boot rw - ext4 /dev/sda2 rw\n\
+             3 2 0:35 / /boot/efi rw - autofs systemd-1 rw\n\
+             4 3 8:1 / /boot/efi rw - vfat /dev/sda1 rw\n",
+        );
+        scratch.folder("/boot/loader/entries");
+        scratch.folder("/boot/efi/EFI");
+        let kinds = || find(&scratch.root).0.iter().map(|partition| partition.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(), [Kind::Esp, Kind::Xbootldr]);
+        scratch.put(
+            "/run/udev/data/b8:2",
+            "S:disk\nE:ID_PART_ENTRY_TYPE=0fc63daf-8483-4772-8e79-3d69d8477de4\nE:ID_PART_ENTRY_UUID=AB-1\n",
+        );
+        assert_eq!(kinds(), [Kind::Esp, Kind::Other]);
+        let (found, _) = find(&scratch.root);
+        assert_eq!(found.last().and_then(|partition| partition.uuid.as_deref()), Some("ab-1"));
+    }
+
+    #[test]
+    fn a_boot_folder_that_is_no_partition_of_its_own_is_none() {
+        let scratch = Scratch::new();
+        scratch.folder("/boot/loader/entries");
+        scratch.put("/proc/self/mountinfo", "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n");
+        assert_eq!(find(&scratch.root), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn one_partition_at_two_places_is_one_and_a_part_of_one_is_none() {
+        let scratch = Scratch::new();
+        scratch.folder("/efi/EFI");
+        scratch.folder("/boot/EFI");
+        let mounted = |part: &str| {
+            let line = |point: &str| format!("2 1 8:1 {part} {point} rw - vfat /dev/sda1 rw\n");
+            scratch.put("/proc/self/mountinfo", &[line("/efi"), line("/boot")].concat());
+            let (found, notes) = find(&scratch.root);
+            (found.len(), notes.len())
+        };
+        assert_eq!(mounted("/"), (1, 0));
+        assert_eq!(mounted("/@boot"), (0, 2));
+    }
+}

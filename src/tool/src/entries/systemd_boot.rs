@@ -1,0 +1,269 @@
+//! What systemd-boot would boot next (systemd-boot(7), "EFI Variables"; loader.conf(5)).
+
+use std::io;
+
+use super::bls::{self, Found};
+use super::partition::{Kind, Partition};
+use super::{Entry, Error};
+use crate::efi;
+use crate::errno::InWords;
+use crate::root::Root;
+
+/// In `LoaderFeatures`: it knows `LoaderEntryPreferred` (Boot Loader Interface).
+const PREFERRED: u64 = 1 << 19;
+
+/// The first version that leaves the counters out of an entry's name.
+const WITHOUT_COUNTERS: u32 = 258;
+
+/// systemd-boot, in charge of this machine, and what it was told.
+#[derive(Debug, Default)]
+pub struct Loader {
+    /// How it calls itself.
+    pub info: String,
+    /// Whether counters belong to the names it gives entries.
+    pub with_counters: bool,
+    knows_preferred: bool,
+    /// The partition it was started from.
+    partition: Option<String>,
+    one_shot: Option<String>,
+    preferred: Option<String>,
+    default: Option<String>,
+    last_booted: Option<String>,
+}
+
+/// What loader.conf says of the entry to boot. Of a key that is there twice the last counts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Conf {
+    preferred: Option<String>,
+    default: Option<String>,
+}
+
+/// The entry it would boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen<'a> {
+    /// It.
+    pub entry: &'a Entry,
+    /// What decided.
+    pub why: &'static str,
+    /// Whether that counts once.
+    pub once: bool,
+}
+
+impl Loader {
+    /// Asks the firmware's variables. None where another boot loader started this machine, or none is known.
+    pub fn find(root: &Root) -> Result<Option<Loader>, efi::Error> {
+        let Some(info) = efi::text(root, "LoaderInfo")?.filter(|info| info.starts_with("systemd-boot"))
+        else {
+            return Ok(None);
+        };
+        let digits = info.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty());
+        let version: u32 = digits.and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        // A version in between may have it one way or the other; the names it gave last time show it.
+        let stem = |name: &String| name.rsplit_once('.').map_or(name.clone(), |(stem, _)| stem.to_owned());
+        let names = efi::texts(root, "LoaderEntries")?;
+        let counted = names.iter().any(|name| bls::Tries::parse(&stem(name)).1.is_some());
+        let text = |name: &str| Ok(efi::text(root, name)?.map(|text| text.to_ascii_lowercase()));
+        Ok(Some(Loader {
+            with_counters: counted || version < WITHOUT_COUNTERS,
+            knows_preferred: efi::flags(root, "LoaderFeatures")? & PREFERRED != 0,
+            partition: text("LoaderDevicePartUUID")?,
+            one_shot: text("LoaderEntryOneShot")?,
+            preferred: text("LoaderEntryPreferred")?,
+            default: text("LoaderEntryDefault")?,
+            last_booted: text("LoaderEntryLastBooted")?,
+            info,
+        }))
+    }
+
+    /// The partition it was started from: its configuration lies there.
+    pub fn esp<'a>(&self, partitions: &'a [Partition]) -> Result<&'a Partition, Error> {
+        let esps = || partitions.iter().filter(|partition| partition.kind == Kind::Esp);
+        let is_it = |partition: &&Partition| self.partition.is_some() && partition.uuid == self.partition;
+        let named = partitions.iter().find(is_it);
+        // Where udev told nothing, the only one is it.
+        let only = esps().next().filter(|esp| esp.uuid.is_none() || self.partition.is_none());
+        let not_mounted = || Error::EspNotMounted(self.partition.clone().unwrap_or_default());
+        named.or(only.filter(|_| esps().count() == 1)).ok_or_else(not_mounted)
+    }
+
+    /// The entry it would boot if the machine restarted now, of those in its order and of unified kernel
+    /// images. What it was told and what fits nothing is noted.
+    pub fn choose<'a>(
+        &self,
+        conf: &Conf,
+        order: &'a [Found],
+        images: &'a [Entry],
+        notes: &mut Vec<String>,
+    ) -> Result<Chosen<'a>, Error> {
+        let saved = |told: &Option<String>| match told.as_deref() {
+            Some("@saved") => self.last_booted.clone(),
+            told => told.map(str::to_owned),
+        };
+        let preferred = |told: &Option<String>| saved(told).filter(|_| self.knows_preferred);
+        // What is preferred passes a bad entry over, what is the default does not (Boot Loader Interface).
+        let told = [
+            ("LoaderEntryOneShot", self.one_shot.clone(), false),
+            ("LoaderEntryPreferred", preferred(&self.preferred), true),
+            ("'preferred' in loader.conf", preferred(&conf.preferred), true),
+            ("LoaderEntryDefault", saved(&self.default), false),
+            ("'default' in loader.conf", saved(&conf.default), false),
+        ];
+        for (why, pattern, not_bad) in told {
+            let Some(pattern) = pattern else { continue };
+            let fits = |id: &str| fits(&pattern, id);
+            let image = images.iter().find(|image| fits(&image.id.to_ascii_lowercase()));
+            let offered = order.iter().filter(|found| found.offered && !(not_bad && found.is_bad()));
+            let entry = offered.map(|found| (found, found.id(self.with_counters))).find(|(_, id)| fits(id));
+            match (entry, image) {
+                (_, Some(entry)) => return Ok(Chosen { entry, why, once: why == "LoaderEntryOneShot" }),
+                (Some((found, _)), None) => {
+                    return Ok(Chosen { entry: &found.entry, why, once: why == "LoaderEntryOneShot" });
+                }
+                // What systemd-boot finds itself comes behind all entries, and is no Linux.
+                (None, None) if pattern.starts_with("auto-") => {
+                    return Err(Error::NoLinux { told: why, pattern });
+                }
+                (None, None) => {
+                    notes.push(format!(
+                        "{why} says {pattern:?}, which fits no entry: systemd-boot passes it over"
+                    ));
+                }
+            }
+        }
+        let first = order.iter().find(|found| found.offered);
+        match (first, images.first()) {
+            (Some(found), None) => {
+                Ok(Chosen { entry: &found.entry, why: "the first in systemd-boot's order", once: false })
+            }
+            (None, None) => Err(Error::NoEntry),
+            // Where it stands in the order, its inside tells.
+            (_, Some(image)) => Err(Error::Unsure(image.kernel.clone())),
+        }
+    }
+}
+
+impl Conf {
+    /// Reads loader.conf on the ESP; nothing where there is none.
+    pub fn read(root: &Root, esp: &Partition) -> Result<Conf, Error> {
+        let path = esp.point.join("loader/loader.conf");
+        match bls::text(root, &path) {
+            Ok(text) => Ok(Conf::parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Conf::default()),
+            Err(error) => Err(Error::Unreadable { path, why: InWords(&error).to_string() }),
+        }
+    }
+
+    /// Reads its text; any bytes say something, or nothing.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Conf {
+        let mut conf = Conf::default();
+        for (key, value) in bls::lines(&String::from_utf8_lossy(bytes)) {
+            let value = value.to_ascii_lowercase();
+            // Other names with an @ are kept for later, and mean nothing yet.
+            let means = !value.is_empty() && (!value.starts_with('@') || value == "@saved");
+            match key {
+                "preferred" if means => conf.preferred = Some(value),
+                "default" if means => conf.default = Some(value),
+                _ => {}
+            }
+        }
+        conf
+    }
+}
+
+/// Whether a pattern fits a name: `?`, `*` and `[...]` with ranges, `\` before what is meant as it is
+/// (loader.conf(5), "default").
+#[must_use]
+pub fn fits(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<_>, Vec<_>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut pattern, mut name) = (pattern.as_slice(), name.as_slice());
+    // Behind the last star, and what is left of the name if the star takes one more.
+    let mut again: Option<(&[char], &[char])> = None;
+    loop {
+        if let ['*', behind @ ..] = pattern {
+            (pattern, again) = (behind, Some((behind, name)));
+            continue;
+        }
+        if pattern.is_empty() && name.is_empty() {
+            return true;
+        }
+        let step = name.split_first().and_then(|(c, rest)| Some((behind_one(pattern, *c)?, rest)));
+        if let Some(step) = step {
+            (pattern, name) = step;
+            continue;
+        }
+        let Some((behind, [_, left @ ..])) = again else { return false };
+        (pattern, name, again) = (behind, left, Some((behind, left)));
+    }
+}
+
+/// What follows in a pattern, where its beginning stands for this one character.
+fn behind_one(pattern: &[char], c: char) -> Option<&[char]> {
+    match pattern {
+        ['?', behind @ ..] => Some(behind),
+        ['\\', rest @ ..] => rest.split_first().filter(|(meant, _)| **meant == c).map(|(_, behind)| behind),
+        ['[', rest @ ..] => {
+            // A ']' that comes first is a member.
+            let end = 1 + rest.iter().skip(1).position(|c| *c == ']')?;
+            let (mut members, behind) = (rest.get(..end)?, rest.get(end + 1..)?);
+            while let Some((from, others)) = members.split_first() {
+                let (to, others) = match others {
+                    ['-', to, others @ ..] => (to, others),
+                    others => (from, others),
+                };
+                if (*from..=*to).contains(&c) {
+                    return Some(behind);
+                }
+                members = others;
+            }
+            None
+        }
+        [meant, behind @ ..] if *meant == c => Some(behind),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_fits_as_the_manual_says() {
+        for (pattern, name, expected) in [
+            ("arch.conf", "arch.conf", true),
+            ("arch", "arch.conf", false),
+            ("arch*", "arch-fallback.conf", true),
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("?", "", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYbZ", false),
+            ("**.conf", "a.conf", true),
+            ("[a-c]?.conf", "b1.conf", true),
+            ("[a-c]", "d", false),
+            ("[]x]", "]", true),
+            ("[a-]", "-", true),
+            ("[!a]", "b", false),
+            ("[!a]", "!", true),
+            ("[a", "a", false),
+            ("[]", "]", false),
+            ("\\*", "*", true),
+            ("\\*", "a", false),
+            ("\\[a]", "[a]", true),
+            ("a\\", "a\\", false),
+        ] {
+            assert_eq!(fits(pattern, name), expected, "{pattern:?} {name:?}");
+        }
+        assert!(!fits(&"*a".repeat(60), &"a".repeat(59)), "and does not take for ever");
+    }
+
+    #[test]
+    fn of_loader_conf_the_last_word_counts() {
+        let conf = Conf::parse(
+            b"# default x\ndefault a\ndefault\ttwo*\ndefault @auto\ntimeout 3\r\npreferred '@SAVED'\n",
+        );
+        assert_eq!(conf, Conf { preferred: Some("@saved".to_owned()), default: Some("two*".to_owned()) });
+        assert_eq!(Conf::parse(b"default\0\xff\n"), Conf::default());
+    }
+}

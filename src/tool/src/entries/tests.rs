@@ -1,0 +1,310 @@
+//! Machines with boot loader entries, whole: what there is, and what is chosen.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::efi::tests::{put, set};
+use crate::scratch::Scratch;
+
+const ESP: &str = "/efi";
+const XBOOTLDR: &str = "/boot";
+
+/// A machine that systemd-boot 258 started, with an ESP and an XBOOTLDR partition and kernels on both.
+pub(crate) fn machine() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.put(
+        "/proc/self/mountinfo",
+        "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n\
+         2 1 8:1 / /efi rw - vfat /dev/sda1 rw\n\
+         3 1 8:2 / /boot rw - ext4 /dev/sda2 rw\n",
+    );
+    for (device, kind, uuid) in [
+        ("8:1", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "11111111-aaaa"),
+        ("8:2", "bc13c2ff-59e6-4262-a352-b275fd6f7172", "22222222-aaaa"),
+    ] {
+        scratch.put(
+            &format!("/run/udev/data/b{device}"),
+            &format!("E:ID_PART_ENTRY_TYPE={kind}\nE:ID_PART_ENTRY_UUID={uuid}\n"),
+        );
+    }
+    for point in [ESP, XBOOTLDR] {
+        scratch.folder(&format!("{point}/EFI"));
+        for file in ["k1", "k2", "i1", "i2"] {
+            scratch.put(&format!("{point}/{file}"), "x");
+        }
+    }
+    set(&scratch, "LoaderInfo", &["systemd-boot 258.1-1"]);
+    set(&scratch, "LoaderDevicePartUUID", &["11111111-AAAA"]);
+    put(&scratch, "LoaderFeatures", &(1_u64 << 19).to_le_bytes());
+    scratch
+}
+
+/// An entry with two initrds and two lines of options.
+pub(crate) fn entry(more: &str, kernel: &str) -> String {
+    format!("# one\n{more}\nlinux {kernel}\ninitrd /i1\ninitrd i2\noptions root=a\noptions quiet\n")
+}
+
+/// Puts entries on a partition that name its kernel.
+fn entries(scratch: &Scratch, point: &str, names: &[&str]) {
+    for name in names {
+        scratch.put(&format!("{point}/loader/entries/{name}"), &entry("", "/k1"));
+    }
+}
+
+fn ids(scratch: &Scratch) -> Vec<String> {
+    Survey::of(&scratch.root).unwrap().entries.into_iter().map(|entry| entry.id).collect()
+}
+
+fn chosen(scratch: &Scratch) -> String {
+    Survey::of(&scratch.root).unwrap().default.map_or_else(
+        |error| error.to_string(),
+        |default| default.entry.from.unwrap_or_default().display().to_string(),
+    )
+}
+
+fn refused(scratch: &Scratch, name: Option<&str>) -> String {
+    choose(&scratch.root, name).unwrap_err().to_string()
+}
+
+#[test]
+fn an_entry_is_staged_with_its_own_files_and_line() {
+    let machine = machine();
+    machine.put("/boot/loader/entries/x.conf", &entry("version 6.1", "k2"));
+    machine.put("/proc/cmdline", "root=running");
+    let (entry, notes) = choose(&machine.root, None).unwrap();
+    assert_eq!(entry.kernel, Path::new("/boot/k2"));
+    assert_eq!(entry.initrds, [PathBuf::from("/boot/i1"), PathBuf::from("/boot/i2")]);
+    assert_eq!(entry.cmdline.as_deref(), Some("root=a quiet"));
+    assert!(notes.iter().any(|note| note.contains("systemd-boot would boot")), "{notes:?}");
+}
+
+#[test]
+fn the_order_is_the_specifications() {
+    let machine = machine();
+    for (name, keys) in [
+        ("bad+0-3.conf", "sort-key a\nversion 9"),
+        ("b-old.conf", "sort-key b\nmachine-id 1\nversion 6.9"),
+        ("b-new.conf", "sort-key b\nmachine-id 1\nversion 6.10"),
+        ("b-none.conf", "sort-key b\nversion 5"),
+        ("a.conf", "sort-key a"),
+        ("arch.conf", ""),
+        ("arch-fallback.conf", ""),
+        ("z-6.1~rc1.conf", ""),
+        ("z-6.1.conf", ""),
+        ("z-6.2+1-2.conf", ""),
+    ] {
+        machine.put(&format!("/boot/loader/entries/{name}"), &entry(keys, "/k1"));
+    }
+    let expected = [
+        "a.conf",
+        "b-none.conf",
+        "b-new.conf",
+        "b-old.conf",
+        "z-6.2.conf",
+        "z-6.1.conf",
+        "z-6.1~rc1.conf",
+        "arch.conf",
+        "arch-fallback.conf",
+        "bad.conf",
+    ];
+    assert_eq!(ids(&machine), expected);
+}
+
+#[test]
+fn what_systemd_boot_was_told_decides_in_its_order() {
+    let machine = machine();
+    entries(&machine, ESP, &["a.conf", "B.conf", "c.conf", "d.conf", "e.conf", "f.conf", "g+0-1.conf"]);
+    machine
+        .put("/efi/loader/loader.conf", "timeout 3\ndefault\t\"b*\"  \r\npreferred none\ndefault @other\n");
+    let at = |name: &str| format!("/efi/loader/entries/{name}");
+    assert_eq!(chosen(&machine), at("B.conf"));
+    set(&machine, "LoaderEntryDefault", &["C.CONF"]);
+    assert_eq!(chosen(&machine), at("c.conf"));
+    set(&machine, "LoaderEntryLastBooted", &["d.conf"]);
+    set(&machine, "LoaderEntryDefault", &["@saved"]);
+    assert_eq!(chosen(&machine), at("d.conf"));
+    machine.put("/efi/loader/loader.conf", "preferred e.conf\n");
+    assert_eq!(chosen(&machine), at("e.conf"));
+    set(&machine, "LoaderEntryPreferred", &["[a-f].conf"]);
+    assert_eq!(chosen(&machine), at("f.conf"), "the first that fits, in order");
+    set(&machine, "LoaderEntryPreferred", &["g.conf"]);
+    assert_eq!(chosen(&machine), at("e.conf"), "a bad one is not preferred");
+    set(&machine, "LoaderEntryOneShot", &["g.conf"]);
+    assert_eq!(chosen(&machine), at("g+0-1.conf"), "a bad one is booted when it is asked for");
+    let (_, notes) = choose(&machine.root, None).unwrap();
+    assert!(notes.iter().any(|note| note.contains("counts once")), "{notes:?}");
+    put(&machine, "LoaderFeatures", &[0; 8]);
+    set(&machine, "LoaderEntryOneShot", &["gone.conf"]);
+    let survey = Survey::of(&machine.root).unwrap();
+    assert_eq!(survey.default.unwrap().entry.id, "d.conf", "what it does not know does not count");
+    assert!(survey.notes.iter().any(|note| note.contains("gone.conf")), "{:?}", survey.notes);
+}
+
+#[test]
+fn an_older_systemd_boot_takes_counters_for_a_part_of_the_name() {
+    let machine = machine();
+    entries(&machine, ESP, &["a+3.conf", "b.conf"]);
+    machine.put("/efi/loader/loader.conf", "default a.conf\n");
+    assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
+    set(&machine, "LoaderEntries", &["a+3.conf", "b.conf"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/b.conf");
+    set(&machine, "LoaderEntries", &[]);
+    set(&machine, "LoaderInfo", &["systemd-boot 252.39-1~deb12u1"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/b.conf");
+    machine.put("/efi/loader/loader.conf", "default a+*\n");
+    assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
+}
+
+#[test]
+fn what_is_not_for_this_machine_or_has_no_kernel_is_not_offered() {
+    let machine = machine();
+    machine.put("/efi/loader/entries/9.conf", &entry("", "/gone"));
+    machine.put("/efi/loader/entries/8.conf", &entry("architecture IA64", "/k1"));
+    machine.put("/efi/loader/entries/7.conf", "title nothing\noptions x\n");
+    machine.put("/efi/loader/entries/6.conf", "linux /k1\nefi /shell.efi\n");
+    machine.put("/efi/loader/entries/5.conf", &entry(&format!("architecture {}", bls_architecture()), "/k1"));
+    assert_eq!(chosen(&machine), "/efi/loader/entries/5.conf");
+    assert_eq!(ids(&machine), ["9.conf", "5.conf"]);
+    let sentence = refused(&machine, Some("9"));
+    assert!(sentence.contains("/efi/loader/entries/9.conf names the kernel /efi/gone"), "{sentence}");
+    assert!(refused(&machine, Some("8.conf")).contains("is for IA64"));
+    let notes = Survey::of(&machine.root).unwrap().notes.join("\n");
+    assert!(notes.contains("7.conf names no kernel") && notes.contains("6.conf names several"), "{notes}");
+}
+
+fn bls_architecture() -> &'static str {
+    if cfg!(target_arch = "x86_64") { "X64" } else { "AA64" }
+}
+
+#[test]
+fn what_would_be_lost_is_refused_by_name() {
+    let machine = machine();
+    for (name, text, why) in [
+        ("uki", "uki /k1\n", "unified kernel image (uki)"),
+        ("efi", "efi /k1\n", "EFI program"),
+        ("url", "uki-url http://x/y\n", "from a network"),
+        ("dtb", "linux /k1\ndevicetree /x.dtb\n", "device tree"),
+        ("extra", "linux /k1\nextra /x.cred\n", "further files"),
+        ("stub", "linux /k1\noptions quiet initrd=\\i1\n", "initrd="),
+        ("grub", "linux /k1\noptions root=x $kernelopts\n", "($kernelopts)"),
+        ("up", "linux /../k1\n", "\"/../k1\""),
+        ("initrd", "linux /k1\ninitrd /x/../../i1\n", "its own partition"),
+    ] {
+        machine.put(&format!("/efi/loader/entries/{name}.conf"), text);
+        let sentence = refused(&machine, Some(name));
+        assert!(sentence.contains(why) && sentence.contains(&format!("{name}.conf")), "{sentence}");
+    }
+}
+
+#[test]
+fn a_name_means_one_entry_or_is_refused_with_all_it_fits() {
+    let machine = machine();
+    entries(&machine, ESP, &["same.conf", "c+3-1.conf", "c.conf", "d+2.conf"]);
+    entries(&machine, XBOOTLDR, &["same.conf"]);
+    machine.put("/boot/vmlinuz-6.1", "x");
+    machine.put("/boot/initrd.img-6.1", "x");
+    let from =
+        |name: &str| choose(&machine.root, Some(name)).map(|(entry, _)| entry.from.unwrap_or(entry.kernel));
+    let both = refused(&machine, Some("same"));
+    assert!(both.contains("/efi/loader/entries/same.conf, /boot/loader/entries/same.conf"), "{both}");
+    assert_eq!(from("/boot/loader/entries/same.conf"), Ok("/boot/loader/entries/same.conf".into()));
+    for name in ["c", "c.conf", "C.CONF"] {
+        assert_eq!(from(name), Ok("/efi/loader/entries/c.conf".into()), "{name}");
+    }
+    for name in ["c+3-1", "c+3-1.conf"] {
+        assert_eq!(from(name), Ok("/efi/loader/entries/c+3-1.conf".into()), "{name}");
+    }
+    for name in ["d", "d.conf", "d+2", "d+5", "d+1-1.conf"] {
+        assert_eq!(from(name), Ok("/efi/loader/entries/d+2.conf".into()), "{name}");
+    }
+    assert_eq!(from("6.1"), Ok("/boot/vmlinuz-6.1".into()));
+    assert!(refused(&machine, Some("x")).contains("same.conf, same.conf, d.conf"));
+}
+
+#[test]
+fn two_files_of_one_entry_that_differ_in_counters_are_two() {
+    let machine = machine();
+    entries(&machine, ESP, &["c+3.conf", "c+2-1.conf"]);
+    assert!(refused(&machine, Some("c")).contains("fits several"));
+    assert_eq!(chosen(&machine), "/efi/loader/entries/c+3.conf", "the one with more tries left is first");
+    entries(&machine, ESP, &["c.conf"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/c.conf", "the one that is not counted is good");
+}
+
+#[test]
+fn on_both_partitions_the_esps_counts_and_other_partitions_do_not() {
+    let machine = machine();
+    entries(&machine, XBOOTLDR, &["same.conf"]);
+    entries(&machine, ESP, &["same.conf"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/same.conf");
+    machine.put("/run/udev/data/b8:2", "E:ID_PART_ENTRY_TYPE=0fc63daf\n");
+    entries(&machine, XBOOTLDR, &["zz.conf"]);
+    assert_eq!(ids(&machine), ["same.conf"]);
+}
+
+#[test]
+fn unified_kernel_images_are_seen_and_never_guessed_about() {
+    let machine = machine();
+    entries(&machine, ESP, &["a.conf"]);
+    machine.put("/boot/EFI/Linux/new+3.efi", "MZ");
+    assert_eq!(ids(&machine), ["a.conf", "new.efi"]);
+    let unsure = refused(&machine, None);
+    assert!(unsure.contains("/boot/EFI/Linux/new+3.efi"), "{unsure}");
+    set(&machine, "LoaderEntryDefault", &["a.conf"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/a.conf");
+    set(&machine, "LoaderEntryDefault", &["*"]);
+    assert!(refused(&machine, None).contains("unified kernel image"));
+    set(&machine, "LoaderEntryDefault", &["auto-windows"]);
+    assert!(refused(&machine, None).contains("no Linux"));
+}
+
+#[test]
+fn only_the_partition_it_was_started_from_tells_what_it_would_boot() {
+    let machine = machine();
+    entries(&machine, ESP, &["a.conf"]);
+    set(&machine, "LoaderDevicePartUUID", &["33333333-AAAA"]);
+    let sentence = refused(&machine, None);
+    assert!(sentence.contains("33333333-aaaa is not mounted at /efi, /boot, /boot/efi"), "{sentence}");
+    assert!(choose(&machine.root, Some("a")).is_ok(), "a name needs no default");
+    machine.put("/run/udev/data/b8:1", "");
+    assert_eq!(
+        chosen(&machine),
+        "/efi/loader/entries/a.conf",
+        "where udev tells nothing, the only ESP is it"
+    );
+}
+
+#[test]
+fn without_systemd_boot_the_convention_decides_and_a_name_still_finds_an_entry() {
+    let machine = machine();
+    entries(&machine, ESP, &["a.conf"]);
+    machine.put("/boot/vmlinuz-6.1", "x");
+    machine.put("/boot/initrd.img-6.1", "x");
+    for info in ["GRUB 2.12", "systemd-stub 257"] {
+        set(&machine, "LoaderInfo", &[info]);
+        let (entry, notes) = choose(&machine.root, None).unwrap();
+        assert_eq!((entry.id.as_str(), entry.cmdline), ("6.1", None));
+        assert!(notes.is_empty(), "{notes:?}");
+        assert_eq!(choose(&machine.root, Some("a")).unwrap().0.id, "a.conf");
+    }
+}
+
+#[test]
+fn files_that_are_not_the_specifications_are_passed_over_with_a_word() {
+    let machine = machine();
+    entries(&machine, ESP, &["a.conf", ".hidden.conf", "auto-x.conf", "b.conf~", "c+x.conf", "d+1-.conf"]);
+    entries(&machine, XBOOTLDR, &["z.conf"]);
+    machine.put("/boot/loader/entries.srel", "other\n");
+    assert_eq!(ids(&machine), ["d+1-.conf", "c+x.conf", "a.conf"]);
+    let notes = Survey::of(&machine.root).unwrap().notes.join("\n");
+    assert!(notes.contains("/boot/loader/entries.srel says \"other\""), "{notes}");
+    machine.put("/boot/loader/entries.srel", "type1\n");
+    assert!(ids(&machine).contains(&"z.conf".to_owned()));
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_no_entry_less() {
+    let machine = machine();
+    machine.put("/efi/loader/entries", "a file");
+    let sentence = refused(&machine, None);
+    assert!(sentence.contains("/efi/loader/entries cannot be read: Not a directory"), "{sentence}");
+}
