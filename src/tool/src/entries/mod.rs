@@ -3,6 +3,7 @@
 
 pub mod bls;
 mod convention;
+pub mod grub;
 pub mod list;
 pub mod partition;
 pub mod systemd_boot;

@@ -1,0 +1,268 @@
+//! What commands make of their words: variables put in, file systems searched, kernels named.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::script::{self, Part, Statement, Word};
+use super::state::{Argument, HOLDS, LABEL, Loaded, PREFIX, SPACE, Scope, State, UUID, Variable};
+use super::{Device, File, Linux, SIZE_MAX, Why, Wrong, shown};
+
+/// Commands that a script may run, words that it may make: far beyond any menu, and a second's work.
+pub const FUEL: usize = 1_000_000;
+
+/// Takes from what a script may use.
+pub fn burn(fuel: &mut usize, scope: &Scope, line: usize, amount: usize) -> Result<(), Wrong> {
+    *fuel = fuel.checked_sub(amount).ok_or_else(|| scope.wrong(line, Why::TooMuch))?;
+    Ok(())
+}
+
+/// The words with their variables put in, and whether it is unsure how many they are.
+pub fn expand(
+    line: usize,
+    words: &[Word],
+    state: &State,
+    scope: &Scope,
+    fuel: &mut usize,
+) -> Result<(Vec<Argument>, bool), Wrong> {
+    let (mut arguments, mut unsure) = (Vec::new(), false);
+    for word in words {
+        let mut argument: Option<Argument> = None;
+        for part in word {
+            let (value, splits) = match part {
+                Part::Bare(text) | Part::Quoted(text) => (Ok(text.clone()), false),
+                Part::Variable(name) => (state.get(name, line, scope), true),
+                Part::QuotedVariable(name) => (state.get(name, line, scope), false),
+            };
+            burn(fuel, scope, line, 1 + value.as_ref().map_or(0, |value| value.len() / 32))?;
+            match (&value, splits) {
+                (Err(_), true) => {
+                    unsure = true;
+                    join(&mut argument, value);
+                }
+                (Ok(value), true) => {
+                    // As `grub_script_argv_split_append` splits: what is empty adds no word.
+                    let mut pieces = value.split_ascii_whitespace();
+                    if value.starts_with(|c: char| c.is_ascii_whitespace()) && argument.is_some() {
+                        arguments.extend(argument.take());
+                    }
+                    if let Some(piece) = pieces.next() {
+                        join(&mut argument, Ok(piece.to_owned()));
+                    }
+                    for piece in pieces {
+                        arguments.extend(argument.take());
+                        argument = Some(Ok(piece.to_owned()));
+                    }
+                }
+                (_, false) => join(&mut argument, value),
+            }
+        }
+        if let Some(Ok(text)) = &argument {
+            burn(fuel, scope, line, text.len() / 32)?;
+        }
+        arguments.extend(argument);
+    }
+    Ok((arguments, unsure))
+}
+
+fn join(argument: &mut Option<Argument>, more: Argument) {
+    match (argument.as_mut(), more) {
+        (Some(Ok(text)), Ok(more)) => text.push_str(&more),
+        (Some(Err(_)), Ok(_)) => {}
+        (_, more) => *argument = Some(more),
+    }
+}
+
+/// GRUB manual, "search". That the file system is found is taken for granted: the running system is on it.
+pub fn search(
+    line: usize,
+    name: &str,
+    arguments: &[Argument],
+    state: &mut State,
+    scope: &Scope,
+) -> Result<(), Wrong> {
+    let wrong = || scope.wrong(line, Why::Arguments("search"));
+    let mut by = match name {
+        "search.fs_uuid" => Some(UUID),
+        "search.fs_label" => Some(LABEL),
+        "search.file" => Some(HOLDS),
+        _ => None,
+    };
+    let whole = by.is_some();
+    let (mut variable, mut words) = (None, Vec::new());
+    let mut arguments = arguments.iter().peekable();
+    while let Some(argument) = arguments.next() {
+        let argument = argument.as_ref().map_err(Wrong::clone)?;
+        let (option, value) = match argument.split_once('=') {
+            Some((option, value)) => (option, Some(value)),
+            None => (argument.as_str(), None),
+        };
+        let mut next = || {
+            let next = arguments.next_if(|next| next.as_ref().is_ok_and(|next| !next.starts_with('-')));
+            next.and_then(|next| next.as_deref().ok())
+        };
+        match option {
+            "--fs-uuid" | "-u" => by = Some(UUID),
+            "--label" | "--fs-label" | "-l" => by = Some(LABEL),
+            "--file" | "-f" => by = Some(HOLDS),
+            "--set" | "-s" => variable = Some(value.or_else(&mut next).unwrap_or("root").to_owned()),
+            "--no-floppy" | "-n" | "--efidisk-only" | "--cryptodisk-only" | "--root-dev-only" => {}
+            hint if hint.starts_with("--hint") || hint == "-h" => {
+                if value.is_none() {
+                    next();
+                }
+            }
+            option if option.starts_with('-') => return Err(wrong()),
+            _ => words.push(argument.clone()),
+        }
+    }
+    let mut words = words.into_iter();
+    let (what, variable) = match (words.next(), variable) {
+        // `search.fs_uuid UUID VARIABLE HINTS`
+        (Some(what), _) if whole => (what, words.next().unwrap_or_else(|| "root".to_owned())),
+        (Some(what), Some(variable)) => (what, variable),
+        // `--set UUID`: the word is no variable where nothing else is left.
+        (None, Some(what)) => (what, "root".to_owned()),
+        // It only prints what it finds.
+        (Some(_), None) => return Ok(()),
+        (None, None) => return Err(wrong()),
+    };
+    let by = by.ok_or_else(wrong)?;
+    state.set(&variable, Ok(format!("{by}{}", what.replace(' ', SPACE))), None);
+    Ok(())
+}
+
+/// Commands that give a variable a value: `--set NAME`, `--set=NAME`, `hwmatch`'s `match`.
+pub fn set_by_grub(line: usize, name: &str, arguments: &[Argument], state: &mut State, scope: &Scope) {
+    let words: Vec<_> = arguments.iter().filter_map(|argument| argument.as_deref().ok()).collect();
+    let after = words.iter().zip(words.iter().skip(1)).filter(|(option, _)| is_set(option));
+    let mut names: Vec<_> = after.map(|(_, name)| *name).collect();
+    names.extend(words.iter().filter_map(|word| word.strip_prefix("--set=")));
+    names.extend(match name {
+        "hwmatch" => vec!["match"],
+        "read" => words.clone(),
+        _ => Vec::new(),
+    });
+    for name in names {
+        // `regexp --set NUMBER:NAME`
+        let name = name.rsplit(':').next().unwrap_or(name);
+        state.set(name, Err(scope.wrong(line, Why::Variable(name.to_owned()))), None);
+    }
+}
+
+fn is_set(option: &str) -> bool {
+    matches!(option, "--set" | "-s")
+}
+
+pub fn linux(line: usize, arguments: &[Argument], state: &State, scope: &Scope) -> Result<Linux, Wrong> {
+    let (kernel, options) =
+        arguments.split_first().ok_or_else(|| scope.wrong(line, Why::Arguments("linux")))?;
+    let kernel = file(line, kernel, state, scope)?;
+    let options = options.iter().cloned().collect::<Result<Vec<_>, _>>()?;
+    let options = cmdline(&options).map_err(|why| scope.wrong(line, why))?;
+    // openSUSE's GRUB takes "y", "yes" and "1".
+    let relative = state.get("btrfs_relative_path", line, scope)?;
+    let in_default_subvolume = relative.starts_with(['y', '1']);
+    Ok(Linux { kernel, initrds: Vec::new(), options, devicetree: None, in_default_subvolume })
+}
+
+/// A path, on the device that stands before it in parentheses or on `root`.
+pub fn file(line: usize, argument: &Argument, state: &State, scope: &Scope) -> Result<File, Wrong> {
+    let argument = argument.as_ref().map_err(Wrong::clone)?;
+    let named = argument.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+    let (device, path) = match named {
+        Some((device, path)) => (device.to_owned(), path),
+        None => (state.get("root", line, scope)?, argument.as_str()),
+    };
+    if !path.starts_with('/') || path.contains(char::is_control) {
+        let path = argument.replace(PREFIX, "$prefix");
+        return Err(scope.wrong(line, Why::NotPath(shown(&path))));
+    }
+    Ok(File { device: Device::parse(&device), path: path.to_owned() })
+}
+
+/// The words as GRUB writes them for the kernel (`grub_create_loader_cmdline`, grub-core/lib/cmdline.c).
+fn cmdline(words: &[String]) -> Result<String, Why> {
+    let mut line = String::new();
+    for word in words {
+        if word.contains(char::is_control) {
+            return Err(Why::NotText);
+        }
+        // Some double the backslash of "\x2d", others hand it on as it is.
+        let mut after = word.split("\\x").skip(1).map(|rest| rest.chars().take(2));
+        if after.any(|two| two.filter(char::is_ascii_hexdigit).count() == 2) {
+            return Err(Why::Hexadecimal(shown(word)));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        let quote = if word.contains(' ') { "\"" } else { "" };
+        line.push_str(quote);
+        for c in word.chars() {
+            if matches!(c, '\\' | '\'' | '"') {
+                line.push('\\');
+            }
+            line.push(c);
+        }
+        line.push_str(quote);
+    }
+    Ok(line)
+}
+
+/// The `options` of an entry of loader/entries: `blscfg` puts variables in, and makes a script's line of it.
+pub fn bls_options(
+    options: &str,
+    variables: &BTreeMap<String, Argument>,
+    (file, line): (&'static str, usize),
+) -> Result<String, Wrong> {
+    let wrong = |why| Wrong { file, line, why };
+    let text = format!("linux /vmlinuz {}", bls_value(options, variables, &wrong(Why::TooMuch))?);
+    let script = script::parse(&text).map_err(|(_, why)| wrong(why))?;
+    let [Statement { kind: script::Kind::Command { words, block: None }, .. }] = script.as_slice() else {
+        return Err(wrong(Why::Unexpected(format!("what {} makes", shown(options)))));
+    };
+    let known = variables
+        .iter()
+        .map(|(name, value)| (name.clone(), Variable { value: value.clone(), from: None, exported: false }));
+    let state = State { variables: known.collect(), loaded: Loaded::Nothing };
+    let scope = Scope { file, arguments: Rc::default(), maybe: None, in_entry: true };
+    let mut fuel = FUEL;
+    let (arguments, _) = expand(line, words, &state, &scope, &mut fuel)?;
+    let words = arguments.into_iter().skip(2).collect::<Result<Vec<_>, _>>()?;
+    cmdline(&words).map_err(wrong)
+}
+
+/// `expand_val` of grub-core/commands/blscfg.c, with its habits: a space follows every variable, and a
+/// single character at the beginning before one, or at the end, is lost.
+fn bls_value(text: &str, variables: &BTreeMap<String, Argument>, too_much: &Wrong) -> Result<String, Wrong> {
+    let mut out = String::new();
+    let mut append = |is_variable: bool, start: usize, last: usize| -> Result<(), Wrong> {
+        let field = text.as_bytes().get(start..=last).unwrap_or_default();
+        let field = String::from_utf8_lossy(field);
+        if !is_variable {
+            out.push_str(&field);
+        } else if let Some(value) = variables.get(field.as_ref()) {
+            out.push_str(value.as_ref().map_err(Wrong::clone)?);
+            out.push(' ');
+        }
+        if out.len() > SIZE_MAX { Err(too_much.clone()) } else { Ok(()) }
+    };
+    let (mut start, mut last, mut is_variable) = (0, 0, false);
+    let mut before = text.bytes().next();
+    for (at, byte) in text.bytes().enumerate() {
+        if byte == b'$' && before != Some(b'\\') {
+            if start != last {
+                append(is_variable, start, last)?;
+            }
+            (is_variable, start) = (true, at + 1);
+        } else if is_variable && !byte.is_ascii_alphanumeric() && byte != b'_' {
+            append(true, start, last)?;
+            is_variable = false;
+            start = at + usize::from(byte == b' ');
+        }
+        (last, before) = (at, Some(byte));
+    }
+    if start != last {
+        append(is_variable, start, last)?;
+    }
+    Ok(out)
+}
