@@ -3,6 +3,7 @@
 
 pub mod bls;
 mod convention;
+pub mod extlinux;
 pub mod grub;
 pub mod list;
 pub mod partition;
