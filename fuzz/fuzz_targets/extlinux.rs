@@ -1,0 +1,45 @@
+//! Any extlinux.conf gives labels or the line that is wrong, in words that cannot steer a terminal; comments
+//! and the case of keywords change nothing; what is next is one of the labels.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nextkernel::entries::extlinux::{Because, Config};
+
+fuzz_target!(|bytes: &[u8]| {
+    let lines = bytes.split(|byte| *byte == b'\n').count();
+    let read = Config::parse(bytes);
+    let commented = Config::parse(&[bytes, b"\n\n# the end"].concat());
+    let config = match read {
+        Ok(config) => config,
+        Err(wrong) => {
+            assert!((1..=lines).contains(&wrong.line), "{wrong}");
+            return plain(&wrong.to_string());
+        }
+    };
+    // Within 13 bytes of the greatest size the comment makes it too large.
+    assert!(commented.is_err() || commented.as_ref() == Ok(&config));
+    for label in &config.labels {
+        assert!(!label.name.is_empty() && label.line <= lines, "{label:?}");
+        match &label.boots {
+            Ok(linux) => {
+                assert!(!linux.kernel.is_empty() && linux.initrds.iter().all(|initrd| !initrd.is_empty()));
+                // A tab may stand in it; the command line's own check refuses it.
+                plain(&linux.options.replace('\t', " "));
+            }
+            Err(wrong) => {
+                assert!((1..=lines).contains(&wrong.line), "{wrong}");
+                plain(&wrong.to_string());
+            }
+        }
+    }
+    match config.next() {
+        Ok((number, because)) => {
+            assert!(number < config.labels.len() && (because != Because::First || number == 0));
+        }
+        Err(undecided) => plain(&undecided.to_string()),
+    }
+});
+
+fn plain(text: &str) {
+    assert!(!text.contains(char::is_control), "{text:?}");
+}
