@@ -1,9 +1,10 @@
 //! A whole Debian in QEMU, driven through the agent in it (`guest/usr/lib/bed/agent`).
 
+use crate::esp;
 use crate::feed::Feed;
 use crate::harness::Test;
 use crate::image::{self, Image};
-use crate::machine::{End, Machine, Scratch, Setup};
+use crate::machine::{End, Machine, Scratch, Setup, Starts};
 use crate::vm_folder;
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,6 +21,9 @@ pub struct Spec {
     pub image: Image,
     /// The installed product (`make install DESTDIR=target/vm/installed`), laid over its root.
     pub installed: Option<PathBuf>,
+    /// The files of an EFI system partition, on a disk of its own: UEFI starts the boot loader there, and
+    /// not the bed the image's kernel.
+    pub esp: Option<PathBuf>,
     /// Added to the kernel's command line.
     pub append: String,
     /// Added to QEMU's.
@@ -78,6 +82,7 @@ impl Spec {
         Self {
             image: test.image,
             installed: Some(vm_folder().join("installed")),
+            esp: None,
             append: String::new(),
             qemu: Vec::new(),
             memory: 1024,
@@ -117,17 +122,15 @@ impl Guest {
         let release = files.release()?;
         let cmdline =
             format!("BOOT_IMAGE=/boot/vmlinuz-{release} root=/dev/vda rw console=ttyS0 {}", spec.append);
-        let machine = Machine::start(
-            &Setup {
-                kernel: &files.kernel(),
-                initrd: &files.initrd(),
-                cmdline: cmdline.trim_end(),
-                memory: spec.memory,
-                args: &args,
-                log: &spec.log,
-            },
-            scratch,
-        )?;
+        let (kernel, initrd, disk) = (files.kernel(), files.initrd(), scratch.path("esp"));
+        let starts = if let Some(tree) = &spec.esp {
+            esp::disk(tree, &disk)?;
+            Starts::Disk(&disk)
+        } else {
+            Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
+        };
+        let machine =
+            Machine::start(&Setup { starts, memory: spec.memory, args: &args, log: &spec.log }, scratch)?;
         let agent = machine.agent.try_clone().map_err(|e| format!("the agent's socket: {e}"))?;
         Ok(Self {
             boot: Boot::default(),

@@ -6,7 +6,7 @@ use crate::feed::Feed;
 use crate::harness::Test;
 use crate::host;
 use crate::image::{Files, Image};
-use crate::machine::{self, End, Machine, Scratch, Setup};
+use crate::machine::{self, End, Machine, Scratch, Setup, Starts};
 use crate::modules::Modules;
 use crate::monitor::Picture;
 use std::fs;
@@ -152,9 +152,11 @@ impl Night {
         self.qemu.push("-no-reboot".into());
         Machine::start(
             &Setup {
-                kernel: &image.kernel(),
-                initrd: &initrd,
-                cmdline: format!("console=ttyS0 {}", self.append).trim_end(),
+                starts: Starts::Kernel {
+                    kernel: &image.kernel(),
+                    initrd: &initrd,
+                    cmdline: format!("console=ttyS0 {}", self.append).trim_end(),
+                },
                 memory: self.memory,
                 args: &self.qemu,
                 log: &self.log,

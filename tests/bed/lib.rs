@@ -5,6 +5,7 @@
 //! systemd-shutdown, from the moment where the filesystems are gone.
 
 pub mod cpio;
+pub mod esp;
 pub mod feed;
 pub mod guest;
 pub mod harness;

@@ -1,6 +1,7 @@
 //! From one kernel to the next: properties of the whole passage in whole Debian guests.
 
 mod kexec;
+mod loaders;
 mod reboot;
 mod stands;
 mod units;
@@ -25,6 +26,8 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE units::enabling_another_instance_replaces_the_first
     Full ONE whole::stage_killed_at_each_of_its_calls_leaves_the_old_plan_or_the_new_one
     Full ONE whole::at_night_the_hook_asks_for_no_memory
+    Full ONE loaders::what_systemd_boot_booted_is_staged_and_arrives_with_all_its_initrds
+    Full ONE loaders::the_entry_that_is_marked_is_the_one_that_systemd_boot_boots_next
     Full ONE stands::what_carries_the_root_is_never_unbound
     Full BOTH reboot::a_reboot_is_seen_as_a_firmware_reset
     Full SEPARATE_BOOT reboot::what_is_written_lasts_over_a_reboot_and_power_off_is_seen

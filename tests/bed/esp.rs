@@ -1,0 +1,40 @@
+//! A disk with an EFI system partition.
+
+use crate::host;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Enough for a kernel, its initrd and a boot loader.
+const SIZE: u64 = 128 << 20;
+
+/// The partition's name: `PARTLABEL=esp`.
+const TABLE: &str = "label: gpt\nstart=1MiB, size=126MiB, type=uefi, name=esp\n";
+
+/// Where it begins, for mtools.
+const START: &str = "@@1M";
+
+/// A GPT disk whose one partition, an EFI system partition, holds a folder's content.
+pub fn disk(tree: &Path, file: &Path) -> Result<(), String> {
+    let failed = |e| format!("{}: {e}", file.display());
+    File::create(file).and_then(|disk| disk.set_len(SIZE)).map_err(failed)?;
+    let mut sfdisk = Command::new("sfdisk");
+    let mut sfdisk = sfdisk
+        .arg("--quiet")
+        .arg(file)
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("sfdisk: {e} (tests/prepare installs it)"))?;
+    // Dropped when it is written: sfdisk reads to the end.
+    let written = sfdisk.stdin.take().map(|mut table| table.write_all(TABLE.as_bytes()));
+    let ended = sfdisk.wait().map_err(|e| format!("sfdisk: {e}"))?;
+    if !ended.success() || !matches!(written, Some(Ok(()))) {
+        return Err(format!("sfdisk: {ended}"));
+    }
+    let image = format!("{}{START}", file.display());
+    host(Command::new("mformat").args(["-i", &image, "-t", "126", "-h", "64", "-s", "32", "::"]))?;
+    let entries = fs::read_dir(tree).map_err(|e| format!("{}: {e}", tree.display()))?;
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    host(Command::new("mcopy").args(["-i", &image, "-s"]).args(paths).arg("::")).map(drop)
+}
