@@ -13,7 +13,7 @@ use crate::errno::InWords;
 use crate::folder::Folder;
 use crate::gpus::{self, Gpu, Said};
 use crate::root::Root;
-use crate::{cmdline, rehearse, unbind, watchdogs};
+use crate::{cmdline, facts, rehearse, unbind, watchdogs};
 
 /// Tell what may stand between this machine and its next kernel
 ///
@@ -80,12 +80,8 @@ impl Verdict {
 /// Prints the findings.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let found = Found { findings: all(root) };
-    let shown = if wish.json {
-        serde_json::to_string_pretty(&found).map_err(|error| Error::Output(error.into()))? + "\n"
-    } else {
-        found.findings.iter().map(Finding::in_words).collect()
-    };
-    io::Write::write_all(&mut io::stdout(), shown.as_bytes()).map_err(Error::Output)?;
+    let in_words = || found.findings.iter().map(Finding::in_words).collect();
+    facts::print(&found, wish.json, in_words).map_err(Error::Output)?;
     let bad = found.findings.into_iter().filter(|finding| finding.verdict == Verdict::Bad);
     let bad: Vec<_> = bad.map(|finding| finding.what).collect();
     if bad.is_empty() { Ok(()) } else { Err(Error::Bad(bad)) }

@@ -8,6 +8,7 @@ pub mod conf;
 pub mod efi;
 pub mod entries;
 pub mod errno;
+pub mod facts;
 pub mod folder;
 pub mod gpus;
 pub mod images;

@@ -14,7 +14,7 @@ use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
 use crate::root::Root;
 use crate::size::Size;
-use crate::systemd;
+use crate::{facts, systemd};
 
 /// Show what is staged and what each way down leads to
 #[derive(Args, Debug, Default)]
@@ -111,12 +111,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     });
     let gpus = gpus::find(root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
     let status = Status::of(root, plan.as_ref(), gpus, systemd);
-    let shown = if wish.json {
-        serde_json::to_string_pretty(&status).map_err(|error| Error::Output(error.into()))? + "\n"
-    } else {
-        status.in_words(systemd)
-    };
-    io::Write::write_all(&mut io::stdout(), shown.as_bytes()).map_err(Error::Output)
+    facts::print(&status, wish.json, || status.in_words(systemd)).map_err(Error::Output)
 }
 
 impl Status {

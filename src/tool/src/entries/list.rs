@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::{Entry, Source, Survey};
 use crate::errno::InWords;
+use crate::facts;
 use crate::root::Root;
 
 /// List the entries that can be staged
@@ -72,12 +73,7 @@ struct Row {
 /// Prints them.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let list = List::of(Survey::of(root)?);
-    let shown = if wish.json {
-        serde_json::to_string_pretty(&list).map_err(|error| Error::Output(error.into()))? + "\n"
-    } else {
-        list.in_words()
-    };
-    io::Write::write_all(&mut io::stdout(), shown.as_bytes()).map_err(Error::Output)
+    facts::print(&list, wish.json, || list.in_words()).map_err(Error::Output)
 }
 
 impl List {
