@@ -66,10 +66,9 @@ impl Bounds<'_> {
         time: Duration,
         act: impl FnOnce() -> io::Result<()>,
     ) -> Result<(), Failure> {
-        let mut patience = Some(time.min(self.left())).filter(|time| !time.is_zero());
-        if patience.is_none() {
-            return Err(Failure::OutOfTime);
+        match self.left() {
+            Duration::ZERO => Err(Failure::OutOfTime),
+            left => child::within(time.min(left), name, act),
         }
-        child::bounded(name, || patience.take(), act)
     }
 }

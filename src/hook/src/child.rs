@@ -23,6 +23,15 @@ pub fn bounded(
     begin(name, act)?.wait(patience)
 }
 
+/// The same with one deadline.
+pub fn within(
+    time: Duration,
+    name: &'static str,
+    act: impl FnOnce() -> io::Result<()>,
+) -> Result<(), Failure> {
+    begin(name, act)?.end_within(time)
+}
+
 /// An act under way.
 #[derive(Debug)]
 pub struct Running {
@@ -59,6 +68,12 @@ impl Running {
     /// left behind: a process that the kernel does not let go cannot be waited for, and must not be.
     pub fn wait(&self, mut patience: impl FnMut() -> Option<Duration>) -> Result<(), Failure> {
         self.wait_for(&mut patience)
+    }
+
+    /// Waits for its end once, for so long.
+    pub fn end_within(&self, time: Duration) -> Result<(), Failure> {
+        let mut once = Some(time);
+        self.wait_for(&mut || once.take())
     }
 
     fn wait_for(&self, patience: &mut dyn FnMut() -> Option<Duration>) -> Result<(), Failure> {

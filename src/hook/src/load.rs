@@ -34,9 +34,8 @@ pub fn begin(images: &Images, cmdline: &CommandLine, budget: &'static Budget) ->
 impl Loading {
     /// Waits for it.
     pub fn finish(&self) -> Result<(), Failure> {
-        let left = self.running.begun + self.budget.load;
-        let mut patience = Some(left.saturating_sub(sys::uptime()));
-        self.running.wait(|| patience.take()).map_err(|failure| match failure {
+        let until = self.running.begun + self.budget.load;
+        self.running.end_within(until.saturating_sub(sys::uptime())).map_err(|failure| match failure {
             Failure::Call { call: call @ LOAD, errno } => Failure::Kexec { call, errno },
             other => other,
         })

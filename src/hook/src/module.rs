@@ -10,6 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::system::delete_module;
 
+use crate::bounds::Bounds;
 use crate::failure::{Failure, Named};
 use crate::name::Name;
 use crate::text::Text;
@@ -113,10 +114,8 @@ pub struct Unloading<'a> {
     pub root: BorrowedFd<'a>,
     /// How long one module's exit may take.
     pub exit: Duration,
-    /// How long one may take to initialise.
-    pub initialising: Duration,
-    /// When the machine has been up so long, no more is begun.
-    pub until: Duration,
+    /// The deadlines of all teardown.
+    pub bounds: &'a Bounds<'a>,
     /// Ends something that holds a module which is in use; `false` when there is no more to try. An error
     /// where that hangs as well.
     pub free: &'a mut dyn FnMut() -> Result<bool, Why>,
@@ -175,7 +174,7 @@ impl Unloading<'_> {
                 }
                 (Errno::AGAIN, _) if waited >= limits::IN_USE => return stuck(Why::InUse),
                 (Errno::BUSY, Some(State::Live)) => return stuck(Why::Permanent),
-                (Errno::BUSY, Some(State::Initialising)) if waited >= self.initialising => {
+                (Errno::BUSY, Some(State::Initialising)) if waited >= self.bounds.budget.initialising => {
                     return stuck(Why::Initialising);
                 }
                 // Somebody else began it, by day perhaps, and has not come back.
@@ -192,14 +191,9 @@ impl Unloading<'_> {
     }
 
     fn attempt(&self, module: &ModuleName) -> Result<(), Failure> {
-        let left = self.until.saturating_sub(sys::uptime());
-        if left.is_zero() {
-            return Err(Failure::OutOfTime);
-        }
-        let mut patience = Some(left.min(self.exit));
         // O_NONBLOCK, as every caller passes it: without it old kernels waited for the last user.
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-        child::bounded("unload", || patience.take(), || delete_module(module.as_c_str(), flags))
+        self.bounds.bounded("unload", self.exit, || delete_module(module.as_c_str(), flags))
     }
 
     /// A module that uses symbols of this one, but for the first few.

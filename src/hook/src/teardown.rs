@@ -183,17 +183,11 @@ impl<'a> Teardown<'a> {
 
     fn unloading<'f>(
         &'f self,
-        bounds: &Bounds<'_>,
+        bounds: &'f Bounds<'f>,
         exit: Duration,
         free: &'f mut dyn FnMut() -> Result<bool, Why>,
     ) -> Unloading<'f> {
-        Unloading {
-            root: self.root.as_fd(),
-            exit,
-            initialising: bounds.budget.initialising,
-            until: bounds.begun + bounds.budget.teardown_until,
-            free,
-        }
+        Unloading { root: self.root.as_fd(), exit, bounds, free }
     }
 }
 

@@ -22,9 +22,8 @@ use crate::{child, files, limits, sys};
 /// The jump goes on without a watchdog that does not do what it should.
 pub fn settle(verb: Verb, wanted: Option<Watchdog>, left: &arguments::Watchdog) -> Result<(), Failure> {
     let device = left.device.unwrap_or(c"/dev/watchdog0");
-    let mut patience = Some(limits::WATCHDOG);
-    let mut bounded =
-        |act: &dyn Fn() -> io::Result<()>| child::bounded("settle the watchdog", || patience.take(), act);
+    let bounded =
+        |act: &dyn Fn() -> io::Result<()>| child::within(limits::WATCHDOG, "settle the watchdog", act);
     let settled = match wanted {
         Some(Watchdog::Seconds(seconds)) => bounded(&|| arm(device, seconds)),
         Some(Watchdog::Off) => bounded(&|| stop(device)),
