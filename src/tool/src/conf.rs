@@ -10,6 +10,7 @@ use nextkernel_plan::{is_pci_address, limits};
 use thiserror::Error;
 
 use crate::errno::InWords;
+use crate::quoted::quoted;
 use crate::root::Root;
 
 /// Where it is.
@@ -272,11 +273,8 @@ fn add<T: PartialEq>(
     Ok(())
 }
 
-/// What somebody wrote, as an error can show it.
 fn shown(text: &str) -> String {
-    let shown = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect::<String>();
-    let cut = if text.chars().nth(SHOWN_MAX).is_some() { "..." } else { "" };
-    format!("'{shown}{cut}'")
+    quoted(text, SHOWN_MAX)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod gpus;
 pub mod images;
 pub mod memory;
 pub mod mounts;
+pub mod quoted;
 pub mod rehearse;
 pub mod root;
 #[cfg(test)]

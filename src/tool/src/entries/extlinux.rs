@@ -7,6 +7,8 @@
 
 use thiserror::Error;
 
+use crate::quoted::quoted;
+
 /// More bytes than this are no configuration.
 const SIZE_MAX: usize = 1 << 20;
 
@@ -502,11 +504,8 @@ fn is_function_key(keyword: &str) -> bool {
     number.is_some_and(|number| number <= 12)
 }
 
-/// What somebody wrote, as an error can show it.
 fn shown(text: &str) -> String {
-    let shown = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect::<String>();
-    let cut = if text.chars().nth(SHOWN_MAX).is_some() { "..." } else { "" };
-    format!("'{shown}{cut}'")
+    quoted(text, SHOWN_MAX)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::quoted::quoted;
+
 pub use choice::{Because, Next, Undecided};
 pub use environment::{Broken, Environment, without};
 
@@ -379,11 +381,8 @@ impl fmt::Display for Device {
     }
 }
 
-/// What somebody wrote, as an error can show it.
 fn shown(text: &str) -> String {
-    let shown = text.chars().take(SHOWN_MAX).flat_map(char::escape_debug).collect::<String>();
-    let cut = if text.chars().nth(SHOWN_MAX).is_some() { "..." } else { "" };
-    format!("'{shown}{cut}'")
+    quoted(text, SHOWN_MAX)
 }
 
 #[cfg(test)]

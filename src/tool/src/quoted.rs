@@ -1,0 +1,21 @@
+//! What somebody wrote, as an error can show it.
+
+/// At most so many characters of it in quotes, none of which can steer a terminal.
+#[must_use]
+pub fn quoted(text: &str, most: usize) -> String {
+    let shown = text.chars().take(most).flat_map(char::escape_debug).collect::<String>();
+    let cut = if text.chars().nth(most).is_some() { "..." } else { "" };
+    format!("'{shown}{cut}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_short_and_plain() {
+        assert_eq!(quoted("root=x", 6), "'root=x'");
+        assert_eq!(quoted("root=xy", 6), "'root=x...'");
+        assert_eq!(quoted("a\u{1b}[2J", 40), "'a\\u{1b}[2J'");
+    }
+}
