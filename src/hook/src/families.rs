@@ -84,14 +84,7 @@ pub const FAMILIES: [Family; 10] = [
         pinned_by_audio: false,
         why: "unloading is cheap, and the next kernel finds the device as after power-on",
     },
-    Family {
-        modules: &["vfio_pci", "pci_stub", "xen_pciback", "uio_pci_generic"],
-        drives_gpus_alone: false,
-        policy: Policy::Leave,
-        if_failed: GpuFailed::Jump,
-        pinned_by_audio: false,
-        why: "it is lent to a virtual machine or a program; unbinding would wait for that without end",
-    },
+    LENT,
     UNKNOWN_ON_PCI,
     UNKNOWN_ELSEWHERE,
 ];
@@ -104,6 +97,16 @@ pub const INTEGRATED_AMD: Family = Family {
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
     why: "on a processor with graphics nothing resets it at the next load; its own shutdown is the best there is",
+};
+
+/// What is lent to a virtual machine or a program.
+pub const LENT: Family = Family {
+    modules: &["vfio_pci", "pci_stub", "xen_pciback", "uio_pci_generic"],
+    drives_gpus_alone: false,
+    policy: Policy::Leave,
+    if_failed: GpuFailed::Jump,
+    pinned_by_audio: false,
+    why: "it is lent to a virtual machine or a program; unbinding would wait for that without end",
 };
 
 /// A driver on the PCI bus that nobody here knows.

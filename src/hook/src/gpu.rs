@@ -36,8 +36,9 @@ impl Driver {
             if line.driver == name {
                 own = Some(line.policy);
             } else if line.driver == GpuPolicy::EVERY {
-                // What belongs to a virtual machine is unbound only where somebody meant it.
-                every = Some(line.policy).filter(|policy| *policy != Policy::Unbind || name != "vfio_pci");
+                // What is lent is unbound only where somebody meant it.
+                let lent = *self.family == families::LENT;
+                every = Some(line.policy).filter(|policy| *policy != Policy::Unbind || !lent);
             }
         }
         match own.or(every).unwrap_or(self.family.policy) {
@@ -412,5 +413,8 @@ mod tests {
         machine.device("pci", "0000:01:00.0", "0x030000", "vfio-pci", "vfio_pci");
         assert_eq!(policies(&[said(GpuPolicy::EVERY, Policy::Unbind)]), ["leave", "unload", "unbind"]);
         assert_eq!(policies(&[said("vfio_pci", Policy::Unbind)]), ["unbind", "unload", "leave"]);
+        machine.device("pci", "0000:02:00.0", "0x030200", "nvgrace-gpu-vfio-pci", "nvgrace_gpu_vfio_pci");
+        let lent = policies(&[said(GpuPolicy::EVERY, Policy::Unbind)]);
+        assert_eq!(lent.iter().filter(|policy| *policy == "leave").count(), 2, "{lent:?}");
     }
 }
