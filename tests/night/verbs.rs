@@ -1,6 +1,6 @@
 //! Each verb leads to where the plan or, without one, the init says.
 
-use crate::staged::{handed_over, night, rebooted, stage};
+use crate::staged::{HOOK, handed_over, night, rebooted, stage};
 use bed::harness::Test;
 use bed::machine::End;
 
@@ -62,8 +62,9 @@ pub fn what_was_staged_last_replaces_what_is_loaded(test: &Test) -> Result<(), S
 
 pub fn a_reboot_that_is_meant_for_the_firmware_is_left_to_it(test: &Test) -> Result<(), String> {
     // What `systemctl reboot --reboot-argument=` writes.
-    let asks = "mkdir /run/systemd && echo x >/run/systemd/reboot-param";
-    let ended = night(test, "reboot", &(stage("--hold late --on reboot") + asks))?.run()?;
+    let asks = format!("mkdir /run/systemd && echo x >/run/systemd/reboot-param\n{HOOK} --dry-run reboot");
+    let ended = night(test, "reboot", &(stage("--hold late --on reboot") + &asks))?.run()?;
+    ended.line("at reboot: this one is meant for the firmware, left to the init")?;
     ended.line("nextkernel: reboot: this one is meant for the firmware, left to the init")?;
     rebooted(&ended)
 }

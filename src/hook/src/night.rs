@@ -1,7 +1,6 @@
 //! The night, to be read aloud.
 
 use core::fmt::{self, Write};
-
 use core::time::Duration;
 
 use log::{error, info, warn};
@@ -112,13 +111,12 @@ pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
     let budget = shutdown::budget();
     let guard = Guard::post(budget.whole, Duration::from_secs(jump.unwrap_or(limits::GUARD).into()));
     let bounds = Bounds { budget, begun, guard: &guard, relatives: Relatives::of_this_process() };
-    let failure = match decided {
-        Ok(Tonight::HandOver(_)) if verb == Verb::Reboot && firmware::is_wanted() => {
-            info!("{verb}: this one is meant for the firmware, left to the init");
+    let failure = match decided.map(|tonight| tonight.unless_firmware_is_wanted(verb)) {
+        Ok(Tonight::LeftToTheInit(why)) => {
+            info!("{verb}: {why}, left to the init");
             return End::Done;
         }
         Ok(Tonight::HandOver(staged)) => hand_over(&staged, verb, watchdog, How::ForReal, &bounds).err(),
-        Ok(Tonight::LeftToTheInit(_)) => None,
         Err(failure) => Some(failure),
     };
     let Some(failure) = failure else { return End::Done };
@@ -153,7 +151,7 @@ fn fall_back(verb: Verb, failure: &Failure, bounds: &Bounds<'_>) -> End {
 pub fn dry_run(verb: Verb) -> End {
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let mut out = Terminal::output();
-    let shown = match decide(verb, &mut text) {
+    let shown = match decide(verb, &mut text).map(|tonight| tonight.unless_firmware_is_wanted(verb)) {
         Ok(Tonight::LeftToTheInit(why)) => {
             let _ = writeln!(out, "at {verb}: {why}, left to the init");
             Ok(())
@@ -180,11 +178,24 @@ enum Tonight<'a> {
     HandOver(Staged<'a>),
 }
 
+impl Tonight<'_> {
+    /// Asks the firmware, which may hang: at night under the guard.
+    fn unless_firmware_is_wanted(self, verb: Verb) -> Self {
+        match self {
+            Tonight::HandOver(_) if verb == Verb::Reboot && firmware::is_wanted() => {
+                Tonight::LeftToTheInit(Why::MeantForFirmware)
+            }
+            tonight => tonight,
+        }
+    }
+}
+
 /// Why nothing is to be done.
 enum Why {
     NoNextKernel,
     NothingStaged,
     NotCovered(On),
+    MeantForFirmware,
 }
 
 fn decide(verb: Verb, text: &mut [u8]) -> Result<Tonight<'_>, Failure> {
@@ -206,6 +217,7 @@ impl fmt::Display for Why {
             Why::NoNextKernel => out.write_str("no next kernel is asked for"),
             Why::NothingStaged => out.write_str("nothing is staged"),
             Why::NotCovered(on) => write!(out, "staged for {on} alone"),
+            Why::MeantForFirmware => out.write_str("this one is meant for the firmware"),
         }
     }
 }
