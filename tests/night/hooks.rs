@@ -1,7 +1,7 @@
 //! The ground that the others stand on, the bed's night is systemd's; and how the hook gets on with
 //! the init's other hooks.
 
-use crate::staged::{handed_over, night, plan, rebooted, stage};
+use crate::staged::{handed_over, in_order, night, plan, rebooted, stage};
 use bed::harness::Test;
 use bed::initramfs::Night;
 use bed::machine::End;
@@ -60,23 +60,20 @@ pub fn every_step_is_said_before_it_is_done_even_on_a_quiet_console(test: &Test)
     night.append = "quiet loglevel=1".into();
     let ended = night.run()?;
     handed_over(&ended, "kexec")?;
-    let mut from = 0;
-    for step in [
-        "nextkernel: check that the images are the ones that were staged",
-        "nextkernel: sync, for as long as it makes progress",
-        "nextkernel: load /kernel: kernel of ",
-        "nextkernel: wait for the init's other hooks",
-        "nextkernel: sync again",
-        "nextkernel: see that no file system is left writable",
-        "nextkernel: settle the watchdog",
-        "nextkernel: jump to /kernel",
-        "NEXT KERNEL UP",
-    ] {
-        let rest = ended.console.get(from..).unwrap_or_default();
-        let at = rest.find(step).ok_or_else(|| format!("{step:?} is missing or late:\n{}", ended.console))?;
-        from += at + step.len();
-    }
-    Ok(())
+    in_order(
+        &ended,
+        &[
+            "nextkernel: check that the images are the ones that were staged",
+            "nextkernel: sync, for as long as it makes progress",
+            "nextkernel: load /kernel: kernel of ",
+            "nextkernel: wait for the init's other hooks",
+            "nextkernel: sync again",
+            "nextkernel: see that no file system is left writable",
+            "nextkernel: settle the watchdog",
+            "nextkernel: jump to /kernel",
+            "NEXT KERNEL UP",
+        ],
+    )
 }
 
 pub fn the_guard_ends_with_the_hook(test: &Test) -> Result<(), String> {

@@ -1,9 +1,9 @@
 //! The nvidia stack by stand-ins, on QEMU's edu: its order, its users and its deadlines are the real
 //! one's. That a real GPU comes back is nothing that could be shown here.
 
-use crate::staged::{handed_over, night, plan, rebooted, stage};
+use crate::staged::{handed_over, in_order, night, plan, rebooted, stage};
 use bed::harness::Test;
-use bed::initramfs::{Ended, Night};
+use bed::initramfs::Night;
 use bed::{holder, standins};
 
 /// In the order of loading.
@@ -23,17 +23,6 @@ fn stack(test: &Test, parameters: &str, day: &str) -> Result<Night, String> {
     night.file("/holder", 0o755, holder::program()?);
     night.qemu = vec!["-device".into(), "edu".into()];
     Ok(night)
-}
-
-/// That the console says these, one after the other.
-fn in_order(ended: &Ended, lines: &[&str]) -> Result<(), String> {
-    let mut from = 0;
-    for line in lines {
-        let rest = ended.console.get(from..).unwrap_or_default();
-        let at = rest.find(line).ok_or_else(|| format!("{line:?} is missing or late:\n{}", ended.console))?;
-        from += at + line.len();
-    }
-    Ok(())
 }
 
 pub fn the_stack_is_unloaded_leaf_first(test: &Test) -> Result<(), String> {

@@ -65,3 +65,14 @@ pub fn rebooted(ended: &Ended) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// That the console says these, one after the other.
+pub fn in_order(ended: &Ended, lines: &[&str]) -> Result<(), String> {
+    let mut from = 0;
+    for line in lines {
+        let rest = ended.console.get(from..).unwrap_or_default();
+        let at = rest.find(line).ok_or_else(|| format!("{line:?} is missing or late:\n{}", ended.console))?;
+        from += at + line.len();
+    }
+    Ok(())
+}
