@@ -1,6 +1,7 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
 //! error. A command is a file: `stage`, `unstage`, `status`, `check`, `entries/list`; the others are what they stand on.
 
+pub mod attach;
 pub mod carriers;
 pub mod check;
 pub mod cmdline;
@@ -9,6 +10,7 @@ pub mod efi;
 pub mod entries;
 pub mod errno;
 pub mod facts;
+pub mod file_systems;
 pub mod folder;
 pub mod gpus;
 pub mod images;

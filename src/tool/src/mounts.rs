@@ -36,6 +36,24 @@ impl Mount {
         mounts.iter().rev().find(|mount| mount.point == point)
     }
 
+    /// Where a path of its file system is seen, if nothing is mounted over that and the path lies in the part
+    /// that is mounted here.
+    #[must_use]
+    pub fn sees(&self, mounts: &[Mount], path: &Path) -> Option<PathBuf> {
+        let below = path.strip_prefix(&self.part).ok()?;
+        let seen = if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) };
+        let over = Mount::over(mounts, &seen)?;
+        std::ptr::eq(over, self).then_some(seen)
+    }
+
+    /// The one that a path is on.
+    #[must_use]
+    pub fn over<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+        // Of several at one place the last is seen, and a later one at a place above hides those below.
+        let above = mounts.iter().enumerate().filter(|(_, mount)| path.starts_with(&mount.point));
+        above.max_by_key(|(at, mount)| (mount.point.components().count(), *at)).map(|(_, mount)| mount)
+    }
+
     fn parse(line: &str) -> Option<Mount> {
         let (before, behind) = line.split_once(" - ")?;
         let mut before = before.split(' ').skip(2);
