@@ -1,7 +1,8 @@
 //! Copying the images to where they outlive the file systems they came from.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,26 +20,65 @@ const MEMBER_ALIGNMENT: u64 = 4;
 /// What `kexec_file_load(2)` reads at most (`KEXEC_FILE_SIZE_MAX`, `kernel/kexec_file.c`).
 const FILE_MAX: u64 = 4 << 30;
 
+/// A file that an image is made from, or a section of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// The file.
+    pub path: PathBuf,
+    /// The section, where it is not the whole file.
+    pub section: Option<Section>,
+}
+
+/// Where a section of a unified kernel image lies in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// What it is called: `.linux`.
+    pub name: &'static str,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes, without the file's own padding (`VirtualSize`).
+    pub size: u64,
+}
+
+impl From<PathBuf> for Piece {
+    fn from(path: PathBuf) -> Piece {
+        Piece { path, section: None }
+    }
+}
+
+impl From<&Path> for Piece {
+    fn from(path: &Path) -> Piece {
+        path.to_path_buf().into()
+    }
+}
+
+impl fmt::Display for Piece {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.path.display())?;
+        self.section.as_ref().map_or(Ok(()), |section| write!(out, " ({})", section.name))
+    }
+}
+
 /// Why an image cannot be staged.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("the {what} {} cannot be read: {}{}", .path.display(), InWords(.error), hint(.error))]
+    #[error("the {what} {piece} cannot be read: {}{}", InWords(.error), hint(.error))]
     Unreadable {
         /// Kernel or initrd.
         what: &'static str,
         /// The file.
-        path: PathBuf,
+        piece: Piece,
         /// Why.
         error: io::Error,
     },
     /// It is something else than a file with something in it.
-    #[error("the {what} {} {why}; name the image itself", .path.display())]
+    #[error("the {what} {piece} {why}; name the image itself")]
     NoImage {
         /// Kernel or initrd.
         what: &'static str,
         /// The file.
-        path: PathBuf,
+        piece: Piece,
         /// What it is.
         why: &'static str,
     },
@@ -46,12 +86,20 @@ pub enum Error {
     #[error("the path {0:?} is not plain text, and the plan is; rename the file")]
     NotText(PathBuf),
     /// It was written to meanwhile.
-    #[error("the {what} {} changed while it was copied; stage again when it is complete", .path.display())]
+    #[error("the {what} {piece} changed while it was copied; stage again when it is complete")]
     Changed {
         /// Kernel or initrd.
         what: &'static str,
         /// The file.
-        path: PathBuf,
+        piece: Piece,
+    },
+    /// A section is not all there.
+    #[error("the {what} {piece} reaches beyond the end of its file; install it again")]
+    CutOff {
+        /// Kernel or initrd.
+        what: &'static str,
+        /// The section.
+        piece: Piece,
     },
     /// The copy cannot be written.
     #[error("{} cannot be written: {}", .path.display(), InWords(.error))]
@@ -81,23 +129,25 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A file that an image is made from, open, so that what was checked is what is copied.
+/// A piece, open, so that what was checked is what is copied.
 #[derive(Debug)]
 pub struct Source {
-    /// Its absolute path.
-    pub path: PathBuf,
-    /// It.
+    /// It, its path absolute.
+    pub piece: Piece,
+    /// Its file.
     pub file: File,
     what: &'static str,
+    /// Where it lies in its file.
+    offset: u64,
     size: u64,
     changed: (i64, i64),
 }
 
 impl Source {
     /// Opens a kernel or initrd.
-    pub fn open(root: &Root, what: &'static str, path: &Path) -> Result<Source, Error> {
-        let unreadable = |error| Error::Unreadable { what, path: path.to_path_buf(), error };
-        let absolute = std::path::absolute(path).map_err(unreadable)?;
+    pub fn open(root: &Root, what: &'static str, piece: &Piece) -> Result<Source, Error> {
+        let unreadable = |error| Error::Unreadable { what, piece: piece.clone(), error };
+        let absolute = std::path::absolute(&piece.path).map_err(unreadable)?;
         if absolute.to_str().is_none_or(|path| path.chars().any(char::is_control)) {
             return Err(Error::NotText(absolute));
         }
@@ -105,23 +155,32 @@ impl Source {
         let options = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(&absolute));
         let file = options.map_err(unreadable)?;
         let found = file.metadata().map_err(unreadable)?;
-        let no_image = |why| Err(Error::NoImage { what, path: path.to_path_buf(), why });
+        let all = Section { name: "", offset: 0, size: found.len() };
+        let Section { offset, size, .. } = *piece.section.as_ref().unwrap_or(&all);
+        let no_image = |why| Err(Error::NoImage { what, piece: piece.clone(), why });
         match found.file_type() {
             kind if kind.is_dir() => return no_image("is a directory"),
             kind if !kind.is_file() => return no_image("is not a regular file"),
-            _ if found.len() == 0 => return no_image("is empty"),
+            _ if size == 0 => return no_image("is empty"),
+            _ if offset.checked_add(size).is_none_or(|end| end > found.len()) => {
+                return Err(Error::CutOff { what, piece: piece.clone() });
+            }
             _ => {}
         }
         let changed = (found.mtime(), found.mtime_nsec());
-        Ok(Source { path: absolute, file, what, size: found.len(), changed })
+        let piece = Piece { path: absolute, section: piece.section.clone() };
+        Ok(Source { piece, file, what, offset, size, changed })
     }
 
     fn append_to(&self, to: &mut File, copy: &Path) -> Result<(), Error> {
         let error = |error: io::Error| Error::Unwritable { path: copy.to_path_buf(), error };
-        let copied = io::copy(&mut &self.file, to).map_err(error)?;
+        (&self.file).seek(SeekFrom::Start(self.offset)).map_err(error)?;
+        // One byte more tells a file that grew.
+        let more = u64::from(self.piece.section.is_none());
+        let copied = io::copy(&mut (&self.file).take(self.size + more), to).map_err(error)?;
         let now = self.file.metadata().map_err(error)?;
         if copied != self.size || (now.mtime(), now.mtime_nsec()) != self.changed {
-            return Err(Error::Changed { what: self.what, path: self.path.clone() });
+            return Err(Error::Changed { what: self.what, piece: self.piece.clone() });
         }
         Ok(())
     }
@@ -176,7 +235,7 @@ mod tests {
             .map(|(number, part)| {
                 let path = PathBuf::from(format!("/{number}"));
                 fs::write(scratch.root.path(&path), part).unwrap();
-                Source::open(&scratch.root, "initrd", &path).unwrap()
+                Source::open(&scratch.root, "initrd", &path.into()).unwrap()
             })
             .collect();
         let folder = Folder::open(&scratch.root).unwrap();
@@ -200,8 +259,9 @@ mod tests {
     #[test]
     fn what_is_no_image_is_told_apart() {
         let scratch = Scratch::new();
-        let sentence =
-            |path: &str| Source::open(&scratch.root, "kernel", Path::new(path)).unwrap_err().to_string();
+        let sentence = |path: &str| {
+            Source::open(&scratch.root, "kernel", &Path::new(path).into()).unwrap_err().to_string()
+        };
         fs::write(scratch.root.path("/empty"), "").unwrap();
         nix::unistd::mkfifo(&scratch.root.path("/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(sentence("/run").contains("is a directory"));
@@ -209,5 +269,25 @@ mod tests {
         assert!(sentence("/pipe").contains("not a regular file"));
         assert!(sentence("/missing").contains("is its file system mounted?"));
         assert!(sentence("/new\nline").contains("not plain text"));
+    }
+
+    #[test]
+    fn a_section_is_what_lies_between_its_ends_and_one_beyond_the_file_is_refused() {
+        let scratch = Scratch::new();
+        scratch.put("/uki.efi", "MZ..kernel..");
+        let of = |offset, size| Piece {
+            path: "/uki.efi".into(),
+            section: Some(Section { name: ".linux", offset, size }),
+        };
+        let folder = Folder::open(&scratch.root).unwrap();
+        let set = folder.new_set(HandoffId(1)).unwrap();
+        let source = Source::open(&scratch.root, "kernel", &of(4, 6)).unwrap();
+        let mut text = String::new();
+        join(&set, "kernel", &[source]).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "kernel");
+        for (offset, size) in [(4, 9), (13, 1), (u64::MAX, 2)] {
+            let error = Source::open(&scratch.root, "kernel", &of(offset, size)).unwrap_err().to_string();
+            assert!(error.contains("/uki.efi (.linux) reaches beyond the end"), "{error}");
+        }
     }
 }

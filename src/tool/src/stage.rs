@@ -195,7 +195,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out);
     let kernel = Source::open(root, "kernel", &entry.kernel)?;
-    let initrds = entry.initrds.iter().map(|path| Source::open(root, "initrd", path));
+    let initrds = entry.initrds.iter().map(|initrd| Source::open(root, "initrd", initrd));
     let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
 
     let folder = Folder::open(root)?;
@@ -225,7 +225,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
         hold,
         kernel: measured(&folder, &kernel_copy, kernel_name)?,
         initrd: initrd_copy.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
-        kernel_from: kernel.path.to_str(),
+        kernel_from: kernel.piece.path.to_str(),
         initrd_from: paths(&initrds)?,
         cmdline: &line,
         gpu: list(conf.gpu.iter().map(|(driver, policy)| GpuPolicy { driver, policy: *policy })),
@@ -429,8 +429,12 @@ fn measured<'a>(folder: &Folder, copy: &File, name: &'a str) -> Result<nextkerne
 }
 
 fn paths(sources: &[Source]) -> Result<List<&str, { limits::INITRDS_MAX }>, Error> {
-    let mut paths = List::new();
-    for path in sources.iter().filter_map(|source| source.path.to_str()) {
+    let (mut paths, mut last) = (List::new(), None);
+    for path in sources.iter().filter_map(|source| source.piece.path.to_str()) {
+        // Several sections of one file come from one file.
+        if last.replace(path) == Some(path) {
+            continue;
+        }
         paths.push(path).map_err(|_| Error::TooManyInitrds(sources.len()))?;
     }
     Ok(paths)

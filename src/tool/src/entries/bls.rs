@@ -12,6 +12,7 @@ use super::partition::Partition;
 use super::{Entry, Error, Source, version};
 use crate::cmdline;
 use crate::errno::InWords;
+use crate::images::Piece;
 use crate::root::Root;
 
 /// What a file of entries or of configuration may be large; they have a few lines.
@@ -318,7 +319,7 @@ fn one(
         entry: Entry {
             title: keys.title,
             version: keys.version,
-            initrds: paths.collect(),
+            initrds: paths.map(Piece::from).collect(),
             cmdline: Some(keys.options),
             from: Some(file.to_path_buf()),
             tries,

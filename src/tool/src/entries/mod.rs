@@ -16,6 +16,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::efi;
+use crate::images::Piece;
 use crate::root::Root;
 use bls::Tries;
 use partition::Kind;
@@ -32,10 +33,10 @@ pub struct Entry {
     pub title: Option<String>,
     /// The kernel's version, as the entry has it.
     pub version: Option<String>,
-    /// The kernel's path.
-    pub kernel: PathBuf,
-    /// The initrds' paths, in order.
-    pub initrds: Vec<PathBuf>,
+    /// The kernel.
+    pub kernel: Piece,
+    /// The initrds, in order.
+    pub initrds: Vec<Piece>,
     /// Its own command line; none where the running one is meant.
     pub cmdline: Option<String>,
     /// The file that describes it.
@@ -63,13 +64,13 @@ pub enum Source {
 impl Entry {
     /// One of which no more is known.
     #[must_use]
-    pub fn new(source: Source, id: String, kernel: PathBuf) -> Entry {
+    pub fn new(source: Source, id: String, kernel: impl Into<Piece>) -> Entry {
         Entry {
             source,
             id,
             title: None,
             version: None,
-            kernel,
+            kernel: kernel.into(),
             initrds: Vec::new(),
             cmdline: None,
             from: None,
@@ -349,8 +350,8 @@ pub fn choose(root: &Root, name: Option<&str>) -> Result<(Entry, Vec<String>), E
 /// The entry that explicit files make.
 #[must_use]
 pub fn explicit(kernel: &Path, initrds: &[PathBuf]) -> Entry {
-    let entry = Entry::new(Source::Files, kernel.display().to_string(), kernel.to_path_buf());
-    Entry { initrds: initrds.to_vec(), ..entry }
+    let entry = Entry::new(Source::Files, kernel.display().to_string(), kernel);
+    Entry { initrds: initrds.iter().map(|path| path.as_path().into()).collect(), ..entry }
 }
 
 #[cfg(test)]

@@ -137,7 +137,7 @@ impl Loader {
             }
             (None, None) => Err(Error::NoEntry),
             // Where it stands in the order, its inside tells.
-            (_, Some(image)) => Err(Error::Unsure(image.kernel.clone())),
+            (_, Some(image)) => Err(Error::Unsure(image.kernel.path.clone())),
         }
     }
 }

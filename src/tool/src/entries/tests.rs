@@ -71,8 +71,8 @@ fn an_entry_is_staged_with_its_own_files_and_line() {
     machine.put("/boot/loader/entries/x.conf", &entry("version 6.1", "k2"));
     machine.put("/proc/cmdline", "root=running");
     let (entry, notes) = choose(&machine.root, None).unwrap();
-    assert_eq!(entry.kernel, Path::new("/boot/k2"));
-    assert_eq!(entry.initrds, [PathBuf::from("/boot/i1"), PathBuf::from("/boot/i2")]);
+    assert_eq!(entry.kernel, Path::new("/boot/k2").into());
+    assert_eq!(entry.initrds, ["/boot/i1", "/boot/i2"].map(|path| Path::new(path).into()));
     assert_eq!(entry.cmdline.as_deref(), Some("root=a quiet"));
     assert!(notes.iter().any(|note| note.contains("systemd-boot would boot")), "{notes:?}");
 }
@@ -202,8 +202,9 @@ fn a_name_means_one_entry_or_is_refused_with_all_it_fits() {
     entries(&machine, XBOOTLDR, &["same.conf"]);
     machine.put("/boot/vmlinuz-6.1", "x");
     machine.put("/boot/initrd.img-6.1", "x");
-    let from =
-        |name: &str| choose(&machine.root, Some(name)).map(|(entry, _)| entry.from.unwrap_or(entry.kernel));
+    let from = |name: &str| {
+        choose(&machine.root, Some(name)).map(|(entry, _)| entry.from.unwrap_or(entry.kernel.path))
+    };
     let both = refused(&machine, Some("same"));
     assert!(both.contains("/efi/loader/entries/same.conf, /boot/loader/entries/same.conf"), "{both}");
     assert_eq!(from("/boot/loader/entries/same.conf"), Ok("/boot/loader/entries/same.conf".into()));
