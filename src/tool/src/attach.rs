@@ -2,21 +2,24 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use thiserror::Error;
 
-use crate::file_systems::{self, Name, fstab};
+use crate::file_systems::{self, FileSystem, Name, fstab};
 use crate::mounts::Mount;
 use crate::root::Root;
 
 /// Where a boot loader's partitions are mounted (Boot Loader Specification, "Mount Points").
 pub const POINTS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 
-/// Where one is mounted that has no place of its own.
-pub const ASIDE: [&str; 2] = ["/run/nextkernel/esp", "/run/nextkernel/xbootldr"];
+/// Where one is mounted that has no place of its own, in a folder with a number.
+pub const ASIDE: &str = "/run/nextkernel/look";
+
+/// The top of a btrfs, whatever its default is (btrfs(5)).
+const TOP: &str = "subvolid=5";
 
 /// What is asked for of each file system, so that looking at it writes nothing: a journal is not replayed
 /// (`ext4(5)`, `xfs(5)`, `btrfs(5)`).
@@ -56,6 +59,7 @@ pub enum Error {
 pub struct Attached<'a> {
     root: &'a Root,
     is_own: bool,
+    aside: u32,
     /// What is to be said of it.
     pub notes: Vec<String>,
 }
@@ -64,7 +68,7 @@ impl<'a> Attached<'a> {
     /// Nothing yet.
     #[must_use]
     pub fn new(root: &'a Root) -> Attached<'a> {
-        Attached { root, is_own: false, notes: Vec::new() }
+        Attached { root, is_own: false, aside: 0, notes: Vec::new() }
     }
 
     /// Mounts what fstab(5) has for the boot loader's places and what is not mounted there now. What cannot be
@@ -78,33 +82,54 @@ impl<'a> Attached<'a> {
             let is_mounted = Mount::at(&mounts, point).is_some();
             let Some(name) = Name::of_fstab(what).filter(|_| !is_mounted && kind != "swap") else { continue };
             let kind = Some(kind.as_str()).filter(|kind| *kind != "auto");
-            let attached = self.attach(&name, kind, Some(point), point);
-            if let Err(error) = attached {
+            if let Err(error) = self.attach(&name, kind, point, None) {
                 self.notes.push(error.to_string());
             }
         }
     }
 
-    /// Mounts one at a free place of the boot loader's, or else aside. What is mounted already stays where it
-    /// is.
-    pub fn partition(&mut self, uuid: &str, aside: &str) -> Result<(), Error> {
+    /// Mounts a partition at a free place of the boot loader's, or else aside.
+    pub fn partition(&mut self, uuid: &str) -> Result<(), Error> {
+        let mounts = Mount::all(self.root);
         let is_free = |point: &Path| {
             let files = || fs::read_dir(self.root.path(point)).map(|mut files| files.next().is_none());
-            Mount::at(&Mount::all(self.root), point).is_none() && files().unwrap_or(false)
+            Mount::at(&mounts, point).is_none() && files().unwrap_or(false)
         };
         let free = POINTS.map(Path::new).into_iter().find(|point| is_free(point));
-        self.attach(&Name::PartUuid(uuid.to_owned()), None, free, Path::new(aside))
+        let point = free.map_or_else(|| self.next_aside(), Path::to_path_buf);
+        self.attach(&Name::PartUuid(uuid.to_owned()), None, &point, None)
+    }
+
+    /// Where a file of a file system is seen, which is mounted for that where it is not yet. Of a btrfs a path
+    /// begins at its top, or else at its default subvolume.
+    pub fn path(&mut self, name: &Name, path: &str, in_default_subvolume: bool) -> Result<PathBuf, Error> {
+        let mounts = Mount::all(self.root);
+        let seen = |mounts: &[Mount]| FileSystem::called(self.root, mounts, name)?.path(mounts, path);
+        let (kind, option) = match seen(&mounts) {
+            Ok(path) if !in_default_subvolume => return Ok(path),
+            Err(file_systems::Error::Unseen(_)) if !in_default_subvolume => (Some("btrfs"), Some(TOP)),
+            Ok(_) | Err(file_systems::Error::Unseen(_)) => (Some("btrfs"), None),
+            Err(file_systems::Error::NotMounted(_)) => (None, None),
+            Err(error) => return Err(error.into()),
+        };
+        let point = self.next_aside();
+        self.attach(name, kind, &point, option)?;
+        Ok(point.join(path.trim_start_matches('/')))
+    }
+
+    fn next_aside(&mut self) -> PathBuf {
+        self.aside += 1;
+        Path::new(ASIDE).join(self.aside.to_string())
     }
 
     fn attach(
         &mut self,
         name: &Name,
         kind: Option<&str>,
-        point: Option<&Path>,
-        aside: &Path,
+        point: &Path,
+        option: Option<&str>,
     ) -> Result<(), Error> {
         let device = name.device(self.root)?;
-        let point = point.unwrap_or(aside).to_path_buf();
         let shown = name.to_string();
         // Of a system made for a test nothing is mounted.
         if !nix::unistd::geteuid().is_root() || !self.root.is_system() {
@@ -113,20 +138,20 @@ impl<'a> Attached<'a> {
         let refused =
             |why: &dyn std::fmt::Display| Error::Refused { device: shown.clone(), why: why.to_string() };
         if !self.is_own {
-            unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| refused(&errno.desc()))?;
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-            mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
-                .map_err(|errno| refused(&errno.desc()))?;
+            let own = unshare(CloneFlags::CLONE_NEWNS)
+                .and_then(|()| mount(None::<&str>, "/", None::<&str>, private, None::<&str>));
+            own.map_err(|errno| refused(&errno.desc()))?;
             self.is_own = true;
         }
-        fs::create_dir_all(&point).map_err(|error| refused(&error))?;
+        fs::create_dir_all(point).map_err(|error| refused(&error))?;
         let told = kind.map(str::to_owned).or_else(|| type_of(self.root, &device));
         let kinds: Vec<&str> = told.as_deref().map_or(TYPES.to_vec(), |kind| vec![kind]);
         let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let mut last = None;
         for kind in kinds {
             let quiet = WITHOUT_REPLAY.iter().find(|(of, _)| *of == kind).map(|(_, option)| *option);
-            match mount(Some(&device), &point, Some(kind), flags, quiet) {
+            match mount(Some(&device), point, Some(kind), flags, option.or(quiet)) {
                 Ok(()) => {
                     self.notes.push(format!(
                         "{shown} is not mounted; it was read at {}, where it is mounted read-only for this command \

@@ -108,16 +108,16 @@ impl fmt::Display for Name {
 }
 
 impl FileSystem {
-    /// The one that a path is on.
-    #[must_use]
-    pub fn of(mounts: &[Mount], path: &Path) -> Option<FileSystem> {
-        Mount::over(mounts, path).map(|mount| FileSystem { device: mount.device.clone() })
-    }
-
     /// The one of that name.
     pub fn called(root: &Root, mounts: &[Mount], name: &Name) -> Result<FileSystem, Error> {
-        if let Name::Holds(path) = name {
-            return FileSystem::that_holds(root, mounts, path);
+        match name {
+            Name::Holds(path) => return FileSystem::that_holds(root, mounts, path),
+            Name::Device(path) => {
+                if let Some(mount) = mounts.iter().find(|mount| mount.source == *path) {
+                    return Ok(FileSystem { device: mount.device.clone() });
+                }
+            }
+            _ => {}
         }
         let device = name.device(root)?;
         let numbers = numbers(root, &device);

@@ -16,6 +16,7 @@ pub mod gpus;
 pub mod images;
 pub mod memory;
 pub mod mounts;
+pub mod once;
 pub mod quoted;
 pub mod rehearse;
 pub mod root;

@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use thiserror::Error;
 
 use crate::conf::{self, Conf};
-use crate::entries::{self, Entry};
+use crate::entries::{self, Choice, Entry};
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
@@ -188,10 +188,14 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
 fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let hold = hold(wish)?;
     let conf = Conf::read(root)?;
-    let (entry, mut notes) = chosen(root, wish)?;
+    let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;
     let gpus = gpus::find(root, Said::Conf(&conf));
     let (line, said) = command_line(root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus))?;
     notes.extend(said);
+    let line = match once {
+        Some(once) => cmdline::checked(&cmdline::with(&line, &once.parameter()), &[])?,
+        None => line,
+    };
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out);
     let kernel = Source::open(root, "kernel", &entry.kernel)?;
@@ -309,15 +313,16 @@ fn hold(wish: &Wish) -> Result<Hold, Error> {
     }
 }
 
-fn chosen(root: &Root, wish: &Wish) -> Result<(Entry, Vec<String>), Error> {
+fn chosen(root: &Root, wish: &Wish, conf: &Conf) -> Result<Choice, Error> {
     if wish.initrd.len() > limits::INITRDS_MAX {
         return Err(Error::TooManyInitrds(wish.initrd.len()));
     }
     if let Some(kernel) = &wish.kernel {
-        Ok((entries::explicit(kernel, &wish.initrd), Vec::new()))
+        let entry = entries::explicit(kernel, &wish.initrd);
+        Ok(Choice { entry, once: None, notes: Vec::new() })
     } else {
         let name = wish.entry.as_deref().map(systemd::unescape);
-        Ok(entries::choose(root, name.as_deref())?)
+        Ok(entries::choose(root, conf, name.as_deref())?)
     }
 }
 

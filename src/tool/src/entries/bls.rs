@@ -207,7 +207,8 @@ pub fn read(root: &Root, partition: &Partition, notes: &mut Vec<String>) -> Resu
         match text(root, &file) {
             Ok(text) => {
                 let keys = Keys::parse(&text);
-                found.extend(one(root, partition, &file, &name, keys).map_err(|why| {
+                let mut on = |path: &str| on(partition, path);
+                found.extend(one(root, &mut on, &file, &name, keys).map_err(|why| {
                     notes.push(format!("{} {why}, so it is passed over", file.display()));
                 }));
             }
@@ -245,7 +246,12 @@ pub fn text(root: &Root, file: &Path) -> io::Result<Vec<u8>> {
 
 /// The names of the files in a folder that have an ending, sorted. systemd-boot keeps `auto-` for what it
 /// finds itself.
-fn names(root: &Root, folder: &Path, ending: &str, notes: &mut Vec<String>) -> Result<Vec<String>, Error> {
+pub fn names(
+    root: &Root,
+    folder: &Path,
+    ending: &str,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>, Error> {
     let files = match fs::read_dir(root.path(folder)) {
         Ok(files) => files,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -278,10 +284,10 @@ fn id(name: &str, ending: &str) -> (String, Option<Tries>) {
     (format!("{stem}{ending}"), tries)
 }
 
-/// The entry that a file describes, or why it describes none.
-fn one(
+/// The entry that a file describes, or why it describes none. `on` tells where a path of its partition is.
+pub fn one(
     root: &Root,
-    partition: &Partition,
+    on: &mut dyn FnMut(&str) -> Option<PathBuf>,
     file: &Path,
     name: &str,
     keys: Keys,
@@ -291,7 +297,7 @@ fn one(
         return Err("names several things to start");
     }
     let (id, tries) = id(name, ".conf");
-    let paths: Vec<_> = [path].into_iter().chain(&keys.initrds).map(|path| on(partition, path)).collect();
+    let paths: Vec<_> = [path].into_iter().chain(&keys.initrds).map(|path| on(path)).collect();
     let outside = paths.iter().zip([path].into_iter().chain(&keys.initrds)).find(|(to, _)| to.is_none());
     let outside = outside.map(|(_, path)| Error::Outside { from: file.to_path_buf(), path: path.clone() });
     let mut paths = paths.into_iter().flatten();
@@ -359,7 +365,7 @@ fn on(partition: &Partition, path: &str) -> Option<PathBuf> {
 }
 
 impl Error {
-    fn unreadable(path: &Path, error: &io::Error) -> Error {
+    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Error {
         Error::Unreadable { path: path.to_path_buf(), why: InWords(error).to_string() }
     }
 }
