@@ -152,7 +152,7 @@ impl FileSystem {
         let path = plain(path)?;
         let mut own = mounts.iter().filter(|mount| mount.device == self.device);
         let seen = own.find_map(|mount| mount.sees(mounts, &path));
-        seen.ok_or_else(|| Error::Unseen(path))
+        seen.ok_or(Error::Unseen(path))
     }
 
     /// What a path that is seen is called on its own file system.

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::partition::Partition;
-use super::{Entry, Error, Source, version};
+use super::{Entry, Error, Source, devicetree, version};
 use crate::cmdline;
 use crate::errno::InWords;
 use crate::images::Piece;
@@ -48,8 +48,10 @@ pub struct Keys {
     pub initrds: Vec<String>,
     /// The command line, joined.
     pub options: String,
-    /// A key that must not be passed over, and is not understood yet.
-    pub unsupported: Option<&'static str>,
+    /// The device tree and its overlays.
+    pub devicetrees: Vec<String>,
+    /// Further files for the initrd.
+    pub extras: Vec<String>,
 }
 
 impl Keys {
@@ -72,11 +74,8 @@ impl Keys {
                 "initrd" => keys.initrds.push(value.to_owned()),
                 "options" if keys.options.is_empty() => value.clone_into(&mut keys.options),
                 "options" => keys.options = format!("{} {value}", keys.options),
-                "devicetree" => keys.unsupported = Some("has a device tree (devicetree)"),
-                "devicetree-overlay" => {
-                    keys.unsupported = Some("has device tree overlays (devicetree-overlay)");
-                }
-                "extra" => keys.unsupported = Some("has further files for the initrd (extra)"),
+                "devicetree" | "devicetree-overlay" => keys.devicetrees.push(value.to_owned()),
+                "extra" => keys.extras.push(value.to_owned()),
                 _ => {}
             }
         }
@@ -305,6 +304,11 @@ pub fn one(
     let foreign = keys.architecture.as_ref().filter(|wants| !wants.eq_ignore_ascii_case(ARCHITECTURE));
     let is_there = *key == "uki-url" || (outside.is_none() && root.path(&kernel).is_file());
 
+    let trees = keys.devicetrees.iter().map(|tree| devicetree(root, file, tree));
+    let (trees, no_tree) = match trees.collect::<Result<Vec<_>, _>>() {
+        Ok(notes) => (notes, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let unsupported = |what: String| Error::Unsupported { from: file.to_path_buf(), what };
     let hindrance = if let Some(wants) = foreign {
         Some(Error::Foreign { from: file.to_path_buf(), wants: wants.clone(), is: ARCHITECTURE })
@@ -313,7 +317,7 @@ pub fn one(
     } else if !is_there {
         Some(Error::NoKernel { from: file.to_path_buf(), kernel: kernel.clone() })
     } else {
-        not_yet(key, &keys).map(unsupported)
+        not_yet(key, &keys).map(unsupported).or(no_tree)
     };
     let foreign = foreign.is_some();
     Ok(Found {
@@ -329,6 +333,7 @@ pub fn one(
             cmdline: Some(keys.options),
             from: Some(file.to_path_buf()),
             tries,
+            notes: trees,
             hindrance,
             ..Entry::new(Source::Bls, id, kernel)
         },
@@ -349,9 +354,8 @@ fn not_yet(key: &str, keys: &Keys) -> Option<String> {
         _ if keys.options.contains(char::REPLACEMENT_CHARACTER) => {
             Some("has options that are not UTF-8".to_owned())
         }
-        _ => variable()
-            .map(|name| format!("has a variable of GRUB's among its options ({name})"))
-            .or_else(|| keys.unsupported.map(str::to_owned)),
+        _ if !keys.extras.is_empty() => Some("has further files for the initrd (extra)".to_owned()),
+        _ => variable().map(|name| format!("has a variable of GRUB's among its options ({name})")),
     }
 }
 
