@@ -304,8 +304,8 @@ pub fn one(
     let foreign = keys.architecture.as_ref().filter(|wants| !wants.eq_ignore_ascii_case(ARCHITECTURE));
     let is_there = *key == "uki-url" || (outside.is_none() && root.path(&kernel).is_file());
 
-    let trees = keys.devicetrees.iter().map(|tree| devicetree(root, file, tree));
-    let (trees, no_tree) = match trees.collect::<Result<Vec<_>, _>>() {
+    let devices = keys.devicetrees.iter().map(|tree| devicetree(root, file, tree));
+    let (notes, no_tree) = match devices.collect::<Result<Vec<_>, _>>() {
         Ok(notes) => (notes, None),
         Err(error) => (Vec::new(), Some(error)),
     };
@@ -333,7 +333,7 @@ pub fn one(
             cmdline: Some(keys.options),
             from: Some(file.to_path_buf()),
             tries,
-            notes: trees,
+            notes,
             hindrance,
             ..Entry::new(Source::Bls, id, kernel)
         },
