@@ -17,13 +17,21 @@ use crate::entries::{self, Choice, Entry};
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
+use crate::hypervisor::Hypervisor;
 use crate::images::{self, Source};
+use crate::quoted::quoted;
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, memory, rehearse, status, systemd, unbind};
+use crate::{cmdline, efi, memory, rehearse, status, systemd, unbind};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
 const SPARE: u64 = 1 << 20;
+
+/// How many characters of what somebody wrote a note shows.
+const SHOWN_MAX: usize = 40;
+
+/// How often the night loads, where calls are counted.
+const NIGHTS_CALLS: u64 = 1;
 
 /// Stage the next kernel
 ///
@@ -51,6 +59,10 @@ pub struct Wish {
     /// kernel that no boot entry describes; needed with --kernel)
     #[arg(long)]
     pub reuse_cmdline: bool,
+    /// Leave a parameter out of the command line before anything is appended: all of that name, or with
+    /// NAME=VALUE those with this value
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub remove: Vec<String>,
     /// Append to the command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub append: Vec<String>,
@@ -99,6 +111,9 @@ pub enum Error {
     /// Not root.
     #[error("/run/nextkernel belongs to root; run this with sudo")]
     NotRoot,
+    /// No jump from here.
+    #[error("{}", .0.in_words())]
+    NoJump(Hypervisor),
     /// Two wishes that exclude each other.
     #[error("--no-rehearse loads nothing, and --hold kept keeps what was loaded; leave one out")]
     KeptWithoutLoad,
@@ -186,6 +201,9 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
 
 /// Stages, and returns what a person should know of it beside the status.
 fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
+    if let Some(hypervisor) = Hypervisor::find(root).filter(|found| found.forbids_the_jump()) {
+        return Err(Error::NoJump(hypervisor));
+    }
     let hold = hold(wish)?;
     let conf = Conf::read(root)?;
     let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;
@@ -209,7 +227,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     see_that_there_is_memory(root, size, wish.no_rehearse)?;
 
     let unloads = hold == Hold::Late && (!wish.no_rehearse || may_be_loaded);
-    let need = 1 + u64::from(!wish.no_rehearse) + u64::from(unloads);
+    let need = NIGHTS_CALLS + u64::from(!wish.no_rehearse) + u64::from(unloads);
     if let Some(left) = rehearse::calls_left(root).filter(|left| *left < need) {
         return Err(Error::LimitTooLow { left, need });
     }
@@ -252,7 +270,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
         folder.withdraw();
         // What was loaded for the plan before is replaced at night by what that plan says.
         if !may_be_loaded && hold == Hold::Kept {
-            let _ = rehearse::unload(root);
+            let _ = rehearse::unload(root, 0);
         }
         Error::Folder(error)
     })?;
@@ -269,9 +287,9 @@ fn rehearsed(
     unloads: bool,
 ) -> Result<(), rehearse::Error> {
     if !wish.no_rehearse {
-        rehearse::load(root, kernel, initrd, line)?;
+        rehearse::load(root, kernel, initrd, line, NIGHTS_CALLS + u64::from(unloads))?;
     }
-    if unloads { rehearse::unload(root) } else { Ok(()) }
+    if unloads { rehearse::unload(root, NIGHTS_CALLS) } else { Ok(()) }
 }
 
 /// Clears away what a killed stage has left, and says whether an image of ours may be loaded.
@@ -313,7 +331,8 @@ fn hold(wish: &Wish) -> Result<Hold, Error> {
     }
 }
 
-fn chosen(root: &Root, wish: &Wish, conf: &Conf) -> Result<Choice, Error> {
+/// The entry that is meant, and what is to be said of it.
+pub fn chosen(root: &Root, wish: &Wish, conf: &Conf) -> Result<Choice, Error> {
     if wish.initrd.len() > limits::INITRDS_MAX {
         return Err(Error::TooManyInitrds(wish.initrd.len()));
     }
@@ -345,12 +364,18 @@ fn command_line(
         // It may be what the configuration said when this kernel was staged.
         base = cmdline::without(&base, "panic");
     }
+    let mut notes = Vec::new();
+    for named in &wish.remove {
+        match cmdline::removed(&base, named) {
+            Some(fewer) => base = fewer,
+            None => notes.push(format!("--remove: {} is not on the command line", quoted(named, SHOWN_MAX))),
+        }
+    }
     let mut line = cmdline::checked(&base, &wish.append)?;
     let panic = conf.panic.filter(|_| cmdline::value(&line, "panic").is_none());
     if let Some(seconds) = wish.panic.or(panic) {
         line = cmdline::with(&cmdline::without(&line, "panic"), &format!("panic={seconds}"));
     }
-    let mut notes = Vec::new();
     if let Some(Gpu { module, .. }) = stale.filter(|_| !cmdline::is_without_sysfb(&line)) {
         let add = cmdline::NO_SYSFB;
         // What a person gave is left as it is.
@@ -363,6 +388,14 @@ fn command_line(
                 "warning: the framebuffer that {module} leaves is stale, and the next kernel may draw over its own \
                  memory there; add {add} to --cmdline"
             ));
+        }
+    }
+    if conf.acpi_rsdp && cmdline::value(&line, "acpi_rsdp").is_none() {
+        match efi::acpi_root(root) {
+            Some(address) => line = cmdline::with(&line, &format!("acpi_rsdp={address}")),
+            None => notes.push(
+                "acpi-rsdp: this machine's firmware tells no address (/sys/firmware/efi/systab); nothing is added".into(),
+            ),
         }
     }
     Ok((cmdline::checked(&line, &[])?, notes))
@@ -517,6 +550,47 @@ mod tests {
         assert_eq!(line, "root=x");
         assert!(matches!(notes.as_slice(), [note] if note.starts_with("warning") && note.contains(NO_SYSFB)));
         assert_eq!(staged("root=x", &Wish::default(), None, false), ("root=x".to_owned(), Vec::new()));
+    }
+
+    #[test]
+    fn what_is_to_be_left_out_goes_before_anything_is_appended() {
+        let wish = |remove: &[&str], append: &str| Wish {
+            remove: remove.iter().map(ToString::to_string).collect(),
+            append: vec![append.to_owned()],
+            ..Wish::default()
+        };
+        let (line, notes) = staged("root=x quiet splash -- quiet", &wish(&["quiet"], ""), None, false);
+        assert_eq!((line.as_str(), notes.len()), ("root=x splash -- quiet", 0));
+        let (line, notes) = staged("root=x", &wish(&["quiet", "root=x"], "quiet"), Some(30), false);
+        assert_eq!(line, "quiet panic=30");
+        assert_eq!(notes, ["--remove: 'quiet' is not on the command line"]);
+    }
+
+    #[test]
+    fn the_root_of_the_acpi_tables_is_told_where_it_is_wanted_and_never_twice() {
+        let scratch = Scratch::new();
+        let entry = entries::explicit("/vmlinuz".as_ref(), &[]);
+        let staged = |running: &str, acpi_rsdp| {
+            scratch.put("/proc/cmdline", running);
+            let conf = Conf { acpi_rsdp, ..Conf::default() };
+            command_line(&scratch.root, &Wish::default(), &entry, &conf, None).unwrap()
+        };
+        let (line, notes) = staged("root=x", true);
+        assert!(line == "root=x" && notes.concat().contains("/sys/firmware/efi/systab"), "{notes:?}");
+        scratch.put("/sys/firmware/efi/systab", "ACPI20=0x3fbfa014\nACPI=0x3fbfa000\n");
+        let (once, notes) = staged("root=x -- single", true);
+        assert!(once == "root=x acpi_rsdp=0x3fbfa014 -- single" && notes.is_empty(), "{once}");
+        assert_eq!(staged(&once, true).0, once);
+        assert_eq!(staged("acpi-rsdp=0x1", true).0, "acpi-rsdp=0x1");
+        assert_eq!(staged("root=x", false).0, "root=x");
+    }
+
+    #[test]
+    fn from_where_no_jump_is_possible_nothing_is_staged() {
+        let scratch = Scratch::new();
+        scratch.put("/sys/hypervisor/type", "xen\n");
+        scratch.put("/sys/hypervisor/guest_type", "PV\n");
+        assert!(matches!(stage(&scratch.root, &Wish::default()), Err(Error::NoJump(Hypervisor::XenPv))));
     }
 
     #[test]
