@@ -188,7 +188,8 @@ impl Status {
         for gpu in &self.gpus {
             writeln!(out, "{:<17} {}", format!("gpu {}", gpu.module), gpu.in_words())?;
         }
-        let late = |staged: &Next| staged.hold == Hold::Late.to_string() && staged.on.iter().any(|on| on == "kexec");
+        let late =
+            |staged: &Next| staged.hold == Hold::Late.to_string() && staged.on.iter().any(|on| on == "kexec");
         if !self.loaded && self.staged.as_ref().is_some_and(late) {
             writeln!(out, "                  `nextkernel reboot` starts {entry}")?;
         }
