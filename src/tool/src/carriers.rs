@@ -82,7 +82,7 @@ impl Search<'_> {
     }
 
     fn file(&self, path: &Path, depth: u8) -> Option<Vec<String>> {
-        self.mount(Mount::of(self.mounts, path)?, depth.checked_sub(1)?)
+        self.mount(Mount::over(self.mounts, path)?, depth.checked_sub(1)?)
     }
 
     fn node(&self, path: &Path, depth: u8) -> Option<Vec<String>> {

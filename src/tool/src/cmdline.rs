@@ -4,11 +4,12 @@ use nextkernel_plan::{Record, Recorded, limits};
 use thiserror::Error;
 
 use crate::errno::InWords;
+use crate::once::Once;
 use crate::root::Root;
 
 /// What the boot loader or the last handoff added: it tells how that kernel was started, not how
 /// the next one is to run.
-const ADDED: [&str; 3] = ["BOOT_IMAGE", "initrd", Record::KEY];
+const ADDED: [&str; 4] = ["BOOT_IMAGE", "initrd", Once::KEY, Record::KEY];
 
 /// Keeps the next kernel from the firmware's framebuffer: neither simpledrm nor efifb find one.
 pub const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";

@@ -9,6 +9,7 @@ use nextkernel_plan::{GpuFailed, GpuPolicy, Policy, Watchdog, guard_seconds, is_
 use nextkernel_plan::{is_pci_address, limits};
 use thiserror::Error;
 
+use crate::entries::in_charge::BootLoader;
 use crate::errno::InWords;
 use crate::quoted::quoted;
 use crate::root::Root;
@@ -37,6 +38,8 @@ pub struct Conf {
     pub guard: Option<u16>,
     /// `watchdog`
     pub watchdog: Option<Watchdog>,
+    /// `boot-loader`: the one in charge, where that cannot be found out.
+    pub boot_loader: Option<BootLoader>,
     /// `panic`: seconds after which the next kernel restarts when it panics.
     pub panic: Option<u16>,
     /// `acpi-rsdp`: whether the next kernel is told where the ACPI tables' root is.
@@ -89,8 +92,8 @@ pub enum Why {
     NoEquals(String),
     /// A key that nobody knows.
     #[error(
-        "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, panic and \
-         acpi-rsdp"
+        "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, panic, \
+         acpi-rsdp and boot-loader"
     )]
     UnknownKey(String),
     /// A key or a name that stands there before.
@@ -199,6 +202,10 @@ impl Conf {
             "watchdog" => {
                 let takes = "off, or a number of seconds, 1 to 65535";
                 self.watchdog = Some(Watchdog::from_word(value).ok_or(bad(takes))?);
+            }
+            "boot-loader" => {
+                let takes = "systemd-boot, grub, extlinux or none";
+                self.boot_loader = Some(BootLoader::from_word(value).ok_or(bad(takes))?);
             }
             "acpi-rsdp" => {
                 self.acpi_rsdp = match value {
@@ -327,6 +334,7 @@ modules = efi-pstore  mei_me
 unbind = xhci_hcd 0000:3B:00.0
 guard = 600
 watchdog = off
+boot-loader = grub
 panic = 30
 acpi-rsdp = yes";
         let conf = Conf::parse(text.as_bytes()).unwrap();
@@ -347,6 +355,7 @@ acpi-rsdp = yes";
                 ],
                 guard: Some(600),
                 watchdog: Some(Watchdog::Off),
+                boot_loader: Some(BootLoader::Grub),
                 panic: Some(30),
                 acpi_rsdp: true,
             }
@@ -371,7 +380,17 @@ acpi-rsdp = yes";
         keys.dedup();
         assert_eq!(
             keys,
-            ["gpu", "gpu-failed", "modules", "unbind", "guard", "watchdog", "panic", "acpi-rsdp"]
+            [
+                "gpu",
+                "gpu-failed",
+                "modules",
+                "unbind",
+                "guard",
+                "watchdog",
+                "panic",
+                "acpi-rsdp",
+                "boot-loader"
+            ]
         );
         for (key, value) in examples() {
             assert!(Conf::parse(format!("{key} ={value}").as_bytes()).is_ok(), "{key} ={value}");

@@ -13,6 +13,9 @@ use crate::root::Root;
 /// Whose variables they are (Boot Loader Interface).
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
+/// Where the kernel shows them.
+const FOLDER: &str = "/sys/firmware/efi/efivars";
+
 /// Whose the firmware's own are (UEFI, "Globally Defined Variables").
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
@@ -27,6 +30,20 @@ pub struct Error {
     pub path: PathBuf,
     /// Why.
     pub why: String,
+}
+
+/// Where one of them is (Documentation/filesystems/efivarfs.rst).
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
+    PathBuf::from(format!("{FOLDER}/{name}-{VENDOR}"))
+}
+
+/// Whether the firmware's variables can be seen; on a machine without UEFI there are none to see.
+#[must_use]
+pub fn are_there(root: &Root) -> bool {
+    let is_efi = root.path("/sys/firmware/efi").is_dir();
+    let any = || fs::read_dir(root.path(FOLDER)).is_ok_and(|mut files| files.next().is_some());
+    !is_efi || any()
 }
 
 /// Its texts: most variables hold one, `LoaderEntries` one behind the other. None where it is not set.
@@ -79,7 +96,7 @@ fn value(root: &Root, name: &str) -> Result<Option<Vec<u8>>, Error> {
 
 /// What one holds behind its attributes, which are four bytes (Documentation/filesystems/efivarfs.rst).
 fn of(root: &Root, whose: &str, name: &str) -> Result<Option<Vec<u8>>, Error> {
-    let path = PathBuf::from(format!("/sys/firmware/efi/efivars/{name}-{whose}"));
+    let path = PathBuf::from(format!("{FOLDER}/{name}-{whose}"));
     match fs::read(root.path(&path)) {
         Ok(bytes) => Ok(bytes.get(4..).map(<[u8]>::to_vec)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

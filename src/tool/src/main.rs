@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use nextkernel::entries::list;
 use nextkernel::root::Root;
-use nextkernel::{check, reboot, stage, status, unstage};
+use nextkernel::{check, once, reboot, stage, status, unstage};
 
 /// Stages the next kernel, so that nextkernel-hook can start it when the machine goes down.
 #[derive(Parser)]
@@ -24,6 +24,7 @@ enum Act {
     Check(check::Wish),
     Reboot(reboot::Wish),
     Entries(list::Wish),
+    Arrived(once::Wish),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Act::Check(wish) => check::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Reboot(wish) => reboot::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Entries(wish) => list::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Arrived(wish) => once::run(&root, &wish).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -38,12 +38,22 @@ impl Mount {
         mounts.iter().rev().find(|mount| mount.point == point)
     }
 
-    /// The one that a path lies on.
+    /// Where a path of its file system is seen, if nothing is mounted over that and the path lies in the part
+    /// that is mounted here.
     #[must_use]
-    pub fn of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-        let below = |mount: &&Mount| path.starts_with(&mount.point);
-        // Of several on one place the last is seen, and max_by_key takes the last.
-        mounts.iter().filter(below).max_by_key(|mount| mount.point.components().count())
+    pub fn sees(&self, mounts: &[Mount], path: &Path) -> Option<PathBuf> {
+        let below = path.strip_prefix(&self.part).ok()?;
+        let seen = if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) };
+        let over = Mount::over(mounts, &seen)?;
+        std::ptr::eq(over, self).then_some(seen)
+    }
+
+    /// The one that a path is on.
+    #[must_use]
+    pub fn over<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+        // Of several at one place the last is seen, and a later one at a place above hides those below.
+        let above = mounts.iter().enumerate().filter(|(_, mount)| path.starts_with(&mount.point));
+        above.max_by_key(|(at, mount)| (mount.point.components().count(), *at)).map(|(_, mount)| mount)
     }
 
     /// Whether nothing on it can be executed.
@@ -102,7 +112,7 @@ mod tests {
             ("/run/init/x", "0:22", true),
             ("/running", "8:1", false),
         ] {
-            let mount = Mount::of(&mounts, Path::new(path));
+            let mount = Mount::over(&mounts, Path::new(path));
             let found = mount.map(|mount| (mount.device.as_str(), mount.is_noexec()));
             assert_eq!(found, Some((device, noexec)), "{path}");
         }

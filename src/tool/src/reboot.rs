@@ -9,6 +9,8 @@ use clap::Args;
 use nextkernel_plan::{Plan, Verb};
 use thiserror::Error;
 
+use crate::conf::Conf;
+use crate::entries::Choice;
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Said};
@@ -200,7 +202,8 @@ fn tell(root: &Root, first: &First, staging: &stage::Wish, plan: Option<&Plan<'_
         }
         (First::Use, None) => return Err(Error::Gone),
         (First::Stage(why), _) => {
-            let (entry, notes) = stage::chosen(root, staging)?;
+            let Choice { entry, notes, .. } =
+                stage::chosen(root, staging, &Conf::read(root).map_err(stage::Error::Conf)?)?;
             println!("stage             {}: {why}", entry.id);
             for note in notes {
                 println!("                  {note}");

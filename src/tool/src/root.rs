@@ -17,6 +17,12 @@ impl Root {
         Root(PathBuf::from("/"))
     }
 
+    /// Whether it is `/`.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
     /// A system made for a test.
     #[cfg(test)]
     #[must_use]

@@ -1,10 +1,11 @@
 //! Staging: choose the next kernel, copy its images to where they outlive the file systems, rehearse
 //! the load, and make it the plan.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
-use std::slice::from_ref;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
@@ -13,15 +14,18 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use thiserror::Error;
 
 use crate::conf::{self, Conf};
-use crate::entries::{self, Entry};
+use crate::entries::{self, Choice, Entry};
 use crate::errno::InWords;
+use crate::extra::{self, Extra};
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
 use crate::hypervisor::Hypervisor;
 use crate::images::{self, Source};
+use crate::mounts::Mount;
 use crate::quoted::quoted;
 use crate::root::Root;
 use crate::size::Size;
+use crate::uki::{self, Uki};
 use crate::{cmdline, efi, memory, rehearse, status, systemd, unbind};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
@@ -46,12 +50,16 @@ pub struct Wish {
     /// /boot/vmlinuz-VERSION
     #[arg(conflicts_with_all = ["kernel", "initrd"])]
     pub entry: Option<String>,
-    /// The kernel, as a file
+    /// The kernel, as a file; of a unified kernel image its first profile, with its initrds and command line
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// An initrd, as a file; several are joined in the order given
     #[arg(long, value_name = "FILE", requires = "kernel", num_args = 1..)]
     pub initrd: Vec<PathBuf>,
+    /// Add a file or a folder to the initrd, as /PATH or as NAME there, with its mode and owner; NAME/ is a
+    /// folder for it. Refused where /run could be written to swap that is not encrypted
+    #[arg(long, value_name = "PATH[:NAME]")]
+    pub extra: Vec<OsString>,
     /// The next kernel's command line
     #[arg(long, value_name = "TEXT", conflicts_with = "reuse_cmdline", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
@@ -138,6 +146,17 @@ pub enum Error {
     /// No image.
     #[error(transparent)]
     Image(#[from] images::Error),
+    /// Nothing that could be added.
+    #[error(transparent)]
+    Extra(#[from] extra::Error),
+    /// A unified kernel image that cannot be staged.
+    #[error("the unified kernel image {} cannot be staged: {error}; name another kernel", .path.display())]
+    Uki {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: uki::Error,
+    },
     /// No folder.
     #[error(transparent)]
     Folder(#[from] folder::Error),
@@ -206,21 +225,27 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     }
     let hold = hold(wish)?;
     let conf = Conf::read(root)?;
-    let (entry, mut notes) = chosen(root, wish)?;
+    let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;
     let gpus = gpus::find(root, Said::Conf(&conf));
     let (line, said) = command_line(root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus))?;
     notes.extend(said);
+    let line = match once {
+        Some(once) => cmdline::checked(&cmdline::with(&line, &once.parameter()), &[])?,
+        None => line,
+    };
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out);
     let kernel = Source::open(root, "kernel", &entry.kernel)?;
-    let initrds = entry.initrds.iter().map(|path| Source::open(root, "initrd", path));
+    let initrds = entry.initrds.iter().map(|initrd| Source::open(root, "initrd", initrd));
     let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
+    let extra = Extra::find(root, &wish.extra)?;
 
     let folder = Folder::open(root)?;
     let may_be_loaded = clear_up(root, &folder)?;
-    let size = images::joined_size(from_ref(&kernel)) + images::joined_size(&initrds);
+    let initrd_size = images::initrd_size(&initrds, &extra);
+    let size = kernel.unpacked_size() + initrd_size;
     see_that_there_is_room(&folder, size + SPARE)?;
-    see_that_there_is_memory(root, size, wish.no_rehearse)?;
+    see_that_there_is_memory(root, size, if wish.no_rehearse { 1 } else { 3 })?;
 
     let unloads = hold == Hold::Late && (!wish.no_rehearse || may_be_loaded);
     let need = NIGHTS_CALLS + u64::from(!wish.no_rehearse) + u64::from(unloads);
@@ -230,8 +255,13 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
 
     let handoff = new_id(root)?;
     let set = folder.new_set(handoff)?;
-    let kernel_copy = images::join(&set, "kernel", from_ref(&kernel))?;
-    let initrd_copy = if initrds.is_empty() { None } else { Some(images::join(&set, "initrd", &initrds)?) };
+    let left = folder.room()?.min(memory::available(root).unwrap_or(u64::MAX));
+    let staged = images::kernel(&set, &kernel, left.saturating_sub(initrd_size + SPARE))?;
+    let initrd_copy = images::initrd(root, &set, &initrds, &extra)?;
+    let loaded = [Some(&staged.copy), initrd_copy.as_ref()].into_iter().flatten();
+    let loaded = loaded.filter_map(|copy| Some(copy.metadata().ok()?.len())).sum();
+    // What a wrapped kernel says of its size may not be so. The copies are taken by now.
+    see_that_there_is_memory(root, loaded, if wish.no_rehearse { 0 } else { 2 })?;
 
     let names = [format!("{handoff}/kernel"), format!("{handoff}/initrd")];
     let [kernel_name, initrd_name] = &names;
@@ -241,9 +271,9 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
         staged_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         on: on(&wish.on, hold),
         hold,
-        kernel: measured(&folder, &kernel_copy, kernel_name)?,
+        kernel: measured(&folder, &staged.copy, kernel_name)?,
         initrd: initrd_copy.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
-        kernel_from: kernel.path.to_str(),
+        kernel_from: kernel.piece.path.to_str(),
         initrd_from: paths(&initrds)?,
         cmdline: &line,
         gpu: list(conf.gpu.iter().map(|(driver, policy)| GpuPolicy { driver, policy: *policy })),
@@ -257,8 +287,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     folder.propose(&plan)?;
     // From the load to the moment when the plan counts: an image without a plan must not stay behind.
     let _uninterrupted = Uninterrupted::begin();
-    // The kernel judges the original file: a copy has neither its IMA signature nor its label.
-    if let Err(error) = rehearsed(root, wish, &line, &kernel.file, initrd_copy.as_ref(), unloads) {
+    if let Err(error) = rehearsed(root, wish, &line, staged.judged(), initrd_copy.as_ref(), unloads) {
         folder.withdraw();
         return Err(Error::Refused { error });
     }
@@ -328,16 +357,39 @@ fn hold(wish: &Wish) -> Result<Hold, Error> {
 }
 
 /// The entry that is meant, and what is to be said of it.
-pub fn chosen(root: &Root, wish: &Wish) -> Result<(Entry, Vec<String>), Error> {
+pub fn chosen(root: &Root, wish: &Wish, conf: &Conf) -> Result<Choice, Error> {
     if wish.initrd.len() > limits::INITRDS_MAX {
         return Err(Error::TooManyInitrds(wish.initrd.len()));
     }
     if let Some(kernel) = &wish.kernel {
-        Ok((entries::explicit(kernel, &wish.initrd), Vec::new()))
+        let entry = entries::explicit(kernel, &wish.initrd);
+        let unified = unified(root, kernel, entry);
+        let (entry, notes) = unified.map_err(|error| Error::Uki { path: kernel.clone(), error })?;
+        Ok(Choice { entry, once: None, notes })
     } else {
         let name = wish.entry.as_deref().map(systemd::unescape);
-        Ok(entries::choose(root, name.as_deref())?)
+        Ok(entries::choose(root, conf, name.as_deref())?)
     }
+}
+
+/// An entry of explicit files; where the kernel is a unified kernel image, with what its first profile boots.
+fn unified(root: &Root, kernel: &Path, entry: Entry) -> Result<(Entry, Vec<String>), uki::Error> {
+    let absolute = std::path::absolute(kernel)?;
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(&absolute));
+    // What is no file, or cannot be read, is said where it is copied.
+    let Some(mut file) = file.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file())) else {
+        return Ok((entry, Vec::new()));
+    };
+    if !Uki::is_one(&mut file) {
+        return Ok((entry, Vec::new()));
+    }
+    let uki = Uki::read(&mut file)?;
+    let mounts = Mount::all(root);
+    let mount = absolute.ancestors().find_map(|folder| Mount::at(&mounts, folder));
+    let point = mount.map_or(Path::new("/"), |mount| &mount.point);
+    let boots = uki::boots(root, &uki, &absolute, 0, None, point)?;
+    let initrds = boots.initrds.into_iter().chain(entry.initrds).collect();
+    Ok((Entry { kernel: boots.kernel, initrds, cmdline: boots.cmdline, ..entry }, boots.notes))
 }
 
 /// The next kernel's command line, and what is to be said of it.
@@ -440,8 +492,8 @@ fn see_that_there_is_room(folder: &Folder, need: u64) -> Result<(), Error> {
 
 /// The copy in /run takes the images' size; to load them the kernel reads them whole once more, and
 /// fills the segments (`kernel/kexec_file.c`). The kernel would rather kill than refuse.
-fn see_that_there_is_memory(root: &Root, size: u64, no_rehearse: bool) -> Result<(), Error> {
-    let need = if no_rehearse { size } else { 3 * size };
+fn see_that_there_is_memory(root: &Root, size: u64, times: u64) -> Result<(), Error> {
+    let need = size.saturating_mul(times);
     match memory::available(root) {
         Some(available) if available < need => Err(Error::NoMemory { need, available }),
         _ => Ok(()),
@@ -462,8 +514,12 @@ fn measured<'a>(folder: &Folder, copy: &File, name: &'a str) -> Result<nextkerne
 }
 
 fn paths(sources: &[Source]) -> Result<List<&str, { limits::INITRDS_MAX }>, Error> {
-    let mut paths = List::new();
-    for path in sources.iter().filter_map(|source| source.path.to_str()) {
+    let (mut paths, mut last) = (List::new(), None);
+    for path in sources.iter().filter_map(|source| source.piece.origin().to_str()) {
+        // Several sections come from one file, and several packed files from one folder.
+        if last.replace(path) == Some(path) {
+            continue;
+        }
         paths.push(path).map_err(|_| Error::TooManyInitrds(sources.len()))?;
     }
     Ok(paths)

@@ -5,9 +5,9 @@ use std::fs;
 use nextkernel_plan::Plan;
 
 use super::{Findings, Verdict};
+use crate::attach::POINTS;
 use crate::cmdline;
 use crate::efi;
-use crate::entries::partition::POINTS;
 use crate::hypervisor::Hypervisor;
 use crate::root::Root;
 

@@ -26,7 +26,7 @@ pub(super) fn hook(root: &Root, findings: &mut Findings) {
         return;
     };
     let mounts = Mount::all(root);
-    let mount = Mount::of(&mounts, Path::new(HOOK));
+    let mount = Mount::over(&mounts, Path::new(HOOK));
     // systemd takes an empty file, and /dev/null, for one that is switched off (`null_or_empty`,
     // src/basic/stat-util.c).
     let (verdict, sentence) = if !found.is_file() || found.len() == 0 {
@@ -62,7 +62,7 @@ pub(super) fn exitrd(root: &Root, findings: &mut Findings) {
         return;
     };
     let mounts = Mount::all(root);
-    let noexec = Mount::of(&mounts, Path::new(EXITRD)).filter(|mount| mount.is_noexec());
+    let noexec = Mount::over(&mounts, Path::new(EXITRD)).filter(|mount| mount.is_noexec());
     let carries = root.path("/run/initramfs").join(HOOK.trim_start_matches('/')).exists();
     let sentence = if let Some(mount) = noexec {
         format!(

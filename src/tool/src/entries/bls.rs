@@ -9,9 +9,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::partition::Partition;
-use super::{Entry, Error, Source, version};
+use super::{Entry, Error, Source, devicetree, version};
 use crate::cmdline;
 use crate::errno::InWords;
+use crate::images::Piece;
 use crate::root::Root;
 
 /// What a file of entries or of configuration may be large; they have a few lines.
@@ -47,8 +48,10 @@ pub struct Keys {
     pub initrds: Vec<String>,
     /// The command line, joined.
     pub options: String,
-    /// A key that must not be passed over, and is not understood yet.
-    pub unsupported: Option<&'static str>,
+    /// The device tree and its overlays.
+    pub devicetrees: Vec<String>,
+    /// Further files for the initrd.
+    pub extras: Vec<String>,
 }
 
 impl Keys {
@@ -71,11 +74,8 @@ impl Keys {
                 "initrd" => keys.initrds.push(value.to_owned()),
                 "options" if keys.options.is_empty() => value.clone_into(&mut keys.options),
                 "options" => keys.options = format!("{} {value}", keys.options),
-                "devicetree" => keys.unsupported = Some("has a device tree (devicetree)"),
-                "devicetree-overlay" => {
-                    keys.unsupported = Some("has device tree overlays (devicetree-overlay)");
-                }
-                "extra" => keys.unsupported = Some("has further files for the initrd (extra)"),
+                "devicetree" | "devicetree-overlay" => keys.devicetrees.push(value.to_owned()),
+                "extra" => keys.extras.push(value.to_owned()),
                 _ => {}
             }
         }
@@ -206,7 +206,8 @@ pub fn read(root: &Root, partition: &Partition, notes: &mut Vec<String>) -> Resu
         match text(root, &file) {
             Ok(text) => {
                 let keys = Keys::parse(&text);
-                found.extend(one(root, partition, &file, &name, keys).map_err(|why| {
+                let mut on = |path: &str| on(partition, path);
+                found.extend(one(root, &mut on, &file, &name, keys).map_err(|why| {
                     notes.push(format!("{} {why}, so it is passed over", file.display()));
                 }));
             }
@@ -244,7 +245,12 @@ pub fn text(root: &Root, file: &Path) -> io::Result<Vec<u8>> {
 
 /// The names of the files in a folder that have an ending, sorted. systemd-boot keeps `auto-` for what it
 /// finds itself.
-fn names(root: &Root, folder: &Path, ending: &str, notes: &mut Vec<String>) -> Result<Vec<String>, Error> {
+pub fn names(
+    root: &Root,
+    folder: &Path,
+    ending: &str,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>, Error> {
     let files = match fs::read_dir(root.path(folder)) {
         Ok(files) => files,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -277,10 +283,10 @@ fn id(name: &str, ending: &str) -> (String, Option<Tries>) {
     (format!("{stem}{ending}"), tries)
 }
 
-/// The entry that a file describes, or why it describes none.
-fn one(
+/// The entry that a file describes, or why it describes none. `on` tells where a path of its partition is.
+pub fn one(
     root: &Root,
-    partition: &Partition,
+    on: &mut dyn FnMut(&str) -> Option<PathBuf>,
     file: &Path,
     name: &str,
     keys: Keys,
@@ -290,7 +296,7 @@ fn one(
         return Err("names several things to start");
     }
     let (id, tries) = id(name, ".conf");
-    let paths: Vec<_> = [path].into_iter().chain(&keys.initrds).map(|path| on(partition, path)).collect();
+    let paths: Vec<_> = [path].into_iter().chain(&keys.initrds).map(|path| on(path)).collect();
     let outside = paths.iter().zip([path].into_iter().chain(&keys.initrds)).find(|(to, _)| to.is_none());
     let outside = outside.map(|(_, path)| Error::Outside { from: file.to_path_buf(), path: path.clone() });
     let mut paths = paths.into_iter().flatten();
@@ -298,6 +304,11 @@ fn one(
     let foreign = keys.architecture.as_ref().filter(|wants| !wants.eq_ignore_ascii_case(ARCHITECTURE));
     let is_there = *key == "uki-url" || (outside.is_none() && root.path(&kernel).is_file());
 
+    let devices = keys.devicetrees.iter().map(|tree| devicetree(root, file, tree));
+    let (notes, no_tree) = match devices.collect::<Result<Vec<_>, _>>() {
+        Ok(notes) => (notes, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let unsupported = |what: String| Error::Unsupported { from: file.to_path_buf(), what };
     let hindrance = if let Some(wants) = foreign {
         Some(Error::Foreign { from: file.to_path_buf(), wants: wants.clone(), is: ARCHITECTURE })
@@ -306,7 +317,7 @@ fn one(
     } else if !is_there {
         Some(Error::NoKernel { from: file.to_path_buf(), kernel: kernel.clone() })
     } else {
-        not_yet(key, &keys).map(unsupported)
+        not_yet(key, &keys).map(unsupported).or(no_tree)
     };
     let foreign = foreign.is_some();
     Ok(Found {
@@ -318,10 +329,11 @@ fn one(
         entry: Entry {
             title: keys.title,
             version: keys.version,
-            initrds: paths.collect(),
+            initrds: paths.map(Piece::from).collect(),
             cmdline: Some(keys.options),
             from: Some(file.to_path_buf()),
             tries,
+            notes,
             hindrance,
             ..Entry::new(Source::Bls, id, kernel)
         },
@@ -342,9 +354,8 @@ fn not_yet(key: &str, keys: &Keys) -> Option<String> {
         _ if keys.options.contains(char::REPLACEMENT_CHARACTER) => {
             Some("has options that are not UTF-8".to_owned())
         }
-        _ => variable()
-            .map(|name| format!("has a variable of GRUB's among its options ({name})"))
-            .or_else(|| keys.unsupported.map(str::to_owned)),
+        _ if !keys.extras.is_empty() => Some("has further files for the initrd (extra)".to_owned()),
+        _ => variable().map(|name| format!("has a variable of GRUB's among its options ({name})")),
     }
 }
 
@@ -358,7 +369,7 @@ fn on(partition: &Partition, path: &str) -> Option<PathBuf> {
 }
 
 impl Error {
-    fn unreadable(path: &Path, error: &io::Error) -> Error {
+    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Error {
         Error::Unreadable { path: path.to_path_buf(), why: InWords(error).to_string() }
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{Entry, Source, Survey};
+use crate::conf::{self, Conf};
 use crate::errno::InWords;
 use crate::facts;
 use crate::root::Root;
@@ -30,6 +31,9 @@ pub enum Error {
     /// They cannot be found.
     #[error(transparent)]
     Entries(#[from] super::Error),
+    /// The configuration.
+    #[error(transparent)]
+    Conf(#[from] conf::Error),
     /// The output.
     #[error("the entries cannot be printed: {}", InWords(.0))]
     Output(io::Error),
@@ -72,7 +76,7 @@ struct Row {
 
 /// Prints them.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    let list = List::of(Survey::of(root)?);
+    let list = List::of(Survey::of(root, &Conf::read(root)?)?);
     facts::print(&list, wish.json, || list.in_words()).map_err(Error::Output)
 }
 
@@ -90,8 +94,8 @@ impl List {
             version: entry.version,
             source: entry.source,
             from: entry.from,
-            kernel: entry.kernel,
-            initrds: entry.initrds,
+            kernel: entry.kernel.path,
+            initrds: entry.initrds.into_iter().map(|initrd| initrd.path).collect(),
             options: entry.cmdline,
             tries_left: entry.tries.map(|tries| tries.left),
             tries_done: entry.tries.map(|tries| tries.done),
@@ -101,7 +105,7 @@ impl List {
             entries: rows.collect(),
             loader: survey.loader,
             default_by: default.as_ref().map(|default| default.why),
-            default_once: default.as_ref().is_some_and(|default| default.once),
+            default_once: default.as_ref().is_some_and(|default| default.once.is_some()),
             no_default,
             notes: survey.notes,
         }
@@ -177,7 +181,7 @@ mod tests {
     fn the_default_is_marked_and_a_terminal_is_not_steered() {
         let machine = machine();
         machine.put("/efi/loader/entries/a.conf", &entry("title \u{1b}[2JA", "/k1"));
-        let list = List::of(Survey::of(&machine.root).unwrap());
+        let list = List::of(Survey::of(&machine.root, &Conf::default()).unwrap());
         let words = list.in_words();
         assert!(words.starts_with("* a.conf\n    title    \u{fffd}[2JA\n"), "{words}");
         assert!(
@@ -192,7 +196,7 @@ mod tests {
     fn the_field_names_of_the_json_are_stable() {
         let machine = machine();
         machine.put("/efi/loader/entries/a+2-1.conf", &entry("", "/k1"));
-        let list = List::of(Survey::of(&machine.root).unwrap());
+        let list = List::of(Survey::of(&machine.root, &Conf::default()).unwrap());
         let json = serde_json::to_value(list).unwrap();
         let names = |value: &serde_json::Value| {
             let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();

@@ -3,10 +3,12 @@
 use std::io;
 
 use super::bls::{self, Found};
-use super::partition::{Kind, Partition};
-use super::{Entry, Error};
+use super::partition::{self, Kind, Partition};
+use super::{ByDefault, Entry, Error};
+use crate::attach::{self, Attached};
 use crate::efi;
 use crate::errno::InWords;
+use crate::once::{Once, VARIABLE};
 use crate::root::Root;
 
 /// In `LoaderFeatures`: it knows `LoaderEntryPreferred` (Boot Loader Interface).
@@ -38,17 +40,6 @@ pub struct Conf {
     default: Option<String>,
 }
 
-/// The entry it would boot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen<'a> {
-    /// It.
-    pub entry: &'a Entry,
-    /// What decided.
-    pub why: &'static str,
-    /// Whether that counts once.
-    pub once: bool,
-}
-
 impl Loader {
     /// Asks the firmware's variables. None where another boot loader started this machine, or none is known.
     pub fn find(root: &Root) -> Result<Option<Loader>, efi::Error> {
@@ -67,12 +58,28 @@ impl Loader {
             with_counters: counted || version < WITHOUT_COUNTERS,
             knows_preferred: efi::flags(root, "LoaderFeatures")? & PREFERRED != 0,
             partition: text("LoaderDevicePartUUID")?,
-            one_shot: text("LoaderEntryOneShot")?,
+            one_shot: text(VARIABLE)?,
             preferred: text("LoaderEntryPreferred")?,
             default: text("LoaderEntryDefault")?,
             last_booted: text("LoaderEntryLastBooted")?,
             info,
         }))
+    }
+
+    /// Mounts the partition it was started from, and the extended one beside it, where nobody has.
+    pub fn attach(&self, root: &Root, attached: &mut Attached) {
+        let is_mounted = |uuid: &String| {
+            let found = partition::find(root, &mut Vec::new());
+            found.iter().any(|partition| partition.uuid.as_ref() == Some(uuid))
+        };
+        let Some(esp) = &self.partition else { return };
+        let extended = attach::sibling(root, esp, partition::XBOOTLDR);
+        for uuid in [Some(esp), extended.as_ref()].into_iter().flatten() {
+            if !is_mounted(uuid) {
+                // What cannot be mounted is told when it is missed.
+                let _ = attached.partition(uuid).map_err(|error| attached.notes.push(error.to_string()));
+            }
+        }
     }
 
     /// The partition it was started from: its configuration lies there.
@@ -88,13 +95,13 @@ impl Loader {
 
     /// The entry it would boot if the machine restarted now, of those in its order and of unified kernel
     /// images. What it was told and what fits nothing is noted.
-    pub fn choose<'a>(
+    pub fn choose(
         &self,
         conf: &Conf,
-        order: &'a [Found],
-        images: &'a [Entry],
+        order: &[Found],
+        images: &[Entry],
         notes: &mut Vec<String>,
-    ) -> Result<Chosen<'a>, Error> {
+    ) -> Result<ByDefault, Error> {
         let saved = |told: &Option<String>| match told.as_deref() {
             Some("@saved") => self.last_booted.clone(),
             told => told.map(str::to_owned),
@@ -102,7 +109,7 @@ impl Loader {
         let preferred = |told: &Option<String>| saved(told).filter(|_| self.knows_preferred);
         // What is preferred passes a bad entry over, what is the default does not (Boot Loader Interface).
         let told = [
-            ("LoaderEntryOneShot", self.one_shot.clone(), false),
+            (VARIABLE, self.one_shot.clone(), false),
             ("LoaderEntryPreferred", preferred(&self.preferred), true),
             ("'preferred' in loader.conf", preferred(&conf.preferred), true),
             ("LoaderEntryDefault", saved(&self.default), false),
@@ -115,9 +122,9 @@ impl Loader {
             let offered = order.iter().filter(|found| found.offered && !(not_bad && found.is_bad()));
             let entry = offered.map(|found| (found, found.id(self.with_counters))).find(|(_, id)| fits(id));
             match (entry, image) {
-                (_, Some(entry)) => return Ok(Chosen { entry, why, once: why == "LoaderEntryOneShot" }),
-                (Some((found, _)), None) => {
-                    return Ok(Chosen { entry: &found.entry, why, once: why == "LoaderEntryOneShot" });
+                (_, Some(entry)) | (Some((Found { entry, .. }, _)), None) => {
+                    let once = (why == VARIABLE).then(|| Once::Efi(pattern.clone()));
+                    return Ok(ByDefault { entry: entry.clone(), why, once });
                 }
                 // What systemd-boot finds itself comes behind all entries, and is no Linux.
                 (None, None) if pattern.starts_with("auto-") => {
@@ -132,12 +139,10 @@ impl Loader {
         }
         let first = order.iter().find(|found| found.offered);
         match (first, images.first()) {
-            (Some(found), None) => {
-                Ok(Chosen { entry: &found.entry, why: "the first in systemd-boot's order", once: false })
-            }
+            (Some(found), None) => Ok(ByDefault::always(&found.entry, "the first in systemd-boot's order")),
             (None, None) => Err(Error::NoEntry),
             // Where it stands in the order, its inside tells.
-            (_, Some(image)) => Err(Error::Unsure(image.kernel.clone())),
+            (_, Some(image)) => Err(Error::Unsure(image.kernel.path.clone())),
         }
     }
 }
