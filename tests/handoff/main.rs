@@ -30,6 +30,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE loaders::the_entry_that_is_marked_is_the_one_that_systemd_boot_boots_next
     Full ONE stands::what_carries_the_root_is_never_unbound
     Full BOTH reboot::a_reboot_is_seen_as_a_firmware_reset
+    Full BOTH reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
     Full SEPARATE_BOOT reboot::what_is_written_lasts_over_a_reboot_and_power_off_is_seen
 ];
 

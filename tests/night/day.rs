@@ -186,3 +186,33 @@ pub fn check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it(test: 
     }
     rebooted(&ended)
 }
+
+pub fn check_asks_the_kernel_without_spending_a_load(test: &Test) -> Result<(), String> {
+    let day = "echo 9 >/proc/sys/kernel/kexec_load_limit_reboot\n".to_owned()
+        + &stage("")
+        + "read -r before </proc/sys/kernel/kexec_load_limit_reboot; nextkernel check; echo \"exit status $?\"
+           read -r after </proc/sys/kernel/kexec_load_limit_reboot; echo \"loads left: $before and then $after\"";
+    let ended = night(test, "kexec", &day)?.run()?;
+    for line in [
+        "warn  init               PID 1 is ",
+        "ok    hook               /usr/lib/systemd/system-shutdown/nextkernel is where systemd-shutdown runs it",
+        "ok    calls              kexec_file_load(2) is there",
+        "info  load               kernel.kexec_load_limit_reboot allows 8 more until the next boot",
+        "ok    memory             kernel and initrd take ",
+        "info  digest             some ",
+        "exit status 0",
+        "loads left: 8 and then 8",
+    ] {
+        ended.line(line)?;
+    }
+    handed_over(&ended, "kexec")
+}
+
+pub fn what_is_to_be_left_out_of_the_command_line_does_not_arrive(test: &Test) -> Result<(), String> {
+    let day = "nextkernel stage --kernel /kernel --initrd /next.cpio \
+        --cmdline 'console=ttyS0 quiet a-b=\"1 2\" a_b=3 left=1' --remove quiet --remove a_b --remove gone --append staged=yes\n";
+    let ended = night(test, "kexec", day)?.run()?;
+    ended.line("nextkernel: --remove: 'gone' is not on the command line")?;
+    ended.line("NEXT KERNEL UP: console=ttyS0 left=1 staged=yes nextkernel.record=")?;
+    ended.expect(End::PoweredOff)
+}

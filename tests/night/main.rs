@@ -84,6 +84,8 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE day::what_the_configuration_says_is_staged_shown_and_carried_out
     Quick ONE day::a_configuration_that_is_wrong_is_told_and_what_was_staged_stays
     Full ONE day::check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it
+    Quick ONE day::check_asks_the_kernel_without_spending_a_load
+    Full ONE day::what_is_to_be_left_out_of_the_command_line_does_not_arrive
     Quick ONE nvidia::the_stack_is_unloaded_leaf_first
     Quick ONE nvidia::processes_that_keep_the_gpu_open_past_systemds_killing_are_ended
     Full ONE nvidia::a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended
