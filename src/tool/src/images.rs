@@ -127,22 +127,19 @@ impl Source {
     }
 }
 
-/// The size of an image joined from these, in bytes.
-#[must_use]
-pub fn joined_size(sources: &[Source]) -> u64 {
-    match sources {
+/// The size of an image joined from these, in bytes; asked before anything is copied, for no room and no
+/// memory would be enough for one that the kernel does not load.
+pub fn joined_size(name: &'static str, sources: &[Source]) -> Result<u64, Error> {
+    let size = match sources {
         [one] => one.size,
         _ => sources.iter().map(|source| source.size.next_multiple_of(MEMBER_ALIGNMENT)).sum(),
-    }
+    };
+    if size > FILE_MAX { Err(Error::TooLarge { what: name, size }) } else { Ok(size) }
 }
 
 /// Joins sources to one image in a set, and returns it open for reading only: a file that is open
 /// for writing cannot be loaded.
 pub fn join(set: &NewSet, name: &'static str, sources: &[Source]) -> Result<File, Error> {
-    let size = joined_size(sources);
-    if size > FILE_MAX {
-        return Err(Error::TooLarge { what: name, size });
-    }
     let (path, mut copy) = set.create(name)?;
     let unwritable = |error| Error::Unwritable { path: path.clone(), error };
     for source in sources {
@@ -183,7 +180,7 @@ mod tests {
         let set = folder.new_set(HandoffId(1)).unwrap();
         let mut bytes = Vec::new();
         join(&set, "initrd", &sources).unwrap().read_to_end(&mut bytes).unwrap();
-        assert_eq!(joined_size(&sources), bytes.len() as u64);
+        assert_eq!(joined_size("initrd", &sources).unwrap(), bytes.len() as u64);
         bytes
     }
 
@@ -195,6 +192,19 @@ mod tests {
     #[test]
     fn every_member_of_several_initrds_begins_on_four_bytes() {
         assert_eq!(joined(&[b"a", b"bbbb", b"ccccc"]), b"a\0\0\0bbbbccccc\0\0\0");
+    }
+
+    #[test]
+    fn what_the_kernel_would_never_load_is_known_by_its_size() {
+        let scratch = Scratch::new();
+        let source = |bytes| {
+            File::create(scratch.root.path("/big")).unwrap().set_len(bytes).unwrap();
+            Source::open(&scratch.root, "initrd", Path::new("/big")).unwrap()
+        };
+        assert_eq!(joined_size("initrd", &[source(FILE_MAX)]).unwrap(), FILE_MAX);
+        let sentence = joined_size("initrd", &[source(5 << 30)]).unwrap_err().to_string();
+        assert!(sentence.contains("is 5369 MB large, and the kernel loads at most 4295 MB"), "{sentence}");
+        assert!(joined_size("initrd", &[source(FILE_MAX), source(1)]).is_err());
     }
 
     #[test]

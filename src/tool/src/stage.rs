@@ -198,9 +198,10 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let initrds = entry.initrds.iter().map(|path| Source::open(root, "initrd", path));
     let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
 
+    let size = images::joined_size("kernel", from_ref(&kernel))? + images::joined_size("initrd", &initrds)?;
+
     let folder = Folder::open(root)?;
     let may_be_loaded = clear_up(root, &folder)?;
-    let size = images::joined_size(from_ref(&kernel)) + images::joined_size(&initrds);
     see_that_there_is_room(&folder, size + SPARE)?;
     see_that_there_is_memory(root, size, wish.no_rehearse)?;
 
