@@ -114,8 +114,9 @@ fn explain(errno: &io::Error, bar: &Bar, size: u64, memory: u64) -> String {
                 "kernel.kexec_load_limit_reboot is spent; each attempt costs one, and only a boot gives new ones"
             }
             Bar::Lockdown => {
-                "lockdown is in force (Secure Boot), and the kernel image is not one it can verify; \
-                 stage a kernel signed by the distribution"
+                "lockdown is in force, and the kernel image has no signature by a key that this kernel knows; stage a \
+                 kernel signed by the distribution, or start without lockdown= (Debian's kernels know their own \
+                 signer's key under Secure Boot alone)"
             }
             Bar::NoCapability => "CAP_SYS_BOOT is missing; is this a container? run it on the machine itself",
         }
