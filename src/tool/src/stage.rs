@@ -229,10 +229,11 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
     let extra = Extra::find(root, &wish.extra)?;
 
+    let initrd_size = images::initrd_size(&initrds, &extra)?;
+    let size = kernel.unpacked_size()? + initrd_size;
+
     let folder = Folder::open(root)?;
     let may_be_loaded = clear_up(root, &folder)?;
-    let initrd_size = images::initrd_size(&initrds, &extra);
-    let size = kernel.unpacked_size() + initrd_size;
     see_that_there_is_room(&folder, size + SPARE)?;
     see_that_there_is_memory(root, size, if wish.no_rehearse { 1 } else { 3 })?;
 
