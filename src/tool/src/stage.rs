@@ -610,6 +610,44 @@ mod tests {
     }
 
     #[test]
+    fn a_unified_kernel_image_brings_its_initrds_and_command_line_and_more_comes_behind() {
+        let scratch = Scratch::new();
+        let uki = crate::uki::tests::efi(
+            0x8664,
+            &[(".linux", b"k"), (".initrd", b"i"), (".cmdline", b"own"), (".ucode", b"u")],
+        );
+        scratch.put("/x.efi", "");
+        std::fs::write(scratch.root.path("/x.efi"), uki).unwrap();
+        scratch.put("/more", "more");
+        let wish = Wish { kernel: Some("/x.efi".into()), initrd: vec!["/more".into()], ..Wish::default() };
+        let Choice { entry, notes, .. } = chosen(&scratch.root, &wish, &Conf::default()).unwrap();
+        let pieces = [&entry.kernel].into_iter().chain(&entry.initrds).map(ToString::to_string);
+        assert_eq!(
+            pieces.collect::<Vec<_>>(),
+            ["/x.efi (.linux)", "/x.efi (.ucode)", "/x.efi (.initrd)", "/more"]
+        );
+        let line = |wish: &Wish| command_line(&scratch.root, wish, &entry, &Conf::default(), None).unwrap().0;
+        assert_eq!(line(&wish), "own");
+        assert_eq!(line(&Wish { cmdline: Some("given".to_owned()), ..Wish::default() }), "given");
+        assert!(notes.is_empty());
+        let sources = entry.initrds.iter().map(|piece| Source::open(&scratch.root, "initrd", piece));
+        let sources: Vec<_> = sources.collect::<Result<_, _>>().unwrap();
+        assert_eq!(paths(&sources).unwrap().iter().collect::<Vec<_>>(), ["/x.efi", "/more"]);
+    }
+
+    #[test]
+    fn a_kernel_that_is_no_unified_image_says_nothing_about_its_command_line() {
+        let scratch = Scratch::new();
+        scratch.put("/vmlinuz", "MZ");
+        for kernel in ["/vmlinuz", "/missing", "/run"] {
+            let wish = Wish { kernel: Some(kernel.into()), ..Wish::default() };
+            let Choice { entry, .. } = chosen(&scratch.root, &wish, &Conf::default()).unwrap();
+            let line = command_line(&scratch.root, &wish, &entry, &Conf::default(), None);
+            assert!(matches!(line, Err(Error::NoCommandLine(_))), "{kernel}");
+        }
+    }
+
+    #[test]
     fn a_line_that_is_reused_does_not_grow() {
         let (once, _) = staged("root=x -- single", &Wish::default(), Some(30), true);
         assert_eq!(once, format!("root=x panic=30 {NO_SYSFB} -- single"));

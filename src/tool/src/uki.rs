@@ -312,13 +312,31 @@ pub fn boots(
     // With Secure Boot a command line that was signed with the image cannot be replaced.
     let own = profile.cmdline.clone();
     let given = given.filter(|_| !secure || own.is_none()).map(cmdline).filter(|line| !line.is_empty());
-    let added = addons.iter().filter_map(|addon| addon.cmdline.as_deref()).filter(|line| !line.is_empty());
+    let machines = machines_cmdline(root);
+    let added = addons.iter().filter_map(|addon| addon.cmdline.as_deref()).chain(machines.as_deref());
+    let added = added.filter(|line| !line.is_empty());
     let line = given.or(own);
     let cmdline = added.fold(line, |line, more| match line.filter(|line| !line.is_empty()) {
         Some(line) => Some(format!("{line} {more}")),
         None => Some(more.to_owned()),
     });
     Ok(Boots { kernel: of(path, &profile.linux), initrds, cmdline, notes })
+}
+
+/// What the machine itself adds to the command line, as whoever runs a virtual one sets it (SMBIOS, OEM Strings; the
+/// first of systemd-stub's counts).
+fn machines_cmdline(root: &Root) -> Option<String> {
+    const KEY: &str = "io.systemd.stub.kernel-cmdline-extra=";
+    let entries = fs::read_dir(root.path("/sys/firmware/dmi/entries")).into_iter().flatten().flatten();
+    let strings = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"11-"));
+    let mut paths: Vec<_> = strings.map(|entry| entry.path().join("raw")).collect();
+    paths.sort();
+    paths.into_iter().find_map(|path| {
+        let table = fs::read(path).ok()?;
+        let mut texts = table.split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
+        // What is before the first string are numbers.
+        texts.find_map(|text| Some(cmdline(text.split_once(KEY)?.1)))
+    })
 }
 
 /// What lies beside an image for the initrd: credentials and extensions, its own and those for all images
@@ -697,6 +715,11 @@ pub(crate) mod tests {
         scratch.put(secure, "\u{6}\0\0\0\u{1}");
         assert_eq!(line(Some("given")).as_deref(), Some("own first line second third"));
         assert_eq!(booted(&scratch, 0, None).2, 1);
+        scratch.put(
+            "/sys/firmware/dmi/entries/11-0/raw",
+            "\u{b}\u{5}\u{1}\0\u{2}other=x\0io.systemd.stub.kernel-cmdline-extra=last\0\0",
+        );
+        assert_eq!(line(None).as_deref(), Some("own first line second third last"));
     }
 
     #[test]

@@ -244,32 +244,11 @@ fn on_both_partitions_the_esps_counts_and_other_partitions_do_not() {
     assert_eq!(ids(&machine), ["same.conf"]);
 }
 
-/// An EFI program for this machine with these sections (PE format).
-fn image(sections: &[(&str, &str)]) -> Vec<u8> {
-    let machine: u16 = if cfg!(target_arch = "x86_64") { 0x8664 } else { 0xaa64 };
-    let mut bytes = vec![0; 64];
-    bytes.splice(0..2, *b"MZ");
-    bytes.splice(60..64, 64_u32.to_le_bytes());
-    bytes.extend(*b"PE\0\0");
-    bytes.extend(machine.to_le_bytes());
-    bytes.extend(u16::try_from(sections.len()).unwrap().to_le_bytes());
-    bytes.extend([0; 16]);
-    let mut at = bytes.len() + 40 * sections.len();
-    for (name, text) in sections {
-        let numbers =
-            [text.len(), 0, text.len(), at].map(|number| u32::try_from(number).unwrap().to_le_bytes());
-        bytes.extend(format!("{name:\0<8}").bytes());
-        bytes.extend(numbers.concat());
-        bytes.extend([0; 16]);
-        at += text.len();
-    }
-    bytes.extend(sections.iter().flat_map(|(_, text)| text.bytes()));
-    bytes
-}
-
 fn put_image(machine: &Scratch, path: &str, sections: &[(&str, &str)]) {
+    let native: u16 = if cfg!(target_arch = "x86_64") { 0x8664 } else { 0xaa64 };
+    let sections: Vec<_> = sections.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
     machine.put(path, "");
-    std::fs::write(machine.root.path(path), image(sections)).unwrap();
+    std::fs::write(machine.root.path(path), crate::uki::tests::efi(native, &sections)).unwrap();
 }
 
 const OSREL: &str = "ID=debian\nPRETTY_NAME=\"Debian 13\"\nVERSION_ID=13\n";

@@ -1,0 +1,39 @@
+//! Any bytes are a kernel that comes out of its wrappings, or are refused, without a panic. What is not wrapped comes
+//! out as it is, and what is cut off comes out as the beginning of the same.
+#![no_main]
+
+use std::io::Cursor;
+
+use libfuzzer_sys::fuzz_target;
+use nextkernel::unpack::{HEAD, Unpacked, Wrapping};
+
+/// More of a kernel is not looked at.
+const MOST: usize = 1 << 20;
+
+fuzz_target!(|bytes: &[u8]| {
+    let head = &bytes[..bytes.len().min(usize::try_from(HEAD).unwrap_or(usize::MAX))];
+    let Some(wrapping) = Wrapping::of(head) else {
+        return assert_eq!(unpacked(bytes), Some((bytes.to_vec(), true)));
+    };
+    let length = bytes.len() as u64;
+    let _ = wrapping.told(&mut Cursor::new(bytes), 0, length);
+    let _ = wrapping.told(&mut Cursor::new(bytes), length / 2, u64::MAX);
+    // As much as was read of one that is cut off is what the whole has.
+    if let (Some(whole), Some(part)) = (unpacked(bytes), unpacked(&bytes[..bytes.len() / 2])) {
+        assert!(whole.0.starts_with(&part.0) || part.0.starts_with(&whole.0), "{wrapping:?}");
+    }
+});
+
+/// What comes out, and whether it is whole; none where nothing does.
+fn unpacked(bytes: &[u8]) -> Option<(Vec<u8>, bool)> {
+    let (mut all, mut part) = (Vec::new(), vec![0; 4096]);
+    let mut kernel = Unpacked::new(bytes).ok()?;
+    while all.len() < MOST {
+        match kernel.read(&mut part) {
+            Ok(0) => return Some((all, true)),
+            Ok(read) => all.extend_from_slice(&part[..read]),
+            Err(_) => return Some((all, false)),
+        }
+    }
+    Some((all, true))
+}
