@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::efi;
 use crate::entries::bls::Tries;
 use crate::errno::InWords;
 use crate::images::{Packed, Piece, Section};
@@ -291,7 +292,7 @@ pub fn boots(
             path.display()
         ));
     }
-    let secure = is_secure_boot(root);
+    let secure = efi::secure_boot(root) == Some(true);
     if secure && !addons.is_empty() {
         notes.push(
             "warning: Secure Boot would look at the addons' signatures, and nextkernel does not".to_owned(),
@@ -399,14 +400,9 @@ fn files(root: &Root, folder: &Path, ending: &str, but: &str) -> Vec<PathBuf> {
     names.into_iter().map(|name| folder.join(name)).collect()
 }
 
-fn open(root: &Root, path: &Path) -> io::Result<File> {
+/// Opens what may be one; without waiting, where it is a pipe.
+pub fn open(root: &Root, path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(path))
-}
-
-/// Whether the firmware looks at signatures (UEFI specification, 3.3).
-fn is_secure_boot(root: &Root) -> bool {
-    let variable = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
-    fs::read(root.path(variable)).is_ok_and(|value| value.get(4) == Some(&1))
 }
 
 /// The headers of an EFI program, as far as they matter (PE format, "Section Table").

@@ -2,8 +2,6 @@
 //! Images"), an entry for each profile.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::bls::{self, Found};
@@ -23,14 +21,16 @@ pub fn read(
     let mut found = Vec::new();
     for name in bls::names(root, &folder, ".efi", notes)? {
         let file = folder.join(&name);
-        let image =
-            match open(root, &file).map_err(uki::Error::from).and_then(|mut file| Uki::read(&mut file)) {
-                Ok(image) => image,
-                Err(error) => {
-                    notes.push(format!("{} is passed over: {error}", file.display()));
-                    continue;
-                }
-            };
+        let image = match uki::open(root, &file)
+            .map_err(uki::Error::from)
+            .and_then(|mut file| Uki::read(&mut file))
+        {
+            Ok(image) => image,
+            Err(error) => {
+                notes.push(format!("{} is passed over: {error}", file.display()));
+                continue;
+            }
+        };
         let most = if with_profiles { image.profiles.len() } else { 1 };
         for (number, profile) in image.profiles.iter().enumerate().take(most) {
             match one(root, partition, &file, &name, &image, (number, profile)) {
@@ -109,7 +109,7 @@ fn with_image(root: &Root, image: &Uki, file: &Path, number: usize, point: &Path
 
 /// The same for an entry of type 1 that names an image (`uki`, or `efi` where it is one) and a profile of it.
 pub fn named(root: &Root, file: &Path, number: usize, point: &Path, entry: Entry) -> Entry {
-    match open(root, file).map_err(uki::Error::from).and_then(|mut file| Uki::read(&mut file)) {
+    match uki::open(root, file).map_err(uki::Error::from).and_then(|mut file| Uki::read(&mut file)) {
         Ok(image) => with_image(root, &image, file, number, point, entry),
         Err(error) => {
             let hindrance = Error::Image { path: file.to_path_buf(), why: error.to_string() };
@@ -122,11 +122,7 @@ pub fn named(root: &Root, file: &Path, number: usize, point: &Path, entry: Entry
 #[must_use]
 pub fn is_one(root: &Root, file: &Path) -> bool {
     let is_file = |file: &File| file.metadata().is_ok_and(|found| found.is_file());
-    open(root, file).is_ok_and(|mut file| is_file(&file) && Uki::is_one(&mut file))
-}
-
-fn open(root: &Root, path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(path))
+    uki::open(root, file).is_ok_and(|mut file| is_file(&file) && Uki::is_one(&mut file))
 }
 
 /// Where an image's own partition is mounted, for its addons: the mount that it is on.

@@ -60,7 +60,7 @@ fn separated(a: &mut &[u8], b: &mut &[u8], separator: u8) -> Option<Ordering> {
 }
 
 /// Takes the front of a text that is of one kind.
-fn taken<'a>(text: &mut &'a [u8], kind: impl Fn(&u8) -> bool) -> &'a [u8] {
+pub(super) fn taken<'a>(text: &mut &'a [u8], kind: impl Fn(&u8) -> bool) -> &'a [u8] {
     let end = text.iter().position(|byte| !kind(byte)).unwrap_or(text.len());
     let (front, behind) = text.split_at_checked(end).unwrap_or((text, &[]));
     *text = behind;
@@ -68,7 +68,7 @@ fn taken<'a>(text: &mut &'a [u8], kind: impl Fn(&u8) -> bool) -> &'a [u8] {
 }
 
 /// A number of any length: without leading zeros the longer one is greater.
-fn number(digits: &[u8]) -> &[u8] {
+pub(super) fn number(digits: &[u8]) -> &[u8] {
     let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
     digits.get(zeros..).unwrap_or_default()
 }

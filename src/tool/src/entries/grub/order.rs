@@ -4,6 +4,8 @@
 
 use std::cmp::Ordering;
 
+use super::super::version::{number, taken};
+
 /// Which of two files' names, without their ending, is the newer one: the greater.
 #[must_use]
 pub fn compare(a: &str, b: &str) -> Ordering {
@@ -61,18 +63,6 @@ fn newer(a: &str, b: &str) -> Ordering {
 fn skipped(text: &[u8]) -> &[u8] {
     let means = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'~';
     text.iter().position(means).and_then(|at| text.get(at..)).unwrap_or_default()
-}
-
-fn taken<'a>(text: &mut &'a [u8], kind: fn(&u8) -> bool) -> &'a [u8] {
-    let end = text.iter().position(|byte| !kind(byte)).unwrap_or(text.len());
-    let (front, behind) = text.split_at_checked(end).unwrap_or((text, &[]));
-    *text = behind;
-    front
-}
-
-fn number(digits: &[u8]) -> &[u8] {
-    let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
-    digits.get(zeros..).unwrap_or_default()
 }
 
 #[cfg(test)]
