@@ -1,9 +1,14 @@
 //! How the running kernel was built, where somebody has kept that.
 
 use std::fs;
-use std::process::Command;
+use std::io::Read;
+
+use flate2::read::GzDecoder;
 
 use crate::root::Root;
+
+/// More than a kernel's is ever large, which is some 300 KB.
+const SIZE_MAX: u64 = 4 << 20;
 
 /// The configuration of the running kernel.
 #[derive(Debug)]
@@ -28,11 +33,12 @@ impl Kconfig {
     }
 }
 
-/// Each system has gzip, and to read one file by day it is enough.
+/// What the kernel has itself (`CONFIG_IKCONFIG_PROC`).
 fn unpacked(root: &Root) -> Option<String> {
     let file = fs::File::open(root.path("/proc/config.gz")).ok()?;
-    let output = Command::new("gzip").arg("-dc").stdin(file).output().ok()?;
-    output.status.success().then(|| String::from_utf8(output.stdout).ok())?
+    let mut text = String::new();
+    GzDecoder::new(file).take(SIZE_MAX).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]
@@ -40,6 +46,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::scratch::Scratch;
+    use std::io::Write;
 
     #[test]
     fn what_was_built_in_is_read_from_where_the_running_kernels_configuration_is_kept() {
@@ -49,6 +56,12 @@ mod tests {
         scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
         assert!(Kconfig::find(&scratch.root).is_none());
         let config = "CONFIG_KEXEC=y\n# CONFIG_KEXEC_SIG is not set\nCONFIG_KEXEC_FILE=m\n";
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(config.as_bytes()).unwrap();
+        scratch.put("/proc/config.gz", "");
+        fs::write(scratch.root.path("/proc/config.gz"), packed.finish().unwrap()).unwrap();
+        assert!(Kconfig::find(&scratch.root).unwrap().has("KEXEC"));
+        fs::remove_file(scratch.root.path("/proc/config.gz")).unwrap();
         for path in ["/usr/lib/modules/6.12/config", "/boot/config-6.12"] {
             scratch.put(path, config);
             let config = Kconfig::find(&scratch.root).unwrap();
