@@ -1,11 +1,12 @@
 //! Any bytes are an entry, a loader.conf, an EFI variable, names and patterns, read without a panic. No line
-//! of an entry leads into another, comments change nothing, versions have one order, and a pattern's star
+//! of an entry leads into another, comments change nothing, versions and files' names have one order, and a pattern's star
 //! takes anything.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use nextkernel::efi;
 use nextkernel::entries::bls::{Keys, Tries};
+use nextkernel::entries::grub::order;
 use nextkernel::entries::systemd_boot::{Conf, fits};
 use nextkernel::entries::version::compare;
 
@@ -27,13 +28,15 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(a.starts_with(name) && (tries.is_some() || name == a), "{a:?}");
         assert!(fits(&format!("*{}*", name.replace(['\\', '[', '?', '*'], "?")), a), "{a:?}");
         for b in &names {
-            assert_eq!(compare(a, b), compare(b, a).reverse(), "{a:?} {b:?}");
             let _ = fits(a, b);
-            for c in &names {
-                assert!(
-                    compare(a, b).is_gt() || compare(b, c).is_gt() || compare(a, c).is_le(),
-                    "{a:?} {b:?} {c:?}"
-                );
+            for compare in [compare, order::compare] {
+                assert_eq!(compare(a, b), compare(b, a).reverse(), "{a:?} {b:?}");
+                for c in &names {
+                    assert!(
+                        compare(a, b).is_gt() || compare(b, c).is_gt() || compare(a, c).is_le(),
+                        "{a:?} {b:?} {c:?}"
+                    );
+                }
             }
         }
     }

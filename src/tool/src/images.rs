@@ -240,14 +240,14 @@ impl Source {
     }
 
     /// How long it is as a kernel, in bytes, as far as it can be told: a wrapped one may say so of itself.
-    #[must_use]
-    pub fn unpacked_size(&self) -> u64 {
+    pub fn unpacked_size(&self) -> Result<u64, Error> {
         let told = self
             .wrapping()
             .ok()
             .flatten()
             .and_then(|wrapping| wrapping.told(&mut &self.file, self.offset, self.offset + self.size));
-        told.unwrap_or(self.size)
+        let size = told.unwrap_or(self.size);
+        if size > FILE_MAX { Err(Error::TooLarge { what: self.what, size }) } else { Ok(size) }
     }
 
     fn wrapping(&self) -> io::Result<Option<Wrapping>> {
@@ -340,16 +340,15 @@ impl Packed {
     }
 }
 
-/// The size of an initrd joined from these, in bytes.
-#[must_use]
-pub fn initrd_size(sources: &[Source], extra: &Extra) -> u64 {
-    match sources {
+/// The size of an initrd joined from these, in bytes; asked before anything is copied, for no room and no memory
+/// would be enough for one that the kernel does not load.
+pub fn initrd_size(sources: &[Source], extra: &Extra) -> Result<u64, Error> {
+    let padded = |source: &Source| source.length().next_multiple_of(MEMBER_ALIGNMENT);
+    let size = match sources {
         [one] if extra.is_empty() => one.length(),
-        _ => {
-            sources.iter().map(|source| source.length().next_multiple_of(MEMBER_ALIGNMENT)).sum::<u64>()
-                + extra.length()
-        }
-    }
+        _ => sources.iter().map(padded).sum::<u64>() + extra.length(),
+    };
+    if size > FILE_MAX { Err(Error::TooLarge { what: "initrd", size }) } else { Ok(size) }
 }
 
 /// Joins an initrd in a set, and returns it open for reading only: a file that is open for writing cannot be
@@ -357,10 +356,6 @@ pub fn initrd_size(sources: &[Source], extra: &Extra) -> u64 {
 pub fn initrd(root: &Root, set: &NewSet, sources: &[Source], extra: &Extra) -> Result<Option<File>, Error> {
     if sources.is_empty() && extra.is_empty() {
         return Ok(None);
-    }
-    let size = initrd_size(sources, extra);
-    if size > FILE_MAX {
-        return Err(Error::TooLarge { what: "initrd", size });
     }
     let (path, mut copy) = set.create("initrd")?;
     let unwritable = |error| Error::Unwritable { path: path.clone(), error };
@@ -401,8 +396,6 @@ pub fn kernel(set: &NewSet, source: &Source, most: u64) -> Result<Kernel, Error>
     let is_wrapped = source.wrapping().map_err(unreadable)?.is_some();
     if is_wrapped {
         source.unpack_to(&mut copy, &path, most)?;
-    } else if source.size > FILE_MAX {
-        return Err(Error::TooLarge { what: source.what, size: source.size });
     } else {
         source.append_to(&mut copy, &path)?;
     }
@@ -454,7 +447,7 @@ mod tests {
         let set = folder.new_set(HandoffId(1)).unwrap();
         let initrd = initrd(&scratch.root, &set, &sources, &extra).unwrap();
         let bytes = initrd.as_ref().map(all).unwrap_or_default();
-        assert_eq!(initrd_size(&sources, &extra), bytes.len() as u64);
+        assert_eq!(initrd_size(&sources, &extra).unwrap(), bytes.len() as u64);
         bytes
     }
 
@@ -542,9 +535,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_would_never_load_is_known_by_its_size() {
+        let scratch = Scratch::new();
+        let big = |what, bytes| {
+            let made = File::create(scratch.root.path("/big")).unwrap();
+            made.set_len(bytes).unwrap();
+            Source::open(&scratch.root, what, &Path::new("/big").into()).unwrap()
+        };
+        let none = Extra::find(&scratch.root, &[""; 0]).unwrap();
+        assert_eq!(initrd_size(&[big("initrd", FILE_MAX)], &none).unwrap(), FILE_MAX);
+        let sentence = initrd_size(&[big("initrd", 5 << 30)], &none).unwrap_err().to_string();
+        assert!(sentence.contains("is 5369 MB large, and the kernel loads at most 4295 MB"), "{sentence}");
+        assert!(initrd_size(&[big("initrd", FILE_MAX), big("initrd", 1)], &none).is_err());
+        assert!(big("kernel", 5 << 30).unpacked_size().is_err());
+    }
+
+    #[test]
     fn a_wrapped_kernel_needs_the_room_that_it_says() {
         let scratch = Scratch::new();
-        let size = |bytes| source(&scratch, "kernel", &Path::new("/k").into(), bytes).unpacked_size();
+        let size =
+            |bytes| source(&scratch, "kernel", &Path::new("/k").into(), bytes).unpacked_size().unwrap();
         assert_eq!(size(IMAGE), IMAGE.len() as u64);
         assert_eq!(size(GZIP), IMAGE.len() as u64);
         assert_eq!(size(ZBOOT), IMAGE.len() as u64);

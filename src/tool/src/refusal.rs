@@ -109,8 +109,9 @@ impl fmt::Display for Bar {
                  signed by the distribution, or by a key that is enrolled (mokutil --import)"
             }
             Bar::Lockdown => {
-                "lockdown is in force (/sys/kernel/security/lockdown), without Secure Boot, and the kernel image is \
-                 not one it can verify; stage a signed kernel, or start this one without lockdown= and lsm=lockdown"
+                "lockdown is in force (/sys/kernel/security/lockdown), without Secure Boot, and the kernel image has \
+                 no signature by a key that this kernel knows (Debian's knows its own signer's under Secure Boot \
+                 alone); stage one that it knows, or start this one without lockdown="
             }
             Bar::Filter => {
                 "a filter of system calls is the likely reason (Seccomp in /proc/self/status: a container, or a \

@@ -4,8 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
@@ -21,11 +20,9 @@ use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
 use crate::hypervisor::Hypervisor;
 use crate::images::{self, Source};
-use crate::mounts::Mount;
 use crate::quoted::quoted;
 use crate::root::Root;
 use crate::size::Size;
-use crate::uki::{self, Uki};
 use crate::{cmdline, efi, memory, rehearse, status, systemd, unbind};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
@@ -149,14 +146,6 @@ pub enum Error {
     /// Nothing that could be added.
     #[error(transparent)]
     Extra(#[from] extra::Error),
-    /// A unified kernel image that cannot be staged.
-    #[error("the unified kernel image {} cannot be staged: {error}; name another kernel", .path.display())]
-    Uki {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: uki::Error,
-    },
     /// No folder.
     #[error(transparent)]
     Folder(#[from] folder::Error),
@@ -240,10 +229,11 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
     let extra = Extra::find(root, &wish.extra)?;
 
+    let initrd_size = images::initrd_size(&initrds, &extra)?;
+    let size = kernel.unpacked_size()? + initrd_size;
+
     let folder = Folder::open(root)?;
     let may_be_loaded = clear_up(root, &folder)?;
-    let initrd_size = images::initrd_size(&initrds, &extra);
-    let size = kernel.unpacked_size() + initrd_size;
     see_that_there_is_room(&folder, size + SPARE)?;
     see_that_there_is_memory(root, size, if wish.no_rehearse { 1 } else { 3 })?;
 
@@ -362,34 +352,13 @@ pub fn chosen(root: &Root, wish: &Wish, conf: &Conf) -> Result<Choice, Error> {
         return Err(Error::TooManyInitrds(wish.initrd.len()));
     }
     if let Some(kernel) = &wish.kernel {
-        let entry = entries::explicit(kernel, &wish.initrd);
-        let unified = unified(root, kernel, entry);
-        let (entry, notes) = unified.map_err(|error| Error::Uki { path: kernel.clone(), error })?;
+        let entry = entries::explicit(root, kernel, &wish.initrd)?;
+        let notes = entry.notes.clone();
         Ok(Choice { entry, once: None, notes })
     } else {
         let name = wish.entry.as_deref().map(systemd::unescape);
         Ok(entries::choose(root, conf, name.as_deref())?)
     }
-}
-
-/// An entry of explicit files; where the kernel is a unified kernel image, with what its first profile boots.
-fn unified(root: &Root, kernel: &Path, entry: Entry) -> Result<(Entry, Vec<String>), uki::Error> {
-    let absolute = std::path::absolute(kernel)?;
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(&absolute));
-    // What is no file, or cannot be read, is said where it is copied.
-    let Some(mut file) = file.ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file())) else {
-        return Ok((entry, Vec::new()));
-    };
-    if !Uki::is_one(&mut file) {
-        return Ok((entry, Vec::new()));
-    }
-    let uki = Uki::read(&mut file)?;
-    let mounts = Mount::all(root);
-    let mount = absolute.ancestors().find_map(|folder| Mount::at(&mounts, folder));
-    let point = mount.map_or(Path::new("/"), |mount| &mount.point);
-    let boots = uki::boots(root, &uki, &absolute, 0, None, point)?;
-    let initrds = boots.initrds.into_iter().chain(entry.initrds).collect();
-    Ok((Entry { kernel: boots.kernel, initrds, cmdline: boots.cmdline, ..entry }, boots.notes))
 }
 
 /// The next kernel's command line, and what is to be said of it.
@@ -543,7 +512,7 @@ mod tests {
         }
         let conf = Conf { panic, ..Conf::default() };
         let gpus = gpus::find(&scratch.root, Said::Conf(&conf));
-        let entry = entries::explicit("/vmlinuz".as_ref(), &[]);
+        let entry = entries::explicit(&scratch.root, "/vmlinuz".as_ref(), &[]).unwrap();
         command_line(&scratch.root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus)).unwrap()
     }
 
@@ -557,7 +526,7 @@ mod tests {
         scratch.put("/proc/cmdline", "root=running panic=1");
         let entry = |own: &str| Entry {
             cmdline: Some(own.to_owned()),
-            ..entries::explicit("/vmlinuz".as_ref(), &[])
+            ..entries::explicit(&scratch.root, "/vmlinuz".as_ref(), &[]).unwrap()
         };
         let conf = Conf { panic: Some(30), ..Conf::default() };
         let line = |wish: &Wish, own| command_line(&scratch.root, wish, &entry(own), &conf, None).unwrap().0;
@@ -616,7 +585,7 @@ mod tests {
     #[test]
     fn the_root_of_the_acpi_tables_is_told_where_it_is_wanted_and_never_twice() {
         let scratch = Scratch::new();
-        let entry = entries::explicit("/vmlinuz".as_ref(), &[]);
+        let entry = entries::explicit(&scratch.root, "/vmlinuz".as_ref(), &[]).unwrap();
         let staged = |running: &str, acpi_rsdp| {
             scratch.put("/proc/cmdline", running);
             let conf = Conf { acpi_rsdp, ..Conf::default() };

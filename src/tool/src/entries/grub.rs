@@ -11,7 +11,7 @@ mod condition;
 mod environment;
 pub mod found;
 mod load;
-mod order;
+pub mod order;
 mod run;
 mod script;
 mod state;

@@ -10,6 +10,7 @@ pub mod list;
 mod nixos;
 pub mod partition;
 pub mod systemd_boot;
+pub mod unified;
 pub mod version;
 
 use std::path::{Path, PathBuf};
@@ -277,12 +278,14 @@ pub enum Error {
         "systemd-boot started this machine, and no entry of it has a kernel; name one with --kernel and --initrd"
     )]
     NoEntry,
-    /// Which comes first cannot be told yet.
-    #[error(
-        "systemd-boot boots the first entry in its order, and where {} stands in it cannot be told yet; name an entry",
-        .0.display()
-    )]
-    Unsure(PathBuf),
+    /// A unified kernel image that cannot be staged.
+    #[error("{}: {why}; name another entry, or the files with --kernel, --initrd and --cmdline", .path.display())]
+    Image {
+        /// It.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
 }
 
 fn are(names: &[String]) -> String {
@@ -347,12 +350,13 @@ impl Survey {
         let mut notes = Vec::new();
         let partitions = partition::find(root, &mut notes);
         let in_charge = in_charge::find(root, conf.boot_loader);
-        let (mut found, mut images) = (Vec::new(), Vec::new());
+        let with_profiles = loader.as_ref().is_none_or(|loader| loader.with_profiles);
+        let mut found = Vec::new();
         for partition in &partitions {
             // systemd-boot looks at no other partitions than these two.
             if in_charge != Ok(InCharge::SystemdBoot) || partition.kind != Kind::Other {
                 found.extend(bls::read(root, partition, &mut notes)?);
-                images.extend(bls::images(root, partition, &mut notes)?);
+                found.extend(unified::read(root, partition, with_profiles, &mut notes)?);
             }
         }
         let with_counters = loader.as_ref().is_some_and(|loader| loader.with_counters);
@@ -364,7 +368,7 @@ impl Survey {
             Ok(InCharge::SystemdBoot) => {
                 let loader = loader.unwrap_or_default();
                 let default = loader.esp(&partitions).and_then(|esp| systemd_boot::Conf::read(root, esp));
-                let default = default.and_then(|conf| loader.choose(&conf, &found, &images, &mut notes));
+                let default = default.and_then(|conf| loader.choose(&conf, &found, &mut notes));
                 Told { loader: Some(loader.info), entries: Vec::new(), default, has_bls: false }
             }
             Ok(InCharge::Grub(menu)) => grub(root, &mut attached, &menu),
@@ -381,11 +385,11 @@ impl Survey {
             Err(error) => Told { loader: None, entries: Vec::new(), default: Err(error), has_bls: false },
         };
         if told.has_bls {
-            found.clear();
+            found.retain(|found| found.entry.source != Source::Bls);
         }
         notes.append(&mut attached.notes);
         let (foreign, shown): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.foreign);
-        let shown = shown.into_iter().map(|found| found.entry).chain(images);
+        let shown = shown.into_iter().map(|found| found.entry);
         Ok(Survey {
             loader: told.loader,
             entries: told.entries.into_iter().chain(shown).chain(generations).chain(installed).collect(),
@@ -398,6 +402,10 @@ impl Survey {
     /// The entry that a name means: the path or the name of its file, with or without ending and counters,
     /// or else the version of a kernel by convention.
     pub fn named(&self, name: &str) -> Result<Entry, Error> {
+        self.find(name)?.clone().stageable()
+    }
+
+    fn find(&self, name: &str) -> Result<&Entry, Error> {
         let all = || self.entries.iter().chain(&self.foreign);
         let stem = |name: &str| {
             let lower = name.to_ascii_lowercase();
@@ -423,7 +431,7 @@ impl Survey {
             let fit: Vec<_> = all().filter(|entry| way(entry)).collect();
             match fit.as_slice() {
                 [] => {}
-                [one] => return (*one).clone().stageable(),
+                [one] => return Ok(one),
                 several => {
                     let fit = several.iter().map(|entry| entry.in_full()).collect();
                     return Err(Error::Ambiguous { name: name.to_owned(), fit });
@@ -510,11 +518,21 @@ pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Er
     Ok(Choice { entry, once: default.once, notes })
 }
 
-/// The entry that explicit files make.
-#[must_use]
-pub fn explicit(kernel: &Path, initrds: &[PathBuf]) -> Entry {
+/// The entry that explicit files make. Of a unified kernel image it is the default profile; the files that are
+/// named then stand behind its own initrds.
+pub fn explicit(root: &Root, kernel: &Path, initrds: &[PathBuf]) -> Result<Entry, Error> {
     let entry = Entry::new(Source::Files, kernel.display().to_string(), kernel);
-    Entry { initrds: initrds.iter().map(|path| path.as_path().into()).collect(), ..entry }
+    let initrds = initrds.iter().map(|path| path.as_path().into());
+    // What is no file, or cannot be read, is told where it is copied.
+    let Some(absolute) = std::path::absolute(kernel).ok().filter(|path| unified::is_one(root, path)) else {
+        return Ok(Entry { initrds: initrds.collect(), ..entry });
+    };
+    let mut entry =
+        unified::named(root, &absolute, 0, &unified::point(root, &absolute), entry).stageable()?;
+    entry.initrds.extend(initrds);
+    // One without a line of its own says nothing, and nobody else does.
+    entry.cmdline = entry.cmdline.filter(|line| !line.is_empty());
+    Ok(entry)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io;
 
 use super::bls::{self, Found};
 use super::partition::{self, Kind, Partition};
-use super::{ByDefault, Entry, Error};
+use super::{ByDefault, Error};
 use crate::attach::{self, Attached};
 use crate::efi;
 use crate::errno::InWords;
@@ -17,6 +17,9 @@ const PREFERRED: u64 = 1 << 19;
 /// The first version that leaves the counters out of an entry's name.
 const WITHOUT_COUNTERS: u32 = 258;
 
+/// The first version that knows profiles of unified kernel images (systemd's NEWS).
+const WITH_PROFILES: u32 = 257;
+
 /// systemd-boot, in charge of this machine, and what it was told.
 #[derive(Debug, Default)]
 pub struct Loader {
@@ -24,6 +27,8 @@ pub struct Loader {
     pub info: String,
     /// Whether counters belong to the names it gives entries.
     pub with_counters: bool,
+    /// Whether it shows the profiles of an image.
+    pub with_profiles: bool,
     knows_preferred: bool,
     /// The partition it was started from.
     partition: Option<String>,
@@ -56,6 +61,7 @@ impl Loader {
         let text = |name: &str| Ok(efi::text(root, name)?.map(|text| text.to_ascii_lowercase()));
         Ok(Some(Loader {
             with_counters: counted || version < WITHOUT_COUNTERS,
+            with_profiles: version >= WITH_PROFILES,
             knows_preferred: efi::flags(root, "LoaderFeatures")? & PREFERRED != 0,
             partition: text("LoaderDevicePartUUID")?,
             one_shot: text(VARIABLE)?,
@@ -93,15 +99,9 @@ impl Loader {
         named.or(only.filter(|_| esps().count() == 1)).ok_or_else(not_mounted)
     }
 
-    /// The entry it would boot if the machine restarted now, of those in its order and of unified kernel
-    /// images. What it was told and what fits nothing is noted.
-    pub fn choose(
-        &self,
-        conf: &Conf,
-        order: &[Found],
-        images: &[Entry],
-        notes: &mut Vec<String>,
-    ) -> Result<ByDefault, Error> {
+    /// The entry it would boot if the machine restarted now, of those in its order. What it was told and what
+    /// fits nothing is noted.
+    pub fn choose(&self, conf: &Conf, order: &[Found], notes: &mut Vec<String>) -> Result<ByDefault, Error> {
         let saved = |told: &Option<String>| match told.as_deref() {
             Some("@saved") => self.last_booted.clone(),
             told => told.map(str::to_owned),
@@ -117,33 +117,26 @@ impl Loader {
         ];
         for (why, pattern, not_bad) in told {
             let Some(pattern) = pattern else { continue };
-            let fits = |id: &str| fits(&pattern, id);
-            let image = images.iter().find(|image| fits(&image.id.to_ascii_lowercase()));
-            let offered = order.iter().filter(|found| found.offered && !(not_bad && found.is_bad()));
-            let entry = offered.map(|found| (found, found.id(self.with_counters))).find(|(_, id)| fits(id));
-            match (entry, image) {
-                (_, Some(entry)) | (Some((Found { entry, .. }, _)), None) => {
+            let mut offered = order.iter().filter(|found| found.offered && !(not_bad && found.is_bad()));
+            match offered.find(|found| fits(&pattern, &found.id(self.with_counters))) {
+                Some(Found { entry, .. }) => {
                     let once = (why == VARIABLE).then(|| Once::Efi(pattern.clone()));
                     return Ok(ByDefault { entry: entry.clone(), why, once });
                 }
                 // What systemd-boot finds itself comes behind all entries, and is no Linux.
-                (None, None) if pattern.starts_with("auto-") => {
+                None if pattern.starts_with("auto-") => {
                     return Err(Error::NoLinux { told: why, pattern });
                 }
-                (None, None) => {
+                None => {
                     notes.push(format!(
                         "{why} says {pattern:?}, which fits no entry: systemd-boot passes it over"
                     ));
                 }
             }
         }
-        let first = order.iter().find(|found| found.offered);
-        match (first, images.first()) {
-            (Some(found), None) => Ok(ByDefault::always(&found.entry, "the first in systemd-boot's order")),
-            (None, None) => Err(Error::NoEntry),
-            // Where it stands in the order, its inside tells.
-            (_, Some(image)) => Err(Error::Unsure(image.kernel.path.clone())),
-        }
+        // "For now, never select any non-default profile" (src/boot/boot.c).
+        let first = order.iter().find(|found| found.offered && found.number() == 0).ok_or(Error::NoEntry)?;
+        Ok(ByDefault::always(&first.entry, "the first in systemd-boot's order"))
     }
 }
 

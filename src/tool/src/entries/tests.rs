@@ -181,11 +181,10 @@ fn bls_architecture() -> &'static str {
 fn what_would_be_lost_is_refused_by_name() {
     let machine = machine();
     for (name, text, why) in [
-        ("uki", "uki /k1\n", "unified kernel image (uki)"),
-        ("efi", "efi /k1\n", "EFI program"),
+        ("uki-line", "uki /k1\noptions quiet\n", "has options for what it starts"),
         ("url", "uki-url http://x/y\n", "from a network"),
         ("dtb", "linux /k1\ndevicetree /x.dtb\n", "device tree"),
-        ("extra", "linux /k1\nextra /x.cred\n", "further files"),
+        ("extra", "linux /k1\nextra /x.txt\n", "neither credential nor extension"),
         ("stub", "linux /k1\noptions quiet initrd=\\i1\n", "initrd="),
         ("grub", "linux /k1\noptions root=x $kernelopts\n", "($kernelopts)"),
         ("up", "linux /../k1\n", "\"/../k1\""),
@@ -245,20 +244,84 @@ fn on_both_partitions_the_esps_counts_and_other_partitions_do_not() {
     assert_eq!(ids(&machine), ["same.conf"]);
 }
 
+/// An EFI program for this machine with these sections (PE format).
+fn image(sections: &[(&str, &str)]) -> Vec<u8> {
+    let machine: u16 = if cfg!(target_arch = "x86_64") { 0x8664 } else { 0xaa64 };
+    let mut bytes = vec![0; 64];
+    bytes.splice(0..2, *b"MZ");
+    bytes.splice(60..64, 64_u32.to_le_bytes());
+    bytes.extend(*b"PE\0\0");
+    bytes.extend(machine.to_le_bytes());
+    bytes.extend(u16::try_from(sections.len()).unwrap().to_le_bytes());
+    bytes.extend([0; 16]);
+    let mut at = bytes.len() + 40 * sections.len();
+    for (name, text) in sections {
+        let numbers =
+            [text.len(), 0, text.len(), at].map(|number| u32::try_from(number).unwrap().to_le_bytes());
+        bytes.extend(format!("{name:\0<8}").bytes());
+        bytes.extend(numbers.concat());
+        bytes.extend([0; 16]);
+        at += text.len();
+    }
+    bytes.extend(sections.iter().flat_map(|(_, text)| text.bytes()));
+    bytes
+}
+
+fn put_image(machine: &Scratch, path: &str, sections: &[(&str, &str)]) {
+    machine.put(path, "");
+    std::fs::write(machine.root.path(path), image(sections)).unwrap();
+}
+
+const OSREL: &str = "ID=debian\nPRETTY_NAME=\"Debian 13\"\nVERSION_ID=13\n";
+
 #[test]
-fn unified_kernel_images_are_seen_and_never_guessed_about() {
+fn each_profile_of_an_image_is_an_entry_and_only_the_first_is_chosen_unasked() {
     let machine = machine();
-    entries(&machine, ESP, &["a.conf"]);
-    machine.put("/boot/EFI/Linux/new+3.efi", "MZ");
-    assert_eq!(ids(&machine), ["a.conf", "new.efi"]);
-    let unsure = refused(&machine, None);
-    assert!(unsure.contains("/boot/EFI/Linux/new+3.efi"), "{unsure}");
-    set(&machine, "LoaderEntryDefault", &["a.conf"]);
-    assert_eq!(chosen(&machine), "/efi/loader/entries/a.conf");
-    set(&machine, "LoaderEntryDefault", &["*"]);
-    assert!(refused(&machine, None).contains("unified kernel image"));
+    let sections = [
+        (".linux", "kernel"),
+        (".osrel", OSREL),
+        (".cmdline", "root=base quiet"),
+        (".initrd", "initrd"),
+        (".profile", "ID=main\n"),
+        (".profile", "ID=rescue\nTITLE=Rescue\n"),
+        (".cmdline", "root=base single"),
+    ];
+    put_image(&machine, "/efi/EFI/Linux/deb+3.efi", &sections);
+    machine.put("/efi/EFI/Linux/none.efi", "no image");
+    entries(&machine, ESP, &["zz.conf"]);
+    assert_eq!(ids(&machine), ["deb.efi", "deb.efi@rescue", "zz.conf"], "what has a sort key is first");
+    let first = choose(&machine.root, &Conf::default(), None).unwrap().entry;
+    assert_eq!((first.id.as_str(), first.cmdline.as_deref()), ("deb.efi", Some("root=base quiet")));
+    assert_eq!(first.title.as_deref(), Some("Debian 13"));
+    for name in ["deb.efi@rescue", "deb.efi@1"] {
+        let entry = choose(&machine.root, &Conf::default(), Some(name)).unwrap().entry;
+        assert_eq!(
+            (entry.title.as_deref(), entry.cmdline.as_deref()),
+            (Some("Debian 13 (Rescue)"), Some("root=base single"))
+        );
+        assert_eq!(entry.kernel.to_string(), "/efi/EFI/Linux/deb+3.efi (.linux)");
+    }
+    set(&machine, "LoaderEntryDefault", &["deb.efi@*"]);
+    assert_eq!(choose(&machine.root, &Conf::default(), None).unwrap().entry.id, "deb.efi@rescue");
     set(&machine, "LoaderEntryDefault", &["auto-windows"]);
     assert!(refused(&machine, None).contains("no Linux"));
+    let notes = Survey::of(&machine.root, &Conf::default()).unwrap().notes.join("\n");
+    assert!(notes.contains("/efi/EFI/Linux/none.efi is passed over: it is no EFI program"), "{notes}");
+}
+
+#[test]
+fn an_image_that_an_entry_of_type_1_names_is_opened() {
+    let machine = machine();
+    put_image(&machine, "/efi/one.efi", &[(".linux", "kernel"), (".cmdline", "root=own")]);
+    machine.put("/efi/loader/entries/u.conf", "title One\nuki /one.efi\n");
+    machine.put("/efi/loader/entries/p.conf", "uki /one.efi\nprofile 1\n");
+    machine.put("/efi/loader/entries/e.conf", "efi /k1\n");
+    let entry = choose(&machine.root, &Conf::default(), Some("u")).unwrap().entry;
+    assert_eq!((entry.title.as_deref(), entry.cmdline.as_deref()), (Some("One"), Some("root=own")));
+    assert_eq!(entry.kernel.to_string(), "/efi/one.efi (.linux)");
+    let profile = refused(&machine, Some("p"));
+    assert!(profile.contains("/efi/one.efi: it has 1 profiles, and no profile @1"), "{profile}");
+    assert!(refused(&machine, Some("e")).contains("/efi/k1: it is no EFI program"));
 }
 
 #[test]
