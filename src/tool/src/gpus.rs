@@ -5,11 +5,14 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use nextkernel_hook::gpu;
-use nextkernel_hook::module::State;
+use nextkernel_hook::holders::Held;
+use nextkernel_hook::module::{ModuleName, State};
+use nextkernel_hook::processes::Relatives;
 use nextkernel_plan::{GpuFailed, GpuPolicy, Plan, Policy};
 use serde::{Serialize, Serializer};
 
 use crate::conf::Conf;
+use crate::quoted::quoted;
 use crate::root::Root;
 
 /// Drivers that leave the device's address table as it is: behind the firmware's framebuffer are then pages
@@ -64,6 +67,27 @@ pub fn stale_framebuffer(gpus: &[Gpu]) -> Option<&Gpu> {
 #[must_use]
 pub fn forbids_the_jump(gpus: &[Gpu]) -> Option<&Gpu> {
     gpus.iter().find(|gpu| gpu.policy == Policy::FirmwareReboot || gpu.is_stuck())
+}
+
+/// A process that has a device file of a driver open now, of those that are seen from here; by the code that
+/// would end it at night.
+#[must_use]
+pub fn process_on(root: &Root, module: &str) -> Option<String> {
+    let folder = File::open(root.path("/")).ok()?;
+    let module = ModuleName::cut(module.as_bytes());
+    let held = Held::by_files_of(folder.as_fd(), &module, false, Relatives::of_this_process());
+    let process = held.first().ok()??;
+    Some(format!("{} ({})", quoted(&process.name.to_string(), 16), process.id.as_raw_nonzero()))
+}
+
+/// The modules that stand on one now.
+#[must_use]
+pub fn modules_on(root: &Root, module: &str) -> Vec<String> {
+    let folder = root.path("/sys/module").join(module).join("holders");
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
 }
 
 impl Gpu {

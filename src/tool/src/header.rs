@@ -1,4 +1,4 @@
-//! What the first bytes of a kernel image say of it: for which machine it is, and what it takes
+//! What the first bytes of a kernel image, unwrapped, say of it: for which machine it is, and what it takes
 //! (Documentation/arch/x86/boot.rst, arch/arm64/booting.rst, arch/riscv/boot-image-header.rst; PE, ELF).
 
 use std::fs::File;
@@ -18,8 +18,6 @@ pub enum Header {
     Bz(Bz),
     /// One for an architecture, as Rust calls it.
     For(&'static str),
-    /// Compressed as a whole.
-    Compressed(&'static str),
     /// None that is known.
     Unknown,
 }
@@ -55,20 +53,6 @@ impl Header {
         let has = |at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
         if has(0x202, b"HdrS") {
             return Header::Bz(Bz::parse(bytes));
-        }
-        if has(0, b"MZ") && has(4, b"zimg") {
-            return Header::Compressed("EFI zboot");
-        }
-        let packed: [(&[u8], _); 6] = [
-            (&[0x1f, 0x8b], "gzip"),
-            (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
-            (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
-            (&[0x02, 0x21, 0x4c, 0x18], "lz4"),
-            (b"BZh", "bzip2"),
-            (&[0x5d, 0, 0], "lzma"),
-        ];
-        if let Some((_, how)) = packed.iter().find(|(magic, _)| has(0, magic)) {
-            return Header::Compressed(how);
         }
         let machine = if has(56, b"ARM\x64") {
             Some("aarch64")
@@ -194,8 +178,6 @@ pub(crate) mod tests {
                 image(&[(0, b"MZ"), (0x3c, &[0x80, 0, 0, 0]), (0x80, b"PE\0\0\x64\x62")]),
                 Header::For("loongarch64"),
             ),
-            (image(&[(0, b"MZ\0\0zimg")]), Header::Compressed("EFI zboot")),
-            (image(&[(0, &[0x1f, 0x8b])]), Header::Compressed("gzip")),
             (image(&[(0, b"070701")]), Header::Unknown),
             (image(&[(0, b"MZ"), (0x3c, &[0xff; 4])]), Header::Unknown),
         ] {

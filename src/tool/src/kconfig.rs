@@ -7,6 +7,9 @@ use flate2::read::GzDecoder;
 
 use crate::root::Root;
 
+/// More than a kernel's is ever large, which is some 300 KB.
+const SIZE_MAX: u64 = 4 << 20;
+
 /// The configuration of the running kernel.
 #[derive(Debug)]
 pub struct Kconfig(String);
@@ -30,10 +33,11 @@ impl Kconfig {
     }
 }
 
+/// What the kernel has itself (`CONFIG_IKCONFIG_PROC`).
 fn unpacked(root: &Root) -> Option<String> {
-    let mut text = String::new();
     let file = fs::File::open(root.path("/proc/config.gz")).ok()?;
-    GzDecoder::new(file).read_to_string(&mut text).ok()?;
+    let mut text = String::new();
+    GzDecoder::new(file).take(SIZE_MAX).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
@@ -42,6 +46,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::scratch::Scratch;
+    use std::io::Write;
 
     #[test]
     fn what_was_built_in_is_read_from_where_the_running_kernels_configuration_is_kept() {
@@ -51,6 +56,12 @@ mod tests {
         scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
         assert!(Kconfig::find(&scratch.root).is_none());
         let config = "CONFIG_KEXEC=y\n# CONFIG_KEXEC_SIG is not set\nCONFIG_KEXEC_FILE=m\n";
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(config.as_bytes()).unwrap();
+        scratch.put("/proc/config.gz", "");
+        fs::write(scratch.root.path("/proc/config.gz"), packed.finish().unwrap()).unwrap();
+        assert!(Kconfig::find(&scratch.root).unwrap().has("KEXEC"));
+        fs::remove_file(scratch.root.path("/proc/config.gz")).unwrap();
         for path in ["/usr/lib/modules/6.12/config", "/boot/config-6.12"] {
             scratch.put(path, config);
             let config = Kconfig::find(&scratch.root).unwrap();

@@ -136,13 +136,14 @@ enum First {
 }
 
 impl First {
-    fn of(root: &Root, wish: &Wish, plan: Option<&Plan<'_>>) -> First {
+    fn of(root: &Root, wish: &Wish, is_there: bool, plan: Option<&Plan<'_>>) -> First {
         let whole = |plan: &Plan<'_>| {
             let mut images = std::iter::once(plan.kernel).chain(plan.initrd);
             images.all(|image| folder::is_as_staged(root, &image))
         };
         match plan {
             _ if wish.entry.is_some() => First::Stage("it is asked for"),
+            None if is_there => First::Stage("what is staged cannot be read"),
             None => First::Stage("nothing is staged"),
             Some(plan) if !whole(plan) => First::Stage("what is staged has changed since"),
             Some(_) => First::Use,
@@ -161,7 +162,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let text = Folder::plan_text(root)?;
     // One that cannot be read is replaced, as staging does.
     let plan = text.as_deref().and_then(|text| Plan::parse(text).ok());
-    let first = First::of(root, wish, plan.as_ref());
+    let first = First::of(root, wish, text.is_some(), plan.as_ref());
     none_is_bad(match first {
         First::Use => check::bad(root),
         First::Stage(_) => check::bad_of_the_machine(root),
@@ -264,9 +265,12 @@ mod tests {
         let scratch = Scratch::new();
         let text = staged(&scratch, "kexec");
         let plan = Plan::parse(text.as_bytes()).unwrap();
-        let first = |wish: &Wish, plan: Option<&Plan<'_>>| First::of(&scratch.root, wish, plan);
+        let first =
+            |wish: &Wish, plan: Option<&Plan<'_>>| First::of(&scratch.root, wish, plan.is_some(), plan);
         assert_eq!(first(&Wish::default(), Some(&plan)), First::Use);
         assert_eq!(first(&Wish::default(), None), First::Stage("nothing is staged"));
+        let unread = First::of(&scratch.root, &Wish::default(), true, None);
+        assert_eq!(unread, First::Stage("what is staged cannot be read"));
         let other = Wish { entry: Some("6.13".into()), ..Wish::default() };
         assert_eq!(first(&other, Some(&plan)), First::Stage("it is asked for"));
         scratch.put("/run/nextkernel/0000000000000007/kernel", "another");

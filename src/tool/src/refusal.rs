@@ -248,8 +248,8 @@ fn forbidden(bar: Option<Bar>) -> String {
 fn busy(root: &Root) -> String {
     match crate::rehearse::calls_left(root) {
         Some(left) => format!(
-            "another load is under way, and kernel.kexec_load_limit_reboot allows {left} more calls, too few to go on \
-             asking; try again"
+            "another load is under way, and each attempt costs one of the {left} that kernel.kexec_load_limit_reboot \
+             still allows; try again when it is over"
         ),
         None => "another load has been under way for some seconds; try again".into(),
     }
@@ -286,9 +286,6 @@ fn wrong_image(root: &Root, header: &Header) -> Option<String> {
         Header::For(machine) if *machine != here => {
             Some(format!("it is a kernel for {machine}, and this machine is {here}; name one for this machine"))
         }
-        Header::Compressed(how) => Some(format!(
-            "it is compressed with {how}, and this kernel loads none such; unpack it first"
-        )),
         Header::Bz(_) if !matches!(here, "x86_64" | "x86") => {
             Some(format!("it is a kernel for x86, and this machine is {here}; name one for this machine"))
         }
@@ -408,7 +405,6 @@ mod tests {
         let refused = |header| sentence(&scratch, libc::ENOEXEC, header);
         assert!(refused(Header::Unknown).contains("no kernel image that this kernel can load"));
         assert!(refused(Header::For("aarch64")).contains("a kernel for aarch64"));
-        assert!(refused(Header::Compressed("zstd")).contains("with zstd"));
         assert!(refused(Header::Bz(Bz { is_64_bit: false, ..bz() })).contains("32-bit"));
         assert!(refused(Header::Bz(Bz { protocol: 0x20b, ..bz() })).contains("older"));
         let four = || Header::Bz(Bz { five_levels: false, ..bz() });

@@ -2,14 +2,14 @@
 
 use nextkernel_plan::Policy;
 
-use super::{Findings, Verdict};
+use super::{Asked, Findings, Verdict};
 use crate::conf::{self, Conf};
-use crate::gpus::Gpu;
+use crate::gpus::{self, Gpu};
 use crate::root::Root;
 use crate::unbind;
 
 /// What is done with the drivers of GPUs, and why.
-pub(super) fn drivers(gpus: &[Gpu], conf: &Conf, findings: &mut Findings) {
+pub(super) fn drivers(root: &Root, asked: &Asked, gpus: &[Gpu], conf: &Conf, findings: &mut Findings) {
     if gpus.is_empty() {
         findings.say(Verdict::Ok, "gpu", "no driver here owns a GPU: nothing is to be unloaded for one");
     }
@@ -27,7 +27,8 @@ pub(super) fn drivers(gpus: &[Gpu], conf: &Conf, findings: &mut Findings) {
         };
         let on =
             if gpu.devices.is_empty() { String::new() } else { format!(" (on {})", gpu.devices.join(", ")) };
-        findings.say(verdict, format!("gpu {}", gpu.module), format!("{}{on}: {why}", gpu.in_words()));
+        let held = held(root, asked, gpu);
+        findings.say(verdict, format!("gpu {}", gpu.module), format!("{}{on}: {why}{held}", gpu.in_words()));
     }
     for (driver, _) in conf.gpu.iter().filter(|(driver, _)| driver != "*") {
         if !gpus.iter().any(|gpu| gpu.module == *driver) {
@@ -35,6 +36,19 @@ pub(super) fn drivers(gpus: &[Gpu], conf: &Conf, findings: &mut Findings) {
             findings.say(Verdict::Info, format!("gpu {driver}"), nothing);
         }
     }
+}
+
+/// Who stands on a driver that is to be freed, and what becomes of them.
+fn held(root: &Root, asked: &Asked, gpu: &Gpu) -> String {
+    if !matches!(gpu.policy, Policy::Unload | Policy::Unbind) || gpu.is_stuck() {
+        return String::new();
+    }
+    let modules = gpus::modules_on(root, &gpu.module).join(", ");
+    let modules = if modules.is_empty() { modules } else { format!("; {modules} stand on it now") };
+    let process = (asked.process_on)(root, &gpu.module).map_or(String::new(), |process| {
+        format!("; {process} has it open now, and is ended at night where it still does, as is whoever else")
+    });
+    modules + &process
 }
 
 /// Modules can be unloaded where some are to be.
@@ -90,9 +104,8 @@ pub(super) fn others(root: &Root, conf: &Conf, findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{machine, says};
+    use super::super::tests::{asked, machine, says, says_when_asked};
     use super::*;
-    use crate::gpus;
 
     #[test]
     fn every_gpu_is_told_with_what_is_done_and_why() {
@@ -109,6 +122,20 @@ mod tests {
         says(&scratch, "gpu i915", Verdict::Ok, "its own shutdown");
         says(&scratch, "gpu radeon", Verdict::Bad, "every reboot(2) waits for it");
         says(&scratch, "gpu amdgpu", Verdict::Info, "owns no GPU here now");
+    }
+
+    #[test]
+    fn who_stands_on_a_driver_that_is_to_be_freed_is_named() {
+        let scratch = machine();
+        scratch.folder("/sys/module/bochs/holders/b");
+        scratch.folder("/sys/module/bochs/holders/a");
+        says(&scratch, "gpu bochs", Verdict::Ok, "; a, b stand on it now");
+        let open = Asked { process_on: |_, module| Some(format!("'x' of {module} (7)")), ..asked() };
+        says_when_asked(&scratch, &open, "gpu bochs", Verdict::Ok, "; 'x' of bochs (7) has it open now");
+        scratch.put(conf::PATH, "gpu.bochs = leave\n");
+        let (_, sentence) = super::super::tests::finding(&scratch, &open, "gpu bochs")
+            .unwrap_or((Verdict::Bad, String::new()));
+        assert!(sentence.contains("left to the kernel") && !sentence.contains("now"), "{sentence}");
     }
 
     #[test]

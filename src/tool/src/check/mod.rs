@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use clap::Args;
-use nextkernel_plan::Plan;
+use nextkernel_plan::{Hold, Plan};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -133,11 +133,12 @@ impl Findings {
 struct Asked {
     calls: Option<Calls>,
     hash_rate: fn() -> u64,
+    process_on: fn(&Root, &str) -> Option<String>,
 }
 
 impl Asked {
     fn now() -> Asked {
-        Asked { calls: sys::kexec_calls(), hash_rate: digest::rate }
+        Asked { calls: sys::kexec_calls(), hash_rate: digest::rate, process_on: gpus::process_on }
     }
 }
 
@@ -154,7 +155,7 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
     if let Some(plan) = plan {
         memory::staged(root, plan, asked, &mut findings);
     }
-    devices::drivers(&gpus, &conf, &mut findings);
+    devices::drivers(root, asked, &gpus, &conf, &mut findings);
     devices::modules(root, &gpus, &conf, &mut findings);
     devices::others(root, &conf, &mut findings);
     next::guard(root, plan.map_or(conf.guard, |plan| plan.guard), &mut findings);
@@ -213,6 +214,13 @@ fn staged<'a>(
                     conf::PATH
                 );
                 findings.say(Verdict::Warn, "staged", stale);
+            } else if plan.hold == Hold::Kept && !root.kexec_loaded() {
+                let gone = format!(
+                    "{} is staged, and somebody has unloaded its image: `systemctl kexec` refuses; stage again, or \
+                     give `nextkernel reboot`",
+                    plan.entry
+                );
+                findings.say(Verdict::Warn, "staged", gone);
             } else {
                 findings.say(Verdict::Ok, "staged", format!("{} is staged", plan.entry));
             }
@@ -252,7 +260,11 @@ mod tests {
 
     /// A system that answers as it should.
     pub(super) fn asked() -> Asked {
-        Asked { calls: Some(Calls { file: true, segments: true }), hash_rate: || 300 << 20 }
+        Asked {
+            calls: Some(Calls { file: true, segments: true }),
+            hash_rate: || 300 << 20,
+            process_on: |_, _| None,
+        }
     }
 
     /// Stages a kernel of 1000 bytes and an initrd of 500, with a further line of the plan.
@@ -350,6 +362,10 @@ end
         says(&scratch, "panic", Verdict::Ok, "panic=7");
         scratch.put("/run/nextkernel/plan", &plan.replace("4000000000", "1"));
         says(&scratch, "staged", Verdict::Warn, "stage again");
+        scratch.put("/run/nextkernel/plan", &plan.replace("hold = late", "hold = kept"));
+        says(&scratch, "staged", Verdict::Warn, "has unloaded its image");
+        scratch.put("/sys/kernel/kexec_loaded", "1\n");
+        says(&scratch, "staged", Verdict::Ok, "6.12 is staged");
     }
 
     #[test]
