@@ -1,16 +1,20 @@
 //! Any bytes are a kernel that comes out of its wrappings, or are refused, without a panic. What is not wrapped comes
-//! out as it is, and what is cut off comes out as the beginning of the same.
+//! out as it is, and what is cut off comes out as the beginning of the same. What a kernel says of itself is read,
+//! whatever it says.
 #![no_main]
 
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
+use nextkernel::header::Header;
 use nextkernel::unpack::{HEAD, Unpacked, Wrapping};
 
 /// More of a kernel is not looked at.
 const MOST: usize = 1 << 20;
 
 fuzz_target!(|bytes: &[u8]| {
+    let header = Header::parse(bytes);
+    assert!(matches!(header, Header::Bz(_)) || header.memory() == 0);
     let head = &bytes[..bytes.len().min(usize::try_from(HEAD).unwrap_or(usize::MAX))];
     let Some(wrapping) = Wrapping::of(head) else {
         return assert_eq!(unpacked(bytes), Some((bytes.to_vec(), true)));
