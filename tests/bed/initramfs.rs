@@ -55,6 +55,8 @@ pub struct Night {
     pub qemu: Vec<String>,
     /// MiB.
     pub memory: u32,
+    /// Whether its time-stamp counter counts instructions.
+    pub counting: bool,
     /// When to give up; a night takes seconds, but machines are busy.
     pub limit: Duration,
     files: Cpio,
@@ -82,6 +84,7 @@ impl Night {
             append: String::new(),
             qemu: Vec::new(),
             memory: 512,
+            counting: false,
             limit: Duration::from_secs(90),
             files: Cpio::default(),
             log: test.log(),
@@ -101,7 +104,13 @@ impl Night {
 
     /// Adds a program of the image.
     pub fn program(&mut self, path: &str) -> Result<&mut Self, String> {
-        program(&mut self.files, &self.image.files()?, path)?;
+        program(&mut self.files, &self.image.files()?.tree(), path)?;
+        Ok(self)
+    }
+
+    /// Adds a program that no guest has, of the image's builder.
+    pub fn builders_program(&mut self, path: &str) -> Result<&mut Self, String> {
+        program(&mut self.files, &self.image.files()?.builder(), path)?;
         Ok(self)
     }
 
@@ -158,6 +167,7 @@ impl Night {
                     cmdline: format!("console=ttyS0 {}", self.append).trim_end(),
                 },
                 memory: self.memory,
+                counting: self.counting,
                 args: &self.qemu,
                 log: &self.log,
             },
@@ -194,7 +204,7 @@ fn base(image: &Files) -> Result<Vec<u8>, String> {
     for folder in ["proc", "sys", "run", "tmp", "root", "usr/lib/systemd/system-shutdown"] {
         cpio.folder(folder);
     }
-    program(&mut cpio, image, SHUTDOWN)?;
+    program(&mut cpio, &image.tree(), SHUTDOWN)?;
     cpio.file("/kernel", 0o644, &read(&image.kernel())?);
     let mut next = with_busybox(NEXT_INIT)?;
     next.folder("proc");
@@ -202,13 +212,13 @@ fn base(image: &Files) -> Result<Vec<u8>, String> {
     Ok(cpio.finish())
 }
 
-/// A program of the image, and its libraries.
-fn program(cpio: &mut Cpio, image: &Files, path: &str) -> Result<(), String> {
+/// A program of a root, and its libraries.
+fn program(cpio: &mut Cpio, root: &Path, path: &str) -> Result<(), String> {
     let mut ldd = Command::new("chroot");
-    let libraries = host(ldd.arg(image.tree()).args(["/usr/bin/ldd", path]))?;
+    let libraries = host(ldd.arg(root).args(["/usr/bin/ldd", path]))?;
     let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
     for path in libraries.chain([path]) {
-        cpio.file(&merged(path), 0o755, &read(&image.tree().join(path.trim_start_matches('/')))?);
+        cpio.file(&merged(path), 0o755, &read(&root.join(path.trim_start_matches('/')))?);
     }
     Ok(())
 }

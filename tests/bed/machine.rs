@@ -16,6 +16,9 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// With QEMU's own, large cache of translations the boot after a reset is half as fast: every page
 /// that held code before is invalidated one by one (33 s against 19 s, Debian 12).
 const TCG: &str = "tcg,thread=multi,tb-size=128";
+/// One instruction is one nanosecond, and so one tick of the time-stamp counter, whatever the host does; idle time
+/// is skipped.
+const COUNTING: [&str; 4] = ["-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0,sleep=off"];
 /// UEFI, from Debian's package ovmf. Its variables last over resets, as disks do, and not longer.
 const OVMF: [&str; 4] = [
     "-drive",
@@ -47,6 +50,8 @@ pub struct Setup<'a> {
     pub starts: Starts<'a>,
     /// MiB of memory.
     pub memory: u32,
+    /// Whether the time-stamp counter counts instructions.
+    pub counting: bool,
     /// More for QEMU.
     pub args: &'a [String],
     /// The console is appended to this file.
@@ -92,7 +97,9 @@ impl Machine {
         // A test that is killed takes its machines along.
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-S"]);
         // KVM is for those who know that theirs works (research: here it hangs).
-        if env::var("NEXTKERNEL_KVM").is_ok_and(|value| value == "1") {
+        if setup.counting {
+            qemu.args(COUNTING);
+        } else if env::var("NEXTKERNEL_KVM").is_ok_and(|value| value == "1") {
             qemu.args(["-accel", "kvm"]);
         } else {
             qemu.args(["-accel", TCG]);
