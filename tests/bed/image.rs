@@ -24,11 +24,15 @@ const FINISH: &str = "set -e
     touch /etc/.updated /var/.updated";
 
 /// Runs in a copy of the tree, right after it: the mirror still has the headers of this very kernel. kexec-tools
-/// is what the product is measured against.
+/// is what the product is measured against; shim and GRUB, as Debian has them signed, are only unpacked.
 const BUILDER: &str = "set -e
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
     apt-get install -q -y --no-install-recommends make kexec-tools linux-headers-$(basename /usr/lib/modules/*)
+    cd /tmp
+    apt-get download -q shim-signed grub-efi-amd64-signed
+    for package in *.deb; do dpkg-deb -x $package /; done
+    rm *.deb
     apt-get clean";
 
 /// The age at which another recipe's image is removed.

@@ -9,6 +9,7 @@ use crate::image::{Files, Image};
 use crate::machine::{self, End, Machine, Scratch, Setup, Starts};
 use crate::modules::Modules;
 use crate::monitor::Picture;
+use crate::shim;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ pub struct Night {
     pub memory: u32,
     /// Whether its time-stamp counter counts instructions.
     pub counting: bool,
+    /// Whether Debian's shim and GRUB start it, under Secure Boot.
+    pub verified: bool,
     /// When to give up; a night takes seconds, but machines are busy.
     pub limit: Duration,
     files: Cpio,
@@ -85,6 +88,7 @@ impl Night {
             qemu: Vec::new(),
             memory: 512,
             counting: false,
+            verified: false,
             limit: Duration::from_secs(90),
             files: Cpio::default(),
             log: test.log(),
@@ -156,21 +160,18 @@ impl Night {
         let mut initramfs = base(&image)?;
         initramfs.extend(self.files.finish());
         let scratch = Scratch::new()?;
-        let initrd = scratch.path("initramfs");
-        fs::write(&initrd, initramfs).map_err(|e| format!("{}: {e}", initrd.display()))?;
+        let (initrd, disk, kernel) = (scratch.path("initramfs"), scratch.path("esp"), image.kernel());
+        let cmdline = format!("console=ttyS0 {}", self.append);
+        let starts = if self.verified {
+            shim::disk(&image, &initramfs, cmdline.trim_end(), &scratch.path("tree"), &disk)?;
+            Starts::Verified(&disk)
+        } else {
+            fs::write(&initrd, initramfs).map_err(|e| format!("{}: {e}", initrd.display()))?;
+            Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
+        };
         self.qemu.push("-no-reboot".into());
         Machine::start(
-            &Setup {
-                starts: Starts::Kernel {
-                    kernel: &image.kernel(),
-                    initrd: &initrd,
-                    cmdline: format!("console=ttyS0 {}", self.append).trim_end(),
-                },
-                memory: self.memory,
-                counting: self.counting,
-                args: &self.qemu,
-                log: &self.log,
-            },
+            &Setup { starts, memory: self.memory, counting: self.counting, args: &self.qemu, log: &self.log },
             scratch,
         )
     }

@@ -26,6 +26,17 @@ const OVMF: [&str; 4] = [
     "-drive",
     "if=pflash,unit=1,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.fd",
 ];
+/// The same with Secure Boot and Microsoft's keys; nobody but the firmware can write these variables.
+const SECURE_BOOT: [&str; 8] = [
+    "-machine",
+    "q35,smm=on",
+    "-global",
+    "driver=cfi.pflash01,property=secure,value=on",
+    "-drive",
+    "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+    "-drive",
+    "if=pflash,unit=1,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+];
 /// The console's end that an error shows.
 const LAST_LINES: usize = 40;
 
@@ -42,6 +53,8 @@ pub enum Starts<'a> {
     },
     /// The boot loader on a disk's EFI system partition. The firmware is UEFI's then.
     Disk(&'a Path),
+    /// The same under Secure Boot.
+    Verified(&'a Path),
 }
 
 /// What to start.
@@ -117,8 +130,9 @@ impl Machine {
                 qemu.args([Path::new("-kernel"), kernel, Path::new("-initrd"), initrd]);
                 qemu.args(["-append", cmdline]);
             }
-            Starts::Disk(disk) => {
-                qemu.args(OVMF);
+            Starts::Disk(disk) | Starts::Verified(disk) => {
+                let verified = matches!(setup.starts, Starts::Verified(_));
+                qemu.args(if verified { &SECURE_BOOT[..] } else { &OVMF });
                 qemu.args([
                     "-drive",
                     &format!("id=esp,if=none,format=raw,snapshot=on,file={}", disk.display()),
