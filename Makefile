@@ -51,6 +51,10 @@ vm: need-root prepare ## one property in its guest: make vm TEST=name
 	@$(MAKE) --no-print-directory guest-install
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test night --test handoff -- --include-ignored "$(TEST)"
 
+bench: need-root prepare ## what staging costs, in instructions and memory
+	@$(MAKE) --no-print-directory guest-install
+	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin bench
+
 lint: ## formatting, clippy, shellcheck
 	$(CARGO) fmt --all --check
 	cd src && $(CARGO) fmt --all --check
@@ -84,7 +88,7 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	ln -sf ../nextkernel-arrived.service $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/performance.md
 
 uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREFIX)
 	rm -f $(DESTDIR)$(PREFIX)/bin/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel
@@ -105,4 +109,4 @@ prepare:
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool demo test test-all vm lint unit deny fuzz install uninstall clean guest-install prepare need-root
+.PHONY: all help hook tool demo test test-all vm bench lint unit deny fuzz install uninstall clean guest-install prepare need-root

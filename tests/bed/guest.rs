@@ -129,8 +129,10 @@ impl Guest {
         } else {
             Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
         };
-        let machine =
-            Machine::start(&Setup { starts, memory: spec.memory, args: &args, log: &spec.log }, scratch)?;
+        let machine = Machine::start(
+            &Setup { starts, memory: spec.memory, counting: false, args: &args, log: &spec.log },
+            scratch,
+        )?;
         let agent = machine.agent.try_clone().map_err(|e| format!("the agent's socket: {e}"))?;
         Ok(Self {
             boot: Boot::default(),

@@ -1,4 +1,4 @@
-//! Programs of a night that stand in the way: one keeps a device busy, one is stuck.
+//! Programs of a night in C: one keeps a device busy, one is stuck, one counts what others take.
 
 use crate::host;
 use crate::machine::Scratch;
@@ -14,6 +14,11 @@ pub fn program() -> Result<Vec<u8>, String> {
 /// `stuck.c`: cannot be ended, or lets somebody else get stuck.
 pub fn stuck() -> Result<Vec<u8>, String> {
     built("stuck.c")
+}
+
+/// `count.c`: runs a program and says what it took.
+pub fn count() -> Result<Vec<u8>, String> {
+    built("count.c")
 }
 
 /// A program of the host's compiler, static.

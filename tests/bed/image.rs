@@ -23,11 +23,16 @@ const FINISH: &str = "set -e
     : >/etc/machine-id
     touch /etc/.updated /var/.updated";
 
-/// Runs in a copy of the tree, right after it: the mirror still has the headers of this very kernel.
+/// Runs in a copy of the tree, right after it: the mirror still has the headers of this very kernel. kexec-tools
+/// is what the product is measured against; shim and GRUB, as Debian has them signed, are only unpacked.
 const BUILDER: &str = "set -e
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
-    apt-get install -q -y --no-install-recommends make linux-headers-$(basename /usr/lib/modules/*)
+    apt-get install -q -y --no-install-recommends make kexec-tools linux-headers-$(basename /usr/lib/modules/*)
+    cd /tmp
+    apt-get download -q shim-signed grub-efi-amd64-signed
+    for package in *.deb; do dpkg-deb -x $package /; done
+    rm *.deb
     apt-get clean";
 
 /// The age at which another recipe's image is removed.
@@ -123,7 +128,7 @@ impl Files {
         self.0.join("initrd.img")
     }
 
-    /// A root with compiler and headers for that kernel; Debian 13 alone has one.
+    /// A root with compiler and headers for that kernel, and with kexec-tools; Debian 13 alone has one.
     #[must_use]
     pub fn builder(&self) -> PathBuf {
         self.0.join("builder")

@@ -9,6 +9,7 @@ use crate::image::{Files, Image};
 use crate::machine::{self, End, Machine, Scratch, Setup, Starts};
 use crate::modules::Modules;
 use crate::monitor::Picture;
+use crate::shim;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,10 @@ pub struct Night {
     pub qemu: Vec<String>,
     /// MiB.
     pub memory: u32,
+    /// Whether its time-stamp counter counts instructions.
+    pub counting: bool,
+    /// Whether Debian's shim and GRUB start it, under Secure Boot.
+    pub verified: bool,
     /// When to give up; a night takes seconds, but machines are busy.
     pub limit: Duration,
     files: Cpio,
@@ -82,6 +87,8 @@ impl Night {
             append: String::new(),
             qemu: Vec::new(),
             memory: 512,
+            counting: false,
+            verified: false,
             limit: Duration::from_secs(90),
             files: Cpio::default(),
             log: test.log(),
@@ -101,7 +108,13 @@ impl Night {
 
     /// Adds a program of the image.
     pub fn program(&mut self, path: &str) -> Result<&mut Self, String> {
-        program(&mut self.files, &self.image.files()?, path)?;
+        program(&mut self.files, &self.image.files()?.tree(), path)?;
+        Ok(self)
+    }
+
+    /// Adds a program that no guest has, of the image's builder.
+    pub fn builders_program(&mut self, path: &str) -> Result<&mut Self, String> {
+        program(&mut self.files, &self.image.files()?.builder(), path)?;
         Ok(self)
     }
 
@@ -147,20 +160,18 @@ impl Night {
         let mut initramfs = base(&image)?;
         initramfs.extend(self.files.finish());
         let scratch = Scratch::new()?;
-        let initrd = scratch.path("initramfs");
-        fs::write(&initrd, initramfs).map_err(|e| format!("{}: {e}", initrd.display()))?;
+        let (initrd, disk, kernel) = (scratch.path("initramfs"), scratch.path("esp"), image.kernel());
+        let cmdline = format!("console=ttyS0 {}", self.append);
+        let starts = if self.verified {
+            shim::disk(&image, &initramfs, cmdline.trim_end(), &scratch.path("tree"), &disk)?;
+            Starts::Verified(&disk)
+        } else {
+            fs::write(&initrd, initramfs).map_err(|e| format!("{}: {e}", initrd.display()))?;
+            Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
+        };
         self.qemu.push("-no-reboot".into());
         Machine::start(
-            &Setup {
-                starts: Starts::Kernel {
-                    kernel: &image.kernel(),
-                    initrd: &initrd,
-                    cmdline: format!("console=ttyS0 {}", self.append).trim_end(),
-                },
-                memory: self.memory,
-                args: &self.qemu,
-                log: &self.log,
-            },
+            &Setup { starts, memory: self.memory, counting: self.counting, args: &self.qemu, log: &self.log },
             scratch,
         )
     }
@@ -194,7 +205,7 @@ fn base(image: &Files) -> Result<Vec<u8>, String> {
     for folder in ["proc", "sys", "run", "tmp", "root", "usr/lib/systemd/system-shutdown"] {
         cpio.folder(folder);
     }
-    program(&mut cpio, image, SHUTDOWN)?;
+    program(&mut cpio, &image.tree(), SHUTDOWN)?;
     cpio.file("/kernel", 0o644, &read(&image.kernel())?);
     let mut next = with_busybox(NEXT_INIT)?;
     next.folder("proc");
@@ -202,13 +213,13 @@ fn base(image: &Files) -> Result<Vec<u8>, String> {
     Ok(cpio.finish())
 }
 
-/// A program of the image, and its libraries.
-fn program(cpio: &mut Cpio, image: &Files, path: &str) -> Result<(), String> {
+/// A program of a root, and its libraries.
+fn program(cpio: &mut Cpio, root: &Path, path: &str) -> Result<(), String> {
     let mut ldd = Command::new("chroot");
-    let libraries = host(ldd.arg(image.tree()).args(["/usr/bin/ldd", path]))?;
+    let libraries = host(ldd.arg(root).args(["/usr/bin/ldd", path]))?;
     let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
     for path in libraries.chain([path]) {
-        cpio.file(&merged(path), 0o755, &read(&image.tree().join(path.trim_start_matches('/')))?);
+        cpio.file(&merged(path), 0o755, &read(&root.join(path.trim_start_matches('/')))?);
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ pub mod initramfs;
 pub mod machine;
 pub mod modules;
 pub mod monitor;
+pub mod shim;
 pub mod signed;
 pub mod standins;
 

@@ -16,12 +16,26 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// With QEMU's own, large cache of translations the boot after a reset is half as fast: every page
 /// that held code before is invalidated one by one (33 s against 19 s, Debian 12).
 const TCG: &str = "tcg,thread=multi,tb-size=128";
+/// One instruction is one nanosecond, and so one tick of the time-stamp counter, whatever the host does; idle time
+/// is skipped.
+const COUNTING: [&str; 4] = ["-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0,sleep=off"];
 /// UEFI, from Debian's package ovmf. Its variables last over resets, as disks do, and not longer.
 const OVMF: [&str; 4] = [
     "-drive",
     "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
     "-drive",
     "if=pflash,unit=1,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.fd",
+];
+/// The same with Secure Boot and Microsoft's keys; nobody but the firmware can write these variables.
+const SECURE_BOOT: [&str; 8] = [
+    "-machine",
+    "q35,smm=on",
+    "-global",
+    "driver=cfi.pflash01,property=secure,value=on",
+    "-drive",
+    "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+    "-drive",
+    "if=pflash,unit=1,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
 ];
 /// The console's end that an error shows.
 const LAST_LINES: usize = 40;
@@ -39,6 +53,8 @@ pub enum Starts<'a> {
     },
     /// The boot loader on a disk's EFI system partition. The firmware is UEFI's then.
     Disk(&'a Path),
+    /// The same under Secure Boot.
+    Verified(&'a Path),
 }
 
 /// What to start.
@@ -47,6 +63,8 @@ pub struct Setup<'a> {
     pub starts: Starts<'a>,
     /// MiB of memory.
     pub memory: u32,
+    /// Whether the time-stamp counter counts instructions.
+    pub counting: bool,
     /// More for QEMU.
     pub args: &'a [String],
     /// The console is appended to this file.
@@ -92,7 +110,9 @@ impl Machine {
         // A test that is killed takes its machines along.
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-S"]);
         // KVM is for those who know that theirs works (research: here it hangs).
-        if env::var("NEXTKERNEL_KVM").is_ok_and(|value| value == "1") {
+        if setup.counting {
+            qemu.args(COUNTING);
+        } else if env::var("NEXTKERNEL_KVM").is_ok_and(|value| value == "1") {
             qemu.args(["-accel", "kvm"]);
         } else {
             qemu.args(["-accel", TCG]);
@@ -110,8 +130,9 @@ impl Machine {
                 qemu.args([Path::new("-kernel"), kernel, Path::new("-initrd"), initrd]);
                 qemu.args(["-append", cmdline]);
             }
-            Starts::Disk(disk) => {
-                qemu.args(OVMF);
+            Starts::Disk(disk) | Starts::Verified(disk) => {
+                let verified = matches!(setup.starts, Starts::Verified(_));
+                qemu.args(if verified { &SECURE_BOOT[..] } else { &OVMF });
                 qemu.args([
                     "-drive",
                     &format!("id=esp,if=none,format=raw,snapshot=on,file={}", disk.display()),

@@ -31,6 +31,9 @@ const TRY: &str = "try() {
 const LOCK_DOWN: &str =
     "mount -t securityfs securityfs /sys/kernel/security; echo integrity >/sys/kernel/security/lockdown";
 
+/// What a kernel says that has been given Debian's key.
+const SIGNER: &str = "Loaded X.509 cert 'Debian Secure Boot CA";
+
 /// A night in which something is staged and then, after these lines, wrong things are tried.
 fn trying(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<Night, String> {
     // The kernel's own lines would stand in the midst of ours.
@@ -211,12 +214,45 @@ pub fn under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused(
     let sentence = "the kernel refuses to load the image: lockdown is in force (/sys/kernel/security/lockdown), without \
         Secure Boot, and the kernel image has no signature by a key that this kernel knows";
     let wrong = wrong.each_ref().map(|typed| (typed.as_str(), sentence));
-    let kernel = test.image.files()?.kernel();
-    let kernel = fs::read(&kernel).map_err(|e| format!("{}: {e}", kernel.display()))?;
+    let kernel = kernel(test)?;
     let mut night = trying(test, LOCK_DOWN, &wrong)?;
     night.file("/damaged", 0o644, signed::damaged(&kernel)?);
     night.file("/stripped", 0o644, signed::stripped(&kernel)?);
     let ended = refused(night, &wrong)?;
     ended.line("no handoff: kexec_file_load: EPERM: forbidden by ")?;
+    if ended.console.contains(SIGNER) {
+        return Err("this kernel does know the key".into());
+    }
     jumped_to_the_kept_image(&ended)
+}
+
+/// There the kernel demands a signature itself (`CONFIG_IMA_ARCH_POLICY`), and says what it has against one.
+pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_good(
+    test: &Test,
+) -> Result<(), String> {
+    let wrong = [
+        (
+            "nextkernel stage --kernel /damaged --cmdline x",
+            "the kernel refuses to load the image: its signature is bad; install the kernel package again (EKEYREJECTED)",
+        ),
+        (
+            "nextkernel stage --kernel /stripped --cmdline x",
+            "the kernel refuses to load the image: it carries no signature, and this kernel demands one; stage a signed \
+             kernel (ENODATA)",
+        ),
+    ];
+    let mut night = trying(test, "", &wrong)?;
+    let kernel = kernel(test)?;
+    night.file("/damaged", 0o644, signed::damaged(&kernel)?);
+    night.file("/stripped", 0o644, signed::stripped(&kernel)?);
+    (night.verified, night.memory) = (true, 1024);
+    let ended = refused(night, &wrong)?;
+    ended.line("Secure boot enabled")?;
+    ended.line(SIGNER)?;
+    handed_over(&ended, "kexec")
+}
+
+fn kernel(test: &Test) -> Result<Vec<u8>, String> {
+    let kernel = test.image.files()?.kernel();
+    fs::read(&kernel).map_err(|e| format!("{}: {e}", kernel.display()))
 }

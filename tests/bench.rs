@@ -1,0 +1,138 @@
+//! What staging costs, beside what it is made of: in the instructions of one guest, and in memory.
+//!
+//! It prints the table of docs/performance.md. Nothing is asserted: figures are for people.
+
+use bed::harness::Test;
+use bed::holder;
+use bed::image::Image;
+use bed::initramfs::{Ended, Night};
+use bed::machine::{End, with_last_lines};
+use bed::vm_folder;
+use std::fs;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// MB of initrd; the kernel is Debian's.
+const INITRDS: [u64; 2] = [40, 200];
+
+/// How often each is measured: what a load takes depends on which memory is free.
+const ROUNDS: usize = 3;
+
+/// Some 130 G instructions, one after the other, on a machine that may be busy.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// The guest's side, for each initrd. All loads begin with nothing loaded, and with two copies in /run.
+const MEASURE: &str = "
+    while cat /kernel; do :; done | head -c SIZE000000 >/initrd
+    mkdir /run/copies
+    for round in $(seq ROUNDS); do
+        count SIZE.cp cp /kernel /initrd /run/copies
+        count SIZE.kexec kexec -s -l /kernel --initrd=/run/copies/initrd --command-line=x
+        kexec -s -u
+        rm /run/copies/*
+        count SIZE.stage nextkernel stage --kernel /kernel --initrd /initrd --cmdline x
+        nextkernel unstage
+        count SIZE.copy nextkernel stage --kernel /kernel --initrd /initrd --cmdline x --no-rehearse
+        nextkernel unstage
+    done
+";
+
+fn main() -> ExitCode {
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<(), String> {
+    let test = Test { name: "bench".into(), image: Image::Debian13 };
+    fs::create_dir_all(vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
+    let mut night = Night::new(&test, "poweroff");
+    night.host_file("/usr/bin/nextkernel", 0o755, &vm_folder().join("installed/usr/bin/nextkernel"))?;
+    night.program("/usr/bin/cp")?.builders_program("/usr/sbin/kexec")?;
+    night.file("/usr/bin/count", 0o755, holder::count()?);
+    // The kernel's own lines would stand in the midst of ours.
+    night.scenario = "dmesg -n 1\necho \"versions $(date -I), Linux $(uname -r), $(kexec --version), \
+        $(nextkernel --version)\"\n"
+        .into();
+    let measure = MEASURE.replace("ROUNDS", &ROUNDS.to_string());
+    night.scenario.extend(INITRDS.map(|size| measure.replace("SIZE", &size.to_string())));
+    (night.memory, night.counting, night.limit) = (2048, true, LIMIT);
+    eprintln!(
+        "bench: one guest, one instruction after the other: four minutes, more where others are at work"
+    );
+    let ended = night.run()?;
+    ended.expect(End::PoweredOff)?;
+    print(&ended)
+}
+
+/// What one program took, each time.
+struct Counted {
+    instructions: Vec<f64>,
+    kilobytes: Vec<f64>,
+}
+
+impl Counted {
+    fn find(ended: &Ended, name: &str) -> Result<Counted, String> {
+        let start = format!("counted {name} ");
+        let lines = ended.console.lines().filter_map(|line| line.strip_prefix(&start));
+        let numbers = lines.filter_map(|line| {
+            let (instructions, kilobytes) = line.split_once(' ')?;
+            Some::<(f64, f64)>((instructions.parse().ok()?, kilobytes.parse().ok()?))
+        });
+        let (mut instructions, mut kilobytes): (Vec<_>, Vec<_>) = numbers.unzip();
+        if instructions.len() != ROUNDS {
+            return Err(with_last_lines(&format!("{name} was not measured"), &ended.console));
+        }
+        instructions.sort_by(f64::total_cmp);
+        kilobytes.sort_by(f64::total_cmp);
+        Ok(Counted { instructions, kilobytes })
+    }
+
+    /// In thousand millions.
+    fn median(&self) -> f64 {
+        let middle = self.instructions.get(self.instructions.len() / 2);
+        middle.copied().unwrap_or(f64::NAN) / 1e9
+    }
+
+    /// From the least to the most.
+    fn range(&self) -> (f64, f64) {
+        let at = |one: Option<&f64>| one.copied().unwrap_or(f64::NAN) / 1e9;
+        (at(self.instructions.first()), at(self.instructions.last()))
+    }
+
+    /// In MB, the most.
+    fn memory(&self) -> f64 {
+        self.kilobytes.last().copied().unwrap_or(f64::NAN) * 1024.0 / 1e6
+    }
+}
+
+fn print(ended: &Ended) -> Result<(), String> {
+    println!("{}\n", ended.line("versions ")?.trim_start_matches("versions ").trim_end());
+    println!(
+        "| initrd | `cp` | `kexec -s -l` | both | `nextkernel stage` | ratio | at worst | `--no-rehearse` | \
+         memory of `kexec` | of `nextkernel` |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for size in INITRDS {
+        let counted = |name| Counted::find(ended, &format!("{size}.{name}"));
+        let (cp, kexec, stage, copy) =
+            (counted("cp")?, counted("kexec")?, counted("stage")?, counted("copy")?);
+        let both = cp.median() + kexec.median();
+        println!(
+            "| {size} MB | {:.2} G | {:.2} G | {both:.2} G | {:.2} G | {:.2} | {:.2} | {:.2} G | {:.1} MB | {:.1} MB |",
+            cp.median(),
+            kexec.median(),
+            stage.median(),
+            stage.median() / both,
+            stage.range().1 / (cp.range().0 + kexec.range().0),
+            copy.median(),
+            kexec.memory(),
+            stage.memory(),
+        );
+    }
+    Ok(())
+}
