@@ -233,7 +233,8 @@ pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_go
     let wrong = [
         (
             "nextkernel stage --kernel /damaged --cmdline x",
-            "the kernel refuses to load the image: its signature is bad; install the kernel package again (EKEYREJECTED)",
+            "the kernel refuses to load the image: its signature is bad or revoked (dbx), or this kernel cannot verify \
+             this form of image; install the kernel package again, or stage another kernel (EKEYREJECTED)",
         ),
         (
             "nextkernel stage --kernel /stripped --cmdline x",
