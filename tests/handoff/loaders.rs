@@ -1,7 +1,7 @@
 //! What systemd-boot would boot is what is staged: UEFI and systemd-boot itself start these machines.
 
 use bed::cpio::Cpio;
-use bed::guest::{Guest, Spec};
+use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
 use bed::machine::Scratch;
 use std::fs;
@@ -54,7 +54,7 @@ fn boot(test: &Test) -> Result<Guest, String> {
     initrd.resize(initrd.len().next_multiple_of(4), 0);
     put("bed/initrd.img", &initrd)?;
     put("bed/second.img", &second.finish())?;
-    let mut guest = Guest::boot(&Spec { esp: Some(esp), ..Spec::new(test) })?;
+    let mut guest = Guest::boot(&Spec { starts: Starts::Uefi(esp), ..Spec::new(test) })?;
     guest.ok("mkdir /efi && echo 'PARTLABEL=esp /efi vfat defaults 0 0' >>/etc/fstab && mount /efi")?;
     Ok(guest)
 }
