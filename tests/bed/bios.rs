@@ -16,9 +16,8 @@ const SIZE: u64 = 128 << 20;
 /// One partition; what the loader needs of a disk beside it stands before it.
 const TABLE: &str = "label: dos\nstart=1MiB, type=83, bootable\n";
 
-/// How the partition is made. extlinux does not know the newer kinds of ext4.
-const PARTITION: [&str; 8] =
-    ["-q", "-t", "ext4", "-L", "boot", "-O", "^64bit,^metadata_csum", "-Eoffset=1048576"];
+/// How the partition is made. extlinux reports I/O errors with the small blocks that a small one would get.
+const PARTITION: [&str; 8] = ["-q", "-t", "ext4", "-L", "boot", "-b", "4096", "-Eoffset=1048576"];
 
 /// The loaders, each with the name of its disk.
 const GRUB: &str = "grub.disk";

@@ -13,10 +13,12 @@ pub mod harness;
 pub mod holder;
 pub mod image;
 pub mod initramfs;
+pub mod kexec_tools;
 pub mod machine;
 pub mod modules;
 pub mod monitor;
 pub mod standins;
+pub mod uki;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
