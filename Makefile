@@ -16,6 +16,8 @@ BUILT = target/built
 # No folder of the builder's in the binaries: they are the same wherever they are built.
 REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=cargo
 
+UNITS = nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service nextkernel-arrived.service
+
 # The guests' copy of what `make install` installs.
 INSTALLED = target/vm/installed
 
@@ -76,8 +78,10 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	install -D -m 0755 $(BUILT)/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel
 	ln -sf $(SHUTDOWN)/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	for unit in nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service; do \
+	for unit in $(UNITS); do \
 	    sed 's|@PREFIX@|$(PREFIX)|g' units/systemd/$$unit.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants
+	ln -sf ../nextkernel-arrived.service $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md
@@ -85,7 +89,7 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREFIX)
 	rm -f $(DESTDIR)$(PREFIX)/bin/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel
 	cd $(DESTDIR)$(PREFIX)/lib/systemd/system && \
-	    rm -f nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service
+	    rm -f $(UNITS) multi-user.target.wants/nextkernel-arrived.service
 	rm -rf $(DESTDIR)$(PREFIX)/lib/nextkernel $(DESTDIR)$(PREFIX)/share/doc/nextkernel
 
 clean: ## remove everything that was built, the guests too

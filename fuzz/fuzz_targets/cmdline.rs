@@ -1,10 +1,13 @@
 //! Any running command line gives one to reuse: made of whole parameters of the first, without those
 //! that the boot loader or the last handoff added, and the same when it is reused again. With what is
-//! added for the next kernel it is told just that, and does not grow from handoff to handoff.
+//! added for the next kernel it is told just that, and does not grow from handoff to handoff. What is removed is
+//! gone at once, and what stays are whole parameters of the line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::cmdline::{checked, is_without_sysfb, value, with, without, without_added, without_sysfb};
+use nextkernel::cmdline::{
+    checked, is_without_sysfb, parameters, removed, value, with, without, without_added, without_sysfb,
+};
 use nextkernel_plan::Record;
 
 fuzz_target!(|line: &str| {
@@ -14,6 +17,13 @@ fuzz_target!(|line: &str| {
     assert!(!reused.starts_with("initrd=") && !reused.starts_with("BOOT_IMAGE="), "{reused:?}");
     if !reused.contains('"') {
         assert_eq!(Record::find(&reused), None, "{reused:?}");
+    }
+    if let Some((named, line)) = line.split_once('\n') {
+        if let Some(fewer) = removed(line, named) {
+            assert_eq!(removed(&fewer, named), None, "{line:?} without {named:?}");
+            let kept = parameters(&fewer).all(|kept| parameters(line).any(|parameter| parameter == kept));
+            assert!(kept && fewer.len() < line.len(), "{line:?} without {named:?}: {fewer:?}");
+        }
     }
     if let Ok(whole) = checked(&reused, &[]) {
         assert!(whole.matches('"').count() % 2 == 0 && !whole.contains(char::is_control), "{whole:?}");

@@ -17,6 +17,7 @@ pub mod kexec_tools;
 pub mod machine;
 pub mod modules;
 pub mod monitor;
+pub mod signed;
 pub mod standins;
 pub mod uki;
 

@@ -40,6 +40,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full BOTH_SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
     Full ONE stands::what_carries_the_root_is_never_unbound
     Full BOTH reboot::a_reboot_is_seen_as_a_firmware_reset
+    Full BOTH reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
     Full SEPARATE_BOOT reboot::what_is_written_lasts_over_a_reboot_and_power_off_is_seen
 ];
 

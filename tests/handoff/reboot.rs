@@ -1,8 +1,19 @@
-//! The ground that the others stand on: the bed tells a reboot from a jump.
+//! The ground that the others stand on, the bed tells a reboot from a jump; and `nextkernel reboot`, which makes
+//! the one of the other.
 
 use bed::guest::{Guest, Spec};
 use bed::harness::Test;
 use bed::machine::End;
+
+use crate::kexec::{boot, hand_over};
+
+/// Somebody who blocks a shutdown, until `systemctl stop blocker`.
+const BLOCK: &str = "systemd-run -q --unit=blocker \
+    systemd-inhibit --what=shutdown --mode=block --who=bed --why='the bed is made' sleep 3600
+    for _ in $(seq 60); do systemd-inhibit --list | grep -q 'the bed is made' && exit 0; sleep 1; done; exit 1";
+
+/// Nothing is staged, and nothing loaded.
+const NOTHING: &str = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
 
 pub fn a_reboot_is_seen_as_a_firmware_reset(test: &Test) -> Result<(), String> {
     let mut guest = Guest::boot(&Spec { installed: None, ..Spec::new(test) })?;
@@ -27,4 +38,60 @@ pub fn what_is_written_lasts_over_a_reboot_and_power_off_is_seen(test: &Test) ->
     guest.send("systemctl poweroff")?;
     let end = guest.await_off()?;
     if end == End::PoweredOff { Ok(()) } else { Err(guest.tell(&format!("{end:?}"))) }
+}
+
+pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    let told = guest.ok("nextkernel reboot --dry-run")?;
+    for line in [
+        "check             nothing is bad",
+        ": nothing is staged",
+        "inhibitors        nobody blocks a shutdown",
+        "then              systemctl kexec\n",
+        "at night          the hook starts ",
+    ] {
+        if !told.contains(line) {
+            return Err(guest.tell(&told));
+        }
+    }
+    guest.ok(NOTHING)?;
+    guest.ok(BLOCK)?;
+    refused(&mut guest, "nextkernel reboot", "nextkernel: bed (PID ")?;
+    refused(&mut guest, "nextkernel reboot --dry-run", ": the bed is made) blocks a shutdown")?;
+    guest.ok(NOTHING)?;
+    guest.ok("systemctl stop blocker")?;
+    // It stages by itself.
+    guest.send("nextkernel reboot >/dev/console 2>&1")?;
+    guest.await_console("nextkernel: jump to ")?;
+    let after = guest.await_boot()?;
+    if !after.jumped() {
+        return Err(guest.tell(&format!("no jump: {after:?}")));
+    }
+
+    // With nothing loaded nobody else would look who blocks it.
+    guest.ok("nextkernel stage --hold late && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]")?;
+    guest.ok(BLOCK)?;
+    refused(&mut guest, "nextkernel reboot", ": the bed is made) blocks a shutdown")?;
+    guest.ok("systemctl stop blocker; [ -e /run/nextkernel/plan ] && nextkernel reboot --dry-run | grep 'kexec.target$'")?;
+    hand_over(&mut guest, "nextkernel reboot", "kexec")?;
+
+    guest.ok("nextkernel stage --hold late --on reboot")?;
+    refused(&mut guest, "nextkernel reboot", "is staged for `systemctl reboot` alone")?;
+    guest.ok("nextkernel unstage && echo 1 >/proc/sys/kernel/kexec_load_disabled")?;
+    refused(&mut guest, "nextkernel reboot", "nothing was done: load: nothing can be loaded")?;
+    guest.ok(NOTHING)?;
+    let left = guest.run("nextkernel check")?;
+    if left.status == 1 && left.output.contains("\nbad   load ") {
+        return Ok(());
+    }
+    Err(guest.tell(&left.output))
+}
+
+/// A command is refused with these words.
+fn refused(guest: &mut Guest, command: &str, words: &str) -> Result<(), String> {
+    let ran = guest.run(&format!("{command} 2>&1"))?;
+    if ran.status == 1 && ran.output.contains(words) {
+        return Ok(());
+    }
+    Err(guest.tell(&format!("{command}: exit status {}, and not {words:?}:\n{}", ran.status, ran.output)))
 }

@@ -6,53 +6,8 @@ use bed::machine::End;
 use bed::modules::Modules;
 
 /// Shell lines that make this /etc/nextkernel.conf.
-fn conf(text: &str) -> String {
+pub fn conf(text: &str) -> String {
     format!("mkdir -p /etc; cat >/etc/nextkernel.conf <<'END'\n{text}\nEND\n")
-}
-
-/// Runs lines by day, then hands over what was staged before them.
-fn refused(test: &Test, memory: u32, wrong: &str, sentences: &[&str]) -> Result<(), String> {
-    let whole = "ls /run/nextkernel | wc -l\n";
-    let day = stage("") + whole + wrong + "\n" + whole;
-    let mut night = night(test, "kexec", &day)?;
-    night.memory = memory;
-    let ended = night.run()?;
-    for sentence in sentences {
-        ended.line(sentence)?;
-    }
-    // The plan, the lock and the one set: before and after.
-    let counts = ended.console.lines().filter(|line| line.trim() == "3").count();
-    if counts != 2 {
-        return Err(format!("something half-staged remains:\n{}", ended.console));
-    }
-    handed_over(&ended, "kexec")
-}
-
-pub fn what_the_kernel_refuses_is_told_by_day_and_what_was_staged_stays(test: &Test) -> Result<(), String> {
-    let wrong = "\
-        nextkernel stage --kernel /next.cpio --cmdline x; echo \"status $?\"
-        nextkernel stage --kernel /missing --cmdline x; echo \"status $?\"
-        nextkernel stage --kernel /kernel --initrd /run --cmdline x
-        nextkernel stage --kernel /kernel --cmdline \"$(head -c 1953 /dev/zero | tr '\\0' x)\"
-        nextkernel stage --kernel /kernel
-        nextkernel stage; echo \"status $?\"
-        nextkernel stage --kernel; echo \"usage status $?\"";
-    refused(
-        test,
-        512,
-        wrong,
-        &[
-            "nextkernel: the kernel refuses to load the image: it is no kernel image that this kernel can load",
-            "what was staged before is as it was",
-            "nextkernel: the kernel /missing cannot be read",
-            "nextkernel: the initrd /run is a directory",
-            "leave out 1",
-            "add --reuse-cmdline, or --cmdline TEXT",
-            "nextkernel: no kernel is found",
-            "status 1",
-            "usage status 2",
-        ],
-    )
 }
 
 pub fn the_longest_command_line_that_fits_by_day_fits_at_night(test: &Test) -> Result<(), String> {
@@ -63,33 +18,6 @@ pub fn the_longest_command_line_that_fits_by_day_fits_at_night(test: &Test) -> R
     let told = ended.console.split("NEXT KERNEL UP: ").nth(1).unwrap_or_default();
     let arrived = told.matches('Q').count();
     if arrived == padding.len() { Ok(()) } else { Err(format!("{arrived} of {} arrived", padding.len())) }
-}
-
-pub fn too_little_room_is_told_with_need_room_and_way_out(test: &Test) -> Result<(), String> {
-    // What is staged takes some 14 MB; as much again does not fit.
-    let wrong = "mount -o remount,size=20M /run\n".to_owned() + &stage("");
-    refused(
-        test,
-        512,
-        &wrong,
-        &["nextkernel: /run has ", " free, and staging needs ", "remount,size=", "STAGE FAILED"],
-    )
-}
-
-pub fn too_little_memory_is_told_before_anything_is_killed_for_it(test: &Test) -> Result<(), String> {
-    let wrong = "mount -o remount,size=90% /run; truncate -s 100M /big\n\
-        nextkernel stage --kernel /kernel --initrd /big --cmdline x";
-    refused(test, 320, wrong, &["of memory for a moment, and "])
-}
-
-pub fn a_limit_on_loads_that_the_night_would_meet_is_told(test: &Test) -> Result<(), String> {
-    let wrong = "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot\n".to_owned() + &stage("--hold late");
-    refused(
-        test,
-        512,
-        &wrong,
-        &["kexec_load_limit_reboot allows 2 more loads until the next boot, and staging takes 3"],
-    )
 }
 
 pub fn several_initrds_are_joined_on_four_bytes(test: &Test) -> Result<(), String> {
@@ -148,23 +76,6 @@ pub fn what_the_configuration_says_is_staged_shown_and_carried_out(test: &Test) 
     ended.expect(End::PoweredOff)
 }
 
-pub fn a_configuration_that_is_wrong_is_told_and_what_was_staged_stays(test: &Test) -> Result<(), String> {
-    let wrong = |text| conf(text) + "nextkernel stage --kernel /kernel --cmdline x; echo \"status $?\"\n";
-    let wrong = wrong("guard = 300\ngpus = leave") + &wrong("gpu.nvidia = unbind") + &wrong("watchdog = on");
-    refused(
-        test,
-        512,
-        &wrong,
-        &[
-            "nextkernel: /etc/nextkernel.conf, line 2: there is no key 'gpus'; the keys are gpu, gpu.DRIVER,",
-            "nextkernel: /etc/nextkernel.conf, line 1: nvidia must not be unbound",
-            "nextkernel: /etc/nextkernel.conf, line 1: watchdog = 'on' cannot be; it takes off, or",
-            "what was staged before is as it was",
-            "status 1",
-        ],
-    )
-}
-
 pub fn check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it(test: &Test) -> Result<(), String> {
     let day = conf("watchdog = 60")
         + "modprobe bochs; modprobe i6300esb; nextkernel check; echo \"exit status $? of a check\"
@@ -185,4 +96,34 @@ pub fn check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it(test: 
         ended.line(line)?;
     }
     rebooted(&ended)
+}
+
+pub fn check_asks_the_kernel_without_spending_a_load(test: &Test) -> Result<(), String> {
+    let day = "echo 9 >/proc/sys/kernel/kexec_load_limit_reboot\n".to_owned()
+        + &stage("")
+        + "read -r before </proc/sys/kernel/kexec_load_limit_reboot; nextkernel check; echo \"exit status $?\"
+           read -r after </proc/sys/kernel/kexec_load_limit_reboot; echo \"loads left: $before and then $after\"";
+    let ended = night(test, "kexec", &day)?.run()?;
+    for line in [
+        "warn  init               PID 1 is ",
+        "ok    hook               /usr/lib/systemd/system-shutdown/nextkernel is where systemd-shutdown runs it",
+        "ok    calls              kexec_file_load(2) is there",
+        "info  load               kernel.kexec_load_limit_reboot allows 8 more until the next boot",
+        "ok    memory             kernel and initrd take ",
+        "info  digest             some ",
+        "exit status 0",
+        "loads left: 8 and then 8",
+    ] {
+        ended.line(line)?;
+    }
+    handed_over(&ended, "kexec")
+}
+
+pub fn what_is_to_be_left_out_of_the_command_line_does_not_arrive(test: &Test) -> Result<(), String> {
+    let day = "nextkernel stage --kernel /kernel --initrd /next.cpio \
+        --cmdline 'console=ttyS0 quiet a-b=\"1 2\" a_b=3 left=1' --remove quiet --remove a_b --remove gone --append staged=yes\n";
+    let ended = night(test, "kexec", day)?.run()?;
+    ended.line("nextkernel: --remove: 'gone' is not on the command line")?;
+    ended.line("NEXT KERNEL UP: console=ttyS0 left=1 staged=yes nextkernel.record=")?;
+    ended.expect(End::PoweredOff)
 }

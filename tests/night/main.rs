@@ -8,6 +8,7 @@ mod faults;
 mod hooks;
 mod nvidia;
 mod pid1;
+mod refusals;
 mod staged;
 mod verbs;
 mod watchdogs;
@@ -73,17 +74,22 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE drivers::a_module_that_the_plan_names_is_unloaded_with_what_stands_on_it
     Full ONE drivers::what_is_left_for_the_boot_loader_stays_as_it_is
     Quick ONE drivers::where_there_is_no_gpu_nothing_is_said_of_one_and_little_is_asked
-    Quick ONE day::what_the_kernel_refuses_is_told_by_day_and_what_was_staged_stays
     Full ONE day::the_longest_command_line_that_fits_by_day_fits_at_night
-    Quick ONE day::too_little_room_is_told_with_need_room_and_way_out
-    Full ONE day::too_little_memory_is_told_before_anything_is_killed_for_it
-    Full ONE day::a_limit_on_loads_that_the_night_would_meet_is_told
     Quick ONE day::several_initrds_are_joined_on_four_bytes
     Quick ONE day::unstaging_unloads_and_leaves_nothing
     Full ONE day::late_unloads_what_was_kept_before
     Quick ONE day::what_the_configuration_says_is_staged_shown_and_carried_out
-    Quick ONE day::a_configuration_that_is_wrong_is_told_and_what_was_staged_stays
     Full ONE day::check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it
+    Quick ONE day::check_asks_the_kernel_without_spending_a_load
+    Full ONE day::what_is_to_be_left_out_of_the_command_line_does_not_arrive
+    Quick ONE refusals::files_that_are_no_images_and_lines_that_do_not_fit_are_refused
+    Full ONE refusals::an_entry_whose_files_are_missing_is_refused
+    Quick ONE refusals::a_configuration_that_is_wrong_is_refused
+    Quick ONE refusals::a_full_run_is_told_with_need_room_and_way_out
+    Full ONE refusals::too_little_memory_is_told_before_anything_is_killed_for_it
+    Full ONE refusals::a_limit_on_loads_that_the_night_would_meet_is_told
+    Full ONE refusals::kexec_load_disabled_by_day_leaves_the_image_that_is_kept
+    Full BOTH refusals::under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused
     Quick ONE nvidia::the_stack_is_unloaded_leaf_first
     Quick ONE nvidia::processes_that_keep_the_gpu_open_past_systemds_killing_are_ended
     Full ONE nvidia::a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended

@@ -82,10 +82,7 @@ impl Search<'_> {
     }
 
     fn file(&self, path: &Path, depth: u8) -> Option<Vec<String>> {
-        let on = |mount: &&Mount| path.starts_with(&mount.point);
-        // Of several on one place the last is seen, and max_by_key takes the last.
-        let mount = self.mounts.iter().filter(on).max_by_key(|mount| mount.point.components().count())?;
-        self.mount(mount, depth.checked_sub(1)?)
+        self.mount(Mount::over(self.mounts, path)?, depth.checked_sub(1)?)
     }
 
     fn node(&self, path: &Path, depth: u8) -> Option<Vec<String>> {

@@ -4,11 +4,12 @@ use nextkernel_plan::{Record, Recorded, limits};
 use thiserror::Error;
 
 use crate::errno::InWords;
+use crate::once::Once;
 use crate::root::Root;
 
 /// What the boot loader or the last handoff added: it tells how that kernel was started, not how
 /// the next one is to run.
-const ADDED: [&str; 3] = ["BOOT_IMAGE", "initrd", Record::KEY];
+const ADDED: [&str; 4] = ["BOOT_IMAGE", "initrd", Once::KEY, Record::KEY];
 
 /// Keeps the next kernel from the firmware's framebuffer: neither simpledrm nor efifb find one.
 pub const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";
@@ -94,6 +95,24 @@ pub fn without(line: &str, name: &str) -> String {
     kept.map(|(_, parameter)| parameter).collect::<Vec<_>>().join(" ")
 }
 
+/// A command line without what a person names: a parameter of the kernel's, or with NAME=VALUE those of its
+/// places that have this very value. None where it names nothing there. What the init is given stays.
+#[must_use]
+pub fn removed(line: &str, named: &str) -> Option<String> {
+    let named = unquoted(named.trim_ascii());
+    let (name, wanted) = named.split_once('=').map_or((named, None), |(name, value)| (name, Some(value)));
+    let (name, kernels) = (name.replace('-', "_"), kernels(line).count());
+    let goes = |at: usize, parameter: &str| {
+        let value = || unquoted(parameter).split_once('=').map(|(_, value)| unquoted(value));
+        at < kernels
+            && is_named(parameter, &name)
+            && wanted.is_none_or(|wanted| value() == Some(unquoted(wanted)))
+    };
+    let kept: Vec<_> = parameters(line).enumerate().filter(|(at, it)| !goes(*at, it)).collect();
+    let fewer = kept.len() < parameters(line).count();
+    fewer.then(|| kept.into_iter().map(|(_, parameter)| parameter).collect::<Vec<_>>().join(" "))
+}
+
 /// A command line with one more parameter, where the kernel reads it: at the place of the record.
 #[must_use]
 pub fn with(line: &str, parameter: &str) -> String {
@@ -123,6 +142,12 @@ fn kernels(line: &str) -> impl Iterator<Item = &str> {
 fn is_named(parameter: &str, name: &str) -> bool {
     let found = parameter.trim_start_matches('"').split('=').next().unwrap_or_default();
     found.replace('-', "_") == name
+}
+
+/// The kernel takes quotes off around a whole parameter, and around its value (`next_arg`, lib/cmdline.c).
+fn unquoted(text: &str) -> &str {
+    let inner = text.strip_prefix('"').unwrap_or(text);
+    inner.strip_suffix('"').unwrap_or(inner)
 }
 
 /// The parameters as the kernel splits them: at spaces outside of double quotes (`next_arg`,
@@ -176,6 +201,28 @@ mod tests {
         assert_eq!(without("panic=1 a=\"b  c\" panic=2 -- panic=3", "panic"), "a=\"b  c\" -- panic=3");
         assert_eq!(with("root=x -- single", "panic=30"), "root=x panic=30 -- single");
         assert_eq!(with("", "panic=30"), "panic=30");
+    }
+
+    #[test]
+    fn what_is_removed_goes_by_name_or_by_name_and_value_and_leaves_the_rest_as_it_was() {
+        for (line, named, left) in [
+            ("root=x quiet a=1 quiet", "quiet", Some("root=x a=1")),
+            ("root=x foo-bar=1 foo_bar=2", "foo_bar", Some("root=x")),
+            ("root=x foo_bar=1", "foo-bar", Some("root=x")),
+            ("console=ttyS0 console=tty0 root=x", "console=tty0", Some("console=ttyS0 root=x")),
+            ("a=\"b  c\" dyndbg=\"file x +p\" q", "dyndbg", Some("a=\"b  c\" q")),
+            ("a=\"b  c\" q", "a=b  c", Some("q")),
+            ("\"a=b  c\" q", "a=\"b  c\"", Some("q")),
+            ("root=x single -- single", "single", Some("root=x -- single")),
+            ("root=x -- single", "single", None),
+            ("root=x quieter xquiet a=quiet", "quiet", None),
+            ("console=ttyS0", "console=tty0", None),
+            ("splash", "splash=", None),
+            ("a= b", "a=", Some("b")),
+            ("", "quiet", None),
+        ] {
+            assert_eq!(removed(line, named).as_deref(), left, "{line:?} without {named:?}");
+        }
     }
 
     #[test]

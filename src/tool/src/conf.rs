@@ -9,6 +9,7 @@ use nextkernel_plan::{GpuFailed, GpuPolicy, Policy, Watchdog, guard_seconds, is_
 use nextkernel_plan::{is_pci_address, limits};
 use thiserror::Error;
 
+use crate::entries::in_charge::BootLoader;
 use crate::errno::InWords;
 use crate::quoted::quoted;
 use crate::root::Root;
@@ -37,8 +38,12 @@ pub struct Conf {
     pub guard: Option<u16>,
     /// `watchdog`
     pub watchdog: Option<Watchdog>,
+    /// `boot-loader`: the one in charge, where that cannot be found out.
+    pub boot_loader: Option<BootLoader>,
     /// `panic`: seconds after which the next kernel restarts when it panics.
     pub panic: Option<u16>,
+    /// `acpi-rsdp`: whether the next kernel is told where the ACPI tables' root is.
+    pub acpi_rsdp: bool,
 }
 
 /// What is to be unbound.
@@ -87,7 +92,8 @@ pub enum Why {
     NoEquals(String),
     /// A key that nobody knows.
     #[error(
-        "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog and panic"
+        "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, panic, \
+         acpi-rsdp and boot-loader"
     )]
     UnknownKey(String),
     /// A key or a name that stands there before.
@@ -196,6 +202,17 @@ impl Conf {
             "watchdog" => {
                 let takes = "off, or a number of seconds, 1 to 65535";
                 self.watchdog = Some(Watchdog::from_word(value).ok_or(bad(takes))?);
+            }
+            "boot-loader" => {
+                let takes = "systemd-boot, grub, extlinux or none";
+                self.boot_loader = Some(BootLoader::from_word(value).ok_or(bad(takes))?);
+            }
+            "acpi-rsdp" => {
+                self.acpi_rsdp = match value {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return Err(bad("yes or no")),
+                };
             }
             "panic" => self.panic = Some(panic_seconds(value).ok_or(bad(SECONDS))?),
             _ => {
@@ -317,7 +334,9 @@ modules = efi-pstore  mei_me
 unbind = xhci_hcd 0000:3B:00.0
 guard = 600
 watchdog = off
-panic = 30";
+boot-loader = grub
+panic = 30
+acpi-rsdp = yes";
         let conf = Conf::parse(text.as_bytes()).unwrap();
         let gpu = |driver: &str, policy| (driver.to_owned(), policy);
         assert_eq!(
@@ -336,7 +355,9 @@ panic = 30";
                 ],
                 guard: Some(600),
                 watchdog: Some(Watchdog::Off),
+                boot_loader: Some(BootLoader::Grub),
                 panic: Some(30),
+                acpi_rsdp: true,
             }
         );
     }
@@ -357,7 +378,20 @@ panic = 30";
         let mut keys: Vec<_> =
             examples().iter().map(|(key, _)| key.split('.').next().unwrap_or(key)).collect();
         keys.dedup();
-        assert_eq!(keys, ["gpu", "gpu-failed", "modules", "unbind", "guard", "watchdog", "panic"]);
+        assert_eq!(
+            keys,
+            [
+                "gpu",
+                "gpu-failed",
+                "modules",
+                "unbind",
+                "guard",
+                "watchdog",
+                "panic",
+                "acpi-rsdp",
+                "boot-loader"
+            ]
+        );
         for (key, value) in examples() {
             assert!(Conf::parse(format!("{key} ={value}").as_bytes()).is_ok(), "{key} ={value}");
         }
@@ -392,6 +426,7 @@ panic = 30";
             ("gpu-failed = panic", 1, "it takes jump or firmware-reboot"),
             ("watchdog = on", 1, "it takes off, or a number of seconds"),
             ("panic = 0", 1, "it takes a number of seconds"),
+            ("acpi-rsdp = 0x1", 1, "it takes yes or no"),
             ("modules = a/b", 1, "names of modules"),
             ("modules = a b a", 1, "'a' stands there a second time"),
             ("unbind = ../nvme", 1, "PCI addresses"),

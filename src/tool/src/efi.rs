@@ -1,4 +1,5 @@
-//! The variables in which a boot loader and the system talk to each other (systemd's Boot Loader Interface).
+//! What UEFI tells: the variables in which a boot loader and the system talk to each other (systemd's Boot
+//! Loader Interface), the firmware's own, and the address of its ACPI tables.
 
 use std::fs;
 use std::io;
@@ -12,6 +13,15 @@ use crate::root::Root;
 /// Whose variables they are (Boot Loader Interface).
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
+/// Where the kernel shows them.
+const FOLDER: &str = "/sys/firmware/efi/efivars";
+
+/// Whose the firmware's own are (UEFI, "Globally Defined Variables").
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// Where the kernel tells the addresses of the firmware's tables (drivers/firmware/efi/efi.c).
+const TABLES: &str = "/sys/firmware/efi/systab";
+
 /// A variable that is there and cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("the EFI variable {} cannot be read: {why}; without it nobody can tell what the boot loader would boot", path.display())]
@@ -20,6 +30,20 @@ pub struct Error {
     pub path: PathBuf,
     /// Why.
     pub why: String,
+}
+
+/// Where one of them is (Documentation/filesystems/efivarfs.rst).
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
+    PathBuf::from(format!("{FOLDER}/{name}-{VENDOR}"))
+}
+
+/// Whether the firmware's variables can be seen; on a machine without UEFI there are none to see.
+#[must_use]
+pub fn are_there(root: &Root) -> bool {
+    let is_efi = root.path("/sys/firmware/efi").is_dir();
+    let any = || fs::read_dir(root.path(FOLDER)).is_ok_and(|mut files| files.next().is_some());
+    !is_efi || any()
 }
 
 /// Its texts: most variables hold one, `LoaderEntries` one behind the other. None where it is not set.
@@ -38,6 +62,25 @@ pub fn flags(root: &Root, name: &str) -> Result<u64, Error> {
     Ok(bytes.try_into().map_or(0, u64::from_le_bytes))
 }
 
+/// Whether the firmware started this machine with Secure Boot; none where it does not say.
+#[must_use]
+pub fn secure_boot(root: &Root) -> Option<bool> {
+    let value = of(root, GLOBAL, "SecureBoot").ok()??;
+    value.first().map(|byte| *byte == 1)
+}
+
+/// The address of the ACPI tables' root, as `acpi_rsdp=` takes it. The newer of two counts: it leads to 64-bit
+/// tables.
+#[must_use]
+pub fn acpi_root(root: &Root) -> Option<String> {
+    let text = fs::read_to_string(root.path(TABLES)).ok()?;
+    let table = |name| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let address = table("ACPI20").or_else(|| table("ACPI"))?.trim_ascii();
+    let digits = address.strip_prefix("0x")?;
+    u64::from_str_radix(digits, 16).ok().filter(|address| *address != 0)?;
+    Some(address.to_owned())
+}
+
 /// UTF-16 texts, each ended by a NUL, as UEFI has them.
 #[must_use]
 pub fn decoded(value: &[u8]) -> Vec<String> {
@@ -47,9 +90,13 @@ pub fn decoded(value: &[u8]) -> Vec<String> {
     texts.filter(|text| !text.is_empty()).collect()
 }
 
-/// What it holds behind its attributes, which are four bytes (Documentation/filesystems/efivarfs.rst).
 fn value(root: &Root, name: &str) -> Result<Option<Vec<u8>>, Error> {
-    let path = PathBuf::from(format!("/sys/firmware/efi/efivars/{name}-{VENDOR}"));
+    of(root, VENDOR, name)
+}
+
+/// What one holds behind its attributes, which are four bytes (Documentation/filesystems/efivarfs.rst).
+fn of(root: &Root, whose: &str, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    let path = PathBuf::from(format!("{FOLDER}/{name}-{whose}"));
     match fs::read(root.path(&path)) {
         Ok(bytes) => Ok(bytes.get(4..).map(<[u8]>::to_vec)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -88,6 +135,39 @@ pub(crate) mod tests {
         assert_eq!(flags(&scratch.root, "LoaderFeatures"), Ok(1 << 19));
         put(&scratch, "LoaderEntryOneShot", &[]);
         assert_eq!(text(&scratch.root, "LoaderEntryOneShot"), Ok(None));
+    }
+
+    /// Sets whether Secure Boot is on.
+    pub(crate) fn set_secure_boot(scratch: &Scratch, on: u8) {
+        let path = format!("/sys/firmware/efi/efivars/SecureBoot-{GLOBAL}");
+        scratch.put(&path, "");
+        fs::write(scratch.root.path(&path), [6, 0, 0, 0, on]).unwrap();
+    }
+
+    #[test]
+    fn secure_boot_is_told_from_what_is_not_known() {
+        let scratch = Scratch::new();
+        assert_eq!(secure_boot(&scratch.root), None);
+        for (value, on) in [(0, false), (1, true)] {
+            set_secure_boot(&scratch, value);
+            assert_eq!(secure_boot(&scratch.root), Some(on));
+        }
+    }
+
+    #[test]
+    fn the_newer_root_of_the_acpi_tables_counts() {
+        let scratch = Scratch::new();
+        assert_eq!(acpi_root(&scratch.root), None);
+        for (tables, address) in [
+            ("ACPI20=0x3fbfa014\nACPI=0x3fbfa000\nSMBIOS=0x3fb6e000\n", Some("0x3fbfa014")),
+            ("SMBIOS=0x3fb6e000\nACPI=0x3fbfa000\n", Some("0x3fbfa000")),
+            ("SMBIOS=0x3fb6e000\n", None),
+            ("ACPI20=0x0\n", None),
+            ("ACPI20=0x1 quiet\n", None),
+        ] {
+            scratch.put(TABLES, tables);
+            assert_eq!(acpi_root(&scratch.root).as_deref(), address, "{tables}");
+        }
     }
 
     #[test]

@@ -194,10 +194,16 @@ impl Drop for NewSet {
     }
 }
 
+/// Where an image of the plan lies.
+#[must_use]
+pub fn path(root: &Root, image: &nextkernel_plan::Image<'_>) -> PathBuf {
+    root.path(FOLDER).join(image.name)
+}
+
 /// Whether an image is the one that was staged.
 #[must_use]
 pub fn is_as_staged(root: &Root, image: &nextkernel_plan::Image<'_>) -> bool {
-    let Ok(found) = root.path(FOLDER).join(image.name).symlink_metadata() else { return false };
+    let Ok(found) = path(root, image).symlink_metadata() else { return false };
     measured(&found, image.name).is_some_and(|now| now == *image)
 }
 

@@ -1,16 +1,20 @@
 //! Copying the images to where they outlive the file systems they came from.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::cpio::{self, Member};
 use crate::errno::InWords;
+use crate::extra::{self, Extra};
 use crate::folder::{self, NewSet};
 use crate::root::Root;
 use crate::size::Size;
+use crate::unpack::{self, Unpacked, Wrapping};
 
 /// Every member of an initrd begins on a multiple of this: an uncompressed cpio elsewhere would be
 /// taken for a compressed stream (`unpack_to_rootfs`, init/initramfs.c).
@@ -19,26 +23,87 @@ const MEMBER_ALIGNMENT: u64 = 4;
 /// What `kexec_file_load(2)` reads at most (`KEXEC_FILE_SIZE_MAX`, `kernel/kexec_file.c`).
 const FILE_MAX: u64 = 4 << 30;
 
+/// A file that an image is made from, or a section of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// The file.
+    pub path: PathBuf,
+    /// The section, where it is not the whole file.
+    pub section: Option<Section>,
+    /// Where it goes as a file of its own, where it is no image but something for one.
+    pub packed: Option<Packed>,
+}
+
+/// A file that the next system finds in its initramfs: root's, in an archive of its own, as systemd-stub packs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// Its path, without a `/` before it.
+    pub name: String,
+    /// The permissions of the folder it is in.
+    pub folder: u32,
+    /// Its own permissions.
+    pub file: u32,
+}
+
+/// Where a section of a unified kernel image lies in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// What it is called: `.linux`.
+    pub name: &'static str,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes, without the file's own padding (`VirtualSize`).
+    pub size: u64,
+}
+
+impl Piece {
+    /// Where a person finds it: its file, and for a packed one the folder.
+    #[must_use]
+    pub fn origin(&self) -> &Path {
+        let is_file = self.packed.is_none() || self.section.is_some();
+        self.path.parent().filter(|_| !is_file).unwrap_or(&self.path)
+    }
+}
+
+impl From<PathBuf> for Piece {
+    fn from(path: PathBuf) -> Piece {
+        Piece { path, ..Piece::default() }
+    }
+}
+
+impl From<&Path> for Piece {
+    fn from(path: &Path) -> Piece {
+        path.to_path_buf().into()
+    }
+}
+
+impl fmt::Display for Piece {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.path.display())?;
+        self.section.as_ref().map_or(Ok(()), |section| write!(out, " ({})", section.name))
+    }
+}
+
 /// Why an image cannot be staged.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("the {what} {} cannot be read: {}{}", .path.display(), InWords(.error), hint(.error))]
+    #[error("the {what} {piece} cannot be read: {}{}", InWords(.error), hint(.error))]
     Unreadable {
         /// Kernel or initrd.
         what: &'static str,
         /// The file.
-        path: PathBuf,
+        piece: Piece,
         /// Why.
         error: io::Error,
     },
     /// It is something else than a file with something in it.
-    #[error("the {what} {} {why}; name the image itself", .path.display())]
+    #[error("the {what} {piece} {why}; name the image itself")]
     NoImage {
         /// Kernel or initrd.
         what: &'static str,
         /// The file.
-        path: PathBuf,
+        piece: Piece,
         /// What it is.
         why: &'static str,
     },
@@ -46,15 +111,42 @@ pub enum Error {
     #[error("the path {0:?} is not plain text, and the plan is; rename the file")]
     NotText(PathBuf),
     /// It was written to meanwhile.
-    #[error("the {what} {} changed while it was copied; stage again when it is complete", .path.display())]
+    #[error("the {what} {piece} changed while it was copied; stage again when it is complete")]
     Changed {
         /// Kernel or initrd.
         what: &'static str,
         /// The file.
-        path: PathBuf,
+        piece: Piece,
+    },
+    /// A section is not all there.
+    #[error("the {what} {piece} reaches beyond the end of its file; install it again")]
+    CutOff {
+        /// Kernel or initrd.
+        what: &'static str,
+        /// The section.
+        piece: Piece,
+    },
+    /// A wrapped kernel does not come out.
+    #[error("the kernel {piece} cannot be unpacked: {why}; install it again")]
+    Damaged {
+        /// The file.
+        piece: Piece,
+        /// Why.
+        why: String,
+    },
+    /// It comes out larger than there is room for.
+    #[error(
+        "the kernel {piece} unpacks to more than {}, which is all the room and memory there is for it; free some \
+         (`nextkernel unstage`), or enlarge /run (mount -o remount,size=SIZE /run)", Size(*.most)
+    )]
+    OutgrowsRoom {
+        /// The file.
+        piece: Piece,
+        /// The room, in bytes.
+        most: u64,
     },
     /// The copy cannot be written.
-    #[error("{} cannot be written: {}", .path.display(), InWords(.error))]
+    #[error("{} cannot be written: {}{}", .path.display(), InWords(.error), full(.error))]
     Unwritable {
         /// The copy.
         path: PathBuf,
@@ -69,6 +161,9 @@ pub enum Error {
         /// Its size in bytes.
         size: u64,
     },
+    /// Something that is added to the initrd.
+    #[error(transparent)]
+    Extra(#[from] extra::Error),
     /// The set cannot hold it.
     #[error(transparent)]
     Folder(#[from] folder::Error),
@@ -81,23 +176,34 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A file that an image is made from, open, so that what was checked is what is copied.
+fn full(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => {
+            "; `nextkernel unstage` frees what is staged, or enlarge /run (mount -o remount,size=SIZE /run)"
+        }
+        _ => "",
+    }
+}
+
+/// A piece, open, so that what was checked is what is copied.
 #[derive(Debug)]
 pub struct Source {
-    /// Its absolute path.
-    pub path: PathBuf,
-    /// It.
+    /// It, its path absolute.
+    pub piece: Piece,
+    /// Its file.
     pub file: File,
     what: &'static str,
+    /// Where it lies in its file.
+    offset: u64,
     size: u64,
     changed: (i64, i64),
 }
 
 impl Source {
     /// Opens a kernel or initrd.
-    pub fn open(root: &Root, what: &'static str, path: &Path) -> Result<Source, Error> {
-        let unreadable = |error| Error::Unreadable { what, path: path.to_path_buf(), error };
-        let absolute = std::path::absolute(path).map_err(unreadable)?;
+    pub fn open(root: &Root, what: &'static str, piece: &Piece) -> Result<Source, Error> {
+        let unreadable = |error| Error::Unreadable { what, piece: piece.clone(), error };
+        let absolute = std::path::absolute(&piece.path).map_err(unreadable)?;
         if absolute.to_str().is_none_or(|path| path.chars().any(char::is_control)) {
             return Err(Error::NotText(absolute));
         }
@@ -105,91 +211,266 @@ impl Source {
         let options = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(&absolute));
         let file = options.map_err(unreadable)?;
         let found = file.metadata().map_err(unreadable)?;
-        let no_image = |why| Err(Error::NoImage { what, path: path.to_path_buf(), why });
+        let all = Section { name: "", offset: 0, size: found.len() };
+        let Section { offset, size, .. } = *piece.section.as_ref().unwrap_or(&all);
+        let no_image = |why| Err(Error::NoImage { what, piece: piece.clone(), why });
         match found.file_type() {
             kind if kind.is_dir() => return no_image("is a directory"),
             kind if !kind.is_file() => return no_image("is not a regular file"),
-            _ if found.len() == 0 => return no_image("is empty"),
+            _ if size == 0 => return no_image("is empty"),
+            _ if offset.checked_add(size).is_none_or(|end| end > found.len()) => {
+                return Err(Error::CutOff { what, piece: piece.clone() });
+            }
             _ => {}
         }
         let changed = (found.mtime(), found.mtime_nsec());
-        Ok(Source { path: absolute, file, what, size: found.len(), changed })
+        let piece = Piece { path: absolute, ..piece.clone() };
+        Ok(Source { piece, file, what, offset, size, changed })
+    }
+
+    /// How long it is as a part of an initrd, in bytes.
+    fn length(&self) -> u64 {
+        match &self.piece.packed {
+            Some(packed) => {
+                let members = packed.members(self.size);
+                members.iter().map(Member::length).sum::<u64>() + cpio::end_length()
+            }
+            None => self.size,
+        }
+    }
+
+    /// How long it is as a kernel, in bytes, as far as it can be told: a wrapped one may say so of itself.
+    pub fn unpacked_size(&self) -> Result<u64, Error> {
+        let told = self
+            .wrapping()
+            .ok()
+            .flatten()
+            .and_then(|wrapping| wrapping.told(&mut &self.file, self.offset, self.offset + self.size));
+        let size = told.unwrap_or(self.size);
+        if size > FILE_MAX { Err(Error::TooLarge { what: self.what, size }) } else { Ok(size) }
+    }
+
+    fn wrapping(&self) -> io::Result<Option<Wrapping>> {
+        let mut head = Vec::new();
+        self.bytes()?.take(unpack::HEAD).read_to_end(&mut head)?;
+        Ok(Wrapping::of(&head))
+    }
+
+    /// What there is of it.
+    fn bytes(&self) -> io::Result<io::Take<&File>> {
+        (&self.file).seek(SeekFrom::Start(self.offset))?;
+        Ok((&self.file).take(self.size))
+    }
+
+    fn unreadable(&self, error: io::Error) -> Error {
+        Error::Unreadable { what: self.what, piece: self.piece.clone(), error }
     }
 
     fn append_to(&self, to: &mut File, copy: &Path) -> Result<(), Error> {
         let error = |error: io::Error| Error::Unwritable { path: copy.to_path_buf(), error };
-        let copied = io::copy(&mut &self.file, to).map_err(error)?;
-        let now = self.file.metadata().map_err(error)?;
-        if copied != self.size || (now.mtime(), now.mtime_nsec()) != self.changed {
-            return Err(Error::Changed { what: self.what, path: self.path.clone() });
+        let members = self.piece.packed.as_ref().map(|packed| packed.members(self.size)).unwrap_or_default();
+        for (number, member) in (1..).zip(&members) {
+            member.write(number, to).map_err(error)?;
+        }
+        let copied = self.bytes().and_then(|mut bytes| io::copy(&mut bytes, to)).map_err(error)?;
+        if copied != self.size {
+            return Err(Error::Changed { what: self.what, piece: self.piece.clone() });
+        }
+        if !members.is_empty() {
+            cpio::padding(copied, to).and_then(|()| cpio::end(to)).map_err(error)?;
+        }
+        self.see_that_it_is_as_it_was()
+    }
+
+    /// Copies a kernel out of what it is wrapped in.
+    fn unpack_to(&self, to: &mut File, copy: &Path, most: u64) -> Result<(), Error> {
+        let damaged = |error| match error {
+            unpack::Error::Read(error) => self.unreadable(error),
+            error => Error::Damaged { piece: self.piece.clone(), why: error.to_string() },
+        };
+        let bytes = self.bytes().map_err(|error| self.unreadable(error))?;
+        let mut kernel = Unpacked::new(bytes).map_err(damaged)?;
+        let (mut part, mut size) = (vec![0; 1 << 16], 0);
+        loop {
+            let read = kernel.read(&mut part).map_err(damaged)?;
+            size += read as u64;
+            if size > FILE_MAX {
+                return Err(Error::TooLarge { what: self.what, size });
+            }
+            if size > most {
+                return Err(Error::OutgrowsRoom { piece: self.piece.clone(), most });
+            }
+            match part.get(..read).unwrap_or_default() {
+                [] if size == 0 => return Err(damaged(unpack::Error::Empty)),
+                [] => return self.see_that_it_is_as_it_was(),
+                part => to.write_all(part),
+            }
+            .map_err(|error| Error::Unwritable { path: copy.to_path_buf(), error })?;
+        }
+    }
+
+    fn see_that_it_is_as_it_was(&self) -> Result<(), Error> {
+        let now = self.file.metadata().map_err(|error| self.unreadable(error))?;
+        // A file that grew has another time, too, but for clocks that are coarse.
+        let grew = self.piece.section.is_none() && now.len() != self.size;
+        if grew || (now.mtime(), now.mtime_nsec()) != self.changed {
+            return Err(Error::Changed { what: self.what, piece: self.piece.clone() });
         }
         Ok(())
     }
 }
 
-/// The size of an image joined from these, in bytes.
-#[must_use]
-pub fn joined_size(sources: &[Source]) -> u64 {
-    match sources {
-        [one] => one.size,
-        _ => sources.iter().map(|source| source.size.next_multiple_of(MEMBER_ALIGNMENT)).sum(),
+impl Packed {
+    /// Its folders, and it: an archive does not make them by itself.
+    fn members(&self, size: u64) -> Vec<Member> {
+        let (folders, name) = (self.name.match_indices('/').map(|(at, _)| at), self.name.as_bytes());
+        let folders = folders.filter_map(|at| name.get(..at));
+        let mut members: Vec<_> = folders.map(|name| Member::folder(name, 0o555)).collect();
+        if let Some(last) = members.last_mut() {
+            last.mode = libc::S_IFDIR | self.folder;
+        }
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        members.push(Member {
+            name: name.to_vec(),
+            mode: libc::S_IFREG | self.file,
+            size,
+            ..Member::default()
+        });
+        members
     }
 }
 
-/// Joins sources to one image in a set, and returns it open for reading only: a file that is open
-/// for writing cannot be loaded.
-pub fn join(set: &NewSet, name: &'static str, sources: &[Source]) -> Result<File, Error> {
-    let size = joined_size(sources);
-    if size > FILE_MAX {
-        return Err(Error::TooLarge { what: name, size });
+/// The size of an initrd joined from these, in bytes; asked before anything is copied, for no room and no memory
+/// would be enough for one that the kernel does not load.
+pub fn initrd_size(sources: &[Source], extra: &Extra) -> Result<u64, Error> {
+    let padded = |source: &Source| source.length().next_multiple_of(MEMBER_ALIGNMENT);
+    let size = match sources {
+        [one] if extra.is_empty() => one.length(),
+        _ => sources.iter().map(padded).sum::<u64>() + extra.length(),
+    };
+    if size > FILE_MAX { Err(Error::TooLarge { what: "initrd", size }) } else { Ok(size) }
+}
+
+/// Joins an initrd in a set, and returns it open for reading only: a file that is open for writing cannot be
+/// loaded. None where nothing makes one.
+pub fn initrd(root: &Root, set: &NewSet, sources: &[Source], extra: &Extra) -> Result<Option<File>, Error> {
+    if sources.is_empty() && extra.is_empty() {
+        return Ok(None);
     }
-    let (path, mut copy) = set.create(name)?;
+    let (path, mut copy) = set.create("initrd")?;
     let unwritable = |error| Error::Unwritable { path: path.clone(), error };
     for source in sources {
         source.append_to(&mut copy, &path)?;
-        if sources.len() > 1 {
-            let padding = source.size.next_multiple_of(MEMBER_ALIGNMENT) - source.size;
-            for _ in 0..padding {
-                copy.write_all(&[0]).map_err(unwritable)?;
-            }
+        if sources.len() > 1 || !extra.is_empty() {
+            cpio::padding(source.length(), &mut copy).map_err(unwritable)?;
         }
     }
+    extra.append_to(root, &mut copy, &path)?;
     drop(copy);
-    File::open(&path).map_err(unwritable)
+    Ok(Some(File::open(&path).map_err(unwritable)?))
+}
+
+/// A kernel that was staged.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The copy, open for reading only.
+    pub copy: File,
+    /// The file it was copied from as it is.
+    original: Option<File>,
+}
+
+impl Kernel {
+    /// What the running kernel is to judge: the original file where there is one, for a copy has neither its IMA
+    /// signature nor its label.
+    #[must_use]
+    pub fn judged(&self) -> &File {
+        self.original.as_ref().unwrap_or(&self.copy)
+    }
+}
+
+/// Stages a kernel in a set, out of whatever it is wrapped in; it may become `most` bytes large. What is no kernel is
+/// copied as it is: the running kernel says so.
+pub fn kernel(set: &NewSet, source: &Source, most: u64) -> Result<Kernel, Error> {
+    let unreadable = |error| source.unreadable(error);
+    let (path, mut copy) = set.create("kernel")?;
+    let is_wrapped = source.wrapping().map_err(unreadable)?.is_some();
+    if is_wrapped {
+        source.unpack_to(&mut copy, &path, most)?;
+    } else {
+        source.append_to(&mut copy, &path)?;
+    }
+    drop(copy);
+    let copy = File::open(&path).map_err(|error| Error::Unwritable { path, error })?;
+    let is_original = !is_wrapped && source.piece.section.is_none();
+    let original = is_original.then(|| source.file.try_clone()).transpose().map_err(unreadable)?;
+    Ok(Kernel { copy, original })
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::cpio::tests::read;
     use crate::folder::Folder;
     use crate::scratch::Scratch;
     use nextkernel_plan::HandoffId;
     use std::fs;
-    use std::io::Read;
 
-    fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    const IMAGE: &[u8] = include_bytes!("../../../fuzz/seeds/unpack/plain");
+    const GZIP: &[u8] = include_bytes!("../../../fuzz/seeds/unpack/gzip");
+    const ZBOOT: &[u8] = include_bytes!("../../../fuzz/seeds/unpack/zboot-zstd");
+
+    fn source(scratch: &Scratch, what: &'static str, piece: &Piece, bytes: &[u8]) -> Source {
+        fs::write(scratch.root.path(&piece.path), bytes).unwrap();
+        Source::open(&scratch.root, what, piece).unwrap()
+    }
+
+    fn all(mut file: &File) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn joined_with(parts: &[(&[u8], Option<Packed>)], extra: &[&str]) -> Vec<u8> {
         let scratch = Scratch::new();
         let sources: Vec<_> = parts
             .iter()
             .enumerate()
-            .map(|(number, part)| {
-                let path = PathBuf::from(format!("/{number}"));
-                fs::write(scratch.root.path(&path), part).unwrap();
-                Source::open(&scratch.root, "initrd", &path).unwrap()
+            .map(|(number, (part, packed))| {
+                let piece = Piece { packed: packed.clone(), ..PathBuf::from(format!("/{number}")).into() };
+                source(&scratch, "initrd", &piece, part)
             })
             .collect();
+        let extra = Extra::find(&scratch.root, extra).unwrap();
         let folder = Folder::open(&scratch.root).unwrap();
         let set = folder.new_set(HandoffId(1)).unwrap();
-        let mut bytes = Vec::new();
-        join(&set, "initrd", &sources).unwrap().read_to_end(&mut bytes).unwrap();
-        assert_eq!(joined_size(&sources), bytes.len() as u64);
+        let initrd = initrd(&scratch.root, &set, &sources, &extra).unwrap();
+        let bytes = initrd.as_ref().map(all).unwrap_or_default();
+        assert_eq!(initrd_size(&sources, &extra).unwrap(), bytes.len() as u64);
         bytes
+    }
+
+    fn joined(parts: &[&[u8]]) -> Vec<u8> {
+        joined_with(&parts.iter().map(|part| (*part, None)).collect::<Vec<_>>(), &[])
+    }
+
+    /// What is staged of a kernel, whether the original is judged, or why nothing is.
+    fn staged(bytes: &[u8], section: Option<Section>, most: u64) -> Result<(Vec<u8>, bool), String> {
+        let scratch = Scratch::new();
+        let piece = Piece { section, ..Path::new("/k").into() };
+        let source = source(&scratch, "kernel", &piece, bytes);
+        let folder = Folder::open(&scratch.root).unwrap();
+        let set = folder.new_set(HandoffId(1)).unwrap();
+        let kernel = kernel(&set, &source, most).map_err(|error| error.to_string())?;
+        let inode = |file: &File| file.metadata().unwrap().ino();
+        Ok((all(&kernel.copy), inode(kernel.judged()) == inode(&source.file)))
     }
 
     #[test]
     fn one_initrd_is_copied_byte_for_byte() {
         assert_eq!(joined(&[b"12345"]), b"12345");
+        assert_eq!(joined(&[]), b"");
     }
 
     #[test]
@@ -198,10 +479,93 @@ mod tests {
     }
 
     #[test]
+    fn what_is_added_comes_last_and_begins_on_four_bytes() {
+        let bytes = joined_with(&[(b"initrd", None)], &["/0:etc/key"]);
+        let mut added = bytes.strip_prefix(b"initrd\0\0").unwrap();
+        let members = read(&mut added).unwrap();
+        assert_eq!(members.last().unwrap().1, b"initrd");
+        assert!(added.is_empty());
+    }
+
+    #[test]
+    fn a_packed_file_is_an_archive_of_its_own_with_its_folders() {
+        let packed = Packed { name: ".extra/credentials/a.cred".to_owned(), folder: 0o500, file: 0o400 };
+        let bytes = joined_with(&[(b"a", None), (b"secret", Some(packed)), (b"z", None)], &[]);
+        let mut archive = bytes.strip_prefix(b"a\0\0\0").unwrap();
+        let members = read(&mut archive).unwrap();
+        assert_eq!(archive, b"z\0\0\0");
+        let seen: Vec<_> = members.iter().map(|(member, _)| (member.name.as_slice(), member.mode)).collect();
+        let (folder, file) = (libc::S_IFDIR, libc::S_IFREG);
+        assert_eq!(
+            seen,
+            [
+                (&b".extra"[..], folder | 0o555),
+                (b".extra/credentials", folder | 0o500),
+                (b".extra/credentials/a.cred", file | 0o400)
+            ]
+        );
+        assert_eq!(members.last().unwrap().1, b"secret");
+    }
+
+    #[test]
+    fn an_untouched_kernel_is_judged_by_its_original_and_any_other_by_its_copy() {
+        let section = |offset, size| Some(Section { name: ".linux", offset, size });
+        for kernel in [IMAGE, b"MZ", b"no kernel", b"\x7fELF"] {
+            assert_eq!(staged(kernel, None, 0), Ok((kernel.to_vec(), true)));
+        }
+        assert_eq!(staged(GZIP, None, 2000), Ok((IMAGE.to_vec(), false)));
+        assert_eq!(staged(ZBOOT, None, 2000), Ok((IMAGE.to_vec(), false)));
+        let uki = [&b"MZ.."[..], IMAGE, b"...."].concat();
+        assert_eq!(staged(&uki, section(4, IMAGE.len() as u64), 0), Ok((IMAGE.to_vec(), false)));
+        let uki = [&b"MZ.."[..], ZBOOT].concat();
+        assert_eq!(staged(&uki, section(4, ZBOOT.len() as u64), 2000), Ok((IMAGE.to_vec(), false)));
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_come_out_is_refused() {
+        let sentence = |bytes: &[u8], most| staged(bytes, None, most).unwrap_err();
+        assert!(sentence(GZIP, 1000).contains("unpacks to more than"));
+        let cut = GZIP.get(..100).unwrap();
+        assert!(
+            sentence(cut, 2000).contains("kernel /k cannot be unpacked: as gzip it is cut off or damaged")
+        );
+        // An empty one, packed.
+        let empty = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0";
+        assert!(sentence(empty, 2000).contains("nothing is in it"));
+    }
+
+    #[test]
+    fn what_the_kernel_would_never_load_is_known_by_its_size() {
+        let scratch = Scratch::new();
+        let big = |what, bytes| {
+            let made = File::create(scratch.root.path("/big")).unwrap();
+            made.set_len(bytes).unwrap();
+            Source::open(&scratch.root, what, &Path::new("/big").into()).unwrap()
+        };
+        let none = Extra::find(&scratch.root, &[""; 0]).unwrap();
+        assert_eq!(initrd_size(&[big("initrd", FILE_MAX)], &none).unwrap(), FILE_MAX);
+        let sentence = initrd_size(&[big("initrd", 5 << 30)], &none).unwrap_err().to_string();
+        assert!(sentence.contains("is 5369 MB large, and the kernel loads at most 4295 MB"), "{sentence}");
+        assert!(initrd_size(&[big("initrd", FILE_MAX), big("initrd", 1)], &none).is_err());
+        assert!(big("kernel", 5 << 30).unpacked_size().is_err());
+    }
+
+    #[test]
+    fn a_wrapped_kernel_needs_the_room_that_it_says() {
+        let scratch = Scratch::new();
+        let size =
+            |bytes| source(&scratch, "kernel", &Path::new("/k").into(), bytes).unpacked_size().unwrap();
+        assert_eq!(size(IMAGE), IMAGE.len() as u64);
+        assert_eq!(size(GZIP), IMAGE.len() as u64);
+        assert_eq!(size(ZBOOT), IMAGE.len() as u64);
+    }
+
+    #[test]
     fn what_is_no_image_is_told_apart() {
         let scratch = Scratch::new();
-        let sentence =
-            |path: &str| Source::open(&scratch.root, "kernel", Path::new(path)).unwrap_err().to_string();
+        let sentence = |path: &str| {
+            Source::open(&scratch.root, "kernel", &Path::new(path).into()).unwrap_err().to_string()
+        };
         fs::write(scratch.root.path("/empty"), "").unwrap();
         nix::unistd::mkfifo(&scratch.root.path("/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(sentence("/run").contains("is a directory"));
@@ -209,5 +573,17 @@ mod tests {
         assert!(sentence("/pipe").contains("not a regular file"));
         assert!(sentence("/missing").contains("is its file system mounted?"));
         assert!(sentence("/new\nline").contains("not plain text"));
+    }
+
+    #[test]
+    fn a_section_beyond_its_file_is_refused() {
+        let scratch = Scratch::new();
+        scratch.put("/uki.efi", "MZ..kernel..");
+        for (offset, size) in [(4, 9), (13, 1), (u64::MAX, 2)] {
+            let section = Some(Section { name: ".linux", offset, size });
+            let piece = Piece { section, ..Path::new("/uki.efi").into() };
+            let error = Source::open(&scratch.root, "kernel", &piece).unwrap_err().to_string();
+            assert!(error.contains("/uki.efi (.linux) reaches beyond the end"), "{error}");
+        }
     }
 }

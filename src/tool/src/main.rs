@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use nextkernel::entries::list;
 use nextkernel::root::Root;
-use nextkernel::{check, stage, status, unstage};
+use nextkernel::{check, once, reboot, stage, status, unstage};
 
 /// Stages the next kernel, so that nextkernel-hook can start it when the machine goes down.
 #[derive(Parser)]
@@ -22,7 +22,9 @@ enum Act {
     Unstage(unstage::Wish),
     Status(status::Wish),
     Check(check::Wish),
+    Reboot(reboot::Wish),
     Entries(list::Wish),
+    Arrived(once::Wish),
 }
 
 fn main() -> ExitCode {
@@ -32,7 +34,9 @@ fn main() -> ExitCode {
         Act::Unstage(wish) => unstage::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Status(wish) => status::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Check(wish) => check::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Reboot(wish) => reboot::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Entries(wish) => list::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Arrived(wish) => once::run(&root, &wish).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

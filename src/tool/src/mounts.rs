@@ -16,6 +16,8 @@ pub struct Mount {
     pub part: PathBuf,
     /// Where.
     pub point: PathBuf,
+    /// How: `rw,nosuid,noexec`.
+    pub options: String,
     /// The file system's type.
     pub kind: String,
     /// Where it comes from, mostly a device.
@@ -36,6 +38,30 @@ impl Mount {
         mounts.iter().rev().find(|mount| mount.point == point)
     }
 
+    /// Where a path of its file system is seen, if nothing is mounted over that and the path lies in the part
+    /// that is mounted here.
+    #[must_use]
+    pub fn sees(&self, mounts: &[Mount], path: &Path) -> Option<PathBuf> {
+        let below = path.strip_prefix(&self.part).ok()?;
+        let seen = if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) };
+        let over = Mount::over(mounts, &seen)?;
+        std::ptr::eq(over, self).then_some(seen)
+    }
+
+    /// The one that a path is on.
+    #[must_use]
+    pub fn over<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+        // Of several at one place the last is seen, and a later one at a place above hides those below.
+        let above = mounts.iter().enumerate().filter(|(_, mount)| path.starts_with(&mount.point));
+        above.max_by_key(|(at, mount)| (mount.point.components().count(), *at)).map(|(_, mount)| mount)
+    }
+
+    /// Whether nothing on it can be executed.
+    #[must_use]
+    pub fn is_noexec(&self) -> bool {
+        self.options.split(',').any(|option| option == "noexec")
+    }
+
     fn parse(line: &str) -> Option<Mount> {
         let (before, behind) = line.split_once(" - ")?;
         let mut before = before.split(' ').skip(2);
@@ -44,6 +70,7 @@ impl Mount {
             device: before.next()?.to_owned(),
             part: unescaped(before.next()?),
             point: unescaped(before.next()?),
+            options: before.next()?.to_owned(),
             kind: behind.next()?.to_owned(),
             source: unescaped(behind.next()?),
         })
@@ -63,4 +90,31 @@ pub fn unescaped(path: &str) -> PathBuf {
         rest = if code.is_some() { behind.get(3..).unwrap_or_default() } else { behind };
     }
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn a_path_lies_on_the_deepest_mount_and_of_two_on_the_last() {
+        let scratch = Scratch::new();
+        let mounts = "\
+22 1 8:1 / / ro - ext4 /dev/sda1 ro
+23 22 0:20 / /run rw,nosuid,noexec shared:5 - tmpfs tmpfs rw
+24 23 0:21 / /run/init rw - tmpfs tmpfs rw
+25 23 0:22 / /run/init rw,noexec - tmpfs tmpfs rw\n";
+        scratch.put("/proc/self/mountinfo", mounts);
+        let mounts = Mount::all(&scratch.root);
+        for (path, device, noexec) in [
+            ("/run/initramfs/shutdown", "0:20", true),
+            ("/run/init/x", "0:22", true),
+            ("/running", "8:1", false),
+        ] {
+            let mount = Mount::over(&mounts, Path::new(path));
+            let found = mount.map(|mount| (mount.device.as_str(), mount.is_noexec()));
+            assert_eq!(found, Some((device, noexec)), "{path}");
+        }
+    }
 }

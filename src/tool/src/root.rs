@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Where systemd-shutdown(8) looks for the hook.
+pub const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";
+
 /// The folder that stands for `/`.
 #[derive(Clone, Debug)]
 pub struct Root(PathBuf);
@@ -12,6 +15,12 @@ impl Root {
     #[must_use]
     pub fn system() -> Root {
         Root(PathBuf::from("/"))
+    }
+
+    /// Whether it is `/`.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.0 == Path::new("/")
     }
 
     /// A system made for a test.
@@ -51,6 +60,12 @@ impl Root {
     /// Whether the hook is installed where systemd-shutdown(8) looks for it.
     #[must_use]
     pub fn hook_installed(&self) -> bool {
-        self.path("/usr/lib/systemd/system-shutdown/nextkernel").exists()
+        self.path(HOOK).exists()
+    }
+
+    /// Whether systemd is the init (`sd_booted(3)`).
+    #[must_use]
+    pub fn runs_systemd(&self) -> bool {
+        self.path("/run/systemd/system").is_dir()
     }
 }

@@ -1,10 +1,10 @@
 //! Staging: choose the next kernel, copy its images to where they outlive the file systems, rehearse
 //! the load, and make it the plan.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::slice::from_ref;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
@@ -13,17 +13,26 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use thiserror::Error;
 
 use crate::conf::{self, Conf};
-use crate::entries::{self, Entry};
+use crate::entries::{self, Choice, Entry};
 use crate::errno::InWords;
+use crate::extra::{self, Extra};
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
+use crate::hypervisor::Hypervisor;
 use crate::images::{self, Source};
+use crate::quoted::quoted;
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, memory, rehearse, status, systemd, unbind};
+use crate::{cmdline, efi, memory, rehearse, status, systemd, unbind};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
 const SPARE: u64 = 1 << 20;
+
+/// How many characters of what somebody wrote a note shows.
+const SHOWN_MAX: usize = 40;
+
+/// How often the night loads, where calls are counted.
+const NIGHTS_CALLS: u64 = 1;
 
 /// Stage the next kernel
 ///
@@ -38,12 +47,16 @@ pub struct Wish {
     /// /boot/vmlinuz-VERSION
     #[arg(conflicts_with_all = ["kernel", "initrd"])]
     pub entry: Option<String>,
-    /// The kernel, as a file
+    /// The kernel, as a file; of a unified kernel image its first profile, with its initrds and command line
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// An initrd, as a file; several are joined in the order given
     #[arg(long, value_name = "FILE", requires = "kernel", num_args = 1..)]
     pub initrd: Vec<PathBuf>,
+    /// Add a file or a folder to the initrd, as /PATH or as NAME there, with its mode and owner; NAME/ is a
+    /// folder for it. Refused where /run could be written to swap that is not encrypted
+    #[arg(long, value_name = "PATH[:NAME]")]
+    pub extra: Vec<OsString>,
     /// The next kernel's command line
     #[arg(long, value_name = "TEXT", conflicts_with = "reuse_cmdline", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
@@ -51,6 +64,10 @@ pub struct Wish {
     /// kernel that no boot entry describes; needed with --kernel)
     #[arg(long)]
     pub reuse_cmdline: bool,
+    /// Leave a parameter out of the command line before anything is appended: all of that name, or with
+    /// NAME=VALUE those with this value
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub remove: Vec<String>,
     /// Append to the command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub append: Vec<String>,
@@ -99,6 +116,9 @@ pub enum Error {
     /// Not root.
     #[error("/run/nextkernel belongs to root; run this with sudo")]
     NotRoot,
+    /// No jump from here.
+    #[error("{}", .0.in_words())]
+    NoJump(Hypervisor),
     /// Two wishes that exclude each other.
     #[error("--no-rehearse loads nothing, and --hold kept keeps what was loaded; leave one out")]
     KeptWithoutLoad,
@@ -123,6 +143,9 @@ pub enum Error {
     /// No image.
     #[error(transparent)]
     Image(#[from] images::Error),
+    /// Nothing that could be added.
+    #[error(transparent)]
+    Extra(#[from] extra::Error),
     /// No folder.
     #[error(transparent)]
     Folder(#[from] folder::Error),
@@ -186,34 +209,49 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
 
 /// Stages, and returns what a person should know of it beside the status.
 fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
+    if let Some(hypervisor) = Hypervisor::find(root).filter(|found| found.forbids_the_jump()) {
+        return Err(Error::NoJump(hypervisor));
+    }
     let hold = hold(wish)?;
     let conf = Conf::read(root)?;
-    let (entry, mut notes) = chosen(root, wish)?;
+    let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;
     let gpus = gpus::find(root, Said::Conf(&conf));
     let (line, said) = command_line(root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus))?;
     notes.extend(said);
+    let line = match once {
+        Some(once) => cmdline::checked(&cmdline::with(&line, &once.parameter()), &[])?,
+        None => line,
+    };
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out);
     let kernel = Source::open(root, "kernel", &entry.kernel)?;
-    let initrds = entry.initrds.iter().map(|path| Source::open(root, "initrd", path));
+    let initrds = entry.initrds.iter().map(|initrd| Source::open(root, "initrd", initrd));
     let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
+    let extra = Extra::find(root, &wish.extra)?;
+
+    let initrd_size = images::initrd_size(&initrds, &extra)?;
+    let size = kernel.unpacked_size()? + initrd_size;
 
     let folder = Folder::open(root)?;
     let may_be_loaded = clear_up(root, &folder)?;
-    let size = images::joined_size(from_ref(&kernel)) + images::joined_size(&initrds);
     see_that_there_is_room(&folder, size + SPARE)?;
-    see_that_there_is_memory(root, size, wish.no_rehearse)?;
+    see_that_there_is_memory(root, size, if wish.no_rehearse { 1 } else { 3 })?;
 
     let unloads = hold == Hold::Late && (!wish.no_rehearse || may_be_loaded);
-    let need = 1 + u64::from(!wish.no_rehearse) + u64::from(unloads);
+    let need = NIGHTS_CALLS + u64::from(!wish.no_rehearse) + u64::from(unloads);
     if let Some(left) = rehearse::calls_left(root).filter(|left| *left < need) {
         return Err(Error::LimitTooLow { left, need });
     }
 
     let handoff = new_id(root)?;
     let set = folder.new_set(handoff)?;
-    let kernel_copy = images::join(&set, "kernel", from_ref(&kernel))?;
-    let initrd_copy = if initrds.is_empty() { None } else { Some(images::join(&set, "initrd", &initrds)?) };
+    let left = folder.room()?.min(memory::available(root).unwrap_or(u64::MAX));
+    let staged = images::kernel(&set, &kernel, left.saturating_sub(initrd_size + SPARE))?;
+    let initrd_copy = images::initrd(root, &set, &initrds, &extra)?;
+    let loaded = [Some(&staged.copy), initrd_copy.as_ref()].into_iter().flatten();
+    let loaded = loaded.filter_map(|copy| Some(copy.metadata().ok()?.len())).sum();
+    // What a wrapped kernel says of its size may not be so. The copies are taken by now.
+    see_that_there_is_memory(root, loaded, if wish.no_rehearse { 0 } else { 2 })?;
 
     let names = [format!("{handoff}/kernel"), format!("{handoff}/initrd")];
     let [kernel_name, initrd_name] = &names;
@@ -223,9 +261,9 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
         staged_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         on: on(&wish.on, hold),
         hold,
-        kernel: measured(&folder, &kernel_copy, kernel_name)?,
+        kernel: measured(&folder, &staged.copy, kernel_name)?,
         initrd: initrd_copy.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
-        kernel_from: kernel.path.to_str(),
+        kernel_from: kernel.piece.path.to_str(),
         initrd_from: paths(&initrds)?,
         cmdline: &line,
         gpu: list(conf.gpu.iter().map(|(driver, policy)| GpuPolicy { driver, policy: *policy })),
@@ -239,8 +277,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     folder.propose(&plan)?;
     // From the load to the moment when the plan counts: an image without a plan must not stay behind.
     let _uninterrupted = Uninterrupted::begin();
-    // The kernel judges the original file: a copy has neither its IMA signature nor its label.
-    if let Err(error) = rehearsed(root, wish, &line, &kernel.file, initrd_copy.as_ref(), unloads) {
+    if let Err(error) = rehearsed(root, wish, &line, staged.judged(), initrd_copy.as_ref(), unloads) {
         folder.withdraw();
         return Err(Error::Refused { error });
     }
@@ -248,7 +285,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
         folder.withdraw();
         // What was loaded for the plan before is replaced at night by what that plan says.
         if !may_be_loaded && hold == Hold::Kept {
-            let _ = rehearse::unload(root);
+            let _ = rehearse::unload(root, 0);
         }
         Error::Folder(error)
     })?;
@@ -265,9 +302,9 @@ fn rehearsed(
     unloads: bool,
 ) -> Result<(), rehearse::Error> {
     if !wish.no_rehearse {
-        rehearse::load(root, kernel, initrd, line)?;
+        rehearse::load(root, kernel, initrd, line, NIGHTS_CALLS + u64::from(unloads))?;
     }
-    if unloads { rehearse::unload(root) } else { Ok(()) }
+    if unloads { rehearse::unload(root, NIGHTS_CALLS) } else { Ok(()) }
 }
 
 /// Clears away what a killed stage has left, and says whether an image of ours may be loaded.
@@ -309,15 +346,18 @@ fn hold(wish: &Wish) -> Result<Hold, Error> {
     }
 }
 
-fn chosen(root: &Root, wish: &Wish) -> Result<(Entry, Vec<String>), Error> {
+/// The entry that is meant, and what is to be said of it.
+pub fn chosen(root: &Root, wish: &Wish, conf: &Conf) -> Result<Choice, Error> {
     if wish.initrd.len() > limits::INITRDS_MAX {
         return Err(Error::TooManyInitrds(wish.initrd.len()));
     }
     if let Some(kernel) = &wish.kernel {
-        Ok((entries::explicit(kernel, &wish.initrd), Vec::new()))
+        let entry = entries::explicit(root, kernel, &wish.initrd)?;
+        let notes = entry.notes.clone();
+        Ok(Choice { entry, once: None, notes })
     } else {
         let name = wish.entry.as_deref().map(systemd::unescape);
-        Ok(entries::choose(root, name.as_deref())?)
+        Ok(entries::choose(root, conf, name.as_deref())?)
     }
 }
 
@@ -340,12 +380,18 @@ fn command_line(
         // It may be what the configuration said when this kernel was staged.
         base = cmdline::without(&base, "panic");
     }
+    let mut notes = Vec::new();
+    for named in &wish.remove {
+        match cmdline::removed(&base, named) {
+            Some(fewer) => base = fewer,
+            None => notes.push(format!("--remove: {} is not on the command line", quoted(named, SHOWN_MAX))),
+        }
+    }
     let mut line = cmdline::checked(&base, &wish.append)?;
     let panic = conf.panic.filter(|_| cmdline::value(&line, "panic").is_none());
     if let Some(seconds) = wish.panic.or(panic) {
         line = cmdline::with(&cmdline::without(&line, "panic"), &format!("panic={seconds}"));
     }
-    let mut notes = Vec::new();
     if let Some(Gpu { module, .. }) = stale.filter(|_| !cmdline::is_without_sysfb(&line)) {
         let add = cmdline::NO_SYSFB;
         // What a person gave is left as it is.
@@ -358,6 +404,14 @@ fn command_line(
                 "warning: the framebuffer that {module} leaves is stale, and the next kernel may draw over its own \
                  memory there; add {add} to --cmdline"
             ));
+        }
+    }
+    if conf.acpi_rsdp && cmdline::value(&line, "acpi_rsdp").is_none() {
+        match efi::acpi_root(root) {
+            Some(address) => line = cmdline::with(&line, &format!("acpi_rsdp={address}")),
+            None => notes.push(
+                "acpi-rsdp: this machine's firmware tells no address (/sys/firmware/efi/systab); nothing is added".into(),
+            ),
         }
     }
     Ok((cmdline::checked(&line, &[])?, notes))
@@ -407,8 +461,8 @@ fn see_that_there_is_room(folder: &Folder, need: u64) -> Result<(), Error> {
 
 /// The copy in /run takes the images' size; to load them the kernel reads them whole once more, and
 /// fills the segments (`kernel/kexec_file.c`). The kernel would rather kill than refuse.
-fn see_that_there_is_memory(root: &Root, size: u64, no_rehearse: bool) -> Result<(), Error> {
-    let need = if no_rehearse { size } else { 3 * size };
+fn see_that_there_is_memory(root: &Root, size: u64, times: u64) -> Result<(), Error> {
+    let need = size.saturating_mul(times);
     match memory::available(root) {
         Some(available) if available < need => Err(Error::NoMemory { need, available }),
         _ => Ok(()),
@@ -429,8 +483,12 @@ fn measured<'a>(folder: &Folder, copy: &File, name: &'a str) -> Result<nextkerne
 }
 
 fn paths(sources: &[Source]) -> Result<List<&str, { limits::INITRDS_MAX }>, Error> {
-    let mut paths = List::new();
-    for path in sources.iter().filter_map(|source| source.path.to_str()) {
+    let (mut paths, mut last) = (List::new(), None);
+    for path in sources.iter().filter_map(|source| source.piece.origin().to_str()) {
+        // Several sections come from one file, and several packed files from one folder.
+        if last.replace(path) == Some(path) {
+            continue;
+        }
         paths.push(path).map_err(|_| Error::TooManyInitrds(sources.len()))?;
     }
     Ok(paths)
@@ -454,7 +512,7 @@ mod tests {
         }
         let conf = Conf { panic, ..Conf::default() };
         let gpus = gpus::find(&scratch.root, Said::Conf(&conf));
-        let entry = entries::explicit("/vmlinuz".as_ref(), &[]);
+        let entry = entries::explicit(&scratch.root, "/vmlinuz".as_ref(), &[]).unwrap();
         command_line(&scratch.root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus)).unwrap()
     }
 
@@ -468,7 +526,7 @@ mod tests {
         scratch.put("/proc/cmdline", "root=running panic=1");
         let entry = |own: &str| Entry {
             cmdline: Some(own.to_owned()),
-            ..entries::explicit("/vmlinuz".as_ref(), &[])
+            ..entries::explicit(&scratch.root, "/vmlinuz".as_ref(), &[]).unwrap()
         };
         let conf = Conf { panic: Some(30), ..Conf::default() };
         let line = |wish: &Wish, own| command_line(&scratch.root, wish, &entry(own), &conf, None).unwrap().0;
@@ -508,6 +566,47 @@ mod tests {
         assert_eq!(line, "root=x");
         assert!(matches!(notes.as_slice(), [note] if note.starts_with("warning") && note.contains(NO_SYSFB)));
         assert_eq!(staged("root=x", &Wish::default(), None, false), ("root=x".to_owned(), Vec::new()));
+    }
+
+    #[test]
+    fn what_is_to_be_left_out_goes_before_anything_is_appended() {
+        let wish = |remove: &[&str], append: &str| Wish {
+            remove: remove.iter().map(ToString::to_string).collect(),
+            append: vec![append.to_owned()],
+            ..Wish::default()
+        };
+        let (line, notes) = staged("root=x quiet splash -- quiet", &wish(&["quiet"], ""), None, false);
+        assert_eq!((line.as_str(), notes.len()), ("root=x splash -- quiet", 0));
+        let (line, notes) = staged("root=x", &wish(&["quiet", "root=x"], "quiet"), Some(30), false);
+        assert_eq!(line, "quiet panic=30");
+        assert_eq!(notes, ["--remove: 'quiet' is not on the command line"]);
+    }
+
+    #[test]
+    fn the_root_of_the_acpi_tables_is_told_where_it_is_wanted_and_never_twice() {
+        let scratch = Scratch::new();
+        let entry = entries::explicit(&scratch.root, "/vmlinuz".as_ref(), &[]).unwrap();
+        let staged = |running: &str, acpi_rsdp| {
+            scratch.put("/proc/cmdline", running);
+            let conf = Conf { acpi_rsdp, ..Conf::default() };
+            command_line(&scratch.root, &Wish::default(), &entry, &conf, None).unwrap()
+        };
+        let (line, notes) = staged("root=x", true);
+        assert!(line == "root=x" && notes.concat().contains("/sys/firmware/efi/systab"), "{notes:?}");
+        scratch.put("/sys/firmware/efi/systab", "ACPI20=0x3fbfa014\nACPI=0x3fbfa000\n");
+        let (once, notes) = staged("root=x -- single", true);
+        assert!(once == "root=x acpi_rsdp=0x3fbfa014 -- single" && notes.is_empty(), "{once}");
+        assert_eq!(staged(&once, true).0, once);
+        assert_eq!(staged("acpi-rsdp=0x1", true).0, "acpi-rsdp=0x1");
+        assert_eq!(staged("root=x", false).0, "root=x");
+    }
+
+    #[test]
+    fn from_where_no_jump_is_possible_nothing_is_staged() {
+        let scratch = Scratch::new();
+        scratch.put("/sys/hypervisor/type", "xen\n");
+        scratch.put("/sys/hypervisor/guest_type", "PV\n");
+        assert!(matches!(stage(&scratch.root, &Wish::default()), Err(Error::NoJump(Hypervisor::XenPv))));
     }
 
     #[test]

@@ -188,13 +188,10 @@ impl Status {
         for gpu in &self.gpus {
             writeln!(out, "{:<17} {}", format!("gpu {}", gpu.module), gpu.in_words())?;
         }
-        let late = self.staged.as_ref().is_some_and(|staged| staged.hold == Hold::Late.to_string());
-        if late && !self.loaded {
-            writeln!(
-                out,
-                "                  `systemctl start --no-block --job-mode=replace-irreversibly kexec.target` \
-                 starts {entry}"
-            )?;
+        let late =
+            |staged: &Next| staged.hold == Hold::Late.to_string() && staged.on.iter().any(|on| on == "kexec");
+        if !self.loaded && self.staged.as_ref().is_some_and(late) {
+            writeln!(out, "                  `nextkernel reboot` starts {entry}")?;
         }
         if let Some(StartedBy { handoff, verb }) = &self.started_by {
             writeln!(out, "this kernel was started by handoff {handoff}, at {verb}")?;

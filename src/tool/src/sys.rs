@@ -1,4 +1,4 @@
-//! The one system call that no crate wraps.
+//! The system calls that no crate wraps.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -29,4 +29,54 @@ fn call(kernel: i32, initrd: i32, cmdline: Option<&CStr>, flags: libc::c_ulong) 
     // SAFETY: the kernel reads `length` bytes at `start` and writes nothing.
     let answer = unsafe { libc::syscall(libc::SYS_kexec_file_load, kernel, initrd, length, start, flags) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Which of the two calls that load a kernel this one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// `kexec_file_load(2)`
+    pub file: bool,
+    /// `kexec_load(2)`
+    pub segments: bool,
+}
+
+/// Asks for them as somebody who may not: the kernel looks at the capability first (`kexec_load_permitted`,
+/// `kernel/kexec_core.c`) and answers EPERM, before it counts an attempt or does anything. ENOSYS is the answer
+/// of a kernel without the call. `None` where that cannot be asked.
+pub fn kexec_calls() -> Option<Calls> {
+    // Capabilities are a thread's own; this one ends without them.
+    let asking = std::thread::Builder::new().spawn(|| {
+        give_capabilities_up().ok()?;
+        let there = |answer| answer != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS);
+        // SAFETY: neither reads or writes anything of this process: there is nothing to load.
+        let (file, segments) = unsafe {
+            let file = there(libc::syscall(libc::SYS_kexec_file_load, -1, -1, 0_usize, 0_usize, 0_usize));
+            (file, there(libc::syscall(libc::SYS_kexec_load, 0_usize, 0_usize, 0_usize, 0_usize)))
+        };
+        Some(Calls { file, segments })
+    });
+    asking.ok()?.join().ok()?
+}
+
+/// Takes all of them from this thread, for good (`capset(2)`).
+fn give_capabilities_up() -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`: 64 bits of each set.
+    const VERSION: u32 = 0x2008_0522;
+    let (header, none) = ([VERSION, 0], [0_u32; 6]);
+    // SAFETY: the kernel reads a header of two words, whose version means six words of data.
+    let answer = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_for_the_calls_loads_nothing_and_counts_no_attempt() {
+        let left = || std::fs::read_to_string("/proc/sys/kernel/kexec_load_limit_reboot").ok();
+        let before = left();
+        assert!(kexec_calls().is_some());
+        assert_eq!(left(), before);
+    }
 }

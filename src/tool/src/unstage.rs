@@ -40,7 +40,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let folder = Folder::open(root)?;
     let Some(text) = Folder::plan_text(root)? else {
         if folder.was_interrupted() && root.kexec_loaded() {
-            rehearse::unload(root).map_err(|error| Error::StillLoaded { error })?;
+            rehearse::unload(root, 0).map_err(|error| Error::StillLoaded { error })?;
             println!("the image that an interrupted stage left loaded is unloaded");
         }
         folder.sweep(None);
@@ -58,7 +58,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     // Of a plan that cannot be read nobody knows whether it kept its image loaded.
     let kept = plan.as_ref().map_or(true, |plan| plan.hold == Hold::Kept);
     if kept && root.kexec_loaded() {
-        rehearse::unload(root).map_err(|error| Error::StillLoaded { error })?;
+        rehearse::unload(root, 0).map_err(|error| Error::StillLoaded { error })?;
     }
     folder.clear()?;
     println!("{} is no longer staged", staged.unwrap_or("what could not be read"));

@@ -1,5 +1,4 @@
-//! Boot loader entries of type 1 (Boot Loader Specification, "Type #1 Boot Loader Specification Entries"),
-//! and the names of those of type 2.
+//! Boot loader entries of type 1 (Boot Loader Specification, "Type #1 Boot Loader Specification Entries").
 //!
 //! Where the specification leaves something open, this is as systemd-boot(7) does it.
 
@@ -9,9 +8,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::partition::Partition;
-use super::{Entry, Error, Source, version};
+use super::{Entry, Error, Source, devicetree, unified, version};
 use crate::cmdline;
 use crate::errno::InWords;
+use crate::images::{Packed, Piece};
 use crate::root::Root;
 
 /// What a file of entries or of configuration may be large; they have a few lines.
@@ -43,12 +43,16 @@ pub struct Keys {
     pub starts: Option<(&'static str, String)>,
     /// Whether it starts several things of different kinds, so that nobody can tell which.
     pub starts_several: bool,
+    /// The profile of an image that it starts, by number.
+    pub profile: usize,
     /// The initrds, in order.
     pub initrds: Vec<String>,
     /// The command line, joined.
     pub options: String,
-    /// A key that must not be passed over, and is not understood yet.
-    pub unsupported: Option<&'static str>,
+    /// The device tree and its overlays.
+    pub devicetrees: Vec<String>,
+    /// Further files for the initrd.
+    pub extras: Vec<String>,
 }
 
 impl Keys {
@@ -68,14 +72,12 @@ impl Keys {
                 "efi" => keys.start("efi", value),
                 "uki" => keys.start("uki", value),
                 "uki-url" => keys.start("uki-url", value),
+                "profile" => keys.profile = value.parse().unwrap_or(keys.profile),
                 "initrd" => keys.initrds.push(value.to_owned()),
                 "options" if keys.options.is_empty() => value.clone_into(&mut keys.options),
                 "options" => keys.options = format!("{} {value}", keys.options),
-                "devicetree" => keys.unsupported = Some("has a device tree (devicetree)"),
-                "devicetree-overlay" => {
-                    keys.unsupported = Some("has device tree overlays (devicetree-overlay)");
-                }
-                "extra" => keys.unsupported = Some("has further files for the initrd (extra)"),
+                "devicetree" | "devicetree-overlay" => keys.devicetrees.push(value.to_owned()),
+                "extra" => keys.extras.push(value.to_owned()),
                 _ => {}
             }
         }
@@ -144,15 +146,34 @@ pub struct Found {
     pub offered: bool,
     /// Whether it is for another machine, and so not to be shown ("Boot Loader Entries").
     pub foreign: bool,
-    sort_key: Option<String>,
-    machine_id: Option<String>,
+    /// Of an image, its name without a profile, and the profile's number.
+    pub profile: Option<(String, usize)>,
+    /// What it is sorted by first.
+    pub sort_key: Option<String>,
+    /// The installation's identity.
+    pub machine_id: Option<String>,
 }
 
 impl Found {
     /// What the boot loader calls it, which says whether counters belong to that. Its names are in lower case.
     #[must_use]
     pub fn id(&self, with_counters: bool) -> String {
-        if with_counters { &self.file } else { &self.entry.id }.to_ascii_lowercase()
+        // The counters of an image's other profiles are left out by every version that knows profiles.
+        let is_other = self.number() > 0;
+        if with_counters && !is_other { &self.file } else { &self.entry.id }.to_ascii_lowercase()
+    }
+
+    /// The number of its profile: 0 is what an image boots by default.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.profile.as_ref().map_or(0, |(_, number)| *number)
+    }
+
+    fn id_without_profile(&self, with_counters: bool) -> String {
+        match &self.profile {
+            Some((base, 1..)) => base.to_ascii_lowercase(),
+            _ => self.id(with_counters),
+        }
     }
 
     /// Whether it was tried as often as it may.
@@ -172,13 +193,15 @@ impl Found {
                 .as_deref()
                 .unwrap_or_default()
                 .cmp(other.machine_id.as_deref().unwrap_or_default());
-            a.cmp(b).then(machines).then_with(|| version::compare(&version(other), &version(self)))
+            let versions = || version::compare(&version(other), &version(self));
+            a.cmp(b).then(machines).then_with(versions).then(self.number().cmp(&other.number()))
         };
         let keys = match (&self.sort_key, &other.sort_key) {
             (Some(a), Some(b)) => by_keys(a, b),
             (a, b) => b.is_some().cmp(&a.is_some()),
         };
-        let ids = || version::compare(&other.id(with_counters), &self.id(with_counters));
+        let id = |found: &Found| found.id_without_profile(with_counters);
+        let ids = || version::compare(&id(other), &id(self)).then(self.number().cmp(&other.number()));
         // One that is not counted comes first, so that this is an order of all, whatever there is.
         let tries = |found: &Found| found.entry.tries.map(|tries| (Reverse(tries.left), tries.done));
         self.is_bad()
@@ -206,7 +229,8 @@ pub fn read(root: &Root, partition: &Partition, notes: &mut Vec<String>) -> Resu
         match text(root, &file) {
             Ok(text) => {
                 let keys = Keys::parse(&text);
-                found.extend(one(root, partition, &file, &name, keys).map_err(|why| {
+                let mut on = |path: &str| on(partition, path);
+                found.extend(one(root, &mut on, &file, &name, keys).map_err(|why| {
                     notes.push(format!("{} {why}, so it is passed over", file.display()));
                 }));
             }
@@ -214,25 +238,6 @@ pub fn read(root: &Root, partition: &Partition, notes: &mut Vec<String>) -> Resu
         }
     }
     Ok(found)
-}
-
-/// The entries of type 2 on a partition ("Type #2 EFI Unified Kernel Images"), by their names alone.
-pub fn images(root: &Root, partition: &Partition, notes: &mut Vec<String>) -> Result<Vec<Entry>, Error> {
-    let folder = partition.point.join("EFI/Linux");
-    let names = names(root, &folder, ".efi", notes)?;
-    let image = |name: String| {
-        let (id, tries) = id(&name, ".efi");
-        let file = folder.join(name);
-        let hindrance =
-            Error::Unsupported { from: file.clone(), what: "is a unified kernel image".to_owned() };
-        Entry {
-            tries,
-            from: Some(file.clone()),
-            hindrance: Some(hindrance),
-            ..Entry::new(Source::Uki, id, file)
-        }
-    };
-    Ok(names.into_iter().map(image).collect())
 }
 
 /// What a file of configuration holds; nothing where there is none.
@@ -244,7 +249,12 @@ pub fn text(root: &Root, file: &Path) -> io::Result<Vec<u8>> {
 
 /// The names of the files in a folder that have an ending, sorted. systemd-boot keeps `auto-` for what it
 /// finds itself.
-fn names(root: &Root, folder: &Path, ending: &str, notes: &mut Vec<String>) -> Result<Vec<String>, Error> {
+pub fn names(
+    root: &Root,
+    folder: &Path,
+    ending: &str,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>, Error> {
     let files = match fs::read_dir(root.path(folder)) {
         Ok(files) => files,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -271,16 +281,17 @@ fn names(root: &Root, folder: &Path, ending: &str, notes: &mut Vec<String>) -> R
 }
 
 /// What identifies an entry: its file's name, without counters. The ending is kept as it is written.
-fn id(name: &str, ending: &str) -> (String, Option<Tries>) {
+#[must_use]
+pub fn id(name: &str, ending: &str) -> (String, Option<Tries>) {
     let (stem, ending) = name.split_at_checked(name.len().saturating_sub(ending.len())).unwrap_or((name, ""));
     let (stem, tries) = Tries::parse(stem);
     (format!("{stem}{ending}"), tries)
 }
 
-/// The entry that a file describes, or why it describes none.
-fn one(
+/// The entry that a file describes, or why it describes none. `on` tells where a path of its partition is.
+pub fn one(
     root: &Root,
-    partition: &Partition,
+    on: &mut dyn FnMut(&str) -> Option<PathBuf>,
     file: &Path,
     name: &str,
     keys: Keys,
@@ -290,14 +301,27 @@ fn one(
         return Err("names several things to start");
     }
     let (id, tries) = id(name, ".conf");
-    let paths: Vec<_> = [path].into_iter().chain(&keys.initrds).map(|path| on(partition, path)).collect();
-    let outside = paths.iter().zip([path].into_iter().chain(&keys.initrds)).find(|(to, _)| to.is_none());
-    let outside = outside.map(|(_, path)| Error::Outside { from: file.to_path_buf(), path: path.clone() });
-    let mut paths = paths.into_iter().flatten();
-    let kernel = paths.next().unwrap_or_default();
+    let mut outside = None;
+    let mut on = |path: &String| {
+        let seen = on(path);
+        if seen.is_none() {
+            outside = Some(Error::Outside { from: file.to_path_buf(), path: path.clone() });
+        }
+        seen
+    };
+    let kernel = on(path).unwrap_or_default();
+    let mut initrds: Vec<_> = keys.initrds.iter().filter_map(&mut on).map(Piece::from).collect();
+    let extras: Vec<_> = keys.extras.iter().filter_map(&mut on).collect();
+    let strange = extras.iter().find(|path| Packed::extra(path).is_none()).cloned();
+    initrds.extend(extras.into_iter().map(|path| Piece { packed: Packed::extra(&path), ..path.into() }));
     let foreign = keys.architecture.as_ref().filter(|wants| !wants.eq_ignore_ascii_case(ARCHITECTURE));
     let is_there = *key == "uki-url" || (outside.is_none() && root.path(&kernel).is_file());
 
+    let devices = keys.devicetrees.iter().map(|tree| devicetree(root, file, tree));
+    let (notes, no_tree) = match devices.collect::<Result<Vec<_>, _>>() {
+        Ok(notes) => (notes, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let unsupported = |what: String| Error::Unsupported { from: file.to_path_buf(), what };
     let hindrance = if let Some(wants) = foreign {
         Some(Error::Foreign { from: file.to_path_buf(), wants: wants.clone(), is: ARCHITECTURE })
@@ -306,25 +330,35 @@ fn one(
     } else if !is_there {
         Some(Error::NoKernel { from: file.to_path_buf(), kernel: kernel.clone() })
     } else {
-        not_yet(key, &keys).map(unsupported)
+        let strange = strange.map(|path| {
+            format!("has a further file that is neither credential nor extension (extra {})", path.display())
+        });
+        not_yet(key, &keys).or(strange).map(unsupported).or(no_tree)
     };
+    let starts_image = matches!(*key, "uki" | "efi") && hindrance.is_none();
     let foreign = foreign.is_some();
+    let entry = Entry {
+        title: keys.title,
+        version: keys.version,
+        initrds,
+        cmdline: Some(keys.options),
+        from: Some(file.to_path_buf()),
+        tries,
+        notes,
+        hindrance,
+        ..Entry::new(Source::Bls, id, kernel.as_path())
+    };
+    let point = || unified::point(root, &kernel);
+    let entry =
+        if starts_image { unified::named(root, &kernel, keys.profile, &point(), entry) } else { entry };
     Ok(Found {
         offered: !foreign && is_there,
         foreign,
         file: name.to_owned(),
+        profile: None,
         sort_key: keys.sort_key,
         machine_id: keys.machine_id,
-        entry: Entry {
-            title: keys.title,
-            version: keys.version,
-            initrds: paths.collect(),
-            cmdline: Some(keys.options),
-            from: Some(file.to_path_buf()),
-            tries,
-            hindrance,
-            ..Entry::new(Source::Bls, id, kernel)
-        },
+        entry,
     })
 }
 
@@ -332,8 +366,10 @@ fn one(
 fn not_yet(key: &str, keys: &Keys) -> Option<String> {
     let variable = || cmdline::parameters(&keys.options).find(|parameter| parameter.starts_with('$'));
     match key {
-        "efi" => Some("starts an EFI program (efi)".to_owned()),
-        "uki" => Some("starts a unified kernel image (uki)".to_owned()),
+        "uki" | "efi" if !keys.options.is_empty() => {
+            Some("has options for what it starts, which only the firmware can hand over (options)".to_owned())
+        }
+        "uki" | "efi" => None,
         "uki-url" => Some("starts a unified kernel image from a network (uki-url)".to_owned()),
         // The kernel's own EFI stub would load it; kexec starts the kernel behind that.
         _ if cmdline::value(&keys.options, "initrd").is_some() => {
@@ -342,9 +378,7 @@ fn not_yet(key: &str, keys: &Keys) -> Option<String> {
         _ if keys.options.contains(char::REPLACEMENT_CHARACTER) => {
             Some("has options that are not UTF-8".to_owned())
         }
-        _ => variable()
-            .map(|name| format!("has a variable of GRUB's among its options ({name})"))
-            .or_else(|| keys.unsupported.map(str::to_owned)),
+        _ => variable().map(|name| format!("has a variable of GRUB's among its options ({name})")),
     }
 }
 
@@ -358,7 +392,7 @@ fn on(partition: &Partition, path: &str) -> Option<PathBuf> {
 }
 
 impl Error {
-    fn unreadable(path: &Path, error: &io::Error) -> Error {
+    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Error {
         Error::Unreadable { path: path.to_path_buf(), why: InWords(error).to_string() }
     }
 }

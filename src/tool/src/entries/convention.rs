@@ -18,7 +18,7 @@ pub fn all(root: &Root) -> Vec<Entry> {
     let entry = |version: String| {
         let kernel = Path::new("/boot").join(format!("vmlinuz-{version}"));
         let (initrds, hindrance) = match initrd(root, &kernel, &version) {
-            Ok(initrd) => (vec![initrd], None),
+            Ok(initrd) => (vec![initrd.into()], None),
             Err(error) => (Vec::new(), Some(error)),
         };
         let version_too = Some(version.clone());
@@ -104,8 +104,11 @@ mod tests {
         ] {
             let system = system(&[kernel, initrd, "/boot/vmlinuz-6.0.old", "/boot/grub/grub.cfg"]);
             let entry = choose(&system.root).unwrap();
-            assert_eq!((entry.id.as_str(), entry.kernel.to_str(), entry.cmdline), (name, Some(kernel), None));
-            assert_eq!(entry.initrds, [PathBuf::from(initrd)]);
+            assert_eq!(
+                (entry.id.as_str(), entry.kernel.path.to_str(), entry.cmdline),
+                (name, Some(kernel), None)
+            );
+            assert_eq!(entry.initrds, [PathBuf::from(initrd).into()]);
         }
     }
 

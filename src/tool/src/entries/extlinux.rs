@@ -5,6 +5,8 @@
 //! it is read; a `UI` line tells that syslinux reads it, for U-Boot knows none; what else they would take
 //! differently is refused by name. Paths stay as they are written: see [`path`].
 
+pub mod found;
+
 use thiserror::Error;
 
 use crate::quoted::quoted;

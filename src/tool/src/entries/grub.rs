@@ -9,7 +9,9 @@
 mod choice;
 mod condition;
 mod environment;
+pub mod found;
 mod load;
+mod order;
 mod run;
 mod script;
 mod state;

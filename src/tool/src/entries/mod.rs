@@ -1,13 +1,16 @@
-//! Which kernel is meant. Each way of finding one is a file here: boot loader entries, and the plain
-//! convention of the distributions.
+//! Which kernel is meant. Each way of finding one is a file here: what boot loaders read, the generations of
+//! NixOS, and the plain convention of the distributions.
 
 pub mod bls;
 mod convention;
 pub mod extlinux;
 pub mod grub;
+pub mod in_charge;
 pub mod list;
+mod nixos;
 pub mod partition;
 pub mod systemd_boot;
+pub mod unified;
 pub mod version;
 
 use std::path::{Path, PathBuf};
@@ -15,33 +18,42 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::attach::{self, Attached};
+use crate::conf::Conf;
 use crate::efi;
+use crate::images::Piece;
+use crate::once::Once;
 use crate::root::Root;
-use bls::Tries;
+use bls::{Found, Tries};
+use in_charge::InCharge;
 use partition::Kind;
-use systemd_boot::{Conf, Loader};
+use systemd_boot::Loader;
 
 /// A kernel, what belongs to it, and what a person calls it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What kind of entry it is.
     pub source: Source,
-    /// What it is called: the name of its file without counters, a version, or the kernel's path.
+    /// What it is called: the name of its file without counters, its id in a menu, a version, or the kernel's path.
     pub id: String,
+    /// What else it is called.
+    pub also: Vec<String>,
     /// What a boot menu shows.
     pub title: Option<String>,
     /// The kernel's version, as the entry has it.
     pub version: Option<String>,
-    /// The kernel's path.
-    pub kernel: PathBuf,
-    /// The initrds' paths, in order.
-    pub initrds: Vec<PathBuf>,
+    /// The kernel.
+    pub kernel: Piece,
+    /// The initrds, in order.
+    pub initrds: Vec<Piece>,
     /// Its own command line; none where the running one is meant.
     pub cmdline: Option<String>,
     /// The file that describes it.
     pub from: Option<PathBuf>,
     /// How often it was tried, where that is counted.
     pub tries: Option<Tries>,
+    /// What a person should know who stages it.
+    pub notes: Vec<String>,
     /// Why it cannot be staged.
     pub hindrance: Option<Error>,
 }
@@ -54,6 +66,12 @@ pub enum Source {
     Bls,
     /// Boot Loader Specification, type 2.
     Uki,
+    /// GRUB's menu.
+    Grub,
+    /// extlinux.conf or syslinux.cfg.
+    Extlinux,
+    /// A generation of NixOS.
+    Nixos,
     /// `/boot/vmlinuz-VERSION`.
     Convention,
     /// Files that were named.
@@ -63,18 +81,28 @@ pub enum Source {
 impl Entry {
     /// One of which no more is known.
     #[must_use]
-    pub fn new(source: Source, id: String, kernel: PathBuf) -> Entry {
+    pub fn new(source: Source, id: String, kernel: impl Into<Piece>) -> Entry {
         Entry {
             source,
             id,
+            also: Vec::new(),
             title: None,
             version: None,
-            kernel,
+            kernel: kernel.into(),
             initrds: Vec::new(),
             cmdline: None,
             from: None,
             tries: None,
+            notes: Vec::new(),
             hindrance: None,
+        }
+    }
+
+    /// A name that fits no other.
+    fn in_full(&self) -> String {
+        match (&self.from, self.source) {
+            (Some(from), Source::Bls | Source::Uki) => from.display().to_string(),
+            _ => self.id.clone(),
         }
     }
 
@@ -125,12 +153,12 @@ pub enum Error {
         initrds: Vec<String>,
     },
     /// It fits several entries.
-    #[error("'{name}' fits several entries: name one of {}", paths(.fit))]
+    #[error("'{name}' fits several entries: name one of {}", .fit.join(", "))]
     Ambiguous {
         /// What was asked for.
         name: String,
-        /// Their files.
-        fit: Vec<PathBuf>,
+        /// Their files, or their ids in one menu.
+        fit: Vec<String>,
     },
     /// Its kernel is not there.
     #[error("{} names the kernel {}, which is not there; install it again, or remove the entry", .from.display(), .kernel.display())]
@@ -185,9 +213,58 @@ pub enum Error {
     #[error(
         "systemd-boot started this machine, and its partition {0} is not mounted at {points}; mount it, or name a \
          kernel",
-        points = partition::POINTS.join(", ")
+        points = attach::POINTS.join(", ")
     )]
     EspNotMounted(String),
+    /// A boot loader whose choice nobody knows here.
+    #[error(
+        "{0:?} started this machine, and what it would boot next is not known here; name an entry, or say \
+         `boot-loader =` in /etc/nextkernel.conf"
+    )]
+    OtherLoader(String),
+    /// Its menu is nowhere.
+    #[error(
+        "{0} started this machine, and its menu is not found below /boot; is that mounted? Or name an entry"
+    )]
+    NoMenu(&'static str),
+    /// Two boot loaders could be in charge.
+    #[error(
+        "{} are here, and nothing tells which of them starts this machine; name an entry, or say `boot-loader =` in \
+         /etc/nextkernel.conf", paths(.0)
+    )]
+    SeveralMenus(Vec<PathBuf>),
+    /// The firmware's variables cannot be seen.
+    #[error(
+        "systemd-boot is installed, and what it was told cannot be seen without the firmware's variables; mount them \
+         (mount -t efivarfs efivarfs /sys/firmware/efi/efivars), or name an entry"
+    )]
+    NoVariables,
+    /// A menu, or a line of it, that cannot be read.
+    #[error("{}: {why}; name another entry, or the files with --kernel, --initrd and --cmdline", .path.display())]
+    Menu {
+        /// The menu's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A menu that does not tell which entry is next.
+    #[error("{}: {why}", .path.display())]
+    Undecided {
+        /// The menu's file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A file of an entry that cannot be seen.
+    #[error("{} names {path}: {why}; mount it, or name another entry", .from.display())]
+    Unseen {
+        /// The menu's file.
+        from: PathBuf,
+        /// The entry's file.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// The boot loader would start something else.
     #[error("systemd-boot would start {pattern:?} ({told}), which is no Linux; name an entry")]
     NoLinux {
@@ -201,12 +278,14 @@ pub enum Error {
         "systemd-boot started this machine, and no entry of it has a kernel; name one with --kernel and --initrd"
     )]
     NoEntry,
-    /// Which comes first cannot be told yet.
-    #[error(
-        "systemd-boot boots the first entry in its order, and where {} stands in it cannot be told yet; name an entry",
-        .0.display()
-    )]
-    Unsure(PathBuf),
+    /// A unified kernel image that cannot be staged.
+    #[error("{}: {why}; name another entry, or the files with --kernel, --initrd and --cmdline", .path.display())]
+    Image {
+        /// It.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
 }
 
 fn are(names: &[String]) -> String {
@@ -240,48 +319,82 @@ pub struct ByDefault {
     pub entry: Entry,
     /// What decided.
     pub why: &'static str,
-    /// Whether that counts once.
-    pub once: bool,
+    /// Whether that counts once, and who keeps it.
+    pub once: Option<Once>,
+}
+
+impl ByDefault {
+    fn always(entry: &Entry, why: &'static str) -> ByDefault {
+        ByDefault { entry: entry.clone(), why, once: None }
+    }
+}
+
+/// What a boot loader in charge says.
+struct Told {
+    loader: Option<String>,
+    entries: Vec<Entry>,
+    default: Result<ByDefault, Error>,
+    /// Whether its menu holds the entries of loader/entries, too.
+    has_bls: bool,
 }
 
 impl Survey {
-    /// Finds them.
-    pub fn of(root: &Root) -> Result<Survey, Error> {
+    /// Finds them. What they lie on and nobody has mounted is mounted for this process.
+    pub fn of(root: &Root, conf: &Conf) -> Result<Survey, Error> {
         let loader = Loader::find(root)?;
-        let (partitions, mut notes) = partition::find(root);
-        let (mut found, mut images) = (Vec::new(), Vec::new());
+        let mut attached = Attached::new(root);
+        attached.of_fstab();
+        if let Some(loader) = &loader {
+            loader.attach(root, &mut attached);
+        }
+        let mut notes = Vec::new();
+        let partitions = partition::find(root, &mut notes);
+        let in_charge = in_charge::find(root, conf.boot_loader);
+        let with_profiles = loader.as_ref().is_none_or(|loader| loader.with_profiles);
+        let mut found = Vec::new();
         for partition in &partitions {
             // systemd-boot looks at no other partitions than these two.
-            let is_its = partition.kind != Kind::Other;
-            if loader.is_none() || is_its {
+            if in_charge != Ok(InCharge::SystemdBoot) || partition.kind != Kind::Other {
                 found.extend(bls::read(root, partition, &mut notes)?);
-                images.extend(bls::images(root, partition, &mut notes)?);
+                found.extend(unified::read(root, partition, with_profiles, &mut notes)?);
             }
         }
         let with_counters = loader.as_ref().is_some_and(|loader| loader.with_counters);
         // Of what is the same that of the ESP stays first, as systemd-boot has it.
         found.sort_by(|a, b| a.compare(b, with_counters));
+        let generations = nixos::all(root);
         let installed = convention::all(root);
-        let default = if let Some(loader) = &loader {
-            loader.esp(&partitions).and_then(|esp| Conf::read(root, esp)).and_then(|conf| {
-                let chosen = loader.choose(&conf, &found, &images, &mut notes)?;
-                Ok(ByDefault { entry: chosen.entry.clone(), why: chosen.why, once: chosen.once })
-            })
-        } else {
-            let why = "by the distribution's convention";
-            convention::default(root, &installed).map(|entry| ByDefault {
-                entry: entry.clone(),
-                why,
-                once: false,
-            })
+        let told = match in_charge {
+            Ok(InCharge::SystemdBoot) => {
+                let loader = loader.unwrap_or_default();
+                let default = loader.esp(&partitions).and_then(|esp| systemd_boot::Conf::read(root, esp));
+                let default = default.and_then(|conf| loader.choose(&conf, &found, &mut notes));
+                Told { loader: Some(loader.info), entries: Vec::new(), default, has_bls: false }
+            }
+            Ok(InCharge::Grub(menu)) => grub(root, &mut attached, &menu),
+            Ok(InCharge::Extlinux(menu)) => extlinux(root, &mut attached, &menu),
+            Ok(InCharge::Nobody) => {
+                let system = nixos::default(root, &generations);
+                let default = match system {
+                    Some(system) => Ok(ByDefault::always(system, "the system profile of NixOS")),
+                    None => convention::default(root, &installed)
+                        .map(|entry| ByDefault::always(entry, "by the distribution's convention")),
+                };
+                Told { loader: None, entries: Vec::new(), default, has_bls: false }
+            }
+            Err(error) => Told { loader: None, entries: Vec::new(), default: Err(error), has_bls: false },
         };
+        if told.has_bls {
+            found.retain(|found| found.entry.source != Source::Bls);
+        }
+        notes.append(&mut attached.notes);
         let (foreign, shown): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.foreign);
         let shown = shown.into_iter().map(|found| found.entry);
         Ok(Survey {
-            loader: loader.map(|loader| loader.info),
-            entries: shown.chain(images).chain(installed).collect(),
-            foreign: foreign.into_iter().map(|found| found.entry).collect(),
-            default,
+            loader: told.loader,
+            entries: told.entries.into_iter().chain(shown).chain(generations).chain(installed).collect(),
+            foreign: foreign.into_iter().map(|found: Found| found.entry).collect(),
+            default: told.default,
             notes,
         })
     }
@@ -289,6 +402,10 @@ impl Survey {
     /// The entry that a name means: the path or the name of its file, with or without ending and counters,
     /// or else the version of a kernel by convention.
     pub fn named(&self, name: &str) -> Result<Entry, Error> {
+        self.find(name)?.clone().stageable()
+    }
+
+    fn find(&self, name: &str) -> Result<&Entry, Error> {
         let all = || self.entries.iter().chain(&self.foreign);
         let stem = |name: &str| {
             let lower = name.to_ascii_lowercase();
@@ -301,21 +418,22 @@ impl Survey {
         let (bare, _) = Tries::parse(&asked);
         let is_version = |entry: &Entry| entry.source == Source::Convention;
         // The closer a name fits, the earlier.
-        let ways: [&dyn Fn(&Entry) -> bool; 6] = [
+        let ways: [&dyn Fn(&Entry) -> bool; 7] = [
             &|entry| entry.from.as_deref() == Some(Path::new(name)),
             &|entry| file(entry).is_some_and(|file| file.eq_ignore_ascii_case(name)),
             &|entry| !is_version(entry) && entry.id.eq_ignore_ascii_case(name),
             &|entry| file(entry).is_some_and(|file| stem(&file) == asked),
             &|entry| !is_version(entry) && stem(&entry.id) == bare,
+            &|entry| !is_version(entry) && entry.also.iter().any(|also| also == name),
             &|entry| is_version(entry) && entry.id == name,
         ];
         for way in ways {
             let fit: Vec<_> = all().filter(|entry| way(entry)).collect();
             match fit.as_slice() {
                 [] => {}
-                [one] => return (*one).clone().stageable(),
+                [one] => return Ok(one),
                 several => {
-                    let fit = several.iter().map(|entry| entry.from.clone().unwrap_or_default()).collect();
+                    let fit = several.iter().map(|entry| entry.in_full()).collect();
                     return Err(Error::Ambiguous { name: name.to_owned(), fit });
                 }
             }
@@ -325,32 +443,96 @@ impl Survey {
     }
 }
 
-/// The entry of that name, or the one that would be booted, and what is to be said of the choice.
-pub fn choose(root: &Root, name: Option<&str>) -> Result<(Entry, Vec<String>), Error> {
-    let survey = Survey::of(root)?;
+/// GRUB's menu, and what it boots next.
+fn grub(root: &Root, attached: &mut Attached, config: &Path) -> Told {
+    let loader = Some(format!("GRUB, with {}", config.display()));
+    let menu = match grub::found::Menu::read(root, attached, config) {
+        Ok(menu) => menu,
+        Err(error) => return Told { loader, entries: Vec::new(), default: Err(error), has_bls: false },
+    };
+    let default = menu.next().map(|(entry, why, once)| ByDefault {
+        entry: entry.clone(),
+        why,
+        once: once.then(|| Once::Grub(menu.one_shot.clone().unwrap_or_default())),
+    });
+    let entries = menu.entries.into_iter().map(|(_, entry)| entry).collect();
+    Told { loader, entries, default, has_bls: menu.has_bls }
+}
+
+/// The menu of U-Boot or syslinux, and what they boot next.
+fn extlinux(root: &Root, attached: &mut Attached, config: &Path) -> Told {
+    let loader = Some(format!("U-Boot or syslinux, with {}", config.display()));
+    match extlinux::found::Menu::read(root, attached, config) {
+        Ok(menu) => {
+            let default = menu.next().map(|(entry, why)| ByDefault::always(entry, why));
+            Told { loader, entries: menu.entries, default, has_bls: false }
+        }
+        Err(error) => Told { loader, entries: Vec::new(), default: Err(error), has_bls: false },
+    }
+}
+
+/// What is to be said of an entry's device tree: kexec hands on the running one
+/// (`arch/arm64/kernel/machine_kexec_file.c`), and where there is none, nobody would have one.
+fn devicetree(root: &Root, from: &Path, tree: &str) -> Result<String, Error> {
+    if root.path("/sys/firmware/devicetree/base").is_dir() {
+        return Ok(format!(
+            "warning: {} names the device tree {tree}, and the next kernel gets the running one's instead",
+            from.display()
+        ));
+    }
+    Err(Error::Unsupported { from: from.to_path_buf(), what: format!("has a device tree ({tree})") })
+}
+
+/// An entry that was chosen.
+#[derive(Debug)]
+pub struct Choice {
+    /// It.
+    pub entry: Entry,
+    /// The one-shot entry that it is, where nobody named it.
+    pub once: Option<Once>,
+    /// What is to be said of the choice.
+    pub notes: Vec<String>,
+}
+
+/// The entry of that name, or the one that would be booted.
+pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Error> {
+    let mut survey = Survey::of(root, conf)?;
     if let Some(name) = name {
-        return Ok((survey.named(name)?, Vec::new()));
+        let entry = survey.named(name)?;
+        let notes = entry.notes.clone();
+        return Ok(Choice { entry, once: None, notes });
     }
-    let (default, mut notes) = (survey.default?, survey.notes);
+    let default = survey.default?;
     let entry = default.entry.stageable()?;
-    if survey.loader.is_some() {
-        notes.push(format!("{} is what systemd-boot would boot: {}", entry.id, default.why));
+    let mut notes = std::mem::take(&mut survey.notes);
+    notes.extend(entry.notes.iter().cloned());
+    if let Some(loader) = &survey.loader {
+        notes.push(format!("{} is what {loader} would boot: {}", entry.id, default.why));
     }
-    if default.once {
+    if default.once.is_some() {
         notes.push(
-            "warning: that counts once, and this handoff does not use it up: the next restart through firmware \
-             boots it again"
+            "that counts once: the kernel that is started from it uses it up (nextkernel-arrived.service)"
                 .to_owned(),
         );
     }
-    Ok((entry, notes))
+    Ok(Choice { entry, once: default.once, notes })
 }
 
-/// The entry that explicit files make.
-#[must_use]
-pub fn explicit(kernel: &Path, initrds: &[PathBuf]) -> Entry {
-    let entry = Entry::new(Source::Files, kernel.display().to_string(), kernel.to_path_buf());
-    Entry { initrds: initrds.to_vec(), ..entry }
+/// The entry that explicit files make. Of a unified kernel image it is the default profile; the files that are
+/// named then stand behind its own initrds.
+pub fn explicit(root: &Root, kernel: &Path, initrds: &[PathBuf]) -> Result<Entry, Error> {
+    let entry = Entry::new(Source::Files, kernel.display().to_string(), kernel);
+    let initrds = initrds.iter().map(|path| path.as_path().into());
+    // What is no file, or cannot be read, is told where it is copied.
+    let Some(absolute) = std::path::absolute(kernel).ok().filter(|path| unified::is_one(root, path)) else {
+        return Ok(Entry { initrds: initrds.collect(), ..entry });
+    };
+    let mut entry =
+        unified::named(root, &absolute, 0, &unified::point(root, &absolute), entry).stageable()?;
+    entry.initrds.extend(initrds);
+    // One without a line of its own says nothing, and nobody else does.
+    entry.cmdline = entry.cmdline.filter(|line| !line.is_empty());
+    Ok(entry)
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::attach::{ASIDE, POINTS};
 use crate::mounts::Mount;
 use crate::root::Root;
 
-/// Where they are mounted (Boot Loader Specification, "Mount Points").
-pub const POINTS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
+/// The type of an extended boot loader partition ("The Partitions").
+pub const XBOOTLDR: &str = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
 
 /// What a partition is to a boot loader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,16 +33,18 @@ pub struct Partition {
     pub uuid: Option<String>,
 }
 
-/// Those that are mounted, the ESP first, and what is to be said of them.
-pub fn find(root: &Root) -> (Vec<Partition>, Vec<String>) {
+/// Those that are mounted, the ESP first. What is to be said of them is noted.
+pub fn find(root: &Root, notes: &mut Vec<String>) -> Vec<Partition> {
     for point in POINTS {
         // An automount shows its file system only when somebody looks.
         let _ = root.path(point).join("loader").metadata();
     }
-    let (mounts, mut notes) = (Mount::all(root), Vec::new());
+    let mounts = Mount::all(root);
+    let aside =
+        mounts.iter().filter(|mount| mount.point.starts_with(ASIDE)).map(|mount| mount.point.as_path());
     let mut found: Vec<Partition> = Vec::new();
     let mut seen = Vec::new();
-    for point in POINTS.map(Path::new) {
+    for point in POINTS.map(Path::new).into_iter().chain(aside) {
         let Some(mount) = Mount::at(&mounts, point).filter(|mount| !seen.contains(&&mount.device)) else {
             continue;
         };
@@ -58,7 +61,7 @@ pub fn find(root: &Root) -> (Vec<Partition>, Vec<String>) {
         }
     }
     found.sort_by_key(|partition| partition.kind);
-    (found, notes)
+    found
 }
 
 impl Partition {
@@ -71,7 +74,7 @@ impl Partition {
         // The types stand in the specification; 0xef is the ESP's in an MBR.
         let kind = match says("E:ID_PART_ENTRY_TYPE") {
             Some("c12a7328-f81f-11d2-ba4b-00a0c93ec93b" | "0xef") => Kind::Esp,
-            Some("bc13c2ff-59e6-4262-a352-b275fd6f7172" | "0xea") => Kind::Xbootldr,
+            Some(XBOOTLDR | "0xea") => Kind::Xbootldr,
             Some(_) => Kind::Other,
             None if holds("EFI") => Kind::Esp,
             None => Kind::Xbootldr,
@@ -101,15 +104,15 @@ mod tests {
         );
         scratch.folder("/boot/loader/entries");
         scratch.folder("/boot/efi/EFI");
-        let kinds = || find(&scratch.root).0.iter().map(|partition| partition.kind).collect::<Vec<_>>();
+        let found = || find(&scratch.root, &mut Vec::new());
+        let kinds = || found().iter().map(|partition| partition.kind).collect::<Vec<_>>();
         assert_eq!(kinds(), [Kind::Esp, Kind::Xbootldr]);
         scratch.put(
             "/run/udev/data/b8:2",
             "S:disk\nE:ID_PART_ENTRY_TYPE=0fc63daf-8483-4772-8e79-3d69d8477de4\nE:ID_PART_ENTRY_UUID=AB-1\n",
         );
         assert_eq!(kinds(), [Kind::Esp, Kind::Other]);
-        let (found, _) = find(&scratch.root);
-        assert_eq!(found.last().and_then(|partition| partition.uuid.as_deref()), Some("ab-1"));
+        assert_eq!(found().last().and_then(|partition| partition.uuid.as_deref()), Some("ab-1"));
     }
 
     #[test]
@@ -117,7 +120,8 @@ mod tests {
         let scratch = Scratch::new();
         scratch.folder("/boot/loader/entries");
         scratch.put("/proc/self/mountinfo", "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n");
-        assert_eq!(find(&scratch.root), (Vec::new(), Vec::new()));
+        let mut notes = Vec::new();
+        assert_eq!((find(&scratch.root, &mut notes), notes), (Vec::new(), Vec::new()));
     }
 
     #[test]
@@ -128,8 +132,8 @@ mod tests {
         let mounted = |part: &str| {
             let line = |point: &str| format!("2 1 8:1 {part} {point} rw - vfat /dev/sda1 rw\n");
             scratch.put("/proc/self/mountinfo", &[line("/efi"), line("/boot")].concat());
-            let (found, notes) = find(&scratch.root);
-            (found.len(), notes.len())
+            let mut notes = Vec::new();
+            (find(&scratch.root, &mut notes).len(), notes.len())
         };
         assert_eq!(mounted("/"), (1, 0));
         assert_eq!(mounted("/@boot"), (0, 2));

@@ -3,10 +3,12 @@
 use std::io;
 
 use super::bls::{self, Found};
-use super::partition::{Kind, Partition};
-use super::{Entry, Error};
+use super::partition::{self, Kind, Partition};
+use super::{ByDefault, Error};
+use crate::attach::{self, Attached};
 use crate::efi;
 use crate::errno::InWords;
+use crate::once::{Once, VARIABLE};
 use crate::root::Root;
 
 /// In `LoaderFeatures`: it knows `LoaderEntryPreferred` (Boot Loader Interface).
@@ -15,6 +17,9 @@ const PREFERRED: u64 = 1 << 19;
 /// The first version that leaves the counters out of an entry's name.
 const WITHOUT_COUNTERS: u32 = 258;
 
+/// The first version that knows profiles of unified kernel images (systemd's NEWS).
+const WITH_PROFILES: u32 = 257;
+
 /// systemd-boot, in charge of this machine, and what it was told.
 #[derive(Debug, Default)]
 pub struct Loader {
@@ -22,6 +27,8 @@ pub struct Loader {
     pub info: String,
     /// Whether counters belong to the names it gives entries.
     pub with_counters: bool,
+    /// Whether it shows the profiles of an image.
+    pub with_profiles: bool,
     knows_preferred: bool,
     /// The partition it was started from.
     partition: Option<String>,
@@ -36,17 +43,6 @@ pub struct Loader {
 pub struct Conf {
     preferred: Option<String>,
     default: Option<String>,
-}
-
-/// The entry it would boot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen<'a> {
-    /// It.
-    pub entry: &'a Entry,
-    /// What decided.
-    pub why: &'static str,
-    /// Whether that counts once.
-    pub once: bool,
 }
 
 impl Loader {
@@ -65,14 +61,31 @@ impl Loader {
         let text = |name: &str| Ok(efi::text(root, name)?.map(|text| text.to_ascii_lowercase()));
         Ok(Some(Loader {
             with_counters: counted || version < WITHOUT_COUNTERS,
+            with_profiles: version >= WITH_PROFILES,
             knows_preferred: efi::flags(root, "LoaderFeatures")? & PREFERRED != 0,
             partition: text("LoaderDevicePartUUID")?,
-            one_shot: text("LoaderEntryOneShot")?,
+            one_shot: text(VARIABLE)?,
             preferred: text("LoaderEntryPreferred")?,
             default: text("LoaderEntryDefault")?,
             last_booted: text("LoaderEntryLastBooted")?,
             info,
         }))
+    }
+
+    /// Mounts the partition it was started from, and the extended one beside it, where nobody has.
+    pub fn attach(&self, root: &Root, attached: &mut Attached) {
+        let is_mounted = |uuid: &String| {
+            let found = partition::find(root, &mut Vec::new());
+            found.iter().any(|partition| partition.uuid.as_ref() == Some(uuid))
+        };
+        let Some(esp) = &self.partition else { return };
+        let extended = attach::sibling(root, esp, partition::XBOOTLDR);
+        for uuid in [Some(esp), extended.as_ref()].into_iter().flatten() {
+            if !is_mounted(uuid) {
+                // What cannot be mounted is told when it is missed.
+                let _ = attached.partition(uuid).map_err(|error| attached.notes.push(error.to_string()));
+            }
+        }
     }
 
     /// The partition it was started from: its configuration lies there.
@@ -86,15 +99,9 @@ impl Loader {
         named.or(only.filter(|_| esps().count() == 1)).ok_or_else(not_mounted)
     }
 
-    /// The entry it would boot if the machine restarted now, of those in its order and of unified kernel
-    /// images. What it was told and what fits nothing is noted.
-    pub fn choose<'a>(
-        &self,
-        conf: &Conf,
-        order: &'a [Found],
-        images: &'a [Entry],
-        notes: &mut Vec<String>,
-    ) -> Result<Chosen<'a>, Error> {
+    /// The entry it would boot if the machine restarted now, of those in its order. What it was told and what
+    /// fits nothing is noted.
+    pub fn choose(&self, conf: &Conf, order: &[Found], notes: &mut Vec<String>) -> Result<ByDefault, Error> {
         let saved = |told: &Option<String>| match told.as_deref() {
             Some("@saved") => self.last_booted.clone(),
             told => told.map(str::to_owned),
@@ -102,7 +109,7 @@ impl Loader {
         let preferred = |told: &Option<String>| saved(told).filter(|_| self.knows_preferred);
         // What is preferred passes a bad entry over, what is the default does not (Boot Loader Interface).
         let told = [
-            ("LoaderEntryOneShot", self.one_shot.clone(), false),
+            (VARIABLE, self.one_shot.clone(), false),
             ("LoaderEntryPreferred", preferred(&self.preferred), true),
             ("'preferred' in loader.conf", preferred(&conf.preferred), true),
             ("LoaderEntryDefault", saved(&self.default), false),
@@ -110,35 +117,26 @@ impl Loader {
         ];
         for (why, pattern, not_bad) in told {
             let Some(pattern) = pattern else { continue };
-            let fits = |id: &str| fits(&pattern, id);
-            let image = images.iter().find(|image| fits(&image.id.to_ascii_lowercase()));
-            let offered = order.iter().filter(|found| found.offered && !(not_bad && found.is_bad()));
-            let entry = offered.map(|found| (found, found.id(self.with_counters))).find(|(_, id)| fits(id));
-            match (entry, image) {
-                (_, Some(entry)) => return Ok(Chosen { entry, why, once: why == "LoaderEntryOneShot" }),
-                (Some((found, _)), None) => {
-                    return Ok(Chosen { entry: &found.entry, why, once: why == "LoaderEntryOneShot" });
+            let mut offered = order.iter().filter(|found| found.offered && !(not_bad && found.is_bad()));
+            match offered.find(|found| fits(&pattern, &found.id(self.with_counters))) {
+                Some(Found { entry, .. }) => {
+                    let once = (why == VARIABLE).then(|| Once::Efi(pattern.clone()));
+                    return Ok(ByDefault { entry: entry.clone(), why, once });
                 }
                 // What systemd-boot finds itself comes behind all entries, and is no Linux.
-                (None, None) if pattern.starts_with("auto-") => {
+                None if pattern.starts_with("auto-") => {
                     return Err(Error::NoLinux { told: why, pattern });
                 }
-                (None, None) => {
+                None => {
                     notes.push(format!(
                         "{why} says {pattern:?}, which fits no entry: systemd-boot passes it over"
                     ));
                 }
             }
         }
-        let first = order.iter().find(|found| found.offered);
-        match (first, images.first()) {
-            (Some(found), None) => {
-                Ok(Chosen { entry: &found.entry, why: "the first in systemd-boot's order", once: false })
-            }
-            (None, None) => Err(Error::NoEntry),
-            // Where it stands in the order, its inside tells.
-            (_, Some(image)) => Err(Error::Unsure(image.kernel.clone())),
-        }
+        // "For now, never select any non-default profile" (src/boot/boot.c).
+        let first = order.iter().find(|found| found.offered && found.number() == 0).ok_or(Error::NoEntry)?;
+        Ok(ByDefault::always(&first.entry, "the first in systemd-boot's order"))
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::conf::Conf;
 use crate::efi::tests::{put, set};
 use crate::scratch::Scratch;
 
@@ -51,18 +52,18 @@ fn entries(scratch: &Scratch, point: &str, names: &[&str]) {
 }
 
 fn ids(scratch: &Scratch) -> Vec<String> {
-    Survey::of(&scratch.root).unwrap().entries.into_iter().map(|entry| entry.id).collect()
+    Survey::of(&scratch.root, &Conf::default()).unwrap().entries.into_iter().map(|entry| entry.id).collect()
 }
 
 fn chosen(scratch: &Scratch) -> String {
-    Survey::of(&scratch.root).unwrap().default.map_or_else(
+    Survey::of(&scratch.root, &Conf::default()).unwrap().default.map_or_else(
         |error| error.to_string(),
         |default| default.entry.from.unwrap_or_default().display().to_string(),
     )
 }
 
 fn refused(scratch: &Scratch, name: Option<&str>) -> String {
-    choose(&scratch.root, name).unwrap_err().to_string()
+    choose(&scratch.root, &Conf::default(), name).unwrap_err().to_string()
 }
 
 #[test]
@@ -70,11 +71,11 @@ fn an_entry_is_staged_with_its_own_files_and_line() {
     let machine = machine();
     machine.put("/boot/loader/entries/x.conf", &entry("version 6.1", "k2"));
     machine.put("/proc/cmdline", "root=running");
-    let (entry, notes) = choose(&machine.root, None).unwrap();
-    assert_eq!(entry.kernel, Path::new("/boot/k2"));
-    assert_eq!(entry.initrds, [PathBuf::from("/boot/i1"), PathBuf::from("/boot/i2")]);
+    let Choice { entry, notes, .. } = choose(&machine.root, &Conf::default(), None).unwrap();
+    assert_eq!(entry.kernel, Path::new("/boot/k2").into());
+    assert_eq!(entry.initrds, ["/boot/i1", "/boot/i2"].map(|path| Path::new(path).into()));
     assert_eq!(entry.cmdline.as_deref(), Some("root=a quiet"));
-    assert!(notes.iter().any(|note| note.contains("systemd-boot would boot")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("systemd-boot 258.1-1 would boot")), "{notes:?}");
 }
 
 #[test]
@@ -130,11 +131,12 @@ fn what_systemd_boot_was_told_decides_in_its_order() {
     assert_eq!(chosen(&machine), at("e.conf"), "a bad one is not preferred");
     set(&machine, "LoaderEntryOneShot", &["g.conf"]);
     assert_eq!(chosen(&machine), at("g+0-1.conf"), "a bad one is booted when it is asked for");
-    let (_, notes) = choose(&machine.root, None).unwrap();
+    let Choice { notes, once, .. } = choose(&machine.root, &Conf::default(), None).unwrap();
+    assert_eq!(once, Some(Once::Efi("g.conf".to_owned())));
     assert!(notes.iter().any(|note| note.contains("counts once")), "{notes:?}");
     put(&machine, "LoaderFeatures", &[0; 8]);
     set(&machine, "LoaderEntryOneShot", &["gone.conf"]);
-    let survey = Survey::of(&machine.root).unwrap();
+    let survey = Survey::of(&machine.root, &Conf::default()).unwrap();
     assert_eq!(survey.default.unwrap().entry.id, "d.conf", "what it does not know does not count");
     assert!(survey.notes.iter().any(|note| note.contains("gone.conf")), "{:?}", survey.notes);
 }
@@ -167,7 +169,7 @@ fn what_is_not_for_this_machine_or_has_no_kernel_is_not_offered() {
     let sentence = refused(&machine, Some("9"));
     assert!(sentence.contains("/efi/loader/entries/9.conf names the kernel /efi/gone"), "{sentence}");
     assert!(refused(&machine, Some("8.conf")).contains("is for IA64"));
-    let notes = Survey::of(&machine.root).unwrap().notes.join("\n");
+    let notes = Survey::of(&machine.root, &Conf::default()).unwrap().notes.join("\n");
     assert!(notes.contains("7.conf names no kernel") && notes.contains("6.conf names several"), "{notes}");
 }
 
@@ -179,11 +181,10 @@ fn bls_architecture() -> &'static str {
 fn what_would_be_lost_is_refused_by_name() {
     let machine = machine();
     for (name, text, why) in [
-        ("uki", "uki /k1\n", "unified kernel image (uki)"),
-        ("efi", "efi /k1\n", "EFI program"),
+        ("uki-line", "uki /k1\noptions quiet\n", "has options for what it starts"),
         ("url", "uki-url http://x/y\n", "from a network"),
         ("dtb", "linux /k1\ndevicetree /x.dtb\n", "device tree"),
-        ("extra", "linux /k1\nextra /x.cred\n", "further files"),
+        ("extra", "linux /k1\nextra /x.txt\n", "neither credential nor extension"),
         ("stub", "linux /k1\noptions quiet initrd=\\i1\n", "initrd="),
         ("grub", "linux /k1\noptions root=x $kernelopts\n", "($kernelopts)"),
         ("up", "linux /../k1\n", "\"/../k1\""),
@@ -202,8 +203,10 @@ fn a_name_means_one_entry_or_is_refused_with_all_it_fits() {
     entries(&machine, XBOOTLDR, &["same.conf"]);
     machine.put("/boot/vmlinuz-6.1", "x");
     machine.put("/boot/initrd.img-6.1", "x");
-    let from =
-        |name: &str| choose(&machine.root, Some(name)).map(|(entry, _)| entry.from.unwrap_or(entry.kernel));
+    let from = |name: &str| {
+        choose(&machine.root, &Conf::default(), Some(name))
+            .map(|choice| choice.entry.from.unwrap_or(choice.entry.kernel.path))
+    };
     let both = refused(&machine, Some("same"));
     assert!(both.contains("/efi/loader/entries/same.conf, /boot/loader/entries/same.conf"), "{both}");
     assert_eq!(from("/boot/loader/entries/same.conf"), Ok("/boot/loader/entries/same.conf".into()));
@@ -241,20 +244,84 @@ fn on_both_partitions_the_esps_counts_and_other_partitions_do_not() {
     assert_eq!(ids(&machine), ["same.conf"]);
 }
 
+/// An EFI program for this machine with these sections (PE format).
+fn image(sections: &[(&str, &str)]) -> Vec<u8> {
+    let machine: u16 = if cfg!(target_arch = "x86_64") { 0x8664 } else { 0xaa64 };
+    let mut bytes = vec![0; 64];
+    bytes.splice(0..2, *b"MZ");
+    bytes.splice(60..64, 64_u32.to_le_bytes());
+    bytes.extend(*b"PE\0\0");
+    bytes.extend(machine.to_le_bytes());
+    bytes.extend(u16::try_from(sections.len()).unwrap().to_le_bytes());
+    bytes.extend([0; 16]);
+    let mut at = bytes.len() + 40 * sections.len();
+    for (name, text) in sections {
+        let numbers =
+            [text.len(), 0, text.len(), at].map(|number| u32::try_from(number).unwrap().to_le_bytes());
+        bytes.extend(format!("{name:\0<8}").bytes());
+        bytes.extend(numbers.concat());
+        bytes.extend([0; 16]);
+        at += text.len();
+    }
+    bytes.extend(sections.iter().flat_map(|(_, text)| text.bytes()));
+    bytes
+}
+
+fn put_image(machine: &Scratch, path: &str, sections: &[(&str, &str)]) {
+    machine.put(path, "");
+    std::fs::write(machine.root.path(path), image(sections)).unwrap();
+}
+
+const OSREL: &str = "ID=debian\nPRETTY_NAME=\"Debian 13\"\nVERSION_ID=13\n";
+
 #[test]
-fn unified_kernel_images_are_seen_and_never_guessed_about() {
+fn each_profile_of_an_image_is_an_entry_and_only_the_first_is_chosen_unasked() {
     let machine = machine();
-    entries(&machine, ESP, &["a.conf"]);
-    machine.put("/boot/EFI/Linux/new+3.efi", "MZ");
-    assert_eq!(ids(&machine), ["a.conf", "new.efi"]);
-    let unsure = refused(&machine, None);
-    assert!(unsure.contains("/boot/EFI/Linux/new+3.efi"), "{unsure}");
-    set(&machine, "LoaderEntryDefault", &["a.conf"]);
-    assert_eq!(chosen(&machine), "/efi/loader/entries/a.conf");
-    set(&machine, "LoaderEntryDefault", &["*"]);
-    assert!(refused(&machine, None).contains("unified kernel image"));
+    let sections = [
+        (".linux", "kernel"),
+        (".osrel", OSREL),
+        (".cmdline", "root=base quiet"),
+        (".initrd", "initrd"),
+        (".profile", "ID=main\n"),
+        (".profile", "ID=rescue\nTITLE=Rescue\n"),
+        (".cmdline", "root=base single"),
+    ];
+    put_image(&machine, "/efi/EFI/Linux/deb+3.efi", &sections);
+    machine.put("/efi/EFI/Linux/none.efi", "no image");
+    entries(&machine, ESP, &["zz.conf"]);
+    assert_eq!(ids(&machine), ["deb.efi", "deb.efi@rescue", "zz.conf"], "what has a sort key is first");
+    let first = choose(&machine.root, &Conf::default(), None).unwrap().entry;
+    assert_eq!((first.id.as_str(), first.cmdline.as_deref()), ("deb.efi", Some("root=base quiet")));
+    assert_eq!(first.title.as_deref(), Some("Debian 13"));
+    for name in ["deb.efi@rescue", "deb.efi@1"] {
+        let entry = choose(&machine.root, &Conf::default(), Some(name)).unwrap().entry;
+        assert_eq!(
+            (entry.title.as_deref(), entry.cmdline.as_deref()),
+            (Some("Debian 13 (Rescue)"), Some("root=base single"))
+        );
+        assert_eq!(entry.kernel.to_string(), "/efi/EFI/Linux/deb+3.efi (.linux)");
+    }
+    set(&machine, "LoaderEntryDefault", &["deb.efi@*"]);
+    assert_eq!(choose(&machine.root, &Conf::default(), None).unwrap().entry.id, "deb.efi@rescue");
     set(&machine, "LoaderEntryDefault", &["auto-windows"]);
     assert!(refused(&machine, None).contains("no Linux"));
+    let notes = Survey::of(&machine.root, &Conf::default()).unwrap().notes.join("\n");
+    assert!(notes.contains("/efi/EFI/Linux/none.efi is passed over: it is no EFI program"), "{notes}");
+}
+
+#[test]
+fn an_image_that_an_entry_of_type_1_names_is_opened() {
+    let machine = machine();
+    put_image(&machine, "/efi/one.efi", &[(".linux", "kernel"), (".cmdline", "root=own")]);
+    machine.put("/efi/loader/entries/u.conf", "title One\nuki /one.efi\n");
+    machine.put("/efi/loader/entries/p.conf", "uki /one.efi\nprofile 1\n");
+    machine.put("/efi/loader/entries/e.conf", "efi /k1\n");
+    let entry = choose(&machine.root, &Conf::default(), Some("u")).unwrap().entry;
+    assert_eq!((entry.title.as_deref(), entry.cmdline.as_deref()), (Some("One"), Some("root=own")));
+    assert_eq!(entry.kernel.to_string(), "/efi/one.efi (.linux)");
+    let profile = refused(&machine, Some("p"));
+    assert!(profile.contains("/efi/one.efi: it has 1 profiles, and no profile @1"), "{profile}");
+    assert!(refused(&machine, Some("e")).contains("/efi/k1: it is no EFI program"));
 }
 
 #[test]
@@ -264,7 +331,7 @@ fn only_the_partition_it_was_started_from_tells_what_it_would_boot() {
     set(&machine, "LoaderDevicePartUUID", &["33333333-AAAA"]);
     let sentence = refused(&machine, None);
     assert!(sentence.contains("33333333-aaaa is not mounted at /efi, /boot, /boot/efi"), "{sentence}");
-    assert!(choose(&machine.root, Some("a")).is_ok(), "a name needs no default");
+    assert!(choose(&machine.root, &Conf::default(), Some("a")).is_ok(), "a name needs no default");
     machine.put("/run/udev/data/b8:1", "");
     assert_eq!(
         chosen(&machine),
@@ -274,18 +341,165 @@ fn only_the_partition_it_was_started_from_tells_what_it_would_boot() {
 }
 
 #[test]
-fn without_systemd_boot_the_convention_decides_and_a_name_still_finds_an_entry() {
+fn without_a_boot_loader_the_convention_decides_and_a_name_still_finds_an_entry() {
     let machine = machine();
     entries(&machine, ESP, &["a.conf"]);
     machine.put("/boot/vmlinuz-6.1", "x");
     machine.put("/boot/initrd.img-6.1", "x");
-    for info in ["GRUB 2.12", "systemd-stub 257"] {
-        set(&machine, "LoaderInfo", &[info]);
-        let (entry, notes) = choose(&machine.root, None).unwrap();
-        assert_eq!((entry.id.as_str(), entry.cmdline), ("6.1", None));
-        assert!(notes.is_empty(), "{notes:?}");
-        assert_eq!(choose(&machine.root, Some("a")).unwrap().0.id, "a.conf");
+    set(&machine, "LoaderInfo", &["systemd-stub 257"]);
+    assert!(refused(&machine, None).contains("\"systemd-stub 257\" started this machine"));
+    set(&machine, "LoaderInfo", &[]);
+    let Choice { entry, notes, .. } = choose(&machine.root, &Conf::default(), None).unwrap();
+    assert_eq!((entry.id.as_str(), entry.cmdline), ("6.1", None));
+    assert!(notes.is_empty(), "{notes:?}");
+    assert_eq!(choose(&machine.root, &Conf::default(), Some("a")).unwrap().entry.id, "a.conf");
+}
+
+/// A machine that GRUB starts, with /boot apart and two kernels in a submenu.
+fn with_grub(default: &str, grubenv: &str) -> Scratch {
+    let scratch = Scratch::new();
+    scratch.put(
+        "/proc/self/mountinfo",
+        "1 0 254:3 / / rw - ext4 /dev/vda3 rw\n2 1 254:2 / /boot rw - ext4 /dev/vda2 rw\n",
+    );
+    scratch.put("/dev/vda2", "");
+    scratch.put("/sys/class/block/vda2/dev", "254:2\n");
+    scratch.link("/dev/disk/by-uuid/b00t", "/dev/vda2");
+    let linux = |version: &str| {
+        scratch.put(&format!("/boot/vmlinuz-{version}"), "x");
+        scratch.put(&format!("/boot/initrd.img-{version}"), "x");
+        format!(
+            "search --no-floppy --fs-uuid --set=root b00t\nlinux /vmlinuz-{version} root=UUID=7 ro quiet\n\
+             initrd /early.img /initrd.img-{version}\n"
+        )
+    };
+    let config = format!(
+        "if [ -s $prefix/grubenv ]; then\nload_env\nfi\n\
+         if [ \"${{next_entry}}\" ] ; then\nset default=\"${{next_entry}}\"\nset next_entry=\nsave_env next_entry\n\
+         else\nset default=\"{default}\"\nfi\n\
+         menuentry 'Debian' --id 'simple' {{\n{}}}\n\
+         submenu 'Advanced' --id 'advanced' {{\nmenuentry 'Debian 6.12' --id 'adv-6.12' {{\n{}}}\n\
+         menuentry 'Debian 6.1' --id 'adv-6.1' {{\n{}}}\n}}\n\
+         menuentry 'Firmware' --id 'uefi' {{\nfwsetup\n}}\n",
+        linux("6.12"),
+        linux("6.12"),
+        linux("6.1")
+    );
+    scratch.put("/boot/grub/grub.cfg", &config);
+    scratch.put("/boot/grub/grubenv", &format!("{:#<1024}", format!("# GRUB Environment Block\n{grubenv}")));
+    scratch
+}
+
+#[test]
+fn what_grub_boots_next_is_staged_whole() {
+    let machine = with_grub("${saved_entry}", "saved_entry=advanced>adv-6.1\n");
+    let Choice { entry, once, notes } = choose(&machine.root, &Conf::default(), None).unwrap();
+    assert_eq!((entry.id.as_str(), once), ("advanced>adv-6.1", None));
+    assert_eq!(entry.kernel, Path::new("/boot/vmlinuz-6.1").into());
+    let initrds = ["/boot/early.img", "/boot/initrd.img-6.1"].map(|path| Path::new(path).into());
+    assert_eq!(entry.initrds, initrds);
+    assert_eq!(entry.cmdline.as_deref(), Some("root=UUID=7 ro quiet"));
+    let why = "is what GRUB, with /boot/grub/grub.cfg would boot: saved_entry in grubenv";
+    assert!(notes.iter().any(|note| note.contains(why)), "{notes:?}");
+}
+
+#[test]
+fn grubs_one_shot_counts_before_the_default_and_is_kept_for_the_next_kernel() {
+    let machine = with_grub("0", "next_entry=1>1\n");
+    let Choice { entry, once, .. } = choose(&machine.root, &Conf::default(), None).unwrap();
+    assert_eq!((entry.id.as_str(), once), ("advanced>adv-6.1", Some(Once::Grub("1>1".to_owned()))));
+}
+
+#[test]
+fn an_entry_of_grubs_is_named_by_id_title_or_number() {
+    let machine = with_grub("0", "");
+    for name in ["advanced>adv-6.1", "adv-6.1", "1>1", "Advanced>Debian 6.1", "Debian 6.1"] {
+        assert_eq!(
+            choose(&machine.root, &Conf::default(), Some(name)).unwrap().entry.id,
+            "advanced>adv-6.1",
+            "{name}"
+        );
     }
+    // The convention's name is a version, and its line the running one.
+    let by_version = choose(&machine.root, &Conf::default(), Some("6.1")).unwrap().entry;
+    assert_eq!((by_version.source, by_version.cmdline), (Source::Convention, None));
+    assert!(refused(&machine, Some("uefi")).contains("starts no Linux kernel, but 'fwsetup'"));
+}
+
+#[test]
+fn what_grub_would_boot_and_cannot_be_staged_is_refused_by_file_and_reason() {
+    let sentence = |default: &str, spoil: &dyn Fn(&Scratch)| {
+        let machine = with_grub(default, "");
+        spoil(&machine);
+        refused(&machine, None)
+    };
+    let gone =
+        |path: &'static str| move |machine: &Scratch| std::fs::remove_file(machine.root.path(path)).unwrap();
+    let kernel = sentence("0", &gone("/boot/vmlinuz-6.12"));
+    assert!(kernel.contains("/boot/grub/grub.cfg names the kernel /boot/vmlinuz-6.12"), "{kernel}");
+    let disk = sentence("0", &gone("/dev/disk/by-uuid/b00t"));
+    assert!(disk.contains("names /vmlinuz-6.12: no file system here is UUID=b00t"), "{disk}");
+    let firmware = sentence("uefi", &|_| {});
+    assert!(firmware.contains("grub.cfg, line ") && firmware.contains("fwsetup"), "{firmware}");
+    let strange = sentence("0", &|machine: &Scratch| machine.put("/boot/grub/grub.cfg", "frobnicate\n"));
+    assert!(strange.contains("/boot/grub/grub.cfg: grub.cfg, line 1: the command 'frobnicate'"), "{strange}");
+}
+
+#[test]
+fn fedoras_entries_come_through_grub_with_its_variables() {
+    let machine = with_grub("${saved_entry}", "saved_entry=m-6.11.4-301.fc41\nkernelopts=root=UUID=7 ro\n");
+    let config =
+        "load_env\nset default=\"${saved_entry}\"\nsearch --fs-uuid --set=root b00t\ninsmod blscfg\nblscfg\n";
+    machine.put("/boot/grub/grub.cfg", config);
+    for (version, initrd) in [("6.9.1-200.fc40", ""), ("6.11.4-301.fc41", " $tuned_initrd")] {
+        let name = format!("/boot/loader/entries/m-{version}.conf");
+        let text = format!(
+            "title Fedora {version}\nversion {version}\nlinux /vmlinuz-6.1\ninitrd /initrd.img-6.1{initrd}\n\
+             options $kernelopts quiet\n"
+        );
+        machine.put(&name, &text);
+    }
+    let entry = choose(&machine.root, &Conf::default(), None).unwrap().entry;
+    assert_eq!(entry.from.as_deref(), Some(Path::new("/boot/loader/entries/m-6.11.4-301.fc41.conf")));
+    assert_eq!(entry.cmdline.as_deref(), Some("root=UUID=7 ro quiet"));
+    assert_eq!(entry.initrds, [Path::new("/boot/initrd.img-6.1").into()]);
+    let survey = Survey::of(&machine.root, &Conf::default()).unwrap();
+    let ids: Vec<_> = survey.entries.iter().map(|entry| (entry.source, entry.id.as_str())).collect();
+    let installed = [(Source::Convention, "6.1"), (Source::Convention, "6.12")];
+    let listed = [(Source::Bls, "m-6.11.4-301.fc41"), (Source::Bls, "m-6.9.1-200.fc40")];
+    assert_eq!(ids, [listed, installed].concat());
+}
+
+/// A board whose U-Boot reads extlinux.conf from a partition at /boot.
+fn board() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.put(
+        "/proc/self/mountinfo",
+        "1 0 254:3 / / rw - ext4 /dev/vda3 rw\n2 1 254:2 / /boot rw - ext4 /dev/vda2 rw\n",
+    );
+    for file in ["/boot/Image", "/boot/initrd.img", "/boot/extlinux/near"] {
+        scratch.put(file, "x");
+    }
+    scratch.put(
+        "/boot/extlinux/extlinux.conf",
+        "default l1\nlabel l0\nlinux /Image\nappend root=/dev/vda3 single\n\
+         label l1\nmenu label One\nlinux ../Image\ninitrd /initrd.img\nfdtdir /dtbs\nappend root=/dev/vda3\n",
+    );
+    scratch
+}
+
+#[test]
+fn what_a_board_boots_is_staged_and_the_running_device_tree_goes_along() {
+    let board = board();
+    let no_tree = refused(&board, None);
+    assert!(no_tree.contains("has a device tree (/dtbs)"), "{no_tree}");
+    board.folder("/sys/firmware/devicetree/base");
+    let Choice { entry, notes, .. } = choose(&board.root, &Conf::default(), None).unwrap();
+    assert_eq!((entry.id.as_str(), entry.title.as_deref()), ("l1", Some("One")));
+    assert_eq!(entry.kernel, Path::new("/boot/Image").into());
+    assert_eq!(entry.cmdline.as_deref(), Some("root=/dev/vda3"));
+    assert!(notes.iter().any(|note| note.contains("gets the running one's instead")), "{notes:?}");
+    assert_eq!(choose(&board.root, &Conf::default(), Some("l0")).unwrap().entry.id, "l0");
 }
 
 #[test]
@@ -295,7 +509,7 @@ fn files_that_are_not_the_specifications_are_passed_over_with_a_word() {
     entries(&machine, XBOOTLDR, &["z.conf"]);
     machine.put("/boot/loader/entries.srel", "other\n");
     assert_eq!(ids(&machine), ["d+1-.conf", "c+x.conf", "a.conf"]);
-    let notes = Survey::of(&machine.root).unwrap().notes.join("\n");
+    let notes = Survey::of(&machine.root, &Conf::default()).unwrap().notes.join("\n");
     assert!(notes.contains("/boot/loader/entries.srel says \"other\""), "{notes}");
     machine.put("/boot/loader/entries.srel", "type1\n");
     assert!(ids(&machine).contains(&"z.conf".to_owned()));

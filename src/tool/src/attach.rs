@@ -1,0 +1,238 @@
+//! Mounting what boot entries lie on and nobody has mounted: read-only, and for this process alone.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use thiserror::Error;
+
+use crate::file_systems::{self, FileSystem, Name, fstab};
+use crate::mounts::Mount;
+use crate::root::Root;
+
+/// Where a boot loader's partitions are mounted (Boot Loader Specification, "Mount Points").
+pub const POINTS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
+
+/// Where one is mounted that has no place of its own, in a folder with a number.
+pub const ASIDE: &str = "/run/nextkernel/look";
+
+/// The top of a btrfs, whatever its default is (btrfs(5)).
+const TOP: &str = "subvolid=5";
+
+/// What is asked for of each file system, so that looking at it writes nothing: a journal is not replayed
+/// (`ext4(5)`, `xfs(5)`, `btrfs(5)`).
+const WITHOUT_REPLAY: [(&str, &str); 4] =
+    [("ext4", "noload"), ("ext3", "noload"), ("xfs", "norecovery"), ("btrfs", "rescue=nologreplay")];
+
+/// Tried in this order where nobody tells the type.
+const TYPES: [&str; 5] = ["vfat", "ext4", "xfs", "btrfs", "ext2"];
+
+/// Why it is not mounted.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// It is not there.
+    #[error(transparent)]
+    Missing(#[from] file_systems::Error),
+    /// Only root may mount.
+    #[error(
+        "{device} is not mounted, and mounting it takes root; run this with sudo, or mount it at {point}"
+    )]
+    NotRoot {
+        /// The device.
+        device: String,
+        /// Where it would be mounted.
+        point: String,
+    },
+    /// The kernel does not.
+    #[error("{device} is not mounted, and cannot be mounted read-only for a look: {why}")]
+    Refused {
+        /// The device.
+        device: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// This process's own view of what is mounted; whatever is added to it is gone with the process.
+pub struct Attached<'a> {
+    root: &'a Root,
+    is_own: bool,
+    aside: u32,
+    /// What is to be said of it.
+    pub notes: Vec<String>,
+}
+
+impl<'a> Attached<'a> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(root: &'a Root) -> Attached<'a> {
+        Attached { root, is_own: false, aside: 0, notes: Vec::new() }
+    }
+
+    /// Mounts what fstab(5) has for the boot loader's places and what is not mounted there now. What cannot be
+    /// is noted: something else may be the boot loader's.
+    pub fn of_fstab(&mut self) {
+        let lines = fstab(self.root).unwrap_or_default();
+        // /boot before /boot/efi, whatever the order of the lines.
+        for point in POINTS.map(Path::new) {
+            let mounts = Mount::all(self.root);
+            let Some((what, _, kind)) = lines.iter().find(|(_, to, _)| to == point) else { continue };
+            let is_mounted = Mount::at(&mounts, point).is_some();
+            let Some(name) = Name::of_fstab(what).filter(|_| !is_mounted && kind != "swap") else { continue };
+            let kind = Some(kind.as_str()).filter(|kind| *kind != "auto");
+            if let Err(error) = self.attach(&name, kind, point, None) {
+                self.notes.push(error.to_string());
+            }
+        }
+    }
+
+    /// Mounts a partition at a free place of the boot loader's, or else aside.
+    pub fn partition(&mut self, uuid: &str) -> Result<(), Error> {
+        let mounts = Mount::all(self.root);
+        let is_free = |point: &Path| {
+            let files = || fs::read_dir(self.root.path(point)).map(|mut files| files.next().is_none());
+            Mount::at(&mounts, point).is_none() && files().unwrap_or(false)
+        };
+        let free = POINTS.map(Path::new).into_iter().find(|point| is_free(point));
+        let point = free.map_or_else(|| self.next_aside(), Path::to_path_buf);
+        self.attach(&Name::PartUuid(uuid.to_owned()), None, &point, None)
+    }
+
+    /// Where a file of a file system is seen, which is mounted for that where it is not yet. Of a btrfs a path
+    /// begins at its top, or else at its default subvolume.
+    pub fn path(&mut self, name: &Name, path: &str, in_default_subvolume: bool) -> Result<PathBuf, Error> {
+        let mounts = Mount::all(self.root);
+        let seen = |mounts: &[Mount]| FileSystem::called(self.root, mounts, name)?.path(mounts, path);
+        let (kind, option) = match seen(&mounts) {
+            Ok(path) if !in_default_subvolume => return Ok(path),
+            Err(file_systems::Error::Unseen(_)) if !in_default_subvolume => (Some("btrfs"), Some(TOP)),
+            Ok(_) | Err(file_systems::Error::Unseen(_)) => (Some("btrfs"), None),
+            Err(file_systems::Error::NotMounted(_)) => (None, None),
+            Err(error) => return Err(error.into()),
+        };
+        let point = self.next_aside();
+        self.attach(name, kind, &point, option)?;
+        Ok(point.join(path.trim_start_matches('/')))
+    }
+
+    fn next_aside(&mut self) -> PathBuf {
+        self.aside += 1;
+        Path::new(ASIDE).join(self.aside.to_string())
+    }
+
+    fn attach(
+        &mut self,
+        name: &Name,
+        kind: Option<&str>,
+        point: &Path,
+        option: Option<&str>,
+    ) -> Result<(), Error> {
+        let device = name.device(self.root)?;
+        let shown = name.to_string();
+        // Of a system made for a test nothing is mounted.
+        if !nix::unistd::geteuid().is_root() || !self.root.is_system() {
+            return Err(Error::NotRoot { device: shown, point: point.display().to_string() });
+        }
+        let refused =
+            |why: &dyn std::fmt::Display| Error::Refused { device: shown.clone(), why: why.to_string() };
+        if !self.is_own {
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            let own = unshare(CloneFlags::CLONE_NEWNS)
+                .and_then(|()| mount(None::<&str>, "/", None::<&str>, private, None::<&str>));
+            own.map_err(|errno| refused(&errno.desc()))?;
+            self.is_own = true;
+        }
+        fs::create_dir_all(point).map_err(|error| refused(&error))?;
+        let told = kind.map(str::to_owned).or_else(|| type_of(self.root, &device));
+        let kinds: Vec<&str> = told.as_deref().map_or(TYPES.to_vec(), |kind| vec![kind]);
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let mut last = None;
+        for kind in kinds {
+            let quiet = WITHOUT_REPLAY.iter().find(|(of, _)| *of == kind).map(|(_, option)| *option);
+            match mount(Some(&device), point, Some(kind), flags, option.or(quiet)) {
+                Ok(()) => {
+                    self.notes.push(format!(
+                        "{shown} is not mounted; it was read at {}, where it is mounted read-only for this command \
+                         alone",
+                        point.display()
+                    ));
+                    return Ok(());
+                }
+                Err(errno) => last = Some(errno),
+            }
+        }
+        Err(refused(&last.map_or("no type of file system fits", nix::errno::Errno::desc)))
+    }
+}
+
+/// The partition of a type on the disk that another one is on, by udev's database.
+#[must_use]
+pub fn sibling(root: &Root, of: &str, kind: &str) -> Option<String> {
+    let known = fs::read_dir(root.path("/run/udev/data")).ok()?;
+    let texts: Vec<_> = known
+        .flatten()
+        .filter(|file| file.file_name().as_encoded_bytes().starts_with(b"b"))
+        .filter_map(|file| fs::read_to_string(file.path()).ok())
+        .collect();
+    let says = |text: &str, key: &str| {
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        values.next().map(str::to_ascii_lowercase)
+    };
+    let uuid = |text: &str| says(text, "E:ID_PART_ENTRY_UUID");
+    let disk = |text: &str| says(text, "E:ID_PART_ENTRY_DISK");
+    let own = texts.iter().find(|text| uuid(text).as_deref() == Some(of)).and_then(|text| disk(text))?;
+    let mut there = texts.iter().filter(|text| {
+        disk(text).as_ref() == Some(&own) && says(text, "E:ID_PART_ENTRY_TYPE").as_deref() == Some(kind)
+    });
+    there.next().and_then(|text| uuid(text))
+}
+
+/// The type of what is on a device, as udev found it.
+fn type_of(root: &Root, device: &Path) -> Option<String> {
+    let rdev = fs::metadata(root.path(device)).ok()?.rdev();
+    let (major, minor) = (nix::sys::stat::major(rdev), nix::sys::stat::minor(rdev));
+    let known = fs::read_to_string(root.path(format!("/run/udev/data/b{major}:{minor}"))).ok()?;
+    known.lines().find_map(|line| line.strip_prefix("E:ID_FS_TYPE=")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn what_fstab_has_for_the_boot_loader_and_is_not_mounted_is_said() {
+        let scratch = Scratch::new();
+        scratch.put(
+            "/etc/fstab",
+            "UUID=1 /boot ext4 noauto\nUUID=2 /efi vfat\nUUID=3 /boot/efi vfat\nUUID=4 /srv xfs\n",
+        );
+        scratch.put("/proc/self/mountinfo", "1 0 8:3 / /efi rw - vfat /dev/sda3 rw\n");
+        scratch.put("/dev/disk/by-uuid/1", "");
+        let mut attached = Attached::new(&scratch.root);
+        attached.of_fstab();
+        let [boot, efi] = attached.notes.as_slice() else { unreachable!("{:?}", attached.notes) };
+        assert!(boot.contains("UUID=1 is not mounted, and mounting it takes root"), "{boot}");
+        assert_eq!(efi, "no file system here is UUID=3");
+    }
+
+    #[test]
+    fn the_extended_boot_partition_is_the_one_on_the_same_disk() {
+        let scratch = Scratch::new();
+        for (number, kind, uuid, disk) in [
+            ("8:1", "esp", "A-1", "8:0"),
+            ("8:2", "xbootldr", "A-2", "8:0"),
+            ("9:2", "xbootldr", "B-2", "9:0"),
+        ] {
+            let text = format!(
+                "E:ID_PART_ENTRY_TYPE={kind}\nE:ID_PART_ENTRY_UUID={uuid}\nE:ID_PART_ENTRY_DISK={disk}\n"
+            );
+            scratch.put(&format!("/run/udev/data/b{number}"), &text);
+        }
+        assert_eq!(sibling(&scratch.root, "a-1", "xbootldr").as_deref(), Some("a-2"));
+        assert_eq!(sibling(&scratch.root, "a-1", "swap"), None);
+        assert_eq!(sibling(&scratch.root, "c-1", "xbootldr"), None);
+    }
+}

@@ -1,0 +1,152 @@
+//! What the firmware and the boot loader left behind, and what of it a jump does not renew.
+
+use std::fs;
+
+use nextkernel_plan::Plan;
+
+use super::{Findings, Verdict};
+use crate::attach::POINTS;
+use crate::cmdline;
+use crate::efi;
+use crate::hypervisor::Hypervisor;
+use crate::root::Root;
+
+/// Under whom this machine runs.
+pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
+    if let Some(hypervisor) = Hypervisor::find(root) {
+        let verdict = if hypervisor.forbids_the_jump() { Verdict::Bad } else { Verdict::Warn };
+        findings.say(verdict, "hypervisor", hypervisor.in_words());
+    }
+}
+
+/// An entry on trial: `LoaderBootCountPath` names its file as it was when the firmware started it, and goes on
+/// doing so behind a jump, where systemd-bless-boot would call it good for another kernel's boot
+/// (`verb_set`, src/bless-boot/bless-boot.c).
+pub(super) fn counting(root: &Root, findings: &mut Findings) {
+    let path = match efi::text(root, "LoaderBootCountPath") {
+        Ok(Some(path)) => path.replace('\\', "/"),
+        Ok(None) => return,
+        Err(error) => {
+            findings.say(Verdict::Info, "boot counting", error.to_string());
+            return;
+        }
+    };
+    let relative = path.trim_start_matches('/');
+    let is_there = |name: &str| POINTS.iter().any(|point| root.path(point).join(name).exists());
+    if is_there(relative) {
+        let why = format!(
+            "{path} is on trial and not blessed yet: behind a jump systemd-bless-boot would call it good, whatever \
+             kernel runs then; wait until `systemctl is-active systemd-bless-boot` says so, or bless it yourself \
+             (/usr/lib/systemd/systemd-bless-boot good)"
+        );
+        findings.say(Verdict::Warn, "boot counting", why);
+    } else if blessed(relative).is_some_and(|name| is_there(&name)) {
+        let good = "the entry that the boot loader started is blessed; the next kernel's is not counted, for only the \
+                    boot loader counts";
+        findings.say(Verdict::Ok, "boot counting", good);
+    } else {
+        let why = format!(
+            "{path} was on trial when the boot loader started it, and is not found now: mount its partition to see \
+             whether it is blessed ({})",
+            POINTS.join(", ")
+        );
+        findings.say(Verdict::Info, "boot counting", why);
+    }
+}
+
+/// Its name without the counter: `x+2-1.conf` is `x.conf` then.
+fn blessed(counted: &str) -> Option<String> {
+    let (stem, suffix) = counted.rsplit_once('.')?;
+    let (name, _) = stem.rsplit_once('+')?;
+    Some(format!("{name}.{suffix}"))
+}
+
+/// Volumes that the TPM unlocks: a jump neither resets its registers nor measures what a boot does
+/// (systemd-cryptenroll(1), systemd-pcrphase(8)).
+pub(super) fn tpm(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings) {
+    let crypttab = fs::read_to_string(root.path("/etc/crypttab")).unwrap_or_default();
+    let mut bound: Vec<String> = Vec::new();
+    for line in crypttab.lines().map(str::trim_ascii).filter(|line| !line.starts_with('#')) {
+        let mut fields = line.split_ascii_whitespace();
+        let (name, options) = (fields.next().unwrap_or_default(), fields.nth(2).unwrap_or_default());
+        if by_tpm(options) {
+            bound.push(format!("{name} in /etc/crypttab"));
+        }
+    }
+    let running = root.fact("/proc/cmdline").unwrap_or_default();
+    let line = plan.map_or(running.as_str(), |plan| plan.cmdline);
+    let named = |parameter: &&str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        matches!(name, "rd.luks.options" | "luks.options") && by_tpm(parameter)
+    };
+    bound.extend(cmdline::parameters(line).filter(named).map(|it| format!("{it} on the command line")));
+    if !bound.is_empty() {
+        let why = format!(
+            "the TPM unlocks a volume here ({}), and a jump does not reset its registers: bound to PCR 7 alone it is \
+             unlocked again, bound to 11 or to the signed policy of a unified kernel image it is not; have a passphrase \
+             or a recovery key at hand, and on a machine that nobody is near use `reboot`",
+            bound.join(", ")
+        );
+        findings.say(Verdict::Warn, "tpm", why);
+    }
+}
+
+fn by_tpm(options: &str) -> bool {
+    let device = options.split("tpm2-device=").nth(1).unwrap_or_default();
+    !device.is_empty() && !device.starts_with(',')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{asked, finding, machine, says, staged};
+    use super::*;
+
+    #[test]
+    fn a_hypervisor_that_forbids_the_jump_is_bad_and_one_that_may_hang_is_a_warning() {
+        let scratch = machine();
+        assert!(finding(&scratch, &asked(), "hypervisor").is_none());
+        scratch.put("/sys/class/dmi/id/sys_vendor", "Google\n");
+        scratch.put("/sys/class/dmi/id/product_name", "Google Compute Engine\n");
+        says(&scratch, "hypervisor", Verdict::Warn, "reported to hang");
+        scratch.put("/sys/hypervisor/type", "xen\n");
+        says(&scratch, "hypervisor", Verdict::Warn, "soft reset");
+        scratch.put("/sys/hypervisor/guest_type", "PV\n");
+        says(&scratch, "hypervisor", Verdict::Bad, "use `reboot`");
+    }
+
+    #[test]
+    fn an_entry_on_trial_is_told_until_it_is_blessed() {
+        let scratch = machine();
+        assert!(finding(&scratch, &asked(), "boot counting").is_none());
+        efi::tests::set(&scratch, "LoaderBootCountPath", &["\\loader\\entries\\arch+2-1.conf"]);
+        says(&scratch, "boot counting", Verdict::Info, "mount its partition");
+        scratch.put("/efi/loader/entries/arch+2-1.conf", "");
+        says(
+            &scratch,
+            "boot counting",
+            Verdict::Warn,
+            "/loader/entries/arch+2-1.conf is on trial and not blessed yet",
+        );
+        let entries = scratch.root.path("/efi/loader/entries");
+        let _ = fs::rename(entries.join("arch+2-1.conf"), entries.join("arch.conf"));
+        says(&scratch, "boot counting", Verdict::Ok, "is blessed");
+    }
+
+    #[test]
+    fn a_volume_that_the_tpm_unlocks_is_told_wherever_it_is_said() {
+        let scratch = machine();
+        scratch.put(
+            "/etc/crypttab",
+            "# root x none tpm2-device=auto\nswap /dev/sda2 /dev/urandom swap\na b - luks,tpm2-device=\n",
+        );
+        assert!(finding(&scratch, &asked(), "tpm").is_none());
+        scratch.put("/etc/crypttab", "root UUID=5f3a none luks,tpm2-device=auto,discard\n");
+        says(&scratch, "tpm", Verdict::Warn, "(root in /etc/crypttab)");
+        scratch.put("/etc/crypttab", "");
+        scratch.put("/proc/cmdline", "root=x rd.luks.options=tpm2-device=auto panic=30\n");
+        says(&scratch, "tpm", Verdict::Warn, "recovery key");
+        // What is staged has a line of its own.
+        staged(&scratch, "hold = kept");
+        assert!(finding(&scratch, &asked(), "tpm").is_none());
+    }
+}

@@ -1,0 +1,183 @@
+//! What the running kernel allows: whether it loads another one at all, and which.
+
+use std::fs;
+
+use nextkernel_plan::{Hold, Plan};
+
+use super::{Asked, Findings, Verdict};
+use crate::efi;
+use crate::kconfig::Kconfig;
+use crate::refusal::{self, Bar};
+use crate::rehearse;
+use crate::root::Root;
+use crate::sys::Calls;
+
+/// The kernel loads another one.
+pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
+    match asked.calls {
+        Some(Calls { file: true, segments }) => {
+            let other = if segments { "; so is kexec_load(2)" } else { "; kexec_load(2) is not" };
+            findings.say(
+                Verdict::Ok,
+                "calls",
+                format!("kexec_file_load(2) is there, which loads the next kernel{other}"),
+            );
+        }
+        Some(Calls { file: false, .. }) => findings.say(Verdict::Bad, "calls", refusal::no_call()),
+        None => findings.say(
+            Verdict::Info,
+            "calls",
+            "whether this kernel has kexec_file_load(2) cannot be asked here",
+        ),
+    }
+    let (verdict, so) = if root.kexec_loaded() {
+        (Verdict::Warn, "what is loaded now is what can be jumped to, without the handoff's record")
+    } else {
+        (Verdict::Bad, "nothing can be loaded")
+    };
+    match Bar::to_calls(root) {
+        // Whoever is not root may look, and asks no more.
+        None | Some(Bar::NotRoot) => {}
+        Some(bar) => findings.say(verdict, "load", format!("{so}: {bar}")),
+    }
+    if let Some(left) = rehearse::calls_left(root).filter(|left| *left > 0) {
+        let verdict = if left < 2 { Verdict::Warn } else { Verdict::Info };
+        findings.say(
+            verdict,
+            "load",
+            format!(
+                "kernel.kexec_load_limit_reboot allows {left} more until the next boot: staging takes two or three, the \
+                 night's included"
+            ),
+        );
+    }
+}
+
+/// Which kernels it loads.
+pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings) {
+    let secure_boot = efi::secure_boot(root) == Some(true);
+    let locked_down = refusal::is_locked_down(root);
+    let boot = if secure_boot { "Secure Boot is on" } else { "Secure Boot is off" };
+    let config = Kconfig::find(root);
+    let has = |name: &str| config.as_ref().is_some_and(|config| config.has(name));
+    // `arch_get_ima_policy`, security/integrity/ima/ima_efi.c
+    let forced = has("KEXEC_SIG_FORCE") || (secure_boot && has("KEXEC_SIG") && has("IMA_ARCH_POLICY"));
+    let (verdict, sentence) = if locked_down && (config.is_none() || has("KEXEC_SIG")) {
+        (
+            Verdict::Info,
+            "lockdown is in force: only a kernel whose signature this one can verify is loaded, the distribution's own",
+        )
+    } else if forced {
+        (
+            Verdict::Info,
+            "every kernel must be signed by a key that this one knows; staging shows whether yours is",
+        )
+    } else if locked_down {
+        (
+            Verdict::Ok,
+            "lockdown is in force, and does not stop kernels from being loaded: this one was built without CONFIG_KEXEC_SIG",
+        )
+    } else if config.is_none() {
+        (
+            Verdict::Ok,
+            "no lockdown; how this kernel was built (CONFIG_KEXEC_SIG_FORCE) cannot be told, but staging shows whether \
+             it wants a signature",
+        )
+    } else {
+        (Verdict::Ok, "no signature is demanded of the next kernel")
+    };
+    findings.say(verdict, "signature", format!("{sentence} ({boot})"));
+    if appraises(root) {
+        let late = plan.is_some_and(|plan| plan.hold == Hold::Late);
+        let why = "IMA appraises kernels that are loaded (/sys/kernel/security/ima/policy): the kernel's file needs its \
+                   signature, and the copy in /run has none; what is kept loaded by day is what is jumped to";
+        let (verdict, then) = if late {
+            (Verdict::Warn, ", and nothing is kept: stage without --hold late")
+        } else {
+            (Verdict::Info, ", so do not stage with --hold late")
+        };
+        findings.say(verdict, "ima", format!("{why}{then}"));
+    }
+}
+
+/// Whether IMA looks at a kernel before it is loaded (`Documentation/ABI/testing/ima_policy`).
+fn appraises(root: &Root) -> bool {
+    let policy = fs::read_to_string(root.path("/sys/kernel/security/ima/policy")).unwrap_or_default();
+    let rule = |line: &str| line.starts_with("appraise ") && line.contains("func=KEXEC_KERNEL_CHECK");
+    policy.lines().any(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{asked, machine, says, says_when_asked, staged};
+    use super::*;
+    use crate::efi;
+
+    #[test]
+    fn a_kernel_that_has_not_the_call_is_bad_and_one_that_cannot_be_asked_is_not() {
+        let scratch = machine();
+        let with = |calls| Asked { calls, ..asked() };
+        let calls = |file, segments| with(Some(Calls { file, segments }));
+        let says = |asked: &Asked, verdict, words| says_when_asked(&scratch, asked, "calls", verdict, words);
+        says(&calls(true, true), Verdict::Ok, "so is kexec_load(2)");
+        says(&calls(true, false), Verdict::Ok, "kexec_load(2) is not");
+        says(&calls(false, true), Verdict::Bad, "CONFIG_KEXEC_FILE");
+        says(&with(None), Verdict::Info, "cannot be asked");
+    }
+
+    #[test]
+    fn what_forbids_loading_is_told_with_what_is_left() {
+        let scratch = machine();
+        for (path, text, verdict, words) in [
+            ("/proc/sys/kernel/kexec_load_limit_reboot", "5\n", Verdict::Info, "allows 5 more"),
+            ("/proc/sys/kernel/kexec_load_limit_reboot", "1\n", Verdict::Warn, "allows 1 more"),
+            ("/proc/sys/kernel/kexec_load_limit_reboot", "0\n", Verdict::Bad, "is spent"),
+            (
+                "/proc/sys/kernel/kexec_load_disabled",
+                "1\n",
+                Verdict::Bad,
+                "nothing can be loaded: kernel.kexec_load_disabled",
+            ),
+            ("/proc/self/uid_map", "0 100000 65536\n", Verdict::Bad, "container"),
+        ] {
+            scratch.put(path, text);
+            says(&scratch, "load", verdict, words);
+            fs::remove_file(scratch.root.path(path)).unwrap_or_default();
+        }
+        scratch.put("/proc/sys/kernel/kexec_load_disabled", "1\n");
+        scratch.put("/sys/kernel/kexec_loaded", "1\n");
+        says(&scratch, "load", Verdict::Warn, "what is loaded now");
+    }
+
+    #[test]
+    fn lockdown_secure_boot_and_a_kernel_that_demands_signatures_are_told_apart() {
+        let scratch = machine();
+        let signature = |verdict, words| says(&scratch, "signature", verdict, words);
+        signature(Verdict::Ok, "cannot be told");
+        scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
+        scratch.put("/boot/config-6.12", "CONFIG_KEXEC_SIG=y\nCONFIG_IMA_ARCH_POLICY=y\n");
+        signature(Verdict::Ok, "no signature is demanded of the next kernel (Secure Boot is off)");
+        efi::tests::set_secure_boot(&scratch, 1);
+        signature(Verdict::Info, "must be signed by a key that this one knows");
+        scratch.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
+        signature(Verdict::Info, "lockdown is in force: only a kernel whose signature");
+        signature(Verdict::Info, "(Secure Boot is on)");
+        scratch.put("/boot/config-6.12", "# CONFIG_KEXEC_SIG is not set\n");
+        signature(Verdict::Ok, "does not stop kernels");
+        scratch.put("/sys/kernel/security/lockdown", "[none] integrity confidentiality\n");
+        scratch.put("/boot/config-6.12", "CONFIG_KEXEC_SIG_FORCE=y\n");
+        signature(Verdict::Info, "must be signed");
+    }
+
+    #[test]
+    fn where_ima_appraises_kernels_one_must_be_kept_loaded() {
+        let scratch = machine();
+        scratch.put(
+            "/sys/kernel/security/ima/policy",
+            "measure func=KEXEC_KERNEL_CHECK\nappraise func=KEXEC_KERNEL_CHECK appraise_type=imasig\n",
+        );
+        says(&scratch, "ima", Verdict::Info, "do not stage with --hold late");
+        staged(&scratch, "hold = late");
+        says(&scratch, "ima", Verdict::Warn, "nothing is kept");
+    }
+}

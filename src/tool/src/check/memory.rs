@@ -1,0 +1,187 @@
+//! Whether what is staged fits into this machine, and what its size costs.
+
+use std::fs::File;
+use std::io;
+
+use nextkernel_plan::{Image, Plan};
+use nix::sys::statvfs::statvfs;
+
+use super::{Asked, Findings, Verdict};
+use crate::folder;
+use crate::header::Header;
+use crate::root::Root;
+use crate::size::Size;
+use crate::{cmdline, digest, memory};
+
+/// The first version that leaves the digest out where all of an image lies in CMA
+/// (`kexec_calculate_store_digests`, `kernel/kexec_file.c`).
+const WITHOUT_DIGEST: (u32, u32) = (7, 3);
+
+/// The images of the plan.
+pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut Findings) {
+    let images: Vec<_> = std::iter::once(plan.kernel).chain(plan.initrd).collect();
+    if let Some(image) = images.iter().find(|image| !folder::is_as_staged(root, image)) {
+        let why = format!(
+            "/run/nextkernel/{} is not as it was staged, and would not be loaded: stage again",
+            image.name
+        );
+        findings.say(Verdict::Bad, "images", why);
+        return;
+    }
+    let size: u64 = images.iter().map(|image| image.size).sum();
+    let takes = kernel_takes(root, &plan.kernel) + plan.initrd.map_or(0, |initrd| initrd.size);
+    fits(root, size, takes, findings);
+    room(root, size, findings);
+    if digest::is_made_here() {
+        let rate = (asked.hash_rate)();
+        cost(root, takes, rate, findings);
+    }
+}
+
+/// More than its file: it is unpacked where it lies.
+fn kernel_takes(root: &Root, kernel: &Image<'_>) -> u64 {
+    let open = || -> io::Result<File> { File::open(folder::path(root, kernel)) };
+    let says = open().map_or(0, |file| Header::read(&file).memory());
+    says.max(kernel.size)
+}
+
+/// The kernel takes no image that is larger than half of the memory (`sanity_check_segment_list`,
+/// `kernel/kexec_core.c`); to load one at night it reads it whole, and fills the segments.
+fn fits(root: &Root, size: u64, takes: u64, findings: &mut Findings) {
+    let Some(half) = memory::total(root).map(|total| total / 2) else { return };
+    if takes > half {
+        let why = format!(
+            "kernel and initrd take {}, more than half of this machine's memory ({}), and no kernel loads that: stage \
+             a smaller initrd",
+            Size(takes),
+            Size(half)
+        );
+        findings.say(Verdict::Bad, "memory", why);
+        return;
+    }
+    match memory::available(root) {
+        Some(available) if available < 2 * size => {
+            let why = format!(
+                "the night's load takes {} for a moment, and {} can be had now; services that have ended leave more, \
+                 but a smaller initrd is the safe way",
+                Size(2 * size),
+                Size(available)
+            );
+            findings.say(Verdict::Warn, "memory", why);
+        }
+        _ => findings.say(
+            Verdict::Ok,
+            "memory",
+            format!("kernel and initrd take {}, and a kernel may take {}", Size(takes), Size(half)),
+        ),
+    }
+}
+
+/// Whether there is room to stage again beside what is staged.
+fn room(root: &Root, size: u64, findings: &mut Findings) {
+    let Ok(tmpfs) = statvfs(&root.path("/run")) else { return };
+    let free = tmpfs.blocks_available().saturating_mul(tmpfs.fragment_size());
+    if free < size {
+        let why = format!(
+            "/run has {} free, and what is staged takes {}: to stage as much again `nextkernel unstage` first, or \
+             enlarge it (mount -o remount,size=SIZE /run)",
+            Size(free),
+            Size(size)
+        );
+        findings.say(Verdict::Info, "room", why);
+    }
+}
+
+/// The digest that is made between the two kernels.
+fn cost(root: &Root, bytes: u64, rate: u64, findings: &mut Findings) {
+    let tenths = bytes.saturating_mul(10).div_ceil(rate.max(1));
+    let costs = format!(
+        "some {}.{} s of the jump are a digest over {}, an estimate from what this processor does now ({} in a second)",
+        tenths / 10,
+        tenths % 10,
+        Size(bytes),
+        Size(rate)
+    );
+    let mebibytes = bytes.div_ceil(1 << 20);
+    let running = root.fact("/proc/cmdline").unwrap_or_default();
+    let release = root.fact("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let sentence = match (
+        version(&release).is_some_and(|version| version >= WITHOUT_DIGEST),
+        cmdline::value(&running, "cma"),
+    ) {
+        (true, None) => format!(
+            "{costs}; with cma={mebibytes}M on the command line of the kernel that runs it would be left out"
+        ),
+        (true, Some(cma)) => format!(
+            "{costs}, unless all of it lies in what cma={cma} keeps, when this kernel leaves it out: it takes {mebibytes} MiB there"
+        ),
+        (false, _) => format!(
+            "{costs}; from Linux 7.3 on it is left out where cma={mebibytes}M is on the command line of the kernel that runs"
+        ),
+    };
+    findings.say(Verdict::Info, "digest", sentence);
+}
+
+/// The first two numbers of a release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{asked, finding, machine, says, says_when_asked, staged};
+    use super::*;
+
+    #[test]
+    fn of_what_is_not_staged_no_size_is_told() {
+        let scratch = machine();
+        for what in ["images", "memory", "room", "digest"] {
+            assert!(finding(&scratch, &asked(), what).is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_staged_and_was_changed_or_does_not_fit_is_bad() {
+        let scratch = machine();
+        staged(&scratch, "hold = kept");
+        // The set's kernel has 1000 bytes, its initrd 500.
+        scratch.put("/proc/meminfo", "MemTotal: 2 kB\nMemAvailable: 100 kB\n");
+        says(&scratch, "memory", Verdict::Bad, "more than half of this machine's memory (1024 bytes)");
+        scratch.put("/proc/meminfo", "MemTotal: 4 kB\nMemAvailable: 2 kB\n");
+        says(&scratch, "memory", Verdict::Warn, "3000 bytes for a moment");
+        scratch.put("/proc/meminfo", "MemTotal: 4 kB\nMemAvailable: 3 kB\n");
+        says(&scratch, "memory", Verdict::Ok, "take 1500 bytes");
+        scratch.put("/run/nextkernel/0000000000000007/initrd", "another");
+        says(&scratch, "images", Verdict::Bad, "0000000000000007/initrd is not as it was staged");
+    }
+
+    #[test]
+    fn the_digest_is_told_with_its_cost_and_what_spares_it() {
+        let scratch = machine();
+        staged(&scratch, "hold = kept");
+        let says = |words: &str| {
+            let asked = Asked { hash_rate: || 500, ..asked() };
+            says_when_asked(&scratch, &asked, "digest", Verdict::Info, words);
+        };
+        if !digest::is_made_here() {
+            return;
+        }
+        says("some 3.0 s of the jump are a digest over 1500 bytes, an estimate");
+        says("from Linux 7.3 on it is left out where cma=1M");
+        scratch.put("/proc/sys/kernel/osrelease", "7.3.0-rc7\n");
+        says("with cma=1M on the command line of the kernel that runs");
+        scratch.put("/proc/cmdline", "root=x cma=64M\n");
+        says("in what cma=64M keeps");
+    }
+
+    #[test]
+    fn a_release_is_ordered_by_its_numbers() {
+        for (release, is) in
+            [("7.3.0-rc7", true), ("7.10", true), ("10.0", true), ("7.2.13", false), ("6.12.57+deb13", false)]
+        {
+            assert_eq!(version(release).is_some_and(|version| version >= WITHOUT_DIGEST), is, "{release}");
+        }
+        assert_eq!(version(""), None);
+    }
+}

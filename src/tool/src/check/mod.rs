@@ -1,0 +1,366 @@
+//! What may stand between this machine and its next kernel: a list of findings, each a sentence. What they are
+//! about is a file each.
+
+mod boot;
+mod devices;
+mod init;
+mod kernel;
+mod memory;
+mod next;
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use clap::Args;
+use nextkernel_plan::Plan;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::conf::{self, Conf};
+use crate::errno::InWords;
+use crate::folder::{self, Folder};
+use crate::gpus::{self, Said};
+use crate::root::Root;
+use crate::sys::{self, Calls};
+use crate::{digest, facts};
+
+/// Tell what may stand between this machine and its next kernel
+///
+/// Each finding is ok, info (worth knowing), warn (it works, and may fail where it need not) or bad (it
+/// will fail). The exit status is 1 if anything is bad, else 0. It changes nothing; as root it sees what is
+/// staged, too.
+#[derive(Args, Debug, Default)]
+pub struct Wish {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why the exit status is not 0.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Something is bad.
+    #[error("not as it should be: {}; each says above what to do", .0.join(", "))]
+    Bad(Vec<String>),
+    /// The output.
+    #[error("the findings cannot be printed: {}", InWords(.0))]
+    Output(io::Error),
+}
+
+/// Everything that was found. Field names are stable; new ones may be added.
+#[derive(Debug, Serialize)]
+struct Found {
+    findings: Vec<Finding>,
+}
+
+/// What is said of one thing.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    verdict: Verdict,
+    sentence: String,
+}
+
+/// How it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Worth knowing.
+    Info,
+    /// It works, and may fail where it need not.
+    Warn,
+    /// It will fail.
+    Bad,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::Info => "info",
+            Verdict::Warn => "warn",
+            Verdict::Bad => "bad",
+        }
+    }
+}
+
+/// Prints the findings.
+pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+    let found = Found { findings: all(root, &Asked::now(), &Folder::plan_text(root)) };
+    let in_words = || found.findings.iter().map(Finding::in_words).collect();
+    facts::print(&found, wish.json, in_words).map_err(Error::Output)?;
+    let bad = found.findings.into_iter().filter(|finding| finding.verdict == Verdict::Bad);
+    let bad: Vec<_> = bad.map(|finding| finding.what).collect();
+    if bad.is_empty() { Ok(()) } else { Err(Error::Bad(bad)) }
+}
+
+/// What is bad, each a sentence: of this machine and of what is staged.
+#[must_use]
+pub fn bad(root: &Root) -> Vec<String> {
+    bad_of(all(root, &Asked::now(), &Folder::plan_text(root)))
+}
+
+/// What is bad whatever is staged: before something else is.
+#[must_use]
+pub fn bad_of_the_machine(root: &Root) -> Vec<String> {
+    bad_of(all(root, &Asked::now(), &Ok(None)))
+}
+
+fn bad_of(findings: Vec<Finding>) -> Vec<String> {
+    let bad = findings.into_iter().filter(|finding| finding.verdict == Verdict::Bad);
+    bad.map(|finding| format!("{}: {}", finding.what, finding.sentence)).collect()
+}
+
+impl Finding {
+    fn in_words(&self) -> String {
+        format!("{:<5} {:<18} {}\n", self.verdict.word(), self.what, self.sentence)
+    }
+}
+
+/// The list that is being made.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn say(&mut self, verdict: Verdict, what: impl Into<String>, sentence: impl Into<String>) {
+        self.0.push(Finding { what: what.into(), verdict, sentence: sentence.into() });
+    }
+}
+
+/// What is asked of the running system itself, and not of its files.
+struct Asked {
+    calls: Option<Calls>,
+    hash_rate: fn() -> u64,
+}
+
+impl Asked {
+    fn now() -> Asked {
+        Asked { calls: sys::kexec_calls(), hash_rate: digest::rate }
+    }
+}
+
+fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    let conf = configuration(root, &mut findings);
+    init::hook(root, &mut findings);
+    let plan = staged(root, text.as_ref(), &mut findings);
+    let plan = plan.as_ref();
+    let gpus = gpus::find(root, plan.map_or(Said::Conf(&conf), Said::Plan));
+    kernel::load(root, asked, &mut findings);
+    kernel::signatures(root, plan, &mut findings);
+    boot::hypervisor(root, &mut findings);
+    if let Some(plan) = plan {
+        memory::staged(root, plan, asked, &mut findings);
+    }
+    devices::drivers(&gpus, &conf, &mut findings);
+    devices::modules(root, &gpus, &conf, &mut findings);
+    devices::others(root, &conf, &mut findings);
+    next::guard(root, plan.map_or(conf.guard, |plan| plan.guard), &mut findings);
+    next::command_line(root, plan, &gpus, &conf, &mut findings);
+    next::hardware_watchdogs(root, plan.map_or(conf.watchdog, |plan| plan.watchdog), &mut findings);
+    boot::counting(root, &mut findings);
+    boot::tpm(root, plan, &mut findings);
+    init::exitrd(root, &mut findings);
+    findings.0
+}
+
+/// /etc/nextkernel.conf can be read, and is what was staged.
+fn configuration(root: &Root, findings: &mut Findings) -> Conf {
+    match Conf::read(root) {
+        Err(error) => {
+            findings.say(Verdict::Bad, "configuration", format!("{error}; until then nothing can be staged"));
+        }
+        Ok(conf) => {
+            let said = if root.path(conf::PATH).exists() {
+                "can be read"
+            } else {
+                "is not there: the defaults hold"
+            };
+            findings.say(Verdict::Ok, "configuration", format!("{} {said}", conf::PATH));
+            return conf;
+        }
+    }
+    Conf::default()
+}
+
+/// What is staged can be read, and is what the configuration says now.
+fn staged<'a>(
+    root: &Root,
+    text: Result<&'a Option<Vec<u8>>, &folder::Error>,
+    findings: &mut Findings,
+) -> Option<Plan<'a>> {
+    let text = match text {
+        Ok(Some(text)) => text,
+        Ok(None) => {
+            findings.say(Verdict::Info, "staged", "nothing is staged: `nextkernel stage` does that");
+            return None;
+        }
+        Err(error) => {
+            findings.say(Verdict::Info, "staged", format!("what is staged is not looked at: {error}"));
+            return None;
+        }
+    };
+    match Plan::parse(text) {
+        Ok(plan) => {
+            // The time of the last change, which a file moved there has, too.
+            let changed =
+                root.path(conf::PATH).metadata().ok().and_then(|found| u64::try_from(found.ctime()).ok());
+            if changed.is_some_and(|changed| changed > plan.staged_at) {
+                let stale = format!(
+                    "{} was changed since: stage again, for the plan holds what it said then",
+                    conf::PATH
+                );
+                findings.say(Verdict::Warn, "staged", stale);
+            } else {
+                findings.say(Verdict::Ok, "staged", format!("{} is staged", plan.entry));
+            }
+            Some(plan)
+        }
+        Err(error) => {
+            findings.say(Verdict::Bad, "staged", folder::Error::Malformed(error).to_string());
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::root::HOOK;
+    use crate::scratch::Scratch;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A machine on which all is well.
+    pub(super) fn machine() -> Scratch {
+        let scratch = Scratch::new();
+        executable(&scratch, HOOK);
+        scratch.folder("/run/systemd/system");
+        scratch.put("/proc/sysrq-trigger", "");
+        scratch.put("/proc/cmdline", "root=x panic=30\n");
+        gpus::tests::add(&scratch, "bochs", "0000:00:02.0", "live");
+        scratch
+    }
+
+    pub(super) fn executable(scratch: &Scratch, path: &str) {
+        scratch.put(path, "a program");
+        fs::set_permissions(scratch.root.path(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A system that answers as it should.
+    pub(super) fn asked() -> Asked {
+        Asked { calls: Some(Calls { file: true, segments: true }), hash_rate: || 300 << 20 }
+    }
+
+    /// Stages a kernel of 1000 bytes and an initrd of 500, with a further line of the plan.
+    pub(super) fn staged(scratch: &Scratch, hold: &str) {
+        let set = "0000000000000007";
+        let image = |name: &str, size: usize| {
+            let name = format!("{set}/{name}");
+            scratch.put(&format!("/run/nextkernel/{name}"), &"x".repeat(size));
+            let found = scratch.root.path("/run/nextkernel").join(&name).metadata().unwrap();
+            let nextkernel_plan::Image { size, inode, changed, .. } =
+                folder::measured(&found, &name).unwrap();
+            let (seconds, nanoseconds) = (changed.seconds, changed.nanoseconds);
+            format!("{name} size={size} inode={inode} changed={seconds}.{nanoseconds:09}")
+        };
+        let (kernel, initrd) = (image("kernel", 1000), image("initrd", 500));
+        let plan = format!(
+            "nextkernel-plan 1\nhandoff = {set}\nentry = 6.12\nstaged-at = 4000000000\non = kexec\n{hold}\n\
+             kernel = {kernel}\ninitrd = {initrd}\ncmdline = root=x panic=7\nend\n"
+        );
+        Plan::parse(plan.as_bytes()).unwrap();
+        scratch.put("/run/nextkernel/plan", &plan);
+    }
+
+    fn found(scratch: &Scratch, asked: &Asked) -> Vec<Finding> {
+        all(&scratch.root, asked, &Folder::plan_text(&scratch.root))
+    }
+
+    /// One finding, where it is there.
+    pub(super) fn finding(scratch: &Scratch, asked: &Asked, what: &str) -> Option<(Verdict, String)> {
+        let found = found(scratch, asked).into_iter().find(|finding| finding.what == what);
+        found.map(|finding| (finding.verdict, finding.sentence))
+    }
+
+    pub(super) fn says_when_asked(
+        scratch: &Scratch,
+        asked: &Asked,
+        what: &str,
+        verdict: Verdict,
+        words: &str,
+    ) {
+        let (found, sentence) = finding(scratch, asked, what).unwrap();
+        assert!(found == verdict && sentence.contains(words), "{what}: {found:?}: {sentence}");
+    }
+
+    pub(super) fn says(scratch: &Scratch, what: &str, verdict: Verdict, words: &str) {
+        says_when_asked(scratch, &asked(), what, verdict, words);
+    }
+
+    #[test]
+    fn where_all_is_well_nothing_is_worse_than_worth_knowing() {
+        let findings = found(&machine(), &asked());
+        assert!(findings.iter().all(|f| matches!(f.verdict, Verdict::Ok | Verdict::Info)), "{findings:?}");
+        let json = serde_json::to_value(Found { findings }).unwrap();
+        let first = json.pointer("/findings/0").unwrap().as_object().unwrap();
+        assert_eq!(first.keys().map(String::as_str).collect::<Vec<_>>(), ["sentence", "verdict", "what"]);
+        assert_eq!(json.pointer("/findings/0/verdict").unwrap(), "ok");
+    }
+
+    #[test]
+    fn what_cannot_work_is_bad() {
+        let scratch = machine();
+        for (path, text, what, words) in [
+            (conf::PATH, "gpus = leave\n", "configuration", "line 1: there is no key 'gpus'"),
+            (conf::PATH, "unbind = 0000:00:02.0\n", "unbind", "what carries / cannot be told"),
+            ("/proc/sys/kernel/modules_disabled", "1\n", "modules_disabled", "bochs cannot be unloaded"),
+            ("/run/nextkernel/plan", "nextkernel-plan 2\n", "staged", "version 2"),
+        ] {
+            scratch.put(path, text);
+            says(&scratch, what, Verdict::Bad, words);
+            fs::remove_file(scratch.root.path(path)).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_staged_is_judged_as_it_was_staged() {
+        let scratch = machine();
+        gpus::tests::add(&scratch, "xe", "0000:00:03.0", "live");
+        let plan = "\
+nextkernel-plan 1
+handoff = 0000000000000007
+entry = 6.12
+staged-at = 4000000000
+on = kexec
+hold = late
+kernel = 0000000000000007/kernel size=1 inode=1 changed=1.000000001
+cmdline = root=x panic=7
+gpu = xe firmware-reboot
+end
+";
+        scratch.put("/run/nextkernel/plan", plan);
+        scratch.put(conf::PATH, "gpu.xe = unload\n");
+        says(&scratch, "staged", Verdict::Ok, "6.12 is staged");
+        says(&scratch, "gpu xe", Verdict::Warn, "restarts through firmware");
+        says(&scratch, "framebuffer", Verdict::Warn, "initcall_blacklist=sysfb_init");
+        says(&scratch, "panic", Verdict::Ok, "panic=7");
+        scratch.put("/run/nextkernel/plan", &plan.replace("4000000000", "1"));
+        says(&scratch, "staged", Verdict::Warn, "stage again");
+    }
+
+    #[test]
+    fn what_is_bad_is_told_with_what_it_is_about_and_of_the_machine_alone() {
+        let scratch = machine();
+        scratch.put("/run/nextkernel/plan", "nextkernel-plan 2\n");
+        scratch.put(conf::PATH, "gpus = leave\n");
+        let names = |bad: Vec<String>| -> Vec<String> {
+            bad.iter().map(|it| it.split(':').next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(names(bad_of(found(&scratch, &asked()))), ["configuration", "staged"]);
+        assert_eq!(names(bad_of(all(&scratch.root, &asked(), &Ok(None)))), ["configuration"]);
+    }
+}

@@ -1,0 +1,139 @@
+//! The next kernel: what it is told, and what ends a jump or a start that hangs.
+
+use nextkernel_plan::{Plan, Watchdog};
+
+use super::{Findings, Verdict};
+use crate::cmdline;
+use crate::conf::Conf;
+use crate::gpus::{self, Gpu};
+use crate::root::Root;
+use crate::watchdogs;
+
+/// What the next kernel is told: of what is staged, or of what would be staged now.
+pub(super) fn command_line(
+    root: &Root,
+    plan: Option<&Plan<'_>>,
+    gpus: &[Gpu],
+    conf: &Conf,
+    findings: &mut Findings,
+) {
+    let running;
+    let line = if let Some(plan) = plan {
+        plan.cmdline
+    } else {
+        running = cmdline::reused(root).unwrap_or_default();
+        &running
+    };
+    let to_be = conf.panic.filter(|_| plan.is_none()).map(|seconds| seconds.to_string());
+    match to_be.as_deref().or_else(|| cmdline::value(line, "panic")) {
+        None | Some("0") => findings.say(
+            Verdict::Info,
+            "panic",
+            "the next kernel is not told to restart after a panic, and stands still unless it was built otherwise; \
+             on a machine that is far away say `panic = 30` in /etc/nextkernel.conf",
+        ),
+        Some(seconds) => {
+            findings.say(Verdict::Ok, "panic", format!("the next kernel restarts after a panic (panic={seconds})"));
+        }
+    }
+    if let (Some(gpu), Some(_)) = (gpus::stale_framebuffer(gpus), plan) {
+        if !cmdline::is_without_sysfb(line) {
+            findings.say(
+                Verdict::Warn,
+                "framebuffer",
+                format!(
+                    "the framebuffer that {} leaves is stale, and the next kernel may draw over its own memory there; \
+                     stage with {} on the command line",
+                    gpu.module,
+                    cmdline::NO_SYSFB
+                ),
+            );
+        }
+    }
+}
+
+/// A jump that hangs can be ended.
+pub(super) fn guard(root: &Root, seconds: Option<u16>, findings: &mut Findings) {
+    if root.path("/proc/sysrq-trigger").exists() {
+        let seconds = seconds.unwrap_or(nextkernel_hook::limits::GUARD);
+        let resets =
+            format!("a jump that hangs in the kernel's device shutdown is reset after {seconds} seconds");
+        findings.say(Verdict::Ok, "guard", resets);
+    } else {
+        let why = "this kernel has no /proc/sysrq-trigger (CONFIG_MAGIC_SYSRQ): nothing but a hardware watchdog ends a \
+                   jump that hangs in the kernel's device shutdown";
+        findings.say(Verdict::Warn, "guard", why);
+    }
+}
+
+/// How far a hardware watchdog covers the next kernel.
+pub(super) fn hardware_watchdogs(root: &Root, wanted: Option<Watchdog>, findings: &mut Findings) {
+    let found = watchdogs::find(root);
+    let at_restart = watchdogs::at_restart(root);
+    let seconds = match wanted {
+        Some(Watchdog::Seconds(seconds)) => Some(u32::from(seconds)),
+        Some(Watchdog::Off) | None => None,
+    };
+    if found.is_empty() {
+        let none = "no hardware watchdog has a driver here: a next kernel that hangs stays so";
+        findings.say(if seconds.is_some() { Verdict::Warn } else { Verdict::Info }, "watchdog", none);
+    }
+    for (at, watchdog) in found.into_iter().enumerate() {
+        let mut sentence = format!("{}: {}", watchdog.in_words(), watchdog.cover(at_restart));
+        let too_long = watchdog.max_timeout.filter(|most| seconds.is_some_and(|seconds| seconds > *most));
+        if let Some(most) = too_long {
+            sentence = format!("{sentence}; and it counts to {most} seconds at most");
+        }
+        // The hook arms the first.
+        let wanted = seconds.is_some() && at == 0;
+        let falls_short = wanted && (too_long.is_some() || !watchdog.outlives_a_kexec(at_restart));
+        findings.say(if falls_short { Verdict::Warn } else { Verdict::Info }, watchdog.name, sentence);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{machine, says};
+    use super::*;
+    use crate::conf;
+
+    #[test]
+    fn a_next_kernel_that_stands_still_and_a_jump_that_nothing_ends_are_told() {
+        let scratch = machine();
+        scratch.put("/proc/cmdline", "root=x\n");
+        says(&scratch, "panic", Verdict::Info, "stands still");
+        scratch.put(conf::PATH, "panic = 5\n");
+        says(&scratch, "panic", Verdict::Ok, "panic=5");
+        std::fs::remove_file(scratch.root.path("/proc/sysrq-trigger")).unwrap_or_default();
+        says(&scratch, "guard", Verdict::Warn, "no /proc/sysrq-trigger");
+    }
+
+    #[test]
+    fn a_watchdog_is_told_with_how_far_it_covers() {
+        let scratch = machine();
+        says(&scratch, "watchdog", Verdict::Info, "no hardware watchdog");
+        scratch.put(conf::PATH, "watchdog = 60\n");
+        says(&scratch, "watchdog", Verdict::Warn, "no hardware watchdog");
+        for (file, text) in [
+            ("identity", "i6300ESB timer"),
+            ("state", "inactive"),
+            ("timeout", "30"),
+            ("nowayout", "0"),
+            ("max_timeout", "2046"),
+        ] {
+            scratch.put(&format!("/sys/class/watchdog/watchdog0/{file}"), &format!("{text}\n"));
+        }
+        says(
+            &scratch,
+            "watchdog0",
+            Verdict::Warn,
+            "i6300ESB timer, not armed, 30 s: it is stopped at every restart",
+        );
+        scratch.put("/sys/module/watchdog/parameters/stop_on_reboot", "-1\n");
+        says(&scratch, "watchdog0", Verdict::Warn, "covers nothing behind the jump");
+        scratch.put("/sys/module/watchdog/parameters/stop_on_reboot", "0\n");
+        says(&scratch, "watchdog0", Verdict::Info, "until the next kernel's probe of the driver");
+        scratch.put(conf::PATH, "watchdog = 3000\n");
+        says(&scratch, "watchdog0", Verdict::Warn, "2046 seconds at most");
+    }
+}

@@ -1,0 +1,112 @@
+//! The menu of U-Boot or syslinux on this machine: where its file is, and where the files of its labels are
+//! seen.
+
+use std::path::{Path, PathBuf};
+
+use super::super::{Entry, Error, Source, bls, devicetree};
+use super::{Because, Config, Fdt, Label, Linux};
+use crate::attach::Attached;
+use crate::file_systems::{FileSystem, Name};
+use crate::mounts::Mount;
+use crate::root::Root;
+
+/// Where EXTLINUX and U-Boot look, on a partition of its own at /boot or on the root (EXTLINUX's wiki page,
+/// "Configuration file"; U-Boot's doc/develop/bootstd).
+const FOLDERS: [&str; 4] = ["/boot/extlinux", "/boot/syslinux", "/extlinux", "/syslinux"];
+const NAMES: [&str; 2] = ["extlinux.conf", "syslinux.cfg"];
+
+/// The menu, and what is next.
+#[derive(Debug)]
+pub struct Menu {
+    /// Its file.
+    pub from: PathBuf,
+    /// Its labels in order.
+    pub entries: Vec<Entry>,
+    config: Config,
+}
+
+/// Every file that holds one.
+#[must_use]
+pub fn configs(root: &Root) -> Vec<PathBuf> {
+    let paths = FOLDERS.iter().flat_map(|folder| NAMES.map(|name| Path::new(folder).join(name)));
+    paths.filter(|path| root.path(path).is_file()).collect()
+}
+
+impl Menu {
+    /// Reads it; `attached` mounts what its labels lie on.
+    pub fn read(root: &Root, attached: &mut Attached, from: &Path) -> Result<Menu, Error> {
+        let text = bls::text(root, from).map_err(|error| Error::unreadable(from, &error))?;
+        let config = Config::parse(&text);
+        let config =
+            config.map_err(|wrong| Error::Menu { path: from.to_path_buf(), why: wrong.to_string() })?;
+        let entries = config.labels.iter().map(|label| entry(root, attached, from, label)).collect();
+        Ok(Menu { from: from.to_path_buf(), entries, config })
+    }
+
+    /// The label that boots next, and what decided.
+    pub fn next(&self) -> Result<(&Entry, &'static str), Error> {
+        let undecided = |why: String| Error::Undecided { path: self.from.clone(), why };
+        let (number, because) = self.config.next().map_err(|error| undecided(error.to_string()))?;
+        let entry = self.entries.get(number).ok_or(Error::NoEntry)?;
+        let why = match because {
+            Because::Default => "DEFAULT",
+            Because::OnTimeout => "ONTIMEOUT",
+            Because::MenuDefault => "MENU DEFAULT",
+            Because::First => "the first label",
+        };
+        Ok((entry, why))
+    }
+}
+
+fn entry(root: &Root, attached: &mut Attached, from: &Path, label: &Label) -> Entry {
+    let made = match &label.boots {
+        Ok(linux) => made(root, attached, from, &label.name, linux),
+        Err(wrong) => Err(Error::Menu { path: from.to_path_buf(), why: wrong.to_string() }),
+    };
+    let made = made.unwrap_or_else(|hindrance| Entry {
+        hindrance: Some(hindrance),
+        ..Entry::new(Source::Extlinux, label.name.clone(), Path::new(""))
+    });
+    Entry { title: Some(label.title.clone()), from: Some(from.to_path_buf()), ..made }
+}
+
+fn made(
+    root: &Root,
+    attached: &mut Attached,
+    from: &Path,
+    name: &str,
+    linux: &Linux,
+) -> Result<Entry, Error> {
+    let mut on = |path: &str| on(root, attached, from, path);
+    let kernel = on(&linux.kernel)?;
+    let initrds = linux.initrds.iter().map(|path| on(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut notes = Vec::new();
+    let trees = linux.fdt.iter().map(|fdt| match fdt {
+        Fdt::File(path) | Fdt::Folder(path) => path.as_str(),
+    });
+    for tree in trees.chain(linux.overlays.iter().map(String::as_str)) {
+        notes.push(devicetree(root, from, tree)?);
+    }
+    let hindrance = (!root.path(&kernel).is_file())
+        .then(|| Error::NoKernel { from: from.to_path_buf(), kernel: kernel.clone() });
+    // syslinux hands `initrd=` on to the kernel, which knows nothing of it.
+    let options = crate::cmdline::without(&linux.options, "initrd");
+    Ok(Entry {
+        initrds: initrds.into_iter().map(Into::into).collect(),
+        cmdline: Some(options),
+        notes,
+        hindrance,
+        ..Entry::new(Source::Extlinux, name.to_owned(), kernel)
+    })
+}
+
+/// Where a path is seen: it lies on the file system of its menu.
+fn on(root: &Root, attached: &mut Attached, from: &Path, path: &str) -> Result<PathBuf, Error> {
+    let unseen = |why: String| Error::Unseen { from: from.to_path_buf(), path: path.to_owned(), why };
+    let mounts = Mount::all(root);
+    let told = || unseen("what it lies on cannot be told".to_owned());
+    let folder = from.parent().and_then(|folder| FileSystem::own_path(&mounts, folder)).ok_or_else(told)?;
+    let source = Mount::over(&mounts, from).map(|mount| mount.source.clone()).ok_or_else(told)?;
+    let own = super::path(&folder.to_string_lossy(), path);
+    attached.path(&Name::Device(source), &own, false).map_err(|error| unseen(error.to_string()))
+}

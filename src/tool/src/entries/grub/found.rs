@@ -1,0 +1,254 @@
+//! GRUB's menu on this machine: where its folder is, and where the files of its entries are seen.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::super::bls::{self, Keys};
+use super::super::{Entry, Error, Source, devicetree};
+use super::{Because, Boots, Config, Device, Environment, File, Linux, Named, Next, Undecided, order};
+use crate::attach::Attached;
+use crate::file_systems::Name;
+use crate::mounts::Mount;
+use crate::once::NEXT_ENTRY;
+use crate::root::Root;
+
+/// Where the folder is (GRUB manual, "Installing GRUB using grub-install"); Fedora and openSUSE have the other.
+const FOLDERS: [&str; 2] = ["/boot/grub", "/boot/grub2"];
+
+/// Where `blscfg` looks unless `blsdir` says otherwise.
+const BLSDIR: &str = "/loader/entries";
+
+/// The menu, and what is next.
+#[derive(Debug)]
+pub struct Menu {
+    /// grub.cfg
+    pub from: PathBuf,
+    /// Its entries in order, with their numbers.
+    pub entries: Vec<(Vec<usize>, Entry)>,
+    /// Whether they come from loader/entries.
+    pub has_bls: bool,
+    /// `next_entry` in grubenv.
+    pub one_shot: Option<String>,
+    next: Result<Next, Undecided>,
+}
+
+/// grub.cfg of each folder that has one.
+#[must_use]
+pub fn configs(root: &Root) -> Vec<PathBuf> {
+    let configs = FOLDERS.map(|folder| Path::new(folder).join("grub.cfg"));
+    configs.into_iter().filter(|config| root.path(config).is_file()).collect()
+}
+
+/// grubenv, which lies beside it.
+#[must_use]
+pub fn grubenv(config: &Path) -> PathBuf {
+    config.with_file_name("grubenv")
+}
+
+impl Menu {
+    /// Reads it; `attached` mounts what its entries lie on.
+    pub fn read(root: &Root, attached: &mut Attached, from: &Path) -> Result<Menu, Error> {
+        let beside = |name: &str| contents(root, &from.with_file_name(name));
+        let config = contents(root, from)?.unwrap_or_default();
+        let (environment, custom, user) = (beside("grubenv")?, beside("custom.cfg")?, beside("user.cfg")?);
+        let platform = if root.path("/sys/firmware/efi").is_dir() { "efi" } else { "pc" };
+        let folder = super::Folder {
+            config: &config,
+            environment: environment.as_deref(),
+            custom: custom.as_deref(),
+            user: user.as_deref(),
+            platform: Some(platform),
+        };
+        let wrong =
+            |why: &dyn std::fmt::Display| Error::Menu { path: from.to_path_buf(), why: why.to_string() };
+        let config = Config::read(&folder).map_err(|error| wrong(&error))?;
+        let mut places = Places { root, from, attached };
+        let bls = config.blscfg.as_ref().map(|_| places.bls(&config)).transpose()?.unwrap_or_default();
+        let named: Vec<_> = bls.iter().map(|(id, title, _)| Named { id, title }).collect();
+        let menu = config.entries(&named);
+        let next = config.next(&named);
+        let entries = menu.into_iter().map(|entry| {
+            let place = entry.place.clone();
+            (place, places.entry(entry, &bls))
+        });
+        let entries = entries.collect();
+        let environment = environment.as_deref().and_then(|block| Environment::parse(block).ok());
+        let one_shot = environment.and_then(|found| found.get(NEXT_ENTRY).map(str::to_owned));
+        Ok(Menu { from: from.to_path_buf(), entries, has_bls: config.blscfg.is_some(), one_shot, next })
+    }
+
+    /// The entry that GRUB boots next, what decided, and whether that counts once.
+    pub fn next(&self) -> Result<(&Entry, &'static str, bool), Error> {
+        let next = self
+            .next
+            .as_ref()
+            .map_err(|undecided| Error::Undecided { path: self.from.clone(), why: undecided.to_string() })?;
+        let entry = self.entries.iter().find(|(place, _)| *place == next.place);
+        let (_, entry) = entry
+            .ok_or_else(|| Error::Undecided { path: self.from.clone(), why: Undecided::Empty.to_string() })?;
+        let why = match next.because {
+            Because::OneShot => "next_entry in grubenv",
+            Because::Saved => "saved_entry in grubenv",
+            Because::Default => "'default' in grub.cfg",
+            Because::First => "the first in GRUB's menu",
+        };
+        Ok((entry, why, next.because == Because::OneShot))
+    }
+}
+
+fn contents(root: &Root, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(root.path(path)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::unreadable(path, &error)),
+    }
+}
+
+/// Where what GRUB names is seen.
+struct Places<'a, 'b> {
+    root: &'a Root,
+    from: &'a Path,
+    attached: &'a mut Attached<'b>,
+}
+
+/// An entry of loader/entries: its id, its title, and what it makes.
+type Bls = (String, String, Result<Entry, String>);
+
+impl Places<'_, '_> {
+    fn entry(&mut self, entry: super::Entry, bls: &[Bls]) -> Entry {
+        let also = [entry.numbers(), entry.title()].into_iter();
+        let also: Vec<_> =
+            also.chain(entry.ids.last().cloned()).chain(entry.titles.last().cloned()).collect();
+        let title = entry.titles.last().cloned();
+        let from = self.from.to_path_buf();
+        let id = entry.id();
+        let made = match entry.boots {
+            Boots::Linux(linux) => self.linux(&id, linux),
+            Boots::Bls(number) => match bls.get(number) {
+                Some((_, _, Ok(entry))) => Ok(entry.clone()),
+                Some((_, _, Err(why))) => Err(Error::Menu { path: from.clone(), why: why.clone() }),
+                None => Err(Error::NoEntry),
+            },
+            Boots::Refused(wrong) => Err(Error::Menu { path: from.clone(), why: wrong.to_string() }),
+        };
+        let made = made.unwrap_or_else(|hindrance| Entry {
+            hindrance: Some(hindrance),
+            ..Entry::new(Source::Grub, id.clone(), Path::new(""))
+        });
+        Entry { id, title, also, from: made.from.clone().or(Some(from)), ..made }
+    }
+
+    fn linux(&mut self, id: &str, linux: Linux) -> Result<Entry, Error> {
+        let kernel = self.file(&linux.kernel, linux.in_default_subvolume)?;
+        let initrds = linux.initrds.iter().map(|file| self.file(file, linux.in_default_subvolume));
+        let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
+        let mut notes = Vec::new();
+        if let Some(file) = linux.devicetree {
+            notes.push(devicetree(self.root, self.from, &file.path)?);
+        }
+        let hindrance = (!self.root.path(&kernel).is_file())
+            .then(|| Error::NoKernel { from: self.from.to_path_buf(), kernel: kernel.clone() });
+        Ok(Entry {
+            initrds: initrds.into_iter().map(Into::into).collect(),
+            cmdline: Some(linux.options),
+            notes,
+            hindrance,
+            ..Entry::new(Source::Grub, id.to_owned(), kernel)
+        })
+    }
+
+    fn file(&mut self, file: &File, in_default_subvolume: bool) -> Result<PathBuf, Error> {
+        let unseen =
+            |why: String| Error::Unseen { from: self.from.to_path_buf(), path: file.path.clone(), why };
+        let name = self.name(&file.device).map_err(unseen)?;
+        let path = self.attached.path(&name, &file.path, in_default_subvolume);
+        path.map_err(|error| Error::Unseen {
+            from: self.from.to_path_buf(),
+            path: file.path.clone(),
+            why: error.to_string(),
+        })
+    }
+
+    /// What the file system is called here.
+    fn name(&self, device: &Device) -> Result<Name, String> {
+        Ok(match device {
+            Device::Uuid(uuid) => Name::Uuid(uuid.clone()),
+            Device::Label(label) => Name::Label(label.clone()),
+            Device::Holds(path) => Name::Holds(path.clone()),
+            Device::Grub => {
+                let mounts = Mount::all(self.root);
+                let mount = Mount::over(&mounts, self.from);
+                Name::Device(mount.ok_or("what GRUB's folder is on cannot be told")?.source.clone())
+            }
+            Device::Named(name) => {
+                return Err(format!("only GRUB can tell which file system ({name}) is"));
+            }
+        })
+    }
+
+    /// The entries of loader/entries, in GRUB's order.
+    fn bls(&mut self, config: &Config) -> Result<Vec<Bls>, Error> {
+        let Some(blscfg) = &config.blscfg else { return Ok(Vec::new()) };
+        let wrong = |why: String| Error::Menu { path: self.from.to_path_buf(), why };
+        let blsdir = blscfg.variable("blsdir").map_err(|error| wrong(error.to_string()))?;
+        let blsdir = blsdir.filter(|folder| !folder.is_empty()).unwrap_or(BLSDIR).to_owned();
+        let folder = self.file(&File { device: blscfg.device.clone(), path: blsdir }, false)?;
+        let mut notes = Vec::new();
+        let mut names = bls::names(self.root, &folder, ".conf", &mut notes)?;
+        self.attached.notes.append(&mut notes);
+        names.sort_by(|a, b| order::compare(stem(b), stem(a)));
+        let mut found = Vec::new();
+        for name in names {
+            let file = folder.join(&name);
+            let text = bls::text(self.root, &file).map_err(|error| Error::unreadable(&file, &error))?;
+            let mut keys = Keys::parse(&text);
+            let title = keys.title.clone().unwrap_or_else(|| stem(&name).to_owned());
+            // A file without a kernel is no entry of the menu.
+            if keys.starts.as_ref().is_none_or(|(key, _)| *key != "linux") {
+                continue;
+            }
+            let made = self.bls_entry(blscfg, &file, &name, &mut keys);
+            found.push((stem(&name).to_owned(), title, made));
+        }
+        Ok(found)
+    }
+
+    fn bls_entry(
+        &mut self,
+        blscfg: &super::Blscfg,
+        file: &Path,
+        name: &str,
+        keys: &mut Keys,
+    ) -> Result<Entry, String> {
+        let expand = |text: &str| blscfg.expand(text).map_err(|wrong| wrong.to_string());
+        // An entry without options has those of `default_kernelopts`.
+        let default = blscfg.variable("default_kernelopts").map_err(|wrong| wrong.to_string())?;
+        let options = if keys.options.is_empty() { default.unwrap_or_default() } else { &keys.options };
+        keys.options = expand(options)?;
+        let early = blscfg.variable("early_initrd").map_err(|wrong| wrong.to_string())?.unwrap_or_default();
+        if !early.is_empty() {
+            return Err(format!(
+                "{} is read with early_initrd = {early}, which is not understood",
+                file.display()
+            ));
+        }
+        let mut initrds = Vec::new();
+        for initrd in &keys.initrds {
+            initrds.extend(expand(initrd)?.split_ascii_whitespace().map(str::to_owned));
+        }
+        keys.initrds = initrds;
+        let device = blscfg.device.clone();
+        let root = self.root;
+        let mut on = |path: &str| {
+            let file = File { device: device.clone(), path: path.to_owned() };
+            self.file(&file, false).ok()
+        };
+        let found = bls::one(root, &mut on, file, name, std::mem::take(keys));
+        found.map(|found| found.entry).map_err(|why| format!("{} {why}", file.display()))
+    }
+}
+
+fn stem(name: &str) -> &str {
+    name.strip_suffix(".conf").unwrap_or(name)
+}

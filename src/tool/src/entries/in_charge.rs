@@ -1,0 +1,167 @@
+//! Which boot loader would start this machine: found out, not assumed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Error, extlinux, grub};
+use crate::attach::POINTS;
+use crate::efi;
+use crate::root::Root;
+
+/// A boot loader whose choice can be told, as `boot-loader` in the configuration names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootLoader {
+    /// `systemd-boot`
+    SystemdBoot,
+    /// `grub`
+    Grub,
+    /// `extlinux`: U-Boot and syslinux read the same file.
+    Extlinux,
+    /// `none`: the distribution's convention decides.
+    None,
+}
+
+impl BootLoader {
+    /// Reads the word of the configuration.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<BootLoader> {
+        match word {
+            "systemd-boot" => Some(BootLoader::SystemdBoot),
+            "grub" => Some(BootLoader::Grub),
+            "extlinux" => Some(BootLoader::Extlinux),
+            "none" => Some(BootLoader::None),
+            _ => None,
+        }
+    }
+}
+
+/// The one in charge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InCharge {
+    /// systemd-boot, by its own word.
+    SystemdBoot,
+    /// GRUB, with its grub.cfg.
+    Grub(PathBuf),
+    /// U-Boot or syslinux, with their file.
+    Extlinux(PathBuf),
+    /// None that is known.
+    Nobody,
+}
+
+/// Finds it: what the administrator says counts first, then what the boot loader itself left in the firmware's
+/// variables (Boot Loader Interface, `LoaderInfo`; GRUB 2.12 and later do so, too), then the one menu there is.
+pub fn find(root: &Root, said: Option<BootLoader>) -> Result<InCharge, Error> {
+    let info = efi::text(root, "LoaderInfo")?;
+    let told = match (said, info.as_deref()) {
+        (Some(said), _) => said,
+        (None, Some(info)) if info.starts_with("systemd-boot") => BootLoader::SystemdBoot,
+        (None, Some(info)) if info.starts_with("GRUB") => BootLoader::Grub,
+        (None, Some(info)) => return Err(Error::OtherLoader(info.to_owned())),
+        (None, None) => return alone(root),
+    };
+    match told {
+        BootLoader::None => Ok(InCharge::Nobody),
+        BootLoader::SystemdBoot => Ok(InCharge::SystemdBoot),
+        BootLoader::Grub => only("GRUB", grub::found::configs(root)).map(InCharge::Grub),
+        BootLoader::Extlinux => only("extlinux", extlinux::found::configs(root)).map(InCharge::Extlinux),
+    }
+}
+
+fn only(loader: &'static str, menus: Vec<PathBuf>) -> Result<PathBuf, Error> {
+    match menus.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(Error::NoMenu(loader)),
+        _ => Err(Error::SeveralMenus(menus)),
+    }
+}
+
+/// Where no boot loader left its name: the one that has a menu here.
+fn alone(root: &Root) -> Result<InCharge, Error> {
+    let grub = grub::found::configs(root).into_iter().map(InCharge::Grub);
+    let extlinux = extlinux::found::configs(root).into_iter().map(InCharge::Extlinux);
+    // Without the firmware's variables systemd-boot may be there and not be seen.
+    let hidden = systemd_boot(root).filter(|_| !efi::are_there(root));
+    let all: Vec<_> = grub.chain(extlinux).collect();
+    match (all.as_slice(), hidden) {
+        ([], None) => Ok(InCharge::Nobody),
+        ([one], None) => Ok(one.clone()),
+        ([], Some(_)) => Err(Error::NoVariables),
+        (_, hidden) => {
+            let menus = all.into_iter().filter_map(|loader| match loader {
+                InCharge::Grub(menu) | InCharge::Extlinux(menu) => Some(menu),
+                InCharge::SystemdBoot | InCharge::Nobody => None,
+            });
+            Err(Error::SeveralMenus(menus.chain(hidden).collect()))
+        }
+    }
+}
+
+/// systemd-boot itself, where bootctl(1) installs it.
+fn systemd_boot(root: &Root) -> Option<PathBuf> {
+    let folders = POINTS.map(|point| Path::new(point).join("EFI/systemd"));
+    folders.into_iter().find(|folder| {
+        let files = fs::read_dir(root.path(folder)).into_iter().flatten().flatten();
+        let mut names = files.filter_map(|file| file.file_name().into_string().ok());
+        names.any(|name| name.to_ascii_lowercase().starts_with("systemd-boot"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::efi::tests::set;
+    use crate::scratch::Scratch;
+
+    const GRUB: &str = "/boot/grub/grub.cfg";
+    const BOARD: &str = "/boot/extlinux/extlinux.conf";
+
+    fn found(scratch: &Scratch) -> Result<InCharge, String> {
+        find(&scratch.root, None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_boot_loaders_own_word_counts_before_menus_that_lie_about() {
+        let scratch = Scratch::new();
+        scratch.put(GRUB, "");
+        scratch.put(BOARD, "");
+        for (info, expected) in
+            [("systemd-boot 257", Ok(InCharge::SystemdBoot)), ("GRUB 2.12", Ok(InCharge::Grub(GRUB.into())))]
+        {
+            set(&scratch, "LoaderInfo", &[info]);
+            assert_eq!(found(&scratch), expected);
+        }
+        set(&scratch, "LoaderInfo", &["systemd-stub 257"]);
+        assert!(
+            found(&scratch)
+                .is_err_and(|why| why.contains("systemd-stub 257") && why.contains("name an entry"))
+        );
+    }
+
+    #[test]
+    fn one_menu_is_the_one_and_of_two_none_is_guessed() {
+        let scratch = Scratch::new();
+        assert_eq!(found(&scratch), Ok(InCharge::Nobody));
+        scratch.put(GRUB, "");
+        assert_eq!(found(&scratch), Ok(InCharge::Grub(GRUB.into())));
+        scratch.put(BOARD, "");
+        let both = found(&scratch).err().unwrap_or_default();
+        assert!(both.contains(GRUB) && both.contains(BOARD) && both.contains("boot-loader ="), "{both}");
+        let said = |word| find(&scratch.root, BootLoader::from_word(word));
+        assert_eq!(said("extlinux"), Ok(InCharge::Extlinux(BOARD.into())));
+        assert_eq!(said("none"), Ok(InCharge::Nobody));
+        scratch.put("/boot/grub2/grub.cfg", "");
+        assert!(said("grub").is_err());
+    }
+
+    #[test]
+    fn without_the_firmwares_variables_systemd_boot_is_not_passed_over() {
+        let scratch = Scratch::new();
+        scratch.folder("/sys/firmware/efi/efivars");
+        scratch.put("/efi/EFI/systemd/systemd-bootx64.efi", "");
+        assert!(found(&scratch).is_err_and(|why| why.contains("efivarfs")));
+        scratch.put(GRUB, "");
+        assert!(found(&scratch).is_err_and(|why| why.contains("/efi/EFI/systemd") && why.contains(GRUB)));
+        scratch.put("/sys/firmware/efi/efivars/Boot0000-x", "");
+        assert_eq!(found(&scratch), Ok(InCharge::Grub(GRUB.into())));
+    }
+}

@@ -1,0 +1,213 @@
+//! What the first bytes of a kernel image say of it: for which machine it is, and what it takes
+//! (Documentation/arch/x86/boot.rst, arch/arm64/booting.rst, arch/riscv/boot-image-header.rst; PE, ELF).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// More than the headers below take.
+const LENGTH: usize = 4096;
+
+/// The boot protocol from which on the kernel loads a bzImage (`bzImage64_probe`,
+/// `arch/x86/kernel/kexec-bzimage64.c`).
+const PROTOCOL: u16 = 0x020c;
+
+/// A form of kernel image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// A bzImage, of x86.
+    Bz(Bz),
+    /// One for an architecture, as Rust calls it.
+    For(&'static str),
+    /// Compressed as a whole.
+    Compressed(&'static str),
+    /// None that is known.
+    Unknown,
+}
+
+/// What a bzImage says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bz {
+    /// Of which boot protocol it is, as 0x020f for 2.15.
+    pub protocol: u16,
+    /// Whether it has a 64-bit entry and can lie anywhere.
+    pub is_64_bit: bool,
+    /// Whether it can be started with five levels of page tables.
+    pub five_levels: bool,
+    /// How many bytes of command line it takes.
+    pub cmdline_max: u64,
+    /// Bytes of memory that it takes until it is unpacked.
+    pub memory: u64,
+}
+
+impl Header {
+    /// Reads it; of a file that cannot be read nothing is known.
+    #[must_use]
+    pub fn read(file: &File) -> Header {
+        let mut bytes = vec![0; LENGTH];
+        let length = file.read_at(&mut bytes, 0).unwrap_or(0);
+        bytes.truncate(length);
+        Header::parse(&bytes)
+    }
+
+    /// Reads bytes. Total: any bytes give a header.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Header {
+        let has = |at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
+        if has(0x202, b"HdrS") {
+            return Header::Bz(Bz::parse(bytes));
+        }
+        if has(0, b"MZ") && has(4, b"zimg") {
+            return Header::Compressed("EFI zboot");
+        }
+        let packed: [(&[u8], _); 6] = [
+            (&[0x1f, 0x8b], "gzip"),
+            (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+            (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
+            (&[0x02, 0x21, 0x4c, 0x18], "lz4"),
+            (b"BZh", "bzip2"),
+            (&[0x5d, 0, 0], "lzma"),
+        ];
+        if let Some((_, how)) = packed.iter().find(|(magic, _)| has(0, magic)) {
+            return Header::Compressed(how);
+        }
+        let machine = if has(56, b"ARM\x64") {
+            Some("aarch64")
+        } else if has(56, b"RSC\x05") {
+            Some("riscv64")
+        } else if has(0, b"\x7fELF") {
+            elf(bytes)
+        } else if has(0, b"MZ") {
+            pe(bytes)
+        } else {
+            None
+        };
+        machine.map_or(Header::Unknown, Header::For)
+    }
+
+    /// Bytes of memory that it takes, where it says so.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        match self {
+            Header::Bz(bz) => bz.memory,
+            _ => 0,
+        }
+    }
+}
+
+impl Bz {
+    fn parse(bytes: &[u8]) -> Bz {
+        let protocol = number::<2>(bytes, 0x206).map_or(0, u16::from_le_bytes);
+        // XLF_KERNEL_64 and XLF_CAN_BE_LOADED_ABOVE_4G, and XLF_5LEVEL.
+        let flags = number::<2>(bytes, 0x236).map_or(0, u16::from_le_bytes);
+        let long = |at| u64::from(number::<4>(bytes, at).map_or(0, u32::from_le_bytes));
+        Bz {
+            protocol,
+            is_64_bit: flags & 0b11 == 0b11,
+            five_levels: flags & 0b1_0000 != 0,
+            cmdline_max: long(0x238),
+            memory: long(0x260),
+        }
+    }
+
+    /// Whether it is older than what `kexec_file_load(2)` loads.
+    #[must_use]
+    pub fn is_too_old(&self) -> bool {
+        self.protocol < PROTOCOL
+    }
+}
+
+fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+/// `e_machine`, in the byte order that the file has.
+fn elf(bytes: &[u8]) -> Option<&'static str> {
+    let machine = number::<2>(bytes, 18)?;
+    let big = bytes.get(5) == Some(&2);
+    match if big { u16::from_be_bytes(machine) } else { u16::from_le_bytes(machine) } {
+        3 => Some("x86"),
+        21 => Some("powerpc64"),
+        22 => Some("s390x"),
+        40 => Some("arm"),
+        62 => Some("x86_64"),
+        183 => Some("aarch64"),
+        243 => Some("riscv64"),
+        258 => Some("loongarch64"),
+        _ => None,
+    }
+}
+
+/// `Machine`, behind the signature to which 0x3c points.
+fn pe(bytes: &[u8]) -> Option<&'static str> {
+    let at = usize::try_from(u32::from_le_bytes(number::<4>(bytes, 0x3c)?)).ok()?;
+    if number::<4>(bytes, at)? != *b"PE\0\0" {
+        return None;
+    }
+    match u16::from_le_bytes(number::<2>(bytes, at.checked_add(4)?)?) {
+        0x014c => Some("x86"),
+        0x01c2 => Some("arm"),
+        0x5064 => Some("riscv64"),
+        0x6264 => Some("loongarch64"),
+        0x8664 => Some("x86_64"),
+        0xaa64 => Some("aarch64"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    /// A file of bytes at places.
+    pub(crate) fn image(parts: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        for (at, part) in parts {
+            bytes[*at..at + part.len()].copy_from_slice(part);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_bzimage_says_what_it_takes() {
+        let bytes = image(&[
+            (0, b"MZ"),
+            (0x202, b"HdrS"),
+            (0x206, &0x020f_u16.to_le_bytes()),
+            (0x236, &0x7f_u16.to_le_bytes()),
+            (0x238, &2047_u32.to_le_bytes()),
+            (0x260, &0x0200_0000_u32.to_le_bytes()),
+        ]);
+        let Header::Bz(bz) = Header::parse(&bytes) else { unreachable!() };
+        assert!(bz.is_64_bit && bz.five_levels && !bz.is_too_old());
+        assert_eq!((bz.cmdline_max, bz.memory), (2047, 32 << 20));
+    }
+
+    #[test]
+    fn the_machine_that_an_image_is_for_is_told_from_its_first_bytes() {
+        for (bytes, header) in [
+            (image(&[(0, b"MZ"), (56, b"ARM\x64")]), Header::For("aarch64")),
+            (image(&[(56, b"RSC\x05")]), Header::For("riscv64")),
+            (image(&[(0, b"\x7fELF\x02\x01"), (18, &[62, 0])]), Header::For("x86_64")),
+            (image(&[(0, b"\x7fELF\x02\x02"), (18, &[0, 22])]), Header::For("s390x")),
+            (
+                image(&[(0, b"MZ"), (0x3c, &[0x80, 0, 0, 0]), (0x80, b"PE\0\0\x64\x62")]),
+                Header::For("loongarch64"),
+            ),
+            (image(&[(0, b"MZ\0\0zimg")]), Header::Compressed("EFI zboot")),
+            (image(&[(0, &[0x1f, 0x8b])]), Header::Compressed("gzip")),
+            (image(&[(0, b"070701")]), Header::Unknown),
+            (image(&[(0, b"MZ"), (0x3c, &[0xff; 4])]), Header::Unknown),
+        ] {
+            assert_eq!(Header::parse(&bytes), header);
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_cut_off_anywhere_is_read_to_its_end() {
+        let bytes = image(&[(0, b"MZ"), (0x3c, &[0x80, 0, 0, 0]), (0x80, b"PE\0\0"), (0x202, b"HdrS")]);
+        for length in 0..bytes.len() {
+            let _ = Header::parse(&bytes[..length]);
+        }
+    }
+}

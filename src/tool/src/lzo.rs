@@ -1,0 +1,143 @@
+//! LZO1X, a block at a time, as lzop writes it (Documentation/staging/lzo.rst).
+
+/// Unpacks a block that is `size` bytes long; none where it is malformed, or of another size.
+pub(crate) fn unpack(packed: &[u8], size: usize, block: &mut Vec<u8>) -> Option<()> {
+    block.clear();
+    let mut block = Block { packed, size, whole: block };
+    // What was copied from the packed bytes before an instruction, 4 for more, decides what it means.
+    let mut literals = 0;
+    if let first @ 18.. = *packed.first()? {
+        block.byte()?;
+        literals = block.copy(usize::from(first) - 17)?;
+    }
+    loop {
+        let code = usize::from(block.byte()?);
+        let (length, distance, next) = match (code, literals) {
+            (0..16, 0) => {
+                let length = block.length(code, 15)?;
+                literals = block.copy(length + 3)?;
+                continue;
+            }
+            (0..16, 4) => (3, (usize::from(block.byte()?) << 2) + (code >> 2) + 2049, code),
+            (0..16, _) => (2, (usize::from(block.byte()?) << 2) + (code >> 2) + 1, code),
+            (16..32, _) => {
+                let length = block.length(code & 7, 7)? + 2;
+                let rest = block.pair()?;
+                let distance = ((code & 8) << 11) + (rest >> 2) + 16384;
+                if distance == 16384 {
+                    return block.is_whole().then_some(());
+                }
+                (length, distance, rest)
+            }
+            (32..64, _) => {
+                let length = block.length(code & 31, 31)? + 2;
+                let rest = block.pair()?;
+                (length, (rest >> 2) + 1, rest)
+            }
+            _ => {
+                let length = if code < 128 { 3 + (code >> 5 & 1) } else { 5 + (code >> 5 & 3) };
+                (length, (usize::from(block.byte()?) << 3) + (code >> 2 & 7) + 1, code)
+            }
+        };
+        block.repeat(length, distance)?;
+        literals = block.copy(next & 3)?;
+    }
+}
+
+/// A block that is being unpacked.
+struct Block<'a> {
+    packed: &'a [u8],
+    size: usize,
+    whole: &'a mut Vec<u8>,
+}
+
+impl Block<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.packed.split_first()?;
+        self.packed = rest;
+        Some(*byte)
+    }
+
+    fn pair(&mut self) -> Option<usize> {
+        Some(usize::from(self.byte()?) | usize::from(self.byte()?) << 8)
+    }
+
+    /// A length that is in the code, or else behind it: what the code can tell at most, 255 for each zero, and
+    /// the byte behind them.
+    fn length(&mut self, code: usize, most: usize) -> Option<usize> {
+        if code > 0 {
+            return Some(code);
+        }
+        let mut length = most;
+        loop {
+            match self.byte()? {
+                0 => length += 255,
+                last => return Some(length + usize::from(last)),
+            }
+        }
+    }
+
+    fn copy(&mut self, count: usize) -> Option<usize> {
+        let (copied, rest) = self.packed.split_at_checked(count)?;
+        self.packed = rest;
+        self.whole.extend_from_slice(copied);
+        (self.whole.len() <= self.size).then_some(count.min(4))
+    }
+
+    /// Copies from what was unpacked before; what is copied may be among it.
+    fn repeat(&mut self, count: usize, distance: usize) -> Option<()> {
+        let from = self.whole.len().checked_sub(distance)?;
+        if count > self.size.checked_sub(self.whole.len())? {
+            return None;
+        }
+        for at in from..from + count {
+            self.whole.push(*self.whole.get(at)?);
+        }
+        Some(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.packed.is_empty() && self.whole.len() == self.size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a block gives; each case is an instruction of the format's description.
+    fn unpacked(packed: &[u8], size: usize) -> Option<Vec<u8>> {
+        let mut block = Vec::new();
+        unpack(packed, size, &mut block).map(|()| block)
+    }
+
+    #[test]
+    fn each_instruction_does_what_the_format_says() {
+        let end = [0x11, 0, 0];
+        let block = |code: &[u8]| [code, &end[..]].concat();
+        for (code, text) in [
+            (block(&[17 + 3, b'a', b'b', b'c']), "abc"),
+            (block(&[17 + 5, 1, 2, 3, 4, 5]), "\u{1}\u{2}\u{3}\u{4}\u{5}"),
+            (block(&[1, b'a', b'b', b'c', b'd']), "abcd"),
+            (block(&[18, b'a', 0, 0]), "aaa"),
+            (block(&[19, b'a', b'b', 4, 0]), "abab"),
+            (block(&[18, b'a', 0x40 + 0x20, 0]), "aaaaa"),
+            (block(&[18, b'a', 0x80 + 0x60, 0]), "aaaaaaaaa"),
+            (block(&[18, b'a', 0x20 + 3, 1, 0, b'b']), "aaaaaab"),
+            (block(&[18, b'a', 0x20, 1, 0, 0]), &"a".repeat(1 + 2 + 31 + 1)),
+            (block(&[18, b'a', 0x20, 0, 1, 0, 0]), &"a".repeat(1 + 2 + 31 + 255 + 1)),
+        ] {
+            assert_eq!(unpacked(&code, text.len()), Some(text.into()), "{code:?}");
+            assert_eq!(unpacked(&code, text.len() - 1), None, "{code:?}");
+            assert_eq!(unpacked(&code, text.len() + 1), None, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_reaches_before_the_beginning_or_has_no_end_is_malformed() {
+        for bad in [&[][..], &[18, b'a'], &[18, b'a', 4, 9, 0x11, 0, 0], &[0x11, 0], &[17 + 9, 1], &[0, 0, 0]]
+        {
+            assert_eq!(unpacked(bad, 5), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What is refused by day: one plain sentence and exit status 1 each, and what was staged before is
+//! untouched, to the byte, and is what the night hands over to.
+
+use crate::day::conf;
+use crate::staged::{handed_over, jumped_to_the_kept_image, night, stage};
+use bed::harness::Test;
+use bed::initramfs::{Ended, Night};
+use bed::signed;
+use std::fs;
+
+/// What is typed, and what is said of it.
+type Wrong<'a> = (&'a str, &'a str);
+
+/// Everything of what is staged that could change: names, inodes, sizes, times and content, and
+/// whether it is loaded.
+const STATE: &str = "state() {
+    ls -lin --full-time /run/nextkernel /run/nextkernel/*/
+    cat /run/nextkernel/plan /sys/kernel/kexec_loaded
+    sha256sum /run/nextkernel/*/*
+}
+";
+
+/// Runs lines, and says in one line how they ended and what they said.
+const TRY: &str = "try() {
+    sh >/said 2>&1
+    echo \"status $? in $(wc -l </said) lines: $(cat /said)\"
+}
+";
+
+/// Securityfs says what is locked down, and takes more of it at any time.
+const LOCK_DOWN: &str =
+    "mount -t securityfs securityfs /sys/kernel/security; echo integrity >/sys/kernel/security/lockdown";
+
+/// A night in which something is staged and then, after these lines, wrong things are tried.
+fn trying(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<Night, String> {
+    // The kernel's own lines would stand in the midst of ours.
+    let mut day = format!("dmesg -n 1\n{TRY}{STATE}{}state >/before\n{lines}\n", stage(""));
+    for (typed, _) in wrong {
+        day.extend(["try <<'TRIED'\n", typed, "\nTRIED\n"]);
+    }
+    day += "state >/after; cmp /before /after && echo \"as it was: $(wc -l </after) lines\"\n";
+    night(test, "kexec", &day)
+}
+
+/// Each was refused with one sentence and exit status 1, and what was staged before is as it was.
+fn refused(night: Night, wrong: &[Wrong]) -> Result<Ended, String> {
+    let ended = night.run()?;
+    let mut said = ended.console.lines().filter(|line| line.starts_with("status "));
+    for (typed, sentence) in wrong {
+        let said = said.next().unwrap_or_default();
+        if !said.starts_with("status 1 in 1 lines: nextkernel: ") || !said.contains(sentence) {
+            return Err(format!("{typed}\nsays: {said}\nand not: {sentence}\n{}", ended.console));
+        }
+    }
+    let lines = ended.line("as it was: ")?.split(' ').nth(3).and_then(|count| count.parse().ok());
+    // Of the folder, of the set, of the plan, of the two images.
+    if lines.is_some_and(|count: u32| count > 20) {
+        return Ok(ended);
+    }
+    Err(format!("too little was compared:\n{}", ended.console))
+}
+
+/// The same where nothing else is in the night, and the set is handed over.
+fn refused_and_handed_over(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<Ended, String> {
+    let ended = refused(trying(test, lines, wrong)?, wrong)?;
+    handed_over(&ended, "kexec")?;
+    Ok(ended)
+}
+
+pub fn files_that_are_no_images_and_lines_that_do_not_fit_are_refused(test: &Test) -> Result<(), String> {
+    // The longest that fits is another property.
+    let line = "Q".repeat(1953);
+    let too_long = format!("nextkernel stage --kernel /kernel --cmdline {line}");
+    let ended = refused_and_handed_over(
+        test,
+        "truncate -s 5G /five\nnextkernel stage --kernel; echo \"usage status $?\"",
+        &[
+            (
+                "nextkernel stage --kernel /next.cpio --cmdline x",
+                "the kernel refuses to load the image: it is no kernel image that this kernel can load; name a kernel \
+                 (on x86 a bzImage, as in /boot/vmlinuz-*) (ENOEXEC); what was staged before is as it was",
+            ),
+            (
+                "nextkernel stage --kernel /missing --cmdline x",
+                "the kernel /missing cannot be read: No such file or directory; is its file system mounted?",
+            ),
+            (
+                "nextkernel stage --kernel /kernel --initrd /next.cpio /missing --cmdline x",
+                "the initrd /missing cannot be read: No such file or directory; is its file system mounted?",
+            ),
+            (
+                "nextkernel stage --kernel /kernel --initrd /run --cmdline x",
+                "the initrd /run is a directory; name the image itself",
+            ),
+            (
+                "nextkernel stage --kernel /kernel --initrd /five --cmdline x",
+                "the initrd is 5369 MB large, and the kernel loads at most 4295 MB; leave something out",
+            ),
+            (
+                &too_long,
+                "the command line has 1953 bytes, and this loader takes 1952 beside the handoff's record; leave out 1",
+            ),
+            (
+                "nextkernel stage --kernel /kernel",
+                "/kernel says nothing about its command line; add --reuse-cmdline, or --cmdline TEXT",
+            ),
+            ("nextkernel stage", "no kernel is found as /vmlinuz or /boot/vmlinuz-VERSION; name one with"),
+        ],
+    )?;
+    ended.line("usage status 2").map(drop)
+}
+
+pub fn an_entry_whose_files_are_missing_is_refused(test: &Test) -> Result<(), String> {
+    // Boot loader entries lie on a partition that is mounted at one of three places.
+    let partition =
+        "mkdir /efi; mount -t tmpfs tmpfs /efi; mkdir -p /efi/EFI /efi/loader/entries; cp /kernel /efi/linux
+        printf 'linux /linux\\ninitrd /gone.img\\noptions x\\n' >/efi/loader/entries/half.conf
+        printf 'linux /gone\\noptions x\\n' >/efi/loader/entries/nothing.conf";
+    refused_and_handed_over(
+        test,
+        partition,
+        &[
+            (
+                "nextkernel stage half",
+                "the initrd /efi/gone.img cannot be read: No such file or directory; is its file system mounted?",
+            ),
+            (
+                "nextkernel stage nothing.conf",
+                "/efi/loader/entries/nothing.conf names the kernel /efi/gone, which is not there; install it again, or \
+                 remove the entry",
+            ),
+            ("nextkernel stage neither", "no entry and no kernel is called 'neither': there are "),
+        ],
+    )
+    .map(drop)
+}
+
+pub fn a_configuration_that_is_wrong_is_refused(test: &Test) -> Result<(), String> {
+    let wrong = |text| format!("{}nextkernel stage --kernel /kernel --cmdline x", conf(text));
+    let (unknown, unbound, on) =
+        (wrong("guard = 300\ngpus = leave"), wrong("gpu.nvidia = unbind"), wrong("watchdog = on"));
+    refused_and_handed_over(
+        test,
+        "",
+        &[
+            (&unknown, "/etc/nextkernel.conf, line 2: there is no key 'gpus'; the keys are gpu, gpu.DRIVER,"),
+            (&unbound, "/etc/nextkernel.conf, line 1: nvidia must not be unbound"),
+            (&on, "/etc/nextkernel.conf, line 1: watchdog = 'on' cannot be; it takes off, or"),
+        ],
+    )
+    .map(drop)
+}
+
+pub fn a_full_run_is_told_with_need_room_and_way_out(test: &Test) -> Result<(), String> {
+    // What is staged takes some 14 MB; as much again does not fit into 20, and nothing into none.
+    let small = "mount -o remount,size=20M /run";
+    let stage = "nextkernel stage --kernel /kernel --initrd /next.cpio --cmdline x";
+    let fill = format!("cat /dev/zero >/run/fill 2>/dev/null; {stage}");
+    let ended = refused_and_handed_over(
+        test,
+        small,
+        &[(stage, " MB free, and staging needs "), (&fill, "/run has 0 bytes free, and staging needs ")],
+    )?;
+    ended.line("remount,size=")?;
+    ended.line("`nextkernel unstage` frees ").map(drop)
+}
+
+pub fn too_little_memory_is_told_before_anything_is_killed_for_it(test: &Test) -> Result<(), String> {
+    let big = "mount -o remount,size=90% /run; truncate -s 100M /big";
+    let wrong =
+        [("nextkernel stage --kernel /kernel --initrd /big --cmdline x", "of memory for a moment, and ")];
+    let mut night = trying(test, big, &wrong)?;
+    night.memory = 320;
+    handed_over(&refused(night, &wrong)?, "kexec")
+}
+
+pub fn a_limit_on_loads_that_the_night_would_meet_is_told(test: &Test) -> Result<(), String> {
+    refused_and_handed_over(
+        test,
+        "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot",
+        &[(
+            "nextkernel stage --kernel /kernel --cmdline x --hold late",
+            "kexec_load_limit_reboot allows 2 more loads until the next boot, and staging takes 3",
+        )],
+    )
+    .map(drop)
+}
+
+pub fn kexec_load_disabled_by_day_leaves_the_image_that_is_kept(test: &Test) -> Result<(), String> {
+    let why = "kernel.kexec_load_disabled is 1 and stays so until the next boot; find out who sets it ";
+    let (load, unload) = (
+        format!("the kernel refuses to load the image: {why}"),
+        format!("the kernel refuses to unload the image: {why}"),
+    );
+    let wrong =
+        [("nextkernel stage --kernel /kernel --cmdline x", load.as_str()), ("nextkernel unstage", &unload)];
+    let disabled = "echo 1 >/proc/sys/kernel/kexec_load_disabled";
+    let ended = refused(trying(test, disabled, &wrong)?, &wrong)?;
+    // Nothing can be loaded at night, either; what was loaded before can be jumped to.
+    ended.line("no handoff: kexec_file_load: EPERM: forbidden by kexec_load_disabled")?;
+    jumped_to_the_kept_image(&ended)
+}
+
+/// Debian's kernels are signed, and know their signer's key under Secure Boot alone, from the firmware.
+/// Without it lockdown forbids every load.
+pub fn under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused(
+    test: &Test,
+) -> Result<(), String> {
+    let wrong = ["/kernel", "/damaged", "/stripped"]
+        .map(|kernel| format!("nextkernel stage --kernel {kernel} --cmdline x"));
+    let sentence = "the kernel refuses to load the image: lockdown is in force (/sys/kernel/security/lockdown), without \
+        Secure Boot, and the kernel image has no signature by a key that this kernel knows";
+    let wrong = wrong.each_ref().map(|typed| (typed.as_str(), sentence));
+    let kernel = test.image.files()?.kernel();
+    let kernel = fs::read(&kernel).map_err(|e| format!("{}: {e}", kernel.display()))?;
+    let mut night = trying(test, LOCK_DOWN, &wrong)?;
+    night.file("/damaged", 0o644, signed::damaged(&kernel)?);
+    night.file("/stripped", 0o644, signed::stripped(&kernel)?);
+    let ended = refused(night, &wrong)?;
+    ended.line("no handoff: kexec_file_load: EPERM: forbidden by ")?;
+    jumped_to_the_kept_image(&ended)
+}
