@@ -18,14 +18,23 @@ pub const BASE: &str = "root=LABEL=root rw console=ttyS0 bed.profile=base";
 /// The command line of its second profile.
 pub const PROFILE: &str = "root=LABEL=root rw console=ttyS0 bed.profile=second";
 
-/// Two profiles, the second with a command line of its own (ukify(1), "Examples"), and an addon.
+/// An image of two profiles, the second with a command line of its own (ukify(1), "Examples"), and an addon; and
+/// some that are to be listed only.
 const UKIFY: &str = "set -e
     cd /uki
     ukify build --profile='ID=second\nTITLE=Second' --cmdline=\"$PROFILE\" --output=second.efi
     ukify build --linux=/vmlinuz --initrd=/initrd.img --initrd=second.img --microcode=ucode.img \
         --os-release=@/usr/lib/os-release --uname=$(basename /usr/lib/modules/*) --cmdline=\"$BASE\" \
         --profile='ID=base\nTITLE=Base' --join-profile=second.efi --output=bed.efi
-    ukify build --cmdline=\"$ADDON\" --output=bed.addon.efi";
+    ukify build --cmdline=\"$ADDON\" --output=bed.addon.efi
+    echo tiny >tiny
+    ukify build --linux=tiny --uname=6.9 --os-release='ID=bed\nPRETTY_NAME=Bed\nVERSION_ID=9' --output=tiny.efi
+    ukify build --linux=tiny --uname=6.9 --output=named.efi \
+        --os-release='ID=bed\nNAME=\"Named bed\"\nIMAGE_ID=app\nIMAGE_VERSION=2.5~rc1\nVERSION_ID=9'
+    ukify build --profile='ID=rescue\nTITLE=Rescue' --cmdline=rescue --output=rescue.efi
+    ukify build --profile='TITLE=Third' --cmdline=third --output=third.efi
+    ukify build --linux=tiny --uname=6.9 --os-release='ID=app\nPRETTY_NAME=App\nVERSION_ID=2.5' \
+        --profile='ID=base' --join-profile=rescue.efi --join-profile=third.efi --output=three.efi";
 
 /// Debian's initramfs sources it when /dev is mounted, which goes along to the root. What is unpacked later
 /// replaces what was unpacked before.
@@ -35,7 +44,8 @@ const SOURCED: &str = "/conf/conf.d/bed";
 const SECOND: &str = "echo second >/dev/initrd-of-bed; cat /ucode-of-bed >/dev/ucode-of-bed\n";
 const UCODE: &str = "echo ucode >/dev/initrd-of-bed\n";
 
-/// The folder with `bed.efi` and `bed.addon.efi`, built first where they are not there yet.
+/// The folder with `bed.efi` and `bed.addon.efi`, and with `tiny.efi`, `named.efi` and `three.efi` without a
+/// kernel that would start; built first where they are not there yet.
 pub fn folder(image: Image) -> Result<PathBuf, String> {
     let files = image.files()?;
     let mut hasher = DefaultHasher::new();

@@ -1,5 +1,6 @@
 //! From one kernel to the next: properties of the whole passage in whole Debian guests.
 
+mod bootctl;
 mod esp;
 mod extlinux;
 mod grub;
@@ -35,6 +36,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE systemd_boot::an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives
     Full BOTH systemd_boot::what_is_marked_is_what_systemd_boot_boots_by_default_and_once
     Full ONE systemd_boot::an_entry_that_is_counted_bad_is_passed_over_as_systemd_boot_does
+    Full ONE bootctl::entries_and_their_order_are_those_of_systemd_boot_and_of_bootctl
     Full ONE uki::what_is_marked_is_the_profile_of_an_image_that_systemd_boot_boots
     Full BOTH_SEPARATE_BOOT grub::what_is_marked_is_what_grub_boots_from_a_submenu_and_once
     Full BOTH_SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
