@@ -61,7 +61,7 @@ lint: ## formatting, clippy, shellcheck
 	$(CARGO) clippy --quiet --locked --all-targets
 	cd src && $(CARGO) clippy --quiet --locked --all-targets
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
-	shellcheck .ci/run fuzz/run tests/prepare tests/guest/usr/lib/bed/agent \
+	shellcheck .ci/run fuzz/run tests/prepare tests/bios/install tests/guest/usr/lib/bed/agent \
 	    units/systemd/stage-instance units/systemd/restage
 
 unit: ## unit tests

@@ -17,8 +17,18 @@ const START: &str = "@@1M";
 
 /// A GPT disk whose one partition, an EFI system partition, holds a folder's content.
 pub fn disk(tree: &Path, file: &Path) -> Result<(), String> {
+    partition(file, SIZE, TABLE)?;
+    let image = format!("{}{START}", file.display());
+    host(Command::new("mformat").args(["-i", &image, "-t", "126", "-h", "64", "-s", "32", "::"]))?;
+    let entries = fs::read_dir(tree).map_err(|e| format!("{}: {e}", tree.display()))?;
+    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+    host(Command::new("mcopy").args(["-i", &image, "-s"]).args(paths).arg("::")).map(drop)
+}
+
+/// An empty disk of this many bytes with a partition table, as sfdisk(8) reads one.
+pub fn partition(file: &Path, size: u64, table: &str) -> Result<(), String> {
     let failed = |e| format!("{}: {e}", file.display());
-    File::create(file).and_then(|disk| disk.set_len(SIZE)).map_err(failed)?;
+    File::create(file).and_then(|disk| disk.set_len(size)).map_err(failed)?;
     let mut sfdisk = Command::new("sfdisk");
     let mut sfdisk = sfdisk
         .arg("--quiet")
@@ -27,14 +37,10 @@ pub fn disk(tree: &Path, file: &Path) -> Result<(), String> {
         .spawn()
         .map_err(|e| format!("sfdisk: {e} (tests/prepare installs it)"))?;
     // Dropped when it is written: sfdisk reads to the end.
-    let written = sfdisk.stdin.take().map(|mut table| table.write_all(TABLE.as_bytes()));
+    let written = sfdisk.stdin.take().map(|mut input| input.write_all(table.as_bytes()));
     let ended = sfdisk.wait().map_err(|e| format!("sfdisk: {e}"))?;
-    if !ended.success() || !matches!(written, Some(Ok(()))) {
-        return Err(format!("sfdisk: {ended}"));
+    if ended.success() && matches!(written, Some(Ok(()))) {
+        return Ok(());
     }
-    let image = format!("{}{START}", file.display());
-    host(Command::new("mformat").args(["-i", &image, "-t", "126", "-h", "64", "-s", "32", "::"]))?;
-    let entries = fs::read_dir(tree).map_err(|e| format!("{}: {e}", tree.display()))?;
-    let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-    host(Command::new("mcopy").args(["-i", &image, "-s"]).args(paths).arg("::")).map(drop)
+    Err(format!("sfdisk: {ended}"))
 }

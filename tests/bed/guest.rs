@@ -4,7 +4,7 @@ use crate::esp;
 use crate::feed::Feed;
 use crate::harness::Test;
 use crate::image::{self, Image};
-use crate::machine::{End, Machine, Scratch, Setup, Starts};
+use crate::machine::{self, End, Machine, Scratch, Setup};
 use crate::vm_folder;
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,10 +21,9 @@ pub struct Spec {
     pub image: Image,
     /// The installed product (`make install DESTDIR=target/vm/installed`), laid over its root.
     pub installed: Option<PathBuf>,
-    /// The files of an EFI system partition, on a disk of its own: UEFI starts the boot loader there, and
-    /// not the bed the image's kernel.
-    pub esp: Option<PathBuf>,
-    /// Added to the kernel's command line.
+    /// What starts its kernel.
+    pub starts: Starts,
+    /// Added to the kernel's command line, where QEMU starts it.
     pub append: String,
     /// Added to QEMU's.
     pub qemu: Vec<String>,
@@ -32,6 +31,16 @@ pub struct Spec {
     pub memory: u32,
     /// Where the console is kept.
     pub log: PathBuf,
+}
+
+/// What starts a guest's kernel.
+pub enum Starts {
+    /// QEMU, which is handed the image's own.
+    Qemu,
+    /// UEFI, and the boot loader among these files of an EFI system partition, on a disk of its own.
+    Uefi(PathBuf),
+    /// A BIOS, and the boot loader on this disk; its first partition takes the place of the image's /boot.
+    Bios(PathBuf),
 }
 
 /// A running guest.
@@ -82,7 +91,7 @@ impl Spec {
         Self {
             image: test.image,
             installed: Some(vm_folder().join("installed")),
-            esp: None,
+            starts: Starts::Qemu,
             append: String::new(),
             qemu: Vec::new(),
             memory: 1024,
@@ -103,7 +112,10 @@ impl Guest {
     pub fn start(spec: &Spec) -> Result<Self, String> {
         let files = spec.image.files()?;
         let scratch = Scratch::new()?;
-        let mut disks = spec.image.disks(&files);
+        let mut disks = vec![spec.image.root(&files)];
+        if !matches!(spec.starts, Starts::Bios(_)) {
+            disks.extend(spec.image.boot(&files));
+        }
         if let Some(tree) = &spec.installed {
             if !tree.is_dir() {
                 let tree = tree.display();
@@ -123,11 +135,15 @@ impl Guest {
         let cmdline =
             format!("BOOT_IMAGE=/boot/vmlinuz-{release} root=/dev/vda rw console=ttyS0 {}", spec.append);
         let (kernel, initrd, disk) = (files.kernel(), files.initrd(), scratch.path("esp"));
-        let starts = if let Some(tree) = &spec.esp {
-            esp::disk(tree, &disk)?;
-            Starts::Disk(&disk)
-        } else {
-            Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
+        let starts = match &spec.starts {
+            Starts::Qemu => {
+                machine::Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
+            }
+            Starts::Uefi(tree) => {
+                esp::disk(tree, &disk)?;
+                machine::Starts::Uefi(&disk)
+            }
+            Starts::Bios(disk) => machine::Starts::Bios(disk),
         };
         let machine = Machine::start(
             &Setup { starts, memory: spec.memory, counting: false, args: &args, log: &spec.log },

@@ -12,6 +12,9 @@ use std::time::Duration;
 const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dbus,linux-image-amd64,initramfs-tools,\
     zstd,strace,procps,e2fsprogs,util-linux,mount";
 
+/// Boot loaders and their tools. None of these installs anything anywhere by itself.
+const LOADERS: &str = "systemd-boot-efi,grub-pc-bin,grub2-common,extlinux";
+
 /// Runs in the new tree. What it masks costs seconds of an emulated boot and serves no test; the
 /// two stamps say that /etc and /var are up to date, which spares rebuilding caches at boot.
 const FINISH: &str = "set -e
@@ -28,7 +31,8 @@ const FINISH: &str = "set -e
 const BUILDER: &str = "set -e
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
-    apt-get install -q -y --no-install-recommends make kexec-tools linux-headers-$(basename /usr/lib/modules/*)
+    apt-get install -q -y --no-install-recommends make linux-headers-$(basename /usr/lib/modules/*) \
+        systemd-ukify kexec-tools
     cd /tmp
     apt-get download -q shim-signed grub-efi-amd64-signed
     for package in *.deb; do dpkg-deb -x $package /; done
@@ -39,7 +43,7 @@ const BUILDER: &str = "set -e
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// How a separate /boot is mounted.
-const BOOT_IN_FSTAB: &str = "/dev/vdb /boot ext4 defaults 0 2\n";
+const BOOT_IN_FSTAB: &str = "LABEL=boot /boot ext4 defaults 0 2\n";
 
 /// The guests there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub enum Image {
     Debian12,
     /// Debian 13 with /boot on a disk of its own.
     Debian13SeparateBoot,
+    /// Debian 12 in the same way.
+    Debian12SeparateBoot,
 }
 
 /// The files of an image.
@@ -63,13 +69,14 @@ impl Image {
             Self::Debian13 => "debian_13",
             Self::Debian12 => "debian_12",
             Self::Debian13SeparateBoot => "debian_13_separate_boot",
+            Self::Debian12SeparateBoot => "debian_12_separate_boot",
         }
     }
 
     fn suite(self) -> &'static str {
         match self {
             Self::Debian13 | Self::Debian13SeparateBoot => "trixie",
-            Self::Debian12 => "bookworm",
+            Self::Debian12 | Self::Debian12SeparateBoot => "bookworm",
         }
     }
 
@@ -97,14 +104,21 @@ impl Image {
         Ok(Files(folder))
     }
 
-    /// The image's disks, / first.
+    /// The disk with /.
     #[must_use]
-    pub fn disks(self, files: &Files) -> Vec<PathBuf> {
+    pub fn root(self, files: &Files) -> PathBuf {
         match self {
-            Self::Debian13 | Self::Debian12 => vec![files.0.join("root.ext4")],
-            Self::Debian13SeparateBoot => {
-                vec![files.0.join("root-without-boot.ext4"), files.0.join("boot.ext4")]
-            }
+            Self::Debian13 | Self::Debian12 => files.0.join("root.ext4"),
+            Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => files.0.join("root-without-boot.ext4"),
+        }
+    }
+
+    /// The disk with /boot, where that is one of its own; the root finds it by its label.
+    #[must_use]
+    pub fn boot(self, files: &Files) -> Option<PathBuf> {
+        match self {
+            Self::Debian13 | Self::Debian12 => None,
+            Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => Some(files.0.join("boot.ext4")),
         }
     }
 }
@@ -128,7 +142,8 @@ impl Files {
         self.0.join("initrd.img")
     }
 
-    /// A root with compiler and headers for that kernel, and with kexec-tools; Debian 13 alone has one.
+    /// A root with a compiler and headers for that kernel, with ukify and kexec-tools, and with the signed files of
+    /// shim and GRUB; Debian 13 alone has one.
     #[must_use]
     pub fn builder(&self) -> PathBuf {
         self.0.join("builder")
@@ -186,10 +201,11 @@ fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
     // mmdebstrap tells its progress on stderr, which is the tests' own. A test can be killed: its
     // stdin is the lock, so that the next builder waits until it is gone too, and what it mounted
     // in the tree goes with it.
+    let tools = if suite == "trixie" { ",systemd-boot-tools" } else { "" };
     let stdin = || lock.try_clone().map_err(|e| format!("target/vm/{suite}.lock: {e}"));
     let status = Command::new("unshare")
         .args(["--mount", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"])
-        .arg(format!("--include={PACKAGES}"))
+        .arg(format!("--include={PACKAGES},{LOADERS}{tools}"))
         .arg(format!("--essential-hook=cp -rT --preserve=mode '{}' \"$1\"", overlay().display()))
         .arg(format!("--customize-hook=chroot \"$1\" sh -c '{FINISH}'"))
         .arg(suite)

@@ -4,6 +4,7 @@
 //! A [`guest::Guest`] is a whole Debian; a [`initramfs::Night`] is only its kernel and the real
 //! systemd-shutdown, from the moment where the filesystems are gone.
 
+pub mod bios;
 pub mod cpio;
 pub mod esp;
 pub mod feed;
@@ -12,12 +13,14 @@ pub mod harness;
 pub mod holder;
 pub mod image;
 pub mod initramfs;
+pub mod kexec_tools;
 pub mod machine;
 pub mod modules;
 pub mod monitor;
 pub mod shim;
 pub mod signed;
 pub mod standins;
+pub mod uki;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

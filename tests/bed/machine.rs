@@ -52,9 +52,11 @@ pub enum Starts<'a> {
         cmdline: &'a str,
     },
     /// The boot loader on a disk's EFI system partition. The firmware is UEFI's then.
-    Disk(&'a Path),
+    Uefi(&'a Path),
     /// The same under Secure Boot.
     Verified(&'a Path),
+    /// The boot loader in a disk's first sector.
+    Bios(&'a Path),
 }
 
 /// What to start.
@@ -130,14 +132,14 @@ impl Machine {
                 qemu.args([Path::new("-kernel"), kernel, Path::new("-initrd"), initrd]);
                 qemu.args(["-append", cmdline]);
             }
-            Starts::Disk(disk) | Starts::Verified(disk) => {
-                let verified = matches!(setup.starts, Starts::Verified(_));
-                qemu.args(if verified { &SECURE_BOOT[..] } else { &OVMF });
-                qemu.args([
-                    "-drive",
-                    &format!("id=esp,if=none,format=raw,snapshot=on,file={}", disk.display()),
-                ]);
-                qemu.args(["-device", "virtio-blk-pci,drive=esp,bootindex=0"]);
+            Starts::Uefi(disk) => {
+                qemu.args(OVMF).args(first(disk));
+            }
+            Starts::Verified(disk) => {
+                qemu.args(SECURE_BOOT).args(first(disk));
+            }
+            Starts::Bios(disk) => {
+                qemu.args(first(disk));
             }
         }
         let mut child = qemu
@@ -208,6 +210,13 @@ pub fn with_last_lines(what: &str, console: &str) -> String {
     let lines: Vec<&str> = console.lines().map(str::trim_end).collect();
     let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default();
     format!("{what}\n--- the console's last lines ---\n{}", last.join("\n"))
+}
+
+/// The disk that the firmware looks at first. What is written to it lasts over resets, and not longer.
+fn first(disk: &Path) -> [String; 4] {
+    let drive = format!("id=first,if=none,format=raw,snapshot=on,file={}", disk.display());
+    let device = "virtio-blk-pci,drive=first,bootindex=0";
+    ["-drive".into(), drive, "-device".into(), device.into()]
 }
 
 fn listen(path: &Path) -> Result<UnixListener, String> {

@@ -1,18 +1,25 @@
 //! From one kernel to the next: properties of the whole passage in whole Debian guests.
 
+mod bootctl;
+mod esp;
+mod extlinux;
+mod grub;
 mod kexec;
-mod loaders;
+mod loader;
 mod reboot;
 mod stands;
+mod systemd_boot;
+mod uki;
 mod units;
 mod whole;
 
 use bed::harness::{self, Property};
-use bed::image::Image::{self, Debian12, Debian13, Debian13SeparateBoot};
+use bed::image::Image::{self, Debian12, Debian12SeparateBoot, Debian13, Debian13SeparateBoot};
 use std::process::ExitCode;
 
 const BOTH: &[Image] = &[Debian13, Debian12];
 const ONE: &[Image] = &[Debian13];
+const BOTH_SEPARATE_BOOT: &[Image] = &[Debian13SeparateBoot, Debian12SeparateBoot];
 const SEPARATE_BOOT: &[Image] = &[Debian13SeparateBoot];
 
 const PROPERTIES: &[Property] = bed::properties![
@@ -26,8 +33,13 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE units::enabling_another_instance_replaces_the_first
     Full ONE whole::stage_killed_at_each_of_its_calls_leaves_the_old_plan_or_the_new_one
     Full ONE whole::at_night_the_hook_asks_for_no_memory
-    Full ONE loaders::what_systemd_boot_booted_is_staged_and_arrives_with_all_its_initrds
-    Full ONE loaders::the_entry_that_is_marked_is_the_one_that_systemd_boot_boots_next
+    Full ONE systemd_boot::an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives
+    Full BOTH systemd_boot::what_is_marked_is_what_systemd_boot_boots_by_default_and_once
+    Full ONE systemd_boot::an_entry_that_is_counted_bad_is_passed_over_as_systemd_boot_does
+    Full ONE bootctl::entries_and_their_order_are_those_of_systemd_boot_and_of_bootctl
+    Full ONE uki::what_is_marked_is_the_profile_of_an_image_that_systemd_boot_boots
+    Full BOTH_SEPARATE_BOOT grub::what_is_marked_is_what_grub_boots_from_a_submenu_and_once
+    Full BOTH_SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
     Full ONE stands::what_carries_the_root_is_never_unbound
     Full BOTH reboot::a_reboot_is_seen_as_a_firmware_reset
     Full BOTH reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it

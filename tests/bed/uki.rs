@@ -1,0 +1,83 @@
+//! A unified kernel image and an addon for it, as ukify builds them in the builder; kept beside the image.
+
+use crate::cpio::Cpio;
+use crate::host;
+use crate::image::Image;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What all that is built ends with, beside [`BASE`] or [`PROFILE`].
+pub const ADDON: &str = "bed.addon=here";
+
+/// The command line of the image, and of its first profile.
+pub const BASE: &str = "root=LABEL=root rw console=ttyS0 bed.profile=base";
+
+/// The command line of its second profile.
+pub const PROFILE: &str = "root=LABEL=root rw console=ttyS0 bed.profile=second";
+
+/// An image of two profiles, the second with a command line of its own (ukify(1), "Examples"), and an addon; and
+/// some that are to be listed only.
+const UKIFY: &str = "set -e
+    cd /uki
+    ukify build --profile='ID=second\nTITLE=Second' --cmdline=\"$PROFILE\" --output=second.efi
+    ukify build --linux=/vmlinuz --initrd=/initrd.img --initrd=second.img --microcode=ucode.img \
+        --os-release=@/usr/lib/os-release --uname=$(basename /usr/lib/modules/*) --cmdline=\"$BASE\" \
+        --profile='ID=base\nTITLE=Base' --join-profile=second.efi --output=bed.efi
+    ukify build --cmdline=\"$ADDON\" --output=bed.addon.efi
+    echo tiny >tiny
+    ukify build --linux=tiny --uname=6.9 --os-release='ID=bed\nPRETTY_NAME=Bed\nVERSION_ID=9' --output=tiny.efi
+    ukify build --linux=tiny --uname=6.9 --output=named.efi \
+        --os-release='ID=bed\nNAME=\"Named bed\"\nIMAGE_ID=app\nIMAGE_VERSION=2.5~rc1\nVERSION_ID=9'
+    ukify build --profile='ID=rescue\nTITLE=Rescue' --cmdline=rescue --output=rescue.efi
+    ukify build --profile='TITLE=Third' --cmdline=third --output=third.efi
+    ukify build --linux=tiny --uname=6.9 --os-release='ID=app\nPRETTY_NAME=App\nVERSION_ID=2.5' \
+        --profile='ID=base' --join-profile=rescue.efi --join-profile=third.efi --output=three.efi";
+
+/// Debian's initramfs sources it when /dev is mounted, which goes along to the root. What is unpacked later
+/// replaces what was unpacked before.
+const SOURCED: &str = "/conf/conf.d/bed";
+
+/// What tells in the next system which of its parts came last: `/dev/initrd-of-bed`.
+const SECOND: &str = "echo second >/dev/initrd-of-bed; cat /ucode-of-bed >/dev/ucode-of-bed\n";
+const UCODE: &str = "echo ucode >/dev/initrd-of-bed\n";
+
+/// The folder with `bed.efi` and `bed.addon.efi`, and with `tiny.efi`, `named.efi` and `three.efi` without a
+/// kernel that would start; built first where they are not there yet.
+pub fn folder(image: Image) -> Result<PathBuf, String> {
+    let files = image.files()?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(include_bytes!("uki.rs"));
+    let folder = files.made(&format!("uki-{:016x}", hasher.finish()));
+    if folder.exists() {
+        return Ok(folder);
+    }
+    let failed = |e| format!("{}: {e}", folder.display());
+    let lock = File::create(files.made("uki.lock")).map_err(failed)?;
+    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
+    if !folder.exists() {
+        // Who waits for the lock waits for the chroot, too, should this process be killed.
+        let stdin = lock.try_clone().map_err(failed)?;
+        let inside = files.builder().join("uki");
+        host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&inside))?;
+        fs::create_dir(&inside).map_err(failed)?;
+        initrds(&inside).map_err(failed)?;
+        let mut ukify = Command::new("chroot");
+        ukify.arg(files.builder()).args(["sh", "-c", UKIFY]).stdin(stdin);
+        host(ukify.env("BASE", BASE).env("PROFILE", PROFILE).env("ADDON", ADDON))?;
+        fs::rename(&inside, &folder).map_err(failed)?;
+    }
+    Ok(folder)
+}
+
+/// The two parts of the image that are told from each other in the next system.
+fn initrds(folder: &Path) -> std::io::Result<()> {
+    let (mut ucode, mut second) = (Cpio::default(), Cpio::default());
+    ucode.file("/ucode-of-bed", 0o644, b"here\n");
+    ucode.file(SOURCED, 0o644, UCODE.as_bytes());
+    second.file(SOURCED, 0o644, SECOND.as_bytes());
+    fs::write(folder.join("ucode.img"), ucode.finish())?;
+    fs::write(folder.join("second.img"), second.finish())
+}

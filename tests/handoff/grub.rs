@@ -1,0 +1,49 @@
+//! What GRUB would boot is what is staged: a BIOS and GRUB itself start these machines.
+
+use bed::bios;
+use bed::guest::{Guest, Spec, Starts};
+use bed::harness::Test;
+
+use crate::loader::{Next, used_up};
+
+/// On the command line of all but the recovery mode's entries.
+const PLAIN: &str = "bed.entry=plain";
+/// On theirs.
+const RECOVERY: &str = "single";
+
+const NOTHING_ONCE: &str = "! grub-editenv list | grep next_entry=.";
+
+pub fn what_is_marked_is_what_grub_boots_from_a_submenu_and_once(test: &Test) -> Result<(), String> {
+    let disk = bios::grub(test.image)?;
+    let mut guest = Guest::boot(&Spec { starts: Starts::Bios(disk), ..Spec::new(test) })?;
+    let root = guest.ok("sed -n \"s/.*'gnulinux-simple-\\([^']*\\)'.*/\\1/p\" /boot/grub/grub.cfg")?;
+    let (root, release) = (root.trim(), guest.boot.release.clone());
+    let simple = format!("gnulinux-simple-{root}");
+    let recovery = format!("gnulinux-advanced-{root}>gnulinux-{release}-recovery-{root}");
+    let first = Next { id: &simple, by: "the first in GRUB's menu", word: PLAIN };
+    let saved = Next { id: &recovery, by: "saved_entry in grubenv", word: RECOVERY };
+    let once = Next { id: &simple, by: "next_entry in grubenv", word: PLAIN };
+    first.is_running(&mut guest)?;
+    first.is_marked(&mut guest)?;
+
+    guest.ok(&format!("grub-set-default '{recovery}'"))?;
+    // Where nobody has mounted GRUB's partition it is looked at all the same, and left as it was.
+    guest.ok("umount /boot")?;
+    saved.jumps(&mut guest)?;
+    guest.ok("umount /boot")?;
+    saved.is_marked(&mut guest)?;
+    guest.ok("! mountpoint -q /boot && mount /boot")?;
+    saved.boots(&mut guest)?;
+
+    guest.ok("grub-reboot 'Debian GNU/Linux'")?;
+    let said = once.jumps(&mut guest)?;
+    if !said.contains("that counts once") {
+        return Err(guest.tell(&said));
+    }
+    used_up(&mut guest, NOTHING_ONCE)?;
+    saved.is_marked(&mut guest)?;
+    guest.ok("grub-reboot 0")?;
+    once.boots(&mut guest)?;
+    guest.ok(NOTHING_ONCE)?;
+    saved.is_marked(&mut guest)
+}
