@@ -14,11 +14,15 @@ use crate::root::Root;
 /// In `LoaderFeatures`: it knows `LoaderEntryPreferred` (Boot Loader Interface).
 const PREFERRED: u64 = 1 << 19;
 
-/// The first version that leaves the counters out of an entry's name.
-const WITHOUT_COUNTERS: u32 = 258;
+/// The first version that leaves the counters out of an entry's name (systemd's pull request 38897, which its
+/// stable versions have, too: 257.13 leaves them out).
+const WITHOUT_COUNTERS: (u32, u32) = (257, 10);
+
+/// The version of the days when that came.
+const UNSURE: (u32, u32) = (258, 0);
 
 /// The first version that knows profiles of unified kernel images (systemd's NEWS).
-const WITH_PROFILES: u32 = 257;
+const WITH_PROFILES: (u32, u32) = (257, 0);
 
 /// systemd-boot, in charge of this machine, and what it was told.
 #[derive(Debug, Default)]
@@ -52,15 +56,15 @@ impl Loader {
         else {
             return Ok(None);
         };
-        let digits = info.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty());
-        let version: u32 = digits.and_then(|digits| digits.parse().ok()).unwrap_or(0);
-        // A version in between may have it one way or the other; the names it gave last time show it.
+        let version = version(&info);
+        // It may have it one way or the other; the names it gave last time show it.
         let stem = |name: &String| name.rsplit_once('.').map_or(name.clone(), |(stem, _)| stem.to_owned());
         let names = efi::texts(root, "LoaderEntries")?;
         let counted = names.iter().any(|name| bls::Tries::parse(&stem(name)).1.is_some());
+        let with_counters = if version == UNSURE { counted } else { version < WITHOUT_COUNTERS };
         let text = |name: &str| Ok(efi::text(root, name)?.map(|text| text.to_ascii_lowercase()));
         Ok(Some(Loader {
-            with_counters: counted || version < WITHOUT_COUNTERS,
+            with_counters,
             with_profiles: version >= WITH_PROFILES,
             knows_preferred: efi::flags(root, "LoaderFeatures")? & PREFERRED != 0,
             partition: text("LoaderDevicePartUUID")?,
@@ -138,6 +142,15 @@ impl Loader {
         let first = order.iter().find(|found| found.offered && found.number() == 0).ok_or(Error::NoEntry)?;
         Ok(ByDefault::always(&first.entry, "the first in systemd-boot's order"))
     }
+}
+
+/// The version in the name that it gives itself, as `systemd-boot 257.13-1~deb13u1`.
+fn version(info: &str) -> (u32, u32) {
+    let mut numbers = info.trim_start_matches(|c: char| !c.is_ascii_digit()).splitn(2, '.').map(|part| {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        part.get(..end).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    });
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 impl Conf {
@@ -254,6 +267,20 @@ mod tests {
             assert_eq!(fits(pattern, name), expected, "{pattern:?} {name:?}");
         }
         assert!(!fits(&"*a".repeat(60), &"a".repeat(59)), "and does not take for ever");
+    }
+
+    #[test]
+    fn a_version_is_the_first_number_and_the_one_behind_its_dot() {
+        for (info, expected) in [
+            ("systemd-boot 257.13-1~deb13u1", (257, 13)),
+            ("systemd-boot 252.39-1~deb12u2", (252, 39)),
+            ("systemd-boot 258", (258, 0)),
+            ("systemd-boot 258-1.fc43", (258, 0)),
+            ("systemd-boot 258~rc2", (258, 0)),
+            ("systemd-boot", (0, 0)),
+        ] {
+            assert_eq!(version(info), expected, "{info}");
+        }
     }
 
     #[test]

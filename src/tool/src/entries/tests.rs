@@ -147,9 +147,13 @@ fn an_older_systemd_boot_takes_counters_for_a_part_of_the_name() {
     entries(&machine, ESP, &["a+3.conf", "b.conf"]);
     machine.put("/efi/loader/loader.conf", "default a.conf\n");
     assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
+    // Of that very version there are both kinds.
+    set(&machine, "LoaderInfo", &["systemd-boot 258"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
     set(&machine, "LoaderEntries", &["a+3.conf", "b.conf"]);
     assert_eq!(chosen(&machine), "/efi/loader/entries/b.conf");
-    set(&machine, "LoaderEntries", &[]);
+    set(&machine, "LoaderInfo", &["systemd-boot 257.13-1~deb13u1"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
     set(&machine, "LoaderInfo", &["systemd-boot 252.39-1~deb12u1"]);
     assert_eq!(chosen(&machine), "/efi/loader/entries/b.conf");
     machine.put("/efi/loader/loader.conf", "default a+*\n");
