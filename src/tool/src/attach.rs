@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use thiserror::Error;
 
-use crate::file_systems::{self, FileSystem, Name, fstab};
+use crate::file_systems::{self, FileSystem, Line, Name, fstab};
 use crate::mounts::Mount;
 use crate::root::Root;
 
@@ -21,13 +21,21 @@ pub const ASIDE: &str = "/run/nextkernel/look";
 /// The top of a btrfs, whatever its default is (btrfs(5)).
 const TOP: &str = "subvolid=5";
 
-/// What is asked for of each file system, so that looking at it writes nothing: a journal is not replayed
-/// (`ext4(5)`, `xfs(5)`, `btrfs(5)`).
-const WITHOUT_REPLAY: [(&str, &str); 4] =
-    [("ext4", "noload"), ("ext3", "noload"), ("xfs", "norecovery"), ("btrfs", "rescue=nologreplay")];
+/// The types that are mounted, in the order in which they are tried where nobody tells, and what is asked for of
+/// each so that looking at it writes nothing: a journal is not replayed (`ext4(5)`, `xfs(5)`, `btrfs(5)`, and
+/// Documentation/filesystems/f2fs.rst).
+const TYPES: [(&str, &str); 7] = [
+    ("vfat", ""),
+    ("ext4", "noload"),
+    ("ext3", "noload"),
+    ("ext2", ""),
+    ("xfs", "norecovery"),
+    ("btrfs", "rescue=nologreplay"),
+    ("f2fs", "norecovery"),
+];
 
-/// Tried in this order where nobody tells the type.
-const TYPES: [&str; 5] = ["vfat", "ext4", "xfs", "btrfs", "ext2"];
+/// What fstab(5) may say that is more than a file system on a device.
+const NOT_PLAIN: [&str; 4] = ["bind", "rbind", "loop", "offset="];
 
 /// Why it is not mounted.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -53,6 +61,14 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// It is not looked at.
+    #[error("{device} is not mounted, and is no plain file system on a device ({what}); mount it")]
+    NotPlain {
+        /// The device.
+        device: String,
+        /// What it is.
+        what: String,
+    },
 }
 
 /// This process's own view of what is mounted; whatever is added to it is gone with the process.
@@ -60,6 +76,10 @@ pub struct Attached<'a> {
     root: &'a Root,
     is_own: bool,
     aside: u32,
+    points: Vec<PathBuf>,
+    /// Why /boot is not what it should be: what fstab(5) has for it could not be mounted, and whatever is seen
+    /// there lies below it.
+    pub hidden: Option<Error>,
     /// What is to be said of it.
     pub notes: Vec<String>,
 }
@@ -68,24 +88,50 @@ impl<'a> Attached<'a> {
     /// Nothing yet.
     #[must_use]
     pub fn new(root: &'a Root) -> Attached<'a> {
-        Attached { root, is_own: false, aside: 0, notes: Vec::new() }
+        Attached { root, is_own: false, aside: 0, points: Vec::new(), hidden: None, notes: Vec::new() }
     }
 
-    /// Mounts what fstab(5) has for the boot loader's places and what is not mounted there now. What cannot be
-    /// is noted: something else may be the boot loader's.
+    /// Mounts what fstab(5) has for the boot loader's places and what is not mounted there now.
     pub fn of_fstab(&mut self) {
+        for point in POINTS {
+            // An automount shows its file system only when somebody looks, and not any more in a namespace of
+            // our own.
+            let _ = self.root.path(point).join("loader").metadata();
+        }
         let lines = fstab(self.root).unwrap_or_default();
         // /boot before /boot/efi, whatever the order of the lines.
         for point in POINTS.map(Path::new) {
             let mounts = Mount::all(self.root);
-            let Some((what, _, kind)) = lines.iter().find(|(_, to, _)| to == point) else { continue };
-            let is_mounted = Mount::at(&mounts, point).is_some();
-            let Some(name) = Name::of_fstab(what).filter(|_| !is_mounted && kind != "swap") else { continue };
-            let kind = Some(kind.as_str()).filter(|kind| *kind != "auto");
-            if let Err(error) = self.attach(&name, kind, point, None) {
+            let Some(line) = lines.iter().find(|line| line.point == point) else { continue };
+            if Mount::at(&mounts, point).is_some() {
+                continue;
+            }
+            if let Err(error) = self.line(line, point) {
                 self.notes.push(error.to_string());
+                if point == Path::new("/boot") {
+                    self.hidden = Some(error);
+                }
             }
         }
+    }
+
+    fn line(&mut self, line: &Line, point: &Path) -> Result<(), Error> {
+        let what = |what: &str| Error::NotPlain { device: line.what.clone(), what: what.to_owned() };
+        let name = Name::of_fstab(&line.what).ok_or_else(|| what(&line.kind))?;
+        let options: Vec<_> = line.options.split(',').collect();
+        let strange = options.iter().find(|option| NOT_PLAIN.iter().any(|not| option.starts_with(not)));
+        if let Some(strange) = strange {
+            return Err(what(strange));
+        }
+        let part = options.iter().find(|option| option.starts_with("subvol"));
+        let kind = Some(line.kind.as_str()).filter(|kind| *kind != "auto");
+        self.attach(&name, kind, point, part.copied())
+    }
+
+    /// Whether a path is seen only because it was mounted here.
+    #[must_use]
+    pub fn covers(&self, path: &Path) -> bool {
+        self.points.iter().any(|point| path.starts_with(point))
     }
 
     /// Mounts a partition at a free place of the boot loader's, or else aside.
@@ -104,17 +150,28 @@ impl<'a> Attached<'a> {
     /// begins at its top, or else at its default subvolume.
     pub fn path(&mut self, name: &Name, path: &str, in_default_subvolume: bool) -> Result<PathBuf, Error> {
         let mounts = Mount::all(self.root);
-        let seen = |mounts: &[Mount]| FileSystem::called(self.root, mounts, name)?.path(mounts, path);
-        let (kind, option) = match seen(&mounts) {
-            Ok(path) if !in_default_subvolume => return Ok(path),
-            Err(file_systems::Error::Unseen(_)) if !in_default_subvolume => (Some("btrfs"), Some(TOP)),
-            Ok(_) | Err(file_systems::Error::Unseen(_)) => (Some("btrfs"), None),
-            Err(file_systems::Error::NotMounted(_)) => (None, None),
+        let (kind, option) = match FileSystem::called(self.root, &mounts, name) {
+            Ok(found) if found.kind == "btrfs" && in_default_subvolume => (Some(found.kind), None),
+            Ok(found) => match found.path(&mounts, path) {
+                Ok(seen) if found.holds(self.root, &mounts, &seen) => return Ok(seen),
+                Ok(seen) => return Err(file_systems::Error::Elsewhere(seen).into()),
+                Err(file_systems::Error::Unseen(_)) if found.kind == "btrfs" => (Some(found.kind), Some(TOP)),
+                Err(error) => return Err(error.into()),
+            },
+            Err(file_systems::Error::NotMounted(_)) => {
+                let kind = type_of(self.root, &name.device(self.root)?);
+                let top = kind.as_deref() == Some("btrfs") && !in_default_subvolume;
+                (kind, top.then_some(TOP))
+            }
             Err(error) => return Err(error.into()),
         };
         let point = self.next_aside();
-        self.attach(name, kind, &point, option)?;
-        Ok(point.join(path.trim_start_matches('/')))
+        self.attach(name, kind.as_deref(), &point, option)?;
+        let seen = point.join(path.trim_start_matches('/'));
+        let mounts = Mount::all(self.root);
+        let holds = FileSystem::called(self.root, &mounts, name)
+            .is_ok_and(|found| found.holds(self.root, &mounts, &seen));
+        if holds { Ok(seen) } else { Err(file_systems::Error::Elsewhere(seen).into()) }
     }
 
     fn next_aside(&mut self) -> PathBuf {
@@ -137,22 +194,33 @@ impl<'a> Attached<'a> {
         }
         let refused =
             |why: &dyn std::fmt::Display| Error::Refused { device: shown.clone(), why: why.to_string() };
+        let told = kind.map(str::to_owned).or_else(|| type_of(self.root, &device));
+        let is_known = |kind: &&str| told.as_deref().is_none_or(|told| told == *kind);
+        let kinds: Vec<_> = TYPES.iter().filter(|(kind, _)| is_known(kind)).collect();
+        if kinds.is_empty() {
+            return Err(Error::NotPlain { device: shown, what: told.unwrap_or_default() });
+        }
         if !self.is_own {
-            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            // What is mounted outside is seen here, too, and not the other way round.
+            let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
             let own = unshare(CloneFlags::CLONE_NEWNS)
-                .and_then(|()| mount(None::<&str>, "/", None::<&str>, private, None::<&str>));
+                .and_then(|()| mount(None::<&str>, "/", None::<&str>, slave, None::<&str>));
             own.map_err(|errno| refused(&errno.desc()))?;
             self.is_own = true;
         }
-        fs::create_dir_all(point).map_err(|error| refused(&error))?;
-        let told = kind.map(str::to_owned).or_else(|| type_of(self.root, &device));
-        let kinds: Vec<&str> = told.as_deref().map_or(TYPES.to_vec(), |kind| vec![kind]);
+        if point.starts_with(ASIDE) {
+            fs::create_dir_all(point).map_err(|error| refused(&error))?;
+        }
         let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let is_mounted = FileSystem::called(self.root, &Mount::all(self.root), name).is_ok();
         let mut last = None;
-        for kind in kinds {
-            let quiet = WITHOUT_REPLAY.iter().find(|(of, _)| *of == kind).map(|(_, option)| *option);
-            match mount(Some(&device), point, Some(kind), flags, option.or(quiet)) {
+        for (kind, quiet) in kinds {
+            // One that is mounted already was replayed then, and takes no other word about it.
+            let quiet = Some(*quiet).filter(|quiet| !quiet.is_empty() && !is_mounted);
+            let options: Vec<_> = option.into_iter().chain(quiet).collect();
+            match mount(Some(&device), point, Some(*kind), flags, Some(options.join(",").as_str())) {
                 Ok(()) => {
+                    self.points.push(point.to_path_buf());
                     self.notes.push(format!(
                         "{shown} is not mounted; it was read at {}, where it is mounted read-only for this command \
                          alone",
@@ -216,6 +284,12 @@ mod tests {
         let [boot, efi] = attached.notes.as_slice() else { unreachable!("{:?}", attached.notes) };
         assert!(boot.contains("UUID=1 is not mounted, and mounting it takes root"), "{boot}");
         assert_eq!(efi, "no file system here is UUID=3");
+        assert!(matches!(attached.hidden, Some(Error::NotRoot { .. })));
+        scratch.put("/etc/fstab", "/dev/sdb1 /boot ext4 bind\n");
+        let mut attached = Attached::new(&scratch.root);
+        attached.of_fstab();
+        let sentence = attached.hidden.map(|error| error.to_string()).unwrap_or_default();
+        assert!(sentence.contains("no plain file system on a device (bind)"), "{sentence}");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub enum Name {
 pub struct FileSystem {
     /// Its device's numbers, as mountinfo has them: of all its mounts the same, of btrfs, too.
     device: String,
+    /// Its type.
+    pub kind: String,
 }
 
 /// Why a file is not found on it.
@@ -51,6 +53,9 @@ pub enum Error {
     /// The path is none.
     #[error("{0:?} leads out of its file system")]
     Outside(String),
+    /// It is a link that leads to another file system.
+    #[error("{} is a link to another file system, which the boot loader would follow elsewhere", .0.display())]
+    Elsewhere(PathBuf),
 }
 
 impl Name {
@@ -108,13 +113,17 @@ impl fmt::Display for Name {
 }
 
 impl FileSystem {
+    fn of(mount: &Mount) -> FileSystem {
+        FileSystem { device: mount.device.clone(), kind: mount.kind.clone() }
+    }
+
     /// The one of that name.
     pub fn called(root: &Root, mounts: &[Mount], name: &Name) -> Result<FileSystem, Error> {
         match name {
             Name::Holds(path) => return FileSystem::that_holds(root, mounts, path),
             Name::Device(path) => {
                 if let Some(mount) = mounts.iter().find(|mount| mount.source == *path) {
-                    return Ok(FileSystem { device: mount.device.clone() });
+                    return Ok(FileSystem::of(mount));
                 }
             }
             _ => {}
@@ -127,12 +136,12 @@ impl FileSystem {
         let sourced = |mount: &&Mount| of_it.is_some() && node(&mount.source) == of_it;
         let mount = mounts.iter().find(this).or_else(|| mounts.iter().find(sourced));
         let mount = mount.ok_or_else(|| Error::NotMounted(name.clone()))?;
-        Ok(FileSystem { device: mount.device.clone() })
+        Ok(FileSystem::of(mount))
     }
 
     fn that_holds(root: &Root, mounts: &[Mount], path: &str) -> Result<FileSystem, Error> {
         let all = mounts.iter().filter(|mount| mount.source.starts_with("/dev/"));
-        let holding = all.map(|mount| FileSystem { device: mount.device.clone() });
+        let holding = all.map(FileSystem::of);
         let mut found: Vec<FileSystem> = Vec::new();
         for one in holding {
             let there = one.path(mounts, path).is_ok_and(|path| root.path(path).exists());
@@ -153,6 +162,16 @@ impl FileSystem {
         let mut own = mounts.iter().filter(|mount| mount.device == self.device);
         let seen = own.find_map(|mount| mount.sees(mounts, &path));
         seen.ok_or(Error::Unseen(path))
+    }
+
+    /// Whether what a path that is seen leads to, if it is a link, lies on it, too: a boot loader follows links
+    /// from the top of this file system, and this system from its own root.
+    #[must_use]
+    pub fn holds(&self, root: &Root, mounts: &[Mount], seen: &Path) -> bool {
+        let top = fs::canonicalize(root.path("/")).unwrap_or_default();
+        let Ok(real) = fs::canonicalize(root.path(seen)) else { return true };
+        let real = Path::new("/").join(real.strip_prefix(&top).unwrap_or(&real));
+        Mount::over(mounts, &real).is_some_and(|mount| mount.device == self.device)
     }
 
     /// What a path that is seen is called on its own file system.
@@ -200,15 +219,29 @@ fn unescaped(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// The lines of fstab(5): what, where, and of which type.
-pub fn fstab(root: &Root) -> io::Result<Vec<(String, PathBuf, String)>> {
+/// A line of fstab(5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What is mounted, as it is written.
+    pub what: String,
+    /// Where.
+    pub point: PathBuf,
+    /// Of which type.
+    pub kind: String,
+    /// How.
+    pub options: String,
+}
+
+/// The lines of fstab(5).
+pub fn fstab(root: &Root) -> io::Result<Vec<Line>> {
     let text = fs::read_to_string(root.path("/etc/fstab"))?;
-    let fields = text.lines().filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
+    let lines = text.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace().map(str::to_owned);
         let what = fields.next().filter(|what| !what.starts_with('#'))?;
-        Some((what.to_owned(), crate::mounts::unescaped(fields.next()?), fields.next()?.to_owned()))
+        let point = crate::mounts::unescaped(&fields.next()?);
+        Some(Line { what, point, kind: fields.next()?, options: fields.next().unwrap_or_default() })
     });
-    Ok(fields.collect())
+    Ok(lines.collect())
 }
 
 #[cfg(test)]
@@ -272,7 +305,7 @@ mod tests {
         let found = |path: &str| FileSystem::called(&scratch.root, &mounts, &Name::Holds(path.to_owned()));
         assert!(found("/.disk/1").is_err());
         scratch.put("/srv/.disk/1", "");
-        assert_eq!(found("/.disk/1"), Ok(FileSystem { device: "254:17".to_owned() }));
+        assert_eq!(found("/.disk/1").unwrap().device, "254:17");
         scratch.put("/boot/efi/.disk/1", "");
         assert_eq!(found("/.disk/1"), Err(Error::Several("/.disk/1".to_owned())));
     }
@@ -286,9 +319,9 @@ mod tests {
         scratch.put("/etc/fstab", "# x\nUUID=1 / ext4 defaults 0 1\nPARTLABEL=\"esp\"\t/boot\\040x vfat\n");
         let lines = fstab(&scratch.root).unwrap();
         assert_eq!(lines.len(), 2);
-        let (what, point, kind) = lines.last().unwrap();
-        assert_eq!(Name::of_fstab(what), Some(Name::PartLabel("esp".to_owned())));
-        assert_eq!((point.as_path(), kind.as_str()), (Path::new("/boot x"), "vfat"));
+        let line = lines.last().unwrap();
+        assert_eq!(Name::of_fstab(&line.what), Some(Name::PartLabel("esp".to_owned())));
+        assert_eq!((line.point.as_path(), line.kind.as_str()), (Path::new("/boot x"), "vfat"));
         assert_eq!(Name::of_fstab("server:/x"), None);
     }
 }

@@ -120,10 +120,16 @@ fn in_variables(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
 }
 
 fn in_grubenv(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
-    for config in grub::found::configs(root) {
+    let way_out = "`grub-editenv - unset next_entry` does it, when GRUB's folder can be seen";
+    let failed = |path: PathBuf| move |error| Error::Stays { path, error, way_out };
+    let configs = grub::found::configs(root);
+    if configs.is_empty() {
+        return Err(failed(PathBuf::from("/boot"))(io::ErrorKind::NotFound.into()));
+    }
+    for config in configs {
         let path = grub::found::grubenv(&config);
         let seen = root.path(&path);
-        let Ok(block) = fs::read(&seen) else { continue };
+        let block = fs::read(&seen).map_err(failed(path.clone()))?;
         let says = grub::Environment::parse(&block).ok();
         let says = says.as_ref().and_then(|environment| environment.get(NEXT_ENTRY));
         if says.is_none_or(|says| Once::Grub(says.to_owned()).parameter() != told) {
@@ -131,9 +137,7 @@ fn in_grubenv(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
         }
         let Some(without) = grub::without(&block, NEXT_ENTRY) else { continue };
         // In place: GRUB writes to the very blocks it found when it was installed.
-        let way_out = "`grub-editenv - unset next_entry` does it";
-        let written = overwrite(&seen, &without);
-        return written.map(|()| Some(path.clone())).map_err(|error| Error::Stays { path, error, way_out });
+        return overwrite(&seen, &without).map(|()| Some(path.clone())).map_err(failed(path));
     }
     Ok(None)
 }

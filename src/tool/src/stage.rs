@@ -263,8 +263,9 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
         hold,
         kernel: measured(&folder, &staged.copy, kernel_name)?,
         initrd: initrd_copy.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
-        kernel_from: kernel.piece.path.to_str(),
-        initrd_from: paths(&initrds)?,
+        // What is mounted for this process alone is nowhere to be found afterwards.
+        kernel_from: kernel.piece.path.to_str().filter(|_| !entry.aside),
+        initrd_from: if entry.aside { List::new() } else { paths(&initrds)? },
         cmdline: &line,
         gpu: list(conf.gpu.iter().map(|(driver, policy)| GpuPolicy { driver, policy: *policy })),
         gpu_failed: conf.gpu_failed,

@@ -262,7 +262,12 @@ impl Next {
 impl Image {
     fn in_words(&self) -> String {
         let changed = if self.as_staged { "" } else { ", CHANGED SINCE: stage again" };
-        format!("{}, {}{changed}", self.from.join(" + "), Size(self.size))
+        let from = if self.from.is_empty() {
+            "from a file system that is not mounted".to_owned()
+        } else {
+            self.from.join(" + ")
+        };
+        format!("{from}, {}{changed}", Size(self.size))
     }
 }
 

@@ -146,8 +146,12 @@ pub struct Found {
     pub offered: bool,
     /// Whether it is for another machine, and so not to be shown ("Boot Loader Entries").
     pub foreign: bool,
-    /// Of an image, its name without a profile, and the profile's number.
-    pub profile: Option<(String, usize)>,
+    /// Of another profile of an image than the first, the image's own name.
+    pub base: Option<String>,
+    /// The number of the profile: 0 is what an image boots by default.
+    pub number: usize,
+    /// Whether too little of it is known to tell where it stands in the order.
+    pub unsure: bool,
     /// What it is sorted by first.
     pub sort_key: Option<String>,
     /// The installation's identity.
@@ -159,21 +163,12 @@ impl Found {
     #[must_use]
     pub fn id(&self, with_counters: bool) -> String {
         // The counters of an image's other profiles are left out by every version that knows profiles.
-        let is_other = self.number() > 0;
-        if with_counters && !is_other { &self.file } else { &self.entry.id }.to_ascii_lowercase()
-    }
-
-    /// The number of its profile: 0 is what an image boots by default.
-    #[must_use]
-    pub fn number(&self) -> usize {
-        self.profile.as_ref().map_or(0, |(_, number)| *number)
+        let counted = with_counters && self.base.is_none();
+        if counted { &self.file } else { &self.entry.id }.to_ascii_lowercase()
     }
 
     fn id_without_profile(&self, with_counters: bool) -> String {
-        match &self.profile {
-            Some((base, 1..)) => base.to_ascii_lowercase(),
-            _ => self.id(with_counters),
-        }
+        self.base.as_ref().map_or_else(|| self.id(with_counters), |base| base.to_ascii_lowercase())
     }
 
     /// Whether it was tried as often as it may.
@@ -194,14 +189,18 @@ impl Found {
                 .unwrap_or_default()
                 .cmp(other.machine_id.as_deref().unwrap_or_default());
             let versions = || version::compare(&version(other), &version(self));
-            a.cmp(b).then(machines).then_with(versions).then(self.number().cmp(&other.number()))
+            a.cmp(b).then(machines).then_with(versions).then(self.number.cmp(&other.number))
         };
         let keys = match (&self.sort_key, &other.sort_key) {
             (Some(a), Some(b)) => by_keys(a, b),
             (a, b) => b.is_some().cmp(&a.is_some()),
         };
         let id = |found: &Found| found.id_without_profile(with_counters);
-        let ids = || version::compare(&id(other), &id(self)).then(self.number().cmp(&other.number()));
+        let profiles = match (&self.base, &other.base) {
+            (None, None) => Ordering::Equal,
+            _ => self.number.cmp(&other.number),
+        };
+        let ids = || version::compare(&id(other), &id(self)).then(profiles);
         // One that is not counted comes first, so that this is an order of all, whatever there is.
         let tries = |found: &Found| found.entry.tries.map(|tries| (Reverse(tries.left), tries.done));
         self.is_bad()
@@ -213,11 +212,17 @@ impl Found {
 }
 
 /// The entries of type 1 on a partition ("Locating Boot Entries"). What is none is noted.
-pub fn read(root: &Root, partition: &Partition, notes: &mut Vec<String>) -> Result<Vec<Found>, Error> {
+pub fn read(
+    root: &Root,
+    partition: &Partition,
+    by_systemd_boot: bool,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Found>, Error> {
     let folder = partition.point.join("loader/entries");
     let marker = partition.point.join("loader/entries.srel");
-    // "Standard-conformance Marker File": other words in it mean that the files are something else.
-    let says = fs::read_to_string(root.path(&marker)).ok();
+    // "Standard-conformance Marker File": other words in it mean that the files are something else. systemd-boot
+    // does not look at it.
+    let says = fs::read_to_string(root.path(&marker)).ok().filter(|_| !by_systemd_boot);
     if let Some(other) = says.filter(|says| says.trim_end() != "type1") {
         let other = other.lines().next().unwrap_or_default();
         notes.push(format!("{} says {other:?}, so what lies beside it is passed over", marker.display()));
@@ -240,11 +245,12 @@ pub fn read(root: &Root, partition: &Partition, notes: &mut Vec<String>) -> Resu
     Ok(found)
 }
 
-/// What a file of configuration holds; nothing where there is none.
+/// What a file of configuration holds. One that is too large is none.
 pub fn text(root: &Root, file: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    File::open(root.path(file))?.take(FILE_MAX).read_to_end(&mut text)?;
-    Ok(text)
+    File::open(root.path(file))?.take(FILE_MAX + 1).read_to_end(&mut text)?;
+    let too_large = text.len() as u64 > FILE_MAX;
+    if too_large { Err(io::Error::other(format!("it is larger than {FILE_MAX} bytes"))) } else { Ok(text) }
 }
 
 /// The names of the files in a folder that have an ending, sorted. systemd-boot keeps `auto-` for what it
@@ -314,6 +320,7 @@ pub fn one(
     let extras: Vec<_> = keys.extras.iter().filter_map(&mut on).collect();
     let strange = extras.iter().find(|path| Packed::extra(path).is_none()).cloned();
     initrds.extend(extras.into_iter().map(|path| Piece { packed: Packed::extra(&path), ..path.into() }));
+    let is_outside = outside.is_some();
     let foreign = keys.architecture.as_ref().filter(|wants| !wants.eq_ignore_ascii_case(ARCHITECTURE));
     let is_there = *key == "uki-url" || (outside.is_none() && root.path(&kernel).is_file());
 
@@ -352,10 +359,13 @@ pub fn one(
     let entry =
         if starts_image { unified::named(root, &kernel, keys.profile, &point(), entry) } else { entry };
     Ok(Found {
-        offered: !foreign && is_there,
+        // systemd-boot opens whatever path the firmware does; what leaves the partition is refused, not passed over.
+        offered: !foreign && (is_there || is_outside),
         foreign,
         file: name.to_owned(),
-        profile: None,
+        base: None,
+        number: if matches!(*key, "uki" | "efi") { keys.profile } else { 0 },
+        unsure: false,
         sort_key: keys.sort_key,
         machine_id: keys.machine_id,
         entry,

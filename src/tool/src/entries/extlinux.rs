@@ -78,6 +78,9 @@ pub enum Why {
     /// An APPEND before every label.
     #[error("the label has no APPEND; syslinux takes the one before all labels, and U-Boot does not")]
     Common,
+    /// No APPEND at all.
+    #[error("the label has no APPEND, and U-Boot then takes what its environment holds (bootargs)")]
+    NoAppend,
     /// A block that never ends.
     #[error("TEXT is never closed by ENDTEXT")]
     Unclosed,
@@ -456,9 +459,11 @@ impl Open {
         if let Some(differs) = self.differs.filter(|_| !is_syslinux) {
             return Err(differs);
         }
+        let kernel = self.kernel.ok_or_else(|| wrong(Why::NoKernel))?;
         let options = match (self.append, common) {
             (Some(append), _) => append,
             (None, Some(_)) if !is_syslinux => return Err(wrong(Why::Common)),
+            (None, None) if !is_syslinux => return Err(wrong(Why::NoAppend)),
             (None, Some("-") | None) => String::new(),
             (None, Some(common)) => common.to_owned(),
         };
@@ -475,7 +480,7 @@ impl Open {
         let initrds = initrd.unwrap_or_default().split(',').map(str::trim_ascii);
         let overlays = self.overlays.unwrap_or_default();
         Ok(Linux {
-            kernel: self.kernel.ok_or_else(|| wrong(Why::NoKernel))?,
+            kernel,
             initrds: initrds.filter(|initrd| !initrd.is_empty()).map(str::to_owned).collect(),
             options,
             fdt: self.fdt,
@@ -576,7 +581,7 @@ label l0r
             ("/A b", &["/U".to_owned(), "../I".to_owned()][..])
         );
         assert_eq!((boots.options.as_str(), boots.overlays.len()), ("Root=X  # y", 2));
-        assert_eq!(linux("linux /a").unwrap().options, "");
+        assert_eq!(linux("linux /a").unwrap_err().why, Why::NoAppend);
         assert_eq!(linux("linux /a\nappend -").unwrap().options, "");
     }
 

@@ -57,7 +57,11 @@ pub fn find(root: &Root, said: Option<BootLoader>) -> Result<InCharge, Error> {
         (None, Some(info)) if info.starts_with("systemd-boot") => BootLoader::SystemdBoot,
         (None, Some(info)) if info.starts_with("GRUB") => BootLoader::Grub,
         (None, Some(info)) => return Err(Error::OtherLoader(info.to_owned())),
-        (None, None) => return alone(root),
+        // An image that the firmware starts itself leaves this (systemd-stub(7)).
+        (None, None) => match efi::text(root, "StubInfo")? {
+            Some(stub) => return Err(Error::OtherLoader(stub)),
+            None => return alone(root),
+        },
     };
     match told {
         BootLoader::None => Ok(InCharge::Nobody),

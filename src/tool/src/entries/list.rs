@@ -83,7 +83,7 @@ struct Row {
 
 /// Prints them.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    let survey = Survey::of(root, &Conf::read(root)?)?;
+    let survey = Survey::of(root, &Conf::read(root)?);
     if let Some(name) = &wish.entry {
         let entry = survey.find(name)?.clone();
         let is_default = survey.default.is_ok_and(|default| default.entry == entry);
@@ -246,7 +246,7 @@ mod tests {
     use crate::entries::tests::{entry, machine};
 
     fn list(machine: &crate::scratch::Scratch) -> List {
-        List::of(Survey::of(&machine.root, &Conf::default()).unwrap())
+        List::of(Survey::of(&machine.root, &Conf::default()))
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
     fn one_entry_is_shown_whole() {
         let machine = machine();
         machine.put("/efi/loader/entries/a.conf", &entry("title A", "/k1"));
-        let survey = Survey::of(&machine.root, &Conf::default()).unwrap();
+        let survey = Survey::of(&machine.root, &Conf::default());
         let row = Row::of(survey.find("a").unwrap().clone(), true);
         let words = in_words(|out| row.write_whole(out));
         let files =

@@ -26,7 +26,6 @@ use crate::once::Once;
 use crate::root::Root;
 use bls::{Found, Tries};
 use in_charge::InCharge;
-use partition::Kind;
 use systemd_boot::Loader;
 
 /// A kernel, what belongs to it, and what a person calls it.
@@ -52,6 +51,8 @@ pub struct Entry {
     pub from: Option<PathBuf>,
     /// How often it was tried, where that is counted.
     pub tries: Option<Tries>,
+    /// Whether its files are seen by this process alone, which has mounted what they lie on.
+    pub aside: bool,
     /// What a person should know who stages it.
     pub notes: Vec<String>,
     /// Why it cannot be staged.
@@ -93,15 +94,24 @@ impl Entry {
             cmdline: None,
             from: None,
             tries: None,
+            aside: false,
             notes: Vec::new(),
             hindrance: None,
         }
     }
 
+    fn is_first_profile_of(&self, others: &[&Entry]) -> bool {
+        let is_other = |other: &&Entry| other.id.contains('@') && other.from == self.from;
+        self.source == Source::Uki && !self.id.contains('@') && others.iter().all(is_other)
+    }
+
     /// A name that fits no other.
     fn in_full(&self) -> String {
         match (&self.from, self.source) {
-            (Some(from), Source::Bls | Source::Uki) => from.display().to_string(),
+            (Some(from), Source::Bls) => from.display().to_string(),
+            // An image's file is its first profile.
+            (Some(from), Source::Uki) if !self.id.contains('@') => from.display().to_string(),
+            (_, Source::Grub) => self.also.first().unwrap_or(&self.id).clone(),
             _ => self.id.clone(),
         }
     }
@@ -216,6 +226,15 @@ pub enum Error {
         points = attach::POINTS.join(", ")
     )]
     EspNotMounted(String),
+    /// What its files lie on cannot be looked at.
+    #[error("{0}; mount it, or name an entry that lies elsewhere")]
+    Attach(attach::Error),
+    /// There are entries, and no boot loader that reads them.
+    #[error(
+        "{0} is a boot entry, and no boot loader is known here that reads it; name an entry, or say `boot-loader =` in \
+         /etc/nextkernel.conf"
+    )]
+    Unread(String),
     /// A boot loader whose choice nobody knows here.
     #[error(
         "{0:?} started this machine, and what it would boot next is not known here; name an entry, or say \
@@ -229,8 +248,9 @@ pub enum Error {
     NoMenu(&'static str),
     /// Two boot loaders could be in charge.
     #[error(
-        "{} are here, and nothing tells which of them starts this machine; name an entry, or say `boot-loader =` in \
-         /etc/nextkernel.conf", paths(.0)
+        "{} are here, and nothing tells which of them starts this machine; say `boot-loader =` in \
+         /etc/nextkernel.conf if they are of two boot loaders, take one away if they are of one, or name a kernel",
+        paths(.0)
     )]
     SeveralMenus(Vec<PathBuf>),
     /// The firmware's variables cannot be seen.
@@ -340,44 +360,70 @@ struct Told {
 
 impl Survey {
     /// Finds them. What they lie on and nobody has mounted is mounted for this process.
-    pub fn of(root: &Root, conf: &Conf) -> Result<Survey, Error> {
-        let loader = Loader::find(root)?;
-        let mut attached = Attached::new(root);
+    #[must_use]
+    pub fn of(root: &Root, conf: &Conf) -> Survey {
+        let (mut attached, mut notes) = (Attached::new(root), Vec::new());
+        // Why nobody can tell what is next, whatever the boot loader says.
+        let mut blind: Option<Error> = None;
+        let loader = Loader::find(root).unwrap_or_else(|error| {
+            blind = Some(error.into());
+            None
+        });
         attached.of_fstab();
-        if let Some(loader) = &loader {
-            loader.attach(root, &mut attached);
-        }
-        let mut notes = Vec::new();
-        let partitions = partition::find(root, &mut notes);
+        let extended = loader.as_ref().map_or(Ok(()), |loader| loader.attach(root, &mut attached));
         let in_charge = in_charge::find(root, conf.boot_loader);
-        let with_profiles = loader.as_ref().is_none_or(|loader| loader.with_profiles);
+        let by_systemd_boot = in_charge == Ok(InCharge::SystemdBoot);
+        let hidden = attached.hidden.clone().map(Error::Attach);
+        blind = blind.or(if by_systemd_boot { extended.err().map(Error::Attach) } else { hidden.clone() });
+        let partitions = partition::find(root, &mut notes);
         let mut found = Vec::new();
         for partition in &partitions {
-            // systemd-boot looks at no other partitions than these two.
-            if in_charge != Ok(InCharge::SystemdBoot) || partition.kind != Kind::Other {
-                found.extend(bls::read(root, partition, &mut notes)?);
-                found.extend(unified::read(root, partition, with_profiles, &mut notes)?);
+            let is_its = |loader: &Loader| loader.reads(root, &partitions, partition);
+            if by_systemd_boot && !loader.as_ref().is_none_or(is_its) {
+                continue;
+            }
+            let with_profiles = loader.as_ref().is_none_or(|loader| loader.with_profiles);
+            let images = |notes: &mut Vec<String>| unified::read(root, partition, with_profiles, notes);
+            for read in [bls::read(root, partition, by_systemd_boot, &mut notes), images(&mut notes)] {
+                match read {
+                    Ok(read) => found.extend(read),
+                    Err(error) if by_systemd_boot => blind = blind.or(Some(error)),
+                    Err(error) => notes.push(error.to_string()),
+                }
             }
         }
         let with_counters = loader.as_ref().is_some_and(|loader| loader.with_counters);
         // Of what is the same that of the ESP stays first, as systemd-boot has it.
         found.sort_by(|a, b| a.compare(b, with_counters));
         let generations = nixos::all(root);
-        let installed = convention::all(root);
+        let mut installed = convention::all(root);
+        if hidden.is_some() {
+            // They lie below what is to be mounted there.
+            for entry in &mut installed {
+                entry.hindrance.clone_from(&hidden);
+            }
+        }
         let told = match in_charge {
             Ok(InCharge::SystemdBoot) => {
-                let loader = loader.unwrap_or_default();
-                let default = loader.esp(&partitions).and_then(|esp| systemd_boot::Conf::read(root, esp));
-                let default = default.and_then(|conf| loader.choose(&conf, &found, &mut notes));
-                Told { loader: Some(loader.info), entries: Vec::new(), default, has_bls: false }
+                let default = loader.as_ref().ok_or(Error::NoVariables).and_then(|loader| {
+                    let conf = systemd_boot::Conf::read(root, loader.esp(&partitions)?)?;
+                    loader.choose(&conf, &found, &mut notes)
+                });
+                Told {
+                    loader: loader.map(|loader| loader.info),
+                    entries: Vec::new(),
+                    default,
+                    has_bls: false,
+                }
             }
             Ok(InCharge::Grub(menu)) => grub(root, &mut attached, &menu),
             Ok(InCharge::Extlinux(menu)) => extlinux(root, &mut attached, &menu),
             Ok(InCharge::Nobody) => {
-                let system = nixos::default(root, &generations);
-                let default = match system {
-                    Some(system) => Ok(ByDefault::always(system, "the system profile of NixOS")),
-                    None => convention::default(root, &installed)
+                let unread = found.iter().find(|found| found.offered && conf.boot_loader.is_none());
+                let default = match (unread, nixos::default(root, &generations)) {
+                    (Some(unread), _) => Err(Error::Unread(unread.entry.in_full())),
+                    (None, Some(system)) => Ok(ByDefault::always(system, "the system profile of NixOS")),
+                    (None, None) => convention::default(root, &installed)
                         .map(|entry| ByDefault::always(entry, "by the distribution's convention")),
                 };
                 Told { loader: None, entries: Vec::new(), default, has_bls: false }
@@ -388,15 +434,19 @@ impl Survey {
             found.retain(|found| found.entry.source != Source::Bls);
         }
         notes.append(&mut attached.notes);
+        let marked = |entry: Entry| Entry { aside: attached.covers(&entry.kernel.path), ..entry };
+        let default = blind.map_or(told.default, Err);
+        let default = default.map(|default| ByDefault { entry: marked(default.entry), ..default });
         let (foreign, shown): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.foreign);
         let shown = shown.into_iter().map(|found| found.entry);
-        Ok(Survey {
+        let entries = told.entries.into_iter().chain(shown).chain(generations).chain(installed);
+        Survey {
             loader: told.loader,
-            entries: told.entries.into_iter().chain(shown).chain(generations).chain(installed).collect(),
-            foreign: foreign.into_iter().map(|found: Found| found.entry).collect(),
-            default: told.default,
+            entries: entries.map(marked).collect(),
+            foreign: foreign.into_iter().map(|found: Found| marked(found.entry)).collect(),
+            default,
             notes,
-        })
+        }
     }
 
     /// The entry that a name means: the path or the name of its file, with or without ending and counters,
@@ -418,9 +468,10 @@ impl Survey {
         let (bare, _) = Tries::parse(&asked);
         let is_version = |entry: &Entry| entry.source == Source::Convention;
         // The closer a name fits, the earlier.
-        let ways: [&dyn Fn(&Entry) -> bool; 7] = [
+        let ways: [&dyn Fn(&Entry) -> bool; 8] = [
             &|entry| entry.from.as_deref() == Some(Path::new(name)),
             &|entry| file(entry).is_some_and(|file| file.eq_ignore_ascii_case(name)),
+            &|entry| !is_version(entry) && entry.id == name,
             &|entry| !is_version(entry) && entry.id.eq_ignore_ascii_case(name),
             &|entry| file(entry).is_some_and(|file| stem(&file) == asked),
             &|entry| !is_version(entry) && stem(&entry.id) == bare,
@@ -432,6 +483,8 @@ impl Survey {
             match fit.as_slice() {
                 [] => {}
                 [one] => return Ok(one),
+                // A file's name means an image's first profile.
+                [first, others @ ..] if first.is_first_profile_of(others) => return Ok(first),
                 several => {
                     let fit = several.iter().map(|entry| entry.in_full()).collect();
                     return Err(Error::Ambiguous { name: name.to_owned(), fit });
@@ -496,7 +549,7 @@ pub struct Choice {
 
 /// The entry of that name, or the one that would be booted.
 pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Error> {
-    let mut survey = Survey::of(root, conf)?;
+    let mut survey = Survey::of(root, conf);
     if let Some(name) = name {
         let entry = survey.named(name)?;
         let notes = entry.notes.clone();

@@ -33,6 +33,8 @@ pub struct Loader {
     pub with_counters: bool,
     /// Whether it shows the profiles of an image.
     pub with_profiles: bool,
+    /// What it found itself the last time, and is no Linux.
+    own: Vec<String>,
     knows_preferred: bool,
     /// The partition it was started from.
     partition: Option<String>,
@@ -64,6 +66,11 @@ impl Loader {
         let with_counters = if version == UNSURE { counted } else { version < WITHOUT_COUNTERS };
         let text = |name: &str| Ok(efi::text(root, name)?.map(|text| text.to_ascii_lowercase()));
         Ok(Some(Loader {
+            own: names
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .filter(|name| name.starts_with("auto-"))
+                .collect(),
             with_counters,
             with_profiles: version >= WITH_PROFILES,
             knows_preferred: efi::flags(root, "LoaderFeatures")? & PREFERRED != 0,
@@ -76,20 +83,36 @@ impl Loader {
         }))
     }
 
-    /// Mounts the partition it was started from, and the extended one beside it, where nobody has.
-    pub fn attach(&self, root: &Root, attached: &mut Attached) {
-        let is_mounted = |uuid: &String| {
-            let found = partition::find(root, &mut Vec::new());
-            found.iter().any(|partition| partition.uuid.as_ref() == Some(uuid))
-        };
-        let Some(esp) = &self.partition else { return };
-        let extended = attach::sibling(root, esp, partition::XBOOTLDR);
-        for uuid in [Some(esp), extended.as_ref()].into_iter().flatten() {
-            if !is_mounted(uuid) {
-                // What cannot be mounted is told when it is missed.
-                let _ = attached.partition(uuid).map_err(|error| attached.notes.push(error.to_string()));
-            }
+    /// Mounts the partition it was started from, and the extended one beside it, where nobody has. Without that one
+    /// nobody can tell what it would boot; the first is missed anyway.
+    pub fn attach(&self, root: &Root, attached: &mut Attached) -> Result<(), attach::Error> {
+        let found = partition::find(root, &mut Vec::new());
+        let is_mounted = |uuid: &String| found.iter().any(|partition| partition.uuid.as_ref() == Some(uuid));
+        let Some(esp) = &self.partition else { return Ok(()) };
+        if self.esp(&found).is_err() {
+            let _ = attached.partition(esp).map_err(|error| attached.notes.push(error.to_string()));
         }
+        match self.extended(root).filter(|extended| !is_mounted(extended)) {
+            Some(extended) => attached.partition(&extended),
+            None => Ok(()),
+        }
+    }
+
+    /// The extended partition on the disk it was started from: it looks at no other.
+    fn extended(&self, root: &Root) -> Option<String> {
+        attach::sibling(root, self.partition.as_ref()?, partition::XBOOTLDR)
+    }
+
+    /// Whether it reads a partition's entries.
+    #[must_use]
+    pub fn reads(&self, root: &Root, partitions: &[Partition], partition: &Partition) -> bool {
+        let Ok(esp) = self.esp(partitions) else { return true };
+        let is_extended = match &partition.uuid {
+            Some(uuid) => self.extended(root).as_ref() == Some(uuid),
+            // Where udev tells nothing, the only one is it.
+            None => partition.kind == Kind::Xbootldr,
+        };
+        esp == partition || is_extended
     }
 
     /// The partition it was started from: its configuration lies there.
@@ -121,6 +144,11 @@ impl Loader {
         ];
         for (why, pattern, not_bad) in told {
             let Some(pattern) = pattern else { continue };
+            if let Some(unsure) =
+                order.iter().find(|found| found.unsure && fits(&pattern, &found.id(self.with_counters)))
+            {
+                return Err(unsure.entry.hindrance.clone().unwrap_or(Error::NoEntry));
+            }
             let mut offered = order.iter().filter(|found| found.offered && !(not_bad && found.is_bad()));
             match offered.find(|found| fits(&pattern, &found.id(self.with_counters))) {
                 Some(Found { entry, .. }) => {
@@ -128,7 +156,7 @@ impl Loader {
                     return Ok(ByDefault { entry: entry.clone(), why, once });
                 }
                 // What systemd-boot finds itself comes behind all entries, and is no Linux.
-                None if pattern.starts_with("auto-") => {
+                None if self.own.iter().any(|own| fits(&pattern, own)) || pattern.starts_with("auto-") => {
                     return Err(Error::NoLinux { told: why, pattern });
                 }
                 None => {
@@ -139,7 +167,10 @@ impl Loader {
             }
         }
         // "For now, never select any non-default profile" (src/boot/boot.c).
-        let first = order.iter().find(|found| found.offered && found.number() == 0).ok_or(Error::NoEntry)?;
+        if let Some(unsure) = order.iter().find(|found| found.unsure) {
+            return Err(unsure.entry.hindrance.clone().unwrap_or(Error::NoEntry));
+        }
+        let first = order.iter().find(|found| found.offered && found.number == 0).ok_or(Error::NoEntry)?;
         Ok(ByDefault::always(&first.entry, "the first in systemd-boot's order"))
     }
 }

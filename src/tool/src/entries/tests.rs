@@ -24,7 +24,7 @@ pub(crate) fn machine() -> Scratch {
     ] {
         scratch.put(
             &format!("/run/udev/data/b{device}"),
-            &format!("E:ID_PART_ENTRY_TYPE={kind}\nE:ID_PART_ENTRY_UUID={uuid}\n"),
+            &format!("E:ID_PART_ENTRY_TYPE={kind}\nE:ID_PART_ENTRY_UUID={uuid}\nE:ID_PART_ENTRY_DISK=8:0\n"),
         );
     }
     for point in [ESP, XBOOTLDR] {
@@ -52,11 +52,11 @@ fn entries(scratch: &Scratch, point: &str, names: &[&str]) {
 }
 
 fn ids(scratch: &Scratch) -> Vec<String> {
-    Survey::of(&scratch.root, &Conf::default()).unwrap().entries.into_iter().map(|entry| entry.id).collect()
+    Survey::of(&scratch.root, &Conf::default()).entries.into_iter().map(|entry| entry.id).collect()
 }
 
 fn chosen(scratch: &Scratch) -> String {
-    Survey::of(&scratch.root, &Conf::default()).unwrap().default.map_or_else(
+    Survey::of(&scratch.root, &Conf::default()).default.map_or_else(
         |error| error.to_string(),
         |default| default.entry.from.unwrap_or_default().display().to_string(),
     )
@@ -136,7 +136,7 @@ fn what_systemd_boot_was_told_decides_in_its_order() {
     assert!(notes.iter().any(|note| note.contains("counts once")), "{notes:?}");
     put(&machine, "LoaderFeatures", &[0; 8]);
     set(&machine, "LoaderEntryOneShot", &["gone.conf"]);
-    let survey = Survey::of(&machine.root, &Conf::default()).unwrap();
+    let survey = Survey::of(&machine.root, &Conf::default());
     assert_eq!(survey.default.unwrap().entry.id, "d.conf", "what it does not know does not count");
     assert!(survey.notes.iter().any(|note| note.contains("gone.conf")), "{:?}", survey.notes);
 }
@@ -173,7 +173,7 @@ fn what_is_not_for_this_machine_or_has_no_kernel_is_not_offered() {
     let sentence = refused(&machine, Some("9"));
     assert!(sentence.contains("/efi/loader/entries/9.conf names the kernel /efi/gone"), "{sentence}");
     assert!(refused(&machine, Some("8.conf")).contains("is for IA64"));
-    let notes = Survey::of(&machine.root, &Conf::default()).unwrap().notes.join("\n");
+    let notes = Survey::of(&machine.root, &Conf::default()).notes.join("\n");
     assert!(notes.contains("7.conf names no kernel") && notes.contains("6.conf names several"), "{notes}");
 }
 
@@ -288,7 +288,7 @@ fn each_profile_of_an_image_is_an_entry_and_only_the_first_is_chosen_unasked() {
     assert_eq!(choose(&machine.root, &Conf::default(), None).unwrap().entry.id, "deb.efi@rescue");
     set(&machine, "LoaderEntryDefault", &["auto-windows"]);
     assert!(refused(&machine, None).contains("no Linux"));
-    let notes = Survey::of(&machine.root, &Conf::default()).unwrap().notes.join("\n");
+    let notes = Survey::of(&machine.root, &Conf::default()).notes.join("\n");
     assert!(notes.contains("/efi/EFI/Linux/none.efi is passed over: it is no EFI program"), "{notes}");
 }
 
@@ -332,7 +332,10 @@ fn without_a_boot_loader_the_convention_decides_and_a_name_still_finds_an_entry(
     set(&machine, "LoaderInfo", &["systemd-stub 257"]);
     assert!(refused(&machine, None).contains("\"systemd-stub 257\" started this machine"));
     set(&machine, "LoaderInfo", &[]);
-    let Choice { entry, notes, .. } = choose(&machine.root, &Conf::default(), None).unwrap();
+    let unread = refused(&machine, None);
+    assert!(unread.contains("/efi/loader/entries/a.conf is a boot entry, and no boot loader"), "{unread}");
+    let none = Conf { boot_loader: Some(in_charge::BootLoader::None), ..Conf::default() };
+    let Choice { entry, notes, .. } = choose(&machine.root, &none, None).unwrap();
     assert_eq!((entry.id.as_str(), entry.cmdline), ("6.1", None));
     assert!(notes.is_empty(), "{notes:?}");
     assert_eq!(choose(&machine.root, &Conf::default(), Some("a")).unwrap().entry.id, "a.conf");
@@ -446,7 +449,7 @@ fn fedoras_entries_come_through_grub_with_its_variables() {
     assert_eq!(entry.from.as_deref(), Some(Path::new("/boot/loader/entries/m-6.11.4-301.fc41.conf")));
     assert_eq!(entry.cmdline.as_deref(), Some("root=UUID=7 ro quiet"));
     assert_eq!(entry.initrds, [Path::new("/boot/initrd.img-6.1").into()]);
-    let survey = Survey::of(&machine.root, &Conf::default()).unwrap();
+    let survey = Survey::of(&machine.root, &Conf::default());
     let ids: Vec<_> = survey.entries.iter().map(|entry| (entry.source, entry.id.as_str())).collect();
     let installed = [(Source::Convention, "6.1"), (Source::Convention, "6.12")];
     let listed = [(Source::Bls, "m-6.11.4-301.fc41"), (Source::Bls, "m-6.9.1-200.fc40")];
@@ -491,8 +494,14 @@ fn files_that_are_not_the_specifications_are_passed_over_with_a_word() {
     entries(&machine, ESP, &["a.conf", ".hidden.conf", "auto-x.conf", "b.conf~", "c+x.conf", "d+1-.conf"]);
     entries(&machine, XBOOTLDR, &["z.conf"]);
     machine.put("/boot/loader/entries.srel", "other\n");
+    assert_eq!(
+        ids(&machine),
+        ["z.conf", "d+1-.conf", "c+x.conf", "a.conf"],
+        "systemd-boot does not look at it"
+    );
+    set(&machine, "LoaderInfo", &[]);
     assert_eq!(ids(&machine), ["d+1-.conf", "c+x.conf", "a.conf"]);
-    let notes = Survey::of(&machine.root, &Conf::default()).unwrap().notes.join("\n");
+    let notes = Survey::of(&machine.root, &Conf::default()).notes.join("\n");
     assert!(notes.contains("/boot/loader/entries.srel says \"other\""), "{notes}");
     machine.put("/boot/loader/entries.srel", "type1\n");
     assert!(ids(&machine).contains(&"z.conf".to_owned()));
@@ -504,4 +513,96 @@ fn an_entry_that_cannot_be_read_is_no_entry_less() {
     machine.put("/efi/loader/entries", "a file");
     let sentence = refused(&machine, None);
     assert!(sentence.contains("/efi/loader/entries cannot be read: Not a directory"), "{sentence}");
+}
+
+#[test]
+fn what_is_not_understood_of_an_image_is_never_passed_over_in_silence() {
+    let machine = machine();
+    entries(&machine, ESP, &["a.conf"]);
+    let long = "x".repeat(20_000);
+    put_image(&machine, "/efi/EFI/Linux/odd.efi", &[(".linux", "k"), (".osrel", OSREL), (".cmdline", &long)]);
+    let sentence = refused(&machine, None);
+    assert!(sentence.contains("/efi/EFI/Linux/odd.efi: its section .cmdline is longer"), "{sentence}");
+    set(&machine, "LoaderEntryDefault", &["a.conf"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/a.conf");
+    set(&machine, "LoaderEntryDefault", &["odd*"]);
+    assert!(refused(&machine, None).contains("odd.efi"));
+}
+
+#[test]
+fn a_files_name_means_the_first_profile_of_an_image() {
+    let machine = machine();
+    let sections = [(".linux", "k"), (".osrel", OSREL), (".profile", "ID=a\n"), (".profile", "ID=b\n")];
+    put_image(&machine, "/efi/EFI/Linux/x.efi", &sections);
+    for name in ["x", "x.efi", "/efi/EFI/Linux/x.efi"] {
+        assert_eq!(choose(&machine.root, &Conf::default(), Some(name)).unwrap().entry.id, "x.efi", "{name}");
+    }
+    assert_eq!(choose(&machine.root, &Conf::default(), Some("x.efi@b")).unwrap().entry.id, "x.efi@b");
+}
+
+#[test]
+fn a_profile_that_an_entry_of_type_1_names_is_not_chosen_unasked() {
+    let machine = machine();
+    put_image(&machine, "/efi/x.efi", &[(".linux", "k"), (".profile", "ID=a\n"), (".profile", "ID=b\n")]);
+    machine.put("/efi/loader/entries/a.conf", "uki /x.efi\n");
+    machine.put("/efi/loader/entries/b.conf", "uki /x.efi\nprofile 1\n");
+    assert_eq!(ids(&machine), ["b.conf", "a.conf"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/a.conf");
+}
+
+#[test]
+fn an_entry_that_leaves_its_partition_is_refused_and_no_other_takes_its_place() {
+    let machine = machine();
+    machine.put("/efi/loader/entries/b.conf", "linux /k1\ninitrd /x/../i1\n");
+    entries(&machine, ESP, &["a.conf"]);
+    assert!(refused(&machine, None).contains("/efi/loader/entries/b.conf names \"/x/../i1\""));
+}
+
+#[test]
+fn what_lies_on_another_disk_than_systemd_boot_is_not_its() {
+    let machine = machine();
+    entries(&machine, ESP, &["a.conf"]);
+    entries(&machine, XBOOTLDR, &["z.conf"]);
+    assert_eq!(chosen(&machine), "/boot/loader/entries/z.conf");
+    let kind = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
+    let other = format!("E:ID_PART_ENTRY_TYPE={kind}\nE:ID_PART_ENTRY_UUID=2-2\nE:ID_PART_ENTRY_DISK=8:16\n");
+    machine.put("/run/udev/data/b8:2", &other);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/a.conf");
+}
+
+#[test]
+fn what_lies_below_a_boot_that_is_not_mounted_is_nothing_to_choose_from() {
+    let machine = Scratch::new();
+    machine.put("/proc/self/mountinfo", "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n");
+    machine.put("/boot/vmlinuz-6.1", "x");
+    machine.put("/boot/initrd.img-6.1", "x");
+    machine.put("/etc/fstab", "UUID=gone /boot ext4 noauto\n");
+    for name in [None, Some("6.1")] {
+        let sentence = refused(&machine, name);
+        assert!(sentence.contains("no file system here is UUID=gone; mount it"), "{sentence}");
+    }
+    machine.put("/etc/fstab", "");
+    assert_eq!(choose(&machine.root, &Conf::default(), None).unwrap().entry.id, "6.1");
+}
+
+#[test]
+fn a_link_that_leads_to_another_file_system_is_refused() {
+    let machine = with_grub("0", "");
+    std::fs::remove_file(machine.root.path("/boot/vmlinuz-6.12")).unwrap();
+    machine.put("/usr/vmlinuz", "x");
+    machine.link("/boot/vmlinuz-6.12", "/usr/vmlinuz");
+    let sentence = refused(&machine, None);
+    assert!(sentence.contains("/boot/vmlinuz-6.12 is a link to another file system"), "{sentence}");
+}
+
+#[test]
+fn of_fedoras_entries_the_first_word_counts_and_an_empty_line_ends_them() {
+    let machine = with_grub("0", "kernelopts=root=UUID=7\n");
+    machine.put("/boot/grub/grub.cfg", "load_env\nsearch --fs-uuid --set=root b00t\nblscfg\n");
+    assert!(refused(&machine, None).contains("none is there"));
+    let text =
+        "title One\noptions $kernelopts quiet\noptions b\nlinux /vmlinuz-6.1\n\ninitrd /initrd.img-6.1\n";
+    machine.put("/boot/boot/loader/entries/m-6-1.conf", text);
+    let entry = choose(&machine.root, &Conf::default(), None).unwrap().entry;
+    assert_eq!((entry.cmdline.as_deref(), entry.initrds.len()), (Some("root=UUID=7 quiet"), 0));
 }

@@ -26,8 +26,13 @@ pub fn read(
             .and_then(|mut file| Uki::read(&mut file))
         {
             Ok(image) => image,
-            Err(error) => {
+            // systemd-boot passes over what is no EFI program, and boots what it understands of any other.
+            Err(error @ uki::Error::NoPe(_)) => {
                 notes.push(format!("{} is passed over: {error}", file.display()));
+                continue;
+            }
+            Err(error) => {
+                found.push(unsure(&file, &name, &error));
                 continue;
             }
         };
@@ -43,6 +48,28 @@ pub fn read(
         }
     }
     Ok(found)
+}
+
+/// An image of which too little is understood: systemd-boot may boot it all the same.
+fn unsure(file: &Path, name: &str, error: &uki::Error) -> Found {
+    let (id, tries) = bls::id(name, ".efi");
+    let hindrance = Error::Image { path: file.to_path_buf(), why: error.to_string() };
+    Found {
+        offered: true,
+        foreign: false,
+        file: name.to_owned(),
+        base: None,
+        number: 0,
+        unsure: true,
+        sort_key: None,
+        machine_id: None,
+        entry: Entry {
+            from: Some(file.to_path_buf()),
+            tries,
+            hindrance: Some(hindrance),
+            ..Entry::new(Source::Uki, id, file)
+        },
+    }
 }
 
 /// None where it does not tell what it is (systemd's `bootspec_pick_name_version_sort_key`).
@@ -83,7 +110,9 @@ fn one(
         offered: true,
         foreign: !image.is_native(),
         file: name.to_owned(),
-        profile: Some((base, number)),
+        base: (number > 0).then_some(base),
+        number,
+        unsure: false,
         sort_key: first(&["IMAGE_ID", "ID"]),
         machine_id: None,
         entry,

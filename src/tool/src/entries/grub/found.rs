@@ -16,8 +16,9 @@ use crate::root::Root;
 /// Where the folder is (GRUB manual, "Installing GRUB using grub-install"); Fedora and openSUSE have the other.
 const FOLDERS: [&str; 2] = ["/boot/grub", "/boot/grub2"];
 
-/// Where `blscfg` looks unless `blsdir` says otherwise.
-const BLSDIR: &str = "/loader/entries";
+/// Where `blscfg` looks unless `blsdir` says otherwise: Fedora's in the second place, too, if there is nothing in
+/// the first.
+const BLSDIRS: [&str; 2] = ["/loader/entries", "/boot/loader/entries"];
 
 /// The menu, and what is next.
 #[derive(Debug)]
@@ -37,7 +38,16 @@ pub struct Menu {
 #[must_use]
 pub fn configs(root: &Root) -> Vec<PathBuf> {
     let configs = FOLDERS.map(|folder| Path::new(folder).join("grub.cfg"));
-    configs.into_iter().filter(|config| root.path(config).is_file()).collect()
+    let mut found: Vec<PathBuf> = Vec::new();
+    for config in configs.into_iter().filter(|config| root.path(config).is_file()) {
+        // One folder may be a link to the other.
+        let is_same =
+            |other: &PathBuf| root.path(other).canonicalize().ok() == root.path(&config).canonicalize().ok();
+        if !found.iter().any(is_same) {
+            found.push(config);
+        }
+    }
+    found
 }
 
 /// grubenv, which lies beside it.
@@ -192,17 +202,27 @@ impl Places<'_, '_> {
         let Some(blscfg) = &config.blscfg else { return Ok(Vec::new()) };
         let wrong = |why: String| Error::Menu { path: self.from.to_path_buf(), why };
         let blsdir = blscfg.variable("blsdir").map_err(|error| wrong(error.to_string()))?;
-        let blsdir = blsdir.filter(|folder| !folder.is_empty()).unwrap_or(BLSDIR).to_owned();
-        let folder = self.file(&File { device: blscfg.device.clone(), path: blsdir }, false)?;
-        let mut notes = Vec::new();
-        let mut names = bls::names(self.root, &folder, ".conf", &mut notes)?;
+        let said = blsdir.filter(|folder| !folder.is_empty()).map(str::to_owned);
+        let folders = said.map_or_else(|| BLSDIRS.map(str::to_owned).to_vec(), |said| vec![said]);
+        let (mut notes, mut found) = (Vec::new(), None);
+        for folder in folders {
+            let folder = self.file(&File { device: blscfg.device.clone(), path: folder }, false)?;
+            let names = bls::names(self.root, &folder, ".conf", &mut notes)?;
+            if !names.is_empty() {
+                found = Some((folder, names));
+                break;
+            }
+        }
         self.attached.notes.append(&mut notes);
+        let nothing =
+            || wrong("the menu's entries are to come from loader/entries, and none is there".to_owned());
+        let (folder, mut names) = found.ok_or_else(nothing)?;
         names.sort_by(|a, b| order::compare(stem(b), stem(a)));
         let mut found = Vec::new();
         for name in names {
             let file = folder.join(&name);
             let text = bls::text(self.root, &file).map_err(|error| Error::unreadable(&file, &error))?;
-            let mut keys = Keys::parse(&text);
+            let mut keys = as_grub(&text);
             let title = keys.title.clone().unwrap_or_else(|| stem(&name).to_owned());
             // A file without a kernel is no entry of the menu.
             if keys.starts.as_ref().is_none_or(|(key, _)| *key != "linux") {
@@ -239,14 +259,42 @@ impl Places<'_, '_> {
         }
         keys.initrds = initrds;
         let device = blscfg.device.clone();
-        let root = self.root;
+        let (root, mut unseen) = (self.root, None);
         let mut on = |path: &str| {
             let file = File { device: device.clone(), path: path.to_owned() };
-            self.file(&file, false).ok()
+            self.file(&file, false).map_err(|error| unseen = Some(error.to_string())).ok()
         };
         let found = bls::one(root, &mut on, file, name, std::mem::take(keys));
-        found.map(|found| found.entry).map_err(|why| format!("{} {why}", file.display()))
+        match (unseen, found) {
+            (Some(unseen), _) => Err(unseen),
+            (None, found) => {
+                found.map(|found| found.entry).map_err(|why| format!("{} {why}", file.display()))
+            }
+        }
     }
+}
+
+/// The keys of a file as Fedora's `blscfg` reads them: of most the first counts, quotes are a part of a value, and
+/// a line without a value, an empty one, too, ends the file (`read_entry`, `bls_get_val`).
+fn as_grub(bytes: &[u8]) -> Keys {
+    let mut keys = Keys::default();
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.lines().map(|line| line.trim_start_matches([' ', '\t']));
+    for line in lines.filter(|line| !line.starts_with('#')) {
+        let parted = line.split_once(' ').or_else(|| line.split_once('\t'));
+        let Some((key, value)) = parted.filter(|(_, value)| !value.is_empty()) else { break };
+        let value = value.trim_start_matches([' ', '\t']).to_owned();
+        match key {
+            "title" => drop(keys.title.get_or_insert(value)),
+            "version" => drop(keys.version.get_or_insert(value)),
+            "linux" => drop(keys.starts.get_or_insert(("linux", value))),
+            "options" if keys.options.is_empty() => keys.options = value,
+            "initrd" => keys.initrds.push(value),
+            "devicetree" => keys.devicetrees.push(value),
+            _ => {}
+        }
+    }
+    keys
 }
 
 fn stem(name: &str) -> &str {
