@@ -33,10 +33,10 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE units::enabling_another_instance_replaces_the_first
     Full ONE whole::stage_killed_at_each_of_its_calls_leaves_the_old_plan_or_the_new_one
     Full ONE whole::at_night_the_hook_asks_for_no_memory
-    Full ONE systemd_boot::an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives
+    Quick ONE systemd_boot::an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives
     Full BOTH systemd_boot::what_is_marked_is_what_systemd_boot_boots_by_default_and_once
     Full ONE systemd_boot::an_entry_that_is_counted_bad_is_passed_over_as_systemd_boot_does
-    Full ONE bootctl::entries_and_their_order_are_those_of_systemd_boot_and_of_bootctl
+    Quick ONE bootctl::entries_and_their_order_are_those_of_systemd_boot_and_of_bootctl
     Full ONE uki::what_is_marked_is_the_profile_of_an_image_that_systemd_boot_boots
     Full BOTH_SEPARATE_BOOT grub::what_is_marked_is_what_grub_boots_from_a_submenu_and_once
     Full BOTH_SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
