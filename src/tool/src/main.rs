@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use nextkernel::entries::list;
 use nextkernel::root::Root;
-use nextkernel::{check, once, reboot, stage, status, unstage};
+use nextkernel::{check, facts, once, reboot, stage, status, unstage};
 
 /// Stages the next kernel, so that nextkernel-hook can start it when the machine goes down.
 #[derive(Parser)]
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
-            eprintln!("nextkernel: {sentence}");
+            facts::note(sentence);
             ExitCode::FAILURE
         }
     }

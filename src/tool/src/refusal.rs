@@ -4,11 +4,10 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 
-use crate::efi;
 use crate::header::Header;
-use crate::memory;
 use crate::root::Root;
 use crate::size::Size;
+use crate::{cmdline, efi, memory};
 
 /// `CAP_SYS_BOOT`, among the bits of `CapEff` (include/uapi/linux/capability.h).
 const CAP_SYS_BOOT: u64 = 1 << 22;
@@ -317,8 +316,8 @@ fn uses_five_levels(root: &Root) -> bool {
 /// Whether images may lie in memory alone that is kept for handing over (Documentation/admin-guide/mm/kho.rst).
 #[must_use]
 pub fn hands_memory_over(root: &Root) -> bool {
-    let line = root.fact("/proc/cmdline").unwrap_or_default();
-    matches!(crate::cmdline::value(&line, "kho"), Some("on" | "1" | "y" | "yes"))
+    let line = cmdline::running(root).unwrap_or_default();
+    matches!(cmdline::value(&line, "kho"), Some("on" | "1" | "y" | "yes"))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::images::{self, Source};
 use crate::quoted::quoted;
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, efi, memory, rehearse, status, systemd, unbind};
+use crate::{cmdline, efi, facts, memory, rehearse, status, systemd, unbind};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
 const SPARE: u64 = 1 << 20;
@@ -200,7 +200,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let notes = stage(root, wish)?;
     for note in notes {
-        eprintln!("nextkernel: {note}");
+        facts::note(note);
     }
     // The plan stands; that it cannot be shown does not undo it.
     let _ = status::run(root, &status::Wish::default());

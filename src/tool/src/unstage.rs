@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::folder::{self, Folder};
 use crate::root::Root;
-use crate::{rehearse, systemd};
+use crate::{facts, rehearse, systemd};
 
 /// Take back what is staged, and unload what was kept loaded
 #[derive(Args, Debug)]
@@ -41,17 +41,17 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let Some(text) = Folder::plan_text(root)? else {
         if folder.was_interrupted() && root.kexec_loaded() {
             rehearse::unload(root, 0).map_err(|error| Error::StillLoaded { error })?;
-            println!("the image that an interrupted stage left loaded is unloaded");
+            facts::say("the image that an interrupted stage left loaded is unloaded");
         }
         folder.sweep(None);
-        println!("nothing is staged");
+        facts::say("nothing is staged");
         return Ok(());
     };
     let plan = Plan::parse(&text);
     let staged = plan.as_ref().map(|plan| plan.entry);
     if let (Some(wanted), Ok(staged)) = (wish.entry.as_deref().map(systemd::unescape), staged) {
         if wanted != staged {
-            println!("{staged} is staged, not {wanted}: nothing done");
+            facts::say(format_args!("{staged} is staged, not {wanted}: nothing done"));
             return Ok(());
         }
     }
@@ -61,6 +61,6 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         rehearse::unload(root, 0).map_err(|error| Error::StillLoaded { error })?;
     }
     folder.clear()?;
-    println!("{} is no longer staged", staged.unwrap_or("what could not be read"));
+    facts::say(format_args!("{} is no longer staged", staged.unwrap_or("what could not be read")));
     Ok(())
 }

@@ -103,7 +103,7 @@ fn cost(root: &Root, bytes: u64, rate: u64, findings: &mut Findings) {
         Size(rate)
     );
     let mebibytes = bytes.div_ceil(1 << 20);
-    let running = root.fact("/proc/cmdline").unwrap_or_default();
+    let running = cmdline::running(root).unwrap_or_default();
     let release = root.fact("/proc/sys/kernel/osrelease").unwrap_or_default();
     let sentence = match (
         version(&release).is_some_and(|version| version >= WITHOUT_DIGEST),
