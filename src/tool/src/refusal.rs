@@ -159,10 +159,17 @@ impl Image {
         Image { header: Header::read(kernel), sizes: (size(kernel), initrd.map_or(0, size)), cmdline }
     }
 
-    /// Bytes of memory that its segments take: a kernel's is larger than its file, for it is unpacked there.
+    /// Bytes of memory that its segments take, for as long as it is loaded.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.sizes.0.max(self.header.memory()) + self.sizes.1
+        self.header.takes(self.sizes.0) + self.sizes.1
+    }
+
+    /// Bytes of memory that its load takes: the kernel reads the files whole, and fills the segments from them
+    /// (`kimage_file_alloc_init`, `kernel/kexec_file.c`).
+    #[must_use]
+    pub fn to_load(&self) -> u64 {
+        self.sizes.0.saturating_add(self.sizes.1).saturating_add(self.memory())
     }
 }
 

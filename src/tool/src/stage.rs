@@ -21,6 +21,7 @@ use crate::gpus::{self, Gpu, Said};
 use crate::hypervisor::Hypervisor;
 use crate::images::{self, Source};
 use crate::quoted::quoted;
+use crate::refusal::Image;
 use crate::root::Root;
 use crate::size::Size;
 use crate::{cmdline, efi, facts, memory, rehearse, status, systemd, unbind};
@@ -230,12 +231,14 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let extra = Extra::find(root, &wish.extra)?;
 
     let initrd_size = images::initrd_size(&initrds, &extra)?;
-    let size = kernel.unpacked_size()? + initrd_size;
+    let image = Image { header: kernel.header(), sizes: (kernel.unpacked_size()?, initrd_size), cmdline: 0 };
+    let size = image.sizes.0 + initrd_size;
+    let to_load = |image: &Image| if wish.no_rehearse { 0 } else { image.to_load() };
 
     let folder = Folder::open(root)?;
     let may_be_loaded = clear_up(root, &folder)?;
     see_that_there_is_room(&folder, size + SPARE)?;
-    see_that_there_is_memory(root, size, if wish.no_rehearse { 1 } else { 3 })?;
+    see_that_there_is_memory(root, size.saturating_add(to_load(&image)))?;
 
     let unloads = hold == Hold::Late && (!wish.no_rehearse || may_be_loaded);
     let need = NIGHTS_CALLS + u64::from(!wish.no_rehearse) + u64::from(unloads);
@@ -248,10 +251,8 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let left = folder.room()?.min(memory::available(root).unwrap_or(u64::MAX));
     let staged = images::kernel(&set, &kernel, left.saturating_sub(initrd_size + SPARE))?;
     let initrd_copy = images::initrd(root, &set, &initrds, &extra)?;
-    let loaded = [Some(&staged.copy), initrd_copy.as_ref()].into_iter().flatten();
-    let loaded = loaded.filter_map(|copy| Some(copy.metadata().ok()?.len())).sum();
     // What a wrapped kernel says of its size may not be so. The copies are taken by now.
-    see_that_there_is_memory(root, loaded, if wish.no_rehearse { 0 } else { 2 })?;
+    see_that_there_is_memory(root, to_load(&Image::of(&staged.copy, initrd_copy.as_ref(), 0)))?;
 
     let names = [format!("{handoff}/kernel"), format!("{handoff}/initrd")];
     let [kernel_name, initrd_name] = &names;
@@ -459,10 +460,8 @@ fn see_that_there_is_room(folder: &Folder, need: u64) -> Result<(), Error> {
     Err(Error::NoRoom { room, need, way_out })
 }
 
-/// The copy in /run takes the images' size; to load them the kernel reads them whole once more, and
-/// fills the segments (`kernel/kexec_file.c`). The kernel would rather kill than refuse.
-fn see_that_there_is_memory(root: &Root, size: u64, times: u64) -> Result<(), Error> {
-    let need = size.saturating_mul(times);
+/// The kernel would rather kill than refuse.
+fn see_that_there_is_memory(root: &Root, need: u64) -> Result<(), Error> {
     match memory::available(root) {
         Some(available) if available < need => Err(Error::NoMemory { need, available }),
         _ => Ok(()),
@@ -498,8 +497,8 @@ fn paths(sources: &[Source]) -> Result<List<&str, { limits::INITRDS_MAX }>, Erro
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::gpus;
     use crate::scratch::Scratch;
+    use crate::{gpus, header};
 
     const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";
 
@@ -607,6 +606,33 @@ mod tests {
         scratch.put("/sys/hypervisor/type", "xen\n");
         scratch.put("/sys/hypervisor/guest_type", "PV\n");
         assert!(matches!(stage(&scratch.root, &Wish::default()), Err(Error::NoJump(Hypervisor::XenPv))));
+    }
+
+    /// A machine on which a kernel of 1024 bytes, which is unpacked to 32 MiB, can be staged without loading it.
+    fn machine() -> (Scratch, Wish) {
+        let scratch = Scratch::new();
+        let kernel = header::tests::image(&[(0x202, b"HdrS"), (0x260, &(32_u32 << 20).to_le_bytes())]);
+        std::fs::write(scratch.root.path("/vmlinuz"), kernel).unwrap();
+        scratch.put("/dev/urandom", "12345678");
+        let wish = Wish {
+            kernel: Some("/vmlinuz".into()),
+            cmdline: Some("root=x".to_owned()),
+            no_rehearse: true,
+            ..Wish::default()
+        };
+        (scratch, wish)
+    }
+
+    #[test]
+    fn the_memory_that_a_load_takes_holds_what_the_kernel_is_unpacked_to() {
+        let (scratch, late) = machine();
+        let wish = Wish { no_rehearse: false, ..late };
+        scratch.put("/proc/meminfo", "MemAvailable: 32769 kB\n");
+        let Err(Error::NoMemory { need, .. }) = stage(&scratch.root, &wish) else { unreachable!() };
+        // The copy, the file as the kernel reads it, and the segment.
+        assert_eq!(need, 1024 + 1024 + (32 << 20));
+        let late = Wish { no_rehearse: true, ..wish };
+        assert!(stage(&scratch.root, &late).is_ok());
     }
 
     #[test]
