@@ -176,7 +176,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         facts::note(note);
     }
     if let First::Stage(_) = first {
-        stage::run(root, &staging)?;
+        let _ = stage::run(root, &staging)?;
         none_is_bad(check::bad(root))?;
     }
     let text = Folder::plan_text(root)?.ok_or(Error::Gone)?;

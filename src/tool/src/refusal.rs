@@ -128,7 +128,8 @@ pub fn is_locked_down(root: &Root) -> bool {
 }
 
 /// A field of what the kernel tells of this process (`proc_pid_status(5)`).
-fn process_status(root: &Root, name: &str) -> Option<String> {
+#[must_use]
+pub fn process_status(root: &Root, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(root.path("/proc/self/status")).ok()?;
     Some(text.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
 }
