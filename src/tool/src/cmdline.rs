@@ -41,11 +41,16 @@ pub enum Error {
     },
 }
 
+/// The running kernel's command line, all of it: to the kernel a newline is white space like any other (`isspace`,
+/// lib/ctype.c), and a boot loader may have left one in its midst.
+pub fn running(root: &Root) -> Result<String, Error> {
+    let bytes = std::fs::read(root.path("/proc/cmdline")).map_err(Error::Unreadable)?;
+    String::from_utf8(bytes).map_err(|_| Error::NotText("bytes that are not UTF-8"))
+}
+
 /// The running kernel's command line, without what the boot loader added.
 pub fn reused(root: &Root) -> Result<String, Error> {
-    let bytes = std::fs::read(root.path("/proc/cmdline")).map_err(Error::Unreadable)?;
-    let text = String::from_utf8(bytes).map_err(|_| Error::NotText("bytes that are not UTF-8"))?;
-    Ok(without_added(&text))
+    Ok(without_added(&running(root)?))
 }
 
 /// Joins and checks: what comes out can be staged.
@@ -70,7 +75,6 @@ pub fn checked(base: &str, append: &[String]) -> Result<String, Error> {
 /// A command line without what the boot loader added. Total: any text gives a line.
 #[must_use]
 pub fn without_added(line: &str) -> String {
-    let line = line.lines().next().unwrap_or_default();
     let kept = parameters(line).filter(|parameter| {
         // The kernel takes quotes around a whole parameter off before it looks at the name.
         let name = parameter.trim_start_matches('"').split('=').next().unwrap_or_default();
@@ -164,6 +168,7 @@ pub fn parameters(line: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn what_the_boot_loader_added_goes_by_name_and_not_by_substring() {
@@ -176,6 +181,7 @@ mod tests {
             ("\"initrd=a b\" root=x", "root=x"),
             ("root=x nextkernel.record=0000000000000001:kexec", "root=x"),
             ("  root=x \t  quiet  ", "root=x quiet"),
+            ("root=x\nro initrd=a\r\nquiet\n", "root=x ro quiet"),
             (
                 "dyndbg=\"file a.c +p; file b.c  +p\" -- init arg",
                 "dyndbg=\"file a.c +p; file b.c  +p\" -- init arg",
@@ -184,6 +190,16 @@ mod tests {
         ] {
             assert_eq!(without_added(running), reused, "{running:?}");
         }
+    }
+
+    #[test]
+    fn the_running_line_is_read_beyond_a_newline_in_its_midst() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/cmdline", "root=x\npanic=7 nextkernel.record=0000000000000001:kexec\n");
+        let line = running(&scratch.root).unwrap_or_default();
+        assert_eq!(value(&line, "panic"), Some("7"));
+        assert!(Record::find(&line).is_some());
+        assert_eq!(reused(&scratch.root).ok().as_deref(), Some("root=x panic=7"));
     }
 
     #[test]

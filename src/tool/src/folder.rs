@@ -119,14 +119,19 @@ impl Folder {
         Ok(NewSet { path, kept: false })
     }
 
-    /// Writes a plan beside the one that counts: all that can go wrong with it does so here.
+    /// Writes a plan beside the one that counts: all that can go wrong with it does so here. Until it counts or is
+    /// withdrawn it is the mark of a stage that may have left an image loaded.
     pub fn propose(&self, plan: &Plan<'_>) -> Result<(), Error> {
         let text = plan.to_string();
         Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;
-        let new = self.path(PROPOSED);
+        let (new, is_marked) = (self.path(PROPOSED), self.was_interrupted());
         let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
         let written = options.and_then(|mut file| file.write_all(text.as_bytes()));
-        at(&new, written).inspect_err(|_| self.withdraw())
+        at(&new, written).inspect_err(|_| {
+            if !is_marked {
+                self.withdraw();
+            }
+        })
     }
 
     /// Makes the proposed plan the plan. Before this nothing of it counts, after it nothing of the old
@@ -139,27 +144,27 @@ impl Folder {
         Ok(())
     }
 
-    /// Takes a proposal back.
+    /// Takes a proposal back, and with it the mark: what it may have left loaded is gone, or is what the plan says.
     pub fn withdraw(&self) {
         let _ = fs::remove_file(self.path(PROPOSED));
     }
 
-    /// Whether a stage was killed before its plan counted, and may have left its image loaded.
+    /// Whether a stage ended before its plan counted, and may have left its image loaded.
     #[must_use]
     pub fn was_interrupted(&self) -> bool {
         self.path(PROPOSED).exists()
     }
 
-    /// Takes the plan away, and then the images.
+    /// Takes the plan away, and then the images and the mark: what was loaded is to be gone by then.
     pub fn clear(&self) -> Result<(), Error> {
         let plan = self.path("plan");
         at(&plan, fs::remove_file(&plan))?;
         self.sweep(None);
+        self.withdraw();
         Ok(())
     }
 
-    /// Removes every set but one, and a plan that was never finished. What cannot be removed is left
-    /// for the next time: no plan names it.
+    /// Removes every set but one. What cannot be removed is left for the next time: no plan names it.
     pub fn sweep(&self, keep: Option<HandoffId>) {
         let keep = keep.map(|handoff| self.path(handoff.to_string()));
         for path in entries(&self.path) {
@@ -167,7 +172,6 @@ impl Folder {
                 let _ = fs::remove_dir_all(&path);
             }
         }
-        self.withdraw();
     }
 }
 
@@ -309,6 +313,22 @@ mod tests {
         assert!(folder.propose(&bad).is_err());
         drop(set);
         assert_eq!(names(&scratch), ["0000000000000001", "lock", "plan"]);
+    }
+
+    #[test]
+    fn the_mark_of_an_interrupted_stage_stays_until_a_plan_counts_or_it_is_taken_away() {
+        let scratch = Scratch::new();
+        let folder = Folder::open(&scratch.root).unwrap();
+        folder.propose(&plan(1)).unwrap();
+        folder.sweep(None);
+        let long = "e".repeat(limits::ENTRY_MAX + 1);
+        assert!(folder.propose(&Plan { entry: &long, ..plan(2) }).is_err());
+        assert!(folder.was_interrupted());
+        stage(&folder, 3);
+        assert!(!folder.was_interrupted());
+        folder.propose(&plan(4)).unwrap();
+        folder.clear().unwrap();
+        assert!(!folder.was_interrupted());
     }
 
     #[test]

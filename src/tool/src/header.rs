@@ -5,7 +5,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 /// More than the headers below take.
-const LENGTH: usize = 4096;
+pub const LENGTH: usize = 4096;
+
+/// Memory is given away in these, on every machine whose images say how much they take.
+const PAGE: u64 = 4096;
 
 /// The boot protocol from which on the kernel loads a bzImage (`bzImage64_probe`,
 /// `arch/x86/kernel/kexec-bzimage64.c`).
@@ -68,12 +71,13 @@ impl Header {
         machine.map_or(Header::Unknown, Header::For)
     }
 
-    /// Bytes of memory that it takes, where it says so.
+    /// Bytes of memory that an image of this size takes where it is loaded: a kernel that says so is unpacked there,
+    /// and its loader takes whole pages for that (`bzImage64_load`, `arch/x86/kernel/kexec-bzimage64.c`).
     #[must_use]
-    pub fn memory(&self) -> u64 {
+    pub fn takes(&self, size: u64) -> u64 {
         match self {
-            Header::Bz(bz) => bz.memory,
-            _ => 0,
+            Header::Bz(bz) => size.max(bz.memory.next_multiple_of(PAGE)),
+            _ => size,
         }
     }
 }
@@ -165,6 +169,9 @@ pub(crate) mod tests {
         let Header::Bz(bz) = Header::parse(&bytes) else { unreachable!() };
         assert!(bz.is_64_bit && bz.five_levels && !bz.is_too_old());
         assert_eq!((bz.cmdline_max, bz.memory), (2047, 32 << 20));
+        let odd = Header::Bz(Bz { memory: (32 << 20) - 1, ..bz });
+        assert_eq!((odd.takes(12 << 20), odd.takes(40 << 20)), (32 << 20, 40 << 20));
+        assert_eq!(Header::Unknown.takes(7), 7);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::cpio::{self, Member};
 use crate::errno::InWords;
 use crate::extra::{self, Extra};
 use crate::folder::{self, NewSet};
+use crate::header::{self, Header};
 use crate::root::Root;
 use crate::size::Size;
 use crate::unpack::{self, Unpacked, Wrapping};
@@ -248,6 +249,14 @@ impl Source {
             .and_then(|wrapping| wrapping.told(&mut &self.file, self.offset, self.offset + self.size));
         let size = told.unwrap_or(self.size);
         if size > FILE_MAX { Err(Error::TooLarge { what: self.what, size }) } else { Ok(size) }
+    }
+
+    /// What it says of itself as a kernel; of one that is wrapped nothing is known.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        let mut head = Vec::new();
+        let read = self.bytes().and_then(|bytes| bytes.take(header::LENGTH as u64).read_to_end(&mut head));
+        read.map_or(Header::Unknown, |_| Header::parse(&head))
     }
 
     fn wrapping(&self) -> io::Result<Option<Wrapping>> {

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use nextkernel::entries::list;
 use nextkernel::root::Root;
-use nextkernel::{check, once, reboot, stage, status, unstage};
+use nextkernel::{check, facts, once, reboot, stage, status, unstage};
 
 /// Stages the next kernel, so that nextkernel-hook can start it when the machine goes down.
 #[derive(Parser)]
@@ -30,7 +30,7 @@ enum Act {
 fn main() -> ExitCode {
     let root = Root::system();
     let done = match Command::parse().act {
-        Act::Stage(wish) => stage::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Stage(wish) => stage::run(&root, &wish).map(drop).map_err(|error| error.to_string()),
         Act::Unstage(wish) => unstage::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Status(wish) => status::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Check(wish) => check::run(&root, &wish).map_err(|error| error.to_string()),
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
-            eprintln!("nextkernel: {sentence}");
+            facts::note(sentence);
             ExitCode::FAILURE
         }
     }

@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::entries::grub;
 use crate::errno::InWords;
 use crate::root::Root;
-use crate::{cmdline, efi};
+use crate::{cmdline, efi, facts};
 
 /// The variable in which systemd-boot keeps it (Boot Loader Interface).
 pub const VARIABLE: &str = "LoaderEntryOneShot";
@@ -82,9 +82,11 @@ fn checksum(text: &str) -> u32 {
 
 /// Uses it up, where this kernel was started from one.
 pub fn run(root: &Root, _wish: &Wish) -> Result<(), Error> {
-    let line = root.fact("/proc/cmdline").unwrap_or_default();
+    let line = cmdline::running(root).unwrap_or_default();
     let Some(told) = cmdline::value(&line, Once::KEY) else {
-        println!("this kernel was not started from a one-shot entry by a handoff: nothing is to be used up");
+        facts::say(
+            "this kernel was not started from a one-shot entry by a handoff: nothing is to be used up",
+        );
         return Ok(());
     };
     let told = format!("{}={told}", Once::KEY);
@@ -96,8 +98,8 @@ pub fn run(root: &Root, _wish: &Wish) -> Result<(), Error> {
         return Err(Error::Unknown(crate::quoted::quoted(&told, 60)));
     };
     match used {
-        Some(path) => println!("the one-shot entry in {} is used up", path.display()),
-        None => println!("the one-shot entry is used up already, or was set anew: nothing is done"),
+        Some(path) => facts::say(format_args!("the one-shot entry in {} is used up", path.display())),
+        None => facts::say("the one-shot entry is used up already, or was set anew: nothing is done"),
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::folder::{self, Folder};
 use crate::gpus::{self, Said};
 use crate::inhibitors::{self, Inhibitor};
 use crate::root::Root;
-use crate::{check, stage};
+use crate::{check, facts, stage};
 
 /// Start the staged kernel now, in place of a reboot
 ///
@@ -173,10 +173,10 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     // Before anything is staged for nothing.
     if let Some(note) = uninhibited(inhibitors::find())? {
-        eprintln!("nextkernel: {note}");
+        facts::note(note);
     }
     if let First::Stage(_) = first {
-        stage::run(root, &staging)?;
+        let _ = stage::run(root, &staging)?;
         none_is_bad(check::bad(root))?;
     }
     let text = Folder::plan_text(root)?.ok_or(Error::Gone)?;
@@ -184,16 +184,19 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     covers_kexec(&plan)?;
     // Again, for staging takes a while.
     uninhibited(inhibitors::find())?;
-    println!("{} starts in place of this kernel: the machine goes down now", plan.entry);
+    facts::say(format_args!("{} starts in place of this kernel: the machine goes down now", plan.entry));
     Ask::of(root).now()
 }
 
 /// Every step, and what would end it.
 fn tell(root: &Root, first: &First, staging: &stage::Wish, plan: Option<&Plan<'_>>) -> Result<(), Error> {
-    println!("check             nothing is bad");
+    facts::say("check             nothing is bad");
     let (ask, night) = match (first, plan) {
         (First::Use, Some(plan)) => {
-            println!("staged            {} (handoff {}), its images as they were", plan.entry, plan.handoff);
+            facts::say(format_args!(
+                "staged            {} (handoff {}), its images as they were",
+                plan.entry, plan.handoff
+            ));
             covers_kexec(plan)?;
             let gpus = gpus::find(root, Said::Plan(plan));
             let firmware = gpus::forbids_the_jump(&gpus).map(|gpu| gpu.module.clone());
@@ -205,17 +208,20 @@ fn tell(root: &Root, first: &First, staging: &stage::Wish, plan: Option<&Plan<'_
         (First::Stage(why), _) => {
             let Choice { entry, notes, .. } =
                 stage::chosen(root, staging, &Conf::read(root).map_err(stage::Error::Conf)?)?;
-            println!("stage             {}: {why}", entry.id);
+            facts::say(format_args!("stage             {}: {why}", entry.id));
             for note in notes {
-                println!("                  {note}");
+                facts::say(format_args!("                  {note}"));
             }
             (Ask::Kexec, format!("the hook starts {}", entry.id))
         }
     };
     let asked = uninhibited(inhibitors::find())?;
-    println!("inhibitors        {}", asked.unwrap_or_else(|| "nobody blocks a shutdown".to_owned()));
-    println!("then              {ask}");
-    println!("at night          {night}");
+    facts::say(format_args!(
+        "inhibitors        {}",
+        asked.unwrap_or_else(|| "nobody blocks a shutdown".to_owned())
+    ));
+    facts::say(format_args!("then              {ask}"));
+    facts::say(format_args!("at night          {night}"));
     Ok(())
 }
 

@@ -4,11 +4,10 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 
-use crate::efi;
 use crate::header::Header;
-use crate::memory;
 use crate::root::Root;
 use crate::size::Size;
+use crate::{cmdline, efi, memory};
 
 /// `CAP_SYS_BOOT`, among the bits of `CapEff` (include/uapi/linux/capability.h).
 const CAP_SYS_BOOT: u64 = 1 << 22;
@@ -129,7 +128,8 @@ pub fn is_locked_down(root: &Root) -> bool {
 }
 
 /// A field of what the kernel tells of this process (`proc_pid_status(5)`).
-fn process_status(root: &Root, name: &str) -> Option<String> {
+#[must_use]
+pub fn process_status(root: &Root, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(root.path("/proc/self/status")).ok()?;
     Some(text.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
 }
@@ -160,10 +160,17 @@ impl Image {
         Image { header: Header::read(kernel), sizes: (size(kernel), initrd.map_or(0, size)), cmdline }
     }
 
-    /// Bytes of memory that its segments take: a kernel's is larger than its file, for it is unpacked there.
+    /// Bytes of memory that its segments take, for as long as it is loaded.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.sizes.0.max(self.header.memory()) + self.sizes.1
+        self.header.takes(self.sizes.0) + self.sizes.1
+    }
+
+    /// Bytes of memory that its load takes: the kernel reads the files whole, and fills the segments from them
+    /// (`kimage_file_alloc_init`, `kernel/kexec_file.c`).
+    #[must_use]
+    pub fn to_load(&self) -> u64 {
+        self.sizes.0.saturating_add(self.sizes.1).saturating_add(self.memory())
     }
 }
 
@@ -317,8 +324,8 @@ fn uses_five_levels(root: &Root) -> bool {
 /// Whether images may lie in memory alone that is kept for handing over (Documentation/admin-guide/mm/kho.rst).
 #[must_use]
 pub fn hands_memory_over(root: &Root) -> bool {
-    let line = root.fact("/proc/cmdline").unwrap_or_default();
-    matches!(crate::cmdline::value(&line, "kho"), Some("on" | "1" | "y" | "yes"))
+    let line = cmdline::running(root).unwrap_or_default();
+    matches!(cmdline::value(&line, "kho"), Some("on" | "1" | "y" | "yes"))
 }
 
 #[cfg(test)]

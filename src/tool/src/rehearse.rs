@@ -86,9 +86,14 @@ fn unless_busy(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::cell::Cell;
+
+    /// A refusal, as the kernel gives one.
+    pub(crate) fn refusal(act: &'static str) -> Error {
+        Error { act, why: "so it is".to_owned(), errno: io::Error::from_raw_os_error(libc::EPERM) }
+    }
 
     #[test]
     fn whoever_is_told_to_wait_spends_none_of_the_calls_that_are_needed_later() {

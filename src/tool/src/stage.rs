@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 use nextkernel_plan::{GpuPolicy, HandoffId, Hold, List, On, Plan, Watchdog, limits};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
 
 use crate::conf::{self, Conf};
@@ -21,9 +22,10 @@ use crate::gpus::{self, Gpu, Said};
 use crate::hypervisor::Hypervisor;
 use crate::images::{self, Source};
 use crate::quoted::quoted;
+use crate::refusal::{self, Image};
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, efi, memory, rehearse, status, systemd, unbind};
+use crate::{cmdline, efi, facts, memory, rehearse, status, systemd, unbind};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
 const SPARE: u64 = 1 << 20;
@@ -188,27 +190,36 @@ pub enum Error {
         /// What the kernel has against it.
         error: rehearse::Error,
     },
+    /// It took it, and does not give it back.
+    #[error("{error}; the new image is still loaded, and no plan is for it: `nextkernel unstage` unloads it")]
+    StaysLoaded {
+        /// What the kernel has against unloading it.
+        error: rehearse::Error,
+    },
+    /// Somebody ended it.
+    #[error("{0} came while the images were copied; what was staged before is as it was")]
+    Interrupted(Signal),
     /// No identity for the handoff.
     #[error("/dev/urandom cannot be read: {}", InWords(.0))]
     NoRandom(io::Error),
 }
 
-/// Stages, and says what will happen.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+/// Stages, says what will happen, and returns which handoff that is.
+pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let notes = stage(root, wish)?;
+    let (handoff, notes) = stage(root, wish)?;
     for note in notes {
-        eprintln!("nextkernel: {note}");
+        facts::note(note);
     }
     // The plan stands; that it cannot be shown does not undo it.
     let _ = status::run(root, &status::Wish::default());
-    Ok(())
+    Ok(handoff)
 }
 
-/// Stages, and returns what a person should know of it beside the status.
-fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
+/// Stages, and returns which handoff that is, and what a person should know of it beside the status.
+fn stage(root: &Root, wish: &Wish) -> Result<(HandoffId, Vec<String>), Error> {
     if let Some(hypervisor) = Hypervisor::find(root).filter(|found| found.forbids_the_jump()) {
         return Err(Error::NoJump(hypervisor));
     }
@@ -230,12 +241,14 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
     let extra = Extra::find(root, &wish.extra)?;
 
     let initrd_size = images::initrd_size(&initrds, &extra)?;
-    let size = kernel.unpacked_size()? + initrd_size;
+    let image = Image { header: kernel.header(), sizes: (kernel.unpacked_size()?, initrd_size), cmdline: 0 };
+    let size = image.sizes.0 + initrd_size;
+    let to_load = |image: &Image| if wish.no_rehearse { 0 } else { image.to_load() };
 
     let folder = Folder::open(root)?;
-    let may_be_loaded = clear_up(root, &folder)?;
+    let Left { may_be_loaded, interrupted } = clear_up(root, &folder)?;
     see_that_there_is_room(&folder, size + SPARE)?;
-    see_that_there_is_memory(root, size, if wish.no_rehearse { 1 } else { 3 })?;
+    see_that_there_is_memory(root, size.saturating_add(to_load(&image)))?;
 
     let unloads = hold == Hold::Late && (!wish.no_rehearse || may_be_loaded);
     let need = NIGHTS_CALLS + u64::from(!wish.no_rehearse) + u64::from(unloads);
@@ -243,21 +256,22 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
         return Err(Error::LimitTooLow { left, need });
     }
 
+    // What is half copied goes again, a key of --extra's with it; and an image without a plan must not stay behind.
+    let uninterrupted = Uninterrupted::begin(root);
     let handoff = new_id(root)?;
     let set = folder.new_set(handoff)?;
     let left = folder.room()?.min(memory::available(root).unwrap_or(u64::MAX));
     let staged = images::kernel(&set, &kernel, left.saturating_sub(initrd_size + SPARE))?;
+    see_that_nobody_interrupts(uninterrupted.as_ref())?;
     let initrd_copy = images::initrd(root, &set, &initrds, &extra)?;
-    let loaded = [Some(&staged.copy), initrd_copy.as_ref()].into_iter().flatten();
-    let loaded = loaded.filter_map(|copy| Some(copy.metadata().ok()?.len())).sum();
     // What a wrapped kernel says of its size may not be so. The copies are taken by now.
-    see_that_there_is_memory(root, loaded, if wish.no_rehearse { 0 } else { 2 })?;
+    see_that_there_is_memory(root, to_load(&Image::of(&staged.copy, initrd_copy.as_ref(), 0)))?;
 
     let names = [format!("{handoff}/kernel"), format!("{handoff}/initrd")];
     let [kernel_name, initrd_name] = &names;
     let plan = Plan {
         handoff,
-        entry: &entry.id,
+        entry: called(&entry),
         staged_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         on: on(&wish.on, hold),
         hold,
@@ -275,68 +289,111 @@ fn stage(root: &Root, wish: &Wish) -> Result<Vec<String>, Error> {
         watchdog: wish.watchdog.or(conf.watchdog),
     };
 
+    see_that_nobody_interrupts(uninterrupted.as_ref())?;
     folder.propose(&plan)?;
-    // From the load to the moment when the plan counts: an image without a plan must not stay behind.
-    let _uninterrupted = Uninterrupted::begin();
-    if let Err(error) = rehearsed(root, wish, &line, staged.judged(), initrd_copy.as_ref(), unloads) {
-        folder.withdraw();
-        return Err(Error::Refused { error });
-    }
+    let load = || {
+        let later = NIGHTS_CALLS + u64::from(unloads);
+        rehearse::load(root, staged.judged(), initrd_copy.as_ref(), &line, later)
+    };
+    let unload = || rehearse::unload(root, NIGHTS_CALLS);
+    let rehearsed = rehearsed((!wish.no_rehearse).then_some(load), unloads.then_some(unload));
+    rehearsed.inspect_err(|error| {
+        if !interrupted && !matches!(error, Error::StaysLoaded { .. }) {
+            folder.withdraw();
+        }
+    })?;
     folder.commit(handoff, set).map_err(|error| {
-        folder.withdraw();
         // What was loaded for the plan before is replaced at night by what that plan says.
-        if !may_be_loaded && hold == Hold::Kept {
-            let _ = rehearse::unload(root, 0);
+        let is_known = may_be_loaded || hold == Hold::Late || rehearse::unload(root, 0).is_ok();
+        if is_known && !interrupted {
+            folder.withdraw();
         }
         Error::Folder(error)
     })?;
-    Ok(notes)
+    Ok((handoff, notes))
 }
 
 /// Loads, and unloads again where nothing is to stay.
 fn rehearsed(
-    root: &Root,
-    wish: &Wish,
-    line: &str,
-    kernel: &File,
-    initrd: Option<&File>,
-    unloads: bool,
-) -> Result<(), rehearse::Error> {
-    if !wish.no_rehearse {
-        rehearse::load(root, kernel, initrd, line, NIGHTS_CALLS + u64::from(unloads))?;
-    }
-    if unloads { rehearse::unload(root, NIGHTS_CALLS) } else { Ok(()) }
+    load: Option<impl FnOnce() -> Result<(), rehearse::Error>>,
+    unload: Option<impl FnOnce() -> Result<(), rehearse::Error>>,
+) -> Result<(), Error> {
+    let loaded = load.map(|load| load().map_err(|error| Error::Refused { error })).transpose()?;
+    unload.map_or(Ok(()), |unload| unload()).map_err(|error| match loaded {
+        Some(()) => Error::StaysLoaded { error },
+        None => Error::Refused { error },
+    })
 }
 
-/// Clears away what a killed stage has left, and says whether an image of ours may be loaded.
-fn clear_up(root: &Root, folder: &Folder) -> Result<bool, Error> {
+/// What the stage before this one has left.
+struct Left {
+    /// An image of ours may be loaded.
+    may_be_loaded: bool,
+    /// It was interrupted, and what is loaded may be what no plan names: the mark stays until that is gone.
+    interrupted: bool,
+}
+
+/// Clears away what a killed stage has left.
+fn clear_up(root: &Root, folder: &Folder) -> Result<Left, Error> {
+    if !root.kexec_loaded() {
+        folder.withdraw();
+    }
+    let interrupted = folder.was_interrupted();
     let text = Folder::plan_text(root)?;
     let Ok(plan) = text.as_deref().map(Plan::parse).transpose() else {
         // Of a plan that cannot be read nobody knows which set is its own, or whether it is loaded.
-        return Ok(true);
+        return Ok(Left { may_be_loaded: true, interrupted });
     };
-    let interrupted = folder.was_interrupted();
     folder.sweep(plan.as_ref().map(|plan| plan.handoff));
-    Ok(interrupted || plan.is_some_and(|plan| plan.hold == Hold::Kept))
+    let kept = plan.is_some_and(|plan| plan.hold == Hold::Kept);
+    Ok(Left { may_be_loaded: interrupted || kept, interrupted })
 }
 
-/// While this lives, nobody at a keyboard and no service manager interrupts; SIGKILL does.
-struct Uninterrupted(SigSet);
+/// While this lives, nobody at a keyboard and no service manager interrupts; SIGKILL does. Whoever asked is heard
+/// between two steps, or behind the last.
+struct Uninterrupted {
+    before: SigSet,
+    asking: SigSet,
+}
 
 impl Uninterrupted {
-    fn begin() -> Option<Uninterrupted> {
-        let mut asking = SigSet::empty();
-        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
-            asking.add(signal);
-        }
-        asking.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok().map(Uninterrupted)
+    /// Whoever started this may have it ignore some of them, as nohup(1) does: blocked, they would be heard.
+    fn begin(root: &Root) -> Option<Uninterrupted> {
+        let ignored = refusal::process_status(root, "SigIgn:");
+        let ignored = ignored.and_then(|bits| u64::from_str_radix(&bits, 16).ok()).unwrap_or(0);
+        let asking = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter();
+        let asking: SigSet = asking.filter(|signal| (ignored >> (*signal as i32 - 1)) & 1 == 0).collect();
+        let before = asking.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok()?;
+        Some(Uninterrupted { before, asking })
+    }
+
+    /// Who has asked for an end; that one counts as heard.
+    fn heard(&self) -> Option<Signal> {
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signal = SignalFd::with_flags(&self.asking, flags).ok()?.read_signal().ok()??;
+        Signal::try_from(i32::try_from(signal.ssi_signo).ok()?).ok()
     }
 }
 
 impl Drop for Uninterrupted {
     fn drop(&mut self) {
-        let _ = self.0.thread_set_mask();
+        let _ = self.before.thread_set_mask();
     }
+}
+
+fn see_that_nobody_interrupts(uninterrupted: Option<&Uninterrupted>) -> Result<(), Error> {
+    uninterrupted.and_then(Uninterrupted::heard).map_or(Ok(()), |signal| Err(Error::Interrupted(signal)))
+}
+
+/// What the plan calls it: its id, or where that is too long the last of its other names that fits, else what fits
+/// of its id. GRUB's ids are those of all menus on the way.
+fn called(entry: &Entry) -> &str {
+    let fits = |name: &&str| !name.is_empty() && name.len() <= limits::ENTRY_MAX;
+    let also = entry.also.iter().map(String::as_str).rev();
+    std::iter::once(entry.id.as_str()).chain(also).find(fits).unwrap_or_else(|| {
+        let mut ends = (0..=limits::ENTRY_MAX).rev();
+        ends.find_map(|end| entry.id.get(..end)).unwrap_or_default()
+    })
 }
 
 fn hold(wish: &Wish) -> Result<Hold, Error> {
@@ -460,10 +517,8 @@ fn see_that_there_is_room(folder: &Folder, need: u64) -> Result<(), Error> {
     Err(Error::NoRoom { room, need, way_out })
 }
 
-/// The copy in /run takes the images' size; to load them the kernel reads them whole once more, and
-/// fills the segments (`kernel/kexec_file.c`). The kernel would rather kill than refuse.
-fn see_that_there_is_memory(root: &Root, size: u64, times: u64) -> Result<(), Error> {
-    let need = size.saturating_mul(times);
+/// The kernel would rather kill than refuse.
+fn see_that_there_is_memory(root: &Root, need: u64) -> Result<(), Error> {
     match memory::available(root) {
         Some(available) if available < need => Err(Error::NoMemory { need, available }),
         _ => Ok(()),
@@ -499,8 +554,8 @@ fn paths(sources: &[Source]) -> Result<List<&str, { limits::INITRDS_MAX }>, Erro
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::gpus;
     use crate::scratch::Scratch;
+    use crate::{gpus, header};
 
     const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";
 
@@ -608,6 +663,92 @@ mod tests {
         scratch.put("/sys/hypervisor/type", "xen\n");
         scratch.put("/sys/hypervisor/guest_type", "PV\n");
         assert!(matches!(stage(&scratch.root, &Wish::default()), Err(Error::NoJump(Hypervisor::XenPv))));
+    }
+
+    /// A machine on which a kernel of 1024 bytes, which is unpacked to 32 MiB, can be staged without loading it.
+    fn machine() -> (Scratch, Wish) {
+        let scratch = Scratch::new();
+        let kernel = header::tests::image(&[(0x202, b"HdrS"), (0x260, &(32_u32 << 20).to_le_bytes())]);
+        std::fs::write(scratch.root.path("/vmlinuz"), kernel).unwrap();
+        scratch.put("/dev/urandom", "12345678");
+        let wish = Wish {
+            kernel: Some("/vmlinuz".into()),
+            cmdline: Some("root=x".to_owned()),
+            no_rehearse: true,
+            ..Wish::default()
+        };
+        (scratch, wish)
+    }
+
+    #[test]
+    fn the_memory_that_a_load_takes_holds_what_the_kernel_is_unpacked_to() {
+        let (scratch, late) = machine();
+        let wish = Wish { no_rehearse: false, ..late };
+        scratch.put("/proc/meminfo", "MemAvailable: 32769 kB\n");
+        let Err(Error::NoMemory { need, .. }) = stage(&scratch.root, &wish) else { unreachable!() };
+        // The copy, the file as the kernel reads it, and the segment.
+        assert_eq!(need, 1024 + 1024 + (32 << 20));
+        let late = Wish { no_rehearse: true, ..wish };
+        assert!(stage(&scratch.root, &late).is_ok());
+    }
+
+    #[test]
+    fn what_is_staged_is_the_handoff_that_is_told_and_a_long_name_is_told_shorter() {
+        let (scratch, wish) = machine();
+        let (handoff, _) = stage(&scratch.root, &wish).unwrap();
+        let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
+        assert_eq!(Plan::parse(&text).unwrap().handoff, handoff);
+        let (long, title) = ("é".repeat(limits::ENTRY_MAX), "Debian".to_owned());
+        let entry = |also: &[&String]| Entry {
+            id: long.clone(),
+            also: also.iter().map(ToString::to_string).collect(),
+            ..entries::explicit(&scratch.root, "/vmlinuz".as_ref(), &[]).unwrap()
+        };
+        assert_eq!(called(&entry(&[&"1>2".to_owned(), &title, &long])), title);
+        assert_eq!(called(&entry(&[&long, &String::new()])), "é".repeat(limits::ENTRY_MAX / 2));
+        assert_eq!(called(&Entry { id: "own".to_owned(), ..entry(&[&title]) }), "own");
+    }
+
+    #[test]
+    fn the_mark_of_an_interrupted_stage_outlives_one_that_fails_while_anything_is_loaded() {
+        let (scratch, wish) = machine();
+        let mark = scratch.root.path("/run/nextkernel/plan.new");
+        for (loaded, stays) in [("1\n", true), ("0\n", false)] {
+            scratch.put("/run/nextkernel/plan.new", "");
+            scratch.put("/sys/kernel/kexec_loaded", loaded);
+            scratch.put("/proc/meminfo", "MemAvailable: 0 kB\n");
+            assert!(matches!(stage(&scratch.root, &wish), Err(Error::NoMemory { .. })));
+            assert_eq!(mark.exists(), stays, "{loaded}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_stays_loaded_is_told_from_one_that_was_never_taken() {
+        let refuse = || Err(rehearse::tests::refusal("unload"));
+        let (take, none) = (|| Ok(()), None::<fn() -> Result<(), rehearse::Error>>);
+        let stays = rehearsed(Some(take), Some(refuse)).unwrap_err().to_string();
+        assert!(stays.ends_with("`nextkernel unstage` unloads it"), "{stays}");
+        for refused in [rehearsed(Some(refuse), Some(take)), rehearsed(none, Some(refuse))] {
+            assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+        }
+        assert!(rehearsed(Some(take), Some(take)).is_ok() && rehearsed(none, none).is_ok());
+    }
+
+    #[test]
+    fn who_interrupts_is_heard_between_two_steps_and_nothing_half_copied_is_left() {
+        let (scratch, wish) = machine();
+        let outer = Uninterrupted::begin(&scratch.root).unwrap();
+        assert!(see_that_nobody_interrupts(Some(&outer)).is_ok());
+        nix::sys::signal::raise(Signal::SIGTERM).unwrap();
+        let ended = stage(&scratch.root, &wish).unwrap_err().to_string();
+        assert!(ended.starts_with("SIGTERM came while"), "{ended}");
+        let left = std::fs::read_dir(scratch.root.path("/run/nextkernel")).unwrap().count();
+        assert_eq!(left, 1, "the lock alone");
+        assert!(outer.heard().is_none());
+        scratch.put("/proc/self/status", "SigIgn:\t0000000000004000\n");
+        nix::sys::signal::raise(Signal::SIGTERM).unwrap();
+        assert!(stage(&scratch.root, &wish).is_ok(), "it is ignored here");
+        assert_eq!(outer.heard(), Some(Signal::SIGTERM));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
 use crate::root::Root;
 use crate::size::Size;
-use crate::{facts, systemd};
+use crate::{cmdline, facts, systemd};
 
 /// Show what is staged and what each way down leads to
 #[derive(Args, Debug, Default)]
@@ -106,7 +106,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     // What is staged holds, whatever the configuration has become; and what it cannot say is a default.
     let conf = if plan.is_some() { Ok(Conf::default()) } else { Conf::read(root) };
     let conf = conf.unwrap_or_else(|error| {
-        eprintln!("nextkernel: {error}");
+        facts::note(error);
         Conf::default()
     });
     let gpus = gpus::find(root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
@@ -128,7 +128,7 @@ impl Status {
             (false, true) => Leads::Loaded,
         };
         let at_reboot = if covers(Verb::Reboot) { staged } else { Leads::Firmware };
-        let record = root.fact("/proc/cmdline").and_then(|line| Record::find(&line));
+        let record = cmdline::running(root).ok().and_then(|line| Record::find(&line));
         Status {
             staged: plan.map(|plan| Next::of(root, plan)),
             loaded,

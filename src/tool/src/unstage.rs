@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::folder::{self, Folder};
 use crate::root::Root;
-use crate::{rehearse, systemd};
+use crate::{facts, rehearse, systemd};
 
 /// Take back what is staged, and unload what was kept loaded
 #[derive(Args, Debug)]
@@ -32,35 +32,112 @@ pub enum Error {
     Folder(#[from] folder::Error),
 }
 
-/// Unloads first, for a plan that is gone would leave an image loaded that a plain reboot jumps into.
+/// Takes it back, and says so.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
+    facts::say(unstage(root, wish, || rehearse::unload(root, 0))?);
+    Ok(())
+}
+
+/// Unloads first, for a plan that is gone would leave an image loaded that a plain reboot jumps into.
+fn unstage(
+    root: &Root,
+    wish: &Wish,
+    unload: impl Fn() -> Result<(), rehearse::Error>,
+) -> Result<String, Error> {
+    let unload = || unload().map_err(|error| Error::StillLoaded { error });
     let folder = Folder::open(root)?;
     let Some(text) = Folder::plan_text(root)? else {
-        if folder.was_interrupted() && root.kexec_loaded() {
-            rehearse::unload(root, 0).map_err(|error| Error::StillLoaded { error })?;
-            println!("the image that an interrupted stage left loaded is unloaded");
+        let interrupted = folder.was_interrupted() && root.kexec_loaded();
+        if interrupted {
+            unload()?;
         }
         folder.sweep(None);
-        println!("nothing is staged");
-        return Ok(());
+        folder.withdraw();
+        let unloaded =
+            if interrupted { "the image that an interrupted stage left loaded is unloaded\n" } else { "" };
+        return Ok(format!("{unloaded}nothing is staged"));
     };
     let plan = Plan::parse(&text);
     let staged = plan.as_ref().map(|plan| plan.entry);
     if let (Some(wanted), Ok(staged)) = (wish.entry.as_deref().map(systemd::unescape), staged) {
         if wanted != staged {
-            println!("{staged} is staged, not {wanted}: nothing done");
-            return Ok(());
+            return Ok(format!("{staged} is staged, not {wanted}: nothing done"));
         }
     }
-    // Of a plan that cannot be read nobody knows whether it kept its image loaded.
+    // Of a plan that cannot be read nobody knows whether it kept its image loaded, and a stage that was interrupted
+    // may have loaded one whatever the plan says.
     let kept = plan.as_ref().map_or(true, |plan| plan.hold == Hold::Kept);
-    if kept && root.kexec_loaded() {
-        rehearse::unload(root, 0).map_err(|error| Error::StillLoaded { error })?;
+    if (kept || folder.was_interrupted()) && root.kexec_loaded() {
+        unload()?;
     }
     folder.clear()?;
-    println!("{} is no longer staged", staged.unwrap_or("what could not be read"));
-    Ok(())
+    Ok(format!("{} is no longer staged", staged.unwrap_or("what could not be read")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::scratch::Scratch;
+    use std::cell::Cell;
+
+    const PLAN: &str = "\
+nextkernel-plan 1
+handoff = 0000000000000007
+entry = 6.12
+staged-at = 1
+on = kexec
+hold = late
+kernel = 0000000000000007/kernel size=1 inode=1 changed=1.000000001
+cmdline = root=x
+end
+";
+
+    /// Whether it unloads, and what it says.
+    fn unstaged(scratch: &Scratch) -> (bool, String) {
+        let unloaded = Cell::new(false);
+        let unload = || {
+            unloaded.set(true);
+            Ok(())
+        };
+        let said = unstage(&scratch.root, &Wish { entry: None }, unload).unwrap();
+        let left = std::fs::read_dir(scratch.root.path("/run/nextkernel")).unwrap().count();
+        assert_eq!(left, 1, "the lock alone");
+        (unloaded.get(), said)
+    }
+
+    #[test]
+    fn what_was_kept_or_may_have_been_left_by_an_interrupted_stage_is_unloaded() {
+        let scratch = Scratch::new();
+        scratch.put("/sys/kernel/kexec_loaded", "1\n");
+        for (plan, interrupted, unloads) in [
+            (PLAN.to_owned(), false, false),
+            (PLAN.to_owned(), true, true),
+            (PLAN.replace("late", "kept"), false, true),
+            ("what nobody can read".to_owned(), false, true),
+        ] {
+            scratch.put("/run/nextkernel/plan", &plan);
+            if interrupted {
+                scratch.put("/run/nextkernel/plan.new", "");
+            }
+            let (unloaded, said) = unstaged(&scratch);
+            assert!(unloaded == unloads && said.ends_with("is no longer staged"), "{plan}: {said}");
+        }
+    }
+
+    #[test]
+    fn with_no_plan_an_image_is_unloaded_where_a_stage_left_it_and_somebody_elses_stays() {
+        let scratch = Scratch::new();
+        scratch.put("/sys/kernel/kexec_loaded", "1\n");
+        assert_eq!(unstaged(&scratch), (false, "nothing is staged".to_owned()));
+        scratch.put("/run/nextkernel/plan.new", "");
+        let (unloaded, said) = unstaged(&scratch);
+        assert!(unloaded && said.ends_with("is unloaded\nnothing is staged"), "{said}");
+        scratch.put("/run/nextkernel/plan.new", "");
+        scratch.put("/sys/kernel/kexec_loaded", "0\n");
+        assert_eq!(unstaged(&scratch), (false, "nothing is staged".to_owned()));
+    }
 }

@@ -73,7 +73,7 @@ pub(super) fn tpm(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings)
             bound.push(format!("{name} in /etc/crypttab"));
         }
     }
-    let running = root.fact("/proc/cmdline").unwrap_or_default();
+    let running = cmdline::running(root).unwrap_or_default();
     let line = plan.map_or(running.as_str(), |plan| plan.cmdline);
     let named = |parameter: &&str| {
         let name = parameter.split('=').next().unwrap_or_default();

@@ -1,7 +1,6 @@
 //! Whether what is staged fits into this machine, and what its size costs.
 
 use std::fs::File;
-use std::io;
 
 use nextkernel_plan::{Image, Plan};
 use nix::sys::statvfs::statvfs;
@@ -40,13 +39,13 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
 
 /// More than its file: it is unpacked where it lies.
 fn kernel_takes(root: &Root, kernel: &Image<'_>) -> u64 {
-    let open = || -> io::Result<File> { File::open(folder::path(root, kernel)) };
-    let says = open().map_or(0, |file| Header::read(&file).memory());
-    says.max(kernel.size)
+    let header = File::open(folder::path(root, kernel)).map_or(Header::Unknown, |file| Header::read(&file));
+    header.takes(kernel.size)
 }
 
 /// The kernel takes no image that is larger than half of the memory (`sanity_check_segment_list`,
-/// `kernel/kexec_core.c`); to load one at night it reads it whole, and fills the segments.
+/// `kernel/kexec_core.c`); to load one at night it reads it whole, and fills the segments. An image that is kept is
+/// in memory until then, too, and is no longer counted as free.
 fn fits(root: &Root, size: u64, takes: u64, findings: &mut Findings) {
     let Some(half) = memory::total(root).map(|total| total / 2) else { return };
     if takes > half {
@@ -60,11 +59,11 @@ fn fits(root: &Root, size: u64, takes: u64, findings: &mut Findings) {
         return;
     }
     match memory::available(root) {
-        Some(available) if available < 2 * size => {
+        Some(available) if available < size.saturating_add(takes) => {
             let why = format!(
                 "the night's load takes {} for a moment, and {} can be had now; services that have ended leave more, \
                  but a smaller initrd is the safe way",
-                Size(2 * size),
+                Size(size.saturating_add(takes)),
                 Size(available)
             );
             findings.say(Verdict::Warn, "memory", why);
@@ -103,7 +102,7 @@ fn cost(root: &Root, bytes: u64, rate: u64, findings: &mut Findings) {
         Size(rate)
     );
     let mebibytes = bytes.div_ceil(1 << 20);
-    let running = root.fact("/proc/cmdline").unwrap_or_default();
+    let running = cmdline::running(root).unwrap_or_default();
     let release = root.fact("/proc/sys/kernel/osrelease").unwrap_or_default();
     let sentence = match (
         version(&release).is_some_and(|version| version >= WITHOUT_DIGEST),
@@ -154,6 +153,18 @@ mod tests {
         says(&scratch, "memory", Verdict::Ok, "take 1500 bytes");
         scratch.put("/run/nextkernel/0000000000000007/initrd", "another");
         says(&scratch, "images", Verdict::Bad, "0000000000000007/initrd is not as it was staged");
+    }
+
+    #[test]
+    fn the_nights_load_takes_what_the_kernel_is_unpacked_to_beside_its_file() {
+        let scratch = machine();
+        let verdict = |available: u64| {
+            scratch.put("/proc/meminfo", &format!("MemTotal: 99 kB\nMemAvailable: {available} kB\n"));
+            let mut findings = Findings::default();
+            fits(&scratch.root, 1024, 4096, &mut findings);
+            findings.0.first().map(|found| found.verdict)
+        };
+        assert_eq!((verdict(4), verdict(5)), (Some(Verdict::Warn), Some(Verdict::Ok)));
     }
 
     #[test]
