@@ -199,14 +199,14 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         First::Use(handoff) => (handoff, Vec::new()),
         First::Stage(_) => (stage::run(root, &staging)?, check::bad(root)),
     };
+    // Again, for staging takes a while.
+    uninhibited(inhibitors::find())?;
     let text = Folder::plan_text(root)?.ok_or(Error::Gone)?;
     let plan = that_was_checked(&text, handoff)?;
     if !bad.is_empty() {
         return Err(Error::StagedAndBad { entry: plan.entry.to_owned(), bad });
     }
     covers_kexec(&plan)?;
-    // Again, for staging takes a while.
-    uninhibited(inhibitors::find())?;
     facts::say(format_args!("{} starts in place of this kernel: the machine goes down now", plan.entry));
     Ask::of(root).now()
 }
