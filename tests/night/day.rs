@@ -79,7 +79,9 @@ pub fn what_the_configuration_says_is_staged_shown_and_carried_out(test: &Test) 
 pub fn check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it(test: &Test) -> Result<(), String> {
     let day = conf("watchdog = 60")
         + "modprobe bochs; modprobe i6300esb; nextkernel check; echo \"exit status $? of a check\"
-           echo 1 >/proc/sys/kernel/modules_disabled; nextkernel check; echo \"exit status $? of another\"";
+           echo 1 >/proc/sys/kernel/modules_disabled; nextkernel check; echo \"exit status $? of another\"\n"
+        + &conf("gpu-failed = firmware-reboot")
+        + "nextkernel check; echo \"exit status $? of the last\"";
     let mut night = night(test, "kexec", &day)?;
     night.modules(&Modules::of(&test.image.files()?, &["bochs", "i6300esb"])?);
     night.qemu = ["-vga", "std", "-device", "i6300esb"].map(str::to_owned).into();
@@ -89,9 +91,11 @@ pub fn check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it(test: 
         "warn  watchdog0          i6300ESB timer, not armed, 30 s: it is stopped at every restart",
         "ok    guard              a jump that hangs in the kernel's device shutdown is reset after 300 seconds",
         "exit status 0 of a check",
-        "bad   modules_disabled   kernel.modules_disabled is 1 until the next boot, and bochs cannot be unloaded",
+        "warn  modules_disabled   kernel.modules_disabled is 1 until the next boot, and bochs cannot be unloaded: the jump",
+        "exit status 0 of another",
+        "bad   modules_disabled   kernel.modules_disabled is 1 until the next boot, and bochs cannot be unloaded: the machine",
         "nextkernel: not as it should be: modules_disabled",
-        "exit status 1 of another",
+        "exit status 1 of the last",
     ] {
         ended.line(line)?;
     }

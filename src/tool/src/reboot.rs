@@ -6,7 +6,7 @@ use std::io;
 use std::process::Command;
 
 use clap::Args;
-use nextkernel_plan::{Plan, Verb};
+use nextkernel_plan::{HandoffId, Malformed, Plan, Verb};
 use thiserror::Error;
 
 use crate::conf::Conf;
@@ -20,10 +20,10 @@ use crate::{check, facts, stage};
 
 /// Start the staged kernel now, in place of a reboot
 ///
-/// It refuses while `nextkernel check` finds something bad, or somebody blocks a shutdown (`systemd-inhibit
-/// --list`); there is no way to force it. Where nothing is staged, what is staged has changed, or ENTRY is
-/// given, it stages first, as `nextkernel stage [ENTRY]` does. Then it asks the init: all services end, all file
-/// systems are unmounted, and the hook starts the kernel.
+/// It refuses while `nextkernel check` finds something bad, what is staged has changed, or somebody blocks a
+/// shutdown (`systemd-inhibit --list`); there is no way to force it. Where nothing is staged, or ENTRY is given,
+/// it stages first, as `nextkernel stage [ENTRY]` does. Then it asks the init: all services end, all file systems
+/// are unmounted, and the hook starts the kernel.
 #[derive(Args, Debug, Default)]
 pub struct Wish {
     /// Stage this first: a boot entry, or the version of an installed kernel
@@ -45,15 +45,33 @@ pub enum Error {
     /// Something is bad.
     #[error("nothing was done: {}", .0.join("; "))]
     Bad(Vec<String>),
+    /// Something is bad of what was staged just now.
+    #[error("{entry} is staged, and the machine stays up: {}", .bad.join("; "))]
+    StagedAndBad {
+        /// What is staged.
+        entry: String,
+        /// What is bad.
+        bad: Vec<String>,
+    },
+    /// An image is another one.
+    #[error(
+        "/run/nextkernel/{0} has changed since it was staged; stage again, with the options of that time, or take it          back (`nextkernel unstage`)"
+    )]
+    Changed(String),
     /// The plan.
     #[error(transparent)]
     Folder(#[from] folder::Error),
     /// Staging.
     #[error(transparent)]
     Stage(#[from] stage::Error),
-    /// Nothing came of staging; somebody else has unstaged it.
+    /// Somebody else has unstaged it.
     #[error("what was staged is gone again; is another nextkernel at work? try again")]
     Gone,
+    /// Somebody else has staged another.
+    #[error(
+        "{0} was staged meanwhile, in place of what was checked; is another nextkernel at work? try again, and that one          is checked"
+    )]
+    Replaced(String),
     /// It is for another verb.
     #[error(
         "{0} is staged for `systemctl reboot` alone: give that command, or stage with --on kexec; it is staged as \
@@ -129,24 +147,24 @@ impl fmt::Display for Ask {
 /// What becomes of what is staged.
 #[derive(Debug, PartialEq, Eq)]
 enum First {
-    /// It is used.
-    Use,
+    /// It is used: this handoff, and no other that somebody stages meanwhile.
+    Use(HandoffId),
     /// Something is staged first, for this reason.
     Stage(&'static str),
 }
 
 impl First {
-    fn of(root: &Root, wish: &Wish, is_there: bool, plan: Option<&Plan<'_>>) -> First {
-        let whole = |plan: &Plan<'_>| {
-            let mut images = std::iter::once(plan.kernel).chain(plan.initrd);
-            images.all(|image| folder::is_as_staged(root, &image))
+    /// What cannot be used is not replaced unasked: nobody knows any more with which options it was staged.
+    fn of(root: &Root, wish: &Wish, plan: Option<Result<&Plan<'_>, Malformed>>) -> Result<First, Error> {
+        let plan = match plan {
+            _ if wish.entry.is_some() => return Ok(First::Stage("it is asked for")),
+            None => return Ok(First::Stage("nothing is staged")),
+            Some(plan) => plan.map_err(folder::Error::Malformed)?,
         };
-        match plan {
-            _ if wish.entry.is_some() => First::Stage("it is asked for"),
-            None if is_there => First::Stage("what is staged cannot be read"),
-            None => First::Stage("nothing is staged"),
-            Some(plan) if !whole(plan) => First::Stage("what is staged has changed since"),
-            Some(_) => First::Use,
+        let mut images = std::iter::once(plan.kernel).chain(plan.initrd);
+        match images.find(|image| !folder::is_as_staged(root, image)) {
+            Some(image) => Err(Error::Changed(image.name.to_owned())),
+            None => Ok(First::Use(plan.handoff)),
         }
     }
 }
@@ -160,30 +178,35 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         return Err(Error::OtherInit);
     }
     let text = Folder::plan_text(root)?;
-    // One that cannot be read is replaced, as staging does.
-    let plan = text.as_deref().and_then(|text| Plan::parse(text).ok());
-    let first = First::of(root, wish, text.is_some(), plan.as_ref());
-    none_is_bad(match first {
-        First::Use => check::bad(root),
+    let plan = text.as_deref().map(Plan::parse);
+    let first = First::of(root, wish, plan.as_ref().map(|plan| plan.as_ref().map_err(|why| *why)))?;
+    let bad = match first {
+        First::Use(_) => check::bad(root),
         First::Stage(_) => check::bad_of_the_machine(root),
-    })?;
+    };
+    if !bad.is_empty() {
+        return Err(Error::Bad(bad));
+    }
     let staging = stage::Wish { entry: wish.entry.clone(), ..stage::Wish::default() };
     if wish.dry_run {
-        return tell(root, &first, &staging, plan.as_ref());
+        return tell(root, &first, &staging, plan.and_then(Result::ok).as_ref());
     }
     // Before anything is staged for nothing.
     if let Some(note) = uninhibited(inhibitors::find())? {
         facts::note(note);
     }
-    if let First::Stage(_) = first {
-        let _ = stage::run(root, &staging)?;
-        none_is_bad(check::bad(root))?;
-    }
-    let text = Folder::plan_text(root)?.ok_or(Error::Gone)?;
-    let plan = Plan::parse(&text).map_err(folder::Error::Malformed)?;
-    covers_kexec(&plan)?;
+    let (handoff, bad) = match first {
+        First::Use(handoff) => (handoff, Vec::new()),
+        First::Stage(_) => (stage::run(root, &staging)?, check::bad(root)),
+    };
     // Again, for staging takes a while.
     uninhibited(inhibitors::find())?;
+    let text = Folder::plan_text(root)?.ok_or(Error::Gone)?;
+    let plan = that_was_checked(&text, handoff)?;
+    if !bad.is_empty() {
+        return Err(Error::StagedAndBad { entry: plan.entry.to_owned(), bad });
+    }
+    covers_kexec(&plan)?;
     facts::say(format_args!("{} starts in place of this kernel: the machine goes down now", plan.entry));
     Ask::of(root).now()
 }
@@ -192,27 +215,23 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
 fn tell(root: &Root, first: &First, staging: &stage::Wish, plan: Option<&Plan<'_>>) -> Result<(), Error> {
     facts::say("check             nothing is bad");
     let (ask, night) = match (first, plan) {
-        (First::Use, Some(plan)) => {
+        (First::Use(_), Some(plan)) => {
             facts::say(format_args!(
                 "staged            {} (handoff {}), its images as they were",
                 plan.entry, plan.handoff
             ));
             covers_kexec(plan)?;
-            let gpus = gpus::find(root, Said::Plan(plan));
-            let firmware = gpus::forbids_the_jump(&gpus).map(|gpu| gpu.module.clone());
-            let jump = format!("the hook starts {}", plan.entry);
-            let because = |gpu| format!("the hook restarts through firmware, because of {gpu}");
-            (Ask::of(root), firmware.map_or(jump, because))
+            (Ask::of(root), at_night(root, plan.entry, Said::Plan(plan)))
         }
-        (First::Use, None) => return Err(Error::Gone),
+        (First::Use(_), None) => return Err(Error::Gone),
         (First::Stage(why), _) => {
-            let Choice { entry, notes, .. } =
-                stage::chosen(root, staging, &Conf::read(root).map_err(stage::Error::Conf)?)?;
+            let conf = Conf::read(root).map_err(stage::Error::Conf)?;
+            let Choice { entry, notes, .. } = stage::chosen(root, staging, &conf)?;
             facts::say(format_args!("stage             {}: {why}", entry.id));
             for note in notes {
                 facts::say(format_args!("                  {note}"));
             }
-            (Ask::Kexec, format!("the hook starts {}", entry.id))
+            (Ask::Kexec, at_night(root, &entry.id, Said::Conf(&conf)))
         }
     };
     let asked = uninhibited(inhibitors::find())?;
@@ -225,8 +244,18 @@ fn tell(root: &Root, first: &First, staging: &stage::Wish, plan: Option<&Plan<'_
     Ok(())
 }
 
-fn none_is_bad(bad: Vec<String>) -> Result<(), Error> {
-    if bad.is_empty() { Ok(()) } else { Err(Error::Bad(bad)) }
+/// What comes of it: a GPU may forbid the jump.
+fn at_night(root: &Root, entry: &str, said: Said<'_>) -> String {
+    match gpus::forbids_the_jump(&gpus::find(root, said)) {
+        Some(gpu) => format!("the hook restarts through firmware, because of {}", gpu.module),
+        None => format!("the hook starts {entry}"),
+    }
+}
+
+/// The plan, where it is the one that was checked.
+fn that_was_checked(text: &[u8], handoff: HandoffId) -> Result<Plan<'_>, Error> {
+    let plan = Plan::parse(text).map_err(folder::Error::Malformed)?;
+    if plan.handoff == handoff { Ok(plan) } else { Err(Error::Replaced(plan.entry.to_owned())) }
 }
 
 /// What is staged for `reboot` alone keeps nothing loaded, and `systemctl kexec` would end in the firmware.
@@ -267,20 +296,47 @@ mod tests {
     }
 
     #[test]
-    fn what_is_staged_is_used_unless_it_has_changed_or_another_is_asked_for() {
+    fn what_is_staged_is_used_or_refused_and_replaced_only_where_another_is_asked_for() {
         let scratch = Scratch::new();
         let text = staged(&scratch, "kexec");
         let plan = Plan::parse(text.as_bytes()).unwrap();
-        let first =
-            |wish: &Wish, plan: Option<&Plan<'_>>| First::of(&scratch.root, wish, plan.is_some(), plan);
-        assert_eq!(first(&Wish::default(), Some(&plan)), First::Use);
-        assert_eq!(first(&Wish::default(), None), First::Stage("nothing is staged"));
-        let unread = First::of(&scratch.root, &Wish::default(), true, None);
-        assert_eq!(unread, First::Stage("what is staged cannot be read"));
+        let unread = Plan::parse(b"nextkernel-plan 2\n").unwrap_err();
         let other = Wish { entry: Some("6.13".into()), ..Wish::default() };
-        assert_eq!(first(&other, Some(&plan)), First::Stage("it is asked for"));
+        let first = |wish: &Wish, plan: Option<Result<&Plan<'_>, Malformed>>| {
+            First::of(&scratch.root, wish, plan).map_err(|error| error.to_string())
+        };
+        assert_eq!(first(&Wish::default(), Some(Ok(&plan))), Ok(First::Use(HandoffId(7))));
+        assert_eq!(first(&Wish::default(), None), Ok(First::Stage("nothing is staged")));
         scratch.put("/run/nextkernel/0000000000000007/kernel", "another");
-        assert_eq!(first(&Wish::default(), Some(&plan)), First::Stage("what is staged has changed since"));
+        for (unusable, names) in
+            [(Ok(&plan), "/run/nextkernel/0000000000000007/kernel"), (Err(unread), "/run/nextkernel/plan")]
+        {
+            let sentence = first(&Wish::default(), Some(unusable)).unwrap_err();
+            assert!(sentence.starts_with(names) && sentence.contains("`nextkernel unstage`"), "{sentence}");
+            assert_eq!(first(&other, Some(unusable)), Ok(First::Stage("it is asked for")));
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_staged_meanwhile_is_not_started() {
+        let text = staged(&Scratch::new(), "kexec");
+        assert!(that_was_checked(text.as_bytes(), HandoffId(7)).is_ok());
+        let replaced = that_was_checked(text.as_bytes(), HandoffId(8)).unwrap_err().to_string();
+        assert!(replaced.starts_with("6.12 was staged meanwhile"), "{replaced}");
+    }
+
+    #[test]
+    fn what_comes_of_it_is_the_firmware_where_a_gpu_forbids_the_jump_staged_or_not() {
+        let scratch = Scratch::new();
+        gpus::tests::add(&scratch, "bochs", "0000:00:02.0", "live");
+        let conf = |text: &str| Conf::parse(text.as_bytes()).unwrap();
+        let told = |conf: &Conf| at_night(&scratch.root, "6.12", Said::Conf(conf));
+        assert_eq!(told(&Conf::default()), "the hook starts 6.12");
+        let firmware = told(&conf("gpu.bochs = firmware-reboot\n"));
+        assert_eq!(firmware, "the hook restarts through firmware, because of bochs");
+        let text = staged(&scratch, "kexec").replace("end\n", "gpu = bochs firmware-reboot\nend\n");
+        let plan = Plan::parse(text.as_bytes()).unwrap();
+        assert_eq!(at_night(&scratch.root, "6.12", Said::Plan(&plan)), firmware);
     }
 
     #[test]

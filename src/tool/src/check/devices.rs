@@ -1,8 +1,8 @@
 //! The devices of this machine: what is done with GPUs and others at night, and what may forbid it.
 
-use nextkernel_plan::Policy;
+use nextkernel_plan::{GpuFailed, Plan, Policy};
 
-use super::{Asked, Findings, Verdict};
+use super::{Asked, Findings, UntilThen, Verdict};
 use crate::conf::{self, Conf};
 use crate::gpus::{self, Gpu};
 use crate::root::Root;
@@ -52,40 +52,70 @@ fn held(root: &Root, asked: &Asked, gpu: &Gpu) -> String {
 }
 
 /// Modules can be unloaded where some are to be.
-pub(super) fn modules(root: &Root, gpus: &[Gpu], conf: &Conf, findings: &mut Findings) {
+pub(super) fn modules(
+    root: &Root,
+    plan: Option<&Plan<'_>>,
+    gpus: &[Gpu],
+    conf: &Conf,
+    findings: &mut Findings,
+) {
     let is_loaded = |module: &str| root.path("/sys/module").join(module).join("initstate").exists();
+    let forbidden = root.fact("/proc/sys/kernel/modules_disabled").as_deref() == Some("1");
     if is_loaded("efibc") {
-        let why = "is unloaded first: at each kexec it would write twice to the firmware's memory, and take the boot \
-                   loader's one-shot entry away";
-        findings.say(Verdict::Info, "efibc", why);
+        let (verdict, why) = if forbidden {
+            let why = "cannot be unloaded, for kernel.modules_disabled is 1 until the next boot, and will write twice to \
+                       the firmware's memory and overwrite the boot loader's one-shot entry";
+            (Verdict::Warn, why)
+        } else {
+            let why = "is unloaded first: at each kexec it would write twice to the firmware's memory, and take the \
+                       boot loader's one-shot entry away";
+            (Verdict::Info, why)
+        };
+        findings.say(verdict, "efibc", why);
     }
-    for module in conf.modules.iter().filter(|module| !is_loaded(module)) {
-        let nothing = format!("{} names it, and it is not loaded now", conf::PATH);
+    let (named, who): (Vec<&str>, _) = match plan {
+        Some(plan) => (plan.modules.iter().collect(), "what is staged"),
+        None => (conf.modules.iter().map(String::as_str).collect(), conf::PATH),
+    };
+    let (loaded, missing): (Vec<&str>, Vec<_>) = named.into_iter().partition(|module| is_loaded(module));
+    for module in missing {
+        let nothing = format!("{who} names it, and it is not loaded now");
         findings.say(Verdict::Info, format!("module {module}"), nothing);
     }
-    let of_gpus = gpus.iter().filter(|gpu| gpu.policy == Policy::Unload).map(|gpu| gpu.module.as_str());
-    let others = conf.modules.iter().map(String::as_str).filter(|module| is_loaded(module));
-    let unloaded: Vec<_> = of_gpus.chain(others).collect();
-    let forbidden = root.fact("/proc/sys/kernel/modules_disabled").as_deref() == Some("1");
-    if forbidden && !unloaded.is_empty() {
-        findings.say(
-            Verdict::Bad,
-            "modules_disabled",
-            format!(
-                "kernel.modules_disabled is 1 until the next boot, and {} cannot be unloaded; find out who sets it \
-                 (grep -r modules_disabled /etc/sysctl.d /usr/lib/sysctl.d), or leave them with `gpu = leave`",
-                unloaded.join(", ")
-            ),
-        );
+    if forbidden {
+        forbidden_to_unload(gpus, loaded, findings);
     }
 }
 
+/// What becomes of drivers and further modules that nobody can unload: a GPU may decide for the firmware.
+fn forbidden_to_unload(gpus: &[Gpu], further: Vec<&str>, findings: &mut Findings) {
+    let gpus: Vec<_> = gpus.iter().filter(|gpu| gpu.policy == Policy::Unload).collect();
+    let unloaded: Vec<_> = gpus.iter().map(|gpu| gpu.module.as_str()).chain(further).collect();
+    if unloaded.is_empty() {
+        return;
+    }
+    let (verdict, follows) = match gpus.iter().find(|gpu| gpu.if_failed == GpuFailed::FirmwareReboot) {
+        Some(gpu) => (
+            Verdict::Bad,
+            format!("the machine restarts through firmware instead of jumping, because of {}", gpu.module),
+        ),
+        None => (Verdict::Warn, "the jump is made all the same".to_owned()),
+    };
+    findings.say(
+        verdict,
+        "modules_disabled",
+        format!(
+            "kernel.modules_disabled is 1 until the next boot, and {} cannot be unloaded: {follows}; find out who sets it \
+             (grep -r modules_disabled /etc/sysctl.d /usr/lib/sysctl.d), or leave GPUs with `gpu = leave`",
+            unloaded.join(", ")
+        ),
+    );
+}
+
 /// What the configuration says of other devices.
-pub(super) fn others(root: &Root, conf: &Conf, findings: &mut Findings) {
+pub(super) fn others(root: &Root, conf: &Conf, UntilThen(verdict, what): UntilThen, findings: &mut Findings) {
     match unbind::find(root, &conf.unbind) {
-        Err(error) => {
-            findings.say(Verdict::Bad, "unbind", format!("{error}; until then nothing can be staged"));
-        }
+        Err(error) => findings.say(verdict, "unbind", format!("{error}; {what}")),
         Ok(found) => {
             for sentence in found.left_out {
                 findings.say(Verdict::Info, "unbind", sentence);
@@ -104,7 +134,7 @@ pub(super) fn others(root: &Root, conf: &Conf, findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{asked, machine, says, says_when_asked};
+    use super::super::tests::{asked, finding, machine, says, says_when_asked, staged};
     use super::*;
 
     #[test]
@@ -133,8 +163,7 @@ mod tests {
         let open = Asked { process_on: |_, module| Some(format!("'x' of {module} (7)")), ..asked() };
         says_when_asked(&scratch, &open, "gpu bochs", Verdict::Ok, "; 'x' of bochs (7) has it open now");
         scratch.put(conf::PATH, "gpu.bochs = leave\n");
-        let (_, sentence) = super::super::tests::finding(&scratch, &open, "gpu bochs")
-            .unwrap_or((Verdict::Bad, String::new()));
+        let (_, sentence) = finding(&scratch, &open, "gpu bochs").unwrap_or((Verdict::Bad, String::new()));
         assert!(sentence.contains("left to the kernel") && !sentence.contains("now"), "{sentence}");
     }
 
@@ -144,6 +173,37 @@ mod tests {
         scratch.put("/sys/module/efibc/initstate", "live\n");
         says(&scratch, "efibc", Verdict::Info, "is unloaded first");
         scratch.put(conf::PATH, "modules = mei_me\n");
-        says(&scratch, "module mei_me", Verdict::Info, "not loaded now");
+        says(&scratch, "module mei_me", Verdict::Info, "nextkernel.conf names it, and it is not loaded now");
+        staged(&scratch, "hold = kept\nmodule = dummy");
+        says(&scratch, "module dummy", Verdict::Info, "what is staged names it");
+        assert!(finding(&scratch, &asked(), "module mei_me").is_none());
+    }
+
+    #[test]
+    fn modules_that_cannot_be_unloaded_are_bad_only_where_the_firmware_would_follow() {
+        let scratch = machine();
+        scratch.put("/proc/sys/kernel/modules_disabled", "1\n");
+        scratch.put("/sys/module/efibc/initstate", "live\n");
+        says(&scratch, "efibc", Verdict::Warn, "cannot be unloaded");
+        says(
+            &scratch,
+            "modules_disabled",
+            Verdict::Warn,
+            "bochs cannot be unloaded: the jump is made all the same",
+        );
+        scratch.put(conf::PATH, "gpu-failed = firmware-reboot\n");
+        says(
+            &scratch,
+            "modules_disabled",
+            Verdict::Bad,
+            "through firmware instead of jumping, because of bochs",
+        );
+        scratch.put(conf::PATH, "gpu = leave\ngpu-failed = firmware-reboot\nmodules = efibc\n");
+        says(&scratch, "modules_disabled", Verdict::Warn, "efibc cannot be unloaded");
+        scratch.put(conf::PATH, "gpu = leave\n");
+        assert!(finding(&scratch, &asked(), "modules_disabled").is_none());
+        // What is staged counts.
+        staged(&scratch, "hold = kept\ngpu-failed = firmware-reboot");
+        says(&scratch, "modules_disabled", Verdict::Bad, "because of bochs");
     }
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use clap::Args;
-use nextkernel_plan::{Hold, Plan};
+use nextkernel_plan::{Hold, Malformed, Plan};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -144,9 +144,11 @@ impl Asked {
 
 fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>) -> Vec<Finding> {
     let mut findings = Findings::default();
-    let conf = configuration(root, &mut findings);
+    let plan = text.as_ref().map(|text| text.as_deref().map(Plan::parse));
+    let until_then = UntilThen::of(matches!(plan, Ok(Some(Ok(_)))));
+    let conf = configuration(root, until_then, &mut findings);
     init::hook(root, &mut findings);
-    let plan = staged(root, text.as_ref(), &mut findings);
+    let plan = staged(root, plan, &mut findings);
     let plan = plan.as_ref();
     let gpus = gpus::find(root, plan.map_or(Said::Conf(&conf), Said::Plan));
     kernel::load(root, asked, &mut findings);
@@ -156,8 +158,8 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
         memory::staged(root, plan, asked, &mut findings);
     }
     devices::drivers(root, asked, &gpus, &conf, &mut findings);
-    devices::modules(root, &gpus, &conf, &mut findings);
-    devices::others(root, &conf, &mut findings);
+    devices::modules(root, plan, &gpus, &conf, &mut findings);
+    devices::others(root, &conf, until_then, &mut findings);
     next::guard(root, plan.map_or(conf.guard, |plan| plan.guard), &mut findings);
     next::command_line(root, plan, &gpus, &conf, &mut findings);
     next::hardware_watchdogs(root, plan.map_or(conf.watchdog, |plan| plan.watchdog), &mut findings);
@@ -167,12 +169,27 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
     findings.0
 }
 
-/// /etc/nextkernel.conf can be read, and is what was staged.
-fn configuration(root: &Root, findings: &mut Findings) -> Conf {
-    match Conf::read(root) {
-        Err(error) => {
-            findings.say(Verdict::Bad, "configuration", format!("{error}; until then nothing can be staged"));
+/// What a configuration that is wrong keeps from happening: a plan that stands holds all that counts.
+#[derive(Clone, Copy)]
+struct UntilThen(Verdict, &'static str);
+
+impl UntilThen {
+    fn of(is_staged: bool) -> UntilThen {
+        if is_staged {
+            UntilThen(
+                Verdict::Warn,
+                "until then what is staged holds as it is, and nothing else can be staged",
+            )
+        } else {
+            UntilThen(Verdict::Bad, "until then nothing can be staged")
         }
+    }
+}
+
+/// /etc/nextkernel.conf can be read.
+fn configuration(root: &Root, UntilThen(verdict, what): UntilThen, findings: &mut Findings) -> Conf {
+    match Conf::read(root) {
+        Err(error) => findings.say(verdict, "configuration", format!("{error}; {what}")),
         Ok(conf) => {
             let said = if root.path(conf::PATH).exists() {
                 "can be read"
@@ -189,22 +206,19 @@ fn configuration(root: &Root, findings: &mut Findings) -> Conf {
 /// What is staged can be read, and is what the configuration says now.
 fn staged<'a>(
     root: &Root,
-    text: Result<&'a Option<Vec<u8>>, &folder::Error>,
+    plan: Result<Option<Result<Plan<'a>, Malformed>>, &folder::Error>,
     findings: &mut Findings,
 ) -> Option<Plan<'a>> {
-    let text = match text {
-        Ok(Some(text)) => text,
+    match plan {
         Ok(None) => {
             findings.say(Verdict::Info, "staged", "nothing is staged: `nextkernel stage` does that");
-            return None;
+            None
         }
         Err(error) => {
             findings.say(Verdict::Info, "staged", format!("what is staged is not looked at: {error}"));
-            return None;
+            None
         }
-    };
-    match Plan::parse(text) {
-        Ok(plan) => {
+        Ok(Some(Ok(plan))) => {
             // The time of the last change, which a file moved there has, too.
             let changed =
                 root.path(conf::PATH).metadata().ok().and_then(|found| u64::try_from(found.ctime()).ok());
@@ -226,7 +240,7 @@ fn staged<'a>(
             }
             Some(plan)
         }
-        Err(error) => {
+        Ok(Some(Err(error))) => {
             findings.say(Verdict::Bad, "staged", folder::Error::Malformed(error).to_string());
             None
         }
@@ -329,7 +343,6 @@ mod tests {
         for (path, text, what, words) in [
             (conf::PATH, "gpus = leave\n", "configuration", "line 1: there is no key 'gpus'"),
             (conf::PATH, "unbind = 0000:00:02.0\n", "unbind", "what carries / cannot be told"),
-            ("/proc/sys/kernel/modules_disabled", "1\n", "modules_disabled", "bochs cannot be unloaded"),
             ("/run/nextkernel/plan", "nextkernel-plan 2\n", "staged", "version 2"),
         ] {
             scratch.put(path, text);
@@ -366,6 +379,20 @@ end
         says(&scratch, "staged", Verdict::Warn, "has unloaded its image");
         scratch.put("/sys/kernel/kexec_loaded", "1\n");
         says(&scratch, "staged", Verdict::Ok, "6.12 is staged");
+    }
+
+    #[test]
+    fn a_configuration_that_is_wrong_is_no_more_than_a_warning_where_a_plan_stands() {
+        let scratch = machine();
+        for (text, what) in [("gpus = leave\n", "configuration"), ("unbind = 0000:00:02.0\n", "unbind")] {
+            scratch.put(conf::PATH, text);
+            says(&scratch, what, Verdict::Bad, "until then nothing can be staged");
+            staged(&scratch, "hold = kept");
+            says(&scratch, what, Verdict::Warn, "what is staged holds as it is");
+            scratch.put("/run/nextkernel/plan", "nextkernel-plan 2\n");
+            says(&scratch, what, Verdict::Bad, "until then nothing can be staged");
+            fs::remove_dir_all(scratch.root.path("/run/nextkernel")).unwrap();
+        }
     }
 
     #[test]
