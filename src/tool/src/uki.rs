@@ -504,7 +504,7 @@ fn unquoted(value: &str) -> String {
         match (character, quote) {
             ('"' | '\'', None) => quote = Some(character),
             (_, Some(open)) if character == open => quote = None,
-            ('\\', None | Some('"')) => plain.extend(characters.next()),
+            ('\\', None | Some('"')) => plain.extend(characters.next().filter(|next| !next.is_control())),
             _ if character.is_control() => {}
             _ => plain.push(character),
         }
