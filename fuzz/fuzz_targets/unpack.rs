@@ -1,6 +1,6 @@
 //! Any bytes are a kernel that comes out of its wrappings, or are refused, without a panic. What is not wrapped comes
-//! out as it is, and what is cut off comes out as the beginning of the same. What a kernel says of itself is read,
-//! whatever it says.
+//! out as it is, and what is cut off comes out as the beginning of the same. Nothing that follows a whole one passes
+//! unseen. What a kernel says of itself is read, whatever it says.
 #![no_main]
 
 use std::io::Cursor;
@@ -25,6 +25,12 @@ fuzz_target!(|bytes: &[u8]| {
     // As much as was read of one that is cut off is what the whole has.
     if let (Some(whole), Some(part)) = (unpacked(bytes), unpacked(&bytes[..bytes.len() / 2])) {
         assert!(whole.0.starts_with(&part.0) || part.0.starts_with(&whole.0), "{wrapping:?}");
+    }
+    // An EFI image says where it ends.
+    let is_zboot = matches!(wrapping, Wrapping::Zboot { .. });
+    if unpacked(bytes).is_some_and(|(all, whole)| whole && !is_zboot && all.len() < MOST) {
+        let more = [bytes, b"x"].concat();
+        assert!(!unpacked(&more).is_some_and(|(_, whole)| whole), "{wrapping:?}");
     }
 });
 

@@ -101,6 +101,13 @@ impl Block<'_> {
     }
 }
 
+/// The checksum that lzop writes (RFC 1950, 8.2). A block is too short for these sums to overflow.
+pub(crate) fn adler32(bytes: &[u8]) -> u32 {
+    let (a, b) =
+        bytes.iter().fold((1_u64, 0_u64), |(a, b), byte| (a + u64::from(*byte), a + b + u64::from(*byte)));
+    u32::try_from(((b % 65521) << 16) | (a % 65521)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +138,17 @@ mod tests {
             assert_eq!(unpacked(&code, text.len() - 1), None, "{code:?}");
             assert_eq!(unpacked(&code, text.len() + 1), None, "{code:?}");
         }
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_rfc() {
+        assert_eq!(adler32(b""), 1);
+        assert_eq!(adler32(b"Wikipedia"), 0x11e6_0398);
+        // In one sum and in parts of it.
+        let many = vec![0xff; 256 << 10];
+        let step = |(a, b): (u64, u64)| ((a + 255) % 65521, (b + a + 255) % 65521);
+        let (a, b) = many.iter().fold((1, 0), |sums, _| step(sums));
+        assert_eq!(u64::from(adler32(&many)), (b << 16) | a);
     }
 
     #[test]

@@ -10,11 +10,17 @@
 //! | zstd, xz, lzma | 7 to 35, with windows of 2 to 32 MiB; 68 with the largest, 128 MiB |
 //!
 //! A window is how far back a format repeats itself. Never more of it is held than twice what the kernel is large.
+//!
+//! A kernel that is damaged must not pass for a whole one: every checksum and every size that a format has is compared,
+//! and behind its end nothing may follow but zeros, and the size that the kernel's build appends.
 
-use std::io::{self, BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom};
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom};
+use std::rc::Rc;
 
-use bzip2::read::BzDecoder;
-use flate2::read::GzDecoder;
+use bzip2::bufread::BzDecoder;
+use flate2::Crc;
+use flate2::bufread::GzDecoder;
 use lzma_rust2::{LzmaReader, XzReader};
 use ruzstd::decoding::StreamingDecoder;
 use thiserror::Error;
@@ -116,19 +122,35 @@ impl Wrapping {
         }
     }
 
-    /// A stream of what is in it.
-    fn open(self, mut from: Stream<'_>) -> io::Result<Stream<'_>> {
+    /// A stream of what is in it, and where the size will stand that it tells of that.
+    fn open<'a>(self, mut from: Stream<'a>, told: &Told) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Wrapping::Zboot { offset, size, .. } => {
                 let skipped = io::copy(&mut (&mut from).take(offset.into()), &mut io::sink())?;
                 if skipped < offset.into() {
                     return Err(ErrorKind::UnexpectedEof.into());
                 }
-                Box::new(from.take(size.into()))
+                told.set(Size::Untold);
+                Box::new(Zboot { from, left: size.into(), told: Rc::clone(told) })
             }
-            Wrapping::Gzip => Box::new(GzDecoder::new(from)),
-            Wrapping::Xz => Box::new(XzReader::new_mem_limit(from, false, WINDOW_KIB)),
-            Wrapping::Lzma => Box::new(LzmaReader::new_mem_limit(from, WINDOW_KIB, None)?),
+            Wrapping::Gzip => {
+                // It has its size in itself, and the build appends none (Makefile.zboot).
+                told.set(Size::Inside);
+                Whole::boxed(GzDecoder::new(from), |gzip, _| Ok(gzip.into_inner()))
+            }
+            Wrapping::Xz => {
+                let xz = XzReader::new_mem_limit(from, false, WINDOW_KIB);
+                Whole::boxed(xz, |xz, _| Ok(xz.into_inner()))
+            }
+            Wrapping::Lzma => {
+                let mut lzma = LzmaReader::new_mem_limit(from, WINDOW_KIB, None)?;
+                lzma.set_relaxed_end_condition(false);
+                Whole::boxed(lzma, |lzma, _| {
+                    // It reads ahead.
+                    let (from, ahead) = lzma.into_parts();
+                    Ok(Box::new(Cursor::new(ahead).chain(from)))
+                })
+            }
             Wrapping::Zstd => {
                 let (head, from) = peeked(from, 18)?;
                 if zstd_window(&head).is_some_and(|window| window > WINDOW_MAX) {
@@ -136,14 +158,24 @@ impl Wrapping {
                         "its window is larger than the 128 MiB that a kernel's may be",
                     ));
                 }
-                Box::new(StreamingDecoder::new(from).map_err(io::Error::other)?)
+                Whole::boxed(StreamingDecoder::new(from).map_err(io::Error::other)?, |zstd, size| {
+                    let (from, frame) = zstd.into_parts();
+                    let (has, says) = (frame.get_calculated_checksum(), frame.get_checksum_from_data());
+                    same(has, says.or(has), "checksum")?;
+                    // None is 0.
+                    same(size, Some(frame.content_size()).filter(|says| *says > 0).unwrap_or(size), "size")?;
+                    Ok(from)
+                })
             }
-            Wrapping::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(from)),
-            Wrapping::Lz4Legacy => Box::new(Blocks::new(from, lz4_block)),
-            Wrapping::Bzip2 => Box::new(BzDecoder::new(from)),
+            Wrapping::Lz4 => {
+                let frame = lz4_flex::frame::FrameDecoder::new(Endless(from));
+                Whole::boxed(frame, |lz4, _| Ok(lz4.into_inner().0))
+            }
+            Wrapping::Lz4Legacy => Whole::boxed(Blocks::new(from, lz4_block, 0), |lz4, _| Ok(lz4.from)),
+            Wrapping::Bzip2 => Whole::boxed(BzDecoder::new(from), |bzip2, _| Ok(bzip2.into_inner())),
             Wrapping::Lzo => {
-                lzo_header(&mut from)?;
-                Box::new(Blocks::new(from, lzo_block))
+                let flags = lzo_header(&mut from)?;
+                Whole::boxed(Blocks::new(from, lzo_block, flags), |lzo, _| Ok(lzo.from))
             }
         })
     }
@@ -171,7 +203,7 @@ impl Wrapping {
 }
 
 /// Bytes on their way.
-pub type Stream<'a> = Box<dyn Read + 'a>;
+type Stream<'a> = Box<dyn BufRead + 'a>;
 
 /// Why nothing comes out.
 #[derive(Debug, Error)]
@@ -199,12 +231,17 @@ pub enum Error {
 pub struct Unpacked<'a> {
     stream: Stream<'a>,
     innermost: &'static str,
+    /// How much came out, in bytes.
+    size: u64,
+    /// What an EFI image says that it should be.
+    told: Told,
 }
 
 impl<'a> Unpacked<'a> {
     /// Takes off whatever a kernel is wrapped in.
     pub fn new(from: impl Read + 'a) -> Result<Unpacked<'a>, Error> {
-        let mut kernel = Unpacked { stream: Box::new(BufReader::new(from)), innermost: "a kernel" };
+        let stream = Box::new(BufReader::new(from));
+        let mut kernel = Unpacked { stream, innermost: "a kernel", size: 0, told: Told::default() };
         let mut lzma = false;
         for _ in 0..=DEPTH {
             let (head, stream) =
@@ -219,20 +256,141 @@ impl<'a> Unpacked<'a> {
             };
             lzma = matches!(wrapping, Wrapping::Zboot { lzma: true, .. });
             let innermost = wrapping.name();
-            let inside = wrapping.open(stream).map_err(|error| failed(innermost, &error))?;
+            let inside = wrapping.open(stream, &kernel.told).map_err(|error| failed(innermost, &error))?;
             // Some formats are read byte by byte.
-            kernel = Unpacked { stream: Box::new(BufReader::with_capacity(1 << 16, inside)), innermost };
+            let stream = Box::new(BufReader::with_capacity(1 << 16, inside));
+            kernel = Unpacked { stream, innermost, ..kernel };
         }
         Err(Error::TooDeep)
     }
 
     /// The next bytes; none at its end.
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
-        loop {
+        let read = loop {
             match self.stream.read(into) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                answer => return answer.map_err(|error| failed(self.innermost, &error)),
+                answer => break answer.map_err(|error| failed(self.innermost, &error))?,
             }
+        };
+        self.size += read as u64;
+        match self.told.get() {
+            _ if read > 0 || into.is_empty() => {}
+            Size::Untold | Size::Inside => {}
+            Size::CutOff => return Err(failed(ZBOOT, &ErrorKind::UnexpectedEof.into())),
+            Size::Told(says) => {
+                same(low(self.size), says, "size").map_err(|error| failed(ZBOOT, &error))?;
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// What an EFI image says of the size of its kernel.
+#[derive(Clone, Copy, Default)]
+enum Size {
+    /// Nothing so far.
+    #[default]
+    Untold,
+    /// This, behind what it holds.
+    Told([u8; 4]),
+    /// It is cut off there.
+    CutOff,
+    /// What it holds tells that itself.
+    Inside,
+}
+
+type Told = Rc<Cell<Size>>;
+
+/// What an EFI image holds, and behind it the size of what comes out.
+struct Zboot<'a> {
+    from: Stream<'a>,
+    left: u64,
+    told: Told,
+}
+
+impl Read for Zboot<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = (&mut self.from).take(self.left).read(into)?;
+        self.left -= read as u64;
+        match self.left {
+            _ if read > 0 || into.is_empty() => {}
+            0 => {
+                if let Size::Untold = self.told.get() {
+                    let mut size = [0; 4];
+                    let told = self.from.read_exact(&mut size);
+                    self.told.set(told.map_or(Size::CutOff, |()| Size::Told(size)));
+                }
+                // What it is wrapped in itself is to be whole, too.
+                io::copy(&mut self.from, &mut io::sink())?;
+            }
+            _ => return Err(ErrorKind::UnexpectedEof.into()),
+        }
+        Ok(read)
+    }
+}
+
+/// A decompressor to its end, and what is behind that.
+struct Whole<'a, D> {
+    decoder: Option<D>,
+    /// What is left behind the end, where what came out is as the format says; its size is given.
+    rest: fn(D, u64) -> io::Result<Stream<'a>>,
+    size: u64,
+}
+
+impl<'a, D: Read + 'a> Whole<'a, D> {
+    fn boxed(decoder: D, rest: fn(D, u64) -> io::Result<Stream<'a>>) -> Box<dyn Read + 'a> {
+        Box::new(Whole { decoder: Some(decoder), rest, size: 0 })
+    }
+}
+
+impl<D: Read> Read for Whole<'_, D> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.decoder.as_mut().map_or(Ok(0), |decoder| decoder.read(into))?;
+        self.size += read as u64;
+        if read == 0 && !into.is_empty() {
+            if let Some(decoder) = self.decoder.take() {
+                see_that_nothing_follows((self.rest)(decoder, self.size)?, self.size)?;
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Behind the end there may be the size, as the kernel's build appends it (`size_append`, scripts/Makefile.lib), and
+/// zeros. A second stream of the same format is no kernel's.
+fn see_that_nothing_follows(mut from: Stream<'_>, size: u64) -> io::Result<()> {
+    let mut part = Vec::new();
+    (&mut from).take(4).read_to_end(&mut part)?;
+    if part == low(size) {
+        part.clear();
+    }
+    while part.iter().all(|byte| *byte == 0) {
+        part.clear();
+        if (&mut from).take(1 << 16).read_to_end(&mut part)? == 0 {
+            return Ok(());
+        }
+    }
+    Err(io::Error::other("something else follows its end"))
+}
+
+/// A size as it is written in four bytes.
+fn low(size: u64) -> [u8; 4] {
+    let [a, b, c, d, ..] = size.to_le_bytes();
+    [a, b, c, d]
+}
+
+fn same<T: Copy + PartialEq>(is: T, says: T, what: &'static str) -> io::Result<()> {
+    if is == says { Ok(()) } else { Err(io::Error::other(format!("it has another {what} than it says"))) }
+}
+
+/// What is not at its end before the decompressor is: that of lz4 takes one between two blocks for its own.
+struct Endless<'a>(Stream<'a>);
+
+impl Read for Endless<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(into)? {
+            0 if !into.is_empty() => Err(io::Error::other("it ends before its end")),
+            read => Ok(read),
         }
     }
 }
@@ -270,27 +428,30 @@ fn zstd_window(head: &[u8]) -> Option<u64> {
 /// A format that is one block after the other.
 struct Blocks<'a> {
     from: Stream<'a>,
-    next: fn(&mut Stream<'_>, &mut Vec<u8>, &mut Vec<u8>) -> io::Result<()>,
+    /// Reads a block packed and leaves it unpacked; at the end it leaves none.
+    next: fn(&mut Blocks<'a>) -> io::Result<()>,
+    /// What the header says of them.
+    flags: u32,
     packed: Vec<u8>,
     block: Vec<u8>,
     at: usize,
+    /// How large the blocks before were together, in bytes.
+    size: u64,
 }
 
 impl<'a> Blocks<'a> {
-    /// `next` reads a block packed and leaves it unpacked; at the end it leaves none.
-    fn new(
-        from: Stream<'a>,
-        next: fn(&mut Stream<'_>, &mut Vec<u8>, &mut Vec<u8>) -> io::Result<()>,
-    ) -> Blocks<'a> {
-        Blocks { from, next, packed: Vec::new(), block: Vec::new(), at: 0 }
+    fn new(from: Stream<'a>, next: fn(&mut Blocks<'a>) -> io::Result<()>, flags: u32) -> Blocks<'a> {
+        Blocks { from, next, flags, packed: Vec::new(), block: Vec::new(), at: 0, size: 0 }
     }
 }
 
 impl Read for Blocks<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.at >= self.block.len() {
+            self.size += self.block.len() as u64;
             self.at = 0;
-            (self.next)(&mut self.from, &mut self.packed, &mut self.block)?;
+            self.block.clear();
+            (self.next)(self)?;
         }
         let read = self.block.get(self.at..).unwrap_or_default().read(into)?;
         self.at += read;
@@ -298,83 +459,124 @@ impl Read for Blocks<'_> {
     }
 }
 
-/// A block of lz4 in the kernel's form: its length packed, and it. Behind the last the build may have appended
-/// the size of the whole.
-fn lz4_block(from: &mut Stream<'_>, packed: &mut Vec<u8>, block: &mut Vec<u8>) -> io::Result<()> {
-    block.clear();
+/// A block of lz4 in the kernel's form: its length packed, and it. Nothing marks the end, and behind it the build may
+/// have appended the size of the whole.
+fn lz4_block(blocks: &mut Blocks<'_>) -> io::Result<()> {
+    let Blocks { from, packed, block, size, .. } = blocks;
     let length = loop {
-        let mut bytes = [0; 4];
-        match from.read(bytes.get_mut(..1).unwrap_or_default())? {
-            0 => return Ok(()),
-            _ => from.read_exact(bytes.get_mut(1..).unwrap_or_default())?,
-        }
-        match u32::from_le_bytes(bytes) {
-            LZ4_MAGIC => {}
-            length => break length,
+        packed.clear();
+        (&mut *from).take(4).read_to_end(packed)?;
+        match packed.as_slice() {
+            [] | [0, 0, 0, 0] => return Ok(()),
+            &[a, b, c, d] if [a, b, c, d] != LZ4_MAGIC.to_le_bytes() => break [a, b, c, d],
+            [_, _, _, _] => {}
+            _ => return Err(ErrorKind::UnexpectedEof.into()),
         }
     };
+    let is_size = length == low(*size);
+    let length = u64::from(u32::from_le_bytes(length));
     packed.clear();
-    from.take(LZ4_PACKED as u64 + 1).take(length.into()).read_to_end(packed)?;
-    if packed.is_empty() {
+    from.take(LZ4_PACKED as u64 + 1).take(length).read_to_end(packed)?;
+    if is_size && (packed.len() as u64) < length && packed.iter().all(|byte| *byte == 0) {
         return Ok(());
     }
-    if packed.len() as u64 != u64::from(length) || packed.len() > LZ4_PACKED {
+    if packed.len() as u64 != length || packed.len() > LZ4_PACKED {
         return Err(ErrorKind::UnexpectedEof.into());
     }
     block.resize(LZ4_BLOCK, 0);
-    let size = lz4_flex::block::decompress_into(packed, block).map_err(io::Error::other)?;
-    block.truncate(size);
-    Ok(())
+    let unpacked = lz4_flex::block::decompress_into(packed, block).map_err(io::Error::other)?;
+    block.truncate(unpacked);
+    if unpacked == 0 { Err(io::Error::other("a block with nothing in it")) } else { Ok(()) }
 }
 
-/// A block of lzop: its length, its length packed, a checksum, and it; the last is of no length.
-fn lzo_block(from: &mut Stream<'_>, packed: &mut Vec<u8>, block: &mut Vec<u8>) -> io::Result<()> {
-    block.clear();
-    let size = lzo_number(from)?;
+/// What the header of lzop says of checksums (`F_*` in its conf.h): of each block, unpacked and packed, and of the
+/// header itself. Adler-32 is what it makes by default, CRC-32 where it is told to.
+const LZO_ADLER: u32 = 0x1;
+const LZO_PACKED_ADLER: u32 = 0x2;
+const LZO_CRC: u32 = 0x100;
+const LZO_PACKED_CRC: u32 = 0x200;
+const LZO_HEADER_CRC: u32 = 0x1000;
+
+/// What else it says: a number more in the header.
+const LZO_FILTER: u32 = 0x800;
+
+/// A block of lzop: its length, its length packed, its checksums, and it; the last is of no length. What is stored as
+/// it is has no checksum packed.
+fn lzo_block(blocks: &mut Blocks<'_>) -> io::Result<()> {
+    let Blocks { from, flags, packed, block, .. } = blocks;
+    let length = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let size = length(lzo_number(from)?);
     if size == 0 {
         return Ok(());
     }
-    let (length, _checksum) = (lzo_number(from)?, lzo_number(from)?);
+    let length = length(lzo_number(from)?);
     if size > LZO_BLOCK || length > size || length == 0 {
         return Err(io::Error::other("a block of an impossible length"));
     }
+    let is_stored = length == size;
+    let mut checksum = |flag, is_there: bool| {
+        let is_there = is_there && *flags & flag != 0;
+        is_there.then(|| lzo_number(from)).transpose()
+    };
+    let whole = [checksum(LZO_ADLER, true)?, checksum(LZO_CRC, true)?];
+    let inside = [checksum(LZO_PACKED_ADLER, !is_stored)?, checksum(LZO_PACKED_CRC, !is_stored)?];
     packed.resize(length, 0);
     from.read_exact(packed)?;
-    if length == size {
+    lzo_sums(packed, inside)?;
+    if is_stored {
         block.extend_from_slice(packed);
-        return Ok(());
+    } else {
+        lzo::unpack(packed, size, block).ok_or_else(|| io::Error::other("a block that is malformed"))?;
     }
-    lzo::unpack(packed, size, block).ok_or_else(|| io::Error::other("a block that is malformed"))
+    lzo_sums(block, whole)
 }
 
-/// The header of lzop, of which nothing matters: version, flags, and the name of the file (`lib/decompress_unlzo.c`).
-fn lzo_header(from: &mut Stream<'_>) -> io::Result<()> {
-    const FILTER: u8 = 0x08;
-    let mut skip = |count: usize| {
-        let mut bytes = [0; 256];
-        from.read_exact(bytes.get_mut(..count).unwrap_or_default()).map(|()| bytes)
+/// Compares the checksums that there are: Adler-32, and CRC-32.
+fn lzo_sums(bytes: &[u8], [adler, crc]: [Option<u32>; 2]) -> io::Result<()> {
+    adler.map_or(Ok(()), |says| same(lzo::adler32(bytes), says, "checksum"))?;
+    crc.map_or(Ok(()), |says| {
+        let mut sum = Crc::new();
+        sum.update(bytes);
+        same(sum.sum(), says, "checksum")
+    })
+}
+
+/// The header of lzop, of which nothing matters but the flags (`lib/decompress_unlzo.c`): versions, and the name of the
+/// file.
+fn lzo_header(from: &mut Stream<'_>) -> io::Result<u32> {
+    let mut header = Vec::new();
+    let mut more = |count: u64| {
+        let at = header.len();
+        (&mut *from).take(count).read_to_end(&mut header)?;
+        let bytes = header.get(at..).unwrap_or_default();
+        if bytes.len() as u64 == count {
+            Ok(bytes.to_vec())
+        } else {
+            Err(io::Error::from(ErrorKind::UnexpectedEof))
+        }
     };
-    let version = u16::from_be_bytes(
-        skip(9 + 2)?.get(9..).and_then(|rest| rest.first_chunk().copied()).unwrap_or_default(),
-    );
-    let is_new = version >= 0x0940;
+    more(9)?;
+    let is_new = more(2)?.as_slice() >= &[0x09, 0x40][..];
     // Two more versions, the method, and a level.
-    skip(if is_new { 6 } else { 5 })?;
-    let flags = skip(4)?;
-    if flags.get(2).is_some_and(|flags| flags & FILTER != 0) {
-        skip(4)?;
+    more(if is_new { 6 } else { 5 })?;
+    let flags = more(4)?.iter().fold(0, |flags, byte| (flags << 8) | u32::from(*byte));
+    if flags & LZO_FILTER != 0 {
+        more(4)?;
     }
     // Mode and time, the time's upper half.
-    skip(if is_new { 12 } else { 8 })?;
-    let name = skip(1)?;
-    skip(usize::from(name.first().copied().unwrap_or_default()))?;
-    skip(4).map(drop)
+    more(if is_new { 12 } else { 8 })?;
+    let name = more(1)?.first().copied().unwrap_or_default();
+    more(name.into())?;
+    let sum = Some(lzo_number(from)?);
+    let sums = if flags & LZO_HEADER_CRC == 0 { [sum, None] } else { [None, sum] };
+    lzo_sums(header.get(9..).unwrap_or_default(), sums)?;
+    Ok(flags)
 }
 
-fn lzo_number(from: &mut Stream<'_>) -> io::Result<usize> {
+fn lzo_number(from: &mut Stream<'_>) -> io::Result<u32> {
     let mut bytes = [0; 4];
     from.read_exact(&mut bytes)?;
-    Ok(usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX))
+    Ok(u32::from_be_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -432,14 +634,123 @@ mod tests {
         }
     }
 
+    /// Where what is packed ends in a file: an EFI image has its size and padding there.
+    fn end(bytes: &[u8]) -> usize {
+        match Wrapping::of(bytes) {
+            Some(Wrapping::Zboot { offset, size, .. }) => usize::try_from(offset + size).unwrap(),
+            _ => bytes.len(),
+        }
+    }
+
+    fn is_damaged(bytes: &[u8]) -> bool {
+        matches!(unpacked(bytes), Err(Error::Damaged { .. }))
+    }
+
     #[test]
     fn one_that_is_cut_off_anywhere_is_damaged() {
         for (name, bytes) in WRAPPED {
-            // The end of some is only a checksum or a table, which nobody may need; zboot has padding there.
-            for length in (20..bytes.len() * 3 / 4).step_by(7) {
-                let cut = bytes.get(..length).unwrap();
-                let left = unpacked(cut);
-                assert!(matches!(left, Err(Error::Damaged { .. })), "{name} {length} {left:?}");
+            let behind = if name.starts_with("zboot") && !name.ends_with("gzip") { 4 } else { 0 };
+            for length in 20..end(bytes) + behind {
+                // The size that was appended is all that tells here.
+                if name == "lz4-legacy" && length == bytes.len() - 4 {
+                    continue;
+                }
+                assert!(is_damaged(bytes.get(..length).unwrap()), "{name} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_byte_is_seen_wherever_the_format_has_a_checksum() {
+        let without = ["lz4-legacy", "zboot-lzma", "zstd"];
+        for (name, bytes) in WRAPPED.into_iter().filter(|(name, _)| !without.contains(name)) {
+            let start = if name.starts_with("zboot") { 0x200 } else { 9 };
+            for (at, bit) in (start..end(bytes)).flat_map(|at| [(at, 1), (at, 0x80)]) {
+                let mut other = bytes.to_vec();
+                *other.get_mut(at).unwrap() ^= bit;
+                // A time or a name is no part of the kernel.
+                let left = unpacked(&other);
+                assert!(left.is_err() || left.unwrap() == PLAIN, "{name} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn behind_the_end_nothing_may_follow_but_zeros_and_the_size() {
+        let size = u32::try_from(PLAIN.len()).unwrap().to_le_bytes();
+        for (name, bytes) in WRAPPED.into_iter().filter(|(name, _)| !name.starts_with("zboot")) {
+            let bytes = if name == "lz4-legacy" { bytes.strip_suffix(&size).unwrap() } else { bytes };
+            let with = |more: &[&[u8]]| [bytes, &more.concat()].concat();
+            for more in [&[&size[..]][..], &[&[0; 4]], &[&[0; 5000]], &[&size, &[0; 7]]] {
+                assert_eq!(unpacked(&with(more)).unwrap(), PLAIN, "{name} {more:?}");
+            }
+            for more in [&[&size[..3]][..], &[&[9]], &[&size, &[9]], &[&[0; 5000], &[9]], &[&size, &size]] {
+                assert!(is_damaged(&with(more)), "{name} {more:?}");
+            }
+            // Rows of lz4's legacy frames are one file.
+            let twice = unpacked(&with(&[bytes]));
+            assert_eq!(twice.ok(), (name == "lz4-legacy").then(|| [PLAIN, PLAIN].concat()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_of_another_size_than_is_told_is_damaged() {
+        for (name, bytes) in WRAPPED {
+            let mut other = bytes.to_vec();
+            let at = if name.starts_with("zboot") { end(bytes) } else { bytes.len() - 4 };
+            *other.get_mut(at).unwrap() ^= 1;
+            // What is behind gzip in an EFI image is padding.
+            let is_told = ["lz4-legacy", "gzip"].contains(&name) || name.starts_with("zboot");
+            if is_told {
+                assert_eq!(is_damaged(&other), name != "zboot-gzip", "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_block_of_lz4_is_no_end() {
+        let (_, whole) = seed!("lz4-legacy");
+        let size = u32::try_from(PLAIN.len()).unwrap().to_le_bytes();
+        let blocks = whole.strip_suffix(&size).unwrap();
+        assert!(is_damaged(&[blocks, &[1, 0, 0, 0, 0]].concat()));
+        assert!(is_damaged(&[blocks, &[1, 0, 0, 0]].concat()));
+    }
+
+    #[test]
+    fn each_checksum_of_lzop_is_compared() {
+        let crc = |bytes: &[u8]| {
+            let mut sum = Crc::new();
+            sum.update(bytes);
+            sum.sum()
+        };
+        let [text, packed] = [&b"abcdefgh"[..], &[18, b'a', 0x80 + 0x60, 0, 0x11, 0, 0]];
+        let file = |flags: u32, sums: &[u32], size: u32, block: &[u8]| {
+            let head =
+                [&[0x10, 0x40, 0x20, 0xa0, 9, 0x40, 3, 9][..], &flags.to_be_bytes(), &[0; 13]].concat();
+            let sum = if flags & LZO_HEADER_CRC == 0 { lzo::adler32(&head) } else { crc(&head) };
+            let length = u32::try_from(block.len()).unwrap();
+            let numbers: Vec<_> =
+                [size, length].iter().chain(sums).flat_map(|number| number.to_be_bytes()).collect();
+            [b"\x89LZO\0\r\n\x1a\n", head.as_slice(), &sum.to_be_bytes(), &numbers, block, &[0; 4]].concat()
+        };
+        let stored = [lzo::adler32(text), crc(text)];
+        let [adler, sum] = stored;
+        let whole = [b'a'; 9];
+        let all = [lzo::adler32(&whole), crc(&whole), lzo::adler32(packed), crc(packed)];
+        let every = LZO_ADLER | LZO_CRC | LZO_PACKED_ADLER | LZO_PACKED_CRC;
+        for (flags, sums, size, block, text) in [
+            (0, &[][..], 8, text, text),
+            (LZO_ADLER, &[adler], 8, text, text),
+            (LZO_CRC | LZO_HEADER_CRC, &[sum], 8, text, text),
+            // What is stored has no second checksum.
+            (every, &stored, 8, text, text),
+            (every, &all, 9, packed, &whole),
+        ] {
+            assert_eq!(unpacked(&file(flags, sums, size, block)).unwrap(), text, "{flags:x}");
+            for wrong in 0..sums.len() {
+                let mut sums = sums.to_vec();
+                *sums.get_mut(wrong).unwrap() ^= 1;
+                assert!(is_damaged(&file(flags, &sums, size, block)), "{flags:x} {wrong}");
             }
         }
     }
