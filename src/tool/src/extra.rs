@@ -1,10 +1,10 @@
 //! `--extra PATH[:NAME]`: files that are added to the next initrd, such as keys, credentials and network settings.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::cpio::{self, Member};
 use crate::errno::InWords;
+use crate::images;
 use crate::root::Root;
 use crate::swap;
 
@@ -109,7 +110,11 @@ impl Extra {
             // What was named is meant, not a link to it.
             let found = fs::metadata(root.path(&path));
             let found = found.map_err(|error| Error::Unreadable { path: path.clone(), error })?;
-            let name = followed(root, name, found.is_dir());
+            let (name, links) = followed(root, name, found.is_dir());
+            for (link, leads) in links {
+                extra.lead_to(root, &link, &mut folders)?;
+                extra.link(link, leads, &mut folders)?;
+            }
             extra.lead_to(root, &name, &mut folders)?;
             extra.add(root, &path, &name, &found)?;
         }
@@ -144,7 +149,9 @@ impl Extra {
                     let before = is_same(file.metadata().map_err(unreadable)?);
                     // One byte more tells a file that grew.
                     let size = u64::from(added.member.size);
-                    let copied = io::copy(&mut (&mut file).take(size), to).map_err(unwritable)?;
+                    let copied = io::copy(&mut (&mut file).take(size), to).map_err(|error| {
+                        if images::is_of_the_copy(&error) { unwritable(error) } else { unreadable(error) }
+                    })?;
                     let is_whole = copied == size && file.read(&mut [0]).map_err(unreadable)? == 0;
                     if !before || !is_whole || !is_same(file.metadata().map_err(unreadable)?) {
                         return Err(Error::Changed(added.path.clone()));
@@ -173,6 +180,17 @@ impl Extra {
         Ok(())
     }
 
+    /// Adds a link that was followed. It is root's: a folder that stays in its place gets its owner.
+    fn link(&mut self, link: PathBuf, leads: OsString, done: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
+        if !done.insert(link.clone()) {
+            return Ok(());
+        }
+        let size = u32::try_from(leads.len()).map_err(|_| Error::TooLarge(link.clone()))?;
+        let name = link.as_os_str().as_bytes().to_vec();
+        let member = Member { name, mode: libc::S_IFLNK | 0o777, size, ..Member::default() };
+        self.push(Added { path: link, member, content: Content::Link(leads.into_vec()) })
+    }
+
     fn add(&mut self, root: &Root, path: &Path, name: &Path, found: &Metadata) -> Result<(), Error> {
         let unreadable = |error| Error::Unreadable { path: path.to_path_buf(), error };
         let bytes = name.as_os_str().as_bytes();
@@ -191,9 +209,14 @@ impl Extra {
         self.push(Added { path: path.to_path_buf(), member: member(bytes, found, size), content })?;
         if kind.is_dir() {
             let files = fs::read_dir(root.path(path)).map_err(unreadable)?;
-            let names =
-                files.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<BTreeSet<_>, _>>();
-            for file in names.map_err(unreadable)? {
+            // One more tells that they are too many, however many there are.
+            let left = MEMBERS_MAX - self.0.len();
+            let names = files.take(left + 1).map(|entry| entry.map(|entry| entry.file_name()));
+            let names = names.collect::<Result<BTreeSet<_>, _>>().map_err(unreadable)?;
+            if names.len() > left {
+                return Err(Error::TooMany);
+            }
+            for file in names {
                 let path = path.join(&file);
                 let found = fs::symlink_metadata(root.path(&path));
                 let found = found.map_err(|error| Error::Unreadable { path: path.clone(), error })?;
@@ -234,20 +257,33 @@ fn parted(wish: &OsStr) -> Result<(PathBuf, PathBuf), Error> {
     if climbs || plain.as_os_str().is_empty() { Err(Error::NoName { name }) } else { Ok((path, plain)) }
 }
 
-/// The name that a name leads to. The kernel replaces what has the same name and is of another kind, so that a folder
-/// `lib` would take away the link of that name, and all that is behind it: links are followed as this system has them.
-fn followed(root: &Root, mut name: PathBuf, is_folder: bool) -> PathBuf {
+/// The name that a name leads to, and the links on the way with what they hold. The kernel replaces what has the same
+/// name and is of another kind, so that a folder `lib` would take away the link of that name, and all that is behind it:
+/// links are followed as this system has them, and are added, so that the name is there as well.
+fn followed(root: &Root, mut name: PathBuf, is_folder: bool) -> (PathBuf, Vec<(PathBuf, OsString)>) {
+    let mut links = Vec::new();
     // A round of links ends, too (`MAXSYMLINKS`, include/linux/namei.h).
     for _ in 0..40 {
         let own = Some(name.as_path()).filter(|_| is_folder);
         let folders: Vec<_> = own.into_iter().chain(above(&name)).collect();
         let link =
             folders.iter().rev().find_map(|folder| Some((*folder, fs::read_link(root.path(folder)).ok()?)));
-        let Some((folder, leads)) = link else { break };
+        let Some((folder, leads)) = link else { return (name, links) };
+        if !is_of_merged_usr(folder) {
+            links.push((folder.to_path_buf(), leads.clone().into_os_string()));
+        }
         let behind = name.strip_prefix(folder).unwrap_or(&name);
         name = plain(&folder.parent().unwrap_or(Path::new("")).join(leads).join(behind));
     }
-    name
+    (name, Vec::new())
+}
+
+/// Whether a folder is one of programs or libraries that a merged /usr makes a link of. An initrd has its own, maybe of
+/// another system, where they lead elsewhere: without them none of its programs would start.
+fn is_of_merged_usr(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().as_bytes();
+    let is_one = matches!(name, b"bin" | b"sbin") || name.starts_with(b"lib");
+    is_one && [Path::new(""), Path::new("usr")].contains(&folder.parent().unwrap_or(Path::new("")))
 }
 
 /// The folders above a name, the lowest first.
@@ -387,10 +423,79 @@ mod tests {
         std::os::unix::fs::symlink("/usr", scratch.root.path("/sys")).unwrap();
         assert_eq!(names(&scratch, &["/lib/firmware/a"]), "usr usr/lib usr/lib/firmware usr/lib/firmware/a");
         assert_eq!(names(&scratch, &["/usr/lib/firmware/a:/lib/b"]), "usr usr/lib usr/lib/b");
-        assert_eq!(names(&scratch, &["/usr/lib/firmware/a:/sys/lib/b"]), "usr usr/lib usr/lib/b");
+        assert_eq!(names(&scratch, &["/usr/lib/firmware/a:/sys/lib/b"]), "sys usr usr/lib usr/lib/b");
         assert!(names(&scratch, &["/lib"]).starts_with("usr usr/lib usr/lib/firmware"));
         std::os::unix::fs::symlink("round", scratch.root.path("/round")).unwrap();
         assert!(archive(&scratch, &["/usr/lib/firmware/a:round/b"]).is_ok());
+    }
+
+    #[test]
+    fn a_link_that_was_followed_is_added_and_leads_to_what_it_leads_to_here() {
+        let scratch = Scratch::new();
+        scratch.put("/persist/keys/root.key", "1");
+        scratch.put("/usr/lib/x/a", "1");
+        for (link, leads) in [
+            ("/etc", ""),
+            ("/etc/keys", "../p/keys"),
+            ("/p", "persist"),
+            ("/usr/lib64", "lib"),
+            ("/sbin", "bin"),
+        ] {
+            let path = scratch.root.path(link);
+            if leads.is_empty() {
+                fs::create_dir(path).unwrap();
+            } else {
+                std::os::unix::fs::symlink(leads, path).unwrap();
+            }
+        }
+        let members = archive(&scratch, &["/etc/keys/root.key"]).unwrap();
+        let seen: Vec<_> = members.iter().map(|(member, _)| String::from_utf8_lossy(&member.name)).collect();
+        assert_eq!(seen, ["etc", "etc/keys", "p", "persist", "persist/keys", "persist/keys/root.key"]);
+        let links = members.iter().filter(|(member, _)| member.mode == libc::S_IFLNK | 0o777);
+        let links: Vec<_> = links.map(|(link, leads)| (link.uid, leads.as_slice())).collect();
+        assert_eq!(links, [(0, &b"../p/keys"[..]), (0, b"persist")]);
+        // Once for all that is named by them.
+        assert_eq!(
+            names(&scratch, &["/etc/keys", "/etc/keys/root.key:/p/keys/2"]),
+            "etc etc/keys p persist persist/keys persist/keys/root.key persist/keys persist/keys/2"
+        );
+        // The links of a merged /usr are the initrd's own.
+        assert_eq!(names(&scratch, &["/usr/lib64/x/a"]), "usr usr/lib usr/lib/x usr/lib/x/a");
+        assert_eq!(names(&scratch, &["/usr/lib/x/a:/sbin/a"]), "bin bin/a");
+        // One that leads in a round leads nowhere.
+        std::os::unix::fs::symlink("round", scratch.root.path("/round")).unwrap();
+        assert_eq!(names(&scratch, &["/usr/lib/x/a:/round/a"]), "round round/a");
+    }
+
+    #[test]
+    fn more_files_than_are_added_are_refused() {
+        let scratch = Scratch::new();
+        scratch.folder("/many");
+        let file = |number: usize| scratch.root.path(format!("/many/{number}"));
+        (0..MEMBERS_MAX - 1).for_each(|number| drop(File::create(file(number)).unwrap()));
+        let find = || Extra::find(&scratch.root, &["/many"]);
+        assert_eq!(find().unwrap().0.len(), MEMBERS_MAX);
+        File::create(file(MEMBERS_MAX)).unwrap();
+        assert!(matches!(find(), Err(Error::TooMany)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_from_what_cannot_be_written() {
+        let scratch = Scratch::new();
+        scratch.put("/a", "12345");
+        let extra = Extra::find(&scratch.root, &["/a"]).unwrap();
+        let mut full = File::options().write(true).open("/dev/full").unwrap();
+        let sentence =
+            extra.append_to(&scratch.root, &mut full, Path::new("/run/copy")).unwrap_err().to_string();
+        assert!(sentence.starts_with("/run/copy cannot be written: No space"), "{sentence}");
+        // Nothing is there at its beginning, which is EIO.
+        fs::remove_file(scratch.root.path("/a")).unwrap();
+        scratch.link("/a", "/mem");
+        std::os::unix::fs::symlink("/proc/self/mem", scratch.root.path("/mem")).unwrap();
+        let copy = scratch.root.path("/copy");
+        let added = extra.append_to(&scratch.root, &mut File::create(&copy).unwrap(), &copy);
+        let sentence = added.unwrap_err().to_string();
+        assert!(sentence.contains("/a cannot be read: I/O error"), "{sentence}");
     }
 
     #[test]

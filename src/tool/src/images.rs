@@ -1,7 +1,7 @@
 //! Copying the images to where they outlive the file systems they came from.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,8 +21,14 @@ use crate::unpack::{self, Unpacked, Wrapping};
 /// taken for a compressed stream (`unpack_to_rootfs`, init/initramfs.c).
 const MEMBER_ALIGNMENT: u64 = 4;
 
-/// What `kexec_file_load(2)` reads at most (`KEXEC_FILE_SIZE_MAX`, `kernel/kexec_file.c`).
+/// What `kexec_file_load(2)` reads at most (`KEXEC_FILE_SIZE_MAX`, `kernel/kexec_file.c`). Before Linux 6.0 it is less,
+/// 2 GiB (`INT_MAX`); what a distribution made of that its kernel says itself.
 const FILE_MAX: u64 = 4 << 30;
+
+/// What a bootconfig ends with, and how far before the end of an initrd the kernel still looks for that
+/// (`get_boot_config_from_initrd`, init/main.c).
+const BOOT_CONFIG: &[u8] = b"#BOOTCONFIG\n";
+const BOOT_CONFIG_PADDING: usize = 3;
 
 /// A file that an image is made from, or a section of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +37,10 @@ pub struct Piece {
     pub path: PathBuf,
     /// The section, where it is not the whole file.
     pub section: Option<Section>,
+    /// What its file was when its section was found there: in another one something else lies at that place.
+    pub found_in: Option<Box<Identity>>,
     /// Where it goes as a file of its own, where it is no image but something for one.
-    pub packed: Option<Packed>,
+    pub packed: Option<Box<Packed>>,
 }
 
 /// A file that the next system finds in its initramfs: root's, in an archive of its own, as systemd-stub packs it.
@@ -55,6 +63,32 @@ pub struct Section {
     pub offset: u64,
     /// How long it is, in bytes, without the file's own padding (`VirtualSize`).
     pub size: u64,
+}
+
+/// A file as it was at some time, so that another one of its name, or a change, is told from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its file system, and its number there.
+    inode: (u64, u64),
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Identity {
+    /// Of an open file.
+    pub fn of(file: &File) -> io::Result<Identity> {
+        file.metadata().map(|found| Identity::from(&found))
+    }
+}
+
+impl From<&Metadata> for Identity {
+    fn from(found: &Metadata) -> Identity {
+        Identity {
+            inode: (found.dev(), found.ino()),
+            size: found.len(),
+            changed: (found.mtime(), found.mtime_nsec()),
+        }
+    }
 }
 
 impl Piece {
@@ -104,7 +138,7 @@ pub enum Error {
         /// Kernel or initrd.
         what: &'static str,
         /// The file.
-        piece: Piece,
+        piece: Box<Piece>,
         /// What it is.
         why: &'static str,
     },
@@ -155,12 +189,23 @@ pub enum Error {
         error: io::Error,
     },
     /// More than the kernel loads.
-    #[error("the {what} is {} large, and the kernel loads at most {}; leave something out", Size(*.size), Size(FILE_MAX))]
+    #[error("the {what} is {} large, and no kernel loads more than {}; leave something out", Size(*.size), Size(FILE_MAX))]
     TooLarge {
         /// Kernel or initrd.
         what: &'static str,
         /// Its size in bytes.
         size: u64,
+    },
+    /// The kernel looks for it at the very end, and unpacks nothing behind it.
+    #[error(
+        "the initrd {piece} has a bootconfig at its end, which would be lost with {behind} behind it; leave that out, or \
+         take the bootconfig off (bootconfig -d) and give its parameters with --append"
+    )]
+    BootConfig {
+        /// The initrd.
+        piece: Piece,
+        /// What would follow it.
+        behind: String,
     },
     /// Something that is added to the initrd.
     #[error(transparent)]
@@ -175,6 +220,13 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "; is its file system mounted?",
         _ => "",
     }
+}
+
+/// Whether copying failed at the copy, which is in memory: one call reads and writes, and no more than its answer is
+/// known.
+pub(crate) fn is_of_the_copy(error: &io::Error) -> bool {
+    let answers = [libc::ENOSPC, libc::EDQUOT, libc::ENOMEM, libc::EFBIG];
+    error.raw_os_error().is_some_and(|number| answers.contains(&number))
 }
 
 fn full(error: &io::Error) -> &'static str {
@@ -197,7 +249,7 @@ pub struct Source {
     /// Where it lies in its file.
     offset: u64,
     size: u64,
-    changed: (i64, i64),
+    identity: Identity,
 }
 
 impl Source {
@@ -212,21 +264,24 @@ impl Source {
         let options = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(&absolute));
         let file = options.map_err(unreadable)?;
         let found = file.metadata().map_err(unreadable)?;
+        let identity = Identity::from(&found);
         let all = Section { name: "", offset: 0, size: found.len() };
         let Section { offset, size, .. } = *piece.section.as_ref().unwrap_or(&all);
-        let no_image = |why| Err(Error::NoImage { what, piece: piece.clone(), why });
+        let no_image = |why| Err(Error::NoImage { what, piece: Box::new(piece.clone()), why });
         match found.file_type() {
             kind if kind.is_dir() => return no_image("is a directory"),
             kind if !kind.is_file() => return no_image("is not a regular file"),
+            _ if piece.found_in.as_ref().is_some_and(|before| **before != identity) => {
+                return Err(Error::Changed { what, piece: piece.clone() });
+            }
             _ if size == 0 => return no_image("is empty"),
             _ if offset.checked_add(size).is_none_or(|end| end > found.len()) => {
                 return Err(Error::CutOff { what, piece: piece.clone() });
             }
             _ => {}
         }
-        let changed = (found.mtime(), found.mtime_nsec());
         let piece = Piece { path: absolute, ..piece.clone() };
-        Ok(Source { piece, file, what, offset, size, changed })
+        Ok(Source { piece, file, what, offset, size, identity })
     }
 
     /// How long it is as a part of an initrd, in bytes.
@@ -259,6 +314,16 @@ impl Source {
         read.map_or(Header::Unknown, |_| Header::parse(&head))
     }
 
+    /// Whether it is an initrd that has a bootconfig at its end, where the kernel finds it.
+    fn has_boot_config(&self) -> io::Result<bool> {
+        let most = (BOOT_CONFIG.len() + BOOT_CONFIG_PADDING) as u64;
+        let mut end = Vec::new();
+        (&self.file).seek(SeekFrom::Start(self.offset + self.size.saturating_sub(most)))?;
+        (&self.file).take(self.size.min(most)).read_to_end(&mut end)?;
+        let is_one = end.windows(BOOT_CONFIG.len()).any(|part| part == BOOT_CONFIG);
+        Ok(is_one && self.piece.packed.is_none())
+    }
+
     fn wrapping(&self) -> io::Result<Option<Wrapping>> {
         let mut head = Vec::new();
         self.bytes()?.take(unpack::HEAD).read_to_end(&mut head)?;
@@ -281,7 +346,10 @@ impl Source {
         for (number, member) in (1..).zip(&members) {
             member.write(number, to).map_err(error)?;
         }
-        let copied = self.bytes().and_then(|mut bytes| io::copy(&mut bytes, to)).map_err(error)?;
+        let mut bytes = self.bytes().map_err(|error| self.unreadable(error))?;
+        let copied = io::copy(&mut bytes, to).map_err(|failed| {
+            if is_of_the_copy(&failed) { error(failed) } else { self.unreadable(failed) }
+        })?;
         if copied != self.size {
             return Err(Error::Changed { what: self.what, piece: self.piece.clone() });
         }
@@ -319,10 +387,8 @@ impl Source {
     }
 
     fn see_that_it_is_as_it_was(&self) -> Result<(), Error> {
-        let now = self.file.metadata().map_err(|error| self.unreadable(error))?;
         // A file that grew has another time, too, but for clocks that are coarse.
-        let grew = self.piece.section.is_none() && now.len() != self.size;
-        if grew || (now.mtime(), now.mtime_nsec()) != self.changed {
+        if Identity::of(&self.file).map_err(|error| self.unreadable(error))? != self.identity {
             return Err(Error::Changed { what: self.what, piece: self.piece.clone() });
         }
         Ok(())
@@ -350,31 +416,38 @@ impl Packed {
 }
 
 /// The size of an initrd joined from these, in bytes; asked before anything is copied, for no room and no memory
-/// would be enough for one that the kernel does not load.
+/// would be enough for one that the kernel does not load. What would be lost in it is refused.
 pub fn initrd_size(sources: &[Source], extra: &Extra) -> Result<u64, Error> {
-    let padded = |source: &Source| source.length().next_multiple_of(MEMBER_ALIGNMENT);
-    let size = match sources {
-        [one] if extra.is_empty() => one.length(),
-        _ => sources.iter().map(padded).sum::<u64>() + extra.length(),
-    };
+    let added = (!extra.is_empty()).then(|| "--extra".to_owned());
+    let behind = sources.iter().skip(1).map(|source| source.piece.to_string()).chain(added);
+    for (source, behind) in sources.iter().zip(behind) {
+        if source.has_boot_config().map_err(|error| source.unreadable(error))? {
+            return Err(Error::BootConfig { piece: source.piece.clone(), behind });
+        }
+    }
+    let lengths = sources.iter().map(Source::length).chain((!extra.is_empty()).then(|| extra.length()));
+    let size = lengths.fold(0, |size: u64, length| size.next_multiple_of(MEMBER_ALIGNMENT) + length);
     if size > FILE_MAX { Err(Error::TooLarge { what: "initrd", size }) } else { Ok(size) }
 }
 
 /// Joins an initrd in a set, and returns it open for reading only: a file that is open for writing cannot be
-/// loaded. None where nothing makes one.
+/// loaded. None where nothing makes one. Behind the last nothing is filled up: a bootconfig stays at the very end.
 pub fn initrd(root: &Root, set: &NewSet, sources: &[Source], extra: &Extra) -> Result<Option<File>, Error> {
     if sources.is_empty() && extra.is_empty() {
         return Ok(None);
     }
     let (path, mut copy) = set.create("initrd")?;
     let unwritable = |error| Error::Unwritable { path: path.clone(), error };
+    let mut length = 0;
     for source in sources {
+        cpio::padding(length, &mut copy).map_err(unwritable)?;
         source.append_to(&mut copy, &path)?;
-        if sources.len() > 1 || !extra.is_empty() {
-            cpio::padding(source.length(), &mut copy).map_err(unwritable)?;
-        }
+        length = source.length();
     }
-    extra.append_to(root, &mut copy, &path)?;
+    if !extra.is_empty() {
+        cpio::padding(length, &mut copy).map_err(unwritable)?;
+        extra.append_to(root, &mut copy, &path)?;
+    }
     drop(copy);
     Ok(Some(File::open(&path).map_err(unwritable)?))
 }
@@ -447,7 +520,10 @@ mod tests {
             .iter()
             .enumerate()
             .map(|(number, (part, packed))| {
-                let piece = Piece { packed: packed.clone(), ..PathBuf::from(format!("/{number}")).into() };
+                let piece = Piece {
+                    packed: packed.clone().map(Box::new),
+                    ..PathBuf::from(format!("/{number}")).into()
+                };
                 source(&scratch, "initrd", &piece, part)
             })
             .collect();
@@ -484,7 +560,7 @@ mod tests {
 
     #[test]
     fn every_member_of_several_initrds_begins_on_four_bytes() {
-        assert_eq!(joined(&[b"a", b"bbbb", b"ccccc"]), b"a\0\0\0bbbbccccc\0\0\0");
+        assert_eq!(joined(&[b"a", b"bbbb", b"ccccc"]), b"a\0\0\0bbbbccccc");
     }
 
     #[test]
@@ -497,12 +573,40 @@ mod tests {
     }
 
     #[test]
+    fn a_bootconfig_stays_at_the_very_end_and_nothing_is_put_behind_it() {
+        let scratch = Scratch::new();
+        scratch.put("/key", "key");
+        let refused = |end: &[u8], parts: usize, extra: &[&str]| {
+            let extra = Extra::find(&scratch.root, extra).unwrap();
+            let initrd = [b"070701..", end].concat();
+            let names = ["/a", "/b"].iter().take(parts);
+            let sources: Vec<_> =
+                names.map(|name| source(&scratch, "initrd", &Path::new(name).into(), &initrd)).collect();
+            initrd_size(&sources, &extra).err().map(|error| error.to_string())
+        };
+        for end in [&b"#BOOTCONFIG\n"[..], b"#BOOTCONFIG\n\0", b"#BOOTCONFIG\n\0\0\0"] {
+            assert_eq!(refused(end, 1, &[]), None);
+            let sentence = refused(end, 2, &[]).unwrap();
+            assert!(sentence.contains("initrd /a has a bootconfig"), "{sentence}");
+            assert!(sentence.contains("lost with /b behind it"), "{sentence}");
+            assert!(refused(end, 1, &["/key"]).unwrap().contains("with --extra behind it"));
+        }
+        for end in [&b"#BOOTCONFIG\n\0\0\0\0"[..], b"#BOOTCONFIG", b"BOOTCONFIG\n", b""] {
+            assert_eq!(refused(end, 2, &["/key"]), None);
+        }
+        let last = joined(&[b"a", b"12345#BOOTCONFIG\n\0\0"]);
+        assert!(last.ends_with(b"12345#BOOTCONFIG\n\0\0"));
+        let packed = Packed { name: "a".to_owned(), folder: 0o500, file: 0o400 };
+        assert!(!joined_with(&[(b"#BOOTCONFIG\n", Some(packed)), (b"z", None)], &[]).is_empty());
+    }
+
+    #[test]
     fn a_packed_file_is_an_archive_of_its_own_with_its_folders() {
         let packed = Packed { name: ".extra/credentials/a.cred".to_owned(), folder: 0o500, file: 0o400 };
         let bytes = joined_with(&[(b"a", None), (b"secret", Some(packed)), (b"z", None)], &[]);
         let mut archive = bytes.strip_prefix(b"a\0\0\0").unwrap();
         let members = read(&mut archive).unwrap();
-        assert_eq!(archive, b"z\0\0\0");
+        assert_eq!(archive, b"z");
         let seen: Vec<_> = members.iter().map(|(member, _)| (member.name.as_slice(), member.mode)).collect();
         let (folder, file) = (libc::S_IFDIR, libc::S_IFREG);
         assert_eq!(
@@ -554,7 +658,7 @@ mod tests {
         let none = Extra::find(&scratch.root, &[""; 0]).unwrap();
         assert_eq!(initrd_size(&[big("initrd", FILE_MAX)], &none).unwrap(), FILE_MAX);
         let sentence = initrd_size(&[big("initrd", 5 << 30)], &none).unwrap_err().to_string();
-        assert!(sentence.contains("is 5369 MB large, and the kernel loads at most 4295 MB"), "{sentence}");
+        assert!(sentence.contains("is 5369 MB large, and no kernel loads more than 4295 MB"), "{sentence}");
         assert!(initrd_size(&[big("initrd", FILE_MAX), big("initrd", 1)], &none).is_err());
         assert!(big("kernel", 5 << 30).unpacked_size().is_err());
     }
@@ -567,6 +671,45 @@ mod tests {
         assert_eq!(size(IMAGE), IMAGE.len() as u64);
         assert_eq!(size(GZIP), IMAGE.len() as u64);
         assert_eq!(size(ZBOOT), IMAGE.len() as u64);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_from_what_cannot_be_written() {
+        let scratch = Scratch::new();
+        let mut source = source(&scratch, "initrd", &Path::new("/a").into(), b"12345");
+        let copy = Path::new("/run/copy");
+        let mut full = File::options().write(true).open("/dev/full").unwrap();
+        let sentence = source.append_to(&mut full, copy).unwrap_err().to_string();
+        assert!(sentence.starts_with("/run/copy cannot be written: No space"), "{sentence}");
+        // Nothing is there at its beginning, which is EIO.
+        source.file = File::open("/proc/self/mem").unwrap();
+        let mut to = File::create(scratch.root.path("/copy")).unwrap();
+        let sentence = source.append_to(&mut to, copy).unwrap_err().to_string();
+        assert!(sentence.contains("initrd /a cannot be read: I/O error"), "{sentence}");
+    }
+
+    #[test]
+    fn a_section_of_a_file_that_was_replaced_is_refused() {
+        let scratch = Scratch::new();
+        scratch.put("/uki.efi", "MZ..kernel..");
+        let found_in = Identity::of(&File::open(scratch.root.path("/uki.efi")).unwrap()).unwrap();
+        let found_in = Some(Box::new(found_in));
+        let section = Some(Section { name: ".linux", offset: 4, size: 6 });
+        let piece = Piece { section, found_in, ..Path::new("/uki.efi").into() };
+        let open = || Source::open(&scratch.root, "kernel", &piece);
+        let before = open().unwrap();
+        before.see_that_it_is_as_it_was().unwrap();
+        // Another of the same size and time.
+        let time = fs::metadata(scratch.root.path("/uki.efi")).unwrap().modified().unwrap();
+        scratch.put("/new.efi", "MZ..KERNEL..");
+        let new = File::options().write(true).open(scratch.root.path("/new.efi")).unwrap();
+        new.set_modified(time).unwrap();
+        fs::rename(scratch.root.path("/new.efi"), scratch.root.path("/uki.efi")).unwrap();
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains("kernel /uki.efi (.linux) changed while it was copied"), "{error}");
+        // One that is cut off at once is no damaged one.
+        scratch.put("/uki.efi", "MZ");
+        assert!(matches!(open(), Err(Error::Changed { .. })));
     }
 
     #[test]

@@ -200,7 +200,7 @@ pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Imag
             format!("there is not enough free memory for another {size}; free some")
         }
         libc::ETXTBSY => "the file is open for writing; stage again when it is complete".into(),
-        libc::EFBIG => "it is larger than 4 GiB; a smaller one is needed".into(),
+        libc::EFBIG => "it is larger than this kernel loads, which is 4 GiB, and 2 GiB before Linux 6.0; a smaller one is needed".into(),
         libc::EIO => "it could not be read whole; check the disk it is on".into(),
         libc::ENODATA => "it carries no signature, and this kernel demands one; stage a signed kernel".into(),
         libc::ENOKEY => "it is signed by a key that this kernel does not know; enrol the key (mokutil --import) or stage \

@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::efi;
 use crate::entries::bls::Tries;
 use crate::errno::InWords;
-use crate::images::{Packed, Piece, Section};
+use crate::images::{Identity, Packed, Piece, Section};
 use crate::root::Root;
 
 /// How long a text in an image may be, in bytes; no kernel takes a longer command line.
@@ -80,6 +80,8 @@ pub struct Uki {
     pub profiles: Vec<Profile>,
     /// The machine it is for, as its header names it.
     machine: u16,
+    /// The file that it was read from.
+    file: Option<Identity>,
 }
 
 /// One way to boot an image.
@@ -110,6 +112,13 @@ pub struct Profile {
 }
 
 impl Uki {
+    /// Opens and reads one. Its pieces are taken from this very file, or not at all.
+    pub fn open(root: &Root, path: &Path) -> Result<Uki, Error> {
+        let mut file = open(root, path)?;
+        let identity = Identity::of(&file)?;
+        Ok(Uki { file: Some(identity), ..Uki::read(&mut file)? })
+    }
+
     /// Reads one.
     pub fn read(file: &mut (impl Read + Seek)) -> Result<Uki, Error> {
         let table = Table::read(file)?;
@@ -127,7 +136,7 @@ impl Uki {
             own.push(&[]);
         }
         let profiles = own.into_iter().map(|own| Profile::read(file, base, own)).collect::<Result<_, _>>()?;
-        Ok(Uki { profiles, machine: table.machine })
+        Ok(Uki { profiles, machine: table.machine, file: None })
     }
 
     /// Whether a file is one: an EFI program with a kernel in it.
@@ -189,6 +198,8 @@ pub struct Addon {
     pub ucode: Option<Section>,
     /// The section with a device tree, where it has one.
     pub devicetree: Option<&'static str>,
+    /// Its file as it was read.
+    file: Identity,
 }
 
 /// The addons of an image: those for all images on its partition, then its own, each sorted by name. What
@@ -216,6 +227,7 @@ pub fn addons(
 fn addon(root: &Root, path: &Path, uname: Option<&str>) -> Result<Option<Addon>, String> {
     let read = || -> Result<_, Error> {
         let mut file = open(root, path)?;
+        let identity = Identity::of(&file)?;
         let table = Table::read(&mut file)?;
         if table.machine != MACHINE {
             return Ok(None);
@@ -229,6 +241,7 @@ fn addon(root: &Root, path: &Path, uname: Option<&str>) -> Result<Option<Addon>,
             initrd: section(".initrd"),
             ucode: section(".ucode"),
             devicetree: [".dtbauto", ".dtb"].into_iter().find(|name| section(name).is_some()),
+            file: identity,
         };
         Ok(Some((addon, for_kernel, section(".linux").is_some())))
     };
@@ -299,16 +312,24 @@ pub fn boots(
         );
     }
 
-    let of = |path: &Path, section: &Section| Piece { section: Some(section.clone()), ..path.into() };
-    let mut initrds: Vec<_> =
-        addons.iter().rev().filter_map(|addon| Some(of(&addon.path, addon.ucode.as_ref()?))).collect();
-    initrds.extend(profile.ucode.iter().chain(&profile.initrd).map(|section| of(path, section)));
+    let piece = |path: &Path, found_in: Option<Identity>, section: &Section| Piece {
+        section: Some(section.clone()),
+        found_in: found_in.map(Box::new),
+        ..path.into()
+    };
+    let of = |section: &Section| piece(path, uki.file, section);
+    let added = |addon: &Addon, section: &Option<Section>| {
+        section.as_ref().map(|section| piece(&addon.path, Some(addon.file), section))
+    };
+    let mut initrds: Vec<_> = addons.iter().rev().filter_map(|addon| added(addon, &addon.ucode)).collect();
+    initrds.extend(profile.ucode.iter().chain(&profile.initrd).map(of));
     initrds.extend(beside(root, path, point));
     let packed = |name| Packed { name: format!(".extra/{name}"), folder: 0o555, file: 0o444 };
     let handed_on = profile.handed_on.iter();
-    initrds
-        .extend(handed_on.map(|(section, name)| Piece { packed: Some(packed(name)), ..of(path, section) }));
-    initrds.extend(addons.iter().filter_map(|addon| Some(of(&addon.path, addon.initrd.as_ref()?))));
+    initrds.extend(
+        handed_on.map(|(section, name)| Piece { packed: Some(Box::new(packed(name))), ..of(section) }),
+    );
+    initrds.extend(addons.iter().filter_map(|addon| added(addon, &addon.initrd)));
 
     // With Secure Boot a command line that was signed with the image cannot be replaced.
     let own = profile.cmdline.clone();
@@ -321,7 +342,7 @@ pub fn boots(
         Some(line) => Some(format!("{line} {more}")),
         None => Some(more.to_owned()),
     });
-    Ok(Boots { kernel: of(path, &profile.linux), initrds, cmdline, notes })
+    Ok(Boots { kernel: of(&profile.linux), initrds, cmdline, notes })
 }
 
 /// What the machine itself adds to the command line, as whoever runs a virtual one sets it (SMBIOS, OEM Strings; the
@@ -355,7 +376,9 @@ fn beside(root: &Root, uki: &Path, point: &Path) -> Vec<Piece> {
     ];
     let pieces = kinds.into_iter().flat_map(|(folder, ending, but, to)| {
         let files = files(root, folder, ending, but);
-        files.into_iter().map(move |path| Piece { packed: Packed::below(&path, to), ..path.into() })
+        files
+            .into_iter()
+            .map(move |path| Piece { packed: Packed::below(&path, to).map(Box::new), ..path.into() })
     });
     pieces.collect()
 }
@@ -516,6 +539,7 @@ fn unquoted(value: &str) -> String {
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::images::{self, Source};
     use crate::scratch::Scratch;
     use std::io::Cursor;
 
@@ -558,7 +582,7 @@ pub(crate) mod tests {
     /// What is booted, with a piece as `FILE SECTION` or `FILE > NAME`.
     fn booted(scratch: &Scratch, number: usize, given: Option<&str>) -> (Vec<String>, Option<String>, usize) {
         let path = Path::new("/efi/EFI/Linux/a+3-1.efi");
-        let uki = Uki::read(&mut open(&scratch.root, path).unwrap()).unwrap();
+        let uki = Uki::open(&scratch.root, path).unwrap();
         let boots = boots(&scratch.root, &uki, path, number, given, Path::new("/efi")).unwrap();
         let shown = |piece: &Piece| {
             let file = piece.path.file_name().unwrap().to_str().unwrap();
@@ -734,11 +758,39 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn every_section_is_taken_from_the_file_that_it_was_found_in() {
+        let scratch = Scratch::new();
+        let path = Path::new("/efi/EFI/Linux/a+3-1.efi");
+        put(
+            &scratch,
+            "/efi/EFI/Linux/a+3-1.efi",
+            &[(".linux", b"k"), (".initrd", b"i"), (".osrel", b"ID=a")],
+        );
+        let addon = "/efi/loader/addons/a.addon.efi";
+        put(&scratch, addon, &[(".initrd", b"i"), (".ucode", b"u")]);
+        let uki = Uki::open(&scratch.root, path).unwrap();
+        let boots = boots(&scratch.root, &uki, path, 0, None, Path::new("/efi")).unwrap();
+        let pieces: Vec<_> = [&boots.kernel].into_iter().chain(&boots.initrds).collect();
+        let of = |path: &str| pieces.iter().filter(|piece| piece.path == Path::new(path)).count();
+        assert_eq!((pieces.len(), of(addon)), (5, 2));
+        let refused = || {
+            let opened = pieces.iter().map(|piece| Source::open(&scratch.root, "initrd", piece));
+            opened.filter(|opened| matches!(opened, Err(images::Error::Changed { .. }))).count()
+        };
+        assert_eq!(refused(), 0);
+        for (path, with) in [(addon, 2), ("/efi/EFI/Linux/a+3-1.efi", 5)] {
+            put(&scratch, "/new.efi", &[(".text", b"longer"), (".linux", b"k"), (".initrd", b"i")]);
+            fs::rename(scratch.root.path("/new.efi"), scratch.root.path(path)).unwrap();
+            assert_eq!(refused(), with);
+        }
+    }
+
+    #[test]
     fn what_a_profile_has_that_is_left_out_is_said() {
         let scratch = Scratch::new();
         put(&scratch, "/efi/EFI/Linux/a+3-1.efi", &[(".linux", b"k"), (".dtb", b"t"), (".efifw", b"f")]);
         let path = Path::new("/efi/EFI/Linux/a+3-1.efi");
-        let uki = Uki::read(&mut open(&scratch.root, path).unwrap()).unwrap();
+        let uki = Uki::open(&scratch.root, path).unwrap();
         let boots = |number| boots(&scratch.root, &uki, path, number, None, Path::new("/efi"));
         assert_eq!(boots(1).unwrap_err(), Error::NoProfile { number: 1, has: 1 });
         if cfg!(target_arch = "x86_64") {

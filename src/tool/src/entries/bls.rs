@@ -319,7 +319,9 @@ pub fn one(
     let mut initrds: Vec<_> = keys.initrds.iter().filter_map(&mut on).map(Piece::from).collect();
     let extras: Vec<_> = keys.extras.iter().filter_map(&mut on).collect();
     let strange = extras.iter().find(|path| Packed::extra(path).is_none()).cloned();
-    initrds.extend(extras.into_iter().map(|path| Piece { packed: Packed::extra(&path), ..path.into() }));
+    initrds.extend(
+        extras.into_iter().map(|path| Piece { packed: Packed::extra(&path).map(Box::new), ..path.into() }),
+    );
     let is_outside = outside.is_some();
     let foreign = keys.architecture.as_ref().filter(|wants| !wants.eq_ignore_ascii_case(ARCHITECTURE));
     let is_there = *key == "uki-url" || (outside.is_none() && root.path(&kernel).is_file());

@@ -21,10 +21,7 @@ pub fn read(
     let mut found = Vec::new();
     for name in bls::names(root, &folder, ".efi", notes)? {
         let file = folder.join(&name);
-        let image = match uki::open(root, &file)
-            .map_err(uki::Error::from)
-            .and_then(|mut file| Uki::read(&mut file))
-        {
+        let image = match Uki::open(root, &file) {
             Ok(image) => image,
             // systemd-boot passes over what is no EFI program, and boots what it understands of any other.
             Err(error @ uki::Error::NoPe(_)) => {
@@ -137,8 +134,9 @@ fn with_image(root: &Root, image: &Uki, file: &Path, number: usize, point: &Path
 }
 
 /// The same for an entry of type 1 that names an image (`uki`, or `efi` where it is one) and a profile of it.
+#[must_use]
 pub fn named(root: &Root, file: &Path, number: usize, point: &Path, entry: Entry) -> Entry {
-    match uki::open(root, file).map_err(uki::Error::from).and_then(|mut file| Uki::read(&mut file)) {
+    match Uki::open(root, file) {
         Ok(image) => with_image(root, &image, file, number, point, entry),
         Err(error) => {
             let hindrance = Error::Image { path: file.to_path_buf(), why: error.to_string() };
