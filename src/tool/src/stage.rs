@@ -38,11 +38,12 @@ const NIGHTS_CALLS: u64 = 1;
 
 /// Stage the next kernel
 ///
-/// Without ENTRY and --kernel it is what systemd-boot would boot next, where that started this machine, with
-/// the entry's own command line. Else the kernel is the one the distribution means: where /vmlinuz or
-/// /boot/vmlinuz links to, or the only /boot/vmlinuz-VERSION, with the initrd of the same version.
-/// Kernel and initrd are copied to /run/nextkernel and loaded once, so that the kernel says now what
-/// it has against them. What /etc/nextkernel.conf says is taken over: after a change there, stage again.
+/// Without ENTRY and --kernel it is what the boot loader would boot if the machine restarted now, with the
+/// entry's own initrds and command line: `nextkernel entries` shows it. Where no boot loader is known it is the
+/// system profile of NixOS, or the kernel that the distribution means: where /vmlinuz or /boot/vmlinuz links to, or
+/// the only /boot/vmlinuz-VERSION, with the initrd of the same version. Where two answers are possible it is
+/// refused. Kernel and initrd are copied to /run/nextkernel and loaded once, so that the kernel says now what it has
+/// against them. What /etc/nextkernel.conf says is taken over: after a change there, stage again.
 #[derive(Args, Debug, Default)]
 pub struct Wish {
     /// A boot entry, as `nextkernel entries` calls it, or the version of an installed kernel, as in
