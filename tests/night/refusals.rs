@@ -97,7 +97,7 @@ pub fn files_that_are_no_images_and_lines_that_do_not_fit_are_refused(test: &Tes
             ),
             (
                 "nextkernel stage --kernel /kernel --initrd /five --cmdline x",
-                "the initrd is 5369 MB large, and the kernel loads at most 4295 MB; leave something out",
+                "the initrd is 5369 MB large, and no kernel loads more than 4295 MB; leave something out",
             ),
             (
                 &too_long,
