@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
@@ -144,7 +144,7 @@ impl Extra {
                 Content::Link(leads) => io::Write::write_all(to, leads).map_err(unwritable)?,
                 Content::File(inode, changed) => {
                     let unreadable = |error| Error::Unreadable { path: added.path.clone(), error };
-                    let mut file = open(root, &added.path).map_err(unreadable)?;
+                    let mut file = root.open(&added.path).map_err(unreadable)?;
                     let is_same = |found: Metadata| (found.ino(), time(&found)) == (*inode, *changed);
                     let before = is_same(file.metadata().map_err(unreadable)?);
                     // One byte more tells a file that grew.
@@ -313,11 +313,6 @@ fn member(name: &[u8], found: &Metadata, size: u32) -> Member {
 
 fn time(found: &Metadata) -> (i64, i64) {
     (found.ctime(), found.ctime_nsec())
-}
-
-/// Without `O_NONBLOCK` the open itself would wait for ever at a pipe that took the file's place.
-fn open(root: &Root, path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(path))
 }
 
 fn special(found: &Metadata) -> &'static str {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -260,9 +260,7 @@ impl Source {
         if absolute.to_str().is_none_or(|path| path.chars().any(char::is_control)) {
             return Err(Error::NotText(absolute));
         }
-        // Without O_NONBLOCK the open itself would wait for ever at a pipe.
-        let options = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(&absolute));
-        let file = options.map_err(unreadable)?;
+        let file = root.open(&absolute).map_err(unreadable)?;
         let found = file.metadata().map_err(unreadable)?;
         let identity = Identity::from(&found);
         let all = Section { name: "", offset: 0, size: found.len() };

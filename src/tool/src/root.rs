@@ -1,6 +1,8 @@
 //! Where the system's files are: below `/`, or below a folder in a test.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Where systemd-shutdown(8) looks for the hook.
@@ -34,6 +36,12 @@ impl Root {
     pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let absolute = absolute.as_ref();
         self.0.join(absolute.strip_prefix("/").unwrap_or(absolute))
+    }
+
+    /// Opens a file for reading. Without `O_NONBLOCK` the open itself would wait for ever at a pipe that stands in
+    /// its place.
+    pub fn open(&self, absolute: impl AsRef<Path>) -> io::Result<File> {
+        File::options().read(true).custom_flags(libc::O_NONBLOCK).open(self.path(absolute))
     }
 
     /// The first line of one of the kernel's files, where it is there and can be read.

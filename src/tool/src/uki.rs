@@ -3,9 +3,8 @@
 //! Only headers and short texts are read. Where the specification leaves something open, this is as systemd-stub does
 //! it (src/boot/stub.c, src/boot/pe.c of systemd).
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -114,7 +113,7 @@ pub struct Profile {
 impl Uki {
     /// Opens and reads one. Its pieces are taken from this very file, or not at all.
     pub fn open(root: &Root, path: &Path) -> Result<Uki, Error> {
-        let mut file = open(root, path)?;
+        let mut file = root.open(path)?;
         let identity = Identity::of(&file)?;
         Ok(Uki { file: Some(identity), ..Uki::read(&mut file)? })
     }
@@ -226,7 +225,7 @@ pub fn addons(
 /// None where it is for another machine.
 fn addon(root: &Root, path: &Path, uname: Option<&str>) -> Result<Option<Addon>, String> {
     let read = || -> Result<_, Error> {
-        let mut file = open(root, path)?;
+        let mut file = root.open(path)?;
         let identity = Identity::of(&file)?;
         let table = Table::read(&mut file)?;
         if table.machine != MACHINE {
@@ -421,11 +420,6 @@ fn files(root: &Root, folder: &Path, ending: &str, but: &str) -> Vec<PathBuf> {
     });
     names.sort();
     names.into_iter().map(|name| folder.join(name)).collect()
-}
-
-/// Opens what may be one; without waiting, where it is a pipe.
-pub fn open(root: &Root, path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(root.path(path))
 }
 
 /// The headers of an EFI program, as far as they matter (PE format, "Section Table").

@@ -149,7 +149,7 @@ pub fn named(root: &Root, file: &Path, number: usize, point: &Path, entry: Entry
 #[must_use]
 pub fn is_one(root: &Root, file: &Path) -> bool {
     let is_file = |file: &File| file.metadata().is_ok_and(|found| found.is_file());
-    uki::open(root, file).is_ok_and(|mut file| is_file(&file) && Uki::is_one(&mut file))
+    root.open(file).is_ok_and(|mut file| is_file(&file) && Uki::is_one(&mut file))
 }
 
 /// Where an image's own partition is mounted, for its addons: the mount that it is on.
