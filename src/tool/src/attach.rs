@@ -244,17 +244,20 @@ pub fn sibling(root: &Root, of: &str, kind: &str) -> Option<String> {
         .filter(|file| file.file_name().as_encoded_bytes().starts_with(b"b"))
         .filter_map(|file| fs::read_to_string(file.path()).ok())
         .collect();
-    let says = |text: &str, key: &str| {
-        let mut values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        values.next().map(str::to_ascii_lowercase)
-    };
-    let uuid = |text: &str| says(text, "E:ID_PART_ENTRY_UUID");
-    let disk = |text: &str| says(text, "E:ID_PART_ENTRY_DISK");
+    let says = |text: &str, key: &str| property(text, key).map(str::to_ascii_lowercase);
+    let uuid = |text: &str| says(text, "ID_PART_ENTRY_UUID");
+    let disk = |text: &str| says(text, "ID_PART_ENTRY_DISK");
     let own = texts.iter().find(|text| uuid(text).as_deref() == Some(of)).and_then(|text| disk(text))?;
     let mut there = texts.iter().filter(|text| {
-        disk(text).as_ref() == Some(&own) && says(text, "E:ID_PART_ENTRY_TYPE").as_deref() == Some(kind)
+        disk(text).as_ref() == Some(&own) && says(text, "ID_PART_ENTRY_TYPE").as_deref() == Some(kind)
     });
     there.next().and_then(|text| uuid(text))
+}
+
+/// A property in an entry of udev's database.
+#[must_use]
+pub fn property<'a>(entry: &'a str, name: &str) -> Option<&'a str> {
+    entry.lines().find_map(|line| line.strip_prefix("E:")?.strip_prefix(name)?.strip_prefix('='))
 }
 
 /// The type of what is on a device, as udev found it.
@@ -262,7 +265,7 @@ fn type_of(root: &Root, device: &Path) -> Option<String> {
     let rdev = fs::metadata(root.path(device)).ok()?.rdev();
     let (major, minor) = (nix::sys::stat::major(rdev), nix::sys::stat::minor(rdev));
     let known = fs::read_to_string(root.path(format!("/run/udev/data/b{major}:{minor}"))).ok()?;
-    known.lines().find_map(|line| line.strip_prefix("E:ID_FS_TYPE=")).map(str::to_owned)
+    property(&known, "ID_FS_TYPE").map(str::to_owned)
 }
 
 #[cfg(test)]

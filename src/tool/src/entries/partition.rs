@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::attach::{ASIDE, POINTS};
+use crate::attach::{ASIDE, POINTS, property};
 use crate::mounts::Mount;
 use crate::root::Root;
 
@@ -69,10 +69,10 @@ impl Partition {
     fn of(root: &Root, mount: &Mount) -> Option<Partition> {
         let udev = format!("/run/udev/data/b{}", mount.device);
         let udev = fs::read_to_string(root.path(udev)).unwrap_or_default();
-        let says = |key: &str| udev.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        let says = |name: &str| property(&udev, name);
         let holds = |name: &str| root.path(&mount.point).join(name).is_dir();
         // The types stand in the specification; 0xef is the ESP's in an MBR.
-        let kind = match says("E:ID_PART_ENTRY_TYPE") {
+        let kind = match says("ID_PART_ENTRY_TYPE") {
             Some("c12a7328-f81f-11d2-ba4b-00a0c93ec93b" | "0xef") => Kind::Esp,
             Some(XBOOTLDR | "0xea") => Kind::Xbootldr,
             Some(_) => Kind::Other,
@@ -82,7 +82,7 @@ impl Partition {
         // Who may not look is told so when it is read.
         let may_not_look = || root.path(&mount.point).join("loader").try_exists().is_err();
         let used = holds("loader") || holds("EFI") || may_not_look();
-        let uuid = says("E:ID_PART_ENTRY_UUID").map(str::to_ascii_lowercase);
+        let uuid = says("ID_PART_ENTRY_UUID").map(str::to_ascii_lowercase);
         used.then(|| Partition { point: mount.point.clone(), kind, uuid })
     }
 }
