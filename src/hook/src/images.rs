@@ -1,6 +1,6 @@
 //! The staged images: opened once, checked to be the ones that the plan was written for.
 
-use nextkernel_plan::{Image, Plan, limits};
+use nextkernel_plan::{Image, Plan, Stamp, limits};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::fstat;
 
@@ -42,12 +42,13 @@ fn open(folder: impl AsFd, image: &'static str, staged: &Image<'_>) -> Result<Ow
     if u64::try_from(found.st_size) != Ok(staged.size) {
         return differs("size");
     }
-    if found.st_ino != staged.inode {
+    let Some(Stamp { inode, changed }) = staged.stamp else { return Ok(file) };
+    if found.st_ino != inode {
         return differs("inode");
     }
     let seconds = u64::try_from(found.st_ctime);
     let nanoseconds = u32::try_from(found.st_ctime_nsec);
-    if seconds != Ok(staged.changed.seconds) || nanoseconds != Ok(staged.changed.nanoseconds) {
+    if seconds != Ok(changed.seconds) || nanoseconds != Ok(changed.nanoseconds) {
         return differs("change time");
     }
     Ok(file)

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use crate::{
-    Changed, GpuFailed, GpuPolicy, HandoffId, Hold, Image, List, Malformed, On, Plan, Policy, Watchdog, Why,
-    limits,
+    Changed, GpuFailed, GpuPolicy, HandoffId, Hold, Image, Jump, List, Malformed, On, Plan, Policy, Stamp,
+    Watchdog, Why, limits,
 };
 
 const TEXT: &str = "\
@@ -26,6 +26,7 @@ module = efi_pstore
 unbind = 0000:3b:00.0
 guard = 600
 watchdog = 60
+jump = init
 end
 ";
 
@@ -47,14 +48,15 @@ fn plan() -> Plan<'static> {
         kernel: Image {
             name: "5f3a9c1e2b7d4a60/kernel",
             size: 12_345_678,
-            inode: 41,
-            changed: Changed { seconds: 1_763_900_000, nanoseconds: 7 },
+            stamp: Some(Stamp { inode: 41, changed: Changed { seconds: 1_763_900_000, nanoseconds: 7 } }),
         },
         initrd: Some(Image {
             name: "5f3a9c1e2b7d4a60/initrd",
             size: 36_000_000,
-            inode: 42,
-            changed: Changed { seconds: 1_763_900_001, nanoseconds: 123_456_789 },
+            stamp: Some(Stamp {
+                inode: 42,
+                changed: Changed { seconds: 1_763_900_001, nanoseconds: 123_456_789 },
+            }),
         }),
         kernel_from: Some("/boot/vmlinuz-6.12.57+deb13-amd64"),
         initrd_from,
@@ -65,6 +67,7 @@ fn plan() -> Plan<'static> {
         unbind,
         guard: Some(600),
         watchdog: Some(Watchdog::Seconds(60)),
+        jump: Some(Jump::Init),
     }
 }
 
@@ -92,6 +95,7 @@ fn a_plan_without_an_initrd_or_a_source_is_whole() {
         unbind: List::new(),
         guard: None,
         watchdog: None,
+        jump: None,
         ..plan()
     };
     assert_eq!(Plan::parse(bare.to_string().as_bytes()), Ok(bare));
@@ -139,7 +143,7 @@ fn a_missing_key_is_named() {
     for key in ["handoff", "entry", "staged-at", "on", "hold", "kernel", "cmdline"] {
         let line = TEXT.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap();
         let without = TEXT.replacen(&format!("{line}\n"), "", 1);
-        assert_eq!(refused(&without), (19, Why::Missing(key)));
+        assert_eq!(refused(&without), (20, Why::Missing(key)));
     }
 }
 
@@ -162,9 +166,10 @@ fn what_is_wrong_is_told_with_its_line() {
     assert_eq!(change("efi_pstore", "efi-pstore"), (16, Why::BadValue("module")));
     assert_eq!(change("0000:3b:00.0", "../nvme0"), (17, Why::BadValue("unbind")));
     assert_eq!(change("guard = 600", "guard = 4"), (18, Why::BadValue("guard")));
-    assert_eq!(change("end\n", "end"), (20, Why::NoEnd));
-    assert_eq!(change("end\n", ""), (20, Why::NoEnd));
-    assert_eq!(change("end\n", "end\n\n"), (21, Why::AfterEnd));
+    assert_eq!(change("end\n", "end"), (21, Why::NoEnd));
+    assert_eq!(change("end\n", ""), (21, Why::NoEnd));
+    assert_eq!(change("jump = init", "jump = exit"), (20, Why::BadValue("jump")));
+    assert_eq!(change("end\n", "end\n\n"), (22, Why::AfterEnd));
     assert_eq!(
         Plan::parse(b"nextkernel-plan 2\n").unwrap_err().to_string(),
         "line 1: a plan of version 2, and only version 1 is known here",

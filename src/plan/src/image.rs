@@ -2,15 +2,22 @@ use core::fmt;
 
 use crate::limits;
 
-/// A staged image, and how to know that it is still the one that was staged: replacing it changes
-/// its inode, cutting or writing it changes its size or its change time, which nobody can set back.
+/// A staged image, and how to know that it is still the one that was staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image<'a> {
     /// Its name, relative to the plan's folder.
     pub name: &'a str,
     /// Its size in bytes, never 0: the kernel refuses empty files.
     pub size: u64,
-    /// Its inode number (`st_ino`, inode(7)).
+    /// What tells it from a later one of that name and size; `None` where it lies in an initramfs, which the kernel
+    /// unpacks anew at every boot.
+    pub stamp: Option<Stamp>,
+}
+
+/// Replacing a file changes its inode, writing to it its change time, which nobody can set back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The inode number (`st_ino`, inode(7)).
     pub inode: u64,
     /// When it last changed (`st_ctim`, inode(7)).
     pub changed: Changed,
@@ -26,23 +33,30 @@ pub struct Changed {
 }
 
 impl<'a> Image<'a> {
-    /// Reads `NAME size=N inode=N changed=S.NNNNNNNNN`.
+    /// Reads `NAME size=N inode=N changed=S.NNNNNNNNN`, or `NAME size=N`.
     pub(crate) fn parse(text: &'a str) -> Option<Image<'a>> {
         let mut words = text.split(' ');
-        let image = Image {
-            name: words.next().filter(|name| is_name(name))?,
-            size: number(words.next()?.strip_prefix("size=")?).filter(|size| *size > 0)?,
-            inode: number(words.next()?.strip_prefix("inode=")?)?,
-            changed: Changed::parse(words.next()?.strip_prefix("changed=")?)?,
+        let name = words.next().filter(|name| is_name(name))?;
+        let size = number(words.next()?.strip_prefix("size=")?).filter(|size| *size > 0)?;
+        let stamp = match words.next() {
+            Some(word) => Some(Stamp {
+                inode: number(word.strip_prefix("inode=")?)?,
+                changed: Changed::parse(words.next()?.strip_prefix("changed=")?)?,
+            }),
+            None => None,
         };
-        words.next().is_none().then_some(image)
+        words.next().is_none().then_some(Image { name, size, stamp })
     }
 }
 
 impl fmt::Display for Image<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Image { name, size, inode, changed } = self;
-        write!(out, "{name} size={size} inode={inode} changed={changed}")
+        let Image { name, size, stamp } = self;
+        write!(out, "{name} size={size}")?;
+        match stamp {
+            Some(Stamp { inode, changed }) => write!(out, " inode={inode} changed={changed}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -92,12 +106,17 @@ mod tests {
     #[test]
     fn an_image_is_named_and_measured_exactly() {
         let good = "a/kernel size=1 inode=2 changed=3.000000004";
-        assert_eq!(Image::parse(good).map(|image| image.to_string()).as_deref(), Some(good));
+        for good in [good, "kernel size=1"] {
+            assert_eq!(Image::parse(good).map(|image| image.to_string()).as_deref(), Some(good));
+        }
         for bad in [
             "",
             "a/kernel",
             "a/kernel size=0 inode=2 changed=3.000000004",
             "a/kernel size=01 inode=2 changed=3.000000004",
+            "a/kernel size=1 ",
+            "a/kernel size=1 inode=2",
+            "a/kernel size=1 changed=3.000000004",
             "a/kernel size=+1 inode=2 changed=3.000000004",
             "a/kernel size=1 inode=2 changed=3",
             "a/kernel size=1 inode=2 changed=3.4",

@@ -26,6 +26,7 @@
 //! ```
 #![cfg_attr(not(test), no_std)]
 
+mod armed;
 #[cfg(test)]
 mod hostile;
 mod id;
@@ -37,10 +38,11 @@ mod record;
 mod teardown;
 mod verb;
 
+pub use armed::Armed;
 pub use id::HandoffId;
-pub use image::{Changed, Image};
+pub use image::{Changed, Image, Stamp};
 pub use list::List;
-pub use plan::{Hold, Malformed, Plan, VERSION, Why};
+pub use plan::{Hold, Jump, Malformed, Plan, VERSION, Why};
 pub use record::{Record, Recorded};
 pub use teardown::{
     GpuFailed, GpuPolicy, Policy, Watchdog, guard_seconds, is_module, is_nvidia, is_pci_address,

@@ -30,6 +30,37 @@ impl fmt::Display for Hold {
     }
 }
 
+/// Who makes the jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jump {
+    /// The hook.
+    Hook,
+    /// systemd, after the hook has loaded and returned: from version 261 on it then hands on the file descriptors
+    /// that it keeps for services (LUO). Only at `kexec`.
+    Init,
+}
+
+impl Jump {
+    /// The one that a word stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Jump> {
+        match word {
+            "hook" => Some(Jump::Hook),
+            "init" => Some(Jump::Init),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Jump {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Jump::Hook => "hook",
+            Jump::Init => "init",
+        })
+    }
+}
+
 /// One staged handoff. What it borrows, it borrows from the text it was read from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan<'a> {
@@ -66,6 +97,8 @@ pub struct Plan<'a> {
     pub guard: Option<u16>,
     /// What is done with the hardware watchdog, where the administrator said so.
     pub watchdog: Option<Watchdog>,
+    /// Who makes the jump, where the administrator said so.
+    pub jump: Option<Jump>,
 }
 
 /// What is wrong with a plan, and on which line.
@@ -164,6 +197,9 @@ impl fmt::Display for Plan<'_> {
         if let Some(watchdog) = self.watchdog {
             writeln!(out, "watchdog = {watchdog}")?;
         }
+        if let Some(jump) = self.jump {
+            writeln!(out, "jump = {jump}")?;
+        }
         writeln!(out, "{END}")
     }
 }
@@ -249,6 +285,7 @@ struct Draft<'a> {
     unbind: List<&'a str, { limits::UNBIND_MAX }>,
     guard: Option<u16>,
     watchdog: Option<Watchdog>,
+    jump: Option<Jump>,
 }
 
 impl<'a> Draft<'a> {
@@ -278,6 +315,7 @@ impl<'a> Draft<'a> {
             "unbind" => one_more(&mut self.unbind, "unbind", Some(value).filter(|name| is_pci_address(name))),
             "guard" => once(&mut self.guard, "guard", guard_seconds(value)),
             "watchdog" => once(&mut self.watchdog, "watchdog", Watchdog::from_word(value)),
+            "jump" => once(&mut self.jump, "jump", Jump::from_word(value)),
             _ => Err(Why::UnknownKey),
         }
     }
@@ -300,6 +338,7 @@ impl<'a> Draft<'a> {
             unbind: self.unbind,
             guard: self.guard,
             watchdog: self.watchdog,
+            jump: self.jump,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nextkernel_plan::{HandoffId, Malformed, Plan, limits};
+use nextkernel_plan::{Changed, HandoffId, Malformed, Plan, Stamp, limits};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 use thiserror::Error;
@@ -217,11 +217,13 @@ pub fn measured<'a>(found: &fs::Metadata, name: &'a str) -> Option<nextkernel_pl
     Some(nextkernel_plan::Image {
         name,
         size: found.len(),
-        inode: found.ino(),
-        changed: nextkernel_plan::Changed {
-            seconds: u64::try_from(found.ctime()).ok()?,
-            nanoseconds: u32::try_from(found.ctime_nsec()).ok()?,
-        },
+        stamp: Some(Stamp {
+            inode: found.ino(),
+            changed: Changed {
+                seconds: u64::try_from(found.ctime()).ok()?,
+                nanoseconds: u32::try_from(found.ctime_nsec()).ok()?,
+            },
+        }),
     })
 }
 
@@ -239,7 +241,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::scratch::Scratch;
-    use nextkernel_plan::{Changed, Hold, Image, List, On};
+    use nextkernel_plan::{Hold, Image, List, On};
 
     fn plan(handoff: u64) -> Plan<'static> {
         Plan {
@@ -248,7 +250,7 @@ mod tests {
             staged_at: 1,
             on: On::Kexec,
             hold: Hold::Late,
-            kernel: Image { name: "k", size: 1, inode: 1, changed: Changed { seconds: 1, nanoseconds: 1 } },
+            kernel: Image { name: "k", size: 1, stamp: None },
             initrd: None,
             kernel_from: None,
             initrd_from: List::new(),
@@ -259,6 +261,7 @@ mod tests {
             unbind: List::new(),
             guard: None,
             watchdog: None,
+            jump: None,
         }
     }
 

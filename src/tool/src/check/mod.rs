@@ -288,10 +288,7 @@ mod tests {
             let name = format!("{set}/{name}");
             scratch.put(&format!("/run/nextkernel/{name}"), &"x".repeat(size));
             let found = scratch.root.path("/run/nextkernel").join(&name).metadata().unwrap();
-            let nextkernel_plan::Image { size, inode, changed, .. } =
-                folder::measured(&found, &name).unwrap();
-            let (seconds, nanoseconds) = (changed.seconds, changed.nanoseconds);
-            format!("{name} size={size} inode={inode} changed={seconds}.{nanoseconds:09}")
+            folder::measured(&found, &name).unwrap().to_string()
         };
         let (kernel, initrd) = (image("kernel", 1000), image("initrd", 500));
         let plan = format!(
