@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use log::info;
+use crate::say::info;
 
 use crate::failure::Failure;
 use crate::process::Terminal;

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use log::{error, info};
+use crate::say::{error, info};
 use rustix::io;
 use rustix::system::{RebootCommand, reboot};
 

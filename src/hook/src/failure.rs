@@ -115,7 +115,7 @@ impl fmt::Display for Failure {
             Failure::NoShutdown(verb) => write!(
                 out,
                 "refused: no shutdown is under way that was asked for '{verb}'; \
-                 `systemctl {verb}` asks for one, `nextkernel-hook --dry-run {verb}` shows what would be done"
+                 `nextkernel reboot` asks for one, `nextkernel-hook --dry-run {verb}` shows what would be done"
             ),
             Failure::Malformed(malformed) => {
                 write!(out, "/run/nextkernel/plan: {malformed}; stage again with the tool of this version")

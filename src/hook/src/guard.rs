@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use log::{error, warn};
+use crate::say::{error, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};

@@ -5,7 +5,7 @@
 
 use core::ffi::CStr;
 
-use log::info;
+use crate::say::info;
 use nextkernel_plan::{List, is_nvidia};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, StatxFlags, readlinkat_raw, statx};

@@ -151,6 +151,20 @@ pub const GPUS_MAX: usize = 8;
 /// How many majors of character devices belong to one driver; nvidia has four.
 pub const MAJORS_MAX: usize = 8;
 
+/// Where the init has left processes they are asked to end, and then have so long: procd gives the whole night
+/// fifteen seconds.
+pub const TERM: Duration = seconds(2);
+
+/// Those that were killed have so long.
+pub const KILL: Duration = seconds(1);
+
+/// What is remounted read-only writes back first; a sync comes after it again.
+pub const REMOUNT: Duration = seconds(5);
+
+/// Closing what the old root lies on, in an exitrd: as long as systemd gives one unmounting
+/// (`DEFAULT_TIMEOUT_USEC`, src/shutdown/umount.c).
+pub const CLOSE: Duration = seconds(90);
+
 /// Between two looks at something that is being waited for.
 pub const GLANCE: Duration = Duration::from_millis(50);
 
@@ -168,8 +182,11 @@ pub const LINE_MAX: usize = 16 * 1024;
 /// /proc/PID/stat up to the parent: a name of at most 64 bytes and three numbers (`proc_pid_stat(5)`).
 pub const STAT_MAX: usize = 512;
 
-/// What is looked at of PID 1's command line: its path, its verb.
-pub const PID1_MAX: usize = 256;
+/// What is looked at of a command line: of PID 1 its path and its verb, of a script of the init its path.
+pub const CMDLINE_MAX: usize = 512;
+
+/// A mount point, its NUL included (`PATH_MAX`, limits.h).
+pub const MOUNT_POINT_MAX: usize = 4096;
 
 /// Entries of /proc read at a time.
 pub const DIRECTORY_MAX: usize = 2048;

@@ -7,11 +7,11 @@ mod start;
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use log::{LevelFilter, error};
+use log::{Level, LevelFilter};
 use nextkernel_hook::arguments::{Arguments, Request};
 use nextkernel_hook::night::{self, End};
 use nextkernel_hook::process::{self, Terminal};
-use nextkernel_hook::{child, shutdown, sys};
+use nextkernel_hook::{child, say, shutdown, sys};
 
 const HELP: &str = "\
 nextkernel-hook VERB [ANYTHING]     carry out the plan, as an executable of systemd-shutdown(8)
@@ -50,7 +50,7 @@ fn print(text: &str) -> End {
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
-    error!("a defect in nextkernel-hook: {info}");
+    say::say(Level::Error, format_args!("a defect in nextkernel-hook: {info}"));
     if shutdown::is_pid_1() {
         process::end(End::Failed, Request::CarryOut(None));
     }

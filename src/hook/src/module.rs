@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use log::info;
+use crate::say::info;
 use nextkernel_plan::limits::MODULE_NAME_MAX;
 use rustix::fd::BorrowedFd;
 use rustix::fs::OFlags;

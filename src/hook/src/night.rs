@@ -1,10 +1,11 @@
 //! The night, to be read aloud.
 
+use core::ffi::CStr;
 use core::fmt::{self, Write};
 use core::time::Duration;
 
-use log::{error, info, warn};
-use nextkernel_plan::{On, Plan, Record, Verb, limits as plan_limits};
+use crate::say::{error, info, warn};
+use nextkernel_plan::{Jump, On, Plan, Record, Verb, limits as plan_limits};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -19,10 +20,13 @@ use crate::load::{CommandLine, jump, unload};
 use crate::process::Terminal;
 use crate::processes::Relatives;
 use crate::protect::protect;
+use crate::shutdown::Caller;
 use crate::sync::sync;
 use crate::teardown::Teardown;
 use crate::unbind::{Unbinding, unbind};
-use crate::{files, firmware, limits, load, mounts, others, shutdown, sys, watchdog};
+use crate::{
+    armed, exitrd, files, firmware, leftovers, limits, load, mounts, others, pid_1, shutdown, sys, watchdog,
+};
 
 /// How the hook ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,20 +56,27 @@ impl End {
 /// From kernel to kernel. Returns only where that failed or, in a dry run, was not meant.
 fn hand_over(
     staged: &Staged<'_>,
-    verb: Verb,
+    caller: Caller,
     left: &Watchdog,
     how: How,
     bounds: &Bounds<'_>,
 ) -> Result<(), Failure> {
-    let Staged { folder, plan } = staged;
+    let Staged { folder, plan, verb } = staged;
     let Bounds { budget, begun, guard, relatives } = *bounds;
-    let record = Record { handoff: plan.handoff, verb };
+    let record = Record { handoff: plan.handoff, verb: *verb };
     let cmdline = CommandLine::new(plan.cmdline, &record);
 
     how.act("restart on a panic, let the log through", protect)?;
     let images =
         how.look("check that the images are the ones that were staged", || Images::open(folder, plan))?;
     let teardown = Teardown::find(plan)?;
+    if caller.leaves_work() {
+        how.act("end what still runs, and make read-only what is still writable", || {
+            leftovers::end_processes(relatives);
+            leftovers::make_read_only();
+            Ok(())
+        })?;
+    }
     how.act("sync, for as long as it makes progress", || sync(budget.sync, begun + budget.sync_until))?;
     let loading = how.act(Loading { plan, cmdline: &cmdline }, || load::begin(&images, &cmdline, budget))?;
     let freed = teardown.carry_out(how, bounds);
@@ -78,62 +89,86 @@ fn hand_over(
     if !plan.unbind.is_empty() {
         how.act(Unbinding(plan), || unbind(plan, bounds))?;
     }
-    how.act("settle the watchdog", || watchdog::settle(verb, plan.watchdog, left))?;
+    how.act("settle the watchdog", || watchdog::settle(*verb, plan.watchdog, left))?;
+    if plan.jump == Some(Jump::Init) && *verb == Verb::Kexec && caller.jumps() {
+        how.say("leave the jump to the init, as the plan says");
+        return Ok(());
+    }
     how.act(Jumping { plan }, || jump(guard))?;
     Ok(())
 }
 
-/// Carries the plan out at a verb, if there is one that covers it.
+/// Carries the plan out at the verb that was told, if there is one that covers it.
 #[must_use]
-pub fn carry_out(verb: Option<Verb>, watchdog: &Watchdog) -> End {
+pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     // From the first moment: systemd ends a hook when another one died by a signal.
     let _ = sys::block_signals();
-    let Some(verb) = verb else {
-        info!("no verb that is known: nothing done");
-        return End::Done;
+    if shutdown::is_pid_1() {
+        pid_1::mount_kernel_file_systems();
+    }
+    let caller = match Caller::find(told) {
+        Ok(caller) => caller,
+        Err(_) if told.is_none() => {
+            info!("no verb that is known: nothing done");
+            return End::Done;
+        }
+        Err(refused) => return refuse(&refused),
     };
-    if let Err(refused) = shutdown::under_way(verb) {
-        let _ = writeln!(Terminal::error(), "nextkernel-hook: {refused}");
-        warn!("{refused}");
-        return End::Failed;
+    if caller == Caller::Systemd && exitrd::goes_on() {
+        info!("left to the hook in the exitrd, which runs when the root is gone");
+        return End::Done;
+    }
+    if caller == Caller::Nobody {
+        pid_1::clean_up();
     }
     let begun = sys::uptime();
     let mut text = [0; plan_limits::PLAN_MAX + 1];
-    let decided = decide(verb, &mut text);
-    if let Ok(Tonight::LeftToTheInit(why)) = decided {
-        info!("{verb}: {why}, left to the init");
-        return End::Done;
-    }
+    let decided = decide(told, caller, &mut text);
     let jump = match &decided {
+        Ok(Tonight::LeftToTheInit(why)) => return leave(told, why),
+        Ok(Tonight::Refused(refused)) => return refuse(refused),
         Ok(Tonight::HandOver(staged)) => staged.plan.guard,
-        _ => None,
+        Err(_) => None,
     };
     let budget = shutdown::budget();
     let guard = Guard::post(budget.whole, Duration::from_secs(jump.unwrap_or(limits::GUARD).into()));
     let bounds = Bounds { budget, begun, guard: &guard, relatives: Relatives::of_this_process() };
-    let failure = match decided.map(|tonight| tonight.unless_firmware_is_wanted(verb)) {
-        Ok(Tonight::LeftToTheInit(why)) => {
-            info!("{verb}: {why}, left to the init");
-            return End::Done;
+    let (verb, failure) = match decided.map(Tonight::unless_firmware_is_wanted) {
+        Ok(Tonight::LeftToTheInit(why)) => return leave(told, &why),
+        Ok(Tonight::Refused(refused)) => return refuse(&refused),
+        Ok(Tonight::HandOver(staged)) => {
+            armed::use_up(&staged.folder);
+            (Some(staged.verb), hand_over(&staged, caller, watchdog, How::ForReal, &bounds).err())
         }
-        Ok(Tonight::HandOver(staged)) => hand_over(&staged, verb, watchdog, How::ForReal, &bounds).err(),
-        Err(failure) => Some(failure),
+        Err(failure) => (told, Some(failure)),
     };
     let Some(failure) = failure else { return End::Done };
     error!("no handoff: {failure}");
-    fall_back(verb, &failure, &bounds)
+    fall_back(verb, caller, &failure, &bounds)
+}
+
+fn refuse(refused: &Failure) -> End {
+    let _ = writeln!(Terminal::error(), "nextkernel-hook: {refused}");
+    warn!("{refused}");
+    End::Failed
+}
+
+fn leave(told: Option<Verb>, why: &Why) -> End {
+    info!("{}: {why}, left to the init", Told(told));
+    End::Done
 }
 
 /// What follows when there is no handoff. The init jumps to a kept image by itself, and looks at nothing
 /// before; and when it restarts, nobody guards it.
-fn fall_back(verb: Verb, failure: &Failure, bounds: &Bounds<'_>) -> End {
+fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: &Bounds<'_>) -> End {
     let clean = !failure.is_of_sync() && mounts::nothing_writable().is_ok();
     let may_jump = clean && !failure.wants_firmware();
     if failure.is_of_the_kernel() || (clean && failure.wants_firmware()) {
         bounds.restart();
     }
-    // Where a file system is still writable, the init may know how to unmount it.
-    if !may_jump && verb == Verb::Kexec {
+    // Where a file system is still writable, the init may know how to unmount it. Some jump at a reboot, too, when
+    // something is loaded.
+    if !may_jump && (verb == Some(Verb::Kexec) || !caller.jumps()) {
         info!("unload what may be loaded, so that nobody jumps now");
         if let Err(failure) = unload() {
             error!("it stays loaded: {failure}");
@@ -142,7 +177,7 @@ fn fall_back(verb: Verb, failure: &Failure, bounds: &Bounds<'_>) -> End {
             }
         }
     }
-    error!("{verb} is left to the init: {}", what_follows(verb, failure));
+    error!("{} is left to the init: {}", Told(verb), what_follows(verb, caller, failure));
     if may_jump { End::Failed } else { End::NoJump }
 }
 
@@ -151,18 +186,23 @@ fn fall_back(verb: Verb, failure: &Failure, bounds: &Bounds<'_>) -> End {
 pub fn dry_run(verb: Verb) -> End {
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let mut out = Terminal::output();
-    let shown = match decide(verb, &mut text).map(|tonight| tonight.unless_firmware_is_wanted(verb)) {
+    let caller = shutdown::who_would_call();
+    let shown = match decide(Some(verb), caller, &mut text).map(Tonight::unless_firmware_is_wanted) {
         Ok(Tonight::LeftToTheInit(why)) => {
             let _ = writeln!(out, "at {verb}: {why}, left to the init");
             Ok(())
         }
+        Ok(Tonight::Refused(refused)) => Err(refused),
         Ok(Tonight::HandOver(staged)) => {
             let Plan { handoff, entry, .. } = &staged.plan;
             let _ = writeln!(out, "at {verb}: handoff {handoff} to {entry}");
+            if caller == Caller::Systemd && exitrd::goes_on() {
+                let _ = writeln!(out, "  in the exitrd, when the root is gone:");
+            }
             let (budget, guard) = (shutdown::budget(), Guard::none());
             let relatives = Relatives::of_this_process();
             let bounds = Bounds { budget, begun: sys::uptime(), guard: &guard, relatives };
-            hand_over(&staged, verb, &Watchdog::default(), How::DryRun, &bounds)
+            hand_over(&staged, caller, &Watchdog::default(), How::DryRun, &bounds)
         }
         Err(failure) => Err(failure),
     };
@@ -171,18 +211,19 @@ pub fn dry_run(verb: Verb) -> End {
     End::Failed
 }
 
-/// What is to be done at a verb.
+/// What is to be done.
 #[allow(clippy::large_enum_variant, reason = "there is one of it, and no heap to box it in")]
 enum Tonight<'a> {
     LeftToTheInit(Why),
+    Refused(Failure),
     HandOver(Staged<'a>),
 }
 
 impl Tonight<'_> {
     /// Asks the firmware, which may hang: at night under the guard.
-    fn unless_firmware_is_wanted(self, verb: Verb) -> Self {
+    fn unless_firmware_is_wanted(self) -> Self {
         match self {
-            Tonight::HandOver(_) if verb == Verb::Reboot && firmware::is_wanted() => {
+            Tonight::HandOver(staged) if staged.verb == Verb::Reboot && firmware::is_wanted() => {
                 Tonight::LeftToTheInit(Why::MeantForFirmware)
             }
             tonight => tonight,
@@ -196,18 +237,32 @@ enum Why {
     NothingStaged,
     NotCovered(On),
     MeantForFirmware,
+    NotArmed,
 }
 
-fn decide(verb: Verb, text: &mut [u8]) -> Result<Tonight<'_>, Failure> {
-    if !matches!(verb, Verb::Kexec | Verb::Reboot) {
+/// Decides by what the init tells, and what is armed where it cannot tell of another kernel.
+fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Tonight<'_>, Failure> {
+    if matches!(told, Some(Verb::Poweroff | Verb::Halt | Verb::Exit)) {
         return Ok(Tonight::LeftToTheInit(Why::NoNextKernel));
     }
-    Ok(match Staged::read(text)? {
+    let read = Staged::read(text)?;
+    let needs_witness = caller == Caller::Untold || told.is_none();
+    let armed = match &read {
+        Some((folder, plan)) if !caller.tells_kexec() => armed::is_for(folder, plan.handoff, needs_witness),
+        _ => false,
+    };
+    let verb = match told {
+        _ if armed => Verb::Kexec,
+        Some(verb) if caller == Caller::Untold => return Ok(Tonight::Refused(Failure::NoShutdown(verb))),
+        Some(verb) => verb,
+        // PID 1 must not end, and restarts.
+        None if caller == Caller::Nobody => Verb::Reboot,
+        None => return Ok(Tonight::LeftToTheInit(Why::NotArmed)),
+    };
+    Ok(match read {
         None => Tonight::LeftToTheInit(Why::NothingStaged),
-        Some(staged) if !staged.plan.on.covers(verb) => {
-            Tonight::LeftToTheInit(Why::NotCovered(staged.plan.on))
-        }
-        Some(staged) => Tonight::HandOver(staged),
+        Some((_, plan)) if !plan.on.covers(verb) => Tonight::LeftToTheInit(Why::NotCovered(plan.on)),
+        Some((folder, plan)) => Tonight::HandOver(Staged { folder, plan, verb }),
     })
 }
 
@@ -218,22 +273,45 @@ impl fmt::Display for Why {
             Why::NothingStaged => out.write_str("nothing is staged"),
             Why::NotCovered(on) => write!(out, "staged for {on} alone"),
             Why::MeantForFirmware => out.write_str("this one is meant for the firmware"),
+            Why::NotArmed => {
+                out.write_str("the init does not tell what is asked for, and `nextkernel reboot` did not ask")
+            }
         }
     }
 }
 
-/// What is staged: the plan, and the folder that its names are relative to.
+/// The verb that was told, if any.
+struct Told(Option<Verb>);
+
+impl fmt::Display for Told {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(verb) => verb.fmt(out),
+            None => out.write_str("no verb"),
+        }
+    }
+}
+
+/// What is staged, and the verb at which it is to be started.
 struct Staged<'a> {
     folder: OwnedFd,
     plan: Plan<'a>,
+    verb: Verb,
 }
 
 impl<'a> Staged<'a> {
-    /// Reads the plan; `None` where there is none.
-    fn read(text: &'a mut [u8]) -> Result<Option<Staged<'a>>, Failure> {
+    /// Reads the plan, and opens the folder that its names are relative to; `None` where there is none.
+    fn read(text: &'a mut [u8]) -> Result<Option<(OwnedFd, Plan<'a>)>, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = openat(CWD, c"/run/nextkernel", flags, Mode::empty())
-            .and_then(|folder| files::open(&folder, c"plan").map(|plan| (folder, plan)));
+        let open = |folder: &CStr| {
+            let folder = openat(CWD, folder, flags, Mode::empty())?;
+            files::open(&folder, c"plan").map(|plan| (folder, plan))
+        };
+        let opened = match open(c"/run/nextkernel") {
+            // An initramfs of one purpose has it in itself.
+            Err(Errno::NOENT) => open(c"/nextkernel"),
+            opened => opened,
+        };
         let call = |errno| Failure::Call { call: "read /run/nextkernel/plan", errno };
         let (folder, file) = match opened {
             Ok(opened) => opened,
@@ -241,7 +319,7 @@ impl<'a> Staged<'a> {
             Err(errno) => return Err(call(errno)),
         };
         let plan = Plan::parse(files::up_to(&file, text).map_err(call)?).map_err(Failure::Malformed)?;
-        Ok(Some(Staged { folder, plan }))
+        Ok(Some((folder, plan)))
     }
 }
 
@@ -256,12 +334,14 @@ pub fn something_is_loaded() -> bool {
 }
 
 /// What follows when the hook returns.
-fn what_follows(verb: Verb, failure: &Failure) -> &'static str {
+fn what_follows(verb: Option<Verb>, caller: Caller, failure: &Failure) -> &'static str {
     match failure {
         Failure::Hangs { act: LOAD, lets_go: false, .. } => {
             "it jumps if the load comes to an end after all, else it restarts through firmware"
         }
-        _ if verb == Verb::Kexec && something_is_loaded() => "it jumps to the image that stays loaded",
+        _ if verb == Some(Verb::Kexec) && caller.jumps() && something_is_loaded() => {
+            "it jumps to the image that stays loaded"
+        }
         _ => "it restarts the machine through firmware",
     }
 }

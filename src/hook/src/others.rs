@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use log::warn;
+use crate::say::warn;
 
 use crate::failure::Failure;
 use crate::processes::{self, Relatives};

@@ -1,14 +1,16 @@
 //! How the hook speaks to a terminal, and how it ends.
 
 use core::fmt;
+use core::time::Duration;
 
-use log::{error, info};
+use crate::say::{error, info};
 use nextkernel_plan::Verb;
 use rustix::fd::BorrowedFd;
 use rustix::io::{self, Errno};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::arguments::Request;
+use crate::guard::Guard;
 use crate::night::{End, something_is_loaded};
 use crate::shutdown::{in_container, is_pid_1};
 use crate::sync::sync;
@@ -55,7 +57,13 @@ pub fn end(end: End, request: Request) -> ! {
         _ => Verb::Reboot,
     };
     let budget = &limits::SYSTEMD;
+    // Who is switched off or halted stays so; who restarts is helped where a driver hangs.
+    let guard = match verb {
+        Verb::Poweroff | Verb::Halt => Guard::none(),
+        _ => Guard::post(budget.sync_until, Duration::from_secs(limits::GUARD.into())),
+    };
     let written = sync(budget.sync, sys::uptime() + budget.sync_until).is_ok();
+    guard.jumping();
     if written && verb == Verb::Kexec && end != End::NoJump && something_is_loaded() {
         info!("as PID 1: jump to what is loaded");
         let _ = reboot(RebootCommand::Kexec);

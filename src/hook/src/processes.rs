@@ -82,6 +82,20 @@ impl Relatives {
         true
     }
 
+    /// Whether the hook was called by it, or by what it called.
+    #[must_use]
+    pub fn called_by(self, id: Pid) -> bool {
+        let mut ancestor = self.parent;
+        for _ in 0..limits::ANCESTORS_MAX {
+            match ancestor {
+                Some(above) if above == id => return true,
+                Some(above) if above != Pid::INIT => ancestor = parent_of(above),
+                _ => return false,
+            }
+        }
+        false
+    }
+
     fn parent_of_hooks(self) -> Option<Pid> {
         self.parent.filter(|parent| *parent != Pid::INIT)
     }
@@ -169,6 +183,7 @@ mod tests {
         // Run by PID 1 itself, the hook cannot tell its siblings from what was left over.
         let alone = Relatives { hook: pid(70), parent: Some(Pid::INIT) };
         assert!(!alone.include(&other(90, 1), parents) && alone.include(&other(71, 70), parents));
+        assert!(ours.called_by(pid(60)) && !ours.called_by(pid(80)));
         let init = Relatives { hook: Pid::INIT, parent: None };
         assert!(!init.include(&other(90, 0), parents));
     }

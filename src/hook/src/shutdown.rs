@@ -1,15 +1,130 @@
-//! Is this the end of a shutdown? Nothing here may ever jump out of a running system.
+//! Who calls, and is this the end of a shutdown? Nothing here may ever jump out of a running system.
+
+use core::ffi::CStr;
 
 use nextkernel_plan::Verb;
 use rustix::fs::{CWD, readlinkat_raw};
 use rustix::process::{Pid, getpid};
 
 use crate::failure::Failure;
-use crate::files;
 use crate::limits::{self, Budget};
+use crate::processes;
+use crate::text::Text;
+use crate::{files, limits::ANCESTORS_MAX};
 
 /// The first PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const FIRST_NAMESPACE: &[u8] = b"pid:[4026531836]";
+
+/// Who calls the hook at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Nobody: it is PID 1 itself.
+    Nobody,
+    /// systemd-shutdown, on the root file system.
+    Systemd,
+    /// systemd-shutdown again, as /shutdown of an exitrd: the root is gone.
+    Exitrd,
+    /// dracut's script of that name.
+    Script,
+    /// Another init, which is seen to carry out a shutdown.
+    Init,
+    /// Another init, which may be: only what `nextkernel reboot` has armed can tell.
+    Untold,
+}
+
+/// How an init other than systemd is seen to carry out a shutdown. Files that it leaves behind are no sign of
+/// one: they may be old.
+enum Sign {
+    /// PID 1's command line begins so.
+    Title(&'static [u8]),
+    /// That of a process between PID 1 and the hook holds this.
+    Ancestor(&'static [u8]),
+}
+
+/// The inits by the name of PID 1, each measured or read (units/README.md).
+const INITS: [(&[u8], Sign); 6] = [
+    // sysvinit shows the runlevel (`setproctitle`, src/init.c): 6 is a reboot.
+    (b"init", Sign::Title(b"init [6]")),
+    (b"openrc-init", Sign::Ancestor(b"openrc\0shutdown")),
+    (b"runit", Sign::Ancestor(b"/etc/runit/3")),
+    (b"s6-svscan", Sign::Ancestor(b"rc.shutdown.final")),
+    // dinit's PID 1 becomes `shutdown --system` (src/shutdown.cc).
+    (b"shutdown", Sign::Title(b"/sbin/shutdown\0--system")),
+    (b"finit", Sign::Ancestor(b"hook/sys/down")),
+];
+
+impl Caller {
+    /// Finds out who calls with this verb. Fails where that is no shutdown.
+    pub fn find(told: Option<Verb>) -> Result<Caller, Failure> {
+        if in_container() {
+            return Err(Failure::InContainer);
+        }
+        if is_pid_1() {
+            return Ok(Caller::Nobody);
+        }
+        let mut name = [0; 16];
+        let name = pid_1(c"/proc/1/comm", &mut name).trim_ascii();
+        let mut line = [0; limits::CMDLINE_MAX];
+        let line = pid_1(c"/proc/1/cmdline", &mut line);
+        if let Some(caller) = told.and_then(|verb| systemd(line, verb)) {
+            return Ok(caller);
+        }
+        if name.starts_with(b"systemd") {
+            return Err(Failure::NoShutdown(told.unwrap_or(Verb::Kexec)));
+        }
+        let shows = INITS.iter().filter(|(init, _)| *init == name).any(|(_, sign)| match sign {
+            Sign::Title(title) => line.starts_with(title),
+            Sign::Ancestor(words) => ancestor_says(words),
+        });
+        Ok(if shows { Caller::Init } else { Caller::Untold })
+    }
+
+    /// Whether it tells a kexec from a reboot.
+    #[must_use]
+    pub fn tells_kexec(self) -> bool {
+        !matches!(self, Caller::Init | Caller::Untold)
+    }
+
+    /// Whether it is an init that jumps to a loaded image by itself at `kexec`.
+    #[must_use]
+    pub fn jumps(self) -> bool {
+        matches!(self, Caller::Systemd | Caller::Exitrd)
+    }
+
+    /// Whether processes and file systems may be left that nobody has seen to. systemd and the exitrds have, and
+    /// PID 1 at its begin.
+    #[must_use]
+    pub fn leaves_work(self) -> bool {
+        matches!(self, Caller::Init | Caller::Untold)
+    }
+}
+
+fn pid_1<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
+    files::open(CWD, path).and_then(|file| files::up_to(&file, buffer)).unwrap_or_default()
+}
+
+/// Whether a process between PID 1 and this one has these words on its command line.
+fn ancestor_says(words: &[u8]) -> bool {
+    let mut id = processes::parent_of(getpid());
+    for _ in 0..ANCESTORS_MAX {
+        let Some(ancestor) = id.filter(|id| *id != Pid::INIT) else { return false };
+        let path = Text::<32>::of(format_args!("/proc/{}/cmdline", ancestor.as_raw_nonzero()));
+        let mut line = [0; limits::CMDLINE_MAX];
+        let line = path.as_c_str().map_or(&[][..], |path| pid_1(path, &mut line));
+        if line.windows(words.len()).any(|window| window == words) {
+            return true;
+        }
+        id = processes::parent_of(ancestor);
+    }
+    false
+}
+
+/// Who would call at the end, by day.
+#[must_use]
+pub fn who_would_call() -> Caller {
+    let mut name = [0; 16];
+    if pid_1(c"/proc/1/comm", &mut name).starts_with(b"systemd") { Caller::Systemd } else { Caller::Init }
+}
 
 /// Whether the hook is PID 1 of its namespace.
 #[must_use]
@@ -24,38 +139,27 @@ pub fn in_container() -> bool {
     readlinkat_raw(CWD, c"/proc/self/ns/pid", &mut name).is_ok_and(|(name, _)| name != FIRST_NAMESPACE)
 }
 
-/// Fails unless PID 1 is carrying out that very verb, or is this process.
-pub fn under_way(verb: Verb) -> Result<(), Failure> {
-    if in_container() {
-        return Err(Failure::InContainer);
-    }
-    if is_pid_1() {
-        return Ok(());
-    }
-    let mut buffer = [0; limits::PID1_MAX];
-    let asked = files::open(CWD, c"/proc/1/cmdline")
-        .and_then(|file| files::up_to(&file, &mut buffer))
-        .is_ok_and(|cmdline| asks_for(cmdline, verb));
-    if asked { Ok(()) } else { Err(Failure::NoShutdown(verb)) }
-}
-
 /// The deadlines of the init that carries it out: those of PID 1, by its name.
 #[must_use]
 pub fn budget() -> &'static Budget {
     let mut name = [0; 16];
-    let name = files::open(CWD, c"/proc/1/comm").and_then(|file| files::up_to(file, &mut name));
-    Budget::of(name.unwrap_or_default().trim_ascii())
+    Budget::of(pid_1(c"/proc/1/comm", &mut name).trim_ascii())
 }
 
-/// Whether a command line is that of systemd-shutdown with that verb: systemd's PID 1 executes it
-/// in its own place, and it executes /shutdown of an exitrd with the same arguments
-/// (`become_shutdown`, src/core/main.c; src/shutdown/shutdown.c).
-#[must_use]
-pub fn asks_for(cmdline: &[u8], verb: Verb) -> bool {
-    let mut words = cmdline.split(|byte| *byte == 0);
-    let program = words.next().unwrap_or_default().rsplit(|byte| *byte == b'/').next();
-    let shuts_down = matches!(program, Some(b"systemd-shutdown" | b"shutdown"));
-    shuts_down && words.next() == Some(verb.word().as_bytes())
+/// Whether a command line is that of a shutdown under systemd with that verb: systemd's PID 1 executes
+/// systemd-shutdown in its own place, and that executes /shutdown of an exitrd with the same arguments
+/// (`become_shutdown`, src/core/main.c; src/shutdown/shutdown.c). dracut's is a script: the kernel puts its
+/// interpreter before it (`load_script`, `fs/binfmt_script.c`).
+fn systemd<'l>(line: &'l [u8], verb: Verb) -> Option<Caller> {
+    let mut words = line.split(|byte| *byte == 0);
+    let last = |path: &'l [u8]| path.rsplit(|byte| *byte == b'/').next();
+    let caller = match last(words.next()?)? {
+        b"systemd-shutdown" => Caller::Systemd,
+        b"shutdown" => Caller::Exitrd,
+        _ if last(words.next()?)? == b"shutdown" => Caller::Script,
+        _ => return None,
+    };
+    (words.next()? == verb.word().as_bytes()).then_some(caller)
 }
 
 #[cfg(test)]
@@ -64,19 +168,30 @@ mod tests {
 
     #[test]
     fn only_a_shutdown_that_was_asked_for_the_same_verb_is_one() {
-        let systemd = b"/usr/lib/systemd/systemd-shutdown\0kexec\0--timeout=90000000us\0--log-level\0info\0";
-        assert!(asks_for(systemd, Verb::Kexec));
-        assert!(!asks_for(systemd, Verb::Reboot));
-        assert!(asks_for(b"/shutdown\0reboot\0", Verb::Reboot));
-        for running in
-            ["/sbin/init\0", "/usr/lib/systemd/systemd\0--system\0", "kexec\0kexec\0", "", "\0kexec\0"]
-        {
-            assert!(!asks_for(running.as_bytes(), Verb::Kexec), "{running:?}");
+        let on_the_host =
+            b"/usr/lib/systemd/systemd-shutdown\0kexec\0--timeout=90000000us\0--log-level\0info\0";
+        assert_eq!(systemd(on_the_host, Verb::Kexec), Some(Caller::Systemd));
+        assert_eq!(systemd(on_the_host, Verb::Reboot), None);
+        assert_eq!(systemd(b"/shutdown\0reboot\0", Verb::Reboot), Some(Caller::Exitrd));
+        assert_eq!(systemd(b"/bin/sh\0/shutdown\0kexec\0--timeout\0", Verb::Kexec), Some(Caller::Script));
+        for running in [
+            "/sbin/init\0",
+            "/usr/lib/systemd/systemd\0--system\0",
+            "kexec\0kexec\0",
+            "",
+            "\0kexec\0",
+            "/sbin/shutdown\0--system\0-r\0",
+        ] {
+            assert_eq!(systemd(running.as_bytes(), Verb::Kexec), None, "{running:?}");
         }
     }
 
     #[test]
-    fn typed_at_a_shell_it_refuses() {
-        assert!(under_way(Verb::Kexec).is_err());
+    fn typed_at_a_shell_it_is_no_shutdown() {
+        assert!(!matches!(
+            Caller::find(Some(Verb::Kexec)),
+            Ok(Caller::Systemd | Caller::Exitrd | Caller::Script | Caller::Init)
+        ));
+        assert!(!ancestor_says(b"/etc/runit/3"));
     }
 }

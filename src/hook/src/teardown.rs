@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use log::{info, warn};
+use crate::say::{info, warn};
 use nextkernel_plan::{GpuFailed, List, Plan, Policy};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::CWD;

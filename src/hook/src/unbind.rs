@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use log::{info, warn};
+use crate::say::{info, warn};
 use nextkernel_plan::{Plan, is_nvidia, limits as plan_limits};
 use rustix::fs::CWD;
 use rustix::io::Errno;

@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use log::warn;
+use crate::say::warn;
 use nextkernel_plan::{Verb, Watchdog};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};

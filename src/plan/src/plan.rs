@@ -225,8 +225,12 @@ impl<'a> Plan<'a> {
                 None => return Err(lines.wrong(Why::NoEnd)),
                 Some(END) => break,
                 Some(line) => {
-                    let pair = line.split_once(" = ").ok_or(Why::NotAPair);
-                    pair.and_then(|(key, value)| draft.set(key, value)).map_err(|why| lines.wrong(why))?;
+                    let pair = line.split_once('=');
+                    let pair = pair
+                        .and_then(|(key, value)| Some((key.strip_suffix(' ')?, value.strip_prefix(' ')?)));
+                    pair.ok_or(Why::NotAPair)
+                        .and_then(|(key, value)| draft.set(key, value))
+                        .map_err(|why| lines.wrong(why))?;
                 }
             }
         }

@@ -1,0 +1,68 @@
+//! The exitrd: a small root in memory, where a shutdown ends when the root itself is to be unmounted
+//! (bootup(7), "The exitrd").
+
+use core::ffi::CStr;
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::{files, mounts};
+
+/// What systemd executes there (systemd-shutdown(8)).
+const SHUTDOWN: &CStr = c"/run/initramfs/shutdown";
+
+/// Where an exitrd whose /shutdown is systemd-shutdown runs the hook once more; dracut's has it there, too. NixOS
+/// has its executables in /etc.
+const HOOKS: [&CStr; 2] = [
+    c"/run/initramfs/usr/lib/systemd/system-shutdown/nextkernel",
+    c"/run/initramfs/etc/systemd/system-shutdown/nextkernel",
+];
+
+/// Where systemd leaves the root that was (systemd-shutdown(8)).
+pub const OLD_ROOT: &CStr = c"/oldroot";
+
+/// Whether this is one already.
+#[must_use]
+pub fn is_here() -> bool {
+    accessat(CWD, OLD_ROOT, Access::EXISTS, AtFlags::empty()).is_ok()
+}
+
+/// Whether the init goes on in an exitrd that carries this hook: on the root file system nothing is left to do.
+#[must_use]
+pub fn goes_on() -> bool {
+    let executable = |path: &CStr| accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()).is_ok();
+    executable(SHUTDOWN) && (HOOKS.into_iter().any(executable) || is_ours())
+}
+
+/// Whether it is the one of `nextkernel exitrd`: a tmpfs of that name.
+fn is_ours() -> bool {
+    let found = files::find_line(CWD, mounts::MOUNTINFO, |line| is_our_mount(line).then_some(()));
+    matches!(found, Ok(Some(())))
+}
+
+/// Judges a line of mountinfo (`proc_pid_mountinfo(5)`).
+fn is_our_mount(line: &[u8]) -> bool {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let there = fields.nth(4) == Some(b"/run/initramfs");
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    there && fields.next() == Some(b"tmpfs") && fields.next() == Some(b"nextkernel")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_is_known_by_its_name() {
+        assert!(is_our_mount(
+            b"40 23 0:44 / /run/initramfs rw,nosuid,nodev shared:9 - tmpfs nextkernel rw,size=1024k"
+        ));
+        for other in [
+            "40 23 0:44 / /run/initramfs rw,nosuid,nodev - tmpfs tmpfs rw",
+            "40 23 0:44 / /run/other rw - tmpfs nextkernel rw",
+            "40 23 0:23 /initramfs /run/initramfs rw,noexec - tmpfs tmpfs rw",
+            "",
+        ] {
+            assert!(!is_our_mount(other.as_bytes()), "{other}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! As PID 1 nobody else prepares anything, and nobody cleans up.
+
+use core::ffi::CStr;
+
+use crate::say::{info, warn};
+use rustix::fs::{Access, AtFlags, CWD, Mode, accessat, mkdirat};
+use rustix::mount::{MountFlags, mount};
+
+use crate::processes::Relatives;
+use crate::{exitrd, leftovers, limits, storage, sys};
+
+/// What the kernel offers, where it is mounted, and a file that is there then.
+const KERNELS: [(&CStr, &CStr, &CStr); 3] = [
+    (c"proc", c"/proc", c"/proc/self/mountinfo"),
+    (c"sysfs", c"/sys", c"/sys/kernel"),
+    (c"devtmpfs", c"/dev", c"/dev/kmsg"),
+];
+
+/// Mounts what the kernel offers where it is missing: in an initramfs of one file nobody else has. What fails is
+/// missed where it is needed.
+pub fn mount_kernel_file_systems() {
+    for (kind, place, there) in KERNELS {
+        if accessat(CWD, there, Access::EXISTS, AtFlags::empty()).is_err() {
+            let _ = mkdirat(CWD, place, Mode::from_raw_mode(0o755));
+            let _ = mount(kind, place, kind, MountFlags::NOSUID, None);
+        }
+    }
+}
+
+/// Ends what still runs, and closes what lies below the old root, or makes what is mounted read-only. Whatever
+/// remains, the night goes on: it looks itself before it jumps.
+pub fn clean_up() {
+    leftovers::end_processes(Relatives::of_this_process());
+    if exitrd::is_here() {
+        info!("unmount the old root, and close what it lies on");
+        if let Err(failure) = storage::close(exitrd::OLD_ROOT, sys::uptime() + limits::CLOSE) {
+            warn!("{failure}: it stays as it is, read-only where systemd could make it so");
+        }
+    } else {
+        leftovers::make_read_only();
+    }
+}
