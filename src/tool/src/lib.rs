@@ -1,5 +1,5 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
-//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `entries/list`; the others are what they stand on.
+//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `exitrd`, `entries/list`; the others are what they stand on.
 
 pub mod attach;
 pub mod carriers;
@@ -11,6 +11,7 @@ pub mod digest;
 pub mod efi;
 pub mod entries;
 pub mod errno;
+pub mod exitrd;
 pub mod extra;
 pub mod facts;
 pub mod file_systems;
@@ -21,6 +22,7 @@ pub mod hypervisor;
 pub mod images;
 pub mod inhibitors;
 pub mod kconfig;
+pub mod layers;
 mod lzo;
 pub mod memory;
 pub mod mounts;
