@@ -21,6 +21,7 @@ pub mod header;
 pub mod hypervisor;
 pub mod images;
 pub mod inhibitors;
+pub mod init;
 pub mod kconfig;
 pub mod layers;
 mod lzo;
