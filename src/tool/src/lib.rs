@@ -1,6 +1,7 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
 //! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `exitrd`, `entries/list`; the others are what they stand on.
 
+pub mod armed;
 pub mod attach;
 pub mod carriers;
 pub mod check;
