@@ -16,7 +16,8 @@ BUILT = target/built
 # No folder of the builder's in the binaries: they are the same wherever they are built.
 REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=cargo
 
-UNITS = nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service nextkernel-arrived.service
+UNITS = nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service nextkernel-arrived.service \
+    nextkernel-exitrd.service
 
 # The guests' copy of what `make install` installs.
 INSTALLED = target/vm/installed

@@ -1,6 +1,7 @@
 //! What the machine stands on until the jump: the PCI devices behind `/`, `/usr` and swap. At night the
 //! hook and the init still run from there, read-only, and a page of theirs may have to be read again.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -31,7 +32,7 @@ pub enum Carriers {
 pub fn find(root: &Root) -> Carriers {
     let mounts = Mount::all(root);
     let swaps = fs::read_to_string(root.path("/proc/swaps")).unwrap_or_default();
-    let search = Search { root, mounts: &mounts };
+    let search = Search::new(root, &mounts);
     let mut found = BTreeMap::new();
     for point in ["/", "/usr"] {
         let known = match Mount::at(&mounts, Path::new(point)) {
@@ -57,13 +58,26 @@ pub fn find(root: &Root) -> Carriers {
     Carriers::Known(found)
 }
 
+/// Where sysfs has the block devices below a mount, the uppermost first, as far as they can be told.
+pub(crate) fn devices(root: &Root, mounts: &[Mount], mount: &Mount) -> Vec<PathBuf> {
+    let search = Search::new(root, mounts);
+    // It says what it has seen whether it reached the end or not.
+    let _ = search.mount(mount, DEPTH_MAX);
+    search.seen.take()
+}
+
 /// Each of these gives the addresses below something, or `None` where they cannot be told.
 struct Search<'a> {
     root: &'a Root,
     mounts: &'a [Mount],
+    seen: RefCell<Vec<PathBuf>>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(root: &'a Root, mounts: &'a [Mount]) -> Search<'a> {
+        Search { root, mounts, seen: RefCell::default() }
+    }
+
     fn mount(&self, mount: &Mount, depth: u8) -> Option<Vec<String>> {
         if MEMORY.contains(&mount.kind.as_str()) {
             return Some(Vec::new());
@@ -109,6 +123,7 @@ impl Search<'_> {
     fn block(&self, device: &Path, depth: u8) -> Option<Vec<String>> {
         let depth = depth.checked_sub(1)?;
         let device = device.canonicalize().ok()?;
+        self.seen.borrow_mut().push(device.clone());
         let names: Vec<_> = device.components().filter_map(name).collect();
         let addresses: Vec<_> =
             names.iter().filter(|name| is_pci_address(name)).map(ToString::to_string).collect();
@@ -117,6 +132,9 @@ impl Search<'_> {
         }
         let whole = if device.join("partition").exists() { device.parent()? } else { &device };
         let members = members(whole);
+        if whole != device {
+            self.seen.borrow_mut().push(whole.to_path_buf());
+        }
         if !members.is_empty() {
             let below = members.iter().map(|member| self.block(member, depth));
             return Some(below.collect::<Option<Vec<_>>>()?.concat());

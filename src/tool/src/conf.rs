@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 
-use nextkernel_plan::{GpuFailed, GpuPolicy, Policy, Watchdog, guard_seconds, is_module, is_nvidia};
+use nextkernel_plan::{GpuFailed, GpuPolicy, Jump, Policy, Watchdog, guard_seconds, is_module, is_nvidia};
 use nextkernel_plan::{is_pci_address, limits};
 use thiserror::Error;
 
@@ -38,6 +38,8 @@ pub struct Conf {
     pub guard: Option<u16>,
     /// `watchdog`
     pub watchdog: Option<Watchdog>,
+    /// `jump`: who makes the jump.
+    pub jump: Option<Jump>,
     /// `boot-loader`: the one in charge, where that cannot be found out.
     pub boot_loader: Option<BootLoader>,
     /// `panic`: seconds after which the next kernel restarts when it panics.
@@ -92,8 +94,8 @@ pub enum Why {
     NoEquals(String),
     /// A key that nobody knows.
     #[error(
-        "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, panic, \
-         acpi-rsdp and boot-loader"
+        "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, jump, \
+         panic, acpi-rsdp and boot-loader"
     )]
     UnknownKey(String),
     /// A key or a name that stands there before.
@@ -203,6 +205,7 @@ impl Conf {
                 let takes = "off, or a number of seconds, 1 to 65535";
                 self.watchdog = Some(Watchdog::from_word(value).ok_or(bad(takes))?);
             }
+            "jump" => self.jump = Some(Jump::from_word(value).ok_or(bad("hook or init"))?),
             "boot-loader" => {
                 let takes = "systemd-boot, grub, extlinux or none";
                 self.boot_loader = Some(BootLoader::from_word(value).ok_or(bad(takes))?);
@@ -334,6 +337,7 @@ modules = efi-pstore  mei_me
 unbind = xhci_hcd 0000:3B:00.0
 guard = 600
 watchdog = off
+jump = init
 boot-loader = grub
 panic = 30
 acpi-rsdp = yes";
@@ -355,6 +359,7 @@ acpi-rsdp = yes";
                 ],
                 guard: Some(600),
                 watchdog: Some(Watchdog::Off),
+                jump: Some(Jump::Init),
                 boot_loader: Some(BootLoader::Grub),
                 panic: Some(30),
                 acpi_rsdp: true,
@@ -387,6 +392,7 @@ acpi-rsdp = yes";
                 "unbind",
                 "guard",
                 "watchdog",
+                "jump",
                 "panic",
                 "acpi-rsdp",
                 "boot-loader"
@@ -426,6 +432,7 @@ acpi-rsdp = yes";
             ("gpu-failed = panic", 1, "it takes jump or firmware-reboot"),
             ("watchdog = on", 1, "it takes off, or a number of seconds"),
             ("panic = 0", 1, "it takes a number of seconds"),
+            ("jump = kernel", 1, "it takes hook or init"),
             ("acpi-rsdp = 0x1", 1, "it takes yes or no"),
             ("modules = a/b", 1, "names of modules"),
             ("modules = a b a", 1, "'a' stands there a second time"),

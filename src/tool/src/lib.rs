@@ -1,6 +1,7 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
-//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `entries/list`; the others are what they stand on.
+//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `exitrd`, `entries/list`; the others are what they stand on.
 
+pub mod armed;
 pub mod attach;
 pub mod carriers;
 pub mod check;
@@ -11,6 +12,7 @@ pub mod digest;
 pub mod efi;
 pub mod entries;
 pub mod errno;
+pub mod exitrd;
 pub mod extra;
 pub mod facts;
 pub mod file_systems;
@@ -20,7 +22,9 @@ pub mod header;
 pub mod hypervisor;
 pub mod images;
 pub mod inhibitors;
+pub mod init;
 pub mod kconfig;
+pub mod layers;
 mod lzo;
 pub mod memory;
 pub mod mounts;

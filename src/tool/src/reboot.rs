@@ -1,20 +1,25 @@
 //! Handing over now: check, stage where that is missing, honour who has asked that the machine stay up, and
-//! ask the init for kexec.
+//! ask the init: systemd for kexec, any other for a restart, with what tells the hook that a handoff is meant.
 
 use std::fmt;
 use std::io;
 use std::process::Command;
+use std::time::Duration;
 
 use clap::Args;
-use nextkernel_plan::{HandoffId, Malformed, Plan, Verb};
+use nextkernel_plan::{Armed, HandoffId, Malformed, Plan, Verb};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 use thiserror::Error;
 
+use crate::armed::Arming;
 use crate::conf::Conf;
 use crate::entries::Choice;
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Said};
 use crate::inhibitors::{self, Inhibitor};
+use crate::init::{self, Init};
 use crate::root::Root;
 use crate::{check, facts, stage};
 
@@ -23,7 +28,9 @@ use crate::{check, facts, stage};
 /// It refuses while `nextkernel check` finds something bad, what is staged has changed, or somebody blocks a
 /// shutdown (`systemd-inhibit --list`); there is no way to force it. Where nothing is staged, or ENTRY is given,
 /// it stages first, as `nextkernel stage [ENTRY]` does. Then it asks the init: all services end, all file systems
-/// are unmounted, and the hook starts the kernel.
+/// are unmounted, and the hook starts the kernel. An init other than systemd is asked for a restart, by its own
+/// command, and /run/nextkernel/armed tells the hook that the staged kernel is meant; that is taken back when the
+/// machine does not go down.
 #[derive(Args, Debug, Default)]
 pub struct Wish {
     /// Stage this first: a boot entry, or the version of an installed kernel
@@ -40,8 +47,23 @@ pub enum Error {
     #[error("/run/nextkernel belongs to root; run this with sudo")]
     NotRoot,
     /// Another init.
-    #[error("PID 1 is not systemd, and no other init can be asked for kexec yet; nothing was done")]
-    OtherInit,
+    #[error(
+        "PID 1 is {0}, which is not known here, and cannot be asked; stage with --on reboot, and give its own command"
+    )]
+    OtherInit(String),
+    /// What tells the hook that a handoff is meant.
+    #[error("/run/nextkernel/armed cannot be written: {}; what is staged stays so", InWords(.0))]
+    Unarmed(io::Error),
+    /// It was asked, and nothing came of it.
+    #[error(
+        "`{asked}` was accepted, and the machine is still up after {} seconds; nothing is armed any more, and what is \
+         staged stays so",
+        Armed::SECONDS
+    )]
+    StillUp {
+        /// How it was asked.
+        asked: String,
+    },
     /// Something is bad.
     #[error("nothing was done: {}", .0.join("; "))]
     Bad(Vec<String>),
@@ -84,7 +106,7 @@ pub enum Error {
         in_words(.0)
     )]
     Inhibited(Vec<Inhibitor>),
-    /// systemd refuses.
+    /// The init refuses.
     #[error(
         "`{command}` failed: {said}; what is staged stays so, and `nextkernel status` shows what leads to it"
     )]
@@ -94,9 +116,14 @@ pub enum Error {
         /// What it said.
         said: String,
     },
-    /// systemd's program.
-    #[error("systemctl cannot be run: {}; what is staged stays so", InWords(.0))]
-    NoSystemctl(io::Error),
+    /// The init's program.
+    #[error("{program} cannot be run: {}; what is staged stays so", InWords(.error))]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+        /// What the kernel answered.
+        error: io::Error,
+    },
 }
 
 fn in_words(inhibitors: &[Inhibitor]) -> String {
@@ -107,40 +134,71 @@ fn in_words(inhibitors: &[Inhibitor]) -> String {
     inhibitors.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// What is asked of systemd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is asked of the init.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Ask {
-    /// With an image loaded.
+    /// systemd, with an image loaded.
     Kexec,
-    /// With nothing loaded, when `systemctl kexec` refuses, or from systemd 261 on loads what it finds.
+    /// systemd, with nothing loaded, when `systemctl kexec` refuses, or from systemd 261 on loads what it finds.
     Target,
+    /// Another, for a restart.
+    Restart(init::Ask),
 }
 
 impl Ask {
-    fn of(root: &Root) -> Ask {
-        if root.kexec_loaded() { Ask::Kexec } else { Ask::Target }
-    }
-
-    fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Ask::Kexec => &["kexec"],
-            Ask::Target => &["start", "--no-block", "--job-mode=replace-irreversibly", "kexec.target"],
+    fn of(root: &Root, init: &Init) -> Result<Ask, Error> {
+        match init {
+            Init::Systemd if root.kexec_loaded() => Ok(Ask::Kexec),
+            Init::Systemd => Ok(Ask::Target),
+            other => {
+                let ask = other.ask(root).ok_or_else(|| Error::OtherInit(other.name().to_owned()))?;
+                Ok(Ask::Restart(ask))
+            }
         }
     }
 
-    fn now(self) -> Result<(), Error> {
-        let output = Command::new("systemctl").args(self.arguments()).output().map_err(Error::NoSystemctl)?;
+    /// Once something is staged, and kept loaded.
+    fn when_loaded(root: &Root, init: &Init) -> Result<Ask, Error> {
+        if *init == Init::Systemd { Ok(Ask::Kexec) } else { Ask::of(root, init) }
+    }
+
+    fn words(&self) -> &'static [&'static str] {
+        match self {
+            Ask::Kexec => &["systemctl", "kexec"],
+            Ask::Target => {
+                &["systemctl", "start", "--no-block", "--job-mode=replace-irreversibly", "kexec.target"]
+            }
+            Ask::Restart(init::Ask::Command(words)) => words,
+            Ask::Restart(init::Ask::Quit | init::Ask::Term) => &[],
+        }
+    }
+
+    fn now(&self) -> Result<(), Error> {
+        let refused = |said: String| Error::Refused { command: self.to_string(), said };
+        let signal = match self {
+            Ask::Restart(init::Ask::Quit) => Some(Signal::SIGQUIT),
+            Ask::Restart(init::Ask::Term) => Some(Signal::SIGTERM),
+            _ => None,
+        };
+        if let Some(signal) = signal {
+            return kill(Pid::from_raw(1), signal).map_err(|errno| refused(errno.desc().to_owned()));
+        }
+        let Some((program, arguments)) = self.words().split_first() else { return Ok(()) };
+        let output = Command::new(program).args(arguments).output();
+        let output = output.map_err(|error| Error::NoProgram { program, error })?;
         if output.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-        Err(Error::Refused { command: self.to_string(), said })
+        Err(refused(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
     }
 }
 
 impl fmt::Display for Ask {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "systemctl {}", self.arguments().join(" "))
+        match self {
+            Ask::Restart(ask) => ask.fmt(out),
+            _ => out.write_str(&self.words().join(" ")),
+        }
     }
 }
 
@@ -174,9 +232,8 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    if !root.runs_systemd() {
-        return Err(Error::OtherInit);
-    }
+    let init = Init::find(root);
+    Ask::of(root, &init)?;
     let text = Folder::plan_text(root)?;
     let plan = text.as_deref().map(Plan::parse);
     let first = First::of(root, wish, plan.as_ref().map(|plan| plan.as_ref().map_err(|why| *why)))?;
@@ -189,10 +246,10 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let staging = stage::Wish { entry: wish.entry.clone(), ..stage::Wish::default() };
     if wish.dry_run {
-        return tell(root, &first, &staging, plan.and_then(Result::ok).as_ref());
+        return tell(root, &init, &first, &staging, plan.and_then(Result::ok).as_ref());
     }
     // Before anything is staged for nothing.
-    if let Some(note) = uninhibited(inhibitors::find())? {
+    if let Some(note) = uninhibited(inhibitors::find())?.filter(|_| init == Init::Systemd) {
         facts::note(note);
     }
     let (handoff, bad) = match first {
@@ -208,11 +265,37 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     covers_kexec(&plan)?;
     facts::say(format_args!("{} starts in place of this kernel: the machine goes down now", plan.entry));
-    Ask::of(root).now()
+    let ask = Ask::of(root, &init)?;
+    if init == Init::Systemd { ask.now() } else { armed(root, handoff, &ask) }
+}
+
+/// Asks with the handoff armed, and stays to vouch for it until the machine is down.
+fn armed(root: &Root, handoff: HandoffId, ask: &Ask) -> Result<(), Error> {
+    // A session that ends, and whoever ends all processes politely, must not leave it armed and nobody there to
+    // take it back.
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
+        signals.add(signal);
+    }
+    let _ = signals.thread_block();
+    let arming = Arming::of(root, handoff).map_err(Error::Unarmed)?;
+    if let Err(error) = ask.now() {
+        arming.disarm();
+        return Err(error);
+    }
+    std::thread::sleep(Duration::from_secs(Armed::SECONDS));
+    arming.disarm();
+    Err(Error::StillUp { asked: ask.to_string() })
 }
 
 /// Every step, and what would end it.
-fn tell(root: &Root, first: &First, staging: &stage::Wish, plan: Option<&Plan<'_>>) -> Result<(), Error> {
+fn tell(
+    root: &Root,
+    init: &Init,
+    first: &First,
+    staging: &stage::Wish,
+    plan: Option<&Plan<'_>>,
+) -> Result<(), Error> {
     facts::say("check             nothing is bad");
     let (ask, night) = match (first, plan) {
         (First::Use(_), Some(plan)) => {
@@ -221,7 +304,7 @@ fn tell(root: &Root, first: &First, staging: &stage::Wish, plan: Option<&Plan<'_
                 plan.entry, plan.handoff
             ));
             covers_kexec(plan)?;
-            (Ask::of(root), at_night(root, plan.entry, Said::Plan(plan)))
+            (Ask::of(root, init)?, at_night(root, plan.entry, Said::Plan(plan)))
         }
         (First::Use(_), None) => return Err(Error::Gone),
         (First::Stage(why), _) => {
@@ -231,7 +314,7 @@ fn tell(root: &Root, first: &First, staging: &stage::Wish, plan: Option<&Plan<'_
             for note in notes {
                 facts::say(format_args!("                  {note}"));
             }
-            (Ask::Kexec, at_night(root, &entry.id, Said::Conf(&conf)))
+            (Ask::when_loaded(root, init)?, at_night(root, &entry.id, Said::Conf(&conf)))
         }
     };
     let asked = uninhibited(inhibitors::find())?;
@@ -239,6 +322,9 @@ fn tell(root: &Root, first: &First, staging: &stage::Wish, plan: Option<&Plan<'_
         "inhibitors        {}",
         asked.unwrap_or_else(|| "nobody blocks a shutdown".to_owned())
     ));
+    if *init != Init::Systemd {
+        facts::say("arms              the handoff, for what comes next is a restart to this init");
+    }
     facts::say(format_args!("then              {ask}"));
     facts::say(format_args!("at night          {night}"));
     Ok(())
@@ -350,10 +436,11 @@ mod tests {
     fn with_nothing_loaded_the_target_is_started_itself() {
         let scratch = Scratch::new();
         scratch.put("/sys/kernel/kexec_loaded", "1\n");
-        assert_eq!(Ask::of(&scratch.root).to_string(), "systemctl kexec");
+        let ask = |init| Ask::of(&scratch.root, &init).unwrap().to_string();
+        assert_eq!(ask(Init::Systemd), "systemctl kexec");
         scratch.put("/sys/kernel/kexec_loaded", "0\n");
         let target = "systemctl start --no-block --job-mode=replace-irreversibly kexec.target";
-        assert_eq!(Ask::of(&scratch.root).to_string(), target);
+        assert_eq!(ask(Init::Systemd), target);
     }
 
     #[test]
@@ -366,9 +453,39 @@ mod tests {
     }
 
     #[test]
-    fn where_another_init_runs_nothing_is_done() {
+    fn where_an_init_runs_that_is_not_known_nothing_is_done() {
         let refused = run(&Scratch::new().root, &Wish::default()).unwrap_err();
         // Tests may run as anybody.
-        assert!(matches!(refused, Error::OtherInit | Error::NotRoot), "{refused}");
+        assert!(matches!(refused, Error::OtherInit(_) | Error::NotRoot), "{refused}");
+    }
+
+    #[test]
+    fn every_other_init_is_asked_for_a_restart_by_its_own_command() {
+        let scratch = Scratch::new();
+        for (init, asked) in [
+            (Init::Sysvinit, "shutdown -r now"),
+            (Init::Openrc, "openrc-shutdown -r now"),
+            (Init::Finit, "initctl reboot"),
+            (Init::Nitro, "nitroctl Reboot"),
+            (Init::Busybox, "kill -TERM 1"),
+        ] {
+            assert_eq!(Ask::of(&scratch.root, &init).unwrap().to_string(), asked);
+        }
+    }
+
+    #[test]
+    fn what_an_init_refuses_is_told_and_leaves_nothing_armed() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/uptime", "1000.99 1500.12\n");
+        scratch.folder("/run/nextkernel");
+        for words in [
+            &["sh", "-c", "test -e x; echo 'not now' >&2; exit 1"] as &'static [&'static str],
+            &["/nonexistent"],
+        ] {
+            let ask = Ask::Restart(init::Ask::Command(words));
+            let error = armed(&scratch.root, HandoffId(7), &ask).unwrap_err().to_string();
+            assert!(error.contains("not now") || error.contains("/nonexistent cannot be run"), "{error}");
+            assert!(!scratch.root.path("/run/nextkernel/armed").exists());
+        }
     }
 }

@@ -288,7 +288,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<(HandoffId, Vec<String>), Error> {
         unbind: list(others.addresses.iter().map(String::as_str)),
         guard: conf.guard,
         watchdog: wish.watchdog.or(conf.watchdog),
-        jump: None,
+        jump: conf.jump,
     };
 
     see_that_nobody_interrupts(uninterrupted.as_ref())?;

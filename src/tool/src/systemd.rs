@@ -15,6 +15,15 @@ pub fn loads_by_itself(version: Option<u32>) -> bool {
     version.is_some_and(|version| version >= LOADS_BY_ITSELF)
 }
 
+/// The first version that hands file descriptors on to the next kernel (261 NEWS).
+const HANDS_DESCRIPTORS_ON: u32 = 261;
+
+/// Whether what it keeps for services outlives a kexec that it makes itself.
+#[must_use]
+pub fn hands_descriptors_on(version: Option<u32>) -> bool {
+    version.is_some_and(|version| version >= HANDS_DESCRIPTORS_ON)
+}
+
 /// The version of the running systemd; `None` where there is no `systemctl`.
 #[must_use]
 pub fn version() -> Option<u32> {

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::folder::{self, Folder};
 use crate::root::Root;
-use crate::{facts, rehearse, systemd};
+use crate::{armed, facts, rehearse, systemd};
 
 /// Take back what is staged, and unload what was kept loaded
 #[derive(Args, Debug)]
@@ -54,6 +54,7 @@ fn unstage(
         if interrupted {
             unload()?;
         }
+        armed::disarm(root);
         folder.sweep(None);
         folder.withdraw();
         let unloaded =
@@ -73,6 +74,7 @@ fn unstage(
     if (kept || folder.was_interrupted()) && root.kexec_loaded() {
         unload()?;
     }
+    armed::disarm(root);
     folder.clear()?;
     Ok(format!("{} is no longer staged", staged.unwrap_or("what could not be read")))
 }
@@ -120,6 +122,7 @@ end
             ("what nobody can read".to_owned(), false, true),
         ] {
             scratch.put("/run/nextkernel/plan", &plan);
+            scratch.put("/run/nextkernel/armed", "");
             if interrupted {
                 scratch.put("/run/nextkernel/plan.new", "");
             }

@@ -1,24 +1,26 @@
 //! Whether the init runs the hook, and what else it would run at the end.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{Findings, Verdict};
+use nextkernel_plan::{Jump, Plan};
+
+use super::{Asked, Findings, Verdict};
+use crate::conf::Conf;
+use crate::exitrd::{FOLDER, Found, Runs, SHUTDOWN, Whose};
+use crate::init::{Hooked, Init};
+use crate::layers::Layer;
 use crate::mounts::Mount;
 use crate::root::{HOOK, Root};
-
-/// Where systemd looks for an exitrd (systemd-shutdown(8), bootup(7)).
-const EXITRD: &str = "/run/initramfs/shutdown";
+use crate::systemd;
 
 /// The hook stands where this init will run it.
 pub(super) fn hook(root: &Root, findings: &mut Findings) {
-    if !root.runs_systemd() {
-        let init = root.fact("/proc/1/comm").unwrap_or_else(|| "unknown".to_owned());
-        let why = format!(
-            "PID 1 is {init}, and not systemd: that init is not supported yet, and does not run the hook; \
-             nextkernel-hook can be PID 1 itself at the end (docs/night.md)"
-        );
-        findings.say(Verdict::Warn, "init", why);
+    let init = Init::find(root);
+    if init != Init::Systemd {
+        let (verdict, sentence) = runs_it(root, &init);
+        findings.say(verdict, "init", sentence);
     }
     let Ok(found) = root.path(HOOK).metadata() else {
         let why = format!("{HOOK} is missing: nothing would be done at night; install it there");
@@ -27,109 +29,233 @@ pub(super) fn hook(root: &Root, findings: &mut Findings) {
     };
     let mounts = Mount::all(root);
     let mount = Mount::over(&mounts, Path::new(HOOK));
+    let passes = format!("{} passes it over", init.name());
     // systemd takes an empty file, and /dev/null, for one that is switched off (`null_or_empty`,
     // src/basic/stat-util.c).
     let (verdict, sentence) = if !found.is_file() || found.len() == 0 {
-        (Verdict::Bad, format!("{HOOK} is empty or no file, and systemd passes it over: install it again"))
+        (Verdict::Bad, format!("{HOOK} is empty or no file, and {passes}: install it again"))
     } else if found.permissions().mode() & 0o111 == 0 {
-        (Verdict::Bad, format!("{HOOK} cannot be executed, and systemd passes it over: chmod 755 {HOOK}"))
+        (Verdict::Bad, format!("{HOOK} cannot be executed, and {passes}: chmod 755 {HOOK}"))
     } else if let Some(mount) = mount.filter(|mount| mount.is_noexec()) {
-        let point = mount.point.display();
-        (
-            Verdict::Bad,
-            format!(
-                "{HOOK} lies on {point}, which is mounted noexec: systemd cannot run it; remount that with exec"
-            ),
-        )
-    } else {
+        let (point, name) = (mount.point.display(), init.name());
+        let why = format!(
+            "{HOOK} lies on {point}, which is mounted noexec: {name} cannot run it; remount that with exec"
+        );
+        (Verdict::Bad, why)
+    } else if init == Init::Systemd {
         (Verdict::Ok, format!("{HOOK} is where systemd-shutdown runs it"))
+    } else {
+        (Verdict::Ok, format!("{HOOK} is there, and can be executed"))
     };
     findings.say(verdict, "hook", sentence);
 }
 
-/// What becomes of the root at the end: an exitrd would close it, and is not reached by a handoff yet
-/// (docs/night.md).
+/// Whether another init than systemd runs it.
+fn runs_it(root: &Root, init: &Init) -> (Verdict, String) {
+    if let Init::Unknown(name) = init {
+        let why = format!(
+            "PID 1 is {name}, which is not known here: whether it runs the hook cannot be told; nextkernel-hook can \
+             be PID 1 itself at the end (docs/night.md)"
+        );
+        return (Verdict::Warn, why);
+    }
+    let name = init.name();
+    match init.hooked(root) {
+        Hooked::By(path) => (Verdict::Ok, format!("PID 1 is {name}, and {} runs the hook", path.display())),
+        Hooked::NotExecutable(path) => {
+            let path = path.display();
+            (
+                Verdict::Bad,
+                format!("{name} cannot execute {path}, which would run the hook: chmod 755 {path}"),
+            )
+        }
+        Hooked::No(place) => (
+            Verdict::Bad,
+            format!("PID 1 is {name}, and does not run the hook: it belongs there {place} (units/README.md)"),
+        ),
+    }
+}
+
+/// What becomes of the root at the jump: closed, where an exitrd carries the hook; else only read-only.
 pub(super) fn exitrd(root: &Root, findings: &mut Findings) {
-    let below = Below::find(root);
-    let root_is = below.map_or(String::new(), |below| {
-        format!("; / lies on {}, which at a jump is synced and read-only, but not closed", below.in_words())
+    let is_systemd = Init::find(root) == Init::Systemd;
+    let layers = Layer::all(root);
+    let unclosable = Layer::unclosable(root);
+    let on = words(&layers);
+    let left = on.as_ref().map_or_else(String::new, |on| {
+        format!("; / lies on {on}, which at a jump is synced and read-only, but not closed")
     });
-    let Ok(found) = root.path(EXITRD).metadata() else {
-        if below.is_some() {
-            let why = format!("no exitrd ({EXITRD}){root_is}");
-            findings.say(Verdict::Info, "exitrd", why);
+    let closed = on.as_ref().map_or_else(String::new, |on| format!(", and {on} below it closed"));
+    let (found, runs) = (Found::look(root), Runs::look(root));
+    let (verdict, sentence) = match (found, runs) {
+        _ if !is_systemd => {
+            // Only systemd changes into one.
+            let Some(on) = on else { return };
+            (
+                Verdict::Info,
+                format!("/ lies on {on}, which at a jump is synced and read-only, but not closed"),
+            )
         }
-        return;
+        (Found::Ours { is_current: true }, Runs::Yes { .. }) => (
+            Verdict::Ok,
+            format!("nextkernel's is ready at {FOLDER}: before the jump / is unmounted{closed}"),
+        ),
+        (Found::Ours { .. }, _) => (
+            Verdict::Warn,
+            format!(
+                "nextkernel's at {FOLDER} does not hold the hook that is installed: `nextkernel exitrd` renews it"
+            ),
+        ),
+        (_, Runs::Noexec(point)) => (
+            Verdict::Info,
+            format!(
+                "{SHUTDOWN} is there, and systemd passes it over in silence at every shutdown, for {point} is mounted \
+                 noexec: mount {FOLDER} with exec if you want it{left}"
+            ),
+        ),
+        (_, Runs::NotExecutable) => (
+            Verdict::Info,
+            format!("{SHUTDOWN} is there, and cannot be executed: systemd passes it over in silence{left}"),
+        ),
+        (found, Runs::Yes { carries: true }) => (
+            Verdict::Ok,
+            format!("{}, carries the hook: before the jump / is unmounted{closed}", whose(&found)),
+        ),
+        (found, Runs::Yes { carries: false }) => (
+            Verdict::Warn,
+            format!(
+                "{}, does not carry the hook, and a handoff does not reach it: the hook on the host jumps before \
+                 systemd would change into it{left}; put the hook into it (initramfs/)",
+                whose(&found)
+            ),
+        ),
+        (Found::Theirs(maker), Runs::Missing) => to_come(root, &maker, &left, &closed),
+        (Found::Nothing, Runs::Missing) => {
+            if on.is_none() {
+                return;
+            }
+            let how = match unclosable {
+                Some(_) => "your initramfs generator's, with our module in it, could (initramfs/)",
+                None => "`systemctl enable --now nextkernel-exitrd` keeps one ready that closes it",
+            };
+            (Verdict::Info, format!("there is none{left}; {how}"))
+        }
     };
-    let mounts = Mount::all(root);
-    let noexec = Mount::over(&mounts, Path::new(EXITRD)).filter(|mount| mount.is_noexec());
-    let carries = root.path("/run/initramfs").join(HOOK.trim_start_matches('/')).exists();
-    let sentence = if let Some(mount) = noexec {
-        format!(
-            "{EXITRD} is there, and systemd passes it over in silence at every shutdown, for {} is mounted noexec: \
-             mount /run/initramfs with exec if you want it{root_is}",
-            mount.point.display()
-        )
-    } else if found.permissions().mode() & 0o111 == 0 {
-        format!("{EXITRD} is there, and cannot be executed: systemd passes it over in silence{root_is}")
-    } else {
-        let with = if carries { ", although it carries the hook, too" } else { "" };
-        format!(
-            "{EXITRD} is there, and a handoff does not reach it yet{with}: the hook jumps before systemd would change \
-             into it; other ways down do{root_is}"
-        )
-    };
-    findings.say(Verdict::Info, "exitrd", sentence);
+    findings.say(verdict, "exitrd", sentence);
 }
 
-/// What the root lies on that would have to be closed.
-#[derive(Clone, Copy)]
-enum Below {
-    Lvm,
-    Encrypted,
-    Mapped,
-    Array,
+fn whose(found: &Found) -> String {
+    let maker = match found {
+        Found::Theirs(Whose::Dracut) => "dracut's",
+        Found::Theirs(Whose::Mkinitcpio) => "mkinitcpio's",
+        Found::Theirs(Whose::Nixos) => "NixOS's",
+        _ => "somebody's",
+    };
+    format!("{maker}, {SHUTDOWN}")
 }
 
-impl Below {
-    fn find(root: &Root) -> Option<Below> {
-        let mounts = Mount::all(root);
-        let mount = Mount::at(&mounts, Path::new("/"))?;
-        let device = root.path("/sys/dev/block").join(&mount.device).canonicalize().unwrap_or_default();
-        // btrfs counts devices of its own; of these the node's name tells.
-        let from = mount.source.strip_prefix("/dev").map(Path::to_path_buf).unwrap_or_default();
-        let names: Vec<_> = device.iter().chain(from.iter()).filter_map(|name| name.to_str()).collect();
-        let starts = |prefix| {
-            names.iter().any(|name: &&str| {
-                name.strip_prefix(prefix)
-                    .is_some_and(|rest: &str| rest.starts_with(|c: char| c.is_ascii_digit()))
-            })
+/// Of an exitrd that is made when the machine goes down.
+fn to_come(root: &Root, maker: &Whose, left: &str, closed: &str) -> (Verdict, String) {
+    let (name, carries, how) = match maker {
+        Whose::Dracut => ("dracut's", has_dracut_module(root), "initramfs/dracut"),
+        Whose::Mkinitcpio => {
+            let conf = fs::read_to_string(root.path(FOLDER).join("mkinitcpio-shutdown.conf"));
+            ("mkinitcpio's", conf.is_ok_and(|conf| conf.contains("nextkernel")), "initramfs/mkinitcpio")
+        }
+        // What will be in it stands in the configuration that the system was built from.
+        Whose::Nixos => ("NixOS's", false, "initramfs/nixos"),
+        Whose::Unknown(path) => {
+            let why =
+                format!("there is none, and {path}, which is not known here, lies where one would be{left}");
+            return (Verdict::Info, why);
+        }
+    };
+    if carries {
+        let since = match maker {
+            Whose::Dracut => {
+                "; it is unpacked from the initramfs of the running kernel, made anew since? (dracut -f)"
+            }
+            _ => "",
         };
-        if starts("dm-") || names.contains(&"mapper") {
-            let uuid = std::fs::read_to_string(device.join("dm/uuid")).unwrap_or_default();
-            return Some(match uuid.split('-').next() {
-                Some("LVM") => Below::Lvm,
-                Some("CRYPT") => Below::Encrypted,
-                _ => Below::Mapped,
-            });
-        }
-        starts("md").then_some(Below::Array)
+        let sentence = format!(
+            "{name} is made at the shutdown, and is told to carry the hook: before the jump / is unmounted{closed}{since}"
+        );
+        return (Verdict::Info, sentence);
     }
+    let sentence = format!(
+        "{name} is made at the shutdown, and nothing here says that it carries the hook; without it the hook on the \
+         host jumps before{left}; {how} puts it in"
+    );
+    (Verdict::Info, sentence)
+}
 
-    fn in_words(self) -> &'static str {
-        match self {
-            Below::Lvm => "LVM",
-            Below::Encrypted => "an encrypted volume",
-            Below::Mapped => "a mapped device",
-            Below::Array => "an array",
+fn has_dracut_module(root: &Root) -> bool {
+    let modules = fs::read_dir(root.path("/usr/lib/dracut/modules.d")).into_iter().flatten().flatten();
+    modules.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.ends_with("nextkernel"))
+}
+
+/// The layers, each kind once.
+fn words(layers: &[Layer]) -> Option<String> {
+    let mut words: Vec<String> = Vec::new();
+    for layer in layers {
+        let word = layer.in_words();
+        if !words.contains(&word) {
+            words.push(word);
         }
     }
+    (!words.is_empty()).then(|| words.join(" on "))
+}
+
+/// Where systemd puts the file descriptors that it keeps for services, so that they outlive a kexec (LUO).
+const LUO: &str = "/dev/liveupdate";
+
+/// What is lost by who jumps.
+pub(super) fn jump(
+    root: &Root,
+    asked: &Asked,
+    plan: Option<&Plan<'_>>,
+    conf: &Conf,
+    findings: &mut Findings,
+) {
+    let jump = plan.map_or(conf.jump, |plan| plan.jump).unwrap_or(Jump::Hook);
+    let hands_on = systemd::hands_descriptors_on(asked.systemd) && root.path(LUO).exists();
+    let exits = matches!(Found::look(root), Found::Ours { .. });
+    let (verdict, sentence) = match jump {
+        Jump::Init if Init::find(root) != Init::Systemd => {
+            (Verdict::Warn, "jump = init is for systemd; this init makes no jump, and the hook does".to_owned())
+        }
+        Jump::Init if exits => (
+            Verdict::Warn,
+            "jump = init, and nextkernel's exitrd is ready: there the hook jumps all the same, and the file \
+             descriptors that systemd keeps for services are lost; `nextkernel exitrd --remove`, or jump = hook"
+                .to_owned(),
+        ),
+        Jump::Init if !hands_on => (
+            Verdict::Info,
+            "jump = init: systemd jumps after the hook; that gains nothing here, for this systemd hands no file \
+             descriptors on (261 and later do, where the kernel has /dev/liveupdate)"
+                .to_owned(),
+        ),
+        Jump::Init => (
+            Verdict::Ok,
+            "jump = init: systemd jumps after the hook, and hands on the file descriptors that it keeps".to_owned(),
+        ),
+        Jump::Hook if hands_on => (
+            Verdict::Info,
+            "the hook jumps, and the file descriptors that this systemd would hand on to the next kernel (LUO) are \
+             lost; jump = init keeps them"
+                .to_owned(),
+        ),
+        Jump::Hook => return,
+    };
+    findings.say(verdict, "jump", sentence);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{asked, executable, finding, machine, says};
+    use super::super::tests::{asked, executable, finding, machine, says, says_when_asked};
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn a_hook_that_the_init_would_not_run_is_told_with_the_reason() {
@@ -149,48 +275,130 @@ mod tests {
     }
 
     #[test]
-    fn an_init_that_runs_no_hook_is_named() {
+    fn an_init_is_asked_whether_it_runs_the_hook_where_that_one_looks() {
         let scratch = machine();
         assert!(finding(&scratch, &asked(), "init").is_none());
         std::fs::remove_dir_all(scratch.root.path("/run/systemd")).unwrap_or_default();
-        scratch.put("/proc/1/comm", "runit\n");
-        says(&scratch, "init", Verdict::Warn, "PID 1 is runit, and not systemd");
+        scratch.put("/proc/1/comm", "minit\n");
+        says(&scratch, "init", Verdict::Warn, "PID 1 is minit, which is not known here");
+        scratch.put("/proc/1/comm", "openrc-init\n");
+        let place = "does not run the hook: it belongs there as a service of the runlevel shutdown";
+        says(&scratch, "init", Verdict::Bad, place);
+        let service = "/etc/runlevels/shutdown/nextkernel";
+        scratch.put(service, "");
+        says(&scratch, "init", Verdict::Bad, &format!("chmod 755 {service}"));
+        executable(&scratch, service);
+        says(&scratch, "init", Verdict::Ok, &format!("PID 1 is openrc-init, and {service} runs the hook"));
+        says(&scratch, "hook", Verdict::Ok, "is there, and can be executed");
+    }
+
+    /// A machine whose root is an encrypted volume, and /run mounted so.
+    fn encrypted(run: &str) -> Scratch {
+        let scratch = machine();
+        scratch.put("/sys/devices/virtual/block/dm-0/dm/uuid", "CRYPT-LUKS2-abc\n");
+        scratch.link("/sys/dev/block/253:0", "/sys/devices/virtual/block/dm-0");
+        mounted(&scratch, run, "");
+        scratch
+    }
+
+    fn mounted(scratch: &Scratch, run: &str, more: &str) {
+        let root = "22 1 253:0 / / ro - xfs /dev/mapper/root ro";
+        scratch.put(
+            "/proc/self/mountinfo",
+            &format!("{root}\n23 22 0:20 / /run {run} - tmpfs tmpfs rw\n{more}"),
+        );
+    }
+
+    const OURS: &str = "24 23 0:21 / /run/initramfs rw,nosuid,nodev - tmpfs nextkernel rw\n";
+    const OPEN: &str =
+        "/ lies on an encrypted volume, which at a jump is synced and read-only, but not closed";
+
+    #[test]
+    fn what_the_root_lies_on_and_what_would_close_it_is_told() {
+        let scratch = machine();
+        scratch.put("/proc/self/mountinfo", "22 1 8:1 / / ro - xfs /dev/sda1 ro\n");
+        assert!(finding(&scratch, &asked(), "exitrd").is_none());
+        let scratch = encrypted("rw,noexec");
+        says(&scratch, "exitrd", Verdict::Info, OPEN);
+        says(&scratch, "exitrd", Verdict::Info, "`systemctl enable --now nextkernel-exitrd` keeps one ready");
+        scratch.put("/sys/block/md127/md/metadata_version", "external:imsm\n");
+        says(&scratch, "exitrd", Verdict::Info, "your initramfs generator's");
+        std::fs::remove_dir_all(scratch.root.path("/run/systemd")).unwrap_or_default();
+        let elsewhere =
+            finding(&scratch, &asked(), "exitrd").map(|(_, sentence)| sentence).unwrap_or_default();
+        assert!(elsewhere.contains("not closed") && !elsewhere.contains("there is none"), "{elsewhere}");
     }
 
     #[test]
-    fn what_the_root_lies_on_and_whether_an_exitrd_would_close_it_is_told() {
-        let scratch = machine();
-        let mounts = |device: &str, source: &str| {
-            let run = "23 22 0:20 / /run rw,noexec - tmpfs tmpfs rw";
-            let text = format!("22 1 {device} / / ro - xfs {source} ro\n{run}\n");
-            scratch.put("/proc/self/mountinfo", &text);
-        };
-        mounts("8:1", "/dev/sda1");
-        assert!(finding(&scratch, &asked(), "exitrd").is_none());
-        scratch.put("/sys/devices/virtual/block/dm-0/dm/uuid", "LVM-abc\n");
-        scratch.link("/sys/dev/block/253:0", "/sys/devices/virtual/block/dm-0");
-        mounts("253:0", "/dev/mapper/vg-root");
+    fn with_our_exitrd_the_root_is_closed_and_an_older_hook_in_it_is_told() {
+        let scratch = encrypted("rw,noexec");
+        mounted(&scratch, "rw,noexec", OURS);
+        executable(&scratch, SHUTDOWN);
+        says(
+            &scratch,
+            "exitrd",
+            Verdict::Ok,
+            "before the jump / is unmounted, and an encrypted volume below it closed",
+        );
+        scratch.put(SHUTDOWN, "an older program");
+        says(&scratch, "exitrd", Verdict::Warn, "`nextkernel exitrd` renews it");
+    }
+
+    #[test]
+    fn somebody_elses_exitrd_is_told_with_what_it_means_for_a_handoff() {
+        let scratch = encrypted("rw,noexec");
+        executable(&scratch, SHUTDOWN);
+        says(&scratch, "exitrd", Verdict::Info, "in silence at every shutdown, for /run is mounted noexec");
+        mounted(&scratch, "rw", "");
+        says(
+            &scratch,
+            "exitrd",
+            Verdict::Warn,
+            "the hook on the host jumps before systemd would change into it",
+        );
+        says(&scratch, "exitrd", Verdict::Warn, OPEN);
+        executable(&scratch, "/run/initramfs/usr/lib/systemd/system-shutdown/nextkernel");
+        says(&scratch, "exitrd", Verdict::Ok, "carries the hook: before the jump / is unmounted");
+        scratch.put(SHUTDOWN, "");
+        std::fs::set_permissions(scratch.root.path(SHUTDOWN), std::fs::Permissions::from_mode(0o644))
+            .unwrap_or_default();
+        says(&scratch, "exitrd", Verdict::Info, "cannot be executed");
+    }
+
+    #[test]
+    fn an_exitrd_that_is_only_made_at_the_shutdown_is_judged_by_what_it_is_told_to_carry() {
+        let scratch = encrypted("rw");
+        scratch.put("/run/initramfs/.need_shutdown", "");
+        says(&scratch, "exitrd", Verdict::Info, "dracut's is made at the shutdown, and nothing here says");
+        scratch.folder("/usr/lib/dracut/modules.d/90nextkernel");
         says(
             &scratch,
             "exitrd",
             Verdict::Info,
-            "/ lies on LVM, which at a jump is synced and read-only, but not closed",
+            "dracut's is made at the shutdown, and is told to carry the hook",
         );
-        scratch.put("/sys/devices/virtual/block/dm-0/dm/uuid", "CRYPT-LUKS2-abc\n");
-        says(&scratch, "exitrd", Verdict::Info, "/ lies on an encrypted volume");
-        mounts("9:0", "/dev/md127");
-        says(&scratch, "exitrd", Verdict::Info, "/ lies on an array");
-        mounts("0:30", "/dev/mapper/root");
-        says(&scratch, "exitrd", Verdict::Info, "/ lies on a mapped device");
-        executable(&scratch, EXITRD);
-        says(&scratch, "exitrd", Verdict::Info, "in silence at every shutdown, for /run is mounted noexec");
-        scratch.put("/proc/self/mountinfo", "22 1 8:1 / / ro - xfs /dev/sda1 ro\n");
-        says(&scratch, "exitrd", Verdict::Info, "a handoff does not reach it yet: the hook jumps");
-        executable(&scratch, "/run/initramfs/usr/lib/systemd/system-shutdown/nextkernel");
-        says(&scratch, "exitrd", Verdict::Info, "although it carries the hook");
-        scratch.put("/run/initramfs/shutdown", "");
-        std::fs::set_permissions(scratch.root.path(EXITRD), std::fs::Permissions::from_mode(0o644))
-            .unwrap_or_default();
-        says(&scratch, "exitrd", Verdict::Info, "cannot be executed");
+        let conf = "/run/initramfs/mkinitcpio-shutdown.conf";
+        scratch.put(conf, "HOOKS=(sd-shutdown)\n");
+        says(&scratch, "exitrd", Verdict::Info, "initramfs/mkinitcpio puts it in");
+        scratch.put(conf, "HOOKS=(sd-shutdown)\nHOOKS+=(nextkernel)\n");
+        says(&scratch, "exitrd", Verdict::Info, "mkinitcpio's is made at the shutdown, and is told to carry");
+    }
+
+    #[test]
+    fn who_jumps_and_what_is_lost_by_it_is_told() {
+        let scratch = machine();
+        let asked = Asked { systemd: Some(261), ..asked() };
+        assert!(finding(&scratch, &asked, "jump").is_none());
+        scratch.put(LUO, "");
+        says_when_asked(&scratch, &asked, "jump", Verdict::Info, "jump = init keeps them");
+        scratch.put(crate::conf::PATH, "jump = init\n");
+        says_when_asked(&scratch, &asked, "jump", Verdict::Ok, "hands on the file descriptors");
+        mounted(&scratch, "rw", OURS);
+        says_when_asked(&scratch, &asked, "jump", Verdict::Warn, "there the hook jumps all the same");
+        mounted(&scratch, "rw", "");
+        let asked = Asked { systemd: Some(257), ..asked };
+        says_when_asked(&scratch, &asked, "jump", Verdict::Info, "gains nothing here");
+        std::fs::remove_dir_all(scratch.root.path("/run/systemd")).unwrap_or_default();
+        says_when_asked(&scratch, &asked, "jump", Verdict::Warn, "is for systemd");
     }
 }

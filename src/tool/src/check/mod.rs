@@ -22,7 +22,7 @@ use crate::folder::{self, Folder};
 use crate::gpus::{self, Said};
 use crate::root::Root;
 use crate::sys::{self, Calls};
-use crate::{digest, facts};
+use crate::{digest, facts, systemd};
 
 /// Tell what may stand between this machine and its next kernel
 ///
@@ -132,13 +132,15 @@ impl Findings {
 /// What is asked of the running system itself, and not of its files.
 struct Asked {
     calls: Option<Calls>,
+    systemd: Option<u32>,
     hash_rate: fn() -> u64,
     process_on: fn(&Root, &str) -> Option<String>,
 }
 
 impl Asked {
     fn now() -> Asked {
-        Asked { calls: sys::kexec_calls(), hash_rate: digest::rate, process_on: gpus::process_on }
+        let calls = sys::kexec_calls();
+        Asked { calls, systemd: systemd::version(), hash_rate: digest::rate, process_on: gpus::process_on }
     }
 }
 
@@ -166,6 +168,7 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
     boot::counting(root, &mut findings);
     boot::tpm(root, plan, &mut findings);
     init::exitrd(root, &mut findings);
+    init::jump(root, asked, plan, &conf, &mut findings);
     findings.0
 }
 
@@ -276,6 +279,7 @@ mod tests {
     pub(super) fn asked() -> Asked {
         Asked {
             calls: Some(Calls { file: true, segments: true }),
+            systemd: Some(257),
             hash_rate: || 300 << 20,
             process_on: |_, _| None,
         }

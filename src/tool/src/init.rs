@@ -1,0 +1,331 @@
+//! Which init is PID 1, where it runs the hook, and how it is asked for a restart. units/ has what is installed
+//! for each.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::root::{HOOK, Root};
+
+/// The inits that are known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// systemd.
+    Systemd,
+    /// busybox's.
+    Busybox,
+    /// sysvinit.
+    Sysvinit,
+    /// `openrc-init`, OpenRC's own.
+    Openrc,
+    /// runit.
+    Runit,
+    /// s6-linux-init.
+    S6,
+    /// dinit.
+    Dinit,
+    /// finit.
+    Finit,
+    /// procd, `OpenWrt`'s.
+    Procd,
+    /// nitro.
+    Nitro,
+    /// Another, by the name of PID 1.
+    Unknown(String),
+}
+
+/// Whether an init runs the hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hooked {
+    /// It does, for this file says so.
+    By(PathBuf),
+    /// This file would, and nobody may execute it.
+    NotExecutable(PathBuf),
+    /// Nothing does; where it would have to be.
+    No(&'static str),
+}
+
+/// Where an init finds what it runs at the end.
+enum Place {
+    /// In one of these folders, under a name with this word in it.
+    Entry(&'static [&'static str]),
+    /// In the first of these files that is there.
+    Line(&'static [&'static str]),
+}
+
+/// What names the hook, in a file's name or in its text.
+const WORD: &str = "nextkernel";
+
+/// busybox's table, and sysvinit's.
+const INITTAB: &str = "/etc/inittab";
+
+/// How an init is asked for a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// By a program.
+    Command(&'static [&'static str]),
+    /// By SIGQUIT to PID 1: busybox then executes its `::restart:` in its own place.
+    Quit,
+    /// By SIGTERM to PID 1: busybox's `reboot`.
+    Term,
+}
+
+impl std::fmt::Display for Ask {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ask::Command(words) => out.write_str(&words.join(" ")),
+            Ask::Quit => out.write_str("kill -QUIT 1"),
+            Ask::Term => out.write_str("kill -TERM 1"),
+        }
+    }
+}
+
+impl Init {
+    /// The one that runs.
+    #[must_use]
+    pub fn find(root: &Root) -> Init {
+        if root.runs_systemd() {
+            return Init::Systemd;
+        }
+        // What is executed says more than its name: most are called /sbin/init. Only root may read that link.
+        let name = root.link("/proc/1/exe").or_else(|| root.fact("/proc/1/comm"));
+        let name = name.unwrap_or_else(|| "unknown".to_owned());
+        let there = |path: &str| root.path(path).exists();
+        match name.trim_end_matches(" (deleted)") {
+            "busybox" => Init::Busybox,
+            "openrc-init" => Init::Openrc,
+            "runit" => Init::Runit,
+            "s6-svscan" => Init::S6,
+            "dinit" => Init::Dinit,
+            "finit" => Init::Finit,
+            "procd" => Init::Procd,
+            "nitro" => Init::Nitro,
+            "init" if there("/run/openrc/init.ctl") => Init::Openrc,
+            "init" if there("/run/initctl") || there("/dev/initctl") => Init::Sysvinit,
+            other => Init::Unknown(other.to_owned()),
+        }
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Init::Systemd => "systemd",
+            Init::Busybox => "busybox init",
+            Init::Sysvinit => "sysvinit",
+            Init::Openrc => "openrc-init",
+            Init::Runit => "runit",
+            Init::S6 => "s6-linux-init",
+            Init::Dinit => "dinit",
+            Init::Finit => "finit",
+            Init::Procd => "procd",
+            Init::Nitro => "nitro",
+            Init::Unknown(name) => name,
+        }
+    }
+
+    /// Whether it tells the hook that a restart was asked for; the others run it at every way down, and tell nothing.
+    #[must_use]
+    pub fn tells_reboot(&self) -> bool {
+        !matches!(self, Init::Busybox | Init::S6 | Init::Procd | Init::Unknown(_))
+    }
+
+    /// How it is asked for a restart: by its own command, for only that ends services as they are to be ended.
+    #[must_use]
+    pub fn ask(&self, root: &Root) -> Option<Ask> {
+        Some(match self {
+            Init::Busybox if root.path("/run/openrc").is_dir() => Ask::Term,
+            Init::Busybox => {
+                let inittab = fs::read_to_string(root.path(INITTAB)).unwrap_or_default();
+                if inittab.lines().any(|line| acts(line) == Some("restart")) { Ask::Quit } else { Ask::Term }
+            }
+            Init::Sysvinit => Ask::Command(&["shutdown", "-r", "now"]),
+            Init::Openrc => Ask::Command(&["openrc-shutdown", "-r", "now"]),
+            Init::Runit => Ask::Command(&["runit-init", "6"]),
+            Init::S6 | Init::Procd => Ask::Command(&["reboot"]),
+            Init::Dinit => Ask::Command(&["shutdown", "-r"]),
+            Init::Finit => Ask::Command(&["initctl", "reboot"]),
+            Init::Nitro => Ask::Command(&["nitroctl", "Reboot"]),
+            Init::Systemd | Init::Unknown(_) => return None,
+        })
+    }
+
+    /// Whether it runs the hook at the end.
+    #[must_use]
+    pub fn hooked(&self, root: &Root) -> Hooked {
+        let openrc = (Place::Entry(&["/etc/runlevels/shutdown"]), "as a service of the runlevel shutdown");
+        let (place, hint) = match self {
+            Init::Systemd | Init::Unknown(_) => return Hooked::No("nowhere"),
+            Init::Busybox | Init::Sysvinit if root.path("/run/openrc").is_dir() => openrc,
+            Init::Openrc => openrc,
+            Init::Busybox => return in_inittab(root),
+            Init::Sysvinit => (Place::Entry(&["/etc/rc6.d"]), "as a link K..nextkernel in /etc/rc6.d"),
+            Init::Runit => (
+                Place::Entry(&["/etc/runit/shutdown.d", "/etc/runit/shutdown-run"]),
+                "in /etc/runit/shutdown.d (Void) or /etc/runit/shutdown-run (Debian)",
+            ),
+            Init::S6 => (
+                Place::Line(&["/etc/s6-linux-init/current/scripts/rc.shutdown.final"]),
+                "as a line of /etc/s6-linux-init/current/scripts/rc.shutdown.final",
+            ),
+            Init::Dinit => (
+                Place::Line(&["/etc/dinit/shutdown-hook", "/lib/dinit/shutdown-hook"]),
+                "as /etc/dinit/shutdown-hook",
+            ),
+            Init::Finit => (
+                Place::Entry(&[
+                    "/usr/libexec/finit/hook/sys/down",
+                    "/libexec/finit/hook/sys/down",
+                    "/lib/finit/hook/sys/down",
+                ]),
+                "in finit's hook/sys/down",
+            ),
+            Init::Procd => (Place::Entry(&["/etc/rc.d"]), "as a link K99nextkernel in /etc/rc.d"),
+            Init::Nitro => (Place::Line(&["/etc/nitro/SYS/final"]), "as a line of /etc/nitro/SYS/final"),
+        };
+        place.look(root, self).unwrap_or(Hooked::No(hint))
+    }
+}
+
+impl Place {
+    fn look(&self, root: &Root, init: &Init) -> Option<Hooked> {
+        let found = match self {
+            Place::Entry(folders) => folders.iter().find_map(|folder| {
+                let entries = fs::read_dir(root.path(folder)).ok()?.flatten();
+                let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+                // One that starts something, or is told to do nothing, has another letter than K.
+                let ends =
+                    |name: &str| !matches!(init, Init::Sysvinit | Init::Procd) || name.starts_with('K');
+                let name =
+                    names.find(|name| name.contains(WORD) && (ends(name) || folder.contains("runlevels")))?;
+                Some(Path::new(folder).join(name))
+            }),
+            Place::Line(files) => {
+                let first = files.iter().find(|file| root.path(file).exists())?;
+                let text = fs::read_to_string(root.path(first)).unwrap_or_default();
+                let calls =
+                    text.lines().any(|line| !line.trim_start().starts_with('#') && line.contains(WORD));
+                calls.then(|| PathBuf::from(first))
+            }
+        }?;
+        let executable = root.path(&found).metadata().is_ok_and(|it| it.permissions().mode() & 0o111 != 0);
+        // runit sources its own, and needs no such bit.
+        let sourced = matches!(init, Init::Runit);
+        Some(if executable || sourced { Hooked::By(found) } else { Hooked::NotExecutable(found) })
+    }
+}
+
+fn in_inittab(root: &Root) -> Hooked {
+    let inittab = fs::read_to_string(root.path(INITTAB)).unwrap_or_default();
+    if inittab.lines().any(|line| acts(line).is_some()) {
+        Hooked::By(PathBuf::from(INITTAB))
+    } else {
+        Hooked::No("as the line ::restart: or the last line ::shutdown: of /etc/inittab")
+    }
+}
+
+/// The action of a line of busybox's inittab (`ID:RUNLEVELS:ACTION:PROCESS`) that runs the hook.
+fn acts(line: &str) -> Option<&str> {
+    if line.trim_start().starts_with('#') {
+        return None;
+    }
+    let mut fields = line.splitn(4, ':');
+    let (action, process) = (fields.nth(2)?, fields.next()?);
+    let runs = process.contains(WORD) || process.contains(HOOK);
+    (runs && matches!(action, "restart" | "shutdown")).then_some(action)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::scratch::Scratch;
+
+    fn running(exe: &str) -> Scratch {
+        let scratch = Scratch::new();
+        scratch.link("/proc/1/exe", exe);
+        scratch
+    }
+
+    fn executable(scratch: &Scratch, path: &str, text: &str) {
+        scratch.put(path, text);
+        fs::set_permissions(scratch.root.path(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn each_init_is_known_by_what_pid_1_executes_and_not_by_its_name_alone() {
+        for (exe, init) in [
+            ("/usr/bin/busybox", Init::Busybox),
+            ("/usr/sbin/openrc-init", Init::Openrc),
+            ("/usr/bin/runit", Init::Runit),
+            ("/usr/bin/s6-svscan", Init::S6),
+            ("/usr/sbin/dinit", Init::Dinit),
+            ("/usr/sbin/finit (deleted)", Init::Finit),
+            ("/sbin/procd", Init::Procd),
+            ("/sbin/nitro", Init::Nitro),
+            ("/sbin/init", Init::Unknown("init".to_owned())),
+        ] {
+            assert_eq!(Init::find(&running(exe).root), init);
+        }
+        let scratch = running("/sbin/init");
+        scratch.put("/run/initctl", "");
+        assert_eq!(Init::find(&scratch.root), Init::Sysvinit);
+        scratch.put("/run/openrc/init.ctl", "");
+        assert_eq!(Init::find(&scratch.root), Init::Openrc);
+        scratch.folder("/run/systemd/system");
+        assert_eq!(Init::find(&scratch.root), Init::Systemd);
+        let scratch = Scratch::new();
+        scratch.put("/proc/1/comm", "runit\n");
+        assert_eq!(Init::find(&scratch.root), Init::Runit);
+    }
+
+    #[test]
+    fn whether_an_init_runs_the_hook_is_seen_where_that_init_looks() {
+        for (init, path, text) in [
+            (Init::Sysvinit, "/etc/rc6.d/K10nextkernel", ""),
+            (Init::Openrc, "/etc/runlevels/shutdown/nextkernel", ""),
+            (Init::Runit, "/etc/runit/shutdown.d/89-nextkernel.sh", ""),
+            (Init::Runit, "/etc/runit/shutdown-run/nextkernel.sh", ""),
+            (Init::S6, "/etc/s6-linux-init/current/scripts/rc.shutdown.final", HOOK),
+            (Init::Dinit, "/etc/dinit/shutdown-hook", HOOK),
+            (Init::Finit, "/usr/libexec/finit/hook/sys/down/90-nextkernel", ""),
+            (Init::Procd, "/etc/rc.d/K99nextkernel", ""),
+            (Init::Nitro, "/etc/nitro/SYS/final", HOOK),
+            (Init::Busybox, "/etc/inittab", "::restart:/usr/lib/systemd/system-shutdown/nextkernel\n"),
+        ] {
+            let scratch = Scratch::new();
+            assert!(matches!(init.hooked(&scratch.root), Hooked::No(_)), "{init:?}");
+            executable(&scratch, path, text);
+            assert_eq!(init.hooked(&scratch.root), Hooked::By(path.into()), "{init:?}");
+        }
+        let scratch = Scratch::new();
+        scratch.put("/etc/dinit/shutdown-hook", HOOK);
+        assert!(matches!(Init::Dinit.hooked(&scratch.root), Hooked::NotExecutable(_)));
+        // The first that is there is the one that runs.
+        executable(&scratch, "/lib/dinit/shutdown-hook", HOOK);
+        executable(&scratch, "/etc/dinit/shutdown-hook", "# nextkernel was here\n");
+        assert!(matches!(Init::Dinit.hooked(&scratch.root), Hooked::No(_)));
+        executable(&scratch, "/etc/rc6.d/S10nextkernel", "");
+        assert!(matches!(Init::Sysvinit.hooked(&scratch.root), Hooked::No(_)));
+        // OpenRC's services below another PID 1.
+        scratch.folder("/run/openrc");
+        executable(&scratch, "/etc/runlevels/shutdown/nextkernel", "");
+        for init in [Init::Busybox, Init::Sysvinit] {
+            assert!(matches!(init.hooked(&scratch.root), Hooked::By(_)), "{init:?}");
+        }
+    }
+
+    #[test]
+    fn busybox_is_asked_to_execute_the_hook_only_where_its_inittab_says_so() {
+        let scratch = Scratch::new();
+        let asked = |inittab: &str| {
+            scratch.put(INITTAB, inittab);
+            Init::Busybox.ask(&scratch.root).unwrap()
+        };
+        assert_eq!(asked("::restart:/sbin/init\n::ctrlaltdel:/sbin/reboot\n"), Ask::Term);
+        assert_eq!(asked(&format!("#::restart:{HOOK}\n::shutdown:{HOOK}\n")), Ask::Term);
+        assert_eq!(asked(&format!("::restart:{HOOK} reboot\n")), Ask::Quit);
+        scratch.folder("/run/openrc");
+        assert_eq!(asked(&format!("::restart:{HOOK}\n")), Ask::Term);
+    }
+}
