@@ -27,6 +27,7 @@ pub mod process;
 pub mod processes;
 pub mod protect;
 pub mod shutdown;
+pub mod storage;
 pub mod sync;
 pub mod sys;
 pub mod teardown;

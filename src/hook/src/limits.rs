@@ -151,6 +151,18 @@ pub const GPUS_MAX: usize = 8;
 /// How many majors of character devices belong to one driver; nvidia has four.
 pub const MAJORS_MAX: usize = 8;
 
+/// Closing one piece of storage: an unmount writes back what is dirty, `swapoff` reads swap back.
+pub const CLOSE_ACT: Duration = seconds(30);
+
+/// The pauses after rounds that closed nothing more, before it is left open: whoever held it may be ending.
+pub const CLOSE_PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+];
+
 /// Between two looks at something that is being waited for.
 pub const GLANCE: Duration = Duration::from_millis(50);
 
@@ -170,6 +182,9 @@ pub const STAT_MAX: usize = 512;
 
 /// What is looked at of PID 1's command line: its path, its verb.
 pub const PID1_MAX: usize = 256;
+
+/// A mount point, its NUL included (`PATH_MAX`, limits.h).
+pub const MOUNT_POINT_MAX: usize = 4096;
 
 /// Entries of /proc read at a time.
 pub const DIRECTORY_MAX: usize = 2048;

@@ -1,11 +1,16 @@
 //! Is anything left writable? An init unmounts or remounts read-only all it can; what it could not
 //! would be torn off in mid-write.
 
+use core::ffi::CStr;
+
 use rustix::fs::CWD;
 
 use crate::failure::Failure;
 use crate::files;
 use crate::name::Name;
+
+/// All mounts of this process (`proc_pid_mountinfo(5)`).
+pub const MOUNTINFO: &CStr = c"/proc/self/mountinfo";
 
 /// File systems whose contents end with this kernel, or stand on another one that is judged itself
 /// (overlay), or are served by a program that the init has ended (fuse).
@@ -54,7 +59,7 @@ pub struct Writable {
 
 /// Fails when a file system with something to lose is left writable.
 pub fn nothing_writable() -> Result<(), Failure> {
-    match files::find_line(CWD, c"/proc/self/mountinfo", writable) {
+    match files::find_line(CWD, MOUNTINFO, writable) {
         Ok(None) => Ok(()),
         Ok(Some(writable)) => Err(Failure::StillWritable(writable)),
         Err(errno) => Err(Failure::Call { call: "read /proc/self/mountinfo", errno }),
@@ -74,6 +79,29 @@ pub fn writable(line: &[u8]) -> Option<Writable> {
     let served = kind.starts_with(b"fuse.");
     (!read_only && !served && !NOTHING_TO_LOSE.contains(&kind))
         .then(|| Writable { path: Name::cut(path), kind: Name::cut(kind) })
+}
+
+/// The mount point on a line, in a buffer of the caller's.
+pub fn point<'b>(line: &[u8], buffer: &'b mut [u8]) -> Option<&'b CStr> {
+    unescape(line.split(|byte| *byte == b' ').nth(4)?, buffer)
+}
+
+/// A path out of /proc: a byte that would end its field stands there as `\\` and three octal digits
+/// (`mangle_path`, `fs/seq_file.c`).
+pub fn unescape<'b>(mut escaped: &[u8], buffer: &'b mut [u8]) -> Option<&'b CStr> {
+    let mut length = 0;
+    while let Some((first, rest)) = escaped.split_first() {
+        let (byte, rest) = match (first, rest) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..]) => {
+                (((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'), rest)
+            }
+            _ => (*first, rest),
+        };
+        *buffer.get_mut(length)? = byte;
+        (length, escaped) = (length + 1, rest);
+    }
+    *buffer.get_mut(length)? = 0;
+    CStr::from_bytes_with_nul(buffer.get(..=length)?).ok()
 }
 
 #[cfg(test)]
@@ -101,5 +129,23 @@ mod tests {
             let text = |at: Writable| format!("{} {}", at.path, at.kind);
             assert_eq!(writable(line.as_bytes()).map(text).as_deref(), found, "{line}");
         }
+    }
+
+    #[test]
+    fn a_mount_point_is_read_as_it_was_escaped_and_no_longer_than_its_place() {
+        let mut buffer = [0; 8];
+        let mut point = |path: &str| {
+            let line = format!("22 1 8:1 / {path} rw - ext4 x rw");
+            point(line.as_bytes(), &mut buffer).map(CStr::to_owned)
+        };
+        assert_eq!(point("/").as_deref(), Some(c"/"));
+        assert_eq!(point("/a\\040b\\134").as_deref(), Some(c"/a b\\"));
+        assert_eq!(point("/a\\04").as_deref(), Some(c"/a\\04"));
+        assert_eq!(point("/a\\400").as_deref(), Some(c"/a\\400"));
+        assert_eq!(point("/23456").as_deref(), Some(c"/23456"));
+        assert_eq!(point("/2345678"), None);
+        assert_eq!(point("/a\\000"), None);
+        assert_eq!(super::point(b"22 1 8:1 / /\xff\\377 rw", &mut buffer), Some(c"/\xff\xff"));
+        assert_eq!(super::point(b"22 1 8:1", &mut buffer), None);
     }
 }
