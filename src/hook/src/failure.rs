@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::module::ModuleName;
 use crate::mounts::Writable;
+use crate::storage::Open;
 
 /// The act of loading, by the name of its call.
 pub const LOAD: &str = "kexec_file_load";
@@ -29,6 +30,8 @@ pub enum Failure {
     },
     /// A file system would be left writable.
     StillWritable(Writable),
+    /// Something that the old root lies on could not be closed.
+    StillOpen(Open),
     /// An act was given up.
     Hangs {
         /// Which act.
@@ -128,6 +131,7 @@ impl fmt::Display for Failure {
                 "{} ({}) is still mounted writable, and a jump would leave it unclean",
                 at.path, at.kind
             ),
+            Failure::StillOpen(open) => open.fmt(out),
             Failure::Hangs { act, seconds, .. } => write!(out, "{act}: given up after {seconds} seconds"),
             Failure::Died { act } => write!(out, "{act}: the process that did it was killed"),
             Failure::Kexec { call, errno } => write!(out, "{call}: {}{}", Named(errno), meaning(errno)),

@@ -1,7 +1,8 @@
 //! What an init leaves behind: processes that run, file systems that are writable. systemd ends the ones and
 //! sees to the others; here is who has to where nobody does.
 
-use crate::say::{info, warn};
+use core::time::Duration;
+
 use rustix::fd::OwnedFd;
 use rustix::fs::CWD;
 use rustix::mount::{MountFlags, mount_remount};
@@ -9,50 +10,73 @@ use rustix::process::{Signal, kill_process};
 
 use crate::mounts::{self, Writable};
 use crate::processes::{self, Process, Relatives};
+use crate::say::{info, warn};
 use crate::{child, files, limits, sys};
 
-/// Ends every process but PID 1, the hook, those that it was called by, and root's storage daemons, whose names
-/// begin with '@' (systemd.io, `ROOT_STORAGE_DAEMONS`): first kindly, then not.
-pub fn end_processes(relatives: Relatives) {
-    for (signal, time) in [(Signal::TERM, limits::TERM), (Signal::KILL, limits::KILL)] {
-        if !any(relatives, |_| true) {
-            return;
-        }
-        match signal {
-            Signal::TERM => info!("end what still runs"),
-            _ => info!("kill what still runs"),
-        }
-        any(relatives, |process| {
-            let _ = kill_process(process.id, signal);
-            false
-        });
-        let until = sys::uptime() + time;
-        while any(relatives, |_| true) && sys::uptime() < until {
-            child::sleep(limits::GLANCE);
+/// Which processes are to end: all but PID 1, the hook and those that it was called by.
+#[derive(Clone, Copy)]
+pub struct Ending {
+    /// Who is spared.
+    pub relatives: Relatives,
+    /// Whether those end, too, whose names begin with '@': they may serve the root's storage (systemd.io,
+    /// `ROOT_STORAGE_DAEMONS`).
+    pub storages: bool,
+}
+
+impl Ending {
+    /// Ends them: first kindly, then not. What remains is told, and no failure: what it keeps busy is seen
+    /// before the jump. In a child, for looking at a process may hang with its memory's lock.
+    pub fn carry_out(self) {
+        let act = || {
+            self.send(Signal::TERM, limits::TERM);
+            self.send(Signal::KILL, limits::KILL);
+            self.each(&mut |process| warn!("'{}' does not end", process.name));
+            Ok(())
+        };
+        if let Err(failure) = child::within(limits::END, "end what still runs", act) {
+            warn!("{failure}");
         }
     }
-    let _ = processes::find(|process, folder| {
-        is_to_end(process, folder, relatives).then(|| warn!("'{}' does not end", process.name))
-    });
-}
 
-/// Whether `is_it` says yes to any process that is to end.
-fn any(relatives: Relatives, mut is_it: impl FnMut(&Process) -> bool) -> bool {
-    let found = processes::find(|process, folder| {
-        (is_to_end(process, folder, relatives) && is_it(process)).then_some(())
-    });
-    matches!(found, Ok(Some(())))
-}
+    fn send(self, signal: Signal, time: Duration) {
+        let send = &mut |process: &Process| {
+            info!("end '{}', which still runs ({})", process.name, signal.as_raw());
+            let _ = kill_process(process.id, signal);
+        };
+        let until = sys::uptime() + time;
+        let mut some_are_left = self.each(send);
+        while some_are_left && sys::uptime() < until {
+            child::sleep(limits::GLANCE);
+            some_are_left = self.each(&mut |_| ());
+        }
+    }
 
-fn is_to_end(process: &Process, folder: &OwnedFd, relatives: Relatives) -> bool {
-    let mut name = [0; 1];
-    let name = files::open(folder, c"cmdline").and_then(|file| files::up_to(&file, &mut name));
-    // A thread of the kernel has no command line.
-    let is_storages = matches!(name, Ok([b'@'] | []) | Err(_));
-    !process.ended
-        && !is_storages
-        && !relatives.include(process, processes::parent_of)
-        && !relatives.called_by(process.id)
+    /// Calls `act` with each, and tells whether there was any.
+    fn each(self, act: &mut dyn FnMut(&Process)) -> bool {
+        let mut any = false;
+        let _ = processes::find(|process, folder| {
+            if self.includes(process, folder) {
+                any = true;
+                act(process);
+            }
+            None::<()>
+        });
+        any
+    }
+
+    fn includes(self, process: &Process, folder: &OwnedFd) -> bool {
+        let mut name = [0; 1];
+        let name = files::open(folder, c"cmdline").and_then(|file| files::up_to(&file, &mut name));
+        // A thread of the kernel has no command line.
+        let is_meant = match name {
+            Ok([]) | Err(_) => false,
+            Ok(name) => self.storages || name != b"@",
+        };
+        is_meant
+            && !process.ended
+            && !self.relatives.include(process, processes::parent_of)
+            && !self.relatives.called_by(process.id)
+    }
 }
 
 /// Remounts read-only what is still writable: what was mounted last first, for it may lie on what was mounted

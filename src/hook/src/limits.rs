@@ -158,12 +158,27 @@ pub const TERM: Duration = seconds(2);
 /// Those that were killed have so long.
 pub const KILL: Duration = seconds(1);
 
+/// Both, and the looks between.
+pub const END: Duration = seconds(4);
+
 /// What is remounted read-only writes back first; a sync comes after it again.
 pub const REMOUNT: Duration = seconds(5);
 
-/// Closing what the old root lies on, in an exitrd: as long as systemd gives one unmounting
+/// Closing all that the old root lies on, in an exitrd: as long as systemd gives one unmounting
 /// (`DEFAULT_TIMEOUT_USEC`, src/shutdown/umount.c).
 pub const CLOSE: Duration = seconds(90);
+
+/// Closing one piece of storage: an unmount writes back what is dirty, `swapoff` reads swap back.
+pub const CLOSE_ACT: Duration = seconds(30);
+
+/// The pauses after rounds that closed nothing more, before it is left open: whoever held it may be ending.
+pub const CLOSE_PAUSES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+];
 
 /// Between two looks at something that is being waited for.
 pub const GLANCE: Duration = Duration::from_millis(50);

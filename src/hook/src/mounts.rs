@@ -81,10 +81,14 @@ pub fn writable(line: &[u8]) -> Option<Writable> {
         .then(|| Writable { path: Name::cut(path), kind: Name::cut(kind) })
 }
 
-/// The mount point on a line, in a buffer of the caller's: mountinfo has a byte that would end a field as `\\` and
-/// three octal digits (`mangle_path`, `fs/seq_file.c`).
+/// The mount point on a line, in a buffer of the caller's.
 pub fn point<'b>(line: &[u8], buffer: &'b mut [u8]) -> Option<&'b CStr> {
-    let mut escaped = line.split(|byte| *byte == b' ').nth(4)?;
+    unescape(line.split(|byte| *byte == b' ').nth(4)?, buffer)
+}
+
+/// A path out of /proc: a byte that would end its field stands there as `\\` and three octal digits
+/// (`mangle_path`, `fs/seq_file.c`).
+pub fn unescape<'b>(mut escaped: &[u8], buffer: &'b mut [u8]) -> Option<&'b CStr> {
     let mut length = 0;
     while let Some((first, rest)) = escaped.split_first() {
         let (byte, rest) = match (first, rest) {
@@ -126,6 +130,7 @@ mod tests {
             assert_eq!(writable(line.as_bytes()).map(text).as_deref(), found, "{line}");
         }
     }
+
     #[test]
     fn a_mount_point_is_read_as_it_was_escaped_and_no_longer_than_its_place() {
         let mut buffer = [0; 8];
@@ -140,5 +145,7 @@ mod tests {
         assert_eq!(point("/23456").as_deref(), Some(c"/23456"));
         assert_eq!(point("/2345678"), None);
         assert_eq!(point("/a\\000"), None);
+        assert_eq!(super::point(b"22 1 8:1 / /\xff\\377 rw", &mut buffer), Some(c"/\xff\xff"));
+        assert_eq!(super::point(b"22 1 8:1", &mut buffer), None);
     }
 }

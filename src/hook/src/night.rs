@@ -16,6 +16,7 @@ use crate::bounds::Bounds;
 use crate::failure::{Failure, LOAD};
 use crate::guard::Guard;
 use crate::images::Images;
+use crate::leftovers::{self, Ending};
 use crate::load::{CommandLine, jump, unload};
 use crate::process::Terminal;
 use crate::processes::Relatives;
@@ -24,9 +25,7 @@ use crate::shutdown::Caller;
 use crate::sync::sync;
 use crate::teardown::Teardown;
 use crate::unbind::{Unbinding, unbind};
-use crate::{
-    armed, exitrd, files, firmware, leftovers, limits, load, mounts, others, pid_1, shutdown, sys, watchdog,
-};
+use crate::{armed, exitrd, files, firmware, limits, load, mounts, others, pid_1, shutdown, sys, watchdog};
 
 /// How the hook ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +71,7 @@ fn hand_over(
     let teardown = Teardown::find(plan)?;
     if caller.leaves_work() {
         how.act("end what still runs, and make read-only what is still writable", || {
-            leftovers::end_processes(relatives);
+            Ending { relatives, storages: false }.carry_out();
             leftovers::make_read_only();
             Ok(())
         })?;

@@ -2,12 +2,13 @@
 
 use core::ffi::CStr;
 
-use crate::say::{info, warn};
 use rustix::fs::{Access, AtFlags, CWD, Mode, accessat, mkdirat};
 use rustix::mount::{MountFlags, mount};
 
+use crate::leftovers::{self, Ending};
 use crate::processes::Relatives;
-use crate::{exitrd, leftovers, limits, storage, sys};
+use crate::say::warn;
+use crate::{exitrd, limits, storage, sys};
 
 /// What the kernel offers, where it is mounted, and a file that is there then.
 const KERNELS: [(&CStr, &CStr, &CStr); 3] = [
@@ -30,13 +31,19 @@ pub fn mount_kernel_file_systems() {
 /// Ends what still runs, and closes what lies below the old root, or makes what is mounted read-only. Whatever
 /// remains, the night goes on: it looks itself before it jumps.
 pub fn clean_up() {
-    leftovers::end_processes(Relatives::of_this_process());
-    if exitrd::is_here() {
-        info!("unmount the old root, and close what it lies on");
-        if let Err(failure) = storage::close(exitrd::OLD_ROOT, sys::uptime() + limits::CLOSE) {
-            warn!("{failure}: it stays as it is, read-only where systemd could make it so");
-        }
-    } else {
+    let ending = Ending { relatives: Relatives::of_this_process(), storages: false };
+    ending.carry_out();
+    if !exitrd::is_here() {
         leftovers::make_read_only();
+        return;
+    }
+    let close = || storage::close(exitrd::OLD_ROOT, sys::uptime() + limits::CLOSE);
+    // What the root's storage needs itself is refused by day (`nextkernel exitrd`); a splash is called so, too.
+    let closed = close().or_else(|_| {
+        Ending { storages: true, ..ending }.carry_out();
+        close()
+    });
+    if let Err(failure) = closed {
+        warn!("{failure}; it stays as the init has left it");
     }
 }

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use linux_raw_sys::general::{
     __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_ioctl, __NR_kexec_file_load, __NR_rt_sigprocmask,
-    CLOCK_BOOTTIME, SIG_SETMASK, SIGCHLD,
+    __NR_swapoff, CLOCK_BOOTTIME, SIG_SETMASK, SIGCHLD,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::io::{self, Errno};
@@ -21,6 +21,19 @@ const KEXEC_FILE_UNLOAD: usize = 0x1;
 
 /// `WDIOC_SETTIMEOUT`, include/uapi/linux/watchdog.h, as most architectures encode it (`_IOWR('W', 6, int)`).
 const WDIOC_SETTIMEOUT: usize = 0xc004_5706;
+
+/// `LOOP_CLR_FD`, include/uapi/linux/loop.h.
+const LOOP_CLR_FD: usize = 0x4c01;
+/// `STOP_ARRAY`, `include/uapi/linux/raid/md_u.h`: `_IO(9, 0x32)`, as most architectures encode it.
+const STOP_ARRAY: usize = 0x932;
+/// `DM_DEV_REMOVE`, include/uapi/linux/dm-ioctl.h: `_IOWR(0xfd, 4, struct dm_ioctl)`, as most architectures
+/// encode it.
+const DM_DEV_REMOVE: usize = 0xc138_fd04;
+/// The size of `struct dm_ioctl`, in words of eight bytes.
+const DM_IOCTL_WORDS: usize = 39;
+/// The interface's version 4.0.0: a kernel takes what is older than itself (`check_version`,
+/// drivers/md/dm-ioctl.c).
+const DM_VERSION_MAJOR: u64 = 4;
 
 /// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded.
 ///
@@ -66,6 +79,51 @@ pub fn set_watchdog_timeout(watchdog: impl AsFd, seconds: i32) -> io::Result<i32
     // SAFETY: this request reads and writes an int at `seconds`; a descriptor of another kind refuses it.
     unsafe { syscall(__NR_ioctl, [fd, WDIOC_SETTIMEOUT, (&raw mut seconds).expose_provenance(), 0, 0]) }?;
     Ok(seconds)
+}
+
+/// Takes its file from a loop device. Where somebody else has the device open, that happens when he closes it.
+///
+/// - `LOOP_CLR_FD`, loop(4)
+pub fn loop_clear(device: impl AsFd) -> io::Result<()> {
+    plain_ioctl(device.as_fd(), LOOP_CLR_FD)
+}
+
+/// Stops an array.
+///
+/// - `STOP_ARRAY`, md(4)
+pub fn md_stop(array: impl AsFd) -> io::Result<()> {
+    plain_ioctl(array.as_fd(), STOP_ARRAY)
+}
+
+fn plain_ioctl(device: BorrowedFd<'_>, request: usize) -> io::Result<()> {
+    let fd = usize::try_from(device.as_raw_fd()).unwrap_or(usize::MAX);
+    // SAFETY: neither of the two requests has an argument; a descriptor of another kind refuses them.
+    unsafe { syscall(__NR_ioctl, [fd, request, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Removes a mapped device, known by its number.
+///
+/// - `DM_DEV_REMOVE`, include/uapi/linux/dm-ioctl.h
+pub fn dm_remove(control: impl AsFd, number: u64) -> io::Result<()> {
+    // struct dm_ioctl: version, size of it all, where the data begins, four words that do not count here, the
+    // device; then its name and UUID, both empty.
+    let mut argument = [0; DM_IOCTL_WORDS];
+    let words: [u64; 6] = [DM_VERSION_MAJOR, (8 * DM_IOCTL_WORDS as u64) << 32, 0, 0, 0, number];
+    for (word, value) in argument.iter_mut().zip(words) {
+        *word = value;
+    }
+    let fd = usize::try_from(control.as_fd().as_raw_fd()).unwrap_or(usize::MAX);
+    // SAFETY: the kernel reads and writes as many bytes at the argument as its second word says.
+    unsafe { syscall(__NR_ioctl, [fd, DM_DEV_REMOVE, argument.as_mut_ptr().expose_provenance(), 0, 0]) }
+        .map(|_| ())
+}
+
+/// Turns swap off on a file or a device.
+///
+/// - swapoff(2)
+pub fn swapoff(path: &CStr) -> io::Result<()> {
+    // SAFETY: the kernel reads a path that ends with its NUL, and writes nothing.
+    unsafe { syscall(__NR_swapoff, [path.as_ptr().expose_provenance(), 0, 0, 0, 0]) }.map(|_| ())
 }
 
 /// How long the machine has been up, sleep included.
