@@ -28,7 +28,7 @@ help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
 
 hook: ## build nextkernel-hook, the night's program
-	cd src && RUSTFLAGS="$(REMAP)" $(CARGO) build --release --locked --target $(HOST) --bin nextkernel-hook
+	cd src && RUSTFLAGS="$(REMAP) -C relocation-model=static" $(CARGO) build --release --locked --target $(HOST) --bin nextkernel-hook
 	@install -D -m 0755 -t $(BUILT) src/target/$(HOST)/release/nextkernel-hook
 
 tool: ## build nextkernel, the day's program

@@ -38,6 +38,12 @@ impl How {
 
     /// Says it.
     pub fn say(self, what: impl fmt::Display) {
+        self.tell(&what);
+    }
+
+    /// One copy of it is enough, whatever is said.
+    #[inline(never)]
+    fn tell(self, what: &dyn fmt::Display) {
         match self {
             How::ForReal => info!("{what}"),
             How::DryRun => {

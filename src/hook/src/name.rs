@@ -15,10 +15,7 @@ impl<const N: usize> Name<N> {
     #[must_use]
     pub fn cut(name: &[u8]) -> Name<N> {
         let mut kept = Name { bytes: [0; N], length: 0 };
-        for (to, from) in kept.bytes.iter_mut().zip(name).take(u8::MAX.into()) {
-            *to = *from;
-            kept.length += 1;
-        }
+        kept.length = copy(&mut kept.bytes, name);
         kept
     }
 
@@ -54,14 +51,31 @@ impl<const N: usize> Name<N> {
 
 impl<const N: usize> fmt::Display for Name<N> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.as_bytes().utf8_chunks() {
-            out.write_str(chunk.valid())?;
-            if !chunk.invalid().is_empty() {
-                out.write_str("?")?;
-            }
-        }
-        Ok(())
+        write_text(self.as_bytes(), out)
     }
+}
+
+// One copy of each is enough for names of all lengths.
+
+#[inline(never)]
+fn copy(place: &mut [u8], name: &[u8]) -> u8 {
+    let mut length = 0;
+    for (to, from) in place.iter_mut().zip(name).take(u8::MAX.into()) {
+        *to = *from;
+        length += 1;
+    }
+    length
+}
+
+#[inline(never)]
+fn write_text(bytes: &[u8], out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        out.write_str(chunk.valid())?;
+        if !chunk.invalid().is_empty() {
+            out.write_str("?")?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

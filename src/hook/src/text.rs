@@ -6,16 +6,16 @@ use core::fmt::{self, Write};
 /// At most `N` bytes, the NUL included.
 pub struct Text<const N: usize> {
     bytes: [u8; N],
-    length: usize,
-    fits: bool,
+    /// How many it holds, where all fit.
+    length: Option<usize>,
 }
 
 impl<const N: usize> Text<N> {
     /// What is shown so.
     #[must_use]
     pub fn of(what: impl fmt::Display) -> Text<N> {
-        let mut text = Text { bytes: [0; N], length: 0, fits: true };
-        text.fits = write!(text, "{what}").is_ok();
+        let mut text = Text { bytes: [0; N], length: None };
+        text.length = fill(&mut text.bytes, &what);
         text
     }
 
@@ -23,15 +23,28 @@ impl<const N: usize> Text<N> {
     #[must_use]
     pub fn as_c_str(&self) -> Option<&CStr> {
         let text = CStr::from_bytes_until_nul(&self.bytes).ok();
-        text.filter(|text| self.fits && text.count_bytes() == self.length)
+        text.filter(|text| self.length == Some(text.count_bytes()))
     }
 }
 
-impl<const N: usize> Write for Text<N> {
+/// Writes it and returns its length, where it fits. One copy of this is enough for texts of all lengths.
+#[inline(never)]
+fn fill(bytes: &mut [u8], what: &dyn fmt::Display) -> Option<usize> {
+    let mut place = Place { bytes, length: 0 };
+    write!(place, "{what}").ok().map(|()| place.length)
+}
+
+struct Place<'b> {
+    bytes: &'b mut [u8],
+    length: usize,
+}
+
+impl Write for Place<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.length + text.len();
         // One byte is kept for the NUL.
-        let room = self.bytes.get_mut(self.length..end).filter(|_| end < N);
+        let fits = end < self.bytes.len();
+        let room = self.bytes.get_mut(self.length..end).filter(|_| fits);
         room.ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
         self.length = end;
         Ok(())

@@ -7,6 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags, fsync, openat};
 use rustix::io::{self, Errno};
 
 use super::{Kind, Round};
+use crate::name::Name;
 use crate::text::Text;
 use crate::{files, sys};
 
@@ -19,7 +20,7 @@ pub fn close(round: &mut Round) {
         let kind = kind(name.to_bytes(), folder.as_fd())?;
         let mut label = [0; 128];
         let label = read(folder.as_fd(), c"dm/name", &mut label).trim_ascii_end();
-        let label = Text::<200>::of(format_args!("{} ({})", name.to_str().ok()?, label.escape_ascii()));
+        let label = Text::<200>::of(format_args!("{} ({})", name.to_str().ok()?, Name::<128>::cut(label)));
         let label = label.as_c_str().filter(|_| kind == Kind::Mapped).unwrap_or(name).to_bytes();
         let holders = files::folder(&folder, c"holders");
         if holders.and_then(|holders| files::find_entry(holders, |_| Some(()))).is_ok_and(|one| one.is_some())
