@@ -51,6 +51,8 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE pid1::as_pid_1_it_hands_over
     Full ONE pid1::as_pid_1_it_carries_out_what_the_plan_does_not_cover
     Quick ONE pid1::as_pid_1_with_nothing_at_all_it_restarts_the_machine
+    Full ONE pid1::as_pid_1_with_an_empty_plan_or_a_full_run_it_restarts_the_machine
+    Full ONE pid1::an_initramfs_of_one_program_starts_the_kernel_that_it_holds
     Full ONE watchdogs::at_reboot_the_watchdog_is_stopped_before_the_jump
     Full ONE watchdogs::at_kexec_a_watchdog_that_somebody_armed_stays_armed
     Full ONE watchdogs::at_kexec_it_is_stopped_where_the_plan_says_so

@@ -1,6 +1,6 @@
 //! The hook as PID 1: it never ends, whatever it finds.
 
-use crate::staged::{HOOK, handed_over, night, rebooted, stage};
+use crate::staged::{HOOK, handed_over, in_order, night, rebooted, stage};
 use bed::harness::Test;
 use bed::machine::End;
 
@@ -22,4 +22,45 @@ pub fn as_pid_1_it_carries_out_what_the_plan_does_not_cover(test: &Test) -> Resu
 pub fn as_pid_1_with_nothing_at_all_it_restarts_the_machine(test: &Test) -> Result<(), String> {
     let day = format!("umount /proc /sys /run; exec {HOOK} kexec <&- >&- 2>&-");
     rebooted(&night(test, "", &day)?.run()?)
+}
+
+/// What docs/boards.md says, to the letter but for the names of the files.
+const BOARD: &str = "
+mkdir board
+nextkernel embed board/nextkernel --kernel /kernel --initrd /next.cpio --cmdline 'console=ttyS0 embedded=yes' || echo EMBEDDING FAILED
+cp /usr/lib/systemd/system-shutdown/nextkernel board/init
+(cd board && find . | cpio -o -H newc) >board.cpio
+";
+
+pub fn an_initramfs_of_one_program_starts_the_kernel_that_it_holds(test: &Test) -> Result<(), String> {
+    // The kernel of this night stands for the board's firmware: it starts the board's own kernel and initramfs.
+    let firmware = "nextkernel stage --kernel /kernel --initrd board.cpio --cmdline 'console=ttyS0 board=yes' --hold late\n";
+    let mut night = night(test, "", &format!("{BOARD}{firmware}exec {HOOK} kexec"))?;
+    night.memory = 768;
+    let ended = night.run()?;
+    ended.expect(End::PoweredOff)?;
+    in_order(
+        &ended,
+        &[
+            "nextkernel: jump to /kernel",
+            "board=yes",
+            "nextkernel: load /kernel: kernel of ",
+            "nextkernel: jump to /kernel",
+            "NEXT KERNEL UP: console=ttyS0 embedded=yes nextkernel.record=",
+        ],
+    )
+}
+
+pub fn as_pid_1_with_an_empty_plan_or_a_full_run_it_restarts_the_machine(test: &Test) -> Result<(), String> {
+    let full = "dd if=/dev/zero of=/run/nextkernel/full 2>/dev/null; : >/run/nextkernel/plan";
+    for (folder, spoiled) in [
+        ("/run/nextkernel", "mkdir -p /run/nextkernel; : >/run/nextkernel/plan".to_owned()),
+        ("/run/nextkernel", stage("--hold late") + full),
+        ("/nextkernel", "mkdir -p /nextkernel; echo nextkernel-plan 1 >/nextkernel/plan".to_owned()),
+    ] {
+        let ended = night(test, "", &(spoiled + &format!("\nexec {HOOK} kexec <&- >&- 2>&-")))?.run()?;
+        ended.line(&format!("nextkernel: no handoff: {folder}/plan: line "))?;
+        rebooted(&ended)?;
+    }
+    Ok(())
 }

@@ -20,9 +20,16 @@ pub enum Failure {
     /// PID 1 is not carrying out that verb.
     NoShutdown(Verb),
     /// The plan is there, and it is not one.
-    Malformed(Malformed),
+    Malformed {
+        /// The folder that it is in.
+        folder: &'static str,
+        /// What is wrong with it.
+        malformed: Malformed,
+    },
     /// An image is not the one that was staged.
     NotAsStaged {
+        /// The folder that it is in.
+        folder: &'static str,
         /// Which image.
         image: &'static str,
         /// What differs.
@@ -120,11 +127,11 @@ impl fmt::Display for Failure {
                 "refused: no shutdown is under way that was asked for '{verb}'; \
                  `nextkernel reboot` asks for one, `nextkernel-hook --dry-run {verb}` shows what would be done"
             ),
-            Failure::Malformed(malformed) => {
-                write!(out, "/run/nextkernel/plan: {malformed}; stage again with the tool of this version")
+            Failure::Malformed { folder, malformed } => {
+                write!(out, "{folder}/plan: {malformed}; stage again with the tool of this version")
             }
-            Failure::NotAsStaged { image, what } => {
-                write!(out, "the {image} in /run/nextkernel is not the one that was staged: its {what} differs")
+            Failure::NotAsStaged { folder, image, what } => {
+                write!(out, "the {image} in {folder} is not the one that was staged: its {what} differs")
             }
             Failure::StillWritable(at) => write!(
                 out,

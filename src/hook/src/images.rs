@@ -1,11 +1,20 @@
 //! The staged images: opened once, checked to be the ones that the plan was written for.
 
 use nextkernel_plan::{Image, Plan, Stamp, limits};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::fstat;
 
 use crate::failure::Failure;
 use crate::files;
+
+/// Where a plan is, and what its names are relative to.
+#[derive(Debug)]
+pub struct Folder {
+    /// Its path, for a person.
+    pub path: &'static str,
+    /// It, open.
+    pub file: OwnedFd,
+}
 
 /// The images, open.
 #[derive(Debug)]
@@ -18,27 +27,27 @@ pub struct Images {
 
 impl Images {
     /// Opens what the plan names in its folder.
-    pub fn open(folder: impl AsFd, plan: &Plan<'_>) -> Result<Images, Failure> {
+    pub fn open(folder: &Folder, plan: &Plan<'_>) -> Result<Images, Failure> {
         Ok(Images {
-            kernel: open(&folder, "kernel", &plan.kernel)?,
-            initrd: plan.initrd.map(|initrd| open(&folder, "initrd", &initrd)).transpose()?,
+            kernel: open(folder, "kernel", &plan.kernel)?,
+            initrd: plan.initrd.map(|initrd| open(folder, "initrd", &initrd)).transpose()?,
         })
     }
 }
 
-fn open(folder: impl AsFd, image: &'static str, staged: &Image<'_>) -> Result<OwnedFd, Failure> {
+fn open(folder: &Folder, image: &'static str, staged: &Image<'_>) -> Result<OwnedFd, Failure> {
     let call = match image {
-        "kernel" => "open the staged kernel in /run/nextkernel",
-        _ => "open the staged initrd in /run/nextkernel",
+        "kernel" => "open the staged kernel",
+        _ => "open the staged initrd",
     };
     let mut name = [0; limits::NAME_MAX + 1];
     for (to, from) in name.iter_mut().zip(staged.name.bytes().take(limits::NAME_MAX)) {
         *to = from;
     }
     let name = core::ffi::CStr::from_bytes_until_nul(&name).unwrap_or_default();
-    let file = files::open(folder, name).map_err(|errno| Failure::Call { call, errno })?;
+    let file = files::open(&folder.file, name).map_err(|errno| Failure::Call { call, errno })?;
     let found = fstat(&file).map_err(|errno| Failure::Call { call, errno })?;
-    let differs = |what| Err(Failure::NotAsStaged { image, what });
+    let differs = |what| Err(Failure::NotAsStaged { folder: folder.path, image, what });
     if u64::try_from(found.st_size) != Ok(staged.size) {
         return differs("size");
     }

@@ -6,8 +6,7 @@ use core::time::Duration;
 
 use crate::say::{error, info, warn};
 use nextkernel_plan::{Jump, On, Plan, Record, Verb, limits as plan_limits};
-use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
 use rustix::io::Errno;
 
 use crate::act::How;
@@ -15,7 +14,7 @@ use crate::arguments::Watchdog;
 use crate::bounds::Bounds;
 use crate::failure::{Failure, LOAD};
 use crate::guard::Guard;
-use crate::images::Images;
+use crate::images::{Folder, Images};
 use crate::leftovers::{self, Ending};
 use crate::load::{CommandLine, jump, unload};
 use crate::process::Terminal;
@@ -136,7 +135,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
         Ok(Tonight::LeftToTheInit(why)) => return leave(told, &why),
         Ok(Tonight::Refused(refused)) => return refuse(&refused),
         Ok(Tonight::HandOver(staged)) => {
-            armed::use_up(&staged.folder);
+            armed::use_up(&staged.folder.file);
             (Some(staged.verb), hand_over(&staged, caller, watchdog, How::ForReal, &bounds).err())
         }
         Err(failure) => (told, Some(failure)),
@@ -210,6 +209,10 @@ pub fn dry_run(verb: Verb) -> End {
     End::Failed
 }
 
+/// Where `nextkernel stage` leaves the plan, and where `nextkernel embed` has it put.
+const STAGED: &CStr = c"/run/nextkernel";
+const EMBEDDED: &CStr = c"/nextkernel";
+
 /// What is to be done.
 #[allow(clippy::large_enum_variant, reason = "there is one of it, and no heap to box it in")]
 enum Tonight<'a> {
@@ -244,10 +247,15 @@ fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Tonight
     if matches!(told, Some(Verb::Poweroff | Verb::Halt | Verb::Exit)) {
         return Ok(Tonight::LeftToTheInit(Why::NoNextKernel));
     }
-    let read = Staged::read(text)?;
+    // As PID 1 it may be embedded in the initramfs itself.
+    let is_staged = accessat(CWD, c"/run/nextkernel/plan", Access::EXISTS, AtFlags::empty()).is_ok();
+    let folder = if caller == Caller::Nobody && !is_staged { EMBEDDED } else { STAGED };
+    let read = Staged::read(folder, text)?;
     let needs_witness = caller == Caller::Untold || told.is_none();
     let armed = match &read {
-        Some((folder, plan)) if !caller.tells_kexec() => armed::is_for(folder, plan.handoff, needs_witness),
+        Some((folder, plan)) if !caller.tells_kexec() => {
+            armed::is_for(&folder.file, plan.handoff, needs_witness)
+        }
         _ => false,
     };
     let verb = match told {
@@ -293,32 +301,27 @@ impl fmt::Display for Told {
 
 /// What is staged, and the verb at which it is to be started.
 struct Staged<'a> {
-    folder: OwnedFd,
+    folder: Folder,
     plan: Plan<'a>,
     verb: Verb,
 }
 
 impl<'a> Staged<'a> {
-    /// Reads the plan, and opens the folder that its names are relative to; `None` where there is none.
-    fn read(text: &'a mut [u8]) -> Result<Option<(OwnedFd, Plan<'a>)>, Failure> {
+    /// Reads the plan in its folder; `None` where there is none.
+    fn read(folder: &'static CStr, text: &'a mut [u8]) -> Result<Option<(Folder, Plan<'a>)>, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = |folder: &CStr| {
-            let folder = openat(CWD, folder, flags, Mode::empty())?;
-            files::open(&folder, c"plan").map(|plan| (folder, plan))
-        };
-        let opened = match open(c"/run/nextkernel") {
-            // An initramfs of one purpose has it in itself.
-            Err(Errno::NOENT) => open(c"/nextkernel"),
-            opened => opened,
-        };
-        let call = |errno| Failure::Call { call: "read /run/nextkernel/plan", errno };
-        let (folder, file) = match opened {
+        let opened = openat(CWD, folder, flags, Mode::empty())
+            .and_then(|folder| files::open(&folder, c"plan").map(|plan| (folder, plan)));
+        let call = |errno| Failure::Call { call: "read the plan", errno };
+        let path = folder.to_str().unwrap_or_default();
+        let (file, plan) = match opened {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(call(errno)),
         };
-        let plan = Plan::parse(files::up_to(&file, text).map_err(call)?).map_err(Failure::Malformed)?;
-        Ok(Some((folder, plan)))
+        let plan = Plan::parse(files::up_to(&plan, text).map_err(call)?);
+        let plan = plan.map_err(|malformed| Failure::Malformed { folder: path, malformed })?;
+        Ok(Some((Folder { path, file }, plan)))
     }
 }
 

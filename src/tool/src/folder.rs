@@ -115,8 +115,7 @@ impl Folder {
     /// A new, empty set of images. It goes again when it is dropped before it is kept.
     pub fn new_set(&self, handoff: HandoffId) -> Result<NewSet, Error> {
         let path = self.path(handoff.to_string());
-        at(&path, DirBuilder::new().mode(0o700).create(&path))?;
-        Ok(NewSet { path, kept: false })
+        at(&path, NewSet::at(&path))
     }
 
     /// Writes a plan beside the one that counts: all that can go wrong with it does so here. Until it counts or is
@@ -136,10 +135,9 @@ impl Folder {
 
     /// Makes the proposed plan the plan. Before this nothing of it counts, after it nothing of the old
     /// one.
-    pub fn commit(&self, handoff: HandoffId, mut set: NewSet) -> Result<(), Error> {
+    pub fn commit(&self, handoff: HandoffId, set: NewSet) -> Result<(), Error> {
         at(&self.path("plan"), fs::rename(self.path(PROPOSED), self.path("plan")))?;
-        set.kept = true;
-        drop(set);
+        set.keep();
         self.sweep(Some(handoff));
         Ok(())
     }
@@ -182,6 +180,17 @@ pub struct NewSet {
 }
 
 impl NewSet {
+    /// One in a folder of its own, which is made.
+    pub fn at(path: &Path) -> io::Result<NewSet> {
+        DirBuilder::new().mode(0o700).create(path)?;
+        Ok(NewSet { path: path.to_path_buf(), kept: false })
+    }
+
+    /// Keeps it.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
     /// Makes a file in it, for writing.
     pub fn create(&self, name: &str) -> Result<(PathBuf, File), Error> {
         let path = self.path.join(name);

@@ -16,7 +16,7 @@ pub enum Init {
     Busybox,
     /// sysvinit.
     Sysvinit,
-    /// `openrc-init`, OpenRC's own.
+    /// `openrc-init`, its own.
     Openrc,
     /// runit.
     Runit,

@@ -10,6 +10,7 @@ pub mod conf;
 pub mod cpio;
 pub mod digest;
 pub mod efi;
+pub mod embed;
 pub mod entries;
 pub mod errno;
 pub mod exitrd;

@@ -527,7 +527,8 @@ fn see_that_there_is_memory(root: &Root, need: u64) -> Result<(), Error> {
     }
 }
 
-fn new_id(root: &Root) -> Result<HandoffId, Error> {
+/// A handoff's identity, which no other has.
+pub fn new_id(root: &Root) -> Result<HandoffId, Error> {
     let mut bytes = [0; 8];
     let random = File::open(root.path("/dev/urandom")).and_then(|mut file| file.read_exact(&mut bytes));
     random.map_err(Error::NoRandom)?;

@@ -1,0 +1,196 @@
+//! A next kernel inside an initramfs: for boards and kiosks whose first kernel has nothing else to do than to start
+//! another, or must not depend on anything to be mounted.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use nextkernel_plan::{Hold, Image, List, Malformed, On, Plan, limits};
+use thiserror::Error;
+
+use crate::errno::InWords;
+use crate::extra::{self, Extra};
+use crate::folder::{self, NewSet};
+use crate::images::{self, Source};
+use crate::root::Root;
+use crate::{cmdline, entries, facts, stage};
+
+/// Write a plan and its images into FOLDER, for an initramfs that has nextkernel-hook as its /init
+///
+/// FOLDER becomes /nextkernel of that initramfs. Its kernel starts the hook as PID 1, and the hook starts what is
+/// embedded, at once. Nothing is loaded now, and nothing of this machine is looked at: neither /etc/nextkernel.conf
+/// nor its GPUs. On a machine where something is staged, too, that comes first.
+#[derive(Args, Debug, Default)]
+pub struct Wish {
+    /// A folder that does not exist yet
+    pub folder: PathBuf,
+    /// The kernel, as a file
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+    /// An initrd, as a file; several are joined in the order given
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub initrd: Vec<PathBuf>,
+    /// Add a file or a folder to the initrd, as `nextkernel stage` does
+    #[arg(long, value_name = "PATH[:NAME]")]
+    pub extra: Vec<OsString>,
+    /// The embedded kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub cmdline: String,
+}
+
+/// Why nothing was written.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// There is something already.
+    #[error("{}: {}; name a folder that does not exist yet, in one that does", .path.display(), InWords(.error))]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel answered.
+        error: io::Error,
+    },
+    /// No such files.
+    #[error(transparent)]
+    Entry(#[from] entries::Error),
+    /// No command line.
+    #[error(transparent)]
+    CommandLine(#[from] cmdline::Error),
+    /// No image.
+    #[error(transparent)]
+    Image(#[from] images::Error),
+    /// No identity.
+    #[error(transparent)]
+    Stage(#[from] stage::Error),
+    /// Nothing that could be added.
+    #[error(transparent)]
+    Extra(#[from] extra::Error),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] folder::Error),
+    /// It would be read by nobody.
+    #[error("the plan would be malformed: {0}; a shorter path of the kernel is needed")]
+    Unwritable(Malformed),
+}
+
+/// Writes it, and says what is next.
+pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+    let entry = entries::explicit(root, &wish.kernel, &wish.initrd)?;
+    let line = cmdline::checked(&wish.cmdline, &[])?;
+    let kernel = Source::open(root, "kernel", &entry.kernel)?;
+    let initrds = entry.initrds.iter().map(|initrd| Source::open(root, "initrd", initrd));
+    let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
+    let extra = Extra::find(root, &wish.extra)?;
+    images::initrd_size(&initrds, &extra)?;
+    let handoff = stage::new_id(root)?;
+
+    let set = NewSet::at(&wish.folder).map_err(|error| Error::Folder { path: wish.folder.clone(), error })?;
+    let staged = images::kernel(&set, &kernel, u64::MAX)?;
+    let initrd = images::initrd(root, &set, &initrds, &extra)?;
+    let io = |error| Error::Folder { path: wish.folder.clone(), error };
+    // What an initramfs holds has a new inode and change time at every boot.
+    let image = |name, size| Image { name, size, stamp: None };
+    let kernel_size = staged.copy.metadata().map_err(io)?.len();
+    let initrd_size = initrd.as_ref().map(std::fs::File::metadata).transpose().map_err(io)?;
+    let plan = Plan {
+        handoff,
+        entry: name(&wish.kernel),
+        staged_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        // PID 1 without a word from the kernel's command line restarts, and that is what this is for.
+        on: On::KexecAndReboot,
+        hold: Hold::Late,
+        kernel: image("kernel", kernel_size),
+        initrd: initrd_size.map(|found| image("initrd", found.len())),
+        kernel_from: None,
+        initrd_from: List::new(),
+        cmdline: &line,
+        gpu: List::new(),
+        gpu_failed: None,
+        modules: List::new(),
+        unbind: List::new(),
+        guard: None,
+        watchdog: None,
+        jump: None,
+    };
+    let text = plan.to_string();
+    Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;
+    let (path, mut file) = set.create("plan")?;
+    io::Write::write_all(&mut file, text.as_bytes()).map_err(|error| Error::Folder { path, error })?;
+    set.keep();
+    facts::say(format_args!(
+        "{} is embedded in {}: make that /nextkernel of an initramfs whose /init is nextkernel-hook",
+        name(&wish.kernel),
+        wish.folder.display()
+    ));
+    Ok(())
+}
+
+/// What the plan calls it: the path as given, or its end where that is too long.
+fn name(kernel: &std::path::Path) -> &str {
+    let path = kernel.to_str().unwrap_or("kernel");
+    let fits = |at: &usize| path.len() - at <= limits::ENTRY_MAX && path.is_char_boundary(*at);
+    (0..path.len()).find(fits).and_then(|at| path.get(at..)).unwrap_or("kernel")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::scratch::Scratch;
+
+    fn wish(scratch: &Scratch) -> Wish {
+        Wish {
+            folder: scratch.root.path("/board"),
+            kernel: "/vmlinuz".into(),
+            initrd: vec!["/one".into(), "/two".into()],
+            extra: Vec::new(),
+            cmdline: "console=ttyS0".to_owned(),
+        }
+    }
+
+    fn machine() -> Scratch {
+        let scratch = Scratch::new();
+        scratch.put("/vmlinuz", "a kernel, which the next kernel will be the judge of");
+        scratch.put("/one", "07070");
+        scratch.put("/two", "07070");
+        std::os::unix::fs::symlink("/dev/urandom", scratch.root.path("/dev/urandom")).unwrap_or_else(|_| {
+            scratch.put("/dev/urandom", "12345678");
+        });
+        scratch
+    }
+
+    #[test]
+    fn what_is_embedded_is_known_by_its_size_alone_and_covers_a_restart() {
+        let scratch = machine();
+        run(&scratch.root, &wish(&scratch)).unwrap();
+        let text = std::fs::read(scratch.root.path("/board/plan")).unwrap();
+        let plan = Plan::parse(&text).unwrap();
+        assert_eq!(plan.kernel.stamp, None);
+        assert_eq!(plan.initrd.map(|initrd| (initrd.name, initrd.size)), Some(("initrd", 13)));
+        assert!(plan.on.covers(nextkernel_plan::Verb::Reboot) && plan.entry == "/vmlinuz");
+        assert_eq!(std::fs::read(scratch.root.path("/board/initrd")).unwrap().len(), 13);
+    }
+
+    #[test]
+    fn what_is_there_is_never_written_over_and_what_failed_leaves_nothing() {
+        let scratch = machine();
+        scratch.folder("/board");
+        let refused = run(&scratch.root, &wish(&scratch)).unwrap_err().to_string();
+        assert!(refused.contains("/board: ") && refused.contains("does not exist yet"), "{refused}");
+        std::fs::remove_dir(scratch.root.path("/board")).unwrap();
+        let long = Wish { cmdline: "x".repeat(5000), ..wish(&scratch) };
+        assert!(run(&scratch.root, &long).is_err());
+        std::fs::remove_file(scratch.root.path("/two")).unwrap();
+        assert!(run(&scratch.root, &wish(&scratch)).is_err());
+        assert!(!scratch.root.path("/board").exists());
+    }
+
+    #[test]
+    fn a_long_path_keeps_its_end() {
+        let long = format!("/{}/é/vmlinuz", "x".repeat(300));
+        assert!(name(long.as_ref()).ends_with("/é/vmlinuz"));
+        assert!(name(long.as_ref()).len() <= limits::ENTRY_MAX);
+        assert_eq!(name("/boot/vmlinuz".as_ref()), "/boot/vmlinuz");
+    }
+}
