@@ -16,7 +16,7 @@ pub enum Init {
     Busybox,
     /// sysvinit.
     Sysvinit,
-    /// `openrc-init`, OpenRC's own.
+    /// `openrc-init`, the init of `OpenRC` itself.
     Openrc,
     /// runit.
     Runit,
