@@ -124,10 +124,11 @@ impl Init {
         }
     }
 
-    /// Whether it tells the hook that a restart was asked for; the others run it at every way down, and tell nothing.
+    /// Whether the hook is told that a restart was asked for, and can see that it is under way. With the others only
+    /// what is armed counts (docs/night.md).
     #[must_use]
     pub fn tells_reboot(&self) -> bool {
-        !matches!(self, Init::Busybox | Init::S6 | Init::Procd | Init::Unknown(_))
+        !matches!(self, Init::Busybox | Init::S6 | Init::Procd | Init::Nitro | Init::Unknown(_))
     }
 
     /// How it is asked for a restart: by its own command, for only that ends services as they are to be ended.
@@ -143,7 +144,12 @@ impl Init {
             Init::Openrc => Ask::Command(&["openrc-shutdown", "-r", "now"]),
             Init::Runit => Ask::Command(&["runit-init", "6"]),
             Init::S6 | Init::Procd => Ask::Command(&["reboot"]),
-            Init::Dinit => Ask::Command(&["shutdown", "-r"]),
+            // Where dinit is not the only init that is installed, its commands have a prefix (dinit-shutdown(8)).
+            Init::Dinit => {
+                let mut folders = ["/usr/sbin", "/usr/bin", "/sbin", "/usr/local/sbin"].iter();
+                let prefixed = folders.any(|folder| root.path(folder).join("dinit-shutdown").exists());
+                Ask::Command(if prefixed { &["dinit-shutdown", "-r"] } else { &["shutdown", "-r"] })
+            }
             Init::Finit => Ask::Command(&["initctl", "reboot"]),
             Init::Nitro => Ask::Command(&["nitroctl", "Reboot"]),
             Init::Systemd | Init::Unknown(_) => return None,
@@ -313,6 +319,14 @@ mod tests {
         for init in [Init::Busybox, Init::Sysvinit] {
             assert!(matches!(init.hooked(&scratch.root), Hooked::By(_)), "{init:?}");
         }
+    }
+
+    #[test]
+    fn dinit_is_asked_by_its_own_command_where_another_inits_has_that_name() {
+        let scratch = Scratch::new();
+        assert_eq!(Init::Dinit.ask(&scratch.root).unwrap().to_string(), "shutdown -r");
+        scratch.put("/usr/sbin/dinit-shutdown", "");
+        assert_eq!(Init::Dinit.ask(&scratch.root).unwrap().to_string(), "dinit-shutdown -r");
     }
 
     #[test]
