@@ -39,7 +39,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// What the init whose PID 1 has this name gives.
+    /// What the init of this name gives.
     #[must_use]
     pub fn of(init: &[u8]) -> &'static Budget {
         match init {

@@ -7,10 +7,10 @@ use rustix::fs::{CWD, readlinkat_raw};
 use rustix::process::{Pid, getpid};
 
 use crate::failure::Failure;
-use crate::limits::{self, Budget};
-use crate::processes;
+use crate::limits::{self, ANCESTORS_MAX, Budget};
+use crate::name::Name;
 use crate::text::Text;
-use crate::{files, limits::ANCESTORS_MAX};
+use crate::{files, processes};
 
 /// The first PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const FIRST_NAMESPACE: &[u8] = b"pid:[4026531836]";
@@ -32,25 +32,28 @@ pub enum Caller {
     Untold,
 }
 
-/// How an init other than systemd is seen to carry out a shutdown. Files that it leaves behind are no sign of
-/// one: they may be old.
+/// How an init other than systemd is seen to carry out a restart. Files that it leaves behind are no sign of one:
+/// they may be old.
 enum Sign {
-    /// PID 1's command line begins so.
-    Title(&'static [u8]),
-    /// That of a process between PID 1 and the hook holds this.
+    /// PID 1's own command line holds this.
+    PidOne(&'static [u8]),
+    /// That of a process between PID 1 and the hook does.
     Ancestor(&'static [u8]),
 }
 
-/// The inits by the name of PID 1, each measured or read (units/README.md).
-const INITS: [(&[u8], Sign); 6] = [
+/// The inits by the program that PID 1 runs: its name is mostly `init`. Each is measured or read (units/README.md).
+const INITS: [(&[u8], Sign); 7] = [
     // sysvinit shows the runlevel (`setproctitle`, src/init.c): 6 is a reboot.
-    (b"init", Sign::Title(b"init [6]")),
-    (b"openrc-init", Sign::Ancestor(b"openrc\0shutdown")),
-    (b"runit", Sign::Ancestor(b"/etc/runit/3")),
-    (b"s6-svscan", Sign::Ancestor(b"rc.shutdown.final")),
-    // dinit's PID 1 becomes `shutdown --system` (src/shutdown.cc).
-    (b"shutdown", Sign::Title(b"/sbin/shutdown\0--system")),
-    (b"finit", Sign::Ancestor(b"hook/sys/down")),
+    (b"init", Sign::PidOne(b"init [6]")),
+    // `do_openrc`, src/openrc-init/openrc-init.c.
+    (b"openrc-init", Sign::Ancestor(b"openrc\0reboot\0")),
+    (b"runit", Sign::Ancestor(b"/etc/runit/3\0")),
+    // What follows the script (`prepare_stage4`, src/init/s6-linux-init-shutdownd.c).
+    (b"s6-svscan", Sign::Ancestor(b"s6-linux-init-hpr\0-f\0-r\0")),
+    // dinit's PID 1 becomes this program (src/dinit.cc).
+    (b"shutdown", Sign::PidOne(b"\0--system\0-r\0")),
+    (b"finit", Sign::Ancestor(b"/hook/sys/down/")),
+    (b"nitro", Sign::Ancestor(b"/SYS/final\0reboot\0")),
 ];
 
 impl Caller {
@@ -62,20 +65,21 @@ impl Caller {
         if is_pid_1() {
             return Ok(Caller::Nobody);
         }
-        let mut name = [0; 16];
-        let name = pid_1(c"/proc/1/comm", &mut name).trim_ascii();
         let mut line = [0; limits::CMDLINE_MAX];
         let line = pid_1(c"/proc/1/cmdline", &mut line);
         if let Some(caller) = told.and_then(|verb| systemd(line, verb)) {
             return Ok(caller);
         }
-        if name.starts_with(b"systemd") {
+        let program = program();
+        if program.as_bytes().starts_with(b"systemd") {
             return Err(Failure::NoShutdown(told.unwrap_or(Verb::Kexec)));
         }
-        let shows = INITS.iter().filter(|(init, _)| *init == name).any(|(_, sign)| match sign {
-            Sign::Title(title) => line.starts_with(title),
-            Sign::Ancestor(words) => ancestor_says(words),
-        });
+        let sign = INITS.iter().find(|(init, _)| *init == program.as_bytes());
+        let shows = match sign {
+            Some((_, Sign::PidOne(words))) => says(line, words),
+            Some((_, Sign::Ancestor(words))) => an_ancestor_says(words),
+            None => false,
+        };
         Ok(if shows { Caller::Init } else { Caller::Untold })
     }
 
@@ -103,15 +107,24 @@ fn pid_1<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
     files::open(CWD, path).and_then(|file| files::up_to(&file, buffer)).unwrap_or_default()
 }
 
+fn says(line: &[u8], words: &[u8]) -> bool {
+    line.windows(words.len()).any(|window| window == words)
+}
+
+/// The last part of the path of what PID 1 runs.
+fn program() -> Name<16> {
+    files::link(CWD, c"/proc/1/exe").unwrap_or(Name::cut(b""))
+}
+
 /// Whether a process between PID 1 and this one has these words on its command line.
-fn ancestor_says(words: &[u8]) -> bool {
+fn an_ancestor_says(words: &[u8]) -> bool {
     let mut id = processes::parent_of(getpid());
     for _ in 0..ANCESTORS_MAX {
         let Some(ancestor) = id.filter(|id| *id != Pid::INIT) else { return false };
         let path = Text::<32>::of(format_args!("/proc/{}/cmdline", ancestor.as_raw_nonzero()));
         let mut line = [0; limits::CMDLINE_MAX];
         let line = path.as_c_str().map_or(&[][..], |path| pid_1(path, &mut line));
-        if line.windows(words.len()).any(|window| window == words) {
+        if says(line, words) {
             return true;
         }
         id = processes::parent_of(ancestor);
@@ -122,8 +135,7 @@ fn ancestor_says(words: &[u8]) -> bool {
 /// Who would call at the end, by day.
 #[must_use]
 pub fn who_would_call() -> Caller {
-    let mut name = [0; 16];
-    if pid_1(c"/proc/1/comm", &mut name).starts_with(b"systemd") { Caller::Systemd } else { Caller::Init }
+    if program().as_bytes().starts_with(b"systemd") { Caller::Systemd } else { Caller::Init }
 }
 
 /// Whether the hook is PID 1 of its namespace.
@@ -139,11 +151,10 @@ pub fn in_container() -> bool {
     readlinkat_raw(CWD, c"/proc/self/ns/pid", &mut name).is_ok_and(|(name, _)| name != FIRST_NAMESPACE)
 }
 
-/// The deadlines of the init that carries it out: those of PID 1, by its name.
+/// The deadlines of the init that carries it out.
 #[must_use]
 pub fn budget() -> &'static Budget {
-    let mut name = [0; 16];
-    Budget::of(pid_1(c"/proc/1/comm", &mut name).trim_ascii())
+    Budget::of(program().as_bytes())
 }
 
 /// Whether a command line is that of a shutdown under systemd with that verb: systemd's PID 1 executes
@@ -192,6 +203,6 @@ mod tests {
             Caller::find(Some(Verb::Kexec)),
             Ok(Caller::Systemd | Caller::Exitrd | Caller::Script | Caller::Init)
         ));
-        assert!(!ancestor_says(b"/etc/runit/3"));
+        assert!(!an_ancestor_says(b"/etc/runit/3\0"));
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::root::{HOOK, Root};
+use crate::root::Root;
 
 /// The inits that are known here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Init {
     Busybox,
     /// sysvinit.
     Sysvinit,
-    /// `openrc-init`, its own.
+    /// `openrc-init`, the init of `OpenRC` itself.
     Openrc,
     /// runit.
     Runit,
@@ -56,8 +56,12 @@ enum Place {
 /// What names the hook, in a file's name or in its text.
 const WORD: &str = "nextkernel";
 
-/// busybox's table, and sysvinit's.
+/// busybox's table.
 const INITTAB: &str = "/etc/inittab";
+
+/// Where sysvinit has what it runs at a restart, and procd at every way down.
+const RC6: &str = "/etc/rc6.d";
+const RC_D: &str = "/etc/rc.d";
 
 /// How an init is asked for a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,26 +128,29 @@ impl Init {
         }
     }
 
-    /// Whether it tells the hook that a restart was asked for; the others run it at every way down, and tell nothing.
+    /// Whether the hook is told that a restart was asked for, and can see that it is under way. With the others only
+    /// what is armed counts (docs/night.md).
     #[must_use]
     pub fn tells_reboot(&self) -> bool {
-        !matches!(self, Init::Busybox | Init::S6 | Init::Procd | Init::Unknown(_))
+        !matches!(self, Init::Busybox | Init::Procd | Init::Nitro | Init::Unknown(_))
     }
 
     /// How it is asked for a restart: by its own command, for only that ends services as they are to be ended.
     #[must_use]
     pub fn ask(&self, root: &Root) -> Option<Ask> {
         Some(match self {
-            Init::Busybox if root.path("/run/openrc").is_dir() => Ask::Term,
-            Init::Busybox => {
-                let inittab = fs::read_to_string(root.path(INITTAB)).unwrap_or_default();
-                if inittab.lines().any(|line| acts(line) == Some("restart")) { Ask::Quit } else { Ask::Term }
-            }
+            Init::Busybox if inittab(root).contains(&Action::Restart) => Ask::Quit,
+            Init::Busybox => Ask::Term,
             Init::Sysvinit => Ask::Command(&["shutdown", "-r", "now"]),
             Init::Openrc => Ask::Command(&["openrc-shutdown", "-r", "now"]),
             Init::Runit => Ask::Command(&["runit-init", "6"]),
             Init::S6 | Init::Procd => Ask::Command(&["reboot"]),
-            Init::Dinit => Ask::Command(&["shutdown", "-r"]),
+            // Where dinit is not the only init that is installed, its commands have a prefix (dinit-shutdown(8)).
+            Init::Dinit => {
+                let mut folders = ["/usr/sbin", "/usr/bin", "/sbin", "/usr/local/sbin"].iter();
+                let prefixed = folders.any(|folder| root.path(folder).join("dinit-shutdown").exists());
+                Ask::Command(if prefixed { &["dinit-shutdown", "-r"] } else { &["shutdown", "-r"] })
+            }
             Init::Finit => Ask::Command(&["initctl", "reboot"]),
             Init::Nitro => Ask::Command(&["nitroctl", "Reboot"]),
             Init::Systemd | Init::Unknown(_) => return None,
@@ -156,14 +163,17 @@ impl Init {
         let openrc = (Place::Entry(&["/etc/runlevels/shutdown"]), "as a service of the runlevel shutdown");
         let (place, hint) = match self {
             Init::Systemd | Init::Unknown(_) => return Hooked::No("nowhere"),
-            Init::Busybox | Init::Sysvinit if root.path("/run/openrc").is_dir() => openrc,
-            Init::Openrc => openrc,
             Init::Busybox => return in_inittab(root),
-            Init::Sysvinit => (Place::Entry(&["/etc/rc6.d"]), "as a link K..nextkernel in /etc/rc6.d"),
-            Init::Runit => (
-                Place::Entry(&["/etc/runit/shutdown.d", "/etc/runit/shutdown-run"]),
-                "in /etc/runit/shutdown.d (Void) or /etc/runit/shutdown-run (Debian)",
-            ),
+            Init::Sysvinit if runs_openrc(root) => openrc,
+            Init::Openrc => openrc,
+            Init::Runit if root.path("/etc/runit/shutdown.d").is_dir() => {
+                (Place::Entry(&["/etc/runit/shutdown.d"]), "in /etc/runit/shutdown.d")
+            }
+            // Debian's runs what sysvinit would, unless it is told to do without.
+            Init::Runit if root.path("/etc/runit/native.boot.run").exists() => {
+                (Place::Entry(&["/etc/runit/shutdown-run"]), "in /etc/runit/shutdown-run")
+            }
+            Init::Sysvinit | Init::Runit => (Place::Entry(&[RC6]), "as a link K..nextkernel in /etc/rc6.d"),
             Init::S6 => (
                 Place::Line(&["/etc/s6-linux-init/current/scripts/rc.shutdown.final"]),
                 "as a line of /etc/s6-linux-init/current/scripts/rc.shutdown.final",
@@ -180,24 +190,22 @@ impl Init {
                 ]),
                 "in finit's hook/sys/down",
             ),
-            Init::Procd => (Place::Entry(&["/etc/rc.d"]), "as a link K99nextkernel in /etc/rc.d"),
+            Init::Procd => (Place::Entry(&[RC_D]), "as a link K99nextkernel in /etc/rc.d"),
             Init::Nitro => (Place::Line(&["/etc/nitro/SYS/final"]), "as a line of /etc/nitro/SYS/final"),
         };
-        place.look(root, self).unwrap_or(Hooked::No(hint))
+        place.look(root).unwrap_or(Hooked::No(hint))
     }
 }
 
 impl Place {
-    fn look(&self, root: &Root, init: &Init) -> Option<Hooked> {
+    fn look(&self, root: &Root) -> Option<Hooked> {
         let found = match self {
             Place::Entry(folders) => folders.iter().find_map(|folder| {
                 let entries = fs::read_dir(root.path(folder)).ok()?.flatten();
                 let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-                // One that starts something, or is told to do nothing, has another letter than K.
-                let ends =
-                    |name: &str| !matches!(init, Init::Sysvinit | Init::Procd) || name.starts_with('K');
-                let name =
-                    names.find(|name| name.contains(WORD) && (ends(name) || folder.contains("runlevels")))?;
+                // There a name with another letter than K starts something, or nothing.
+                let ends = |name: &str| ![RC6, RC_D].contains(folder) || name.starts_with('K');
+                let name = names.find(|name| name.contains(WORD) && ends(name))?;
                 Some(Path::new(folder).join(name))
             }),
             Place::Line(files) => {
@@ -209,36 +217,60 @@ impl Place {
             }
         }?;
         let executable = root.path(&found).metadata().is_ok_and(|it| it.permissions().mode() & 0o111 != 0);
-        // runit sources its own, and needs no such bit.
-        let sourced = matches!(init, Init::Runit);
+        // runit sources its own, which need no such bit.
+        let sourced = found.starts_with("/etc/runit");
         Some(if executable || sourced { Hooked::By(found) } else { Hooked::NotExecutable(found) })
     }
 }
 
+/// Whether `OpenRC` runs the services, below whatever PID 1.
+fn runs_openrc(root: &Root) -> bool {
+    root.path("/run/openrc").is_dir()
+}
+
+/// At which of busybox's actions its table runs the hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// SIGQUIT: the hook becomes PID 1. Nothing but `nextkernel reboot` asks for it.
+    Restart,
+    /// Every way down, and nobody tells which: it counts while `nextkernel reboot` is still there to vouch.
+    Shutdown,
+}
+
+fn inittab(root: &Root) -> Vec<Action> {
+    let text = fs::read_to_string(root.path(INITTAB)).unwrap_or_default();
+    text.lines().filter_map(action).collect()
+}
+
 fn in_inittab(root: &Root) -> Hooked {
-    let inittab = fs::read_to_string(root.path(INITTAB)).unwrap_or_default();
-    if inittab.lines().any(|line| acts(line).is_some()) {
+    let actions = inittab(root);
+    // At its end OpenRC leaves nobody alive.
+    if actions.contains(&Action::Restart) || (!actions.is_empty() && !runs_openrc(root)) {
         Hooked::By(PathBuf::from(INITTAB))
     } else {
-        Hooked::No("as the line ::restart: or the last line ::shutdown: of /etc/inittab")
+        Hooked::No("as the line ::restart: of /etc/inittab")
     }
 }
 
 /// The action of a line of busybox's inittab (`ID:RUNLEVELS:ACTION:PROCESS`) that runs the hook.
-fn acts(line: &str) -> Option<&str> {
+fn action(line: &str) -> Option<Action> {
     if line.trim_start().starts_with('#') {
         return None;
     }
     let mut fields = line.splitn(4, ':');
     let (action, process) = (fields.nth(2)?, fields.next()?);
-    let runs = process.contains(WORD) || process.contains(HOOK);
-    (runs && matches!(action, "restart" | "shutdown")).then_some(action)
+    match action {
+        "restart" if process.contains(WORD) => Some(Action::Restart),
+        "shutdown" if process.contains(WORD) => Some(Action::Shutdown),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::root::HOOK;
     use crate::scratch::Scratch;
 
     fn running(exe: &str) -> Scratch {
@@ -285,7 +317,7 @@ mod tests {
             (Init::Sysvinit, "/etc/rc6.d/K10nextkernel", ""),
             (Init::Openrc, "/etc/runlevels/shutdown/nextkernel", ""),
             (Init::Runit, "/etc/runit/shutdown.d/89-nextkernel.sh", ""),
-            (Init::Runit, "/etc/runit/shutdown-run/nextkernel.sh", ""),
+            (Init::Runit, "/etc/rc6.d/K10nextkernel", ""),
             (Init::S6, "/etc/s6-linux-init/current/scripts/rc.shutdown.final", HOOK),
             (Init::Dinit, "/etc/dinit/shutdown-hook", HOOK),
             (Init::Finit, "/usr/libexec/finit/hook/sys/down/90-nextkernel", ""),
@@ -307,12 +339,35 @@ mod tests {
         assert!(matches!(Init::Dinit.hooked(&scratch.root), Hooked::No(_)));
         executable(&scratch, "/etc/rc6.d/S10nextkernel", "");
         assert!(matches!(Init::Sysvinit.hooked(&scratch.root), Hooked::No(_)));
-        // OpenRC's services below another PID 1.
+        // Debian's runit looks there where it is told to do without sysvinit's, and sources what it finds.
+        scratch.put("/etc/runit/native.boot.run", "");
+        assert!(matches!(Init::Runit.hooked(&scratch.root), Hooked::No(_)));
+        scratch.put("/etc/runit/shutdown-run/nextkernel.sh", "");
+        assert!(matches!(Init::Runit.hooked(&scratch.root), Hooked::By(_)));
+    }
+
+    #[test]
+    fn where_openrc_runs_the_services_the_hook_is_one_of_them_or_the_next_pid_1() {
+        let scratch = Scratch::new();
         scratch.folder("/run/openrc");
+        executable(&scratch, "/etc/rc6.d/K10nextkernel", "");
+        scratch.put(INITTAB, &format!("::shutdown:{HOOK}\n"));
+        for init in [Init::Busybox, Init::Sysvinit] {
+            assert!(matches!(init.hooked(&scratch.root), Hooked::No(_)), "{init:?}");
+        }
         executable(&scratch, "/etc/runlevels/shutdown/nextkernel", "");
+        scratch.put(INITTAB, &format!("::shutdown:/sbin/openrc shutdown\n::restart:{HOOK} kexec\n"));
         for init in [Init::Busybox, Init::Sysvinit] {
             assert!(matches!(init.hooked(&scratch.root), Hooked::By(_)), "{init:?}");
         }
+    }
+
+    #[test]
+    fn dinit_is_asked_by_its_own_command_where_another_inits_has_that_name() {
+        let scratch = Scratch::new();
+        assert_eq!(Init::Dinit.ask(&scratch.root).unwrap().to_string(), "shutdown -r");
+        scratch.put("/usr/sbin/dinit-shutdown", "");
+        assert_eq!(Init::Dinit.ask(&scratch.root).unwrap().to_string(), "dinit-shutdown -r");
     }
 
     #[test]
@@ -324,8 +379,6 @@ mod tests {
         };
         assert_eq!(asked("::restart:/sbin/init\n::ctrlaltdel:/sbin/reboot\n"), Ask::Term);
         assert_eq!(asked(&format!("#::restart:{HOOK}\n::shutdown:{HOOK}\n")), Ask::Term);
-        assert_eq!(asked(&format!("::restart:{HOOK} reboot\n")), Ask::Quit);
-        scratch.folder("/run/openrc");
-        assert_eq!(asked(&format!("::restart:{HOOK}\n")), Ask::Term);
+        assert_eq!(asked(&format!("::restart:{HOOK} kexec\n")), Ask::Quit);
     }
 }

@@ -96,7 +96,7 @@ pub enum Error {
     Replaced(String),
     /// It is for another verb.
     #[error(
-        "{0} is staged for `systemctl reboot` alone: give that command, or stage with --on kexec; it is staged as \
+        "{0} is staged for a plain `reboot` alone: give that command, or stage with --on kexec; it is staged as \
          it was"
     )]
     NotForKexec(String),

@@ -98,9 +98,9 @@ pub struct Wish {
 /// A verb that a plan can cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnVerb {
-    /// `systemctl kexec`
+    /// `systemctl kexec`, and `nextkernel reboot` with every init
     Kexec,
-    /// `systemctl reboot`
+    /// A plain `reboot`
     Reboot,
 }
 

@@ -12,6 +12,7 @@ use crate::conf::Conf;
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
+use crate::init::{Hooked, Init};
 use crate::root::Root;
 use crate::size::Size;
 use crate::{cmdline, facts, systemd};
@@ -41,12 +42,16 @@ struct Status {
     staged: Option<Next>,
     /// Whether an image is loaded, by whomever.
     loaded: bool,
-    /// Whether the hook stands where systemd runs it.
+    /// Whether the hook stands where the init runs it.
     hook_installed: bool,
+    /// PID 1.
+    init: String,
     /// What each command leads to: `staged`, `loaded` (an image that is loaded, without the hook),
-    /// `firmware`, `refused`, or `systemd` (what systemd finds by itself, if anything).
-    systemctl_kexec: Leads,
-    systemctl_reboot: Leads,
+    /// `firmware`, `refused`, or `systemd` (what systemd finds by itself, if anything). The first two are systemd's,
+    /// and null with another init.
+    systemctl_kexec: Option<Leads>,
+    systemctl_reboot: Option<Leads>,
+    nextkernel_reboot: Leads,
     /// `reboot` and `shutdown -r`.
     reboot: Leads,
     /// The drivers that own a GPU; what is done with them is as staged, or else as configured.
@@ -73,6 +78,8 @@ struct Next {
     guard: Option<u16>,
     /// `off` or seconds, where the plan says so.
     watchdog: Option<String>,
+    /// `hook` or `init`, where the plan says so.
+    jump: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,7 +126,10 @@ impl Status {
         let loaded = root.kexec_loaded();
         // The hook then restarts the machine instead.
         let staged = if gpus::forbids_the_jump(&gpus).is_some() { Leads::Firmware } else { Leads::Staged };
-        let hook_installed = root.hook_installed();
+        let init = Init::find(root);
+        let is_systemd = init == Init::Systemd;
+        let hook_installed =
+            root.hook_installed() && (is_systemd || matches!(init.hooked(root), Hooked::By(_)));
         let covers = |verb| hook_installed && plan.is_some_and(|plan| plan.on.covers(verb));
         let at_kexec = match (covers(Verb::Kexec), loaded) {
             (_, false) if systemd::loads_by_itself(systemd) => Leads::Systemd,
@@ -127,19 +137,25 @@ impl Status {
             (true, true) => staged,
             (false, true) => Leads::Loaded,
         };
-        let at_reboot = if covers(Verb::Reboot) { staged } else { Leads::Firmware };
+        // An init that tells nothing leads the hook to the firmware, unless the handoff is armed.
+        let told = is_systemd || init.tells_reboot();
+        let at_reboot = if told && covers(Verb::Reboot) { staged } else { Leads::Firmware };
+        let asked = is_systemd || init.ask(root).is_some();
+        let of_systemctl = |leads| is_systemd.then_some(leads);
         let record = cmdline::running(root).ok().and_then(|line| Record::find(&line));
         Status {
             staged: plan.map(|plan| Next::of(root, plan)),
             loaded,
             hook_installed,
-            systemctl_kexec: at_kexec,
-            systemctl_reboot: if loaded && systemd::reboot_becomes_kexec(systemd) {
+            init: init.name().to_owned(),
+            systemctl_kexec: of_systemctl(at_kexec),
+            systemctl_reboot: of_systemctl(if loaded && systemd::reboot_becomes_kexec(systemd) {
                 at_kexec
             } else {
                 at_reboot
-            },
-            reboot: if loaded { at_kexec } else { at_reboot },
+            }),
+            nextkernel_reboot: if asked && covers(Verb::Kexec) { staged } else { Leads::Refused },
+            reboot: if loaded && is_systemd { at_kexec } else { at_reboot },
             gpus,
             started_by: record.map(|record| StartedBy {
                 handoff: record.handoff.to_string(),
@@ -175,10 +191,29 @@ impl Status {
                 "is left to systemd: nothing is loaded, and it may load what it finds".to_owned()
             }
         };
-        writeln!(out, "systemctl kexec   {}", leads(self.systemctl_kexec))?;
-        writeln!(out, "systemctl reboot  {}", leads(self.systemctl_reboot))?;
+        let is_systemd = self.systemctl_kexec.is_some();
+        for (command, to) in
+            [("systemctl kexec", self.systemctl_kexec), ("systemctl reboot", self.systemctl_reboot)]
+        {
+            if let Some(to) = to {
+                writeln!(out, "{command:<17} {}", leads(to))?;
+            }
+        }
+        if !is_systemd && self.staged.is_some() {
+            let to = match self.nextkernel_reboot {
+                Leads::Refused => "refuses (`nextkernel check` says why)".to_owned(),
+                to => leads(to),
+            };
+            writeln!(out, "nextkernel reboot {to}")?;
+        }
         writeln!(out, "reboot            {}", leads(self.reboot))?;
-        if self.loaded {
+        if self.loaded && !is_systemd {
+            writeln!(
+                out,
+                "                  (while an image is loaded, {}'s own scripts may start it)",
+                self.init
+            )?;
+        } else if self.loaded {
             let whose = if systemd::reboot_becomes_kexec(systemd) { "every reboot" } else { "`reboot`" };
             writeln!(out, "                  (while an image is loaded, systemd makes {whose} a kexec)")?;
         }
@@ -190,17 +225,24 @@ impl Status {
         }
         let late =
             |staged: &Next| staged.hold == Hold::Late.to_string() && staged.on.iter().any(|on| on == "kexec");
-        if !self.loaded && self.staged.as_ref().is_some_and(late) {
+        if is_systemd && !self.loaded && self.staged.as_ref().is_some_and(late) {
             writeln!(out, "                  `nextkernel reboot` starts {entry}")?;
         }
         if let Some(StartedBy { handoff, verb }) = &self.started_by {
             writeln!(out, "this kernel was started by handoff {handoff}, at {verb}")?;
         }
         if self.staged.is_some() && !self.hook_installed {
-            writeln!(
-                out,
-                "warning: /usr/lib/systemd/system-shutdown/nextkernel is missing: nothing would be done at night"
-            )?;
+            if is_systemd {
+                let missing = "/usr/lib/systemd/system-shutdown/nextkernel is missing";
+                writeln!(out, "warning: {missing}: nothing would be done at night")?;
+            } else {
+                let why = "`nextkernel check` says where it belongs";
+                writeln!(
+                    out,
+                    "warning: {} does not run the hook: nothing would be done at night; {why}",
+                    self.init
+                )?;
+            }
         }
         Ok(())
     }
@@ -229,6 +271,7 @@ impl Next {
             unbind: plan.unbind.iter().map(str::to_owned).collect(),
             guard: plan.guard,
             watchdog: plan.watchdog.map(|watchdog| watchdog.to_string()),
+            jump: plan.jump.map(|jump| jump.to_string()),
         }
     }
 
@@ -250,12 +293,16 @@ impl Next {
             writeln!(out, "  guard           resets the machine when the jump takes {seconds} seconds")?;
         }
         match self.watchdog.as_deref() {
-            Some("off") => writeln!(out, "  watchdog        is stopped before the jump"),
+            Some("off") => writeln!(out, "  watchdog        is stopped before the jump")?,
             Some(seconds) => {
-                writeln!(out, "  watchdog        is armed for {seconds} seconds before the jump")
+                writeln!(out, "  watchdog        is armed for {seconds} seconds before the jump")?;
             }
-            None => Ok(()),
+            None => {}
         }
+        if self.jump.as_deref() == Some("init") {
+            writeln!(out, "  jump            is made by systemd, once the hook has loaded the kernel")?;
+        }
+        Ok(())
     }
 }
 
@@ -277,6 +324,7 @@ mod tests {
     use super::Leads::{Firmware, Loaded, Refused, Staged, Systemd};
     use super::*;
     use crate::scratch::Scratch;
+    use std::os::unix::fs::PermissionsExt;
 
     const PLAN: &[u8] = b"\
 nextkernel-plan 1
@@ -296,6 +344,7 @@ end
 
     fn with_gpu(loaded: bool, hook: bool, plan: Option<&str>, systemd: u32, state: &str) -> Status {
         let scratch = Scratch::new();
+        scratch.folder("/run/systemd/system");
         gpus::tests::add(&scratch, "bochs", "0000:00:02.0", state);
         scratch.put("/sys/kernel/kexec_loaded", if loaded { "1\n" } else { "0\n" });
         if hook {
@@ -313,7 +362,7 @@ end
         let both = kexec.replace("on = kexec", "on = kexec reboot");
         let leads = |loaded, hook, plan: Option<&String>, systemd| {
             let status = status(loaded, hook, plan.map(String::as_str), systemd);
-            (status.systemctl_kexec, status.systemctl_reboot, status.reboot)
+            (status.systemctl_kexec.unwrap(), status.systemctl_reboot.unwrap(), status.reboot)
         };
         assert_eq!(leads(false, true, None, 257), (Refused, Firmware, Firmware));
         assert_eq!(leads(false, true, None, 261), (Systemd, Firmware, Firmware));
@@ -331,7 +380,9 @@ end
     fn a_gpu_that_forbids_the_jump_leads_through_firmware() {
         let plan = String::from_utf8(PLAN.to_vec()).unwrap();
         let forbidden = plan.replace("end\n", "gpu = bochs firmware-reboot\nend\n");
-        let leads = |status: &Status| (status.systemctl_kexec, status.systemctl_reboot, status.reboot);
+        let leads = |status: &Status| {
+            (status.systemctl_kexec.unwrap(), status.systemctl_reboot.unwrap(), status.reboot)
+        };
         for status in [
             with_gpu(true, true, Some(&forbidden), 257, "live"),
             with_gpu(true, true, Some(&plan), 257, "coming"),
@@ -343,9 +394,47 @@ end
         assert_eq!(leads(&with_gpu(true, false, Some(&forbidden), 257, "live")), (Loaded, Loaded, Loaded));
     }
 
+    /// With another init, which runs the hook or not.
+    fn elsewhere(pid_1: &str, hooked: Option<&str>, plan: &str) -> Status {
+        let scratch = Scratch::new();
+        scratch.put("/proc/1/comm", pid_1);
+        scratch.put("/usr/lib/systemd/system-shutdown/nextkernel", "");
+        if let Some(path) = hooked {
+            scratch.put(path, "::shutdown:/usr/lib/systemd/system-shutdown/nextkernel\n");
+            std::fs::set_permissions(scratch.root.path(path), std::fs::Permissions::from_mode(0o755))
+                .unwrap();
+        }
+        Status::of(&scratch.root, Some(&Plan::parse(plan.as_bytes()).unwrap()), Vec::new(), None)
+    }
+
+    #[test]
+    fn with_another_init_what_it_can_be_asked_for_and_what_it_tells_the_hook_decides() {
+        let kexec = String::from_utf8(PLAN.to_vec()).unwrap();
+        let both = kexec.replace("on = kexec", "on = kexec reboot");
+        let leads = |pid_1, hooked, plan: &str| {
+            let status = elsewhere(pid_1, hooked, plan);
+            assert_eq!((status.systemctl_kexec, status.systemctl_reboot), (None, None));
+            (status.nextkernel_reboot, status.reboot)
+        };
+        let runit = Some("/etc/runit/shutdown.d/89-nextkernel.sh");
+        assert_eq!(leads("runit", runit, &kexec), (Staged, Firmware));
+        assert_eq!(leads("runit", runit, &both), (Staged, Staged));
+        assert_eq!(leads("runit", None, &both), (Refused, Firmware));
+        // It runs the hook, and does not tell it what was asked for.
+        assert_eq!(leads("busybox", Some("/etc/inittab"), &both), (Staged, Firmware));
+        assert_eq!(leads("minit", None, &both), (Refused, Firmware));
+        let words = elsewhere("runit", None, &both).in_words(None);
+        assert!(
+            words.contains("nextkernel reboot refuses") && words.contains("runit does not run the hook"),
+            "{words}"
+        );
+        assert!(!words.contains("systemctl"), "{words}");
+    }
+
     #[test]
     fn what_the_plan_says_of_the_teardown_is_shown() {
-        let says = "module = efi_pstore\nunbind = 0000:3b:00.0\nguard = 600\nwatchdog = 60\nend\n";
+        let says =
+            "module = efi_pstore\nunbind = 0000:3b:00.0\nguard = 600\nwatchdog = 60\njump = init\nend\n";
         let plan = String::from_utf8(PLAN.to_vec()).unwrap().replace("end\n", says);
         let words = status(true, true, Some(&plan), 257).in_words(Some(257));
         for line in [
@@ -353,6 +442,7 @@ end
             "  unbinds         0000:3b:00.0\n",
             "  guard           resets the machine when the jump takes 600 seconds\n",
             "  watchdog        is armed for 60 seconds before the jump\n",
+            "  jump            is made by systemd, once the hook has loaded the kernel\n",
             "gpu bochs         is unloaded before the jump; if that fails, the jump is made all the same\n",
         ] {
             assert!(words.contains(line), "{words}");
@@ -373,8 +463,8 @@ end
         fields.sort();
         assert_eq!(
             fields.join(" "),
-            "gpus hook_installed loaded reboot staged staged.cmdline staged.entry staged.guard staged.handoff \
-             staged.hold staged.initrd staged.kernel staged.modules staged.on staged.staged_at staged.unbind \
+            "gpus hook_installed init loaded nextkernel_reboot reboot staged staged.cmdline staged.entry staged.guard staged.handoff \
+             staged.hold staged.initrd staged.jump staged.kernel staged.modules staged.on staged.staged_at staged.unbind \
              staged.watchdog started_by systemctl_kexec systemctl_reboot"
         );
         let gpu = json["gpus"][0].as_object().unwrap();

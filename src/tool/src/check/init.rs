@@ -96,6 +96,15 @@ pub(super) fn exitrd(root: &Root, findings: &mut Findings) {
                 format!("/ lies on {on}, which at a jump is synced and read-only, but not closed"),
             )
         }
+        // An array may have come since.
+        (Found::Ours { .. }, _) if unclosable.is_some() => (
+            Verdict::Warn,
+            format!(
+                "nextkernel's is ready at {FOLDER}, and cannot close {}: `nextkernel exitrd --remove`, and use your \
+                 initramfs generator's with our module in it (initramfs/)",
+                unclosable.map_or_else(String::new, |what| what.in_words())
+            ),
+        ),
         (Found::Ours { is_current: true }, Runs::Yes { .. }) => (
             Verdict::Ok,
             format!("nextkernel's is ready at {FOLDER}: before the jump / is unmounted{closed}"),
@@ -219,16 +228,22 @@ pub(super) fn jump(
 ) {
     let jump = plan.map_or(conf.jump, |plan| plan.jump).unwrap_or(Jump::Hook);
     let hands_on = systemd::hands_descriptors_on(asked.systemd) && root.path(LUO).exists();
-    let exits = matches!(Found::look(root), Found::Ours { .. });
+    let alone = match Found::look(root) {
+        Found::Ours { .. } => Some("nextkernel's"),
+        Found::Theirs(Whose::Dracut) => Some("dracut's"),
+        _ => None,
+    };
     let (verdict, sentence) = match jump {
         Jump::Init if Init::find(root) != Init::Systemd => {
             (Verdict::Warn, "jump = init is for systemd; this init makes no jump, and the hook does".to_owned())
         }
-        Jump::Init if exits => (
+        Jump::Init if alone.is_some() => (
             Verdict::Warn,
-            "jump = init, and nextkernel's exitrd is ready: there the hook jumps all the same, and the file \
-             descriptors that systemd keeps for services are lost; `nextkernel exitrd --remove`, or jump = hook"
-                .to_owned(),
+            format!(
+                "jump = init, and in {} exitrd there is no systemd: there the hook jumps all the same, and the file \
+                 descriptors that systemd keeps for services are lost; do without that exitrd, or with jump = hook",
+                alone.unwrap_or_default()
+            ),
         ),
         Jump::Init if !hands_on => (
             Verdict::Info,
@@ -342,6 +357,8 @@ mod tests {
         );
         scratch.put(SHUTDOWN, "an older program");
         says(&scratch, "exitrd", Verdict::Warn, "`nextkernel exitrd` renews it");
+        scratch.put("/sys/block/md127/md/metadata_version", "external:imsm\n");
+        says(&scratch, "exitrd", Verdict::Warn, "cannot close md127, an array that mdmon(8) looks after");
     }
 
     #[test]
@@ -396,6 +413,9 @@ mod tests {
         mounted(&scratch, "rw", OURS);
         says_when_asked(&scratch, &asked, "jump", Verdict::Warn, "there the hook jumps all the same");
         mounted(&scratch, "rw", "");
+        scratch.put("/run/initramfs/.need_shutdown", "");
+        says_when_asked(&scratch, &asked, "jump", Verdict::Warn, "in dracut's exitrd there is no systemd");
+        std::fs::remove_dir_all(scratch.root.path("/run/initramfs")).unwrap_or_default();
         let asked = Asked { systemd: Some(257), ..asked };
         says_when_asked(&scratch, &asked, "jump", Verdict::Info, "gains nothing here");
         std::fs::remove_dir_all(scratch.root.path("/run/systemd")).unwrap_or_default();
