@@ -19,6 +19,12 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=cargo
 UNITS = nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service nextkernel-arrived.service \
     nextkernel-exitrd.service
 
+# What else both programs are built for, and what links them: Debian's gcc-aarch64-linux-gnu, gcc-riscv64-linux-gnu and
+# a libc for each, libc6-dev-arm64-cross and libc6-dev-riscv64-cross.
+CROSS = aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu
+LINKERS = CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+    CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_LINKER=riscv64-linux-gnu-gcc
+
 # The guests' copy of what `make install` installs.
 INSTALLED = target/vm/installed
 
@@ -36,6 +42,12 @@ tool: ## build nextkernel, the day's program
 	    $(CARGO) build --release --locked --target $(HOST) --bin nextkernel
 	@install -D -m 0755 -t $(BUILT) target/$(HOST)/release/nextkernel
 
+cross: ## build both for arm64 and riscv64, into target/built/TARGET
+	@for target in $(CROSS); do \
+	    built="HOST=$$target BUILT=target/built/$$target"; tests/cross $$target && \
+	    $(LINKERS) $(MAKE) --no-print-directory hook $$built && \
+	    $(LINKERS) $(FASTER) $(MAKE) --no-print-directory tool $$built || exit 1; done
+
 demo: need-root prepare ## watch Debian hand over to its next kernel, in a virtual machine
 	@$(MAKE) --no-print-directory guest-install
 	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin demo
@@ -45,7 +57,8 @@ test: need-root prepare lint unit ## lints, unit tests, the night's properties, 
 	$(CARGO) test --quiet --locked -p nextkernel-tests
 
 test-all: test deny ## everything: make test, all other handoffs, licences, a smoke of the fuzzers
-	$(CARGO) test --quiet --locked -p nextkernel-tests --test night --test handoff -- --ignored
+	@$(MAKE) --no-print-directory cross FASTER="CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1"
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test night --test handoff -- --ignored
 	fuzz/run 20
 
 vm: need-root prepare ## one property in its guest: make vm TEST=name
@@ -62,7 +75,7 @@ lint: ## formatting, clippy, shellcheck
 	$(CARGO) clippy --quiet --locked --all-targets
 	cd src && $(CARGO) clippy --quiet --locked --all-targets
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
-	shellcheck .ci/run fuzz/run tests/prepare tests/bios/install tests/guest/usr/lib/bed/agent \
+	shellcheck .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
 	    units/systemd/stage-instance units/systemd/restage
 
 unit: ## unit tests

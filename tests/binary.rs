@@ -74,6 +74,36 @@ fn the_hook_is_smaller_than_100_kilobytes() {
 }
 
 #[test]
+#[ignore = "`make cross` builds them first"]
+fn for_other_architectures_it_is_one_small_static_file_too_and_runs() {
+    for (target, machine, emulator) in [
+        ("aarch64-unknown-linux-gnu", "AArch64", "qemu-aarch64-static"),
+        ("riscv64gc-unknown-linux-gnu", "RISC-V", "qemu-riscv64-static"),
+    ] {
+        let built = bed::vm_folder().join("../built").join(target);
+        for program in ["nextkernel", "nextkernel-hook"] {
+            let file = built.join(program);
+            let headers = text(Command::new("readelf").args(["-hlW"]).arg(&file));
+            let is_for_it =
+                headers.lines().any(|line| line.contains("Machine:") && line.trim_end().ends_with(machine));
+            assert!(is_for_it && !headers.contains("INTERP"), "{program}: {headers}");
+            // To tell its version every part of a program that starts it must be right.
+            let version = text(Command::new(emulator).arg(&file).arg("--version"));
+            assert!(version.starts_with(&format!("{program} ")), "{version}");
+        }
+        let hook = built.join("nextkernel-hook");
+        assert!(!text(Command::new("readelf").args(["-lW"]).arg(&hook)).contains("DYNAMIC"), "{target}");
+        let size = hook.metadata().unwrap().len();
+        assert!(size < 100_000, "{target}: {size}");
+        let dry = text(Command::new(emulator).arg(&hook).args(["--dry-run", "kexec"]));
+        assert_eq!(dry, "at kexec: nothing is staged, left to the init\n", "{target}");
+        let refused = output(Command::new(emulator).arg(&hook).arg("kexec"));
+        assert_eq!(refused.status.code(), Some(1), "{target}: {refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("refused: "), "{target}: {refused:?}");
+    }
+}
+
+#[test]
 fn no_allocator_is_linked_into_the_hook() {
     let scratch = Scratch::new("symbols");
     let symbols = text(Command::new("nm").arg(build_in(&scratch.0, "none")));

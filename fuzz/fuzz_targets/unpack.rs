@@ -14,7 +14,7 @@ const MOST: usize = 1 << 20;
 
 fuzz_target!(|bytes: &[u8]| {
     let header = Header::parse(bytes);
-    assert!(matches!(header, Header::Bz(_)) || header.takes(0) == 0);
+    assert!(matches!(header, Header::Bz(_) | Header::Flat(_)) || header.takes(0) == 0);
     let head = &bytes[..bytes.len().min(usize::try_from(HEAD).unwrap_or(usize::MAX))];
     let Some(wrapping) = Wrapping::of(head) else {
         return assert_eq!(unpacked(bytes), Some((bytes.to_vec(), true)));

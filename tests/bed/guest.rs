@@ -4,7 +4,7 @@ use crate::esp;
 use crate::feed::Feed;
 use crate::harness::Test;
 use crate::image::{self, Image};
-use crate::machine::{self, End, Machine, Scratch, Setup};
+use crate::machine::{self, Architecture, End, Machine, Scratch, Setup};
 use crate::vm_folder;
 use std::io::Write;
 use std::path::PathBuf;
@@ -146,7 +146,14 @@ impl Guest {
             Starts::Bios(disk) => machine::Starts::Bios(disk),
         };
         let machine = Machine::start(
-            &Setup { starts, memory: spec.memory, counting: false, args: &args, log: &spec.log },
+            &Setup {
+                architecture: Architecture::X86_64,
+                starts,
+                memory: spec.memory,
+                counting: false,
+                args: &args,
+                log: &spec.log,
+            },
             scratch,
         )?;
         let agent = machine.agent.try_clone().map_err(|e| format!("the agent's socket: {e}"))?;

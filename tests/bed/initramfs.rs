@@ -6,7 +6,7 @@ use crate::feed::Feed;
 use crate::harness::Test;
 use crate::host;
 use crate::image::{Files, Image};
-use crate::machine::{self, End, Machine, Scratch, Setup, Starts};
+use crate::machine::{self, Architecture, End, Machine, Scratch, Setup, Starts};
 use crate::modules::Modules;
 use crate::monitor::Picture;
 use crate::shim;
@@ -171,7 +171,14 @@ impl Night {
         };
         self.qemu.push("-no-reboot".into());
         Machine::start(
-            &Setup { starts, memory: self.memory, counting: self.counting, args: &self.qemu, log: &self.log },
+            &Setup {
+                architecture: Architecture::X86_64,
+                starts,
+                memory: self.memory,
+                counting: self.counting,
+                args: &self.qemu,
+                log: &self.log,
+            },
             scratch,
         )
     }

@@ -40,6 +40,26 @@ const SECURE_BOOT: [&str; 8] = [
 /// The console's end that an error shows.
 const LAST_LINES: usize = 40;
 
+/// What is emulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// A PC.
+    X86_64,
+    /// QEMU's own board, described by a device tree. It has one serial port, and so no [`Machine::agent`].
+    Arm64,
+}
+
+impl Architecture {
+    /// QEMU for it, and the least that it must be told. The newest processor checks every pointer that a function
+    /// returns to, which takes the most time when emulated.
+    fn qemu(self) -> &'static [&'static str] {
+        match self {
+            Self::X86_64 => &["qemu-system-x86_64", "-cpu", "max"],
+            Self::Arm64 => &["qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a57"],
+        }
+    }
+}
+
 /// What the firmware starts.
 pub enum Starts<'a> {
     /// A kernel that QEMU hands it.
@@ -61,6 +81,8 @@ pub enum Starts<'a> {
 
 /// What to start.
 pub struct Setup<'a> {
+    /// What is emulated.
+    pub architecture: Architecture,
     /// What the firmware starts.
     pub starts: Starts<'a>,
     /// MiB of memory.
@@ -110,7 +132,7 @@ impl Machine {
         let chardev = |name: &str| format!("socket,id={name},path={}", scratch.path(name).display());
         let mut qemu = Command::new("setpriv");
         // A test that is killed takes its machines along.
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-S"]);
+        qemu.args(["--pdeathsig", "KILL"]).args(setup.architecture.qemu()).arg("-S");
         // KVM is for those who know that theirs works (research: here it hangs).
         if setup.counting {
             qemu.args(COUNTING);
@@ -119,7 +141,7 @@ impl Machine {
         } else {
             qemu.args(["-accel", TCG]);
         }
-        qemu.args(["-cpu", "max", "-smp", "1", "-m", &setup.memory.to_string()])
+        qemu.args(["-smp", "1", "-m", &setup.memory.to_string()])
             .args(["-nodefaults", "-display", "none", "-nic", "none"])
             .arg("-chardev")
             .arg(format!("{},logfile={},logappend=on", chardev("console"), setup.log.display()))
@@ -147,7 +169,7 @@ impl Machine {
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
-            .map_err(|e| format!("setpriv qemu-system-x86_64: {e} (tests/prepare installs both)"))?;
+            .map_err(|e| format!("setpriv: {e} (tests/prepare installs it and QEMU)"))?;
         let connected = [console, monitor, agent].map(|listener| accept(&listener, &mut child));
         let [Ok(console), Ok(monitor), Ok(agent)] = connected else {
             let _ = (child.kill(), child.wait());

@@ -185,15 +185,47 @@ pub fn standard(number: u8) -> BorrowedFd<'static> {
 ///
 /// # Safety
 /// The call's own: every address among the arguments is good for what the kernel does with it.
-#[cfg(target_arch = "x86_64")]
 unsafe fn syscall(number: u32, arguments: [usize; 5]) -> io::Result<usize> {
-    let [first, second, third, fourth, fifth] = arguments;
+    // SAFETY: the caller's promise.
+    let result = unsafe { raw(number as usize, arguments) };
+    usize::try_from(result).map_err(|_| Errno::from_raw_os_error(i32::try_from(-result).unwrap_or(0)))
+}
+
+/// The instruction itself (syscall(2), "Architecture calling conventions").
+#[cfg(target_arch = "x86_64")]
+unsafe fn raw(number: usize, [first, second, third, fourth, fifth]: [usize; 5]) -> isize {
     let result: isize;
-    // SAFETY: the caller's promise; the instruction itself changes rax, rcx and r11 (syscall(2)).
+    // SAFETY: the caller's promise; the instruction itself changes rax, rcx and r11.
     unsafe {
-        asm!("syscall", inlateout("rax") number as usize => result,
+        asm!("syscall", inlateout("rax") number => result,
              in("rdi") first, in("rsi") second, in("rdx") third, in("r10") fourth, in("r8") fifth,
              lateout("rcx") _, lateout("r11") _, options(nostack));
     }
-    usize::try_from(result).map_err(|_| Errno::from_raw_os_error(i32::try_from(-result).unwrap_or(0)))
+    result
+}
+
+/// The instruction itself (syscall(2), "Architecture calling conventions").
+#[cfg(target_arch = "aarch64")]
+unsafe fn raw(number: usize, [first, second, third, fourth, fifth]: [usize; 5]) -> isize {
+    let result: isize;
+    // SAFETY: the caller's promise; the instruction itself changes x0 alone.
+    unsafe {
+        asm!("svc 0", in("x8") number, inlateout("x0") first => result,
+             in("x1") second, in("x2") third, in("x3") fourth, in("x4") fifth, options(nostack));
+    }
+    result
+}
+
+/// The instruction itself (syscall(2), "Architecture calling conventions").
+#[cfg(target_arch = "riscv64")]
+unsafe fn raw(number: usize, [first, second, third, fourth, fifth]: [usize; 5]) -> isize {
+    let result: isize;
+    // SAFETY: the caller's promise; the instruction itself changes a0 alone, and the vector registers, whose
+    // content no call keeps (Documentation/arch/riscv/vector.rst).
+    unsafe {
+        asm!("ecall", in("a7") number, inlateout("a0") first => result,
+             in("a1") second, in("a2") third, in("a3") fourth, in("a4") fifth,
+             lateout("v0") _, lateout("v1") _, lateout("v2") _, lateout("v3") _, options(nostack));
+    }
+    result
 }

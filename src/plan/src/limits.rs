@@ -14,12 +14,13 @@ pub const CMDLINE_MAX: usize = 4095;
 /// `elfcorehdr=` of normal images, too, and counts the NUL (arch/x86/kernel/kexec-bzimage64.c).
 #[cfg(target_arch = "x86_64")]
 pub const LOADER_CMDLINE_MAX: usize = 2047 - 30 - 1;
-/// What `kexec_file_load(2)` takes as a command line on this architecture, without the final NUL
-/// (`COMMAND_LINE_SIZE`, include/uapi/asm-generic/setup.h and arch/*/include/uapi/asm/setup.h).
+/// What the next kernel takes as a command line on this architecture, without the final NUL: there
+/// `kexec_file_load(2)` takes any, and what is too long is cut off unseen (`COMMAND_LINE_SIZE`,
+/// arch/arm64/include/uapi/asm/setup.h; `early_init_dt_scan_chosen`, drivers/of/fdt.c).
 #[cfg(target_arch = "aarch64")]
 pub const LOADER_CMDLINE_MAX: usize = 2047;
-/// What `kexec_file_load(2)` takes as a command line on this architecture, without the final NUL
-/// (`COMMAND_LINE_SIZE`, the least of the other architectures).
+/// What the next kernel takes as a command line on this architecture, without the final NUL: `COMMAND_LINE_SIZE`, which
+/// is 1024 on riscv64 (arch/riscv/include/uapi/asm/setup.h; 512 before Linux 6.4), and more elsewhere.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub const LOADER_CMDLINE_MAX: usize = 1023;
 

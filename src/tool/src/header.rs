@@ -19,6 +19,8 @@ const PROTOCOL: u16 = 0x020c;
 pub enum Header {
     /// A bzImage, of x86.
     Bz(Bz),
+    /// An Image, of arm64 or riscv64.
+    Flat(Flat),
     /// One for an architecture, as Rust calls it.
     For(&'static str),
     /// None that is known.
@@ -40,6 +42,16 @@ pub struct Bz {
     pub memory: u64,
 }
 
+/// What an Image says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flat {
+    /// For which architecture it is, as Rust calls it.
+    pub machine: &'static str,
+    /// Bytes of memory that it takes where it is loaded: more than the file, for what begins as zeros; 0 where it does
+    /// not say so.
+    pub memory: u64,
+}
+
 impl Header {
     /// Reads it; of a file that cannot be read nothing is known.
     #[must_use]
@@ -57,11 +69,13 @@ impl Header {
         if has(0x202, b"HdrS") {
             return Header::Bz(Bz::parse(bytes));
         }
-        let machine = if has(56, b"ARM\x64") {
-            Some("aarch64")
-        } else if has(56, b"RSC\x05") {
-            Some("riscv64")
-        } else if has(0, b"\x7fELF") {
+        if has(56, b"ARM\x64") {
+            return Header::Flat(Flat::parse("aarch64", bytes));
+        }
+        if has(56, b"RSC\x05") {
+            return Header::Flat(Flat::parse("riscv64", bytes));
+        }
+        let machine = if has(0, b"\x7fELF") {
             elf(bytes)
         } else if has(0, b"MZ") {
             pe(bytes)
@@ -72,13 +86,24 @@ impl Header {
     }
 
     /// Bytes of memory that an image of this size takes where it is loaded: a kernel that says so is unpacked there,
-    /// and its loader takes whole pages for that (`bzImage64_load`, `arch/x86/kernel/kexec-bzimage64.c`).
+    /// and its loader takes whole pages for that (`bzImage64_load`, `arch/x86/kernel/kexec-bzimage64.c`; `image_load`,
+    /// `arch/arm64/kernel/kexec_image.c`).
     #[must_use]
     pub fn takes(&self, size: u64) -> u64 {
         match self {
             Header::Bz(bz) => size.max(bz.memory.next_multiple_of(PAGE)),
+            Header::Flat(flat) => size.max(flat.memory),
             _ => size,
         }
+    }
+}
+
+impl Flat {
+    /// `text_offset` and `image_size`, the first of which was 512 KiB before Linux 5.8.
+    fn parse(machine: &'static str, bytes: &[u8]) -> Flat {
+        let long = |at| number::<8>(bytes, at).map_or(0, u64::from_le_bytes);
+        let (offset, size) = (long(8), long(16));
+        Flat { machine, memory: if size == 0 { 0 } else { size.saturating_add(offset) } }
     }
 }
 
@@ -175,10 +200,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_image_says_how_much_more_than_the_file_it_takes() {
+        let of = |offset: u64, size: u64| {
+            let bytes = image(&[(8, &offset.to_le_bytes()), (16, &size.to_le_bytes()), (56, b"ARM\x64")]);
+            Header::parse(&bytes).takes(1024)
+        };
+        assert_eq!((of(0, 4096), of(0x8_0000, 4096), of(0x8_0000, 0)), (4096, 0x8_1000, 1024));
+        assert_eq!(of(4096, u64::MAX), u64::MAX);
+    }
+
+    #[test]
     fn the_machine_that_an_image_is_for_is_told_from_its_first_bytes() {
         for (bytes, header) in [
-            (image(&[(0, b"MZ"), (56, b"ARM\x64")]), Header::For("aarch64")),
-            (image(&[(56, b"RSC\x05")]), Header::For("riscv64")),
+            (image(&[(0, b"MZ"), (56, b"ARM\x64")]), Header::Flat(Flat { machine: "aarch64", memory: 0 })),
+            (image(&[(56, b"RSC\x05")]), Header::Flat(Flat { machine: "riscv64", memory: 0 })),
             (image(&[(0, b"\x7fELF\x02\x01"), (18, &[62, 0])]), Header::For("x86_64")),
             (image(&[(0, b"\x7fELF\x02\x02"), (18, &[0, 22])]), Header::For("s390x")),
             (

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 
-use crate::header::Header;
+use crate::header::{Flat, Header};
 use crate::root::Root;
 use crate::size::Size;
 use crate::{cmdline, efi, memory};
@@ -163,7 +163,7 @@ impl Image {
     /// Bytes of memory that its segments take, for as long as it is loaded.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.header.takes(self.sizes.0) + self.sizes.1
+        self.header.takes(self.sizes.0).saturating_add(self.sizes.1)
     }
 
     /// Bytes of memory that its load takes: the kernel reads the files whole, and fills the segments from them
@@ -186,8 +186,14 @@ pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Imag
             .into(),
         libc::EBUSY => busy(root),
         libc::EINVAL => invalid(root, image),
-        libc::ENOEXEC => wrong_image(root, &image.header).unwrap_or_else(|| {
-            "it is no kernel image that this kernel can load; name a kernel (on x86 a bzImage, as in /boot/vmlinuz-*)".into()
+        libc::ENOEXEC => wrong_image(root, &image.header).unwrap_or_else(|| match image.header {
+            // `kexec_file_loaders`, arch/riscv/kernel/machine_kexec_file.c
+            Header::Flat(Flat { machine: "riscv64", .. }) => {
+                "older kernels for RISC-V load no Image, but their ELF file (vmlinux) alone; name that, or run a newer \
+                 kernel"
+                    .into()
+            }
+            _ => "it is no kernel image that this kernel can load; name a kernel (on x86 a bzImage, as in /boot/vmlinuz-*)".into(),
         }),
         libc::EADDRNOTAVAIL if hands_memory_over(root) => {
             "the kernel hands memory over (kho=on), places images in the memory kept for that alone, and it is too \
@@ -238,7 +244,9 @@ pub fn of_unload(root: &Root, errno: &io::Error, before: Option<Bar>) -> String 
 /// What a kernel without the call lacks.
 #[must_use]
 pub fn no_call() -> String {
-    "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE); no other loader is there yet".into()
+    "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE), and no other loader is there yet: run one that \
+     has it, and stage there"
+        .into()
 }
 
 fn unknown() -> String {
@@ -290,8 +298,11 @@ fn invalid(root: &Root, image: &Image) -> String {
 fn wrong_image(root: &Root, header: &Header) -> Option<String> {
     let here = std::env::consts::ARCH;
     match header {
-        Header::For(machine) if *machine != here => {
+        Header::For(machine) | Header::Flat(Flat { machine, .. }) if *machine != here => {
             Some(format!("it is a kernel for {machine}, and this machine is {here}; name one for this machine"))
+        }
+        Header::Flat(Flat { memory: 0, .. }) => {
+            Some("it is older than Linux 3.17, and such kernels are not loaded; stage a newer one".into())
         }
         Header::Bz(_) if !matches!(here, "x86_64" | "x86") => {
             Some(format!("it is a kernel for x86, and this machine is {here}; name one for this machine"))
@@ -395,6 +406,10 @@ mod tests {
         let invalid = |header| sentence(&scratch, libc::EINVAL, header);
         assert!(invalid(Header::Unknown).contains("no kernel image for this machine"));
         assert!(invalid(Header::For("s390x")).contains("a kernel for s390x"));
+        let foreign = if cfg!(target_arch = "aarch64") { "riscv64" } else { "aarch64" };
+        let flat = |machine, memory| invalid(Header::Flat(Flat { machine, memory }));
+        assert!(flat(foreign, 4096).contains(&format!("a kernel for {foreign}")));
+        assert!(flat(std::env::consts::ARCH, 0).contains("older than Linux 3.17"));
         let short = Bz { cmdline_max: 120, ..bz() };
         assert!(invalid(Header::Bz(short)).contains("takes 89 bytes of command line"));
         scratch.put("/proc/meminfo", "MemTotal: 1 kB\n");

@@ -8,6 +8,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 const UNLOAD: libc::c_ulong = 0x1;
 const NO_INITRAMFS: libc::c_ulong = 0x4;
 
+/// Its number; libc lacks it for riscv64, which has the common table (include/uapi/asm-generic/unistd.h).
+#[cfg(not(target_arch = "riscv64"))]
+const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
+#[cfg(target_arch = "riscv64")]
+const KEXEC_FILE_LOAD: libc::c_long = 294;
+
 /// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded (`kexec_file_load(2)`).
 pub fn kexec_file_load(
     kernel: BorrowedFd<'_>,
@@ -27,7 +33,7 @@ fn call(kernel: i32, initrd: i32, cmdline: Option<&CStr>, flags: libc::c_ulong) 
     let length = cmdline.map_or(0, |cmdline| cmdline.to_bytes_with_nul().len());
     let start = cmdline.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: the kernel reads `length` bytes at `start` and writes nothing.
-    let answer = unsafe { libc::syscall(libc::SYS_kexec_file_load, kernel, initrd, length, start, flags) };
+    let answer = unsafe { libc::syscall(KEXEC_FILE_LOAD, kernel, initrd, length, start, flags) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -50,7 +56,7 @@ pub fn kexec_calls() -> Option<Calls> {
         let there = |answer| answer != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS);
         // SAFETY: neither reads or writes anything of this process: there is nothing to load.
         let (file, segments) = unsafe {
-            let file = there(libc::syscall(libc::SYS_kexec_file_load, -1, -1, 0_usize, 0_usize, 0_usize));
+            let file = there(libc::syscall(KEXEC_FILE_LOAD, -1, -1, 0_usize, 0_usize, 0_usize));
             (file, there(libc::syscall(libc::SYS_kexec_load, 0_usize, 0_usize, 0_usize, 0_usize)))
         };
         Some(Calls { file, segments })

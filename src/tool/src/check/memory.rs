@@ -28,7 +28,7 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
         return;
     }
     let size: u64 = images.iter().map(|image| image.size).sum();
-    let takes = kernel_takes(root, &plan.kernel) + plan.initrd.map_or(0, |initrd| initrd.size);
+    let takes = kernel_takes(root, &plan.kernel).saturating_add(plan.initrd.map_or(0, |initrd| initrd.size));
     fits(root, size, takes, findings);
     room(root, size, findings);
     if digest::is_made_here() {
