@@ -35,6 +35,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE verbs::what_was_staged_last_replaces_what_is_loaded
     Quick ONE verbs::a_reboot_that_is_meant_for_the_firmware_is_left_to_it
     Quick ONE verbs::a_line_that_is_reused_does_not_grow
+    Full ONE verbs::where_the_plan_says_so_the_jump_is_systemds
     Full ONE verbs::what_is_the_inits_stays_behind_the_record
     Quick ONE failures::a_plan_of_another_version_is_told_and_survived
     Full ONE failures::a_plan_cut_short_is_told_and_survived

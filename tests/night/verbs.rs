@@ -87,3 +87,12 @@ pub fn what_is_the_inits_stays_behind_the_record(test: &Test) -> Result<(), Stri
     let line = ended.line("NEXT KERNEL UP")?;
     if line.trim_end().ends_with(":kexec -- single") { Ok(()) } else { Err(line.to_owned()) }
 }
+
+pub fn where_the_plan_says_so_the_jump_is_systemds(test: &Test) -> Result<(), String> {
+    let day = "echo 'jump = init' >/etc/nextkernel.conf\n".to_owned() + &stage("");
+    let ended = night(test, "kexec", &day)?.run()?;
+    // The hook's load, with its record, and systemd's jump.
+    handed_over(&ended, "kexec")?;
+    ended.line("nextkernel: leave the jump to the init, as the plan says")?;
+    if ended.console.contains("nextkernel: jump to") { Err("the hook jumped itself".into()) } else { Ok(()) }
+}
