@@ -89,7 +89,7 @@ pub fn what_is_the_inits_stays_behind_the_record(test: &Test) -> Result<(), Stri
 }
 
 pub fn where_the_plan_says_so_the_jump_is_systemds(test: &Test) -> Result<(), String> {
-    let day = "echo 'jump = init' >/etc/nextkernel.conf\n".to_owned() + &stage("");
+    let day = "mkdir -p /etc; echo 'jump = init' >/etc/nextkernel.conf\n".to_owned() + &stage("");
     let ended = night(test, "kexec", &day)?.run()?;
     // The hook's load, with its record, and systemd's jump.
     handed_over(&ended, "kexec")?;
