@@ -57,7 +57,8 @@ test: need-root prepare lint unit ## lints, unit tests, the night's properties, 
 	$(CARGO) test --quiet --locked -p nextkernel-tests
 
 test-all: test deny ## everything: make test, all other handoffs, licences, a smoke of the fuzzers
-	@$(MAKE) --no-print-directory cross FASTER="CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1"
+	@$(MAKE) --no-print-directory cross FASTER="CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+	    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16"
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test night --test handoff -- --ignored
 	fuzz/run 20
 
@@ -123,4 +124,4 @@ prepare:
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool demo test test-all vm bench lint unit deny fuzz install uninstall clean guest-install prepare need-root
+.PHONY: all help hook tool cross demo test test-all vm bench lint unit deny fuzz install uninstall clean guest-install prepare need-root

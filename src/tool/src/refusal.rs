@@ -271,6 +271,9 @@ fn busy(root: &Root) -> String {
 }
 
 fn invalid(root: &Root, image: &Image) -> String {
+    if let Some(foreign) = foreign(&image.header) {
+        return foreign;
+    }
     let half = memory::total(root).unwrap_or(0) / 2;
     let takes = image.memory();
     if takes > half && half > 0 {
@@ -294,18 +297,28 @@ fn invalid(root: &Root, image: &Image) -> String {
     })
 }
 
+/// That the image is for another architecture.
+fn foreign(header: &Header) -> Option<String> {
+    let here = std::env::consts::ARCH;
+    let machine = match header {
+        Header::Bz(_) if matches!(here, "x86_64" | "x86") => return None,
+        Header::Bz(_) => "x86",
+        Header::For(machine) | Header::Flat(Flat { machine, .. }) => machine,
+        Header::Unknown => return None,
+    };
+    (machine != here).then(|| {
+        format!("it is a kernel for {machine}, and this machine is {here}; name one for this machine")
+    })
+}
+
 /// What the image's own first bytes say against it.
 fn wrong_image(root: &Root, header: &Header) -> Option<String> {
-    let here = std::env::consts::ARCH;
+    if let Some(foreign) = foreign(header) {
+        return Some(foreign);
+    }
     match header {
-        Header::For(machine) | Header::Flat(Flat { machine, .. }) if *machine != here => {
-            Some(format!("it is a kernel for {machine}, and this machine is {here}; name one for this machine"))
-        }
         Header::Flat(Flat { memory: 0, .. }) => {
             Some("it is older than Linux 3.17, and such kernels are not loaded; stage a newer one".into())
-        }
-        Header::Bz(_) if !matches!(here, "x86_64" | "x86") => {
-            Some(format!("it is a kernel for x86, and this machine is {here}; name one for this machine"))
         }
         Header::Bz(bz) if bz.is_too_old() => {
             Some("it is older than Linux 3.8, and such kernels are not loaded; stage a newer one".into())
