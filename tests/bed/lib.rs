@@ -6,6 +6,7 @@
 
 pub mod bios;
 pub mod cpio;
+pub mod dracut;
 pub mod esp;
 pub mod feed;
 pub mod guest;
