@@ -7,6 +7,7 @@
 pub mod arm64;
 pub mod bios;
 pub mod cpio;
+pub mod dracut;
 pub mod esp;
 pub mod feed;
 pub mod guest;

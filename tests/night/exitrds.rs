@@ -1,0 +1,65 @@
+//! The hook in exitrds of others: it is called when the root and what it lies on are closed.
+
+use crate::staged::{HOOK, handed_over, in_order, night, stage};
+use bed::harness::Test;
+use bed::initramfs::Night;
+use bed::modules::Modules;
+use bed::{dracut, vm_folder};
+
+/// Goes on in a root on an encrypted device in memory, with /run/initramfs filled by `$EXITRD`.
+const ROOT: &str = r#"
+for module in xts dm_crypt crc32c_generic ext4; do modprobe $module; done
+modprobe brd rd_nr=1 rd_size=131072
+key=000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
+dmsetup --noudevsync create root --uuid CRYPT-PLAIN-root --table "0 262144 crypt aes-xts-plain64 $key 0 /dev/ram0 0"
+dmsetup --noudevsync mknodes
+mke2fs /dev/mapper/root
+mkdir /new
+mount -t ext4 /dev/mapper/root /new
+cp -a /bin /sbin /lib /lib64 /usr /new
+mkdir /new/proc /new/sys /new/dev /new/run
+mount -o remount,exec /run
+mkdir -p /run/initramfs
+fill
+for folder in proc sys dev run; do mount --move /$folder /new/$folder; done
+echo "exec /usr/lib/systemd/systemd-shutdown $VERB --timeout=10000000us --log-level=info --log-target=kmsg" >/new/end
+exec switch_root /new /bin/sh /end
+"#;
+
+/// What an exitrd says as the last before the hook's turn.
+const WITNESS: &str = r#"
+for device in /sys/block/dm-*; do [ -e "$device" ] && echo "witness: ${device##*/} is open" >/dev/kmsg; done
+while read -r _ point _; do
+    case $point in /oldroot*) echo "witness: $point is mounted" >/dev/kmsg ;; esac
+done </proc/mounts
+"#;
+
+/// A night whose root is on an encrypted device, and whose exitrd is filled by these lines.
+fn encrypted(test: &Test, fill: &str) -> Result<Night, String> {
+    let day = stage("--hold late") + "fill() {\n" + fill + "\n}\n" + ROOT;
+    let mut night = night(test, "kexec", &day)?;
+    night.modules(&Modules::of(&test.image.files()?, &["brd", "xts", "dm_crypt", "crc32c_generic", "ext4"])?);
+    night.program("/usr/sbin/dmsetup")?;
+    night.memory = 1024;
+    night.append = "panic=-1".into();
+    Ok(night)
+}
+
+pub fn in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed(test: &Test) -> Result<(), String> {
+    let archive = dracut::exitrd(&vm_folder().join("installed").join(HOOK.trim_start_matches('/')))?;
+    // What closes mapped devices comes after the hook here: the first pass is too early for it.
+    let fill = format!(
+        "cd /run/initramfs && cpio -id </exitrd.cpio
+        cp {HOOK} .{HOOK}
+        mv var/lib/dracut/hooks/shutdown/25-dm-shutdown.sh var/lib/dracut/hooks/shutdown/99-then-dm.sh
+        cp /witness var/lib/dracut/hooks/shutdown/98-witness.sh
+        cd /"
+    );
+    let mut night = encrypted(test, &fill)?;
+    night.host_file("/exitrd.cpio", 0o644, &archive)?;
+    // It fails as long as something is open, so that it is asked again.
+    night.file("/witness", 0o755, format!("open=\n{WITNESS}{}", "[ ! -e /sys/block/dm-0 ]\n"));
+    let ended = night.run()?;
+    handed_over(&ended, "kexec")?;
+    in_order(&ended, &["left to the hook in the exitrd", "witness: dm-0 is open", "nextkernel: jump to"])
+}
