@@ -103,7 +103,7 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	ln -sf ../nextkernel-arrived.service $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/performance.md docs/fuzzing.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/performance.md docs/fuzzing.md docs/boards.md
 
 uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREFIX)
 	rm -f $(DESTDIR)$(PREFIX)/bin/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel
