@@ -19,6 +19,8 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 pub struct Spec {
     /// Its disks and kernel.
     pub image: Image,
+    /// Other disks than the image's, for its kernel.
+    pub disks: Option<Disks>,
     /// The installed product (`make install DESTDIR=target/vm/installed`), laid over its root.
     pub installed: Option<PathBuf>,
     /// What starts its kernel.
@@ -31,6 +33,17 @@ pub struct Spec {
     pub memory: u32,
     /// Where the console is kept.
     pub log: PathBuf,
+}
+
+/// Disks, and how a kernel finds the root on them.
+#[derive(Debug, Clone)]
+pub struct Disks {
+    /// Them, in their order.
+    pub disks: Vec<PathBuf>,
+    /// The initrd that QEMU hands to the kernel.
+    pub initrd: PathBuf,
+    /// What `root=` says.
+    pub root: String,
 }
 
 /// What starts a guest's kernel.
@@ -90,6 +103,7 @@ impl Spec {
     pub fn new(test: &Test) -> Self {
         Self {
             image: test.image,
+            disks: None,
             installed: Some(vm_folder().join("installed")),
             starts: Starts::Qemu,
             append: String::new(),
@@ -112,7 +126,14 @@ impl Guest {
     pub fn start(spec: &Spec) -> Result<Self, String> {
         let files = spec.image.files()?;
         let scratch = Scratch::new()?;
-        let mut disks = vec![spec.image.root(&files)];
+        let Disks { mut disks, initrd, root } = match &spec.disks {
+            Some(disks) => disks.clone(),
+            None => Disks {
+                disks: vec![spec.image.root(&files)],
+                initrd: files.initrd(),
+                root: "/dev/vda".into(),
+            },
+        };
         if !matches!(spec.starts, Starts::Bios(_)) {
             disks.extend(spec.image.boot(&files));
         }
@@ -133,8 +154,8 @@ impl Guest {
         args.extend(spec.qemu.iter().cloned());
         let release = files.release()?;
         let cmdline =
-            format!("BOOT_IMAGE=/boot/vmlinuz-{release} root=/dev/vda rw console=ttyS0 {}", spec.append);
-        let (kernel, initrd, disk) = (files.kernel(), files.initrd(), scratch.path("esp"));
+            format!("BOOT_IMAGE=/boot/vmlinuz-{release} root={root} rw console=ttyS0 {}", spec.append);
+        let (kernel, disk) = (files.kernel(), scratch.path("esp"));
         let starts = match &spec.starts {
             Starts::Qemu => {
                 machine::Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }

@@ -15,6 +15,7 @@ pub mod harness;
 pub mod holder;
 pub mod image;
 pub mod initramfs;
+pub mod inits;
 pub mod kexec_tools;
 pub mod machine;
 pub mod modules;

@@ -53,7 +53,8 @@ const INITS: [(&[u8], Sign); 7] = [
     // dinit's PID 1 becomes this program (src/dinit.cc).
     (b"shutdown", Sign::PidOne(b"\0--system\0-r\0")),
     (b"finit", Sign::Ancestor(b"/hook/sys/down/")),
-    (b"nitro", Sign::Ancestor(b"/SYS/final\0reboot\0")),
+    // Relative to its folder of services (`exec1`, nitro.c).
+    (b"nitro", Sign::Ancestor(b"SYS/final\0reboot\0")),
 ];
 
 impl Caller {

@@ -1,0 +1,73 @@
+//! A Debian with other inits than systemd, all of those that it has on one disk; the kernel's command line chooses.
+
+use crate::guest::{Disks, Spec};
+use crate::harness::Test;
+use crate::host;
+use crate::image;
+use crate::vm_folder;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What `tests/inits` has for each guest beside packages, and a folder for each init.
+const EVERY: &str = "every";
+
+/// A guest whose PID 1 becomes this init: `sysvinit`, `openrc` (below sysvinit), `openrc-init`, `runit`, `finit` or
+/// `busybox`. The agent is started by that init.
+pub fn spec(test: &Test, init: &str) -> Result<Spec, String> {
+    let append = format!("init=/usr/lib/bed/{init}");
+    let disks =
+        Disks { disks: vec![disk(test)?], initrd: test.image.files()?.initrd(), root: "/dev/vda".into() };
+    Ok(Spec { disks: Some(disks), append, ..Spec::new(test) })
+}
+
+/// The disk, built first where it is not there yet.
+fn disk(test: &Test) -> Result<PathBuf, String> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("inits");
+    let tree = test.image.files()?.tree();
+    // It is the other image and more: another one of those makes another one of these.
+    let mut hasher = DefaultHasher::new();
+    tree.parent().and_then(Path::file_name).hash(&mut hasher);
+    hasher.write_u64(image::hash(include_bytes!("inits.rs"), &sources)?);
+    let folder = vm_folder().join(format!("inits-{:016x}", hasher.finish()));
+    let disk = folder.join("root.ext4");
+    if folder.exists() {
+        return Ok(disk);
+    }
+    let failed = |e| format!("{}: {e}", folder.display());
+    let lock = File::create(vm_folder().join("inits.lock")).map_err(failed)?;
+    eprintln!("bed: no image of the inits yet: building it, or waiting for who does (a minute)");
+    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
+    if !folder.exists() {
+        let part = vm_folder().join("inits.part");
+        build(&tree, &sources, &part, &lock)?;
+        fs::rename(&part, &folder).map_err(failed)?;
+    }
+    Ok(disk)
+}
+
+fn build(from: &Path, sources: &Path, part: &Path, lock: &File) -> Result<(), String> {
+    host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(part))?;
+    fs::create_dir(part).map_err(|e| format!("{}: {e}", part.display()))?;
+    let tree = part.join("tree");
+    host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(&tree))?;
+    let copy = |from: &Path, to: &Path| {
+        host(Command::new("cp").args(["-rT", "--preserve=mode,links", "--remove-destination"]).arg(from).arg(to))
+    };
+    copy(&sources.join(EVERY), &tree)?;
+    let build = fs::read_to_string(sources.join("build")).map_err(|e| format!("tests/inits/build: {e}"))?;
+    // Who waits for the lock waits for the chroot, too, should this process be killed.
+    let stdin = lock.try_clone().map_err(|e| format!("inits.lock: {e}"))?;
+    host(Command::new("chroot").arg(&tree).args(["sh", "-c", &build]).stdin(stdin))?;
+    for entry in fs::read_dir(sources).map_err(|e| format!("{}: {e}", sources.display()))?.flatten() {
+        if entry.path().is_dir() && entry.file_name() != EVERY {
+            let inits = tree.join("usr/lib/bed/inits");
+            fs::create_dir_all(&inits).map_err(|e| format!("{}: {e}", inits.display()))?;
+            copy(&entry.path(), &inits.join(entry.file_name()))?;
+        }
+    }
+    image::disk(&tree, &part.join("root.ext4"), "root")?;
+    host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&tree)).map(drop)
+}
