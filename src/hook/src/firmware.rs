@@ -4,7 +4,7 @@ use core::ffi::CStr;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use crate::files;
+use crate::{files, limits};
 
 /// What `systemctl reboot --reboot-argument=` leaves for the firmware (`update_reboot_parameter_and_warn`,
 /// src/shared/reboot-util.c).
@@ -21,6 +21,15 @@ pub fn is_wanted() -> bool {
     let mut variable = [0; 12];
     let indications = files::open(CWD, INDICATIONS).and_then(|file| files::up_to(&file, &mut variable));
     parameter || indications.is_ok_and(asks)
+}
+
+/// What is left for the firmware, as reboot(2) takes it, in a buffer of the caller's.
+pub fn parameter(buffer: &mut [u8; limits::PARAMETER_MAX]) -> Option<&CStr> {
+    let (last, room) = buffer.split_last_mut()?;
+    *last = 0;
+    let length = files::up_to(files::open(CWD, PARAMETER).ok()?, room).ok()?.trim_ascii_end().len();
+    *buffer.get_mut(length)? = 0;
+    CStr::from_bytes_until_nul(buffer).ok().filter(|parameter| !parameter.is_empty())
 }
 
 /// An efivarfs file: four bytes of attributes, then the value (Documentation/filesystems/efivarfs.rst).

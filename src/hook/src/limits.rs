@@ -203,6 +203,9 @@ pub const CMDLINE_MAX: usize = 512;
 /// A mount point, its NUL included (`PATH_MAX`, limits.h).
 pub const MOUNT_POINT_MAX: usize = 4096;
 
+/// What reboot(2) takes for the firmware, its NUL included (`sys_reboot`, kernel/reboot.c).
+pub const PARAMETER_MAX: usize = 256;
+
 /// Entries of /proc read at a time.
 pub const DIRECTORY_MAX: usize = 2048;
 

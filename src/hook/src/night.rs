@@ -102,7 +102,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     // From the first moment: systemd ends a hook when another one died by a signal.
     let _ = sys::block_signals();
     if shutdown::is_pid_1() {
-        pid_1::mount_kernel_file_systems();
+        pid_1::begin();
     }
     let caller = match Caller::find(told) {
         Ok(caller) => caller,

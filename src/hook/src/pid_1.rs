@@ -7,7 +7,9 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::leftovers::{self, Ending};
 use crate::processes::Relatives;
+use crate::protect::protect;
 use crate::say::warn;
+use crate::shutdown::in_container;
 use crate::{exitrd, limits, storage, sys};
 
 /// What the kernel offers, where it is mounted, and a file that is there then.
@@ -18,13 +20,16 @@ const KERNELS: [(&CStr, &CStr, &CStr); 3] = [
 ];
 
 /// Mounts what the kernel offers where it is missing: in an initramfs of one file nobody else has. What fails is
-/// missed where it is needed.
-pub fn mount_kernel_file_systems() {
+/// missed where it is needed. Then a panic restarts the machine: PID 1 cannot end without one.
+pub fn begin() {
     for (kind, place, there) in KERNELS {
         if accessat(CWD, there, Access::EXISTS, AtFlags::empty()).is_err() {
             let _ = mkdirat(CWD, place, Mode::from_raw_mode(0o755));
             let _ = mount(kind, place, kind, MountFlags::NOSUID, None);
         }
+    }
+    if !in_container() {
+        let _ = protect();
     }
 }
 
@@ -44,6 +49,7 @@ pub fn clean_up() {
         close()
     });
     if let Err(failure) = closed {
-        warn!("{failure}; it stays as the init has left it");
+        warn!("{failure}; it stays read-only, if that can be");
+        leftovers::make_read_only();
     }
 }

@@ -14,7 +14,7 @@ use crate::guard::Guard;
 use crate::night::{End, something_is_loaded};
 use crate::shutdown::{in_container, is_pid_1};
 use crate::sync::sync;
-use crate::{limits, sys};
+use crate::{firmware, limits, sys};
 
 /// Standard output or standard error.
 pub struct Terminal(BorrowedFd<'static>);
@@ -74,6 +74,10 @@ pub fn end(end: End, request: Request) -> ! {
         Verb::Kexec | Verb::Reboot | Verb::Exit => (RebootCommand::Restart, "restart through firmware"),
     };
     info!("as PID 1: {word}");
+    let mut parameter = [0; limits::PARAMETER_MAX];
+    if let Some(parameter) = firmware::parameter(&mut parameter).filter(|_| verb == Verb::Reboot) {
+        let _ = sys::restart_with(parameter);
+    }
     let _ = reboot(command);
     // Only without CAP_SYS_BOOT, and so in a container that could not be told as one, is it refused.
     error!("the kernel refused to {word}");

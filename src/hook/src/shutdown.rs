@@ -112,9 +112,10 @@ fn says(line: &[u8], words: &[u8]) -> bool {
     line.windows(words.len()).any(|window| window == words)
 }
 
-/// The last part of the path of what PID 1 runs.
+/// The last part of the path of what PID 1 runs. Behind it stands ` (deleted)` after an update (`proc_pid_exe(5)`).
 fn program() -> Name<16> {
-    files::link(CWD, c"/proc/1/exe").unwrap_or(Name::cut(b""))
+    let name: Name<32> = files::link(CWD, c"/proc/1/exe").unwrap_or(Name::cut(b""));
+    Name::cut(name.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default())
 }
 
 /// Whether a process between PID 1 and this one has these words on its command line.

@@ -7,8 +7,8 @@ use core::ffi::CStr;
 use core::time::Duration;
 
 use linux_raw_sys::general::{
-    __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_ioctl, __NR_kexec_file_load, __NR_rt_sigprocmask,
-    __NR_swapoff, CLOCK_BOOTTIME, SIG_SETMASK, SIGCHLD,
+    __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_ioctl, __NR_kexec_file_load, __NR_reboot,
+    __NR_rt_sigprocmask, __NR_swapoff, CLOCK_BOOTTIME, SIG_SETMASK, SIGCHLD,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::io::{self, Errno};
@@ -68,6 +68,17 @@ pub fn kexec_file_load(
 pub fn kexec_unload() -> io::Result<()> {
     // SAFETY: the kernel looks at the flag alone.
     unsafe { syscall(__NR_kexec_file_load, [usize::MAX, usize::MAX, 0, 0, KEXEC_FILE_UNLOAD]) }.map(|_| ())
+}
+
+/// Restarts, and tells the firmware this; returns only where that is refused.
+///
+/// - `LINUX_REBOOT_CMD_RESTART2`, reboot(2)
+pub fn restart_with(parameter: &CStr) -> io::Result<()> {
+    // LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_RESTART2 (include/uapi/linux/reboot.h).
+    let text = parameter.as_ptr().expose_provenance();
+    let arguments = [0xfee1_dead, 672_274_793, 0xa1b2_c3d4, text, 0];
+    // SAFETY: the kernel reads a string of at most 256 bytes at `parameter`, which ends with a NUL.
+    unsafe { syscall(__NR_reboot, arguments) }.map(|_| ())
 }
 
 /// Sets after how many seconds a watchdog resets the machine, and returns how many it took.
