@@ -97,6 +97,16 @@ pub enum Kernel {
     Own,
 }
 
+/// Whether `make cross` has built the programs; where it cannot, it says why.
+#[must_use]
+pub fn is_built() -> bool {
+    let built = vm_folder().join("../built").join(TARGET).exists();
+    if !built {
+        eprintln!("not tested: there is nothing in target/built/{TARGET} (`make cross`)");
+    }
+    built
+}
+
 /// Boots `kernel` and runs shell lines as PID 1, and waits for the end. The kernel with a loader is at `/kernel.gz`, an
 /// initramfs that says `NEXT KERNEL UP: COMMAND LINE` and powers off at `/next.cpio`.
 pub fn run(test: &Test, kernel: &Kernel, scenario: &str) -> Result<Ended, String> {

@@ -54,7 +54,12 @@ fn build(from: &Path, sources: &Path, part: &Path, lock: &File) -> Result<(), St
     let tree = part.join("tree");
     host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(&tree))?;
     let copy = |from: &Path, to: &Path| {
-        host(Command::new("cp").args(["-rT", "--preserve=mode,links", "--remove-destination"]).arg(from).arg(to))
+        host(
+            Command::new("cp")
+                .args(["-rT", "--preserve=mode,links", "--remove-destination"])
+                .arg(from)
+                .arg(to),
+        )
     };
     copy(&sources.join(EVERY), &tree)?;
     let build = fs::read_to_string(sources.join("build")).map_err(|e| format!("tests/inits/build: {e}"))?;

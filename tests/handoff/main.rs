@@ -26,8 +26,8 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick BOTH kexec::kexec_jumps_with_the_image_kept_and_with_nothing_loaded
     Full BOTH kexec::reboot_jumps_or_reboots_as_the_plan_says
     Quick SEPARATE_BOOT units::with_a_separate_boot_the_unit_stages_and_kexec_jumps
-    Full BOTH kexec::poweroff_is_untouched
-    Full BOTH kexec::halt_is_untouched
+    Full ONE kexec::poweroff_is_untouched
+    Full ONE kexec::halt_is_untouched
     Full ONE kexec::a_root_that_is_still_written_to_is_jumped_from_by_nobody
     Full ONE units::a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages
     Full ONE units::enabling_another_instance_replaces_the_first
@@ -39,9 +39,9 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE bootctl::entries_and_their_order_are_those_of_systemd_boot_and_of_bootctl
     Full ONE uki::what_is_marked_is_the_profile_of_an_image_that_systemd_boot_boots
     Full BOTH_SEPARATE_BOOT grub::what_is_marked_is_what_grub_boots_from_a_submenu_and_once
-    Full BOTH_SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
+    Full SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
     Full ONE stands::what_carries_the_root_is_never_unbound
-    Full BOTH reboot::a_reboot_is_seen_as_a_firmware_reset
+    Full ONE reboot::a_reboot_is_seen_as_a_firmware_reset
     Full BOTH reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
     Full SEPARATE_BOOT reboot::what_is_written_lasts_over_a_reboot_and_power_off_is_seen
 ];
