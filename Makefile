@@ -57,7 +57,7 @@ test: need-root prepare lint unit ## lints, unit tests, the night's properties, 
 	$(CARGO) test --quiet --locked -p nextkernel-tests
 
 test-all: test deny ## everything: make test, all other handoffs, licences, a smoke of the fuzzers
-	@if for target in $(CROSS); do tests/cross $$target || exit 1; done; then \
+	@if (for target in $(CROSS); do tests/cross $$target || exit 1; done); then \
 	    $(MAKE) --no-print-directory cross FASTER="CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
 	    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16"; \
 	    else rm -rf $(CROSS:%=target/built/%); echo "make: NOT TESTED: arm64 and riscv64, for the reason above" >&2; fi
