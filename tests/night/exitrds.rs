@@ -41,7 +41,7 @@ fn encrypted(test: &Test, fill: &str) -> Result<Night, String> {
     night.modules(&Modules::of(&test.image.files()?, &["brd", "xts", "dm_crypt", "crc32c_generic", "ext4"])?);
     night.program("/usr/sbin/dmsetup")?;
     night.memory = 1024;
-    night.append = "panic=-1".into();
+    night.append = "panic=-1 printk.devkmsg=on".into();
     Ok(night)
 }
 
@@ -62,4 +62,25 @@ pub fn in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed(test: &Test)
     let ended = night.run()?;
     handed_over(&ended, "kexec")?;
     in_order(&ended, &["left to the hook in the exitrd", "witness: dm-0 is open", "nextkernel: jump to"])
+}
+
+pub fn in_an_exitrd_of_systemd_shutdown_the_hook_runs_when_the_root_is_gone(
+    test: &Test,
+) -> Result<(), String> {
+    // The layout of mkinitcpio's, tests/initramfs.rs; initrd-release keeps it from going on in another one.
+    let fill = "cd /run/initramfs
+        cp -a /bin /lib /lib64 /usr .
+        cp /usr/lib/systemd/systemd-shutdown shutdown
+        mkdir etc proc sys dev run
+        : >etc/initrd-release
+        cd /";
+    let ended = encrypted(test, fill)?.run()?;
+    handed_over(&ended, "kexec")?;
+    let closed = [
+        "EXT4-fs (dm-0): unmounting",
+        "Detaching DM /dev/dm-0",
+        "All DM devices detached",
+        "nextkernel: jump to",
+    ];
+    in_order(&ended, &[&["left to the hook in the exitrd"][..], &closed].concat())
 }

@@ -46,6 +46,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE failures::an_image_that_is_gone_is_told_and_survived
     Quick ONE failures::kexec_load_disabled_is_told_and_survived
     Quick ONE failures::a_kernel_that_is_not_one_is_told_and_survived
+    Full ONE exitrds::in_an_exitrd_of_systemd_shutdown_the_hook_runs_when_the_root_is_gone
     Full ONE exitrds::in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed
     Quick BOTH hooks::the_jump_waits_for_the_other_hooks
     Full ONE hooks::a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline
