@@ -70,7 +70,7 @@ pub enum Ask {
     Command(&'static [&'static str]),
     /// By SIGQUIT to PID 1: busybox then executes its `::restart:` in its own place.
     Quit,
-    /// By SIGTERM to PID 1: busybox's `reboot`.
+    /// By SIGTERM to PID 1: busybox's `reboot`, and finit's.
     Term,
 }
 
@@ -151,7 +151,9 @@ impl Init {
                 let prefixed = folders.any(|folder| root.path(folder).join("dinit-shutdown").exists());
                 Ask::Command(if prefixed { &["dinit-shutdown", "-r"] } else { &["shutdown", "-r"] })
             }
-            Init::Finit => Ask::Command(&["initctl", "reboot"]),
+            // What `initctl reboot` does (`sigterm_cb`, src/sig.c); measured, that command fails, for finit goes
+            // down before it answers.
+            Init::Finit => Ask::Term,
             Init::Nitro => Ask::Command(&["nitroctl", "Reboot"]),
             Init::Systemd | Init::Unknown(_) => return None,
         })

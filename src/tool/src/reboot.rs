@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -187,9 +186,7 @@ impl Ask {
         let Some((program, arguments)) = self.words().split_first() else { return Ok(()) };
         let output = Command::new(program).args(arguments).output();
         let output = output.map_err(|error| Error::NoProgram { program, error })?;
-        // An init that goes down ends whom it was asked by with all the others: finit's command waits for it.
-        let taken_along = matches!(self, Ask::Restart(_)) && output.status.signal().is_some();
-        if output.status.success() || taken_along {
+        if output.status.success() {
             return Ok(());
         }
         Err(refused(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
@@ -468,7 +465,7 @@ mod tests {
         for (init, asked) in [
             (Init::Sysvinit, "shutdown -r now"),
             (Init::Openrc, "openrc-shutdown -r now"),
-            (Init::Finit, "initctl reboot"),
+            (Init::Finit, "kill -TERM 1"),
             (Init::Nitro, "nitroctl Reboot"),
             (Init::Busybox, "kill -TERM 1"),
         ] {
