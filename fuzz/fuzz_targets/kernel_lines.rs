@@ -15,6 +15,9 @@ fuzz_target!(|bytes: &[u8]| {
         let disk = [line, b" - ext4 /dev/vda rw"].concat();
         let named_before = line.windows(3).any(|dash| dash == b" - ") || line.starts_with(b"- ");
         assert!(named_before || mounts::writable(&disk).is_some(), "{line:?}");
+        let mut buffer = [0; 64];
+        let point = mounts::point(line, &mut buffer).map(|point| point.count_bytes());
+        assert!(point.is_none_or(|length| length < buffer.len() && length <= line.len()));
         let _ = sync::amount(line);
         let _ = Process::parse(Pid::INIT, line);
         let _ = families::of(line);
@@ -23,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(line.ends_with(name) || line.trim_ascii().ends_with(name), "{line:?}");
         }
     }
-    if shutdown::asks_for(bytes, Verb::Kexec) {
+    if shutdown::of_systemd(bytes, Verb::Kexec).is_some() {
         assert!(bytes.windows(14).any(|word| word == b"shutdown\0kexec"), "{bytes:?}");
     }
 });

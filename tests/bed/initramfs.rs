@@ -118,6 +118,12 @@ impl Night {
         Ok(self)
     }
 
+    /// Adds a program of another root.
+    pub fn program_of(&mut self, root: &Path, path: &str) -> Result<&mut Self, String> {
+        program(&mut self.files, root, path)?;
+        Ok(self)
+    }
+
     /// Adds modules: the scenario loads them with `modprobe`.
     pub fn modules(&mut self, modules: &Modules) -> &mut Self {
         modules.put(&mut self.files);

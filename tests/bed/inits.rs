@@ -18,13 +18,21 @@ const EVERY: &str = "every";
 /// `busybox`. The agent is started by that init.
 pub fn spec(test: &Test, init: &str) -> Result<Spec, String> {
     let append = format!("init=/usr/lib/bed/{init}");
-    let disks =
-        Disks { disks: vec![disk(test)?], initrd: test.image.files()?.initrd(), root: "/dev/vda".into() };
+    let disks = Disks {
+        disks: vec![folder(test)?.join("root.ext4")],
+        initrd: test.image.files()?.initrd(),
+        root: "/dev/vda".into(),
+    };
     Ok(Spec { disks: Some(disks), append, ..Spec::new(test) })
 }
 
-/// The disk, built first where it is not there yet.
-fn disk(test: &Test) -> Result<PathBuf, String> {
+/// Its files, with those of Debian's s6 and execline.
+pub fn tree(test: &Test) -> Result<PathBuf, String> {
+    Ok(folder(test)?.join("tree"))
+}
+
+/// The folder with both, built first where it is not there yet.
+fn folder(test: &Test) -> Result<PathBuf, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("inits");
     let tree = test.image.files()?.tree();
     // It is the other image and more: another one of those makes another one of these.
@@ -32,9 +40,8 @@ fn disk(test: &Test) -> Result<PathBuf, String> {
     tree.parent().and_then(Path::file_name).hash(&mut hasher);
     hasher.write_u64(image::hash(include_bytes!("inits.rs"), &sources)?);
     let folder = vm_folder().join(format!("inits-{:016x}", hasher.finish()));
-    let disk = folder.join("root.ext4");
     if folder.exists() {
-        return Ok(disk);
+        return Ok(folder);
     }
     let failed = |e| format!("{}: {e}", folder.display());
     let lock = File::create(vm_folder().join("inits.lock")).map_err(failed)?;
@@ -45,7 +52,7 @@ fn disk(test: &Test) -> Result<PathBuf, String> {
         build(&tree, &sources, &part, &lock)?;
         fs::rename(&part, &folder).map_err(failed)?;
     }
-    Ok(disk)
+    Ok(folder)
 }
 
 fn build(from: &Path, sources: &Path, part: &Path, lock: &File) -> Result<(), String> {
@@ -73,6 +80,5 @@ fn build(from: &Path, sources: &Path, part: &Path, lock: &File) -> Result<(), St
             copy(&entry.path(), &inits.join(entry.file_name()))?;
         }
     }
-    image::disk(&tree, &part.join("root.ext4"), "root")?;
-    host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&tree)).map(drop)
+    image::disk(&tree, &part.join("root.ext4"), "root")
 }

@@ -4,6 +4,7 @@ mod bootctl;
 mod esp;
 mod extlinux;
 mod grub;
+mod inits;
 mod kexec;
 mod loader;
 mod reboot;
@@ -42,6 +43,12 @@ const PROPERTIES: &[Property] = bed::properties![
     Full SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
     Full ONE stands::what_carries_the_root_is_never_unbound
     Full ONE reboot::a_reboot_is_seen_as_a_firmware_reset
+    Full ONE inits::under_sysvinit_the_staged_kernel_starts_and_nothing_else_starts_it
+    Full ONE inits::under_openrc_and_sysvinit_the_staged_kernel_starts_and_nothing_else_starts_it
+    Full ONE inits::under_openrc_init_the_staged_kernel_starts_and_nothing_else_starts_it
+    Full ONE inits::under_runit_the_staged_kernel_starts_and_nothing_else_starts_it
+    Full ONE inits::under_finit_the_staged_kernel_starts_and_nothing_else_starts_it
+    Full ONE inits::under_busybox_the_staged_kernel_starts_and_nothing_else_starts_it
     Full BOTH reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
     Full SEPARATE_BOOT reboot::what_is_written_lasts_over_a_reboot_and_power_off_is_seen
 ];

@@ -8,6 +8,7 @@ mod exitrds;
 mod failures;
 mod faults;
 mod hooks;
+mod inits;
 mod nvidia;
 mod pid1;
 mod refusals;
@@ -53,6 +54,10 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE hooks::when_another_hook_dies_by_a_signal_the_machine_ends_in_a_kernel
     Full ONE hooks::the_guard_ends_with_the_hook
     Quick ONE hooks::every_step_is_said_before_it_is_done_even_on_a_quiet_console
+    Full ONE inits::s6_linux_init_runs_it_as_it_is_told_by_the_stage_it_ends_in
+    Full ONE inits::dinit_runs_it_by_its_shutdown_hook
+    Full ONE inits::nitro_runs_it_by_sys_final
+    Full ONE inits::procd_runs_it_last_of_its_scripts
     Quick ONE pid1::as_pid_1_it_hands_over
     Full ONE pid1::as_pid_1_it_carries_out_what_the_plan_does_not_cover
     Quick ONE pid1::as_pid_1_with_nothing_at_all_it_restarts_the_machine

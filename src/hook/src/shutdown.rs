@@ -68,7 +68,7 @@ impl Caller {
         }
         let mut line = [0; limits::CMDLINE_MAX];
         let line = pid_1(c"/proc/1/cmdline", &mut line);
-        if let Some(caller) = told.and_then(|verb| systemd(line, verb)) {
+        if let Some(caller) = told.and_then(|verb| of_systemd(line, verb)) {
             return Ok(caller);
         }
         let program = program();
@@ -163,7 +163,8 @@ pub fn budget() -> &'static Budget {
 /// systemd-shutdown in its own place, and that executes /shutdown of an exitrd with the same arguments
 /// (`become_shutdown`, src/core/main.c; src/shutdown/shutdown.c). dracut's is a script: the kernel puts its
 /// interpreter before it (`load_script`, `fs/binfmt_script.c`).
-fn systemd<'l>(line: &'l [u8], verb: Verb) -> Option<Caller> {
+#[must_use]
+pub fn of_systemd<'l>(line: &'l [u8], verb: Verb) -> Option<Caller> {
     let mut words = line.split(|byte| *byte == 0);
     let last = |path: &'l [u8]| path.rsplit(|byte| *byte == b'/').next();
     let caller = match last(words.next()?)? {
@@ -183,10 +184,10 @@ mod tests {
     fn only_a_shutdown_that_was_asked_for_the_same_verb_is_one() {
         let on_the_host =
             b"/usr/lib/systemd/systemd-shutdown\0kexec\0--timeout=90000000us\0--log-level\0info\0";
-        assert_eq!(systemd(on_the_host, Verb::Kexec), Some(Caller::Systemd));
-        assert_eq!(systemd(on_the_host, Verb::Reboot), None);
-        assert_eq!(systemd(b"/shutdown\0reboot\0", Verb::Reboot), Some(Caller::Exitrd));
-        assert_eq!(systemd(b"/bin/sh\0/shutdown\0kexec\0--timeout\0", Verb::Kexec), Some(Caller::Script));
+        assert_eq!(of_systemd(on_the_host, Verb::Kexec), Some(Caller::Systemd));
+        assert_eq!(of_systemd(on_the_host, Verb::Reboot), None);
+        assert_eq!(of_systemd(b"/shutdown\0reboot\0", Verb::Reboot), Some(Caller::Exitrd));
+        assert_eq!(of_systemd(b"/bin/sh\0/shutdown\0kexec\0--timeout\0", Verb::Kexec), Some(Caller::Script));
         for running in [
             "/sbin/init\0",
             "/usr/lib/systemd/systemd\0--system\0",
@@ -195,7 +196,7 @@ mod tests {
             "\0kexec\0",
             "/sbin/shutdown\0--system\0-r\0",
         ] {
-            assert_eq!(systemd(running.as_bytes(), Verb::Kexec), None, "{running:?}");
+            assert_eq!(of_systemd(running.as_bytes(), Verb::Kexec), None, "{running:?}");
         }
     }
 
