@@ -85,7 +85,10 @@ lint: ## formatting, clippy, shellcheck
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
 	shellcheck .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
 	    units/systemd/stage-instance units/systemd/restage initramfs/dracut/90nextkernel/*.sh \
-	    initramfs/mkinitcpio/install/nextkernel tests/mkinitcpio/build
+	    initramfs/mkinitcpio/install/nextkernel tests/mkinitcpio/build \
+	    tests/inits/build tests/inits/every/usr/lib/bed/init units/sysvinit/nextkernel units/openrc/nextkernel \
+	    units/runit-void/85-nextkernel.sh units/runit-debian/90-nextkernel.sh units/s6-linux-init/rc.shutdown.final \
+	    units/dinit/shutdown-hook units/finit/90-nextkernel units/procd/nextkernel units/nitro/final
 
 unit: ## unit tests
 	$(CARGO) test --quiet --locked -p nextkernel

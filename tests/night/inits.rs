@@ -26,7 +26,7 @@ printf '#!/bin/sh\\ncase $2 in -r) exec reboot -f ;; *) exec poweroff -f ;; esac
 chmod 755 /bin/s6-linux-init-*
 mkdir -p /run/service/s6-linux-init-shutdownd
 cat >/run/service/s6-linux-init-shutdownd/run <<'EOF'
-#!/usr/bin/execlineb -P
+#!/usr/lib/execline/bin/execlineb -P
 
 foreground { s6-linux-init-umountall }
 foreground { tryexec { \"/etc/s6-linux-init/current/scripts/rc.shutdown.final\" } }
@@ -77,8 +77,8 @@ exec busybox poweroff -f
 pub fn s6_linux_init_runs_it_as_it_is_told_by_the_stage_it_ends_in(test: &Test) -> Result<(), String> {
     let tree = inits::tree(test)?;
     let final_script = "/etc/s6-linux-init/current/scripts/rc.shutdown.final";
-    let programs = ["execlineb", "s6-svscan", "s6-supervise"].map(|name| format!("/usr/bin/{name}"));
-    let chained = ["foreground", "tryexec"].map(|name| format!("/usr/lib/execline/bin/{name}"));
+    let programs = ["s6-svscan", "s6-supervise"].map(|name| format!("/usr/bin/{name}"));
+    let chained = ["execlineb", "foreground", "tryexec"].map(|name| format!("/usr/lib/execline/bin/{name}"));
     both_ways(test, "s6-linux-init/rc.shutdown.final", final_script, |night, way| {
         for program in programs.iter().chain(&chained) {
             night.program_of(&tree, program)?;

@@ -42,7 +42,7 @@ enum Sign {
 }
 
 /// The inits by the program that PID 1 runs: its name is mostly `init`. Each is measured or read (units/README.md).
-const INITS: [(&[u8], Sign); 7] = [
+const INITS: [(&[u8], Sign); 8] = [
     // sysvinit shows the runlevel (`setproctitle`, src/init.c): 6 is a reboot.
     (b"init", Sign::PidOne(b"init [6]")),
     // `do_openrc`, src/openrc-init/openrc-init.c.
@@ -50,8 +50,9 @@ const INITS: [(&[u8], Sign); 7] = [
     (b"runit", Sign::Ancestor(b"/etc/runit/3\0")),
     // What follows the script (`prepare_stage4`, src/init/s6-linux-init-shutdownd.c).
     (b"s6-svscan", Sign::Ancestor(b"s6-linux-init-hpr\0-f\0-r\0")),
-    // dinit's PID 1 becomes this program (src/dinit.cc).
+    // dinit's PID 1 becomes this program (src/dinit.cc); a prefix keeps it apart from another init's.
     (b"shutdown", Sign::PidOne(b"\0--system\0-r\0")),
+    (b"dinit-shutdown", Sign::PidOne(b"\0--system\0-r\0")),
     (b"finit", Sign::Ancestor(b"/hook/sys/down/")),
     // Relative to its folder of services (`exec1`, nitro.c).
     (b"nitro", Sign::Ancestor(b"SYS/final\0reboot\0")),

@@ -132,7 +132,7 @@ impl Init {
     /// what is armed counts (docs/night.md).
     #[must_use]
     pub fn tells_reboot(&self) -> bool {
-        !matches!(self, Init::Busybox | Init::Procd | Init::Nitro | Init::Unknown(_))
+        !matches!(self, Init::Busybox | Init::Procd | Init::Unknown(_))
     }
 
     /// How it is asked for a restart: by its own command, for only that ends services as they are to be ended.
