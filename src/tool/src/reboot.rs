@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -186,7 +187,9 @@ impl Ask {
         let Some((program, arguments)) = self.words().split_first() else { return Ok(()) };
         let output = Command::new(program).args(arguments).output();
         let output = output.map_err(|error| Error::NoProgram { program, error })?;
-        if output.status.success() {
+        // An init that goes down ends whom it was asked by with all the others: finit's command waits for it.
+        let taken_along = matches!(self, Ask::Restart(_)) && output.status.signal().is_some();
+        if output.status.success() || taken_along {
             return Ok(());
         }
         Err(refused(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
