@@ -2,10 +2,12 @@
 
 use bed::guest::{Guest, Spec};
 use bed::harness::Test;
-use bed::machine::End;
-use bed::storage::Storage;
-use std::thread;
+use bed::machine::{End, Scratch};
+use bed::storage::{self, Storage};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use crate::kexec::hand_over;
 
@@ -67,6 +69,39 @@ pub fn a_root_on_a_mirror_is_closed_before_the_jump_and_at_halt(test: &Test) -> 
 pub fn a_root_on_btrfs_is_closed_before_the_jump_and_at_poweroff(test: &Test) -> Result<(), String> {
     let guest = boot(test, Storage::Btrfs, "/dev/vda btrfs")?;
     jump_and_end(guest, &["unmount /oldroot", CLOSED], "poweroff", "power off", End::PoweredOff)
+}
+
+pub fn a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd(test: &Test) -> Result<(), String> {
+    let usual = Spec::new(test);
+    let installed = usual.installed.clone().unwrap_or_default();
+    let hook = installed.join("usr/lib/systemd/system-shutdown/nextkernel");
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../initramfs/dracut/90nextkernel");
+    let scratch = Scratch::new()?;
+    let made = scratch.path("made");
+    fs::create_dir(&made).map_err(|e| format!("{}: {e}", made.display()))?;
+    let disks = storage::with_dracut(&module, &hook, &made)?;
+    // dracut unpacks it again at the end.
+    let copy = scratch.path("installed");
+    let there = copy.join("usr/lib/modules").join(test.image.files()?.release()?);
+    let copied = Command::new("cp").arg("-a").arg(&installed).arg(&copy).status();
+    copied
+        .and_then(|_| fs::create_dir_all(&there))
+        .and_then(|()| fs::copy(&disks.initrd, there.join("initrd")))
+        .map_err(|e| format!("{}: {e}", copy.display()))?;
+
+    let mut guest = Guest::boot(&Spec { disks: Some(disks), installed: Some(copy), ..usual })?;
+    guest.ok("findmnt -n -o SOURCE / | grep -x /dev/mapper/cryptroot && ls /run/initramfs/.need_shutdown")?;
+    guest.ok(
+        "nextkernel stage --kernel /vmlinuz --initrd /usr/lib/modules/$(uname -r)/initrd --reuse-cmdline",
+    )?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    let console = guest.console();
+    let jump = console.rfind("nextkernel: jump to ").unwrap_or_default();
+    let mut rest = console.get(..jump).unwrap_or_default();
+    for line in ["left to the hook in the exitrd", "EXT4-fs (dm-1): unmounting filesystem"] {
+        rest = rest.split_once(line).ok_or_else(|| guest.tell(&format!("{line:?} is missing or late")))?.1;
+    }
+    Ok(())
 }
 
 fn jump_and_end(mut guest: Guest, acts: &[&str], verb: &str, said: &str, end: End) -> Result<(), String> {
