@@ -6,6 +6,10 @@ DESTDIR =
 PREFIX  = /usr/local
 # systemd looks for shutdown executables here and nowhere else (systemd-shutdown(8)).
 SHUTDOWN = /usr/lib/systemd/system-shutdown
+# So do initramfs generators, each in a folder of its own.
+DRACUT   = /usr/lib/dracut/modules.d
+INITCPIO = /usr/lib/initcpio
+TMPFILES = /usr/lib/tmpfiles.d
 
 CARGO      = cargo
 CARGO_HOME ?= $(HOME)/.cargo
@@ -31,7 +35,7 @@ INSTALLED = target/vm/installed
 all: hook tool ## build both programs
 
 help: ## list what can be made
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 28
 
 hook: ## build nextkernel-hook, the night's program
 	cd src && RUSTFLAGS="$(REMAP) -C relocation-model=static" $(CARGO) build --release --locked --target $(HOST) --bin nextkernel-hook
@@ -66,7 +70,8 @@ test-all: test deny ## everything: make test, all other handoffs, licences, a sm
 
 vm: need-root prepare ## one property in its guest: make vm TEST=name
 	@$(MAKE) --no-print-directory guest-install
-	$(CARGO) test --quiet --locked -p nextkernel-tests --test night --test handoff -- --include-ignored "$(TEST)"
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test initramfs --test night --test handoff -- \
+	    --include-ignored "$(TEST)"
 
 bench: need-root prepare ## what staging costs, in instructions and memory
 	@$(MAKE) --no-print-directory guest-install
@@ -79,7 +84,8 @@ lint: ## formatting, clippy, shellcheck
 	cd src && $(CARGO) clippy --quiet --locked --all-targets
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
 	shellcheck .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
-	    units/systemd/stage-instance units/systemd/restage \
+	    units/systemd/stage-instance units/systemd/restage initramfs/dracut/90nextkernel/*.sh \
+	    initramfs/mkinitcpio/install/nextkernel tests/mkinitcpio/build \
 	    tests/inits/build tests/inits/every/usr/lib/bed/init units/sysvinit/nextkernel units/openrc/nextkernel \
 	    units/runit-void/85-nextkernel.sh units/runit-debian/90-nextkernel.sh units/s6-linux-init/rc.shutdown.final \
 	    units/dinit/shutdown-hook units/finit/90-nextkernel units/procd/nextkernel units/nitro/final
@@ -110,11 +116,21 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/performance.md docs/fuzzing.md docs/boards.md
 
+install-dracut: ## install the hook's module for dracut
+	install -D -m 0755 -t $(DESTDIR)$(DRACUT)/90nextkernel initramfs/dracut/90nextkernel/*.sh
+	install -D -m 0644 -t $(DESTDIR)$(TMPFILES) initramfs/dracut/nextkernel-dracut.conf
+
+install-mkinitcpio: ## install the hook's build hook for mkinitcpio
+	install -D -m 0755 -t $(DESTDIR)$(INITCPIO)/install initramfs/mkinitcpio/install/nextkernel
+	install -D -m 0644 -t $(DESTDIR)$(TMPFILES) initramfs/mkinitcpio/30-nextkernel.conf
+
 uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREFIX)
 	rm -f $(DESTDIR)$(PREFIX)/bin/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel
 	cd $(DESTDIR)$(PREFIX)/lib/systemd/system && \
 	    rm -f $(UNITS) multi-user.target.wants/nextkernel-arrived.service
-	rm -rf $(DESTDIR)$(PREFIX)/lib/nextkernel $(DESTDIR)$(PREFIX)/share/doc/nextkernel
+	rm -rf $(DESTDIR)$(PREFIX)/lib/nextkernel $(DESTDIR)$(PREFIX)/share/doc/nextkernel $(DESTDIR)$(DRACUT)/90nextkernel
+	rm -f $(DESTDIR)$(INITCPIO)/install/nextkernel
+	rm -f $(DESTDIR)$(TMPFILES)/nextkernel-dracut.conf $(DESTDIR)$(TMPFILES)/30-nextkernel.conf
 
 clean: ## remove everything that was built, the guests too
 	rm -rf target src/target fuzz/target
@@ -129,4 +145,4 @@ prepare:
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool cross demo test test-all vm bench lint unit deny fuzz install uninstall clean guest-install prepare need-root
+.PHONY: all help hook tool cross demo test test-all vm bench lint unit deny fuzz install install-dracut install-mkinitcpio uninstall clean guest-install prepare need-root

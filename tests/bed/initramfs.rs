@@ -227,7 +227,7 @@ fn base(image: &Files) -> Result<Vec<u8>, String> {
 }
 
 /// A program of a root, and its libraries.
-fn program(cpio: &mut Cpio, root: &Path, path: &str) -> Result<(), String> {
+pub fn program(cpio: &mut Cpio, root: &Path, path: &str) -> Result<(), String> {
     let mut ldd = Command::new("chroot");
     let libraries = host(ldd.arg(root).args(["/usr/bin/ldd", path]))?;
     let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));

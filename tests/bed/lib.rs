@@ -23,6 +23,7 @@ pub mod monitor;
 pub mod shim;
 pub mod signed;
 pub mod standins;
+pub mod storage;
 pub mod uki;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ mod kexec;
 mod loader;
 mod reboot;
 mod stands;
+mod storage;
 mod systemd_boot;
 mod uki;
 mod units;
@@ -49,6 +50,10 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE inits::under_runit_the_staged_kernel_starts_and_nothing_else_starts_it
     Full ONE inits::under_finit_the_staged_kernel_starts_and_nothing_else_starts_it
     Full ONE inits::under_busybox_the_staged_kernel_starts_and_nothing_else_starts_it
+    Full ONE storage::a_root_in_luks_on_lvm_is_closed_before_the_jump_and_at_reboot
+    Full ONE storage::a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd
+    Full ONE storage::a_root_on_a_mirror_is_closed_before_the_jump_and_at_halt
+    Full ONE storage::a_root_on_btrfs_is_closed_before_the_jump_and_at_poweroff
     Full BOTH reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
     Full SEPARATE_BOOT reboot::what_is_written_lasts_over_a_reboot_and_power_off_is_seen
 ];

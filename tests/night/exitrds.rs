@@ -3,6 +3,7 @@
 use crate::staged::{HOOK, handed_over, in_order, night, stage};
 use bed::harness::Test;
 use bed::initramfs::Night;
+use bed::machine::End;
 use bed::modules::Modules;
 use bed::{dracut, vm_folder};
 
@@ -83,4 +84,24 @@ pub fn in_an_exitrd_of_systemd_shutdown_the_hook_runs_when_the_root_is_gone(
         "nextkernel: jump to",
     ];
     in_order(&ended, &[&["left to the hook in the exitrd"][..], &closed].concat())
+}
+
+/// The exitrd of somebody else, on a file system of its own, as /run is noexec.
+const THEIRS: &str = "
+mkdir -p /run/initramfs; mount -t tmpfs -o mode=0755 theirs /run/initramfs
+cp /bin/busybox /run/initramfs/
+printf '#!/busybox sh\\n/busybox echo their exitrd at $1 >/dev/kmsg\\n/busybox poweroff -f\\n' >/run/initramfs/shutdown
+chmod 755 /run/initramfs/shutdown
+";
+
+pub fn an_exitrd_of_somebody_else_is_passed_by_at_a_jump_alone_and_that_is_told(
+    test: &Test,
+) -> Result<(), String> {
+    let ended = night(test, "poweroff", &(stage("--hold late") + THEIRS))?.run()?;
+    ended.expect(End::PoweredOff)?;
+    ended.line("their exitrd at poweroff")?;
+
+    let ended = night(test, "kexec", &(stage("--hold late") + THEIRS))?.run()?;
+    ended.line("nextkernel: the exitrd in /run/initramfs does not carry this hook, and is passed by")?;
+    handed_over(&ended, "kexec")
 }

@@ -10,6 +10,7 @@ mod faults;
 mod hooks;
 mod inits;
 mod nvidia;
+mod old_root;
 mod pid1;
 mod refusals;
 mod staged;
@@ -47,6 +48,8 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE failures::an_image_that_is_gone_is_told_and_survived
     Quick ONE failures::kexec_load_disabled_is_told_and_survived
     Quick ONE failures::a_kernel_that_is_not_one_is_told_and_survived
+    Quick ONE old_root::what_lies_on_each_other_is_closed_whatever_its_name_and_what_is_left_is_named
+    Full ONE exitrds::an_exitrd_of_somebody_else_is_passed_by_at_a_jump_alone_and_that_is_told
     Full ONE exitrds::in_an_exitrd_of_systemd_shutdown_the_hook_runs_when_the_root_is_gone
     Full ONE exitrds::in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed
     Quick BOTH hooks::the_jump_waits_for_the_other_hooks

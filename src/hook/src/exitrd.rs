@@ -29,8 +29,21 @@ pub fn is_here() -> bool {
 /// Whether the init goes on in an exitrd that carries this hook: on the root file system nothing is left to do.
 #[must_use]
 pub fn goes_on() -> bool {
-    let executable = |path: &CStr| accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()).is_ok();
-    executable(SHUTDOWN) && (HOOKS.into_iter().any(executable) || is_ours())
+    is_executable(SHUTDOWN) && (HOOKS.into_iter().any(is_executable) || is_ours())
+}
+
+/// What a jump from the root file system leaves open, and why.
+#[must_use]
+pub fn what_stays_open() -> &'static str {
+    if is_executable(SHUTDOWN) {
+        "the exitrd in /run/initramfs does not carry this hook, and is passed by: / stays mounted read-only, and open what it lies on"
+    } else {
+        "there is no exitrd: / stays mounted read-only, and open what it lies on"
+    }
+}
+
+fn is_executable(path: &CStr) -> bool {
+    accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()).is_ok()
 }
 
 /// Whether it is the one of `nextkernel exitrd`: a tmpfs of that name.

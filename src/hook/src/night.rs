@@ -84,6 +84,9 @@ fn hand_over(
     how.act("wait for the init's other hooks", || others::wait(relatives, begun + budget.others_until))?;
     how.act("sync again", || sync(budget.sync_again, begun + budget.sync_again_until))?;
     how.act("see that no file system is left writable", mounts::nothing_writable)?;
+    if caller == Caller::Systemd && !exitrd::goes_on() {
+        how.say(exitrd::what_stays_open());
+    }
     if !plan.unbind.is_empty() {
         how.act(Unbinding(plan), || unbind(plan, bounds))?;
     }

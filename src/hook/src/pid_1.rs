@@ -8,7 +8,7 @@ use rustix::mount::{MountFlags, mount};
 use crate::leftovers::{self, Ending};
 use crate::processes::Relatives;
 use crate::protect::protect;
-use crate::say::warn;
+use crate::say::{info, warn};
 use crate::shutdown::in_container;
 use crate::{exitrd, limits, storage, sys};
 
@@ -48,8 +48,11 @@ pub fn clean_up() {
         Ending { storages: true, ..ending }.carry_out();
         close()
     });
-    if let Err(failure) = closed {
-        warn!("{failure}; it stays read-only, if that can be");
-        leftovers::make_read_only();
+    match closed {
+        Ok(()) => info!("the old root is closed"),
+        Err(failure) => {
+            warn!("{failure}; it stays read-only, if that can be");
+            leftovers::make_read_only();
+        }
     }
 }

@@ -63,7 +63,7 @@ struct Round {
 
 impl Round {
     /// Says it, then does it, in a child.
-    fn attempt(&mut self, kind: Kind, name: &[u8], act: impl FnOnce() -> io::Result<()>) {
+    fn attempt(&mut self, kind: Kind, name: &[u8], act: &mut dyn FnMut() -> io::Result<()>) {
         let verb = kind.verb();
         info!("{verb} {}", Name::<200>::cut(name));
         let time = limits::CLOSE_ACT.min(self.until.saturating_sub(sys::uptime()));
@@ -149,9 +149,9 @@ mod tests {
     #[test]
     fn the_first_that_is_left_is_the_one_that_is_told() {
         let mut round = Round { until: Duration::MAX, seen: 0, left: None, hangs: None };
-        round.attempt(Kind::Mounted, b"/a", || Ok(()));
-        round.attempt(Kind::Mounted, b"/b", || Err(Errno::BUSY));
-        round.attempt(Kind::Array, b"md0", || Err(Errno::INVAL));
+        round.attempt(Kind::Mounted, b"/a", &mut || Ok(()));
+        round.attempt(Kind::Mounted, b"/b", &mut || Err(Errno::BUSY));
+        round.attempt(Kind::Array, b"md0", &mut || Err(Errno::INVAL));
         assert!(round.seen == 3 && round.hangs.is_none());
         assert!(round.left.is_some_and(|left| left.name.as_bytes() == b"/b" && left.why == Errno::BUSY));
     }

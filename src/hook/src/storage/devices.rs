@@ -2,8 +2,8 @@
 
 use core::ffi::CStr;
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, fsync, openat};
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{CWD, Mode, OFlags, fstat, fsync, openat};
 use rustix::io::{self, Errno};
 
 use super::{Kind, Round};
@@ -18,16 +18,17 @@ pub fn close(round: &mut Round) {
     let _ = files::find_entry(&all, |name| {
         let folder = files::folder(&all, name).ok()?;
         let kind = kind(name.to_bytes(), folder.as_fd())?;
-        let mut label = [0; 128];
-        let label = read(folder.as_fd(), c"dm/name", &mut label).trim_ascii_end();
-        let label = Text::<200>::of(format_args!("{} ({})", name.to_str().ok()?, Name::<128>::cut(label)));
-        let label = label.as_c_str().filter(|_| kind == Kind::Mapped).unwrap_or(name).to_bytes();
+        // A mapped device has a second name.
+        let mut mapped = [0; 128];
+        let mapped = read(folder.as_fd(), c"dm/name", &mut mapped).trim_ascii_end();
+        let label = Text::<200>::of(format_args!("{} ({})", name.to_str().ok()?, Name::<128>::cut(mapped)));
+        let label = label.as_c_str().filter(|_| !mapped.is_empty()).unwrap_or(name).to_bytes();
         let holders = files::folder(&folder, c"holders");
         if holders.and_then(|holders| files::find_entry(holders, |_| Some(()))).is_ok_and(|one| one.is_some())
         {
             round.leave(kind, label, Errno::BUSY);
         } else {
-            round.attempt(kind, label, || act(kind, name, folder.as_fd()));
+            round.attempt(kind, label, &mut || act(kind, name));
         }
         None::<()>
     });
@@ -55,7 +56,7 @@ fn is_container(metadata: &[u8]) -> bool {
     metadata.strip_prefix(b"external:").is_some_and(|kind| !kind.starts_with(b"/") && !kind.starts_with(b"-"))
 }
 
-fn act(kind: Kind, name: &CStr, folder: BorrowedFd<'_>) -> io::Result<()> {
+fn act(kind: Kind, name: &CStr) -> io::Result<()> {
     let node = Text::<64>::of(format_args!("/dev/{}", name.to_str().unwrap_or_default()));
     let node = node.as_c_str().ok_or(Errno::NAMETOOLONG)?;
     // Exclusively: refused where it is mounted, before anything is changed.
@@ -65,24 +66,13 @@ fn act(kind: Kind, name: &CStr, folder: BorrowedFd<'_>) -> io::Result<()> {
     match kind {
         Kind::Loop => sys::loop_clear(&device),
         Kind::Array => sys::md_stop(&device),
-        _ => remove(device, folder),
+        _ => {
+            let number = fstat(&device)?.st_rdev;
+            drop(device);
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            sys::dm_remove(openat(CWD, c"/dev/mapper/control", flags, Mode::empty())?, number)
+        }
     }
-}
-
-fn remove(device: OwnedFd, folder: BorrowedFd<'_>) -> io::Result<()> {
-    let mut buffer = [0; 24];
-    let number = device_number(read(folder, c"dev", &mut buffer)).ok_or(Errno::INVAL)?;
-    drop(device);
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    sys::dm_remove(openat(CWD, c"/dev/mapper/control", flags, Mode::empty())?, number)
-}
-
-/// A device's number as `MAJOR:MINOR`, the way that the device mapper wants it (`huge_encode_dev`,
-/// `include/linux/kdev_t.h`).
-fn device_number(text: &[u8]) -> Option<u64> {
-    let (major, minor) = core::str::from_utf8(text.trim_ascii_end()).ok()?.split_once(':')?;
-    let (major, minor): (u16, u32) = (major.parse().ok()?, minor.parse().ok()?);
-    Some(u64::from(minor & 0xff) | u64::from(major) << 8 | u64::from(minor & !0xff) << 12)
 }
 
 /// What a small file of sysfs says; nothing where it is not there.
@@ -93,17 +83,6 @@ fn read<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_device_number_is_read_as_the_device_mapper_wants_it() {
-        assert_eq!(device_number(b"253:1\n"), Some(0xfd01));
-        assert_eq!(device_number(b"253:256\n"), Some(0x0010_fd00));
-        for other in ["", ":", "253", "253:", "-1:2", "253:x", "65536:0", "1:4294967296", "1:2:3", "\u{ff}:1"]
-        {
-            assert_eq!(device_number(other.as_bytes()), None, "{other:?}");
-        }
-        assert_eq!(device_number(b"\xff\xfe:1"), None);
-    }
 
     #[test]
     fn a_container_is_told_from_the_arrays_in_it() {

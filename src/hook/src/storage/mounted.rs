@@ -22,7 +22,7 @@ pub fn close(below: &CStr, round: &mut Round) -> Result<(), Failure> {
         let Ok(path) = CStr::from_bytes_until_nul(&point) else { continue };
         // Forced as systemd does it: it ends requests to a server that is gone, and nothing else.
         let flags = UnmountFlags::FORCE | UnmountFlags::NOFOLLOW;
-        round.attempt(Kind::Mounted, path.to_bytes(), || unmount(path, flags));
+        round.attempt(Kind::Mounted, path.to_bytes(), &mut || unmount(path, flags));
     }
     Ok(())
 }

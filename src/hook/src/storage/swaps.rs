@@ -13,7 +13,7 @@ pub fn close(round: &mut Round) {
         // The first line is a heading.
         let path = line.split(|byte| *byte == b' ' || *byte == b'\t').next();
         let path = mounts::unescape(path.filter(|path| path.starts_with(b"/"))?, &mut buffer)?;
-        round.attempt(Kind::Swap, path.to_bytes(), || sys::swapoff(path));
+        round.attempt(Kind::Swap, path.to_bytes(), &mut || sys::swapoff(path));
         None::<()>
     });
 }

@@ -1,0 +1,291 @@
+//! Disks whose root lies on something that has to be closed: Debian 13 as in the other guests, with Debian's own
+//! tools for it, cached by a recipe of their own. The host needs no device mapper: a guest of a minute makes them.
+
+use crate::guest::Disks;
+use crate::image::{self, Image};
+use crate::initramfs::{program, with_busybox};
+use crate::machine::{Architecture, End, Machine, Scratch, Setup, Starts};
+use crate::modules::Modules;
+use crate::{host, vm_folder};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// What the root lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// ext4 in LUKS in a logical volume; the key lies in the initrd.
+    Luks,
+    /// ext4 on a mirror of two disks.
+    Md,
+    /// btrfs on a disk.
+    Btrfs,
+}
+
+/// The files of the image.
+pub struct Files(PathBuf);
+
+/// Runs in a copy of the tree. One initrd for a root that is encrypted, one for any other.
+const INSTALL: &str = "set -e
+    export DEBIAN_FRONTEND=noninteractive
+    release=$(basename /usr/lib/modules/*)
+    updates=/etc/initramfs-tools/update-initramfs.conf
+    sed -i s/update_initramfs=yes/update_initramfs=no/ $updates
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends cryptsetup-initramfs systemd-cryptsetup lvm2 mdadm \
+        btrfs-progs dracut-core
+    apt-get clean
+    sed -i s/update_initramfs=no/update_initramfs=yes/ $updates
+    (umask 77; mkdir /etc/keys; printf 'the bed opens this' >/etc/keys/root.key)
+    echo 'KEYFILE_PATTERN=/etc/keys/*.key' >>/etc/cryptsetup-initramfs/conf-hook
+    printf '%s\\n' dm_crypt aesni_intel xts raid1 btrfs >>/etc/initramfs-tools/modules
+    echo 'ARRAY /dev/md0 UUID=6e657874:6b65726e:656c0000:00000001' >>/etc/mdadm/mdadm.conf
+    : >/etc/machine-id
+    touch /etc/.updated /var/.updated
+    update-initramfs -u -k $release
+    cp /boot/initrd.img-$release /plain.img
+    echo 'cryptroot /dev/mapper/bed-root /etc/keys/root.key luks,initramfs' >/etc/crypttab
+    update-initramfs -u -k $release
+    mv /boot/initrd.img-$release /luks.img
+    rm /etc/crypttab";
+
+/// What no test asks for, for every byte is written under an emulated cipher.
+const STRIP: &str = "cd \"$1\" && rm -rf usr/share/doc usr/share/man usr/share/locale usr/share/info usr/share/i18n \
+    usr/share/perl usr/share/zoneinfo usr/lib/python3* usr/lib/grub usr/share/grub usr/lib/systemd/boot \
+    usr/lib/udev/hwdb.d usr/lib/udev/hwdb.bin var/lib/apt/lists/* var/cache/* plain.img luks.img && \
+    cd usr/lib/modules/*/kernel && rm -rf net sound && cd drivers && \
+    ls | grep -v -x -e md -e virtio -e block -e char -e dax | xargs rm -rf";
+
+/// Makes the disks, in a guest. What they hold is there already: on vda what goes into the volume, on vdc and vdd what
+/// is a mirror as soon as it is called one, for metadata 1.0 lies at the end.
+const PREPARE: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmpfs /run
+export DM_DISABLE_UDEV=1
+prepare() {
+    set -e
+    for module in virtio_blk dm_crypt xts aesni_intel raid1; do modprobe $module; done
+    lvm pvcreate -q -y /dev/vdb
+    lvm vgcreate -q bed /dev/vdb
+    lvm lvcreate -q -y -Wn -Zn -l 100%FREE -n root bed
+    cryptsetup luksFormat -q --uuid 6e657874-6b65-726e-656c-000000000002 --pbkdf pbkdf2 \
+        --pbkdf-force-iterations 1000 --key-file /key /dev/mapper/bed-root
+    cryptsetup open --key-file /key /dev/mapper/bed-root cryptroot
+    dd if=/dev/vda of=/dev/mapper/cryptroot bs=1M
+    cryptsetup close cryptroot
+    lvm vgchange -q -an bed
+    mdadm --create /dev/md0 --run --level=1 --metadata=1.0 --assume-clean --bitmap=none --raid-devices=2 \
+        --homehost=any --name=root --uuid=6e657874:6b65726e:656c0000:00000001 /dev/vdc /dev/vdd
+    mdadm --stop /dev/md0
+    sync
+}
+(prepare) && echo 'THE DISKS ARE MADE'
+poweroff -f
+";
+
+/// Makes an initrd with dracut: from the tree, a folder with our module for it, the hook, and where to put it. The tree
+/// is not changed: what is added is mounted over it, for this process alone.
+const DRACUT: &str = "set -e
+    tree=$1 scratch=$4 units=usr/lib/systemd/system-shutdown modules=usr/lib/dracut/modules.d
+    cp -a $tree/$modules $scratch/modules && cp -a $2 $scratch/modules/
+    cp -a $tree/$units $scratch/hooks && cp $3 $scratch/hooks/nextkernel
+    mount --bind $scratch/modules $tree/$modules
+    mount --bind $scratch/hooks $tree/$units
+    mount --bind $scratch $tree/mnt
+    mount -t proc proc $tree/proc
+    exec chroot $tree dracut --force --quiet --kver $(basename $tree/usr/lib/modules/*) --hostonly \
+        --no-hostonly-cmdline --no-hostonly-i18n --no-hostonly-default-device --no-early-microcode \
+        --add 'systemd systemd-cryptsetup dm crypt lvm nextkernel' \
+        --drivers 'virtio_pci virtio_blk ext4 crc32c_generic dm_mod dm_crypt xts aesni_intel' \
+        --include /etc/keys/root.key /etc/keys/root.key /mnt/initrd";
+
+/// What such an initrd is told to find the root in LUKS.
+const DRACUT_ROOT: &str = "/dev/mapper/cryptroot rd.lvm.vg=bed \
+    rd.luks.name=6e657874-6b65-726e-656c-000000000002=cryptroot \
+    rd.luks.key=6e657874-6b65-726e-656c-000000000002=/etc/keys/root.key";
+
+/// The programs that it runs.
+const PROGRAMS: [&str; 3] = ["/usr/sbin/lvm", "/usr/sbin/cryptsetup", "/usr/sbin/mdadm"];
+const MODULES: [&str; 5] = ["virtio_blk", "dm_crypt", "xts", "aesni_intel", "raid1"];
+/// It takes half a minute where the host is idle.
+const PREPARE_LIMIT: Duration = Duration::from_secs(400);
+
+/// The file systems' size, and with LVM's and LUKS' headers, or the mirror's.
+const SIZE: &str = "320M";
+const VOLUME_SIZE: u64 = 348 << 20;
+const MIRROR_SIZE: u64 = 324 << 20;
+const BTRFS_SIZE: u64 = 512 << 20;
+
+impl Storage {
+    /// What a guest of it boots from.
+    pub fn disks(self) -> Result<Disks, String> {
+        let files = files()?;
+        let (disks, initrd, root): (&[&str], _, _) = match self {
+            Self::Luks => (&["luks.disk"], "luks.img", "/dev/mapper/cryptroot"),
+            Self::Md => (&["mirror.0", "mirror.1"], "plain.img", "/dev/md0"),
+            Self::Btrfs => (&["btrfs.disk"], "plain.img", "/dev/vda"),
+        };
+        let disks = disks.iter().map(|disk| files.0.join(disk)).collect();
+        Ok(Disks { disks, initrd: files.0.join(initrd), root: root.into() })
+    }
+}
+
+/// LUKS on LVM again, found by an initrd that dracut makes, with our module (a folder `NNnextkernel`) and the hook, in a
+/// scratch folder. dracut looks for it at shutdown, too: the guest must have it as /usr/lib/modules/RELEASE/initrd.
+pub fn with_dracut(module: &Path, hook: &Path, scratch: &Path) -> Result<Disks, String> {
+    let tree = files()?.tree();
+    let mut dracut = Command::new("unshare");
+    dracut.args(["--mount", "sh", "-c", DRACUT, "sh"]).args([&tree, module, hook, scratch]);
+    host(&mut dracut)?;
+    let disks = Storage::Luks.disks()?.disks;
+    Ok(Disks { disks, initrd: scratch.join("initrd"), root: DRACUT_ROOT.into() })
+}
+
+impl Files {
+    /// The whole root, with initramfs-tools, dracut and every module. Not to be written.
+    #[must_use]
+    pub fn tree(&self) -> PathBuf {
+        self.0.join("tree")
+    }
+}
+
+/// The image's files, built first where they are not there yet.
+pub fn files() -> Result<Files, String> {
+    let base = Image::Debian13.files()?;
+    let recipe = format!("{}{}", include_str!("storage.rs"), base.tree().display());
+    let nothing = Scratch::new()?;
+    let folder =
+        vm_folder().join(format!("storage-{:016x}", image::hash(recipe.as_bytes(), &nothing.path(""))?));
+    if folder.exists() {
+        return Ok(Files(folder));
+    }
+    let lock =
+        File::create(vm_folder().join("storage.lock")).map_err(|e| format!("target/vm/storage.lock: {e}"))?;
+    eprintln!(
+        "bed: no disks with LUKS, md and btrfs yet: making them, or waiting for who does (two minutes)"
+    );
+    let lock = Flock::lock(lock, FlockArg::LockExclusive)
+        .map_err(|(_, e)| format!("target/vm/storage.lock: {e}"))?;
+    if !folder.exists() {
+        remove_others()?;
+        let part = vm_folder().join("storage.part");
+        build(&base, &part, &lock)?;
+        fs::rename(&part, &folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        eprintln!("bed: the disks with LUKS, md and btrfs are ready");
+    }
+    Ok(Files(folder))
+}
+
+/// Another recipe's, and what was left half made.
+fn remove_others() -> Result<(), String> {
+    let entries = fs::read_dir(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("storage-") || name == "storage.part" {
+            host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+fn build(base: &image::Files, part: &Path, lock: &File) -> Result<(), String> {
+    let failed = |what: &Path, e| format!("{}: {e}", what.display());
+    fs::create_dir_all(part).map_err(|e| failed(part, e))?;
+    let (tree, root) = (part.join("tree"), part.join("root"));
+    host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(base.tree()).arg(&tree))?;
+    // A test can be killed: with the lock as its stdin the next builder waits until this is gone, too.
+    let stdin = lock.try_clone().map_err(|e| format!("target/vm/storage.lock: {e}"))?;
+    host(
+        Command::new("unshare")
+            .args(["--mount", "chroot"])
+            .arg(&tree)
+            .args(["sh", "-c", INSTALL])
+            .stdin(stdin),
+    )?;
+    for initrd in ["plain.img", "luks.img"] {
+        fs::rename(tree.join(initrd), part.join(initrd)).map_err(|e| failed(&tree.join(initrd), e))?;
+    }
+    host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&tree).arg(&root))?;
+    host(Command::new("sh").args(["-c", STRIP, "sh"]).arg(&root))?;
+    host(Command::new("chroot").arg(&root).args(["sh", "-c", "depmod $(basename /usr/lib/modules/*)"]))?;
+    let initrd = root.join("boot").join(format!("initrd.img-{}", base.release()?));
+    fs::copy(part.join("plain.img"), &initrd).map_err(|e| failed(&initrd, e))?;
+    btrfs(part)?;
+    ext4(&root, &part.join("mirror.0"), MIRROR_SIZE)?;
+    host(Command::new("cp").arg("--sparse=always").arg(part.join("mirror.0")).arg(part.join("mirror.1")))?;
+    fs::copy(part.join("luks.img"), &initrd).map_err(|e| failed(&initrd, e))?;
+    let crypttab = root.join("etc/crypttab");
+    fs::write(&crypttab, "cryptroot /dev/mapper/bed-root /etc/keys/root.key luks,initramfs\n")
+        .map_err(|e| failed(&crypttab, e))?;
+    ext4(&root, &part.join("plain.ext4"), 0)?;
+    sparse(&part.join("luks.disk"), VOLUME_SIZE)?;
+    prepare(base, part)?;
+    host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&root).arg(part.join("plain.ext4")))
+        .map(drop)
+}
+
+/// A file system of the root, in a file of at least that size.
+fn ext4(root: &Path, file: &Path, size: u64) -> Result<(), String> {
+    host(
+        Command::new("mke2fs").args(["-q", "-t", "ext4", "-L", "root", "-d"]).arg(root).arg(file).arg(SIZE),
+    )?;
+    let length = fs::metadata(file).map_err(|e| format!("{}: {e}", file.display()))?.len();
+    sparse(file, size.max(length))
+}
+
+/// With Debian's own mkfs, which the host may not have.
+fn btrfs(part: &Path) -> Result<(), String> {
+    sparse(&part.join("btrfs.disk"), BTRFS_SIZE)?;
+    let script = "mount --bind . tree/mnt && mount -t proc proc tree/proc && exec chroot tree mkfs.btrfs -q -L root --rootdir /mnt/root /mnt/btrfs.disk";
+    host(Command::new("unshare").args(["--mount", "sh", "-c", script]).current_dir(part)).map(drop)
+}
+
+fn sparse(file: &Path, size: u64) -> Result<(), String> {
+    let made = File::options().create(true).append(true).open(file).and_then(|file| file.set_len(size));
+    made.map_err(|e| format!("{}: {e}", file.display()))
+}
+
+fn prepare(base: &image::Files, part: &Path) -> Result<(), String> {
+    let tree = part.join("tree");
+    let mut cpio = with_busybox(PREPARE)?;
+    for folder in ["proc", "sys", "run", "tmp"] {
+        cpio.folder(folder);
+    }
+    for path in PROGRAMS {
+        program(&mut cpio, &tree, path)?;
+    }
+    Modules::of(base, &MODULES)?.put(&mut cpio);
+    let key = tree.join("etc/keys/root.key");
+    cpio.file("/key", 0o600, &fs::read(&key).map_err(|e| format!("{}: {e}", key.display()))?);
+    let scratch = Scratch::new()?;
+    let initrd = scratch.path("initrd");
+    fs::write(&initrd, cpio.finish()).map_err(|e| format!("{}: {e}", initrd.display()))?;
+    let mut args = vec!["-no-reboot".to_owned()];
+    for disk in ["plain.ext4", "luks.disk", "mirror.0", "mirror.1"] {
+        let drive = format!("file={},format=raw,if=virtio,cache=unsafe", part.join(disk).display());
+        args.extend(["-drive".into(), drive]);
+    }
+    let log = vm_folder().join("logs/storage.log");
+    let _ = fs::create_dir_all(vm_folder().join("logs"));
+    let kernel = base.kernel();
+    let starts = Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: "console=ttyS0" };
+    let setup = Setup {
+        starts,
+        architecture: Architecture::X86_64,
+        memory: 1024,
+        counting: false,
+        args: &args,
+        log: &log,
+    };
+    let mut machine = Machine::start(&setup, scratch)?;
+    let end = machine.await_end(PREPARE_LIMIT)?;
+    if end == End::PoweredOff && machine.console.text().contains("THE DISKS ARE MADE") {
+        return Ok(());
+    }
+    Err(machine.tell(&format!("the disks could not be made ({end:?})")))
+}

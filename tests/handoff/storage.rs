@@ -1,0 +1,144 @@
+//! A root that lies on something which has to be closed, and is, by the hook in our own exitrd.
+
+use bed::guest::{Guest, Spec};
+use bed::harness::Test;
+use bed::machine::{End, Scratch};
+use bed::storage::{self, Storage};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use crate::kexec::hand_over;
+
+/// What the hook says before it changes anything for the handoff.
+const CLOSED: &str = "the old root is closed";
+
+/// Debian's /run is noexec: the exitrd has a mount of its own.
+const EXITRD: &str = "findmnt -n -o OPTIONS /run | grep -q noexec && nextkernel exitrd";
+
+/// A reset follows a restart at once.
+const RESET: Duration = Duration::from_secs(60);
+
+fn boot(test: &Test, storage: Storage, root: &str) -> Result<Guest, String> {
+    let mut guest = Guest::boot(&Spec { disks: Some(storage.disks()?), ..Spec::new(test) })?;
+    let on = guest.ok("findmnt -n -o SOURCE,FSTYPE /")?;
+    if on.split_whitespace().collect::<Vec<_>>().join(" ") == root {
+        return Ok(guest);
+    }
+    Err(guest.tell(&format!("the root lies on {on}")))
+}
+
+pub fn a_root_in_luks_on_lvm_is_closed_before_the_jump_and_at_reboot(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test, Storage::Luks, "/dev/mapper/cryptroot ext4")?;
+    guest.ok("nextkernel stage")?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    let console = guest.console();
+    if !console.contains("nextkernel: there is no exitrd: / stays mounted read-only")
+        || console.contains(CLOSED)
+    {
+        return Err(guest.tell("without an exitrd it is not told what stays open"));
+    }
+
+    let acts =
+        ["unmount /oldroot", "remove mapped device dm-", "remove mapped device dm-0 (bed-root)", CLOSED];
+    guest.ok(EXITRD)?;
+    guest.ok("nextkernel stage")?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    closed(&guest, &acts)?;
+
+    guest.ok(EXITRD)?;
+    guest.send("systemctl reboot")?;
+    await_all(&mut guest, &acts)?;
+    guest.await_console("nextkernel: as PID 1: restart through firmware")?;
+    let deadline = Instant::now() + RESET;
+    while guest.machine().monitor.resets() == 0 {
+        if Instant::now() > deadline {
+            return Err(guest.tell("it does not restart"));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+pub fn a_root_on_a_mirror_is_closed_before_the_jump_and_at_halt(test: &Test) -> Result<(), String> {
+    let guest = boot(test, Storage::Md, "/dev/md0 ext4")?;
+    jump_and_end(guest, &["unmount /oldroot", "stop array md0", CLOSED], "halt", "halt", End::Halted)
+}
+
+pub fn a_root_on_btrfs_is_closed_before_the_jump_and_at_poweroff(test: &Test) -> Result<(), String> {
+    let guest = boot(test, Storage::Btrfs, "/dev/vda btrfs")?;
+    jump_and_end(guest, &["unmount /oldroot", CLOSED], "poweroff", "power off", End::PoweredOff)
+}
+
+pub fn a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd(test: &Test) -> Result<(), String> {
+    let usual = Spec::new(test);
+    let installed = usual.installed.clone().unwrap_or_default();
+    let hook = installed.join("usr/lib/systemd/system-shutdown/nextkernel");
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../initramfs/dracut/90nextkernel");
+    let scratch = Scratch::new()?;
+    let made = scratch.path("made");
+    fs::create_dir(&made).map_err(|e| format!("{}: {e}", made.display()))?;
+    let disks = storage::with_dracut(&module, &hook, &made)?;
+    // dracut unpacks it again at the end.
+    let copy = scratch.path("installed");
+    let there = copy.join("usr/lib/modules").join(test.image.files()?.release()?);
+    let copied = Command::new("cp").arg("-a").arg(&installed).arg(&copy).status();
+    copied
+        .and_then(|_| fs::create_dir_all(&there))
+        .and_then(|()| fs::copy(&disks.initrd, there.join("initrd")))
+        .map_err(|e| format!("{}: {e}", copy.display()))?;
+
+    let mut guest = Guest::boot(&Spec { disks: Some(disks), installed: Some(copy), ..usual })?;
+    guest.ok("findmnt -n -o SOURCE / | grep -x /dev/mapper/cryptroot && ls /run/initramfs/.need_shutdown")?;
+    guest.ok(
+        "nextkernel stage --kernel /vmlinuz --initrd /usr/lib/modules/$(uname -r)/initrd --reuse-cmdline",
+    )?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    let console = guest.console();
+    let jump = console.rfind("nextkernel: jump to ").unwrap_or_default();
+    let mut rest = console.get(..jump).unwrap_or_default();
+    for line in ["left to the hook in the exitrd", "EXT4-fs (dm-1): unmounting filesystem"] {
+        rest = rest.split_once(line).ok_or_else(|| guest.tell(&format!("{line:?} is missing or late")))?.1;
+    }
+    Ok(())
+}
+
+fn jump_and_end(mut guest: Guest, acts: &[&str], verb: &str, said: &str, end: End) -> Result<(), String> {
+    let theirs = guest.run("touch /run/initramfs/shutdown; nextkernel exitrd 2>&1")?;
+    if theirs.status != 1 || !theirs.output.contains("/run/initramfs is somebody else's: ") {
+        return Err(guest.tell(&theirs.output));
+    }
+    guest.ok("rm /run/initramfs/shutdown")?;
+    guest.ok(EXITRD)?;
+    guest.ok("nextkernel stage")?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    closed(&guest, acts)?;
+
+    guest.ok(EXITRD)?;
+    guest.ok("nextkernel stage --on kexec --on reboot")?;
+    guest.send(&format!("systemctl {verb}"))?;
+    await_all(&mut guest, acts)?;
+    guest.await_console(&format!("nextkernel: as PID 1: {said}"))?;
+    let ended = guest.await_off()?;
+    if ended == end { Ok(()) } else { Err(guest.tell(&format!("{verb}: {ended:?}"))) }
+}
+
+/// The console says these one after another before the last jump, and nothing was left open.
+fn closed(guest: &Guest, acts: &[&str]) -> Result<(), String> {
+    let console = guest.console();
+    let jump = console.rfind("nextkernel: jump to ").unwrap_or_default();
+    let mut rest = console.get(..jump).unwrap_or_default();
+    for act in acts {
+        let line = format!("nextkernel: {act}");
+        rest = rest.split_once(&line).ok_or_else(|| guest.tell(&format!("{line:?} is missing or late")))?.1;
+    }
+    if console.contains("storage is not closed") {
+        return Err(guest.tell("something was left open"));
+    }
+    Ok(())
+}
+
+fn await_all(guest: &mut Guest, acts: &[&str]) -> Result<(), String> {
+    acts.iter().try_for_each(|act| guest.await_console(&format!("nextkernel: {act}")).map(drop))
+}

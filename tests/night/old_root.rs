@@ -1,0 +1,52 @@
+//! What the hook closes as PID 1 of an exitrd: the old root, and all that it lies on.
+
+use crate::staged::{HOOK, handed_over, in_order, night, stage};
+use bed::harness::Test;
+use bed::modules::Modules;
+
+/// An old root that holds itself: a loop device on a file of it, a mapped device on that, a file system on that, swap
+/// on a file of that; and another mapped device that is in use elsewhere.
+const OLD_ROOT: &str = r"
+modprobe loop; modprobe dm_mod; modprobe crc32c_generic; modprobe ext4
+export DM_DISABLE_UDEV=1
+mkdir /oldroot /elsewhere; mount -t tmpfs none /oldroot
+over() {
+    dd if=/dev/zero of=$1 bs=1M count=16 2>/dev/null
+    losetup /dev/$2 $1 && echo 0 32768 linear /dev/$2 0 | dmsetup create $3 && mke2fs /dev/mapper/$3 >/dev/null
+}
+over /oldroot/file loop0 inner
+over /file loop1 other
+mount -t ext4 -o ro /dev/mapper/other /elsewhere
+mkdir -p '/oldroot/a\040b c' && mount -t ext4 /dev/mapper/inner '/oldroot/a\040b c'
+cd '/oldroot/a\040b c' && mkdir within && mount -t tmpfs none within
+dd if=/dev/zero of=swap bs=1M count=4 2>/dev/null; mkswap swap >/dev/null; swapon swap
+cd /
+long=/oldroot; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do long=$long/$(printf '%0240d' $i); done
+mkdir -p $long && mount -t tmpfs none $long
+echo $(wc -l </proc/swaps) lines of swap, $(grep -c oldroot /proc/mounts) mounts
+";
+
+pub fn what_lies_on_each_other_is_closed_whatever_its_name_and_what_is_left_is_named(
+    test: &Test,
+) -> Result<(), String> {
+    let mut night = night(test, "", &(stage("--hold late") + OLD_ROOT + &format!("exec {HOOK} kexec")))?;
+    night.modules(&Modules::of(&test.image.files()?, &["loop", "dm_mod", "crc32c_generic", "ext4"])?);
+    night.program("/usr/sbin/dmsetup")?;
+    let ended = night.run()?;
+    ended.line("2 lines of swap, 4 mounts")?;
+    in_order(
+        &ended,
+        &[
+            r"nextkernel: turn off swap on /oldroot/a\040b c/swap",
+            "nextkernel: unmount /oldroot/000",
+            r"nextkernel: unmount /oldroot/a\040b c/within",
+            "nextkernel: unmount /oldroot/a\\040b c\r",
+            "nextkernel: remove mapped device dm-0 (inner)",
+            "nextkernel: detach loop device loop0",
+            "nextkernel: unmount /oldroot\r",
+            "nextkernel: the old root's storage is not closed: ",
+        ],
+    )?;
+    // What is left is somebody else's, and read-only.
+    handed_over(&ended, "kexec")
+}
