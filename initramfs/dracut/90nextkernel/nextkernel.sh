@@ -1,5 +1,6 @@
 #!/bin/sh
-# dracut's /shutdown sources this in a subshell: again and again until it succeeds, and once more with $final.
+# dracut's /shutdown sources this in a subshell: again and again until it succeeds, and once more with "final" as its
+# argument or, in every version that was read (059 to 111), as $final.
 # What closes LUKS, LVM and arrays is called in the same way, and may succeed later than its turn.
 
 nextkernel_storage_is_open() {
@@ -20,7 +21,7 @@ nextkernel_storage_is_open() {
 
 # shellcheck disable=SC2154 # dracut sets final
 if nextkernel_storage_is_open; then
-    [ -n "$final" ] || return 1
+    [ "${final:-$1}" = final ] || return 1
     warn "nextkernel: the root or its storage could not be closed"
 fi
 

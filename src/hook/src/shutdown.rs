@@ -41,6 +41,9 @@ enum Sign {
     Ancestor(&'static [u8]),
 }
 
+/// dinit's PID 1 at a restart, whatever the prefix of its programs.
+const DINIT: &[u8] = b"\0--system\0-r\0";
+
 /// The inits by the program that PID 1 runs: its name is mostly `init`. Each is measured or read (units/README.md).
 const INITS: [(&[u8], Sign); 8] = [
     // sysvinit shows the runlevel (`setproctitle`, src/init.c): 6 is a reboot.
@@ -51,7 +54,8 @@ const INITS: [(&[u8], Sign); 8] = [
     // What follows the script (`prepare_stage4`, src/init/s6-linux-init-shutdownd.c).
     (b"s6-svscan", Sign::Ancestor(b"s6-linux-init-hpr\0-f\0-r\0")),
     // dinit's PID 1 becomes this program (src/dinit.cc); a prefix keeps it apart from another init's.
-    (b"shutdown", Sign::PidOne(b"\0--system\0-r\0")),
+    (b"shutdown", Sign::PidOne(DINIT)),
+    (b"dinit-shutdown", Sign::PidOne(DINIT)),
     (b"dinit-shutdown", Sign::PidOne(b"\0--system\0-r\0")),
     (b"finit", Sign::Ancestor(b"/hook/sys/down/")),
     // Relative to its folder of services (`exec1`, nitro.c).
