@@ -98,7 +98,8 @@ pub fn a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd(test: &Test) -> Result<
     let console = guest.console();
     let jump = console.rfind("nextkernel: jump to ").unwrap_or_default();
     let mut rest = console.get(..jump).unwrap_or_default();
-    for line in ["left to the hook in the exitrd", "EXT4-fs (dm-1): unmounting filesystem"] {
+    let lines = ["left to the hook in the exitrd", "EXT4-fs (dm-1): unmounting filesystem", CLOSED];
+    for line in lines {
         rest = rest.split_once(line).ok_or_else(|| guest.tell(&format!("{line:?} is missing or late")))?.1;
     }
     Ok(())

@@ -4,6 +4,7 @@ use crate::staged::{HOOK, handed_over, in_order, night, stage};
 use bed::harness::Test;
 use bed::initramfs::Night;
 use bed::machine::End;
+use bed::machine::Scratch;
 use bed::modules::Modules;
 use bed::{dracut, vm_folder};
 
@@ -47,22 +48,22 @@ fn encrypted(test: &Test, fill: &str) -> Result<Night, String> {
 }
 
 pub fn in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed(test: &Test) -> Result<(), String> {
-    let archive = dracut::exitrd(&vm_folder().join("installed").join(HOOK.trim_start_matches('/')))?;
+    let scratch = Scratch::new()?;
+    let hook = vm_folder().join("installed").join(HOOK.trim_start_matches('/'));
+    let archive = dracut::exitrd(&hook, &scratch.path(""))?;
     // What closes mapped devices comes after the hook here: the first pass is too early for it.
-    let fill = format!(
-        "cd /run/initramfs && cpio -id </exitrd.cpio
-        cp {HOOK} .{HOOK}
+    let fill = "cd /run/initramfs && cpio -id </exitrd.cpio
         mv var/lib/dracut/hooks/shutdown/25-dm-shutdown.sh var/lib/dracut/hooks/shutdown/99-then-dm.sh
         cp /witness var/lib/dracut/hooks/shutdown/98-witness.sh
-        cd /"
-    );
-    let mut night = encrypted(test, &fill)?;
+        cd /";
+    let mut night = encrypted(test, fill)?;
     night.host_file("/exitrd.cpio", 0o644, &archive)?;
     // It fails as long as something is open, so that it is asked again.
     night.file("/witness", 0o755, format!("open=\n{WITNESS}{}", "[ ! -e /sys/block/dm-0 ]\n"));
     let ended = night.run()?;
     handed_over(&ended, "kexec")?;
-    in_order(&ended, &["left to the hook in the exitrd", "witness: dm-0 is open", "nextkernel: jump to"])
+    let lines = ["witness: dm-0 is open", "nextkernel: the old root is closed", "nextkernel: jump to"];
+    in_order(&ended, &[&["left to the hook in the exitrd"][..], &lines].concat())
 }
 
 pub fn in_an_exitrd_of_systemd_shutdown_the_hook_runs_when_the_root_is_gone(

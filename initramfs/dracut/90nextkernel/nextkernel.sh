@@ -22,7 +22,9 @@ nextkernel_storage_is_open() {
 # shellcheck disable=SC2154 # dracut sets final
 if nextkernel_storage_is_open; then
     [ "${final:-$1}" = final ] || return 1
-    warn "nextkernel: the root or its storage could not be closed"
+    warn "nextkernel: the old root could not be closed"
+else
+    info "nextkernel: the old root is closed"
 fi
 
 # Comes back only where there is nothing to jump to; then the rest is dracut's, and it is not to be asked again.
