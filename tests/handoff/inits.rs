@@ -10,6 +10,9 @@ use bed::machine::End;
 
 use crate::kexec::{hand_over, reboot};
 
+/// Not below the agent, for which its init would wait until it has ended what it runs.
+const ASK: &str = "sh -c 'setsid nextkernel reboot &'";
+
 /// Arms what is staged, and vouches for it, as `nextkernel reboot` does.
 const ARM: &str = "cd /run/nextkernel
     up=$(cut -d. -f1 /proc/uptime)
@@ -17,26 +20,44 @@ const ARM: &str = "cd /run/nextkernel
     setsid sh -c 'trap \"\" TERM HUP; exec 9<armed; flock 9; while :; do sleep 1; done' >/dev/null 2>&1 &";
 
 pub fn under_sysvinit_the_staged_kernel_starts_and_nothing_else_starts_it(test: &Test) -> Result<(), String> {
-    passage(test, "sysvinit", "sysvinit", "shutdown -r now", "poweroff")
+    passage(test, "sysvinit", "sysvinit", Some("shutdown -r now"), "poweroff")
+}
+
+pub fn under_openrc_and_sysvinit_the_staged_kernel_starts_and_nothing_else_starts_it(
+    test: &Test,
+) -> Result<(), String> {
+    passage(test, "openrc", "openrc", None, "poweroff")
+}
+
+pub fn under_openrc_init_the_staged_kernel_starts_and_nothing_else_starts_it(
+    test: &Test,
+) -> Result<(), String> {
+    passage(test, "openrc-init", "openrc", None, "openrc-shutdown -p now")
 }
 
 pub fn under_runit_the_staged_kernel_starts_and_nothing_else_starts_it(test: &Test) -> Result<(), String> {
-    passage(test, "runit", "sysvinit", "reboot", "poweroff")
+    passage(test, "runit", "sysvinit", Some("reboot"), "poweroff")
+}
+
+pub fn under_finit_the_staged_kernel_starts_and_nothing_else_starts_it(test: &Test) -> Result<(), String> {
+    passage(test, "finit", "finit", Some("initctl reboot"), "initctl poweroff")
 }
 
 pub fn under_busybox_the_staged_kernel_starts_and_nothing_else_starts_it(test: &Test) -> Result<(), String> {
-    passage(test, "busybox", "busybox", "reboot", "poweroff")
+    passage(test, "busybox", "busybox", Some("reboot"), "poweroff")
 }
 
 /// One guest: `nextkernel reboot` hands over, the init's own restart goes through the firmware, and power off powers
-/// off, whatever is armed.
-fn passage(test: &Test, init: &str, unit: &str, restart: &str, off: &str) -> Result<(), String> {
+/// off, whatever is armed. OpenRC boots slowly, and is spared one.
+fn passage(test: &Test, init: &str, unit: &str, restart: Option<&str>, off: &str) -> Result<(), String> {
     let mut guest = Guest::boot(&inits::spec(test, init)?)?;
     install(&mut guest, unit)?;
     guest.ok("nextkernel stage --hold late")?;
-    hand_over(&mut guest, "nextkernel reboot", "kexec")?;
-    guest.ok("nextkernel stage --hold late")?;
-    reboot(&mut guest, restart)?;
+    hand_over(&mut guest, ASK, "kexec")?;
+    if let Some(restart) = restart {
+        guest.ok("nextkernel stage --hold late")?;
+        reboot(&mut guest, restart)?;
+    }
     guest.ok("nextkernel stage --hold late")?;
     guest.ok(ARM)?;
     guest.send(off)?;

@@ -45,7 +45,10 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE stands::what_carries_the_root_is_never_unbound
     Full ONE reboot::a_reboot_is_seen_as_a_firmware_reset
     Full ONE inits::under_sysvinit_the_staged_kernel_starts_and_nothing_else_starts_it
+    Full ONE inits::under_openrc_and_sysvinit_the_staged_kernel_starts_and_nothing_else_starts_it
+    Full ONE inits::under_openrc_init_the_staged_kernel_starts_and_nothing_else_starts_it
     Full ONE inits::under_runit_the_staged_kernel_starts_and_nothing_else_starts_it
+    Full ONE inits::under_finit_the_staged_kernel_starts_and_nothing_else_starts_it
     Full ONE inits::under_busybox_the_staged_kernel_starts_and_nothing_else_starts_it
     Full ONE storage::a_root_in_luks_on_lvm_is_closed_before_the_jump_and_at_reboot
     Full ONE storage::a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd
