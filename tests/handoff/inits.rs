@@ -48,7 +48,7 @@ pub fn under_busybox_the_staged_kernel_starts_and_nothing_else_starts_it(test: &
 }
 
 /// One guest: `nextkernel reboot` hands over, the init's own restart goes through the firmware, and power off powers
-/// off, whatever is armed. OpenRC boots slowly, and is spared one.
+/// off, whatever is armed. `OpenRC` boots slowly, and is spared one.
 fn passage(test: &Test, init: &str, unit: &str, restart: Option<&str>, off: &str) -> Result<(), String> {
     let mut guest = Guest::boot(&inits::spec(test, init)?)?;
     install(&mut guest, unit)?;
