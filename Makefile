@@ -115,6 +115,9 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/performance.md docs/fuzzing.md docs/boards.md
+	for folder in . mkinitcpio dracut initramfs-tools; do \
+	    install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/$$folder initramfs/$$folder/README.md; done
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/nixos initramfs/nixos/nextkernel.nix
 
 install-dracut: ## install the hook's module for dracut
 	install -D -m 0755 -t $(DESTDIR)$(DRACUT)/90nextkernel initramfs/dracut/90nextkernel/*.sh
