@@ -140,7 +140,9 @@ impl Init {
     pub fn ask(&self, root: &Root) -> Option<Ask> {
         Some(match self {
             Init::Busybox if inittab(root).contains(&Action::Restart) => Ask::Quit,
-            Init::Busybox => Ask::Term,
+            // finit: what `initctl reboot` does (`sigterm_cb`, src/sig.c); measured, that command fails, for finit goes down
+            // before it answers.
+            Init::Busybox | Init::Finit => Ask::Term,
             Init::Sysvinit => Ask::Command(&["shutdown", "-r", "now"]),
             Init::Openrc => Ask::Command(&["openrc-shutdown", "-r", "now"]),
             Init::Runit => Ask::Command(&["runit-init", "6"]),
@@ -151,9 +153,6 @@ impl Init {
                 let prefixed = folders.any(|folder| root.path(folder).join("dinit-shutdown").exists());
                 Ask::Command(if prefixed { &["dinit-shutdown", "-r"] } else { &["shutdown", "-r"] })
             }
-            // What `initctl reboot` does (`sigterm_cb`, src/sig.c); measured, that command fails, for finit goes
-            // down before it answers.
-            Init::Finit => Ask::Term,
             Init::Nitro => Ask::Command(&["nitroctl", "Reboot"]),
             Init::Systemd | Init::Unknown(_) => return None,
         })
