@@ -58,12 +58,17 @@ pub fn find(root: &Root) -> Carriers {
     Carriers::Known(found)
 }
 
-/// Where sysfs has the block devices below a mount, the uppermost first, as far as they can be told.
-pub(crate) fn devices(root: &Root, mounts: &[Mount], mount: &Mount) -> Vec<PathBuf> {
+/// What is below a mount, the uppermost first, as far as it can be told: where sysfs has the block devices, and the
+/// mounts that have a part in it, which begin with this one.
+pub(crate) fn below<'a>(
+    root: &'a Root,
+    mounts: &'a [Mount],
+    mount: &'a Mount,
+) -> (Vec<PathBuf>, Vec<&'a Mount>) {
     let search = Search::new(root, mounts);
     // It says what it has seen whether it reached the end or not.
     let _ = search.mount(mount, DEPTH_MAX);
-    search.seen.take()
+    (search.seen.take(), search.seen_mounts.take())
 }
 
 /// Each of these gives the addresses below something, or `None` where they cannot be told.
@@ -71,14 +76,24 @@ struct Search<'a> {
     root: &'a Root,
     mounts: &'a [Mount],
     seen: RefCell<Vec<PathBuf>>,
+    seen_mounts: RefCell<Vec<&'a Mount>>,
 }
 
 impl<'a> Search<'a> {
     fn new(root: &'a Root, mounts: &'a [Mount]) -> Search<'a> {
-        Search { root, mounts, seen: RefCell::default() }
+        Search { root, mounts, seen: RefCell::default(), seen_mounts: RefCell::default() }
     }
 
-    fn mount(&self, mount: &Mount, depth: u8) -> Option<Vec<String>> {
+    fn mount(&self, mount: &'a Mount, depth: u8) -> Option<Vec<String>> {
+        let again = self.seen_mounts.borrow().iter().any(|seen| std::ptr::eq(*seen, mount));
+        self.seen_mounts.borrow_mut().push(mount);
+        if mount.kind == "overlay" {
+            // Its paths are of another time: they show what may be below, and prove nothing.
+            for path in mount.overlaid().iter().filter(|_| !again) {
+                let _ = self.file(path, depth);
+            }
+            return None;
+        }
         if MEMORY.contains(&mount.kind.as_str()) {
             return Some(Vec::new());
         }
@@ -161,7 +176,7 @@ fn links(folder: &Path) -> Vec<PathBuf> {
 
 /// What a device is made of: a mapping or an array of others; a disk that several controllers lead to
 /// (`nvme-subsys0`) of these, which are links beside it.
-fn members(device: &Path) -> Vec<PathBuf> {
+pub(crate) fn members(device: &Path) -> Vec<PathBuf> {
     let mut members = links(&device.join("slaves"));
     let last = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     if let Some(subsystem) = device.parent().filter(|parent| last(parent).starts_with("nvme-subsys")) {

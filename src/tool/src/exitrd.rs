@@ -38,6 +38,9 @@ const FOLDERS: [&str; 9] = ["proc", "sys", "dev", "run", "oldroot", "usr", "var"
 /// initramfs-tools' and dracut's.
 const LEFT_OVER: [&str; 6] = ["fsck", "initramfs.debug", "init.log", "log", "state", "rdsosreport.txt"];
 
+/// What fills it on `NixOS`, where nothing is mounted before (nixos/modules/system/boot/systemd/shutdown.nix).
+const NIXOS_UNIT: &str = "/etc/systemd/system/generate-shutdown-ramfs.service";
+
 /// Where an exitrd of somebody else's has the hook, for what runs there (systemd-shutdown(8); the second is NixOS's).
 const CARRIED: [&str; 2] = [
     "/run/initramfs/usr/lib/systemd/system-shutdown/nextkernel",
@@ -154,7 +157,8 @@ impl Found {
         if mounted.is_some_and(is_ours) {
             return Found::Ours { is_current: is_current(root) };
         }
-        if mounted.is_some() && root.path("/etc/NIXOS").exists() {
+        let is_nixos = root.path("/etc/NIXOS").exists();
+        if is_nixos && (mounted.is_some() || root.path(NIXOS_UNIT).exists()) {
             return Found::Theirs(Whose::Nixos);
         }
         let below =
@@ -388,6 +392,17 @@ mod tests {
         let nixos = WITH_OURS.replace("nextkernel", "tmpfs");
         scratch.put("/proc/self/mountinfo", &format!("{PLAIN}{nixos}"));
         assert!(refused(&scratch).contains("NixOS's"));
+    }
+
+    #[test]
+    fn nixos_exitrd_is_known_by_its_unit_before_anything_is_mounted() {
+        let scratch = machine();
+        scratch.put(NIXOS_UNIT, "");
+        assert_eq!(Found::look(&scratch.root), Found::Nothing);
+        scratch.put("/etc/NIXOS", "");
+        assert_eq!(Found::look(&scratch.root), Found::Theirs(Whose::Nixos));
+        fs::remove_file(scratch.root.path(NIXOS_UNIT)).unwrap();
+        assert_eq!(Found::look(&scratch.root), Found::Nothing);
     }
 
     #[test]

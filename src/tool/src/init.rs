@@ -41,6 +41,8 @@ pub enum Hooked {
     By(PathBuf),
     /// This file would, and nobody may execute it.
     NotExecutable(PathBuf),
+    /// This line is executed, and a later one would.
+    Behind(String),
     /// Nothing does; where it would have to be.
     No(&'static str),
 }
@@ -139,7 +141,7 @@ impl Init {
     #[must_use]
     pub fn ask(&self, root: &Root) -> Option<Ask> {
         Some(match self {
-            Init::Busybox if inittab(root).contains(&Action::Restart) => Ask::Quit,
+            Init::Busybox if Inittab::read(root).restarts_into_hook() => Ask::Quit,
             // finit's is what `initctl reboot` does (`sigterm_cb`, src/sig.c); measured, that command fails, for finit goes
             // down before it answers.
             Init::Busybox | Init::Finit => Ask::Term,
@@ -164,7 +166,7 @@ impl Init {
         let openrc = (Place::Entry(&["/etc/runlevels/shutdown"]), "as a service of the runlevel shutdown");
         let (place, hint) = match self {
             Init::Systemd | Init::Unknown(_) => return Hooked::No("nowhere"),
-            Init::Busybox => return in_inittab(root),
+            Init::Busybox => return Inittab::read(root).hooked(root),
             Init::Sysvinit if runs_openrc(root) => openrc,
             Init::Openrc => openrc,
             Init::Runit if root.path("/etc/runit/shutdown.d").is_dir() => {
@@ -229,41 +231,49 @@ fn runs_openrc(root: &Root) -> bool {
     root.path("/run/openrc").is_dir()
 }
 
-/// At which of busybox's actions its table runs the hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    /// SIGQUIT: the hook becomes PID 1. Nothing but `nextkernel reboot` asks for it.
-    Restart,
-    /// Every way down, and nobody tells which: it counts while `nextkernel reboot` is still there to vouch.
-    Shutdown,
+/// What of busybox's table says when the hook runs.
+#[derive(Debug, Default)]
+struct Inittab {
+    /// The lines `::restart:`. SIGQUIT: of these it executes the first in its own place, and no other
+    /// (`exec_restart_action`, init/init.c). Nothing but `nextkernel reboot` asks for it.
+    restart: Vec<String>,
+    /// Whether a line `::shutdown:` runs the hook: at every way down, and nobody tells which. It counts while
+    /// `nextkernel reboot` is still there to vouch.
+    at_shutdown: bool,
 }
 
-fn inittab(root: &Root) -> Vec<Action> {
-    let text = fs::read_to_string(root.path(INITTAB)).unwrap_or_default();
-    text.lines().filter_map(action).collect()
-}
-
-fn in_inittab(root: &Root) -> Hooked {
-    let actions = inittab(root);
-    // At its end OpenRC leaves nobody alive.
-    if actions.contains(&Action::Restart) || (!actions.is_empty() && !runs_openrc(root)) {
-        Hooked::By(PathBuf::from(INITTAB))
-    } else {
-        Hooked::No("as the line ::restart: of /etc/inittab")
+impl Inittab {
+    /// Each line is `ID:RUNLEVELS:ACTION:PROCESS`.
+    fn read(root: &Root) -> Inittab {
+        let mut inittab = Inittab::default();
+        for line in fs::read_to_string(root.path(INITTAB)).unwrap_or_default().lines() {
+            let line = line.trim();
+            let mut fields = line.splitn(4, ':').skip(2);
+            match (fields.next(), fields.next()) {
+                _ if line.starts_with('#') => {}
+                (Some("restart"), Some(process)) if !process.is_empty() => {
+                    inittab.restart.push(line.to_owned());
+                }
+                (Some("shutdown"), Some(process)) => inittab.at_shutdown |= process.contains(WORD),
+                _ => {}
+            }
+        }
+        inittab
     }
-}
 
-/// The action of a line of busybox's inittab (`ID:RUNLEVELS:ACTION:PROCESS`) that runs the hook.
-fn action(line: &str) -> Option<Action> {
-    if line.trim_start().starts_with('#') {
-        return None;
+    fn restarts_into_hook(&self) -> bool {
+        self.restart.first().is_some_and(|line| line.contains(WORD))
     }
-    let mut fields = line.splitn(4, ':');
-    let (action, process) = (fields.nth(2)?, fields.next()?);
-    match action {
-        "restart" if process.contains(WORD) => Some(Action::Restart),
-        "shutdown" if process.contains(WORD) => Some(Action::Shutdown),
-        _ => None,
+
+    fn hooked(self, root: &Root) -> Hooked {
+        let in_vain = !self.restarts_into_hook() && self.restart.iter().any(|line| line.contains(WORD));
+        // At its end OpenRC leaves nobody alive.
+        let runs = self.restarts_into_hook() || (self.at_shutdown && !runs_openrc(root));
+        match self.restart.into_iter().next() {
+            Some(first) if in_vain => Hooked::Behind(first),
+            _ if runs => Hooked::By(PathBuf::from(INITTAB)),
+            _ => Hooked::No("as the line ::restart: of /etc/inittab"),
+        }
     }
 }
 
@@ -381,5 +391,37 @@ mod tests {
         assert_eq!(asked("::restart:/sbin/init\n::ctrlaltdel:/sbin/reboot\n"), Ask::Term);
         assert_eq!(asked(&format!("#::restart:{HOOK}\n::shutdown:{HOOK}\n")), Ask::Term);
         assert_eq!(asked(&format!("::restart:{HOOK} kexec\n")), Ask::Quit);
+    }
+
+    #[test]
+    fn of_several_restart_lines_busybox_executes_the_first_alone() {
+        let scratch = Scratch::new();
+        let theirs = "::restart:/sbin/init";
+        scratch.put(INITTAB, &format!("# {theirs}\n{theirs}\n::restart:{HOOK} kexec\n::shutdown:{HOOK}\n"));
+        assert_eq!(Init::Busybox.hooked(&scratch.root), Hooked::Behind(theirs.to_owned()));
+        assert_eq!(Init::Busybox.ask(&scratch.root), Some(Ask::Term));
+        scratch.put(INITTAB, &format!("::restart:{HOOK} kexec\n{theirs}\n"));
+        assert_eq!(Init::Busybox.hooked(&scratch.root), Hooked::By(INITTAB.into()));
+        assert_eq!(Init::Busybox.ask(&scratch.root), Some(Ask::Quit));
+    }
+
+    #[test]
+    fn those_inits_tell_of_a_restart_in_which_the_hook_sees_a_sign_of_one() {
+        let hook = include_str!("../../hook/src/shutdown.rs");
+        for (init, program) in [
+            (Init::Busybox, "busybox"),
+            (Init::Sysvinit, "init"),
+            (Init::Openrc, "openrc-init"),
+            (Init::Runit, "runit"),
+            (Init::S6, "s6-svscan"),
+            // What its PID 1 becomes.
+            (Init::Dinit, "shutdown"),
+            (Init::Finit, "finit"),
+            (Init::Procd, "procd"),
+            (Init::Nitro, "nitro"),
+        ] {
+            let has_sign = hook.contains(&format!("(b\"{program}\", Sign::"));
+            assert_eq!(init.tells_reboot(), has_sign, "{init:?}");
+        }
     }
 }

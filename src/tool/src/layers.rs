@@ -41,6 +41,10 @@ pub enum Unclosable {
     Remote(String),
     /// A file system that is a program (`fuse(4)`).
     Program(String),
+    /// A device that the kernel has from a program or from another machine, and from no driver of its own.
+    Virtual(String),
+    /// A layer of an overlay, which was mounted where nothing of it is seen now.
+    Unseen(PathBuf),
 }
 
 impl Layer {
@@ -51,8 +55,10 @@ impl Layer {
         let mounts = Mount::all(root);
         let mut layers = Vec::new();
         for mount in ["/", "/usr"].iter().filter_map(|point| Mount::at(&mounts, Path::new(point))) {
-            layers.extend(Unclosable::of_mount(mount).map(Layer::Unclosable));
-            layers.extend(carriers::devices(root, &mounts, mount).iter().filter_map(|path| Layer::of(path)));
+            let (devices, carrying) = carriers::below(root, &mounts, mount);
+            let unclosable = carrying.iter().filter_map(|mount| Unclosable::of_mount(&mounts, mount));
+            layers.extend(unclosable.map(Layer::Unclosable));
+            layers.extend(devices.iter().filter_map(|path| Layer::of(path)));
             // btrfs counts devices of its own, and a device that sysfs does not have is known by its node's name.
             if layers.is_empty() && mount.source.starts_with("/dev/mapper") {
                 layers.push(Layer::Mapped);
@@ -109,6 +115,9 @@ impl Layer {
             () if above(&|part| part.starts_with("ctlr_")) => remote("FCoE"),
             () if above(&|part| part == "nvme-fabrics") => remote("NVMe over a network"),
             // bcache is stopped by the kernel itself, at kexec, too (`bcache_reboot`, drivers/md/bcache/super.c).
+            () if is_elsewhere(device) => {
+                Some(Layer::Unclosable(Unclosable::Virtual(name.replace('!', "/"))))
+            }
             () => None,
         }
     }
@@ -128,7 +137,12 @@ impl Layer {
 }
 
 impl Unclosable {
-    fn of_mount(mount: &Mount) -> Option<Unclosable> {
+    fn of_mount(mounts: &[Mount], mount: &Mount) -> Option<Unclosable> {
+        let is_hidden =
+            |path: &PathBuf| Mount::over(mounts, path).is_none_or(|over| std::ptr::eq(over, mount));
+        if let Some(path) = mount.overlaid().into_iter().find(is_hidden) {
+            return Some(Unclosable::Unseen(path));
+        }
         let kind = mount.kind.as_str();
         if kind == "zfs" {
             return Some(Unclosable::Zfs);
@@ -149,8 +163,28 @@ impl Unclosable {
             Unclosable::Multipath => "a disk that multipathd(8) looks after".into(),
             Unclosable::Remote(how) => format!("another machine, through {how}"),
             Unclosable::Program(kind) => format!("{kind}, a file system that is a program"),
+            Unclosable::Virtual(name) => {
+                format!("{name}, a device that comes from a program or from another machine")
+            }
+            Unclosable::Unseen(path) => {
+                format!("an overlay on {}, and what that was cannot be seen now", path.display())
+            }
         }
     }
+}
+
+/// Whether behind a device is a program or another machine: it is made of no other, and there is nothing of the
+/// machine above it. The kernel's own, which are memory, a file, flash or a cache, need nobody.
+fn is_elsewhere(device: &Path) -> bool {
+    const OWN: [&str; 9] = ["dm-", "md", "loop", "ram", "zram", "bcache", "nvme", "mtdblock", "ubiblock"];
+    let above = |name: &str| device.iter().any(|part| part == name);
+    let name = device.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_own = |prefix: &&str| {
+        name.strip_prefix(*prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    // What a partition is on, is looked at itself.
+    let is_partition = device.join("partition").exists();
+    above("virtual") && !OWN.iter().any(is_own) && !is_partition && carriers::members(device).is_empty()
 }
 
 /// The arrays whose metadata the kernel does not write (Documentation/admin-guide/md.rst).
@@ -230,5 +264,59 @@ mod tests {
         assert_eq!(unclosable(&scratch), Some("md127, an array that mdmon(8) looks after".to_owned()));
         scratch.put("/sys/block/md127/md/metadata_version", "1.2\n");
         assert_eq!(unclosable(&scratch), None);
+    }
+
+    #[test]
+    fn a_device_that_nothing_of_the_machine_is_behind_is_a_programs_or_another_machines() {
+        let unclosable = |folder: &str| Layer::unclosable(&on("8:0", folder, "").root);
+        for name in ["ublkb0", "rnbd0", "etherd!e0.0"] {
+            let named = Unclosable::Virtual(name.replace('!', "/"));
+            assert_eq!(unclosable(&format!("/sys/devices/virtual/block/{name}")), Some(named));
+        }
+        for name in ["dm-0", "md0", "loop0", "ram0", "zram0", "bcache0", "mtdblock3", "ubiblock0_0"] {
+            assert_eq!(unclosable(&format!("/sys/devices/virtual/block/{name}")), None, "{name}");
+        }
+        assert_eq!(unclosable("/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1"), None);
+        assert_eq!(unclosable("/sys/devices/platform/soc/mmc0/mmcblk0"), None);
+        let scratch = on("8:0", "/sys/devices/virtual/block/cache0", "");
+        scratch.link("/sys/devices/virtual/block/cache0/slaves/sda", "/sys/devices/platform/sda");
+        scratch.folder("/sys/devices/platform/sda");
+        assert_eq!(Layer::unclosable(&scratch.root), None);
+        let scratch = on("8:1", "/sys/devices/virtual/block/ublkb0/ublkb0p1", "");
+        scratch.put("/sys/devices/virtual/block/ublkb0/ublkb0p1/partition", "1\n");
+        assert_eq!(Layer::unclosable(&scratch.root), Some(Unclosable::Virtual("ublkb0".into())));
+    }
+
+    #[test]
+    fn every_mount_that_carries_a_layer_has_to_be_closable() {
+        let unclosable = |root: &str, below: &str| {
+            let scratch = on("7:0", "/sys/devices/virtual/block/loop0", "");
+            scratch.put("/sys/devices/virtual/block/loop0/loop/backing_file", "/low/er/root.img\n");
+            scratch.link("/sys/dev/block/8:1", "/sys/devices/pci0000:00/0000:00:17.0/ata1/sda");
+            scratch.folder("/sys/devices/pci0000:00/0000:00:17.0/ata1/sda");
+            scratch.folder("/sys/devices/platform/host3/session1/sdb");
+            scratch.link("/sys/dev/block/8:16", "/sys/devices/platform/host3/session1/sdb");
+            let mounts = format!("22 1 {root}\n23 22 {below}\n24 22 0:5 / /up rw - tmpfs tmpfs rw\n");
+            scratch.put("/proc/self/mountinfo", &mounts);
+            Layer::unclosable(&scratch.root).map(|what| what.in_words())
+        };
+        let overlay = "0:30 / / rw - overlay overlay rw,lowerdir=/up/x:/low/er,upperdir=/up/y,workdir=/up/w";
+        let written =
+            overlay.replace("lowerdir=/up/x:/low/er,upperdir=/up/y", "lowerdir+=/up/x,upperdir=/low/er");
+        let a_loop = "7:0 / / ro - squashfs /dev/loop0 ro";
+        for root in [overlay, &written, a_loop] {
+            for (below, named) in [
+                ("0:40 / /low ro - nfs4 host:/x ro", "through NFS4"),
+                ("8:1 / /low ro - fuseblk /dev/sda1 ro", "fuseblk"),
+                ("8:16 / /low ro - ext4 /dev/sdb ro", "through iSCSI"),
+            ] {
+                let said = unclosable(root, below).unwrap_or_default();
+                assert!(said.contains(named), "{root}, {below}: {said}");
+            }
+            assert_eq!(unclosable(root, "8:1 / /low ro - ext4 /dev/sda1 ro"), None, "{root}");
+        }
+        // It was mounted before the root was changed.
+        let said = unclosable(overlay, "8:1 / /elsewhere ro - ext4 /dev/sda1 ro").unwrap_or_default();
+        assert!(said.contains("an overlay on /low/er"), "{said}");
     }
 }

@@ -22,6 +22,8 @@ pub struct Mount {
     pub kind: String,
     /// Where it comes from, mostly a device.
     pub source: PathBuf,
+    /// How, of the file system itself, as the kernel writes it.
+    pub of_system: String,
 }
 
 impl Mount {
@@ -62,6 +64,18 @@ impl Mount {
         self.options.split(',').any(|option| option == "noexec")
     }
 
+    /// What an overlay lies on (Documentation/filesystems/overlayfs.rst). These are the paths that it was mounted
+    /// with, which may be seen elsewhere by now, or nowhere.
+    #[must_use]
+    pub fn overlaid(&self) -> Vec<PathBuf> {
+        let is_overlay = self.kind == "overlay";
+        let options = self.of_system.split(',').filter(|_| is_overlay).filter_map(|it| it.split_once('='));
+        options
+            .filter(|(name, _)| ["lowerdir", "lowerdir+", "datadir+", "upperdir"].contains(name))
+            .flat_map(|(_, paths)| paths.split(':').filter(|path| !path.is_empty()).map(unescaped))
+            .collect()
+    }
+
     fn parse(line: &str) -> Option<Mount> {
         let (before, behind) = line.split_once(" - ")?;
         let mut before = before.split(' ').skip(2);
@@ -73,6 +87,7 @@ impl Mount {
             options: before.next()?.to_owned(),
             kind: behind.next()?.to_owned(),
             source: unescaped(behind.next()?),
+            of_system: behind.next().unwrap_or_default().to_owned(),
         })
     }
 }

@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use thiserror::Error;
 
-use crate::armed::Arming;
+use crate::armed::{self, Arming};
 use crate::conf::Conf;
 use crate::entries::Choice;
 use crate::errno::InWords;
@@ -48,12 +48,13 @@ pub enum Error {
     NotRoot,
     /// Another init.
     #[error(
-        "PID 1 is {0}, which is not known here, and cannot be asked; stage with --on reboot, and give its own command"
+        "PID 1 is {0}, which is not known here, and cannot be asked; nextkernel-hook can be PID 1 itself at the end \
+         (docs/boards.md)"
     )]
     OtherInit(String),
     /// What tells the hook that a handoff is meant.
-    #[error("/run/nextkernel/armed cannot be written: {}; what is staged stays so", InWords(.0))]
-    Unarmed(io::Error),
+    #[error(transparent)]
+    Unarmed(#[from] armed::Error),
     /// It was asked, and nothing came of it.
     #[error(
         "`{asked}` was accepted, and the machine is still up after {} seconds; nothing is armed any more, and what is \
@@ -77,7 +78,8 @@ pub enum Error {
     },
     /// An image is another one.
     #[error(
-        "/run/nextkernel/{0} has changed since it was staged; stage again, with the options of that time, or take it          back (`nextkernel unstage`)"
+        "/run/nextkernel/{0} has changed since it was staged; stage again, with the options of that time, or take it \
+         back (`nextkernel unstage`)"
     )]
     Changed(String),
     /// The plan.
@@ -91,7 +93,8 @@ pub enum Error {
     Gone,
     /// Somebody else has staged another.
     #[error(
-        "{0} was staged meanwhile, in place of what was checked; is another nextkernel at work? try again, and that one          is checked"
+        "{0} was staged meanwhile, in place of what was checked; is another nextkernel at work? try again, and that one \
+         is checked"
     )]
     Replaced(String),
     /// It is for another verb.
@@ -204,7 +207,7 @@ impl fmt::Display for Ask {
 
 /// What becomes of what is staged.
 #[derive(Debug, PartialEq, Eq)]
-enum First {
+pub(crate) enum First {
     /// It is used: this handoff, and no other that somebody stages meanwhile.
     Use(HandoffId),
     /// Something is staged first, for this reason.
@@ -213,7 +216,11 @@ enum First {
 
 impl First {
     /// What cannot be used is not replaced unasked: nobody knows any more with which options it was staged.
-    fn of(root: &Root, wish: &Wish, plan: Option<Result<&Plan<'_>, Malformed>>) -> Result<First, Error> {
+    pub(crate) fn of(
+        root: &Root,
+        wish: &Wish,
+        plan: Option<Result<&Plan<'_>, Malformed>>,
+    ) -> Result<First, Error> {
         let plan = match plan {
             _ if wish.entry.is_some() => return Ok(First::Stage("it is asked for")),
             None => return Ok(First::Stage("nothing is staged")),
@@ -234,6 +241,10 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let init = Init::find(root);
     Ask::of(root, &init)?;
+    // Staging another would take from it what it has armed.
+    if armed::is_held(root) {
+        return Err(armed::Error::Held.into());
+    }
     let text = Folder::plan_text(root)?;
     let plan = text.as_deref().map(Plan::parse);
     let first = First::of(root, wish, plan.as_ref().map(|plan| plan.as_ref().map_err(|why| *why)))?;
@@ -266,11 +277,11 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     covers_kexec(&plan)?;
     facts::say(format_args!("{} starts in place of this kernel: the machine goes down now", plan.entry));
     let ask = Ask::of(root, &init)?;
-    if init == Init::Systemd { ask.now() } else { armed(root, handoff, &ask) }
+    if init == Init::Systemd { ask.now() } else { ask_armed(root, handoff, &ask) }
 }
 
 /// Asks with the handoff armed, and stays to vouch for it until the machine is down.
-fn armed(root: &Root, handoff: HandoffId, ask: &Ask) -> Result<(), Error> {
+fn ask_armed(root: &Root, handoff: HandoffId, ask: &Ask) -> Result<(), Error> {
     // A session that ends, and whoever ends all processes politely, must not leave it armed and nobody there to
     // take it back.
     let mut signals = SigSet::empty();
@@ -278,7 +289,7 @@ fn armed(root: &Root, handoff: HandoffId, ask: &Ask) -> Result<(), Error> {
         signals.add(signal);
     }
     let _ = signals.thread_block();
-    let arming = Arming::of(root, handoff).map_err(Error::Unarmed)?;
+    let arming = Arming::of(root, handoff)?;
     if let Err(error) = ask.now() {
         arming.disarm();
         return Err(error);
@@ -402,6 +413,20 @@ mod tests {
     }
 
     #[test]
+    fn no_sentence_has_a_gap_in_it() {
+        let name = || "x".to_owned();
+        for error in [Error::OtherInit(name()), Error::Changed(name()), Error::Replaced(name())] {
+            assert!(!error.to_string().contains("  "), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_pid_1_is_not_known_what_is_advised_is_what_works() {
+        let sentence = Error::OtherInit("minit".into()).to_string();
+        assert!(sentence.contains("nextkernel-hook can be PID 1 itself") && !sentence.contains("--on"));
+    }
+
+    #[test]
     fn what_somebody_else_staged_meanwhile_is_not_started() {
         let text = staged(&Scratch::new(), "kexec");
         assert!(that_was_checked(text.as_bytes(), HandoffId(7)).is_ok());
@@ -483,7 +508,7 @@ mod tests {
             &["/nonexistent"],
         ] {
             let ask = Ask::Restart(init::Ask::Command(words));
-            let error = armed(&scratch.root, HandoffId(7), &ask).unwrap_err().to_string();
+            let error = ask_armed(&scratch.root, HandoffId(7), &ask).unwrap_err().to_string();
             assert!(error.contains("not now") || error.contains("/nonexistent cannot be run"), "{error}");
             assert!(!scratch.root.path("/run/nextkernel/armed").exists());
         }

@@ -13,6 +13,7 @@ use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
 use crate::init::{Hooked, Init};
+use crate::reboot::{self, First};
 use crate::root::Root;
 use crate::size::Size;
 use crate::{cmdline, facts, systemd};
@@ -51,6 +52,7 @@ struct Status {
     /// and null with another init.
     systemctl_kexec: Option<Leads>,
     systemctl_reboot: Option<Leads>,
+    /// `staged`, too, where it stages first, for nothing is.
     nextkernel_reboot: Leads,
     /// `reboot` and `shutdown -r`.
     reboot: Leads,
@@ -141,6 +143,12 @@ impl Status {
         let told = is_systemd || init.tells_reboot();
         let at_reboot = if told && covers(Verb::Reboot) { staged } else { Leads::Firmware };
         let asked = is_systemd || init.ask(root).is_some();
+        // Where nothing is staged it stages first.
+        let starts = match First::of(root, &reboot::Wish::default(), plan.map(Ok)) {
+            Ok(First::Use(_)) => covers(Verb::Kexec),
+            Ok(First::Stage(_)) => hook_installed,
+            Err(_) => false,
+        };
         let of_systemctl = |leads| is_systemd.then_some(leads);
         let record = cmdline::running(root).ok().and_then(|line| Record::find(&line));
         Status {
@@ -154,7 +162,7 @@ impl Status {
             } else {
                 at_reboot
             }),
-            nextkernel_reboot: if asked && covers(Verb::Kexec) { staged } else { Leads::Refused },
+            nextkernel_reboot: if asked && starts { staged } else { Leads::Refused },
             reboot: if loaded && is_systemd { at_kexec } else { at_reboot },
             gpus,
             started_by: record.map(|record| StartedBy {
@@ -396,6 +404,11 @@ end
 
     /// With another init, which runs the hook or not.
     fn elsewhere(pid_1: &str, hooked: Option<&str>, plan: &str) -> Status {
+        with_image(pid_1, hooked, Some(plan), false)
+    }
+
+    /// The same, with nothing staged, or an image that has changed since.
+    fn with_image(pid_1: &str, hooked: Option<&str>, plan: Option<&str>, has_changed: bool) -> Status {
         let scratch = Scratch::new();
         scratch.put("/proc/1/comm", pid_1);
         scratch.put("/usr/lib/systemd/system-shutdown/nextkernel", "");
@@ -404,7 +417,29 @@ end
             std::fs::set_permissions(scratch.root.path(path), std::fs::Permissions::from_mode(0o755))
                 .unwrap();
         }
-        Status::of(&scratch.root, Some(&Plan::parse(plan.as_bytes()).unwrap()), Vec::new(), None)
+        let name = "0000000000000007/kernel";
+        let path = format!("/run/nextkernel/{name}");
+        scratch.put(&path, "1");
+        let image = folder::measured(&scratch.root.path(&path).metadata().unwrap(), name).unwrap();
+        if has_changed {
+            scratch.put(&path, "another");
+        }
+        let of = format!("kernel = {name} size=1 inode=1 changed=1.000000001");
+        let plan = plan.map(|plan| plan.replace(&of, &format!("kernel = {image}")));
+        let plan = plan.as_ref().map(|plan| Plan::parse(plan.as_bytes()).unwrap());
+        Status::of(&scratch.root, plan.as_ref(), Vec::new(), None)
+    }
+
+    #[test]
+    fn nextkernel_reboot_stages_where_nothing_is_and_refuses_what_has_changed() {
+        let plan = String::from_utf8(PLAN.to_vec()).unwrap();
+        let runit = Some("/etc/runit/shutdown.d/89-nextkernel.sh");
+        let leads =
+            |hooked, plan, has_changed| with_image("runit", hooked, plan, has_changed).nextkernel_reboot;
+        assert_eq!(leads(runit, None, false), Staged);
+        assert_eq!(leads(None, None, false), Refused);
+        assert_eq!(leads(runit, Some(plan.as_str()), false), Staged);
+        assert_eq!(leads(runit, Some(plan.as_str()), true), Refused);
     }
 
     #[test]

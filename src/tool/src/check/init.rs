@@ -55,7 +55,7 @@ fn runs_it(root: &Root, init: &Init) -> (Verdict, String) {
     if let Init::Unknown(name) = init {
         let why = format!(
             "PID 1 is {name}, which is not known here: whether it runs the hook cannot be told; nextkernel-hook can \
-             be PID 1 itself at the end (docs/night.md)"
+             be PID 1 itself at the end (docs/boards.md)"
         );
         return (Verdict::Warn, why);
     }
@@ -69,6 +69,13 @@ fn runs_it(root: &Root, init: &Init) -> (Verdict, String) {
                 format!("{name} cannot execute {path}, which would run the hook: chmod 755 {path}"),
             )
         }
+        Hooked::Behind(line) => (
+            Verdict::Bad,
+            format!(
+                "{name} executes `{line}`, the first such line of /etc/inittab, and not the later one that runs the \
+                 hook: remove it"
+            ),
+        ),
         Hooked::No(place) => (
             Verdict::Bad,
             format!("PID 1 is {name}, and does not run the hook: it belongs there {place} (units/README.md)"),
@@ -305,6 +312,15 @@ mod tests {
         executable(&scratch, service);
         says(&scratch, "init", Verdict::Ok, &format!("PID 1 is openrc-init, and {service} runs the hook"));
         says(&scratch, "hook", Verdict::Ok, "is there, and can be executed");
+    }
+
+    #[test]
+    fn a_restart_line_before_the_hooks_is_named() {
+        let scratch = machine();
+        std::fs::remove_dir_all(scratch.root.path("/run/systemd")).unwrap_or_default();
+        scratch.put("/proc/1/comm", "busybox\n");
+        scratch.put("/etc/inittab", &format!("::restart:/sbin/init\n::restart:{HOOK} kexec\n"));
+        says(&scratch, "init", Verdict::Bad, "busybox init executes `::restart:/sbin/init`, the first");
     }
 
     /// A machine whose root is an encrypted volume, and /run mounted so.
