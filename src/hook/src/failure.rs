@@ -50,6 +50,11 @@ pub enum Failure {
         /// It could not, and the kernel holds the lock of a device for it.
         holds_lock: bool,
     },
+    /// A sync makes progress, and its time is over.
+    StillWriting {
+        /// After how many seconds.
+        seconds: u64,
+    },
     /// The process that did it was killed.
     Died {
         /// Which act.
@@ -87,7 +92,8 @@ impl Failure {
     pub fn is_of_sync(&self) -> bool {
         matches!(
             self,
-            Failure::Hangs { act: "sync", .. }
+            Failure::StillWriting { .. }
+                | Failure::Hangs { act: "sync", .. }
                 | Failure::Died { act: "sync" }
                 | Failure::Call { call: "sync", .. }
         )
@@ -140,6 +146,7 @@ impl fmt::Display for Failure {
             ),
             Failure::StillOpen(open) => open.fmt(out),
             Failure::Hangs { act, seconds, .. } => write!(out, "{act}: given up after {seconds} seconds"),
+            Failure::StillWriting { seconds } => write!(out, "sync: not everything is written after {seconds} seconds"),
             Failure::Died { act } => write!(out, "{act}: the process that did it was killed"),
             Failure::Kexec { call, errno } => write!(out, "{call}: {}{}", Named(errno), meaning(errno)),
             Failure::OutOfTime => out.write_str("the time for it was over"),

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open};
 
 use crate::{child, files, limits, sys};
 
@@ -22,6 +22,7 @@ use crate::{child, files, limits, sys};
 pub struct Guard {
     trigger: Option<OwnedFd>,
     starts_the_clock: Option<OwnedFd>,
+    processes: [Option<Pid>; limits::GUARDS.len()],
 }
 
 impl Guard {
@@ -32,19 +33,33 @@ impl Guard {
         let trigger = openat(CWD, c"/proc/sysrq-trigger", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         let Ok(trigger) = trigger else {
             warn!("this kernel has no /proc/sysrq-trigger: a jump that hangs cannot be ended");
-            return Guard { trigger: None, starts_the_clock: None };
+            return Guard::none();
         };
-        let starts_the_clock = post(&trigger, night, jump);
+        let mut processes = [None; limits::GUARDS.len()];
+        let starts_the_clock = post(&trigger, night, jump, &mut processes);
         if let Err(errno) = &starts_the_clock {
             warn!("the guard is not complete: {}", crate::failure::Named(*errno));
         }
-        Guard { trigger: Some(trigger), starts_the_clock: starts_the_clock.ok() }
+        Guard { trigger: Some(trigger), starts_the_clock: starts_the_clock.ok(), processes }
     }
 
     /// Nobody, for where nothing is done.
     #[must_use]
     pub const fn none() -> Guard {
-        Guard { trigger: None, starts_the_clock: None }
+        Guard { trigger: None, starts_the_clock: None, processes: [None; limits::GUARDS.len()] }
+    }
+
+    /// Whether this is one of its processes.
+    #[must_use]
+    pub fn includes(&self, id: Pid) -> bool {
+        self.processes.contains(&Some(id))
+    }
+
+    /// Ends it, where the hook goes on without it.
+    pub fn dismiss(self) {
+        for process in self.processes.into_iter().flatten() {
+            let _ = kill_process(process, Signal::KILL);
+        }
     }
 
     /// From now on only the jump is left.
@@ -74,11 +89,17 @@ fn reset(trigger: &OwnedFd) {
 /// driver behind it and take along who writes to it; even `b` says a word (`__handle_sysrq`), and who comes
 /// second may have to wait for the console that the first one holds (`console_trylock_spinning`,
 /// kernel/printk/printk.c). The third does not.
-fn post(trigger: &OwnedFd, night: Duration, jump: Duration) -> io::Result<OwnedFd> {
+fn post(
+    trigger: &OwnedFd,
+    night: Duration,
+    jump: Duration,
+    processes: &mut [Option<Pid>],
+) -> io::Result<OwnedFd> {
     let hook = pidfd_open(getpid(), PidfdFlags::empty())?;
     let (clock, starts_the_clock) = pipe_with(PipeFlags::CLOEXEC)?;
-    for late in limits::GUARDS {
-        if sys::fork()?.is_some() {
+    for (late, process) in limits::GUARDS.into_iter().zip(processes) {
+        *process = sys::fork()?;
+        if process.is_some() {
             continue;
         }
         if stand(&hook, &clock, night + jump + late, jump + late) == Stood::UntilItsTimeWasOver {

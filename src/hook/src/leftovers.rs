@@ -8,6 +8,7 @@ use rustix::fs::CWD;
 use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::{Signal, kill_process};
 
+use crate::guard::Guard;
 use crate::mounts::{self, Writable};
 use crate::processes::{self, Process, Relatives};
 use crate::say::{info, warn};
@@ -15,15 +16,17 @@ use crate::{child, files, limits, sys};
 
 /// Which processes are to end: all but PID 1, the hook and those that it was called by.
 #[derive(Clone, Copy)]
-pub struct Ending {
+pub struct Ending<'g> {
     /// Who is spared.
     pub relatives: Relatives,
+    /// Who is, too.
+    pub guard: &'g Guard,
     /// Whether those end, too, whose names begin with '@': they may serve the root's storage (systemd.io,
     /// `ROOT_STORAGE_DAEMONS`).
     pub storages: bool,
 }
 
-impl Ending {
+impl Ending<'_> {
     /// Ends them: first kindly, then not. What remains is told, and no failure: what it keeps busy is seen
     /// before the jump. In a child, for looking at a process may hang with its memory's lock.
     pub fn carry_out(self) {
@@ -70,18 +73,23 @@ impl Ending {
         // A thread of the kernel has no command line.
         let is_meant = match name {
             Ok([]) | Err(_) => false,
-            Ok(name) => self.storages || name != b"@",
+            // systemd spares root's alone (`ignore_proc`, src/shared/killall.c).
+            Ok(name) => {
+                self.storages || name != b"@" || !rustix::fs::fstat(folder).is_ok_and(|it| it.st_uid == 0)
+            }
         };
         is_meant
             && !process.ended
+            && !self.guard.includes(process.id)
             && !self.relatives.include(process, processes::parent_of)
             && !self.relatives.called_by(process.id)
     }
 }
 
 /// Remounts read-only what is still writable: what was mounted last first, for it may lie on what was mounted
-/// before. What cannot be is found again where it counts, before the jump.
-pub fn make_read_only() {
+/// before. What cannot be within this time is found again where it counts, before the jump.
+pub fn make_read_only(time: Duration) {
+    let until = sys::uptime() + time;
     let mut left = 0_u32;
     let _ = files::find_line(CWD, mounts::MOUNTINFO, |line| {
         left += u32::from(mounts::writable(line).is_some());
@@ -94,16 +102,16 @@ pub fn make_read_only() {
         let _ = files::find_line(CWD, mounts::MOUNTINFO, |line| {
             let writable = mounts::writable(line)?;
             seen += 1;
-            (seen > number).then(|| remount(line, &writable))
+            (seen > number).then(|| remount(line, &writable, until))
         });
     }
 }
 
-fn remount(line: &[u8], at: &Writable) {
+fn remount(line: &[u8], at: &Writable, until: Duration) {
     info!("remount {} read-only", at.path);
     let mut path = [0; limits::MOUNT_POINT_MAX];
     let Some(path) = mounts::point(line, &mut path) else { return };
-    let done = child::within(limits::REMOUNT, "remount it read-only", || {
+    let done = child::within(until.saturating_sub(sys::uptime()), "remount it read-only", || {
         mount_remount(path, MountFlags::RDONLY, c"")
     });
     if let Err(failure) = done {

@@ -161,8 +161,11 @@ pub const KILL: Duration = seconds(1);
 /// Both, and the looks between.
 pub const END: Duration = seconds(4);
 
-/// What is remounted read-only writes back first; a sync comes after it again.
-pub const REMOUNT: Duration = seconds(5);
+/// As PID 1: all that is remounted read-only, which writes back first. Elsewhere it has what the first sync has.
+pub const REMOUNT: Duration = seconds(30);
+
+/// All that PID 1 does before the night: whoever hangs in it is ended by a guard of its own.
+pub const CLEAN_UP: Duration = seconds(180);
 
 /// Closing all that the old root lies on, in an exitrd: as long as systemd gives one unmounting
 /// (`DEFAULT_TIMEOUT_USEC`, src/shutdown/umount.c).

@@ -70,8 +70,8 @@ fn hand_over(
     let teardown = Teardown::find(plan)?;
     if caller.leaves_work() {
         how.act("end what still runs, and make read-only what is still writable", || {
-            Ending { relatives, storages: false }.carry_out();
-            leftovers::make_read_only();
+            Ending { relatives, guard, storages: false }.carry_out();
+            leftovers::make_read_only(budget.sync);
             Ok(())
         })?;
     }
@@ -105,7 +105,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     // From the first moment: systemd ends a hook when another one died by a signal.
     let _ = sys::block_signals();
     if shutdown::is_pid_1() {
-        pid_1::begin();
+        pid_1::begin(told);
     }
     let caller = match Caller::find(told) {
         Ok(caller) => caller,
@@ -120,13 +120,13 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
         return End::Done;
     }
     if caller == Caller::Nobody {
-        pid_1::clean_up();
+        pid_1::clean_up(told);
     }
     let begun = sys::uptime();
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let decided = decide(told, caller, &mut text);
     let jump = match &decided {
-        Ok(Tonight::LeftToTheInit(why)) => return leave(told, why),
+        Ok(Tonight::LeftToTheInit(why)) => return leave(told, caller, why),
         Ok(Tonight::Refused(refused)) => return refuse(refused),
         Ok(Tonight::HandOver(staged)) => staged.plan.guard,
         Err(_) => None,
@@ -135,7 +135,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     let guard = Guard::post(budget.whole, Duration::from_secs(jump.unwrap_or(limits::GUARD).into()));
     let bounds = Bounds { budget, begun, guard: &guard, relatives: Relatives::of_this_process() };
     let (verb, failure) = match decided.map(Tonight::unless_firmware_is_wanted) {
-        Ok(Tonight::LeftToTheInit(why)) => return leave(told, &why),
+        Ok(Tonight::LeftToTheInit(why)) => return leave(told, caller, &why),
         Ok(Tonight::Refused(refused)) => return refuse(&refused),
         Ok(Tonight::HandOver(staged)) => {
             armed::use_up(&staged.folder.file);
@@ -154,7 +154,15 @@ fn refuse(refused: &Failure) -> End {
     End::Failed
 }
 
-fn leave(told: Option<Verb>, why: &Why) -> End {
+fn leave(told: Option<Verb>, caller: Caller, why: &Why) -> End {
+    // Some inits jump at every restart when something is loaded (Void's shutdown.d/90-kexec.sh); what we keep loaded is
+    // not meant for this one.
+    if caller == Caller::Init && matches!(why, Why::NotCovered(_) | Why::MeantForFirmware) {
+        info!("unload what may be loaded: it is not for this restart");
+        if let Err(failure) = unload() {
+            warn!("it stays loaded: {failure}");
+        }
+    }
     info!("{}: {why}, left to the init", Told(told));
     End::Done
 }
@@ -253,7 +261,14 @@ fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Tonight
     // As PID 1 it may be embedded in the initramfs itself.
     let is_staged = accessat(CWD, c"/run/nextkernel/plan", Access::EXISTS, AtFlags::empty()).is_ok();
     let folder = if caller == Caller::Nobody && !is_staged { EMBEDDED } else { STAGED };
-    let read = Staged::read(folder, text)?;
+    let read = match Staged::read(folder, text) {
+        // This may be a shell of a running system, and then nothing at all is done.
+        Err(failure) if caller == Caller::Untold || (told.is_none() && caller != Caller::Nobody) => {
+            warn!("{failure}");
+            None
+        }
+        read => read?,
+    };
     let needs_witness = caller == Caller::Untold || told.is_none();
     let armed = match &read {
         Some((folder, plan)) if !caller.tells_kexec() => {

@@ -11,6 +11,7 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::arguments::Request;
 use crate::guard::Guard;
+use crate::mounts::nothing_writable;
 use crate::night::{End, something_is_loaded};
 use crate::shutdown::{in_container, is_pid_1};
 use crate::sync::sync;
@@ -59,19 +60,21 @@ pub fn end(end: End, request: Request) -> ! {
     let budget = &limits::SYSTEMD;
     // Who is switched off or halted stays so; who restarts is helped where a driver hangs.
     let guard = match verb {
-        Verb::Poweroff | Verb::Halt => Guard::none(),
+        Verb::Poweroff | Verb::Halt | Verb::Exit => Guard::none(),
         _ => Guard::post(budget.sync_until, Duration::from_secs(limits::GUARD.into())),
     };
     let written = sync(budget.sync, sys::uptime() + budget.sync_until).is_ok();
     guard.jumping();
-    if written && verb == Verb::Kexec && end != End::NoJump && something_is_loaded() {
+    let may_jump = written && end != End::NoJump && nothing_writable().is_ok();
+    if may_jump && verb == Verb::Kexec && something_is_loaded() {
         info!("as PID 1: jump to what is loaded");
         let _ = reboot(RebootCommand::Kexec);
     }
     let (command, word) = match verb {
-        Verb::Poweroff => (RebootCommand::PowerOff, "power off"),
+        // Who is asked to leave the machine itself switches it off (systemd, src/shutdown/shutdown.c).
+        Verb::Poweroff | Verb::Exit => (RebootCommand::PowerOff, "power off"),
         Verb::Halt => (RebootCommand::Halt, "halt"),
-        Verb::Kexec | Verb::Reboot | Verb::Exit => (RebootCommand::Restart, "restart through firmware"),
+        Verb::Kexec | Verb::Reboot => (RebootCommand::Restart, "restart through firmware"),
     };
     info!("as PID 1: {word}");
     let mut parameter = [0; limits::PARAMETER_MAX];

@@ -37,7 +37,9 @@ pub enum Caller {
 enum Sign {
     /// PID 1's own command line holds this.
     PidOne(&'static [u8]),
-    /// That of a process between PID 1 and the hook does.
+    /// That of PID 1's own child does, which has called the hook, or what did.
+    Child(&'static [u8]),
+    /// That of any process between PID 1 and the hook does.
     Ancestor(&'static [u8]),
 }
 
@@ -49,8 +51,8 @@ const INITS: [(&[u8], Sign); 8] = [
     // sysvinit shows the runlevel (`setproctitle`, src/init.c): 6 is a reboot.
     (b"init", Sign::PidOne(b"init [6]")),
     // `do_openrc`, src/openrc-init/openrc-init.c.
-    (b"openrc-init", Sign::Ancestor(b"openrc\0reboot\0")),
-    (b"runit", Sign::Ancestor(b"/etc/runit/3\0")),
+    (b"openrc-init", Sign::Child(b"openrc\0reboot\0")),
+    (b"runit", Sign::Child(b"/etc/runit/3\0")),
     // What follows the script (`prepare_stage4`, src/init/s6-linux-init-shutdownd.c).
     (b"s6-svscan", Sign::Ancestor(b"s6-linux-init-hpr\0-f\0-r\0")),
     // dinit's PID 1 becomes this program (src/dinit.cc); a prefix keeps it apart from another init's.
@@ -58,7 +60,7 @@ const INITS: [(&[u8], Sign); 8] = [
     (b"dinit-shutdown", Sign::PidOne(DINIT)),
     (b"finit", Sign::Ancestor(b"/hook/sys/down/")),
     // Relative to its folder of services (`exec1`, nitro.c).
-    (b"nitro", Sign::Ancestor(b"SYS/final\0reboot\0")),
+    (b"nitro", Sign::Child(b"SYS/final\0reboot\0")),
 ];
 
 impl Caller {
@@ -82,7 +84,8 @@ impl Caller {
         let sign = INITS.iter().find(|(init, _)| *init == program.as_bytes());
         let shows = match sign {
             Some((_, Sign::PidOne(words))) => says(line, words),
-            Some((_, Sign::Ancestor(words))) => an_ancestor_says(words),
+            Some((_, Sign::Child(words))) => an_ancestor_says(words, true),
+            Some((_, Sign::Ancestor(words))) => an_ancestor_says(words, false),
             None => false,
         };
         Ok(if shows { Caller::Init } else { Caller::Untold })
@@ -122,18 +125,19 @@ fn program() -> Name<16> {
     Name::cut(name.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default())
 }
 
-/// Whether a process between PID 1 and this one has these words on its command line.
-fn an_ancestor_says(words: &[u8]) -> bool {
+/// Whether a process between PID 1 and this one has these words on its command line; or PID 1's child alone.
+fn an_ancestor_says(words: &[u8], child_alone: bool) -> bool {
     let mut id = processes::parent_of(getpid());
     for _ in 0..ANCESTORS_MAX {
         let Some(ancestor) = id.filter(|id| *id != Pid::INIT) else { return false };
+        let parent = processes::parent_of(ancestor);
         let path = Text::<32>::of(format_args!("/proc/{}/cmdline", ancestor.as_raw_nonzero()));
         let mut line = [0; limits::CMDLINE_MAX];
         let line = path.as_c_str().map_or(&[][..], |path| pid_1(path, &mut line));
-        if says(line, words) {
+        if says(line, words) && (!child_alone || parent == Some(Pid::INIT)) {
             return true;
         }
-        id = processes::parent_of(ancestor);
+        id = parent;
     }
     false
 }
@@ -210,6 +214,6 @@ mod tests {
             Caller::find(Some(Verb::Kexec)),
             Ok(Caller::Systemd | Caller::Exitrd | Caller::Script | Caller::Init)
         ));
-        assert!(!an_ancestor_says(b"/etc/runit/3\0"));
+        assert!(!an_ancestor_says(b"/etc/runit/3\0", true));
     }
 }

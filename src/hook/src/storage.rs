@@ -64,6 +64,9 @@ struct Round {
 impl Round {
     /// Says it, then does it, in a child.
     fn attempt(&mut self, kind: Kind, name: &[u8], act: &mut dyn FnMut() -> io::Result<()>) {
+        if self.hangs.is_some() {
+            return self.leave(kind, name, Errno::TIMEDOUT);
+        }
         let verb = kind.verb();
         info!("{verb} {}", Name::<200>::cut(name));
         let time = limits::CLOSE_ACT.min(self.until.saturating_sub(sys::uptime()));

@@ -7,21 +7,27 @@ use rustix::fs::CWD;
 use crate::failure::Failure;
 use crate::{child, files, sys};
 
-/// Syncs, and waits for as long as less and less is dirty, at most until the machine has been up so long.
+/// Syncs, and waits for as long as less and less is dirty, at most until the machine has been up so long, but for
+/// its patience once. What is still being written then is told from what hangs.
 ///
 /// - sync(2)
 pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
-    let mut left = u64::MAX;
+    let until = until.max(sys::uptime() + patience);
+    let (mut left, mut shrinks) = (u64::MAX, true);
     let while_it_shrinks = || {
         let now = dirty();
-        let shrinks = now < core::mem::replace(&mut left, now);
+        shrinks = now < core::mem::replace(&mut left, now);
         let rest = until.saturating_sub(sys::uptime());
         (shrinks && !rest.is_zero()).then(|| patience.min(rest))
     };
-    child::bounded("sync", while_it_shrinks, || {
+    let synced = child::bounded("sync", while_it_shrinks, || {
         rustix::fs::sync();
         Ok(())
-    })
+    });
+    match synced {
+        Err(Failure::Hangs { act: "sync", seconds, .. }) if shrinks => Err(Failure::StillWriting { seconds }),
+        synced => synced,
+    }
 }
 
 /// What is still to be written, in kB, as systemd counts it (`sync_making_progress`,
