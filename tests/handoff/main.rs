@@ -54,7 +54,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE storage::a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd
     Full ONE storage::a_root_on_a_mirror_is_closed_before_the_jump_and_at_halt
     Full ONE storage::a_root_on_btrfs_is_closed_before_the_jump_and_at_poweroff
-    Full BOTH reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
+    Full ONE reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
     Full SEPARATE_BOOT reboot::what_is_written_lasts_over_a_reboot_and_power_off_is_seen
 ];
 
