@@ -133,7 +133,7 @@ pub fn qxl_is_freed_by_the_hook_as_pid_1_of_whatever_still_runs(test: &Test) -> 
     let hold = format!("holder open /dev/fb0\n{IS_IT_HELD}");
     let ended = arrives(driven(test, &card, &hold, "--hold late", &format!("exec {HOOK} kexec"))?)?;
     ended.line("HELD")?;
-    ended.line("nextkernel: end what still runs")?;
+    ended.line("nextkernel: end 'holder', which still runs")?;
     unloaded(&ended, &card)
 }
 
