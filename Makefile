@@ -66,7 +66,7 @@ test-all: test deny ## everything: make test, all other handoffs, licences, a sm
 	    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16"; \
 	    else rm -rf $(CROSS:%=target/built/%); echo "make: NOT TESTED: arm64 and riscv64, for the reason above" >&2; fi
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test night --test handoff -- --ignored
-	fuzz/run 15
+	fuzz/run 8
 
 vm: need-root prepare ## one property in its guest: make vm TEST=name
 	@$(MAKE) --no-print-directory guest-install

@@ -104,7 +104,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE refusals::too_little_memory_is_told_before_anything_is_killed_for_it
     Full ONE refusals::a_limit_on_loads_that_the_night_would_meet_is_told
     Full ONE refusals::kexec_load_disabled_by_day_leaves_the_image_that_is_kept
-    Full BOTH refusals::under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused
+    Full ONE refusals::under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused
     Full ONE refusals::under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_good
     Quick ONE nvidia::the_stack_is_unloaded_leaf_first
     Quick ONE nvidia::processes_that_keep_the_gpu_open_past_systemds_killing_are_ended
