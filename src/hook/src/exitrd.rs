@@ -3,7 +3,7 @@
 
 use core::ffi::CStr;
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::CWD;
 
 use crate::{files, mounts};
 
@@ -12,10 +12,13 @@ const SHUTDOWN: &CStr = c"/run/initramfs/shutdown";
 
 /// Where an exitrd whose /shutdown is systemd-shutdown runs the hook once more; dracut's has it there, too. NixOS
 /// has its executables in /etc.
-const HOOKS: [&CStr; 2] = [
+pub const HOOKS: [&CStr; 2] = [
     c"/run/initramfs/usr/lib/systemd/system-shutdown/nextkernel",
     c"/run/initramfs/etc/systemd/system-shutdown/nextkernel",
 ];
+
+/// What `nextkernel exitrd` calls the tmpfs that it mounts: the source of the mount.
+pub const MOUNTED_AS: &str = "nextkernel";
 
 /// Where systemd leaves the root that was (systemd-shutdown(8)).
 pub const OLD_ROOT: &CStr = c"/oldroot";
@@ -23,27 +26,23 @@ pub const OLD_ROOT: &CStr = c"/oldroot";
 /// Whether this is one already.
 #[must_use]
 pub fn is_here() -> bool {
-    accessat(CWD, OLD_ROOT, Access::EXISTS, AtFlags::empty()).is_ok()
+    files::exists(OLD_ROOT)
 }
 
 /// Whether the init goes on in an exitrd that carries this hook: on the root file system nothing is left to do.
 #[must_use]
 pub fn goes_on() -> bool {
-    is_executable(SHUTDOWN) && (HOOKS.into_iter().any(is_executable) || is_ours())
+    files::is_executable(SHUTDOWN) && (HOOKS.into_iter().any(files::is_executable) || is_ours())
 }
 
 /// What a jump from the root file system leaves open, and why.
 #[must_use]
 pub fn what_stays_open() -> &'static str {
-    if is_executable(SHUTDOWN) {
+    if files::is_executable(SHUTDOWN) {
         "the exitrd in /run/initramfs does not carry this hook, and is passed by: / stays mounted read-only, and open what it lies on"
     } else {
         "there is no exitrd: / stays mounted read-only, and open what it lies on"
     }
-}
-
-fn is_executable(path: &CStr) -> bool {
-    accessat(CWD, path, Access::EXEC_OK, AtFlags::empty()).is_ok()
 }
 
 /// Whether it is the one of `nextkernel exitrd`: a tmpfs of that name.
@@ -57,7 +56,7 @@ fn is_our_mount(line: &[u8]) -> bool {
     let mut fields = line.split(|byte| *byte == b' ');
     let there = fields.nth(4) == Some(b"/run/initramfs");
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-    there && fields.next() == Some(b"tmpfs") && fields.next() == Some(b"nextkernel")
+    there && fields.next() == Some(b"tmpfs") && fields.next() == Some(MOUNTED_AS.as_bytes())
 }
 
 #[cfg(test)]

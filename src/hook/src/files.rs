@@ -4,11 +4,27 @@ use core::ffi::CStr;
 use core::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, RawDir, openat, readlinkat_raw};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, RawDir, accessat, openat, readlinkat_raw};
 use rustix::io::{self, Errno};
 
 use crate::limits;
 use crate::name::Name;
+
+/// Whether there is something of that name.
+#[must_use]
+pub fn exists(path: &CStr) -> bool {
+    may(path, Access::EXISTS)
+}
+
+/// Whether it can be executed, which it cannot on a file system that is mounted noexec.
+#[must_use]
+pub fn is_executable(path: &CStr) -> bool {
+    may(path, Access::EXEC_OK)
+}
+
+fn may(path: &CStr, access: Access) -> bool {
+    accessat(CWD, path, access, AtFlags::empty()).is_ok()
+}
 
 /// Opens a file for reading.
 pub fn open(folder: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {

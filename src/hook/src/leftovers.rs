@@ -4,12 +4,12 @@
 use core::time::Duration;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::CWD;
 use rustix::mount::{MountFlags, mount_remount};
 use rustix::process::{Signal, kill_process};
 
 use crate::guard::Guard;
-use crate::mounts::{self, Writable};
+use crate::mounts;
+use crate::name::Name;
 use crate::processes::{self, Process, Relatives};
 use crate::say::{info, warn};
 use crate::{child, files, limits, sys};
@@ -86,31 +86,16 @@ impl Ending<'_> {
     }
 }
 
-/// Remounts read-only what is still writable: what was mounted last first, for it may lie on what was mounted
-/// before. What cannot be within this time is found again where it counts, before the jump.
+/// Remounts read-only what is still writable. What cannot be within this time is found again where it counts, before the jump.
 pub fn make_read_only(time: Duration) {
     let until = sys::uptime() + time;
-    let mut left = 0_u32;
-    let _ = files::find_line(CWD, mounts::MOUNTINFO, |line| {
-        left += u32::from(mounts::writable(line).is_some());
-        None::<()>
-    });
-    // One that fails is passed over, and those before it keep their places.
-    while let Some(number) = left.checked_sub(1) {
-        left = number;
-        let mut seen = 0;
-        let _ = files::find_line(CWD, mounts::MOUNTINFO, |line| {
-            let writable = mounts::writable(line)?;
-            seen += 1;
-            (seen > number).then(|| remount(line, &writable, until))
-        });
-    }
+    let _ = mounts::last_first(|line| mounts::writable(line).is_some(), |line| remount(line, until));
 }
 
-fn remount(line: &[u8], at: &Writable, until: Duration) {
-    info!("remount {} read-only", at.path);
+fn remount(line: &[u8], until: Duration) {
     let mut path = [0; limits::MOUNT_POINT_MAX];
     let Some(path) = mounts::point(line, &mut path) else { return };
+    info!("remount {} read-only", Name::<200>::cut(path.to_bytes()));
     let done = child::within(until.saturating_sub(sys::uptime()), "remount it read-only", || {
         mount_remount(path, MountFlags::RDONLY, c"")
     });

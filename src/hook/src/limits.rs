@@ -143,7 +143,7 @@ pub const STOREYS: u32 = 8;
 pub const DEVICES_MAX: u32 = 64;
 
 /// Processes below processes below the one that runs the hooks: a hook, its shell, its pipes.
-pub const ANCESTORS_MAX: u32 = 32;
+pub const ANCESTORS_MAX: usize = 32;
 
 /// How many drivers of GPUs one machine is looked at for.
 pub const GPUS_MAX: usize = 8;

@@ -81,6 +81,29 @@ pub fn writable(line: &[u8]) -> Option<Writable> {
         .then(|| Writable { path: Name::cut(path), kind: Name::cut(kind) })
 }
 
+/// Calls `act` with each line that concerns it, what was mounted last first, for it may lie on what was mounted before.
+/// mountinfo is read anew for each: one act may take other mounts along. What stays is passed over.
+pub fn last_first(
+    mut concerns: impl FnMut(&[u8]) -> bool,
+    mut act: impl FnMut(&[u8]),
+) -> Result<(), Failure> {
+    let mut find = |number: usize| {
+        let mut seen = 0;
+        let found = files::find_line(CWD, MOUNTINFO, |line| {
+            seen += usize::from(concerns(line));
+            (seen > number).then(|| act(line))
+        });
+        found.map(|_| seen).map_err(|errno| Failure::Call { call: "read /proc/self/mountinfo", errno })
+    };
+    // There are never so many: this counts them.
+    let mut left = find(usize::MAX)?;
+    while let Some(number) = left.checked_sub(1) {
+        left = number;
+        find(number)?;
+    }
+    Ok(())
+}
+
 /// The mount point on a line, in a buffer of the caller's.
 pub fn point<'b>(line: &[u8], buffer: &'b mut [u8]) -> Option<&'b CStr> {
     unescape(line.split(|byte| *byte == b' ').nth(4)?, buffer)

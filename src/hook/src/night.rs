@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use crate::say::{error, info, warn};
 use nextkernel_plan::{Jump, On, Plan, Record, Verb, limits as plan_limits};
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::act::How;
@@ -255,11 +255,11 @@ enum Why {
 
 /// Decides by what the init tells, and what is armed where it cannot tell of another kernel.
 fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Tonight<'_>, Failure> {
-    if matches!(told, Some(Verb::Poweroff | Verb::Halt | Verb::Exit)) {
+    if told.is_some_and(Verb::stays_down) {
         return Ok(Tonight::LeftToTheInit(Why::NoNextKernel));
     }
     // As PID 1 it may be embedded in the initramfs itself.
-    let is_staged = accessat(CWD, c"/run/nextkernel/plan", Access::EXISTS, AtFlags::empty()).is_ok();
+    let is_staged = files::exists(c"/run/nextkernel/plan");
     let folder = if caller == Caller::Nobody && !is_staged { EMBEDDED } else { STAGED };
     let read = match Staged::read(folder, text) {
         // This may be a shell of a running system, and then nothing at all is done.

@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::time::Duration;
 
 use nextkernel_plan::Verb;
-use rustix::fs::{Access, AtFlags, CWD, Mode, accessat, mkdirat};
+use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::mount::{MountFlags, mount};
 
 use crate::failure::Failure;
@@ -14,12 +14,7 @@ use crate::processes::Relatives;
 use crate::protect::protect;
 use crate::say::{info, warn};
 use crate::shutdown::in_container;
-use crate::{exitrd, limits, storage, sys};
-
-/// Whether the machine is to stay down. Then a panic may be the end, and nobody may restart it.
-fn stays_down(told: Option<Verb>) -> bool {
-    matches!(told, Some(Verb::Poweroff | Verb::Halt | Verb::Exit))
-}
+use crate::{exitrd, files, limits, storage, sys};
 
 /// Mounts what the kernel offers where it is missing: in an initramfs of one file nobody else has. What fails is
 /// missed where it is needed. Then a panic restarts the machine: PID 1 cannot end without one.
@@ -30,13 +25,14 @@ pub fn begin(told: Option<Verb>) {
     }
     mount_where_missing(c"sysfs", c"/sys", c"/sys/kernel");
     mount_where_missing(c"devtmpfs", c"/dev", c"/dev/kmsg");
-    if !stays_down(told) {
+    // A machine that is to stay down is not restarted by a panic at the very end.
+    if !told.is_some_and(Verb::stays_down) {
         let _ = protect();
     }
 }
 
 fn mount_where_missing(kind: &CStr, place: &CStr, there: &CStr) {
-    if accessat(CWD, there, Access::EXISTS, AtFlags::empty()).is_err() {
+    if !files::exists(there) {
         let _ = mkdirat(CWD, place, Mode::from_raw_mode(0o755));
         let _ = mount(kind, place, kind, MountFlags::NOSUID, None);
     }
@@ -45,7 +41,10 @@ fn mount_where_missing(kind: &CStr, place: &CStr, there: &CStr) {
 /// Ends what still runs, closes what lies below the old root, and makes read-only what is still writable. Whatever
 /// remains, the night goes on: it looks itself before it jumps.
 pub fn clean_up(told: Option<Verb>) {
-    let guard = if stays_down(told) { Guard::none() } else { Guard::post(Duration::ZERO, limits::CLEAN_UP) };
+    let guard = match told {
+        Some(verb) if verb.stays_down() => Guard::none(),
+        _ => Guard::post(Duration::ZERO, limits::CLEAN_UP),
+    };
     let ending = Ending { relatives: Relatives::of_this_process(), guard: &guard, storages: false };
     ending.carry_out();
     if exitrd::is_here() {

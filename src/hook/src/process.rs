@@ -59,9 +59,10 @@ pub fn end(end: End, request: Request) -> ! {
     };
     let budget = &limits::SYSTEMD;
     // Who is switched off or halted stays so; who restarts is helped where a driver hangs.
-    let guard = match verb {
-        Verb::Poweroff | Verb::Halt | Verb::Exit => Guard::none(),
-        _ => Guard::post(budget.sync_until, Duration::from_secs(limits::GUARD.into())),
+    let guard = if verb.stays_down() {
+        Guard::none()
+    } else {
+        Guard::post(budget.sync_until, Duration::from_secs(limits::GUARD.into()))
     };
     let written = sync(budget.sync, sys::uptime() + budget.sync_until).is_ok();
     guard.jumping();

@@ -85,20 +85,18 @@ impl Relatives {
     /// Whether the hook was called by it, or by what it called.
     #[must_use]
     pub fn called_by(self, id: Pid) -> bool {
-        let mut ancestor = self.parent;
-        for _ in 0..limits::ANCESTORS_MAX {
-            match ancestor {
-                Some(above) if above == id => return true,
-                Some(above) if above != Pid::INIT => ancestor = parent_of(above),
-                _ => return false,
-            }
-        }
-        false
+        ancestors(self.parent).any(|above| above == id)
     }
 
     fn parent_of_hooks(self) -> Option<Pid> {
         self.parent.filter(|parent| *parent != Pid::INIT)
     }
+}
+
+/// A process and those above it, as far as PID 1, which is none of them.
+pub fn ancestors(from: Option<Pid>) -> impl Iterator<Item = Pid> {
+    let known = core::iter::successors(from, |id| parent_of(*id)).take_while(|id| *id != Pid::INIT);
+    known.take(limits::ANCESTORS_MAX)
 }
 
 /// The parent of a process, where it still is one.

@@ -7,7 +7,7 @@ use rustix::fs::{CWD, readlinkat_raw};
 use rustix::process::{Pid, getpid};
 
 use crate::failure::Failure;
-use crate::limits::{self, ANCESTORS_MAX, Budget};
+use crate::limits::{self, Budget};
 use crate::name::Name;
 use crate::text::Text;
 use crate::{files, processes};
@@ -73,7 +73,7 @@ impl Caller {
             return Ok(Caller::Nobody);
         }
         let mut line = [0; limits::CMDLINE_MAX];
-        let line = pid_1(c"/proc/1/cmdline", &mut line);
+        let line = read(c"/proc/1/cmdline", &mut line);
         if let Some(caller) = told.and_then(|verb| of_systemd(line, verb)) {
             return Ok(caller);
         }
@@ -111,7 +111,7 @@ impl Caller {
     }
 }
 
-fn pid_1<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
+fn read<'b>(path: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
     files::open(CWD, path).and_then(|file| files::up_to(&file, buffer)).unwrap_or_default()
 }
 
@@ -127,19 +127,17 @@ fn program() -> Name<16> {
 
 /// Whether a process between PID 1 and this one has these words on its command line; or PID 1's child alone.
 fn an_ancestor_says(words: &[u8], child_alone: bool) -> bool {
-    let mut id = processes::parent_of(getpid());
-    for _ in 0..ANCESTORS_MAX {
-        let Some(ancestor) = id.filter(|id| *id != Pid::INIT) else { return false };
-        let parent = processes::parent_of(ancestor);
-        let path = Text::<32>::of(format_args!("/proc/{}/cmdline", ancestor.as_raw_nonzero()));
+    let says_it = |id: Pid| {
+        let path = Text::<32>::of(format_args!("/proc/{}/cmdline", id.as_raw_nonzero()));
         let mut line = [0; limits::CMDLINE_MAX];
-        let line = path.as_c_str().map_or(&[][..], |path| pid_1(path, &mut line));
-        if says(line, words) && (!child_alone || parent == Some(Pid::INIT)) {
-            return true;
-        }
-        id = parent;
+        path.as_c_str().is_some_and(|path| says(read(path, &mut line), words))
+    };
+    let mut above = processes::ancestors(processes::parent_of(getpid()));
+    if child_alone {
+        above.find(|id| processes::parent_of(*id) == Some(Pid::INIT)).is_some_and(says_it)
+    } else {
+        above.any(says_it)
     }
-    false
 }
 
 /// Who would call at the end, by day.

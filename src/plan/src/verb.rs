@@ -25,6 +25,12 @@ impl Verb {
         Verb::ALL.into_iter().find(|verb| verb.word().as_bytes() == word)
     }
 
+    /// Whether the machine, or the container, is to stay down: then there is no next kernel.
+    #[must_use]
+    pub fn stays_down(self) -> bool {
+        matches!(self, Verb::Poweroff | Verb::Halt | Verb::Exit)
+    }
+
     /// The word the init uses for it.
     #[must_use]
     pub fn word(self) -> &'static str {
