@@ -205,6 +205,30 @@ impl fmt::Display for Plan<'_> {
 }
 
 impl<'a> Plan<'a> {
+    /// A kernel alone, of which nothing else is said: for `kexec`, and loaded at night.
+    #[must_use]
+    pub fn bare(handoff: HandoffId, entry: &'a str, kernel: Image<'a>, cmdline: &'a str) -> Plan<'a> {
+        Plan {
+            handoff,
+            entry,
+            staged_at: 0,
+            on: On::Kexec,
+            hold: Hold::Late,
+            kernel,
+            initrd: None,
+            kernel_from: None,
+            initrd_from: List::default(),
+            cmdline,
+            gpu: List::default(),
+            gpu_failed: None,
+            modules: List::default(),
+            unbind: List::default(),
+            guard: None,
+            watchdog: None,
+            jump: None,
+        }
+    }
+
     /// Reads a plan. Total: any bytes give a plan or the line that is wrong.
     pub fn parse(bytes: &'a [u8]) -> Result<Plan<'a>, Malformed> {
         let mut lines = Lines { rest: bytes, line: 0 };

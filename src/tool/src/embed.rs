@@ -4,10 +4,9 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use nextkernel_plan::{Hold, Image, List, Malformed, On, Plan, limits};
+use nextkernel_plan::{Image, Malformed, On, Plan, limits};
 use thiserror::Error;
 
 use crate::errno::InWords;
@@ -78,9 +77,7 @@ pub enum Error {
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let entry = entries::explicit(root, &wish.kernel, &wish.initrd)?;
     let line = cmdline::checked(&wish.cmdline, &[])?;
-    let kernel = Source::open(root, "kernel", &entry.kernel)?;
-    let initrds = entry.initrds.iter().map(|initrd| Source::open(root, "initrd", initrd));
-    let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
+    let (kernel, initrds) = Source::of(root, &entry)?;
     let extra = Extra::find(root, &wish.extra)?;
     images::initrd_size(&initrds, &extra)?;
     let handoff = stage::new_id(root)?;
@@ -94,24 +91,11 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let kernel_size = staged.copy.metadata().map_err(io)?.len();
     let initrd_size = initrd.as_ref().map(std::fs::File::metadata).transpose().map_err(io)?;
     let plan = Plan {
-        handoff,
-        entry: name(&wish.kernel),
-        staged_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        staged_at: stage::now(),
         // PID 1 without a word from the kernel's command line restarts, and that is what this is for.
         on: On::KexecAndReboot,
-        hold: Hold::Late,
-        kernel: image("kernel", kernel_size),
         initrd: initrd_size.map(|found| image("initrd", found.len())),
-        kernel_from: None,
-        initrd_from: List::new(),
-        cmdline: &line,
-        gpu: List::new(),
-        gpu_failed: None,
-        modules: List::new(),
-        unbind: List::new(),
-        guard: None,
-        watchdog: None,
-        jump: None,
+        ..Plan::bare(handoff, name(&wish.kernel), image("kernel", kernel_size), &line)
     };
     let text = plan.to_string();
     Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;

@@ -1,12 +1,14 @@
 //! The exitrd: what systemd changes into once all that can be unmounted is, so that the root itself can be closed.
 //! Ours is the hook and nothing else; who makes another one carries the hook in it.
 
+use std::ffi::CStr;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use clap::Args;
+use nextkernel_hook::exitrd::{HOOKS, MOUNTED_AS};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use thiserror::Error;
 
@@ -24,9 +26,6 @@ pub const FOLDER: &str = "/run/initramfs";
 /// What it executes there.
 pub const SHUTDOWN: &str = "/run/initramfs/shutdown";
 
-/// The source of our mount: what the hook on the host knows it by, too.
-const OURS: &str = "nextkernel";
-
 /// What it may grow to: the hook, and a second one while that is replaced.
 const SIZE: &str = "mode=0755,size=2m";
 
@@ -40,12 +39,6 @@ const LEFT_OVER: [&str; 6] = ["fsck", "initramfs.debug", "init.log", "log", "sta
 
 /// What fills it on `NixOS`, where nothing is mounted before (nixos/modules/system/boot/systemd/shutdown.nix).
 const NIXOS_UNIT: &str = "/etc/systemd/system/generate-shutdown-ramfs.service";
-
-/// Where an exitrd of somebody else's has the hook, for what runs there (systemd-shutdown(8); the second is NixOS's).
-const CARRIED: [&str; 2] = [
-    "/run/initramfs/usr/lib/systemd/system-shutdown/nextkernel",
-    "/run/initramfs/etc/systemd/system-shutdown/nextkernel",
-];
 
 /// Keep an exitrd ready that is the hook alone, so that the root is closed before the next kernel starts
 ///
@@ -211,12 +204,17 @@ impl Runs {
             return Runs::NotExecutable;
         }
         let ours = Mount::at(&mounts, Path::new(FOLDER)).is_some_and(is_ours);
-        Runs::Yes { carries: ours || CARRIED.iter().any(|path| is_program(&root.path(path))) }
+        Runs::Yes { carries: ours || HOOKS.iter().any(|path| is_program(&root.path(in_words(path)))) }
     }
 }
 
+/// A path of the hook's.
+fn in_words(path: &CStr) -> &str {
+    path.to_str().unwrap_or_default()
+}
+
 fn is_ours(mount: &Mount) -> bool {
-    mount.kind == "tmpfs" && mount.source == Path::new(OURS)
+    mount.kind == "tmpfs" && mount.source == Path::new(MOUNTED_AS)
 }
 
 fn is_program(path: &Path) -> bool {
@@ -255,7 +253,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         Needed::All => {
             at(&folder, DirBuilder::new().recursive(true).mode(0o755).create(&folder))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            let mounted = mount(Some(OURS), &folder, Some("tmpfs"), flags, Some(SIZE));
+            let mounted = mount(Some(MOUNTED_AS), &folder, Some("tmpfs"), flags, Some(SIZE));
             call(&format!("a tmpfs cannot be mounted on {FOLDER}"), mounted)?;
             // One that is not whole must not be changed into.
             fill(root).inspect_err(|_| {
@@ -431,7 +429,7 @@ mod tests {
         assert_eq!(Runs::look(&scratch.root), Runs::NotExecutable);
         executable(&scratch, SHUTDOWN, "x");
         assert_eq!(Runs::look(&scratch.root), Runs::Yes { carries: false });
-        for path in CARRIED {
+        for path in HOOKS.map(in_words) {
             executable(&scratch, path, "the hook");
             assert_eq!(Runs::look(&scratch.root), Runs::Yes { carries: true }, "{path}");
             fs::remove_file(scratch.root.path(path)).unwrap();

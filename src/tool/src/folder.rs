@@ -250,28 +250,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::scratch::Scratch;
-    use nextkernel_plan::{Hold, Image, List, On};
+    use nextkernel_plan::Image;
 
     fn plan(handoff: u64) -> Plan<'static> {
-        Plan {
-            handoff: HandoffId(handoff),
-            entry: "6.12",
-            staged_at: 1,
-            on: On::Kexec,
-            hold: Hold::Late,
-            kernel: Image { name: "k", size: 1, stamp: None },
-            initrd: None,
-            kernel_from: None,
-            initrd_from: List::new(),
-            cmdline: "",
-            gpu: List::new(),
-            gpu_failed: None,
-            modules: List::new(),
-            unbind: List::new(),
-            guard: None,
-            watchdog: None,
-            jump: None,
-        }
+        let kernel = Image { name: "k", size: 1, stamp: None };
+        Plan { staged_at: 1, ..Plan::bare(HandoffId(handoff), "6.12", kernel, "") }
     }
 
     fn stage(folder: &Folder, handoff: u64) {

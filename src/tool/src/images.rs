@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::cpio::{self, Member};
+use crate::entries::Entry;
 use crate::errno::InWords;
 use crate::extra::{self, Extra};
 use crate::folder::{self, NewSet};
@@ -253,6 +254,13 @@ pub struct Source {
 }
 
 impl Source {
+    /// Opens the kernel of an entry, and its initrds in their order.
+    pub fn of(root: &Root, entry: &Entry) -> Result<(Source, Vec<Source>), Error> {
+        let kernel = Source::open(root, "kernel", &entry.kernel)?;
+        let initrds = entry.initrds.iter().map(|initrd| Source::open(root, "initrd", initrd));
+        Ok((kernel, initrds.collect::<Result<_, _>>()?))
+    }
+
     /// Opens a kernel or initrd.
     pub fn open(root: &Root, what: &'static str, piece: &Piece) -> Result<Source, Error> {
         let unreadable = |error| Error::Unreadable { what, piece: piece.clone(), error };

@@ -243,9 +243,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<(HandoffId, Vec<String>), Error> {
     };
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out);
-    let kernel = Source::open(root, "kernel", &entry.kernel)?;
-    let initrds = entry.initrds.iter().map(|initrd| Source::open(root, "initrd", initrd));
-    let initrds = initrds.collect::<Result<Vec<_>, _>>()?;
+    let (kernel, initrds) = Source::of(root, &entry)?;
     let extra = Extra::find(root, &wish.extra)?;
 
     let initrd_size = images::initrd_size(&initrds, &extra)?;
@@ -280,7 +278,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<(HandoffId, Vec<String>), Error> {
     let plan = Plan {
         handoff,
         entry: called(&entry),
-        staged_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        staged_at: now(),
         on: on(&wish.on, hold),
         hold,
         kernel: measured(&folder, &staged.copy, kernel_name)?,
@@ -532,6 +530,12 @@ fn see_that_there_is_memory(root: &Root, need: u64) -> Result<(), Error> {
         Some(available) if available < need => Err(Error::NoMemory { need, available }),
         _ => Ok(()),
     }
+}
+
+/// Seconds since the epoch.
+#[must_use]
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A handoff's identity, which no other has.
