@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
+use bed::machine::Scratch;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::{fs, process};
 
 fn hook() -> PathBuf {
     bed::vm_folder().join("installed/usr/lib/systemd/system-shutdown/nextkernel")
@@ -22,24 +23,6 @@ fn text(command: &mut Command) -> String {
     let output = output(command);
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// A folder of its own, gone with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("nextkernel-{name}-{}", process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Builds the hook from a copy of its sources in that folder.
@@ -80,11 +63,7 @@ fn for_other_architectures_it_is_one_small_static_file_too_and_runs() {
         ("aarch64-unknown-linux-gnu", "AArch64", "qemu-aarch64-static"),
         ("riscv64gc-unknown-linux-gnu", "RISC-V", "qemu-riscv64-static"),
     ] {
-        let built = bed::vm_folder().join("../built").join(target);
-        if !built.exists() {
-            eprintln!("not tested: there is nothing in target/built/{target} (`make cross`)");
-            continue;
-        }
+        let Some(built) = bed::built_for(target) else { continue };
         for program in ["nextkernel", "nextkernel-hook"] {
             let file = built.join(program);
             let headers = text(Command::new("readelf").args(["-hlW"]).arg(&file));
@@ -109,8 +88,8 @@ fn for_other_architectures_it_is_one_small_static_file_too_and_runs() {
 
 #[test]
 fn no_allocator_is_linked_into_the_hook() {
-    let scratch = Scratch::new("symbols");
-    let symbols = text(Command::new("nm").arg(build_in(&scratch.0, "none")));
+    let scratch = Scratch::new().unwrap();
+    let symbols = text(Command::new("nm").arg(build_in(&scratch.path("symbols"), "none")));
     assert!(symbols.contains("nextkernel_hook") && symbols.contains("_start"), "{symbols}");
     for allocator in
         ["__rust_alloc", "__rust_realloc", "__rg_alloc", "__rdl_alloc", " malloc", " calloc", "brk"]
@@ -121,9 +100,9 @@ fn no_allocator_is_linked_into_the_hook() {
 
 #[test]
 fn two_builds_from_different_folders_are_the_same_to_the_byte() {
-    let scratch = Scratch::new("twice");
-    let one = build_in(&scratch.0.join("one"), "symbols");
-    let other = build_in(&scratch.0.join("quite/another/folder"), "symbols");
+    let scratch = Scratch::new().unwrap();
+    let one = build_in(&scratch.path("one"), "symbols");
+    let other = build_in(&scratch.path("quite/another/folder"), "symbols");
     assert!(fs::read(one).unwrap() == fs::read(other).unwrap(), "they differ");
 }
 
@@ -141,9 +120,10 @@ fn by_day_the_hook_asks_for_no_memory() {
 
 #[test]
 fn without_descriptors_and_without_dev_the_hook_runs() {
-    let scratch = Scratch::new("bare");
-    fs::copy(hook(), scratch.0.join("hook")).unwrap();
-    let root = scratch.0.display();
+    let scratch = Scratch::new().unwrap();
+    fs::copy(hook(), scratch.path("hook")).unwrap();
+    let root = scratch.path("");
+    let root = root.display();
     for (arguments, status) in [("--dry-run kexec", 0), ("kexec", 1), ("", 0), ("--no-such-option", 2)] {
         let script = format!("exec chroot {root} /hook {arguments} <&- >&- 2>&-");
         // Without its output a dry run has nothing to say; it ends as ever.

@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
+use bed::machine::Scratch;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
 const HOOK: &str = "usr/lib/systemd/system-shutdown/nextkernel";
@@ -27,24 +28,6 @@ const REAL: &str = r#"set -e
     echo "HOOKS=($1)" >"$SCRATCH/conf"
     export MKINITCPIO_LIBRARY="$CHECKOUT" MKINITCPIO_HOOKS="$CHECKOUT/hooks" MKINITCPIO_INSTALL="$SCRATCH/install"
     exec bash "$CHECKOUT/mkinitcpio" -c "$SCRATCH/conf" -d "$SCRATCH/image" -k none"#;
-
-/// A folder of its own, gone with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = env::temp_dir().join(format!("nextkernel-{name}-{}", process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().into()
@@ -84,23 +67,23 @@ fn is_shutdown_itself(image: &Path) {
 
 #[test]
 fn mkinitcpio_is_given_the_hook_and_no_library() {
-    let scratch = Scratch::new("mkinitcpio");
-    fs::write(scratch.0.join("shutdown"), "systemd-shutdown").unwrap();
-    build(&scratch.0);
-    has_the_hook(&scratch.0);
-    assert_eq!(names(&scratch.0), ["shutdown", HOOK]);
-    assert!(!scratch.0.join("shutdown").is_symlink());
+    let scratch = Scratch::new().unwrap();
+    fs::write(scratch.path("shutdown"), "systemd-shutdown").unwrap();
+    build(&scratch.path(""));
+    has_the_hook(&scratch.path(""));
+    assert_eq!(names(&scratch.path("")), ["shutdown", HOOK]);
+    assert!(!scratch.path("shutdown").is_symlink());
 }
 
 #[test]
 fn in_an_initramfs_of_mkinitcpio_without_systemd_the_hook_is_shutdown_itself() {
-    let scratch = Scratch::new("mkinitcpio-busybox");
-    fs::create_dir(scratch.0.join("hooks")).unwrap();
-    fs::write(scratch.0.join("hooks/shutdown"), "copies the image").unwrap();
-    fs::write(scratch.0.join("shutdown"), "unmounts, detaches").unwrap();
-    build(&scratch.0);
-    has_the_hook(&scratch.0);
-    is_shutdown_itself(&scratch.0);
+    let scratch = Scratch::new().unwrap();
+    fs::create_dir(scratch.path("hooks")).unwrap();
+    fs::write(scratch.path("hooks/shutdown"), "copies the image").unwrap();
+    fs::write(scratch.path("shutdown"), "unmounts, detaches").unwrap();
+    build(&scratch.path(""));
+    has_the_hook(&scratch.path(""));
+    is_shutdown_itself(&scratch.path(""));
 }
 
 /// `make vm TEST=mkinitcpio MKINITCPIO=checkout`.
@@ -118,12 +101,12 @@ fn the_real_mkinitcpio_builds_the_same() {
     let checkout = repository().join(checkout).canonicalize().unwrap();
     let ours = repository().join("initramfs/mkinitcpio/install/nextkernel");
     for hooks in ["sd-shutdown nextkernel", "shutdown nextkernel"] {
-        let scratch = Scratch::new("mkinitcpio-real");
+        let scratch = Scratch::new().unwrap();
         let mut real = Command::new("unshare");
         real.args(["--mount", "sh", "-c", REAL, "sh", hooks]);
-        real.env("SCRATCH", &scratch.0).env("CHECKOUT", &checkout).env("OURS", &ours);
+        real.env("SCRATCH", scratch.path("")).env("CHECKOUT", &checkout).env("OURS", &ours);
         run(real.env("INSTALLED", bed::vm_folder().join("installed")));
-        let image = scratch.0.join("image");
+        let image = scratch.path("image");
         has_the_hook(&image);
         match hooks {
             "shutdown nextkernel" => is_shutdown_itself(&image),

@@ -4,12 +4,11 @@
 //! Debian's own arm64 kernels are built without `CONFIG_KEXEC_FILE` (6.1 to 7.3, the options in their packages), so the
 //! one that hands over is built here: from Debian's source, and as small as it works.
 
-use crate::cpio::Cpio;
 use crate::harness::Test;
 use crate::image::Image;
-use crate::initramfs::Ended;
+use crate::initramfs::{self, Ended, INIT, NEXT_INIT};
 use crate::machine::{Architecture, Machine, Scratch, Setup, Starts};
-use crate::{host, host_bytes, vm_folder};
+use crate::{built_for, host, host_bytes, vm_folder};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -70,25 +69,6 @@ const BUILD: &str = "set -e
     cd ..
     rm -r source linux-source-*";
 
-/// /scenario is sourced: what it becomes is PID 1.
-const INIT: &str = "#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev
-mount -t tmpfs -o mode=0755,nosuid,nodev,noexec tmpfs /run
-. /scenario
-";
-
-/// The system to arrive in: says so, without the kernel in between, and powers off.
-const NEXT_INIT: &str = "#!/bin/busybox sh
-/bin/busybox dmesg -n 1
-/bin/busybox mount -t proc proc /proc
-read -r cmdline </proc/cmdline
-echo \"NEXT KERNEL UP: $cmdline\"
-/bin/busybox poweroff -f
-";
-
 /// Whose kernel runs.
 pub enum Kernel {
     /// Debian's own, as it is packaged.
@@ -97,33 +77,28 @@ pub enum Kernel {
     Own,
 }
 
-/// Whether `make cross` has built the programs; where it cannot, it says why.
+/// Where `make cross` has built the programs; where it could not, this says so.
 #[must_use]
-pub fn is_built() -> bool {
-    let built = vm_folder().join("../built").join(TARGET).exists();
-    if !built {
-        eprintln!("not tested: there is nothing in target/built/{TARGET} (`make cross`)");
-    }
-    built
+pub fn built() -> Option<PathBuf> {
+    built_for(TARGET)
 }
 
 /// Boots `kernel` and runs shell lines as PID 1, and waits for the end. The kernel with a loader is at `/kernel.gz`, an
 /// initramfs that says `NEXT KERNEL UP: COMMAND LINE` and powers off at `/next.cpio`.
-pub fn run(test: &Test, kernel: &Kernel, scenario: &str) -> Result<Ended, String> {
+pub fn run(test: &Test, built: &Path, kernel: &Kernel, scenario: &str) -> Result<Ended, String> {
     let scratch = Scratch::new()?;
     let initrd = scratch.path("initramfs");
     let own = files("arm64-kernel", &[OPTIONS, BUILD], build_own)?.join("Image");
     let trixie = debian(Image::Debian13)?;
     let busybox = read(&trixie.join("busybox"))?;
-    let mut cpio = with_busybox(INIT, &busybox);
+    let mut cpio = initramfs::with(&busybox, INIT);
     for folder in ["proc", "sys", "run", "tmp"] {
         cpio.folder(folder);
     }
     for program in ["nextkernel", "nextkernel-hook"] {
-        let built = vm_folder().join("../built").join(TARGET).join(program);
-        cpio.file(&format!("/usr/bin/{program}"), 0o755, &read(&built)?);
+        cpio.file(&format!("/usr/bin/{program}"), 0o755, &read(&built.join(program))?);
     }
-    let mut next = with_busybox(NEXT_INIT, &busybox);
+    let mut next = initramfs::with(&busybox, NEXT_INIT);
     next.folder("proc");
     cpio.file("/next.cpio", 0o644, &next.finish());
     cpio.file("/kernel.gz", 0o644, &host_bytes(Command::new("gzip").arg("-1c").arg(&own))?);
@@ -144,15 +119,6 @@ pub fn run(test: &Test, kernel: &Kernel, scenario: &str) -> Result<Ended, String
     let mut machine = Machine::start(&setup, scratch)?;
     let end = machine.await_end(LIMIT)?;
     Ok(Ended { end, console: machine.console.text(), agent: String::new() })
-}
-
-fn with_busybox(init: &str, busybox: &[u8]) -> Cpio {
-    let mut cpio = Cpio::default();
-    // The kernel opens PID 1's stdio here, before anything is mounted.
-    cpio.device("/dev/console", 5, 1);
-    cpio.file("/bin/busybox", 0o755, busybox);
-    cpio.file("/init", 0o755, init.as_bytes());
-    cpio
 }
 
 /// Debian's kernel and busybox.

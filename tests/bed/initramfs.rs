@@ -22,7 +22,7 @@ const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// /scenario is sourced: it may also exec what shall be PID 1 instead.
-const INIT: &str = "#!/bin/busybox sh
+pub(crate) const INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -33,7 +33,7 @@ exec /usr/lib/systemd/systemd-shutdown $VERB --timeout=10000000us --log-level=in
 ";
 
 /// The system to arrive in: says so, without the kernel in between, and powers off.
-const NEXT_INIT: &str = "#!/bin/busybox sh
+pub(crate) const NEXT_INIT: &str = "#!/bin/busybox sh
 /bin/busybox dmesg -n 1
 /bin/busybox mount -t proc proc /proc
 read -r cmdline </proc/cmdline
@@ -237,8 +237,13 @@ pub fn program(cpio: &mut Cpio, root: &Path, path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An initramfs of busybox and this /init, and of what is added.
+/// An initramfs of the host's busybox and this /init, and of what is added.
 pub fn with_busybox(init: &str) -> Result<Cpio, String> {
+    Ok(with(&read(Path::new("/bin/busybox"))?, init))
+}
+
+/// The same with another busybox.
+pub(crate) fn with(busybox: &[u8], init: &str) -> Cpio {
     let mut cpio = Cpio::default();
     // The kernel opens PID 1's stdio here, before anything is mounted.
     cpio.device("/dev/console", 5, 1);
@@ -246,10 +251,10 @@ pub fn with_busybox(init: &str) -> Result<Cpio, String> {
         cpio.folder(&format!("usr/{folder}"));
         cpio.link(folder, &format!("usr/{folder}"));
     }
-    cpio.file("/usr/bin/busybox", 0o755, &read(Path::new("/bin/busybox"))?);
+    cpio.file("/usr/bin/busybox", 0o755, busybox);
     cpio.link("/usr/bin/sh", "busybox");
     cpio.file("/init", 0o755, init.as_bytes());
-    Ok(cpio)
+    cpio
 }
 
 /// Where a path of a merged /usr is: an archive must not name a symbolic link as a folder, for the

@@ -36,6 +36,18 @@ pub fn vm_folder() -> PathBuf {
     tests.parent().unwrap_or(tests).join("target/vm")
 }
 
+/// Where `make cross` has built the programs for another architecture; where it could not, this says that they are not
+/// tested.
+#[must_use]
+pub fn built_for(target: &str) -> Option<PathBuf> {
+    let built = vm_folder().join("../built").join(target);
+    if !built.exists() {
+        eprintln!("not tested: there is nothing in target/built/{target} (`make cross`)");
+        return None;
+    }
+    Some(built)
+}
+
 /// Runs a program of the host; an error names it and says what it said.
 fn host(command: &mut Command) -> Result<String, String> {
     host_bytes(command).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())

@@ -6,7 +6,7 @@ use crate::image::{self, Image};
 use crate::initramfs::{program, with_busybox};
 use crate::machine::{Architecture, End, Machine, Scratch, Setup, Starts};
 use crate::modules::Modules;
-use crate::{host, vm_folder};
+use crate::{dracut, host, vm_folder};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -88,21 +88,21 @@ prepare() {
 poweroff -f
 ";
 
-/// Makes an initrd with dracut: from the tree, a folder with our module for it, the hook, and where to put it. The tree
-/// is not changed: what is added is mounted over it, for this process alone.
-const DRACUT: &str = "set -e
-    tree=$1 scratch=$4 units=usr/lib/systemd/system-shutdown modules=usr/lib/dracut/modules.d
-    cp -a $tree/$modules $scratch/modules && cp -a $2 $scratch/modules/
-    cp -a $tree/$units $scratch/hooks && cp $3 $scratch/hooks/nextkernel
-    mount --bind $scratch/modules $tree/$modules
-    mount --bind $scratch/hooks $tree/$units
-    mount --bind $scratch $tree/mnt
-    mount -t proc proc $tree/proc
-    exec chroot $tree dracut --force --quiet --kver $(basename $tree/usr/lib/modules/*) --hostonly \
-        --no-hostonly-cmdline --no-hostonly-i18n --no-hostonly-default-device --no-early-microcode \
-        --add 'systemd systemd-cryptsetup dm crypt lvm nextkernel' \
-        --drivers 'virtio_pci virtio_blk ext4 crc32c_generic dm_mod dm_crypt xts aesni_intel' \
-        --include /etc/keys/root.key /etc/keys/root.key /mnt/initrd";
+/// What makes an initrd of dracut's for a root in LUKS.
+const DRACUT: [&str; 12] = [
+    "--hostonly",
+    "--no-hostonly-cmdline",
+    "--no-hostonly-i18n",
+    "--no-hostonly-default-device",
+    "--add",
+    "systemd systemd-cryptsetup dm crypt lvm nextkernel",
+    "--drivers",
+    "virtio_pci virtio_blk ext4 crc32c_generic dm_mod dm_crypt xts aesni_intel",
+    "--include",
+    "/etc/keys/root.key",
+    "/etc/keys/root.key",
+    "/mnt/initrd",
+];
 
 /// What such an initrd is told to find the root in LUKS.
 const DRACUT_ROOT: &str = "/dev/mapper/cryptroot rd.lvm.vg=bed \
@@ -135,15 +135,12 @@ impl Storage {
     }
 }
 
-/// LUKS on LVM again, found by an initrd that dracut makes, with our module (a folder `NNnextkernel`) and the hook, in a
-/// scratch folder. dracut looks for it at shutdown, too: the guest must have it as /usr/lib/modules/RELEASE/initrd.
-pub fn with_dracut(module: &Path, hook: &Path, scratch: &Path) -> Result<Disks, String> {
-    let tree = files()?.tree();
-    let mut dracut = Command::new("unshare");
-    dracut.args(["--mount", "sh", "-c", DRACUT, "sh"]).args([&tree, module, hook, scratch]);
-    host(&mut dracut)?;
+/// LUKS on LVM again, found by an initrd that dracut makes, with our module and the hook, in an empty folder. dracut
+/// looks for it at shutdown, too: the guest must have it as /usr/lib/modules/RELEASE/initrd.
+pub fn with_dracut(hook: &Path, folder: &Path) -> Result<Disks, String> {
+    dracut::run(hook, folder, &DRACUT)?;
     let disks = Storage::Luks.disks()?.disks;
-    Ok(Disks { disks, initrd: scratch.join("initrd"), root: DRACUT_ROOT.into() })
+    Ok(Disks { disks, initrd: folder.join("initrd"), root: DRACUT_ROOT.into() })
 }
 
 impl Files {

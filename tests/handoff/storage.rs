@@ -4,7 +4,6 @@ use bed::guest::{Guest, Spec};
 use bed::harness::Test;
 use bed::machine::{End, Scratch};
 use bed::storage::{self, Storage};
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -75,11 +74,10 @@ pub fn a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd(test: &Test) -> Result<
     let usual = Spec::new(test);
     let installed = usual.installed.clone().unwrap_or_default();
     let hook = installed.join("usr/lib/systemd/system-shutdown/nextkernel");
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../initramfs/dracut/90nextkernel");
     let scratch = Scratch::new()?;
     let made = scratch.path("made");
     fs::create_dir(&made).map_err(|e| format!("{}: {e}", made.display()))?;
-    let disks = storage::with_dracut(&module, &hook, &made)?;
+    let disks = storage::with_dracut(&hook, &made)?;
     // dracut unpacks it again at the end.
     let copy = scratch.path("installed");
     let there = copy.join("usr/lib/modules").join(test.image.files()?.release()?);

@@ -1,6 +1,6 @@
 //! The same night on arm64.
 
-use bed::arm64::{Kernel, is_built, run};
+use bed::arm64::{Kernel, built, run};
 use bed::harness::Test;
 use bed::initramfs::Ended;
 use bed::machine::End;
@@ -19,9 +19,7 @@ fn says(ended: &Ended, lines: &[&str]) -> Result<(), String> {
 }
 
 pub fn on_arm64_the_hook_as_pid_1_hands_over(test: &Test) -> Result<(), String> {
-    if !is_built() {
-        return Ok(());
-    }
+    let Some(built) = built() else { return Ok(()) };
     // One byte more than the next kernel keeps.
     let long = "Q".repeat(2048 - 64 - CMDLINE.len() - 1);
     let wrong = "head -c 514 /dev/zero >/bzImage; printf HdrS >>/bzImage; head -c 1024 /dev/zero >>/bzImage
@@ -31,7 +29,7 @@ pub fn on_arm64_the_hook_as_pid_1_hands_over(test: &Test) -> Result<(), String> 
         + &stage(&format!("--append {long}"))
         + &stage("--hold late")
         + "nextkernel status; nextkernel-hook --dry-run kexec; exec nextkernel-hook kexec";
-    let ended = run(test, &Kernel::Own, &day)?;
+    let ended = run(test, &built, &Kernel::Own, &day)?;
     says(
         &ended,
         &[
@@ -50,11 +48,9 @@ pub fn on_arm64_the_hook_as_pid_1_hands_over(test: &Test) -> Result<(), String> 
 }
 
 pub fn debians_arm64_kernel_has_no_loader_and_by_day_staging_says_so(test: &Test) -> Result<(), String> {
-    if !is_built() {
-        return Ok(());
-    }
+    let Some(built) = built() else { return Ok(()) };
     let day = "nextkernel check\n".to_owned() + &stage("") + &stage("--no-rehearse") + "poweroff -f";
-    let ended = run(test, &Kernel::Debian(test.image), &day)?;
+    let ended = run(test, &built, &Kernel::Debian(test.image), &day)?;
     says(
         &ended,
         &[
