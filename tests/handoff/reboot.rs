@@ -76,7 +76,7 @@ pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &
     hand_over(&mut guest, "nextkernel reboot", "kexec")?;
 
     guest.ok("nextkernel stage --hold late --on reboot")?;
-    refused(&mut guest, "nextkernel reboot", "is staged for `systemctl reboot` alone")?;
+    refused(&mut guest, "nextkernel reboot", "is staged for a plain `reboot` alone")?;
     guest.ok("nextkernel unstage && echo 1 >/proc/sys/kernel/kexec_load_disabled")?;
     refused(&mut guest, "nextkernel reboot", "nothing was done: load: nothing can be loaded")?;
     guest.ok(NOTHING)?;
