@@ -1,16 +1,24 @@
 //! Any running command line gives one to reuse: made of whole parameters of the first, without those
 //! that the boot loader or the last handoff added, and the same when it is reused again. With what is
 //! added for the next kernel it is told just that, and does not grow from handoff to handoff. What is removed is
-//! gone at once, and what stays are whole parameters of the line.
+//! gone at once, and what stays are whole parameters of the line. A record that is found reads the same again, and has
+//! room behind the longest line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use nextkernel::cmdline::{
     checked, is_without_sysfb, parameters, removed, value, with, without, without_added, without_sysfb,
 };
-use nextkernel_plan::Record;
+use nextkernel_plan::{Record, limits};
 
 fuzz_target!(|line: &str| {
+    if let Some(record) = Record::find(line) {
+        let text = record.to_string();
+        assert_eq!(Record::find(&text), Some(record), "{text}");
+        // A clock that runs tells no time after the year 2500.
+        let told = record.night.is_none_or(|night| night.begun_at < 1 << 34);
+        assert!(!told || text.len() < limits::RECORD_MAX, "{text}");
+    }
     let reused = without_added(line);
     assert_eq!(without_added(&reused), reused, "{line:?}");
     assert!(reused.len() <= line.len());

@@ -61,7 +61,7 @@ fn hand_over(
 ) -> Result<(), Failure> {
     let Staged { folder, plan, verb } = staged;
     let Bounds { budget, begun, guard, relatives } = *bounds;
-    let record = Record { handoff: plan.handoff, verb: *verb };
+    let record = Record { handoff: plan.handoff, verb: *verb, night: None };
     let cmdline = CommandLine::new(plan.cmdline, &record);
 
     how.act("restart on a panic, let the log through", protect)?;

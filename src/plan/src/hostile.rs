@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use crate::{
-    Changed, GpuFailed, GpuPolicy, HandoffId, Hold, Image, Jump, List, Malformed, On, Plan, Policy, Stamp,
-    Watchdog, Why, limits,
+    Area, Changed, Direct, GpuFailed, GpuPolicy, HandoffId, Hold, Image, Jump, List, Malformed, On, Part,
+    Plan, Policy, Segment, Stamp, Watchdog, Why, limits,
 };
 
 const TEXT: &str = "\
@@ -27,6 +27,12 @@ unbind = 0000:3b:00.0
 guard = 600
 watchdog = 60
 jump = init
+parameters = 5f3a9c1e2b7d4a60/parameters size=16384 inode=43 changed=1763900002.000000000
+start = 0x3f002f80
+segment = kernel 0x4200+12328782 at=0x1000000 takes=50331648
+segment = parameters 0x0+16384 at=0x3f000000 takes=16384
+cmdline-at = 0x1000+2048
+seed-at = 0x1810+32
 end
 ";
 
@@ -39,6 +45,12 @@ fn plan() -> Plan<'static> {
     gpu.push(GpuPolicy { driver: "amdgpu", policy: Policy::Unbind }).unwrap();
     modules.push("efi_pstore").unwrap();
     unbind.push("0000:3b:00.0").unwrap();
+    let (mut segments, mut seeds) = (List::new(), List::new());
+    let kernel = Area { offset: 0x4200, size: 12_328_782 };
+    segments.push(Segment { part: Part::Kernel, bytes: kernel, at: 0x100_0000, takes: 50_331_648 }).unwrap();
+    let told = Area { offset: 0, size: 16_384 };
+    segments.push(Segment { part: Part::Parameters, bytes: told, at: 0x3f00_0000, takes: 16_384 }).unwrap();
+    seeds.push(Area { offset: 0x1810, size: 32 }).unwrap();
     Plan {
         handoff: HandoffId(0x5f3a_9c1e_2b7d_4a60),
         entry: "6.12.57+deb13-amd64",
@@ -68,6 +80,17 @@ fn plan() -> Plan<'static> {
         guard: Some(600),
         watchdog: Some(Watchdog::Seconds(60)),
         jump: Some(Jump::Init),
+        direct: Some(Direct {
+            parameters: Image {
+                name: "5f3a9c1e2b7d4a60/parameters",
+                size: 16_384,
+                stamp: Some(Stamp { inode: 43, changed: Changed { seconds: 1_763_900_002, nanoseconds: 0 } }),
+            },
+            start: 0x3f00_2f80,
+            segments,
+            cmdline: Area { offset: 0x1000, size: 2048 },
+            seeds,
+        }),
     }
 }
 
@@ -96,6 +119,7 @@ fn a_plan_without_an_initrd_or_a_source_is_whole() {
         guard: None,
         watchdog: None,
         jump: None,
+        direct: None,
         ..plan()
     };
     assert_eq!(Plan::parse(bare.to_string().as_bytes()), Ok(bare));
@@ -127,7 +151,7 @@ fn a_key_given_twice_is_refused_on_its_second_line() {
         let twice = TEXT.replacen(&format!("{line}\n"), &format!("{line}\n{line}\n"), 1);
         match Plan::parse(twice.as_bytes()) {
             Ok(_) => {
-                let repeats = ["initrd-from", "module", "unbind"];
+                let repeats = ["initrd-from", "module", "unbind", "segment", "seed-at"];
                 assert!(repeats.iter().any(|key| line.starts_with(key)), "{line}");
             }
             Err(Malformed { line, why }) => {
@@ -140,10 +164,21 @@ fn a_key_given_twice_is_refused_on_its_second_line() {
 
 #[test]
 fn a_missing_key_is_named() {
-    for key in ["handoff", "entry", "staged-at", "on", "hold", "kernel", "cmdline"] {
+    for key in [
+        "handoff",
+        "entry",
+        "staged-at",
+        "on",
+        "hold",
+        "kernel",
+        "cmdline",
+        "parameters",
+        "start",
+        "cmdline-at",
+    ] {
         let line = TEXT.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap();
         let without = TEXT.replacen(&format!("{line}\n"), "", 1);
-        assert_eq!(refused(&without), (20, Why::Missing(key)));
+        assert_eq!(refused(&without), (26, Why::Missing(key)));
     }
 }
 
@@ -166,10 +201,14 @@ fn what_is_wrong_is_told_with_its_line() {
     assert_eq!(change("efi_pstore", "efi-pstore"), (16, Why::BadValue("module")));
     assert_eq!(change("0000:3b:00.0", "../nvme0"), (17, Why::BadValue("unbind")));
     assert_eq!(change("guard = 600", "guard = 4"), (18, Why::BadValue("guard")));
-    assert_eq!(change("end\n", "end"), (21, Why::NoEnd));
-    assert_eq!(change("end\n", ""), (21, Why::NoEnd));
+    assert_eq!(change("end\n", "end"), (27, Why::NoEnd));
+    assert_eq!(change("end\n", ""), (27, Why::NoEnd));
     assert_eq!(change("jump = init", "jump = exit"), (20, Why::BadValue("jump")));
-    assert_eq!(change("end\n", "end\n\n"), (22, Why::AfterEnd));
+    assert_eq!(change("start = 0x3f002f80", "start = 1"), (22, Why::BadValue("start")));
+    assert_eq!(change("0x4200+12328782", "0x4200+12328783"), (27, Why::Outside));
+    assert_eq!(change("0x1810+32", "0x4000+1"), (27, Why::Outside));
+    assert_eq!(change("parameters 0x0", "initrd 0x2255101"), (27, Why::Outside));
+    assert_eq!(change("end\n", "end\n\n"), (28, Why::AfterEnd));
     assert_eq!(
         Plan::parse(b"nextkernel-plan 2\n").unwrap_err().to_string(),
         "line 1: a plan of version 2, and only version 1 is known here",

@@ -27,6 +27,7 @@
 #![cfg_attr(not(test), no_std)]
 
 mod armed;
+mod direct;
 #[cfg(test)]
 mod hostile;
 mod id;
@@ -39,11 +40,12 @@ mod teardown;
 mod verb;
 
 pub use armed::Armed;
+pub use direct::{Area, Direct, Part, Segment};
 pub use id::HandoffId;
 pub use image::{Changed, Image, Stamp};
 pub use list::List;
 pub use plan::{Hold, Jump, Malformed, Plan, VERSION, Why};
-pub use record::{Record, Recorded};
+pub use record::{Marks, Night, Record, Recorded, Trouble};
 pub use teardown::{
     GpuFailed, GpuPolicy, Policy, Watchdog, guard_seconds, is_module, is_nvidia, is_pci_address,
 };

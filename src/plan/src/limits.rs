@@ -26,7 +26,7 @@ pub const LOADER_CMDLINE_MAX: usize = 1023;
 
 /// The record that the hook appends to the command line, with the space before it. The rehearsal
 /// uses one of this length, so that what fits by day fits at night.
-pub const RECORD_MAX: usize = 64;
+pub const RECORD_MAX: usize = 128;
 
 /// The name of an image in the staged folder. The tool makes these names itself.
 pub const NAME_MAX: usize = 64;
@@ -54,3 +54,9 @@ pub const UNBIND_MAX: usize = 32;
 
 /// The least number of seconds that the guard may give the jump.
 pub const GUARD_MIN: u16 = 5;
+
+/// How many segments `kexec_load(2)` takes (`KEXEC_SEGMENT_MAX`, include/linux/kexec.h).
+pub const SEGMENTS_MAX: usize = 16;
+
+/// How many pieces of the parameters are random: an arm64 kernel takes two.
+pub const SEEDS_MAX: usize = 4;

@@ -1,5 +1,6 @@
 use core::fmt;
 
+use crate::direct::{Area, Direct, Segment, address};
 use crate::image::number;
 use crate::teardown::{GpuFailed, GpuPolicy, Watchdog, guard_seconds, is_module, is_pci_address};
 use crate::{HandoffId, Image, List, On, limits};
@@ -99,6 +100,8 @@ pub struct Plan<'a> {
     pub watchdog: Option<Watchdog>,
     /// Who makes the jump, where the administrator said so.
     pub jump: Option<Jump>,
+    /// What the direct loader takes; `None` where the kernel is to load, and verify, kernel and initrd itself.
+    pub direct: Option<Direct<'a>>,
 }
 
 /// What is wrong with a plan, and on which line.
@@ -131,6 +134,8 @@ pub enum Why {
     BadValue(&'static str),
     /// The plan ends here, and this key was never given.
     Missing(&'static str),
+    /// No segment, or bytes of a file that has no so many.
+    Outside,
     /// The last line is missing: the plan was cut short.
     NoEnd,
     /// Something stands after the last line.
@@ -152,6 +157,7 @@ impl fmt::Display for Malformed {
             Why::Twice => out.write_str("this key was given before"),
             Why::BadValue(key) => write!(out, "not a value for '{key}'"),
             Why::Missing(key) => write!(out, "the plan ends without '{key}'"),
+            Why::Outside => out.write_str("a segment is missing, or reaches beyond its file"),
             Why::NoEnd => write!(out, "the plan was cut short: no '{END}'"),
             Why::AfterEnd => write!(out, "something stands after '{END}'"),
         }
@@ -200,6 +206,9 @@ impl fmt::Display for Plan<'_> {
         if let Some(jump) = self.jump {
             writeln!(out, "jump = {jump}")?;
         }
+        if let Some(direct) = &self.direct {
+            direct.fmt(out)?;
+        }
         writeln!(out, "{END}")
     }
 }
@@ -226,6 +235,7 @@ impl<'a> Plan<'a> {
             guard: None,
             watchdog: None,
             jump: None,
+            direct: None,
         }
     }
 
@@ -314,6 +324,11 @@ struct Draft<'a> {
     guard: Option<u16>,
     watchdog: Option<Watchdog>,
     jump: Option<Jump>,
+    parameters: Option<Image<'a>>,
+    start: Option<u64>,
+    segments: List<Segment, { limits::SEGMENTS_MAX }>,
+    cmdline_at: Option<Area>,
+    seeds: List<Area, { limits::SEEDS_MAX }>,
 }
 
 impl<'a> Draft<'a> {
@@ -344,18 +359,25 @@ impl<'a> Draft<'a> {
             "guard" => once(&mut self.guard, "guard", guard_seconds(value)),
             "watchdog" => once(&mut self.watchdog, "watchdog", Watchdog::from_word(value)),
             "jump" => once(&mut self.jump, "jump", Jump::from_word(value)),
+            "parameters" => once(&mut self.parameters, "parameters", Image::parse(value)),
+            "start" => once(&mut self.start, "start", address(value)),
+            "segment" => one_more(&mut self.segments, "segment", Segment::parse(value)),
+            "cmdline-at" => once(&mut self.cmdline_at, "cmdline-at", Area::parse(value)),
+            "seed-at" => one_more(&mut self.seeds, "seed-at", Area::parse(value)),
             _ => Err(Why::UnknownKey),
         }
     }
 
     fn finish(self) -> Result<Plan<'a>, Why> {
+        let kernel = self.kernel.ok_or(Why::Missing("kernel"))?;
+        let direct = self.direct(&kernel)?;
         Ok(Plan {
             handoff: self.handoff.ok_or(Why::Missing("handoff"))?,
             entry: self.entry.ok_or(Why::Missing("entry"))?,
             staged_at: self.staged_at.ok_or(Why::Missing("staged-at"))?,
             on: self.on.ok_or(Why::Missing("on"))?,
             hold: self.hold.ok_or(Why::Missing("hold"))?,
-            kernel: self.kernel.ok_or(Why::Missing("kernel"))?,
+            kernel,
             initrd: self.initrd,
             kernel_from: self.kernel_from,
             initrd_from: self.initrd_from,
@@ -367,7 +389,29 @@ impl<'a> Draft<'a> {
             guard: self.guard,
             watchdog: self.watchdog,
             jump: self.jump,
+            direct,
         })
+    }
+
+    /// All that the direct loader needs, or nothing of it.
+    fn direct(&self, kernel: &Image<'a>) -> Result<Option<Direct<'a>>, Why> {
+        let some = self.start.is_some()
+            || self.cmdline_at.is_some()
+            || !self.segments.is_empty()
+            || !self.seeds.is_empty();
+        let parameters = match self.parameters {
+            None if some => return Err(Why::Missing("parameters")),
+            None => return Ok(None),
+            Some(parameters) => parameters,
+        };
+        let direct = Direct {
+            parameters,
+            start: self.start.ok_or(Why::Missing("start"))?,
+            segments: self.segments,
+            cmdline: self.cmdline_at.ok_or(Why::Missing("cmdline-at"))?,
+            seeds: self.seeds,
+        };
+        if direct.fits(kernel, self.initrd.as_ref()) { Ok(Some(direct)) } else { Err(Why::Outside) }
     }
 }
 

@@ -1,16 +1,97 @@
 use core::fmt;
 
-use crate::{HandoffId, Verb, limits};
+use crate::image::number;
+use crate::{HandoffId, Verb};
 
 /// What the hook tells the next kernel about the handoff that started it: one parameter at the end
 /// of its command line. The dot in its name makes the kernel take it for a module's parameter, so
 /// it is neither warned about nor handed to the init (`unknown_bootoption`, init/main.c).
+///
+/// ```
+/// use nextkernel_plan::{Record, Verb};
+///
+/// let text = "nextkernel.record=5f3a9c1e2b7d4a60:kexec:692f1a2b:1f2e3d4c5b:s12.t1480.o1490.l1495:g";
+/// let record = Record::find(text).unwrap();
+/// let night = record.night.unwrap();
+/// assert_eq!((record.verb, night.marks.torn_down), (Verb::Kexec, Some(1480)));
+/// assert_eq!(record.to_string(), text);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Which handoff.
     pub handoff: HandoffId,
     /// The verb at which it was carried out.
     pub verb: Verb,
+    /// How the night went, where it was told.
+    pub night: Option<Night>,
+}
+
+/// How the night went until the next kernel's command line was fixed: before the teardown with the verified loader,
+/// which loads beside it, and just before the jump with the direct one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Night {
+    /// When the hook began: seconds since the epoch.
+    pub begun_at: u64,
+    /// The counter at that moment that goes on in the next kernel: the time-stamp counter (x86), `CNTVCT_EL0` (arm64)
+    /// or `time` (riscv64); 0 where there is none.
+    pub counter: u64,
+    /// What was done, and when.
+    pub marks: Marks,
+    /// What was not done as it should have been.
+    pub trouble: Trouble,
+}
+
+/// Milliseconds since the hook began at which something was done; `None` where the record was written before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// `s`: the first sync was done.
+    pub synced: Option<u32>,
+    /// `t`: the teardown was over.
+    pub torn_down: Option<u32>,
+    /// `o`: the init's other hooks were waited for, and synced again.
+    pub others_done: Option<u32>,
+    /// `l`: the load began.
+    pub load_begun: Option<u32>,
+}
+
+/// What was not done as it should have been, and did not keep the hook from the jump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble(u8);
+
+impl Trouble {
+    /// `g`: a driver of GPUs stayed.
+    pub const GPU: Trouble = Trouble(1);
+    /// `m`: another module stayed.
+    pub const MODULE: Trouble = Trouble(2);
+    /// `p`: a process could not be ended.
+    pub const PROCESS: Trouble = Trouble(4);
+    /// `h`: another hook was not done in time.
+    pub const HOOK: Trouble = Trouble(8);
+
+    /// Each with its letter, in the order in which they are written.
+    pub const ALL: [(Trouble, char); 4] =
+        [(Trouble::GPU, 'g'), (Trouble::MODULE, 'm'), (Trouble::PROCESS, 'p'), (Trouble::HOOK, 'h')];
+
+    /// Whether this one is among it.
+    #[must_use]
+    pub const fn has(self, one: Trouble) -> bool {
+        self.0 & one.0 != 0
+    }
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Trouble) -> Trouble {
+        Trouble(self.0 | other.0)
+    }
+
+    /// Reads letters in their order, one at least.
+    fn parse(letters: &str) -> Option<Trouble> {
+        let mut all = Trouble::ALL.iter();
+        let found = letters.chars().try_fold(Trouble::default(), |found, letter| {
+            all.find(|(_, its)| *its == letter).map(|(one, _)| found.and(*one))
+        });
+        found.filter(|found| *found != Trouble::default())
+    }
 }
 
 impl Record {
@@ -24,15 +105,83 @@ impl Record {
     }
 
     fn from_parameter(parameter: &str) -> Option<Record> {
-        let value = parameter.strip_prefix(Record::KEY)?.strip_prefix('=')?;
-        let (handoff, verb) = value.split_once(':')?;
-        Some(Record { handoff: HandoffId::from_digits(handoff)?, verb: Verb::from_word(verb.as_bytes())? })
+        let mut fields = parameter.strip_prefix(Record::KEY)?.strip_prefix('=')?.split(':');
+        let handoff = HandoffId::from_digits(fields.next()?)?;
+        let verb = Verb::from_word(fields.next()?.as_bytes())?;
+        let night = match fields.next() {
+            Some(begun_at) => Some(Night {
+                begun_at: hexadecimal(begun_at)?,
+                counter: hexadecimal(fields.next()?)?,
+                marks: Marks::parse(fields.next()?)?,
+                trouble: fields.next().map_or(Some(Trouble::default()), Trouble::parse)?,
+            }),
+            None => None,
+        };
+        fields.next().is_none().then_some(Record { handoff, verb, night })
+    }
+}
+
+/// A number as `{:x}` writes it.
+fn hexadecimal(digits: &str) -> Option<u64> {
+    let plain = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let canonical = digits == "0" || !digits.starts_with('0');
+    u64::from_str_radix(digits, 16).ok().filter(|_| canonical && digits.bytes().all(plain))
+}
+
+impl Marks {
+    fn each(&self) -> [(char, Option<u32>); 4] {
+        [('s', self.synced), ('t', self.torn_down), ('o', self.others_done), ('l', self.load_begun)]
+    }
+
+    /// Reads `sN.tN.oN.lN`, of which any may be missing.
+    fn parse(text: &str) -> Option<Marks> {
+        let mut found = Marks::default();
+        let mut last = 0;
+        for mark in text.split('.').filter(|_| !text.is_empty()) {
+            let mut digits = mark.chars();
+            let (order, place) = match digits.next()? {
+                's' => (1, &mut found.synced),
+                't' => (2, &mut found.torn_down),
+                'o' => (3, &mut found.others_done),
+                'l' => (4, &mut found.load_begun),
+                _ => return None,
+            };
+            if order <= last {
+                return None;
+            }
+            last = order;
+            *place = Some(u32::try_from(number(digits.as_str())?).ok()?);
+        }
+        Some(found)
     }
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}={}:{}", Record::KEY, self.handoff, self.verb)
+        write!(out, "{}={}:{}", Record::KEY, self.handoff, self.verb)?;
+        self.night.map_or(Ok(()), |night| write!(out, ":{night}"))
+    }
+}
+
+impl fmt::Display for Night {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Night { begun_at, counter, marks, trouble } = self;
+        write!(out, "{begun_at:x}:{counter:x}:")?;
+        let mut before = "";
+        for (letter, at) in marks.each() {
+            if let Some(at) = at {
+                write!(out, "{before}{letter}{at}")?;
+                before = ".";
+            }
+        }
+        let mut before = ":";
+        for (one, letter) in Trouble::ALL {
+            if trouble.has(one) {
+                write!(out, "{before}{letter}")?;
+                before = "";
+            }
+        }
+        Ok(())
     }
 }
 
@@ -73,21 +222,40 @@ fn place(cmdline: &str) -> usize {
     if cmdline.get(start..) == Some("--") { start } else { cmdline.len() }
 }
 
-const _: () = assert!(
-    " nextkernel.record=0123456789abcdef:poweroff".len() <= limits::RECORD_MAX,
-    "RECORD_MAX is the greatest length of a record"
-);
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_record_is_found_in_a_command_line() {
-        let record = Record { handoff: HandoffId(7), verb: Verb::Reboot };
+        let record = Record { handoff: HandoffId(7), verb: Verb::Reboot, night: None };
         assert_eq!(Record::find(&format!("root=/dev/vda quiet {record}")), Some(record));
         assert_eq!(Record::find("root=/dev/vda xnextkernel.record=0000000000000007:kexec"), None);
         assert_eq!(Record::find("nextkernel.record=7:kexec nextkernel.record"), None);
+    }
+
+    #[test]
+    fn what_is_no_record_of_ours_is_none() {
+        let of = |night: &str| Record::find(&format!("nextkernel.record=0000000000000007:kexec{night}"));
+        assert!(of("").is_some() && of(":1:0:").is_some() && of(":1:0:l5:gh").is_some());
+        for bad in [
+            ":",
+            ":1",
+            ":1:2",
+            ":01:2:",
+            ":1:A:",
+            ":1:2:s",
+            ":1:2:l1.s2",
+            ":1:2:s1.s2",
+            ":1:2:s1:",
+            ":1:2:s1:hg",
+            ":1:2:s1:x",
+            ":1:2:s4294967296",
+            ":1:2:s1:g:",
+            ":1:2:s1.",
+        ] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
     }
 
     #[test]
@@ -115,8 +283,14 @@ mod tests {
     #[test]
     fn no_record_is_longer_than_its_limit() {
         for verb in Verb::ALL {
-            let record = Record { handoff: HandoffId(u64::MAX), verb };
-            assert!(format!(" {record}").len() <= limits::RECORD_MAX);
+            let longest = Some(u32::MAX);
+            let marks =
+                Marks { synced: longest, torn_down: longest, others_done: longest, load_begun: longest };
+            let trouble = Trouble::ALL.iter().fold(Trouble::default(), |all, (one, _)| all.and(*one));
+            let night = Night { begun_at: (1 << 34) - 1, counter: u64::MAX, marks, trouble };
+            let record = Record { handoff: HandoffId(u64::MAX), verb, night: Some(night) };
+            assert_eq!(Record::find(&record.to_string()), Some(record));
+            assert!(format!(" {record}").len() <= crate::limits::RECORD_MAX);
         }
     }
 }

@@ -294,6 +294,7 @@ fn stage(root: &Root, wish: &Wish) -> Result<(HandoffId, Vec<String>), Error> {
         guard: conf.guard,
         watchdog: wish.watchdog.or(conf.watchdog),
         jump: conf.jump,
+        direct: None,
     };
 
     see_that_nobody_interrupts(uninterrupted.as_ref())?;
