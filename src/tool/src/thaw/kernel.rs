@@ -1,4 +1,4 @@
-//! A kernel of x86_64: a bzImage, or the ELF file that is in one.
+//! A kernel of `x86_64`: a bzImage, or the ELF file that is in one.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -39,7 +39,7 @@ const EFI_KEXEC: u16 = 1 << 4;
 const FIVE_LEVELS_ENABLED: u16 = 1 << 6;
 
 /// Where the kernel is mapped, and how much of that is its own where it is moved at random (`__START_KERNEL_map`,
-/// `KERNEL_IMAGE_SIZE`, arch/x86/include/asm/page_64_types.h), and what it is a multiple of (`MIN_KERNEL_ALIGN`).
+/// `KERNEL_IMAGE_SIZE`, `arch/x86/include/asm/page_64_types.h`), and what it is a multiple of (`MIN_KERNEL_ALIGN`).
 const MAPPED: u64 = 0xffff_ffff_8000_0000;
 const IMAGE_MAX: u64 = 1 << 30;
 const ALIGNMENT: u64 = 2 << 20;
@@ -160,7 +160,7 @@ fn unfit(why: impl Into<String>) -> Why {
 }
 
 /// What a bzImage does before it unpacks itself, and nobody would do for a thawed one: to change the number of levels of the
-/// page tables (`configure_5level_paging`, arch/x86/boot/compressed/pgtable_64.c), and to have memory encrypted
+/// page tables (`configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`), and to have memory encrypted
 /// (`parse_mem_encrypt`, misc.c).
 fn see_that_it_starts_as_this_one(asked: &Asked<'_>, xflags: u16, is_elf: bool) -> Result<(), Why> {
     let line = asked.cmdline;
