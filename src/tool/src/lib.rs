@@ -26,6 +26,7 @@ pub mod inhibitors;
 pub mod init;
 pub mod kconfig;
 pub mod layers;
+pub mod loader;
 mod lzo;
 pub mod memory;
 pub mod mounts;
