@@ -31,6 +31,7 @@ mod lzo;
 pub mod memory;
 pub mod mounts;
 pub mod once;
+pub mod prepare;
 pub mod quoted;
 pub mod reboot;
 pub mod refusal;
