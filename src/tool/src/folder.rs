@@ -213,6 +213,12 @@ pub fn path(root: &Root, image: &nextkernel_plan::Image<'_>) -> PathBuf {
     root.path(FOLDER).join(image.name)
 }
 
+/// The files of a plan.
+pub fn images<'a>(plan: &Plan<'a>) -> impl Iterator<Item = nextkernel_plan::Image<'a>> {
+    let parameters = plan.direct.map(|direct| direct.parameters);
+    std::iter::once(plan.kernel).chain(plan.initrd).chain(parameters)
+}
+
 /// Whether an image is the one that was staged.
 #[must_use]
 pub fn is_as_staged(root: &Root, image: &nextkernel_plan::Image<'_>) -> bool {

@@ -25,7 +25,7 @@ use crate::quoted::quoted;
 use crate::refusal::{self, Image};
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, efi, facts, memory, rehearse, status, sys, systemd, unbind};
+use crate::{cmdline, efi, facts, loader, memory, rehearse, status, sys, systemd, unbind};
 
 /// Room in /run for what is no image: the plan, and what else is written there while it is staged.
 const SPARE: u64 = 1 << 20;
@@ -122,9 +122,9 @@ pub enum Error {
     /// No jump from here.
     #[error("{}", .0.in_words())]
     NoJump(Hypervisor),
-    /// The kernel cannot load another one.
-    #[error("{}", refusal::no_call())]
-    NoCall,
+    /// No loader.
+    #[error(transparent)]
+    Loader(#[from] loader::Error),
     /// Two wishes that exclude each other.
     #[error("--no-rehearse loads nothing, and --hold kept keeps what was loaded; leave one out")]
     KeptWithoutLoad,
@@ -212,10 +212,6 @@ pub enum Error {
 pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
-    }
-    // Before anything is copied, and with --no-rehearse, too.
-    if sys::kexec_calls().is_some_and(|calls| !calls.file) {
-        return Err(Error::NoCall);
     }
     let (handoff, notes) = stage(root, wish)?;
     for note in notes {
