@@ -45,6 +45,7 @@ pub mod status;
 pub mod swap;
 mod sys;
 pub mod systemd;
+pub mod thaw;
 pub mod uki;
 pub mod unbind;
 pub mod unpack;
