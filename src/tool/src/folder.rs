@@ -197,6 +197,18 @@ impl NewSet {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         Ok((path.clone(), at(&path, file)?))
     }
+
+    /// Calls a file in it otherwise, in place of what has that name.
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let path = self.path.join(to);
+        at(&path, fs::rename(self.path.join(from), &path))
+    }
+
+    /// Takes a file out of it.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.path.join(name);
+        at(&path, fs::remove_file(&path))
+    }
 }
 
 impl Drop for NewSet {

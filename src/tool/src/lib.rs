@@ -39,6 +39,7 @@ pub mod rehearse;
 pub mod root;
 #[cfg(test)]
 mod scratch;
+pub mod set;
 pub mod size;
 pub mod stage;
 pub mod status;

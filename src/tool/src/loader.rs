@@ -10,6 +10,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::efi;
+use crate::header::Header;
 use crate::kconfig::Kconfig;
 use crate::refusal;
 use crate::root::Root;
@@ -202,6 +203,8 @@ pub enum Error {
 pub struct Choice {
     /// The loader.
     pub loader: Loader,
+    /// The loader where the kernel turns out to be none that can be thawed.
+    pub unthawed: Loader,
     /// Why --thaw leaves the kernel as it is, where it does.
     pub frozen: Option<Frozen>,
 }
@@ -235,28 +238,34 @@ pub fn choose(
     is_packed: bool,
 ) -> Result<Choice, Error> {
     let against = Against::find(root, calls);
+    let forbidden = against.filter(|against| against.forbids());
     let has_file = calls.is_none_or(|calls| calls.file);
     let thaws_kernel = thaws && is_packed;
-    let frozen = |why: Frozen| Some(why).filter(|_| thaws_kernel);
-    match wanted {
-        Wanted::Direct => match against.filter(|against| against.forbids()) {
-            Some(against) => Err(Error::Forbidden(against)),
-            None => Ok(Choice { loader: Loader::Direct, frozen: None }),
-        },
-        Wanted::Verified if has_file => Ok(Choice { loader: Loader::Verified, frozen: frozen(Frozen::Asked) }),
-        Wanted::Verified => Err(Error::NoCall(None)),
-        Wanted::Auto if has_file => Ok(match against {
-            None if thaws_kernel => Choice { loader: Loader::Direct, frozen: None },
-            against => Choice {
-                loader: Loader::Verified,
-                frozen: against.and_then(|against| frozen(Frozen::Against(against))),
-            },
+    let direct = Choice { loader: Loader::Direct, unthawed: Loader::Direct, frozen: None };
+    let verified = |frozen: Option<Frozen>| Choice {
+        loader: Loader::Verified,
+        unthawed: Loader::Verified,
+        frozen: frozen.filter(|_| thaws_kernel),
+    };
+    match (wanted, forbidden) {
+        (Wanted::Direct, Some(against)) => Err(Error::Forbidden(against)),
+        (Wanted::Direct, None) => Ok(direct),
+        (Wanted::Verified, _) if has_file => Ok(verified(Some(Frozen::Asked))),
+        (Wanted::Verified, _) => Err(Error::NoCall(None)),
+        (Wanted::Auto, _) if has_file => Ok(match against {
+            None if thaws_kernel => Choice { unthawed: Loader::Verified, ..direct },
+            against => verified(against.map(Frozen::Against)),
         }),
-        Wanted::Auto => match against.filter(|against| against.forbids()) {
-            Some(against) => Err(Error::NoCall(Some(against))),
-            None => Ok(Choice { loader: Loader::Direct, frozen: None }),
-        },
+        (Wanted::Auto, Some(against)) => Err(Error::NoCall(Some(against))),
+        (Wanted::Auto, None) => Ok(direct),
     }
+}
+
+/// Whether an image that says this of itself unpacks itself when it starts: x86's do, but for an ELF file. One that is
+/// wrapped once more says nothing.
+#[must_use]
+pub fn is_packed(header: &Header) -> bool {
+    std::env::consts::ARCH == "x86_64" && matches!(header, Header::Bz(_) | Header::Unknown)
 }
 
 #[cfg(test)]
@@ -269,6 +278,7 @@ mod tests {
     const FILE: Calls = Calls { file: true, segments: false };
     const SEGMENTS: Calls = Calls { file: false, segments: true };
     const NONE: Calls = Calls { file: false, segments: false };
+    const VERIFIED: Choice = Choice { loader: Loader::Verified, unthawed: Loader::Verified, frozen: None };
 
     fn chosen(scratch: &Scratch, calls: Calls, wanted: Wanted, thaws: bool) -> Result<Choice, Error> {
         choose(&scratch.root, Some(calls), wanted, thaws, true)
@@ -298,7 +308,7 @@ mod tests {
     fn what_is_no_packed_kernel_needs_no_direct_loader_to_be_thawed() {
         let scratch = Scratch::new();
         let choice = choose(&scratch.root, Some(BOTH), Wanted::Auto, true, false).unwrap();
-        assert_eq!(choice, Choice { loader: Loader::Verified, frozen: None });
+        assert_eq!(choice, VERIFIED);
     }
 
     #[test]
@@ -325,7 +335,7 @@ mod tests {
                 );
                 let frozen = Some(Frozen::Against(against)).filter(|_| thaws);
                 let auto = chosen(&scratch, BOTH, Wanted::Auto, thaws);
-                assert_eq!(auto, Ok(Choice { loader: Loader::Verified, frozen }));
+                assert_eq!(auto, Ok(Choice { frozen, ..VERIFIED }));
             }
         }
     }
