@@ -141,6 +141,27 @@ pub fn kexec_calls() -> Option<Calls> {
     asking.ok()?.join().ok()?
 }
 
+/// What the processor says of itself (`CPUID`), as eax, ebx, ecx, edx; none on one that is no x86, or knows nothing of
+/// what is asked.
+#[cfg(target_arch = "x86_64")]
+// It is no longer unsafe in newer standard libraries than the oldest that this is built with.
+#[allow(unused_unsafe)]
+pub fn cpuid(leaf: u32, sub: u32) -> Option<[u32; 4]> {
+    use std::arch::x86_64::__cpuid_count;
+    // SAFETY: every x86_64 processor has the instruction.
+    unsafe {
+        let highest = __cpuid_count(leaf & 0x8000_0000, 0).eax;
+        let found = (highest >= leaf).then(|| __cpuid_count(leaf, sub))?;
+        Some([found.eax, found.ebx, found.ecx, found.edx])
+    }
+}
+
+/// The same where it is not there.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn cpuid(_leaf: u32, _sub: u32) -> Option<[u32; 4]> {
+    None
+}
+
 /// Takes all of them from this thread, for good (`capset(2)`).
 fn give_capabilities_up() -> io::Result<()> {
     /// `_LINUX_CAPABILITY_VERSION_3`: 64 bits of each set.
