@@ -168,7 +168,8 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     segments.push(Segment { part: Part::Parameters, bytes, at, takes: size.next_multiple_of(PAGE) });
     segments.sort_by_key(|segment| segment.at);
     see_that_half_is_left(parts.root, &segments)?;
-    let notes = machine.notes.clone();
+    let thawed = parts.thawed.map(|thawed| thawed.notes.clone()).unwrap_or_default();
+    let notes = thawed.into_iter().chain(machine.notes.iter().cloned()).collect();
     Ok(Prepared { parameters, start, segments, cmdline, seeds: vec![seed], notes })
 }
 
