@@ -109,7 +109,7 @@ pub fn files_that_are_no_images_and_lines_that_do_not_fit_are_refused(test: &Tes
             ),
             (
                 "nextkernel stage --kernel /next.cpio --cmdline x --loader direct",
-                "the direct loader cannot load it: ",
+                "the kernel cannot be loaded by segments: ",
             ),
             ("nextkernel stage", "no kernel is found as /vmlinuz or /boot/vmlinuz-VERSION; name one with"),
         ],

@@ -10,7 +10,6 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::efi;
-use crate::header::Header;
 use crate::kconfig::Kconfig;
 use crate::refusal;
 use crate::root::Root;
@@ -261,11 +260,10 @@ pub fn choose(
     }
 }
 
-/// Whether an image that says this of itself unpacks itself when it starts: x86's do, but for an ELF file. One that is
-/// wrapped once more says nothing.
+/// Whether a kernel of this machine unpacks itself when it starts, and the verified loader takes it in no other form.
 #[must_use]
-pub fn is_packed(header: &Header) -> bool {
-    std::env::consts::ARCH == "x86_64" && matches!(header, Header::Bz(_) | Header::Unknown)
+pub fn is_packed() -> bool {
+    std::env::consts::ARCH == "x86_64"
 }
 
 #[cfg(test)]

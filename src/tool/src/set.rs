@@ -71,7 +71,7 @@ pub enum Error {
         most: u64,
     },
     /// Thawing fails.
-    #[error("--thaw: the {what}: {why}; leave --thaw out")]
+    #[error("--thaw: the {what} is not thawed: {why}; leave --thaw out")]
     Thaw {
         /// Kernel or initrd.
         what: &'static str,
@@ -82,10 +82,10 @@ pub enum Error {
     #[error("{0}")]
     TooLarge(String),
     /// It cannot be loaded by segments.
-    #[error("the direct loader cannot load it: {0}")]
+    #[error(transparent)]
     Prepare(#[from] prepare::Error),
     /// More than a plan holds.
-    #[error("the direct loader cannot load it: it takes more segments than kexec_load; stage with --loader verified")]
+    #[error("the kernel cannot be loaded by segments: it takes more segments than kexec_load; stage with --loader verified")]
     TooMany,
 }
 

@@ -338,7 +338,7 @@ fn order<'a>(
     notes: &mut Vec<String>,
 ) -> Result<Order<'a>, Error> {
     let (wanted, thaws) = (wish.loader.or(conf.loader).unwrap_or_default(), wish.thaw.unwrap_or(conf.thaw));
-    let is_packed = loader::is_packed(&kernel.header());
+    let is_packed = loader::is_packed();
     let choice = loader::choose(root, calls, wanted, thaws, is_packed)?;
     notes.extend(choice.frozen.map(|frozen| frozen.to_string()));
     Ok(Order {

@@ -19,7 +19,7 @@ use crate::reboot::{self, First};
 use crate::root::Root;
 use crate::size::Size;
 use crate::sys::{self, Calls};
-use crate::{cmdline, facts, systemd};
+use crate::{cmdline, facts, systemd, thaw};
 
 /// Show what is staged and what each way down leads to
 #[derive(Args, Debug, Default)]
@@ -279,13 +279,14 @@ impl Status {
     }
 }
 
-/// What of a plan is unpacked already. A kernel of x86 that is has no header of a bzImage any more, and the direct
+/// What of a plan is unpacked already. A kernel of x86 that is has no header of its image any more, and the direct
 /// loader alone takes it so.
 fn thawed(root: &Root, plan: &Plan<'_>) -> Vec<Thawed> {
-    let open = |image| std::fs::File::open(folder::path(root, image)).ok();
-    let kernel = open(&plan.kernel).filter(|_| plan.direct.is_some());
+    let open = |image| std::fs::File::open(folder::path(root, &image)).ok();
+    let kernel = open(plan.kernel).filter(|_| plan.direct.is_some());
     let kernel = kernel.filter(|file| Header::read(file) == Header::Unknown).map(|_| Thawed::Kernel);
-    kernel.into_iter().collect()
+    let initrd = plan.initrd.and_then(open).filter(|file| thaw::is_thawed(file).unwrap_or(false));
+    kernel.into_iter().chain(initrd.map(|_| Thawed::Initrd)).collect()
 }
 
 impl Next {
@@ -328,6 +329,12 @@ impl Next {
         }
         writeln!(out, "  command line    {}", self.cmdline)?;
         writeln!(out, "  loader          {}: {}", self.loader, self.loader_why)?;
+        match self.thawed.as_slice() {
+            [] => {}
+            [Thawed::Kernel] => writeln!(out, "  thawed          the kernel")?,
+            [Thawed::Initrd] => writeln!(out, "  thawed          the initrd")?,
+            _ => writeln!(out, "  thawed          kernel and initrd")?,
+        }
         if !self.modules.is_empty() {
             writeln!(out, "  unloads also    {}", self.modules.join(", "))?;
         }
