@@ -114,7 +114,7 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	ln -sf ../nextkernel-arrived.service $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/performance.md docs/fuzzing.md docs/boards.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/loaders.md docs/performance.md docs/fuzzing.md docs/boards.md
 	for folder in . mkinitcpio dracut initramfs-tools; do \
 	    install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/$$folder initramfs/$$folder/README.md; done
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/nixos initramfs/nixos/nextkernel.nix
