@@ -5,6 +5,7 @@ use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
 use bed::initramfs::with_busybox;
 use bed::kexec_tools;
+use std::fmt::Write;
 
 use crate::esp::Esp;
 use crate::kexec::{boot, hand_over};
@@ -12,7 +13,8 @@ use crate::kexec::{boot, hand_over};
 pub fn what_is_thawed_is_handed_over_to(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
     guest.ok("nextkernel stage --thaw | grep '^  thawed  *kernel and initrd'")?;
-    guest.ok("nextkernel check | grep '^ok *staged' && nextkernel reboot --dry-run | grep 'direct loader'")?;
+    guest
+        .ok("nextkernel check | grep '^ok *staged' && nextkernel reboot --dry-run | grep 'direct loader'")?;
     hand_over(&mut guest, "nextkernel reboot", "kexec")
 }
 
@@ -77,10 +79,10 @@ fn same_machine(guest: &mut Guest) -> Result<(), String> {
         }
         let not_in = |facts: &str, line: &&str| !facts.lines().any(|fact| fact == *line);
         for gone in expected.lines().filter(|line| not_in(&facts, line)) {
-            differences += &format!("{options}: - {gone}\n");
+            let _ = writeln!(differences, "{options}: - {gone}");
         }
         for new in facts.lines().filter(|line| not_in(&expected, line)) {
-            differences += &format!("{options}: + {new}\n");
+            let _ = writeln!(differences, "{options}: + {new}");
         }
     }
     if !differences.is_empty() || !expected.contains("boot kaslr 2") {

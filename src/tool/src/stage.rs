@@ -765,7 +765,10 @@ mod tests {
         let scratch = Scratch::new();
         scratch.put("/sys/hypervisor/type", "xen\n");
         scratch.put("/sys/hypervisor/guest_type", "PV\n");
-        assert!(matches!(stage(&scratch.root, &Wish::default(), BOTH), Err(Error::NoJump(Hypervisor::XenPv))));
+        assert!(matches!(
+            stage(&scratch.root, &Wish::default(), BOTH),
+            Err(Error::NoJump(Hypervisor::XenPv))
+        ));
     }
 
     /// A machine on which a kernel of 1024 bytes, which is unpacked to 32 MiB, can be staged without loading it.

@@ -30,12 +30,11 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
     }
     let size: u64 = folder::images(plan).map(|image| image.size).sum();
     // The verified loader reads the files whole before it fills the segments; the direct one is shown them.
-    let (takes, beside) = match &plan.direct {
-        Some(direct) => (direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes)), 0),
-        None => {
-            let initrd = plan.initrd.map_or(0, |initrd| initrd.size);
-            (kernel_takes(root, &plan.kernel).saturating_add(initrd), size)
-        }
+    let (takes, beside) = if let Some(direct) = &plan.direct {
+        (direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes)), 0)
+    } else {
+        let initrd = plan.initrd.map_or(0, |initrd| initrd.size);
+        (kernel_takes(root, &plan.kernel).saturating_add(initrd), size)
     };
     fits(root, beside, takes, findings);
     if let Some(direct) = &plan.direct {
@@ -265,7 +264,9 @@ mod tests {
         assert!(segments("00200000-00203fff : System RAM\n").is_none());
         assert!(segments("00000000-00000000 : System RAM\n").is_none(), "who may not look is told nothing");
         let (verdict, why) = segments("00100000-00202fff : System RAM\n").unwrap();
-        assert!(verdict == Verdict::Bad && why.starts_with("0x203000 is no longer") && why.contains("the initrd"));
+        assert!(
+            verdict == Verdict::Bad && why.starts_with("0x203000 is no longer") && why.contains("the initrd")
+        );
         assert!(segments("00200000-00203fff : System RAM\n  00201000-00201fff : reserved\n").is_some());
     }
 
