@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::time::Duration;
 
 use nextkernel_plan::{Area, Direct, Part, Plan, Record, Recorded, limits as plan_limits};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 use rustix::io::{self, Errno};
 use rustix::system::{RebootCommand, reboot};
 
@@ -13,7 +13,7 @@ use crate::failure::{Failure, LOAD, LOAD_SEGMENTS};
 use crate::guard::Guard;
 use crate::images::Images;
 use crate::limits;
-use crate::sys::{KexecSegment, Mapping};
+use crate::sys::KexecSegment;
 use crate::text::Text;
 use crate::{child, sys};
 
@@ -47,12 +47,13 @@ pub fn directly(
 ) -> Result<(), Failure> {
     let text = cmdline.as_c_str().ok_or(Failure::CommandLineTooLong)?;
     let load = || {
-        let map =
-            |image: Option<&OwnedFd>, size| image.map(|image| Mapping::of(image, whole(size))).transpose();
-        let mut kernel = Mapping::of(&images.kernel, whole(plan.kernel.size))?;
-        let mut initrd = map(images.initrd.as_ref(), plan.initrd.map_or(0, |initrd| initrd.size))?;
-        let mut told = map(images.parameters.as_ref(), direct.parameters.size)?;
-        let told = told.as_mut().map(Mapping::bytes).unwrap_or_default();
+        let kernel = sys::map(&images.kernel, whole(plan.kernel.size))?;
+        let initrd = match (&images.initrd, plan.initrd) {
+            (Some(file), Some(initrd)) => sys::map(file, whole(initrd.size))?,
+            _ => &[],
+        };
+        let told = images.parameters.as_ref().ok_or(Errno::INVAL)?;
+        let told = sys::map_copy(told, whole(direct.parameters.size))?;
         let line = area(told, direct.cmdline).ok_or(Errno::INVAL)?;
         line.fill(0);
         let text = text.to_bytes_with_nul();
@@ -60,8 +61,6 @@ pub fn directly(
         for seed in direct.seeds.iter() {
             sys::fill_randomly(area(told, seed).ok_or(Errno::INVAL)?)?;
         }
-        let (kernel, initrd) =
-            (&*kernel.bytes(), initrd.as_mut().map(|initrd| &*initrd.bytes()).unwrap_or_default());
         let mut segments = [KexecSegment::NONE; plan_limits::SEGMENTS_MAX];
         let mut count = 0;
         for (place, segment) in segments.iter_mut().zip(direct.segments.iter()) {

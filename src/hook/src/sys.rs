@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
-use core::ffi::CStr;
+use core::ffi::{CStr, c_void};
 use core::marker::PhantomData;
 use core::time::Duration;
 
@@ -65,29 +65,26 @@ pub fn kexec_file_load(
     result.map(|_| ())
 }
 
-/// A file's bytes, in memory of this process alone for as long as that lives: what is written to them, the file does not
-/// see.
-pub struct Mapping {
-    bytes: &'static mut [u8],
+/// A file's bytes, in memory for as long as this process lives. Each page is there from the begin, rather than at a
+/// fault of its own. Whoever cuts the file off meanwhile ends this process (SIGBUS), and it is root's.
+///
+/// - `MAP_PRIVATE`, `MAP_POPULATE`, mmap(2)
+pub fn map(file: impl AsFd, size: usize) -> io::Result<&'static [u8]> {
+    let start = map_as(file, size, ProtFlags::READ)?;
+    // SAFETY: the mapping is `size` bytes long, and is never unmapped.
+    Ok(unsafe { core::slice::from_raw_parts(start.cast(), size) })
 }
 
-impl Mapping {
-    /// Maps so many bytes of a file. Each page is there from the begin, rather than at a fault of its own.
-    ///
-    /// - `MAP_PRIVATE`, `MAP_POPULATE`, mmap(2)
-    pub fn of(file: impl AsFd, size: usize) -> io::Result<Mapping> {
-        let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::POPULATE);
-        // SAFETY: the kernel finds a free place for it.
-        let start = unsafe { mmap(core::ptr::null_mut(), size, access, kind, file, 0) }?;
-        // SAFETY: the mapping is `size` bytes long, nobody else has it, and it is never unmapped. Whoever cuts the file
-        // off ends this process (SIGBUS), and it is root's.
-        Ok(Mapping { bytes: unsafe { core::slice::from_raw_parts_mut(start.cast(), size) } })
-    }
+/// The same to write to: a copy, which the file does not see.
+pub fn map_copy(file: impl AsFd, size: usize) -> io::Result<&'static mut [u8]> {
+    let start = map_as(file, size, ProtFlags::READ | ProtFlags::WRITE)?;
+    // SAFETY: the mapping is `size` bytes long, nobody else has it, and it is never unmapped.
+    Ok(unsafe { core::slice::from_raw_parts_mut(start.cast(), size) })
+}
 
-    /// The bytes.
-    pub fn bytes(&mut self) -> &mut [u8] {
-        self.bytes
-    }
+fn map_as(file: impl AsFd, size: usize, access: ProtFlags) -> io::Result<*mut c_void> {
+    // SAFETY: the kernel finds a free place for it.
+    unsafe { mmap(core::ptr::null_mut(), size, access, MapFlags::PRIVATE | MapFlags::POPULATE, file, 0) }
 }
 
 /// A piece of memory for the next kernel, as the call wants it (`struct kexec_segment`, include/uapi/linux/kexec.h).
@@ -98,18 +95,18 @@ pub struct KexecSegment<'m> {
     size: usize,
     at: usize,
     takes: usize,
-    mapping: PhantomData<&'m Mapping>,
+    lives: PhantomData<&'m [u8]>,
 }
 
 impl<'m> KexecSegment<'m> {
     /// Nothing, nowhere.
     pub const NONE: KexecSegment<'static> =
-        KexecSegment { bytes: core::ptr::null(), size: 0, at: 0, takes: 0, mapping: PhantomData };
+        KexecSegment { bytes: core::ptr::null(), size: 0, at: 0, takes: 0, lives: PhantomData };
 
     /// These bytes at a physical address, where so much memory is kept for them.
     #[must_use]
     pub fn new(bytes: &'m [u8], at: usize, takes: usize) -> KexecSegment<'m> {
-        KexecSegment { bytes: bytes.as_ptr(), size: bytes.len(), at, takes, mapping: PhantomData }
+        KexecSegment { bytes: bytes.as_ptr(), size: bytes.len(), at, takes, lives: PhantomData }
     }
 }
 
