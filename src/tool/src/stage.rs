@@ -90,8 +90,8 @@ pub struct Wish {
     /// [default: kept]
     #[arg(long, value_name = "WHEN")]
     pub hold: Option<HoldWish>,
-    /// Which of the kernel's two calls loads it: kexec_file_load, which checks, or kexec_load, by segments that are
-    /// made now, which is faster. Direct is refused where a signature, lockdown or IMA asks for the other
+    /// Which of the kernel's two calls loads it: `kexec_file_load`, which checks, or `kexec_load`, by segments that
+    /// are made now, which is faster. Direct is refused where a signature, lockdown or IMA asks for the other
     /// [default: auto]
     #[arg(long, value_name = "WHICH")]
     pub loader: Option<Wanted>,
@@ -241,7 +241,8 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
 #[derive(Debug)]
 struct Staged {
     handoff: HandoffId,
-    /// How long the rehearsal's load took, where there was one.
+    /// How long the rehearsal's load took, where there was one: for the report's history.
+    #[allow(dead_code)]
     rehearsal: Option<Duration>,
     /// What a person should know of it beside the status.
     notes: Vec<String>,
@@ -354,6 +355,7 @@ fn order<'a>(
 }
 
 /// What is done once the set is made.
+#[allow(clippy::struct_excessive_bools)]
 struct Acts {
     /// It is rehearsed.
     loads: bool,
