@@ -1,0 +1,191 @@
+//! The report for a person at a terminal.
+
+use std::fmt::Write;
+
+use super::boot::{Asked, Boot, By, Came, Disagree};
+use super::history;
+use super::words::{Date, Seconds, Time, name, took};
+use super::{Known, Saved};
+
+/// The longest bar, in characters.
+const BAR: u64 = 30;
+
+/// The last handoff, and the running boot where that is another.
+#[must_use]
+pub fn of(known: &Known) -> String {
+    let mut words = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_all(&mut words, known);
+    words
+}
+
+/// A boot a line, the newest first.
+#[must_use]
+pub fn history(known: &Known) -> String {
+    let mut words = String::new();
+    let _ = write_history(&mut words, known);
+    words
+}
+
+fn write_all(out: &mut String, known: &Known) -> std::fmt::Result {
+    let running = known.running();
+    if running.came == Came::Handoff {
+        return write_handoff(out, known, running, "this kernel was started by");
+    }
+    writeln!(out, "{}", came_in_words(running))?;
+    write_phases(out, running)?;
+    match known.last_handoff() {
+        Some(handoff) => {
+            writeln!(out)?;
+            write_handoff(out, known, handoff, "the last handoff that is known:")
+        }
+        None => writeln!(out, "no handoff is known yet"),
+    }
+}
+
+fn write_handoff(out: &mut String, known: &Known, boot: &Boot, first: &str) -> std::fmt::Result {
+    let Some(handoff) = &boot.handoff else { return Ok(()) };
+    let date = Date(boot.started_at);
+    writeln!(out, "{first} handoff {}, at {}, on {date} UTC", handoff.id, handoff.verb)?;
+    let entry = handoff.entry.as_ref().map_or(String::new(), |entry| format!(" from {entry}"));
+    let loader = handoff.loader.as_ref().map_or(String::new(), |loader| format!(", with the {loader} loader"));
+    writeln!(out, "kernel {}{entry}{loader}", boot.kernel)?;
+    writeln!(out)?;
+    write_phases(out, boot)?;
+    if let Some(ms) = handoff.load_rehearsed_ms {
+        writeln!(out, "the load alone took {} when it was rehearsed by day", Time(ms))?;
+    }
+    if let Some(sentence) = measured_in_words(boot) {
+        writeln!(out, "{sentence}")?;
+    }
+    for trouble in &handoff.trouble {
+        writeln!(out, "on the way: {}", trouble.in_words())?;
+    }
+    writeln!(out, "{}", saved_in_words(known, boot))
+}
+
+fn write_phases(out: &mut String, boot: &Boot) -> std::fmt::Result {
+    let longest = boot.phases.iter().map(|phase| phase.ms).max().unwrap_or_default().max(1);
+    for phase in &boot.phases {
+        let bar = "#".repeat(usize::try_from((phase.ms * BAR + longest / 2) / longest).unwrap_or_default());
+        let line = format!(
+            "  {:<46} {:>10}  {bar}",
+            name(boot, phase.phase),
+            took(boot, Some(phase.phase), phase.ms)
+        );
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    match boot.total_ms() {
+        Some(ms) => {
+            let whole = "from the command to the default target";
+            writeln!(out, "  {whole:<46} {:>10}", took(boot, None, ms))
+        }
+        None => Ok(()),
+    }
+}
+
+/// How the running kernel came, where that was not by a handoff.
+fn came_in_words(boot: &Boot) -> String {
+    let date = Date(boot.started_at);
+    let how = match (boot.came, boot.asked) {
+        (Came::Handoff, _) => "by a handoff",
+        (Came::Kept, _) => {
+            "by a jump to the image that was kept loaded, and not by the hook: it did not run, or could not load. The \
+             next handoff would tell nothing either: `nextkernel check` says whether the hook runs"
+        }
+        (Came::Jump, _) => "by a kernel that jumped to it, without nextkernel",
+        (Came::Firmware, Some(Asked::Kexec)) => {
+            "by the firmware, although another kernel was asked for: that handoff failed, and the last lines of the \
+             kernel log and of the console before it say why (where pstore keeps them: /sys/fs/pstore)"
+        }
+        (Came::Firmware, Some(Asked::Reboot)) => "by the firmware, as it was asked for",
+        (Came::Firmware, Some(Asked::Poweroff)) => "by the firmware, after it had been switched off",
+        (Came::Firmware, Some(Asked::Halt)) => "by the firmware, after it had been halted",
+        (Came::Firmware, Some(Asked::Nothing)) => {
+            "by the firmware, and the last system that is known left no word that it went down: it crashed, was reset, \
+             lost its power, or ran without nextkernel-report.service"
+        }
+        (Came::Firmware, None) => "by the firmware",
+        (Came::Unknown, Some(Asked::Kexec)) => {
+            "without a record, although another kernel was asked for: by somebody else's jump, or by the firmware"
+        }
+        (Came::Unknown, _) => "without a record: by the firmware, or by somebody else's jump",
+    };
+    format!("this kernel, {}, was started on {date} UTC {how}", boot.kernel)
+}
+
+/// By what it was measured.
+fn measured_in_words(boot: &Boot) -> Option<String> {
+    let both = boot.disagree.map(|Disagree { counter_ms, clock_ms }| {
+        let clock = match u64::try_from(clock_ms) {
+            Ok(ms) => Seconds(ms).to_string(),
+            Err(_) => format!("minus {}", Seconds(clock_ms.unsigned_abs())),
+        };
+        format!(
+            "from the hook to the kernel's start, the processor's counter says {}, the clock says {clock}",
+            Time(counter_ms)
+        )
+    });
+    Some(match (boot.measured_by?, both) {
+        (By::Counter, _) => "measured by the processor's counter, which the clock confirms".to_owned(),
+        (By::CounterAlone, None) => {
+            "measured by the processor's counter alone: no chip keeps the time here that could confirm it".to_owned()
+        }
+        (By::CounterAlone, Some(both)) => format!("{both}: the clock was set, and the counter is taken"),
+        (By::Clock, None) => "measured by the clock, to the second: no counter goes on here".to_owned(),
+        (By::Clock, Some(both)) => format!("{both}: the clock alone is taken, to the second"),
+    })
+}
+
+fn saved_in_words(known: &Known, boot: &Boot) -> String {
+    let yardstick = |it: &Boot| format!("the last restart through firmware, on {},", Date(it.started_at));
+    let missing = match (known.saved(boot), known.yardstick()) {
+        (Some(Saved { ms, of }), _) => {
+            let (saved, took) = (Seconds(ms.unsigned_abs()), Seconds(of.total_ms().unwrap_or_default()));
+            let yardstick = yardstick(of);
+            return if ms < 0 {
+                format!("it took {saved} longer than {yardstick} which took {took}")
+            } else {
+                format!("it saved {saved}: {yardstick} took {took}")
+            };
+        }
+        (None, Some(it)) => {
+            format!("{} took {}; this handoff was not measured as a whole", yardstick(it), Seconds(it.total_ms().unwrap_or_default()))
+        }
+        (None, None) => "what it saved is not known".to_owned(),
+    };
+    let unit = "nextkernel-report.service measures it, where it runs before and after";
+    match known.yardstick() {
+        Some(_) => format!("{missing}: {unit}"),
+        None => format!("{missing}: it is told once this machine has restarted through firmware, too ({unit})"),
+    }
+}
+
+fn write_history(out: &mut String, known: &Known) -> std::fmt::Result {
+    writeln!(out, "{:<17} {:<34} {:>10} {:>12}  kernel", "started (UTC)", "by", "took", "saved")?;
+    for boot in known.boots().iter().rev() {
+        let by = match (boot.came, &boot.handoff, boot.asked) {
+            (Came::Handoff, Some(handoff), _) => format!("handoff {} at {}", handoff.id, handoff.verb),
+            (Came::Handoff, None, _) => "handoff".to_owned(),
+            (Came::Kept, ..) => "a jump to the kept image".to_owned(),
+            (Came::Jump, ..) => "somebody else's jump".to_owned(),
+            (Came::Firmware, _, Some(Asked::Kexec)) => "firmware: the handoff failed".to_owned(),
+            (Came::Firmware, _, Some(Asked::Reboot)) => "firmware, at reboot".to_owned(),
+            (Came::Firmware, _, Some(Asked::Nothing)) => "firmware, without a word".to_owned(),
+            (Came::Firmware, ..) => "firmware".to_owned(),
+            (Came::Unknown, ..) => "no record".to_owned(),
+        };
+        let total = boot.total_ms().map_or_else(|| "-".to_owned(), |ms| took(boot, None, ms));
+        let saved = known.saved(boot).map_or_else(|| "-".to_owned(), |saved| {
+            let sign = if saved.ms < 0 { "-" } else { "" };
+            format!("{sign}{}", Seconds(saved.ms.unsigned_abs()))
+        });
+        let line = format!("{:<17} {by:<34} {total:>10} {saved:>12}  {}", Date(boot.started_at).to_string(), boot.kernel);
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    let kept = known.boots().len();
+    if kept >= history::BOOTS_MAX {
+        writeln!(out, "({kept} boots are kept)")?;
+    }
+    Ok(())
+}
