@@ -169,7 +169,9 @@ fn write_row(out: &mut String, known: &Known, boot: &Boot, top: u64, longest: u6
     for phase in &boot.phases {
         let x = MARGIN + scaled(sum, longest);
         sum += phase.ms;
+        // What is wide enough leaves a gap to the next.
         let width = (MARGIN + scaled(sum, longest)).saturating_sub(x);
+        let width = if width > 4 { width - 1 } else { width };
         let time = took(boot, Some(phase.phase), phase.ms);
         write!(
             out,

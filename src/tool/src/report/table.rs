@@ -47,7 +47,8 @@ fn write_handoff(out: &mut String, known: &Known, boot: &Boot, first: &str) -> s
     let Some(handoff) = &boot.handoff else { return Ok(()) };
     let date = Date(boot.started_at);
     writeln!(out, "{first} handoff {}, at {}, on {date} UTC", handoff.id, handoff.verb)?;
-    let entry = handoff.entry.as_ref().map_or(String::new(), |entry| format!(" from {entry}"));
+    let entry = handoff.entry.as_ref().filter(|entry| **entry != boot.kernel);
+    let entry = entry.map_or(String::new(), |entry| format!(" from {entry}"));
     let loader = handoff.loader.as_ref().map_or(String::new(), |loader| format!(", with the {loader} loader"));
     writeln!(out, "kernel {}{entry}{loader}", boot.kernel)?;
     writeln!(out)?;
@@ -78,9 +79,11 @@ fn write_phases(out: &mut String, boot: &Boot) -> std::fmt::Result {
     match boot.total_ms() {
         Some(ms) => {
             let whole = "from the command to the default target";
-            writeln!(out, "  {whole:<46} {:>10}", took(boot, None, ms))
+            writeln!(out, "  {}", "-".repeat(57))?;
+            writeln!(out, "  {whole:<46} {:>10}\n", took(boot, None, ms))
         }
-        None => Ok(()),
+        None if boot.phases.is_empty() => Ok(()),
+        None => writeln!(out),
     }
 }
 
