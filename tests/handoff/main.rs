@@ -8,6 +8,7 @@ mod inits;
 mod kexec;
 mod loader;
 mod reboot;
+mod report;
 mod stands;
 mod storage;
 mod systemd_boot;

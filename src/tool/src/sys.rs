@@ -83,12 +83,6 @@ pub fn counter_frequency() -> u64 {
     frequency
 }
 
-/// TEMPORARY until the hook's is there.
-pub fn counter() -> u64 {
-    // SAFETY: the instruction reads a register.
-    unsafe { core::arch::x86_64::_rdtsc() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -146,7 +146,10 @@ mod tests {
     fn the_way_down_is_the_target_that_has_a_job() {
         let idle = "Id=kexec.target\n\nId=reboot.target\n\nId=poweroff.target\nJob=0\n";
         assert_eq!(going_down(idle), None);
-        assert_eq!(going_down(&idle.replace("reboot.target\n", "reboot.target\nJob=812\n")), Some("reboot.target"));
+        assert_eq!(
+            going_down(&idle.replace("reboot.target\n", "reboot.target\nJob=812\n")),
+            Some("reboot.target")
+        );
         assert_eq!(going_down("Id=other.target\nJob=1\n"), None);
         assert_eq!(going_down(""), None);
     }

@@ -216,7 +216,10 @@ impl Trouble {
     #[must_use]
     pub fn of(told: nextkernel_plan::Trouble) -> Vec<Trouble> {
         let letters = nextkernel_plan::Trouble::ALL.iter().filter(|(one, _)| told.has(*one));
-        letters.filter_map(|(_, letter)| Trouble::ALL.iter().find(|(_, its)| its == letter)).map(|it| it.0).collect()
+        letters
+            .filter_map(|(_, letter)| Trouble::ALL.iter().find(|(_, its)| its == letter))
+            .map(|it| it.0)
+            .collect()
     }
 
     /// As a sentence's part.

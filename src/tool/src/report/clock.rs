@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use nextkernel_hook::sys::counter;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::boot::{By, Disagree, LONGEST_MS};
 use crate::root::Root;
-use crate::sys;
 
 /// How long the counter is watched to learn its frequency.
 const WATCHED: Duration = Duration::from_millis(50);
@@ -68,9 +68,9 @@ impl Now {
     #[must_use]
     pub fn read(root: &Root) -> Now {
         let frequency = is_steady(root).then(|| Frequency::find(root));
-        let counter = || frequency.map(|it| Counter { ticks: sys::counter(), frequency: it.hertz, blur: it.blur });
+        let ticks = |it: Frequency| Counter { ticks: counter(), frequency: it.hertz, blur: it.blur };
         Now {
-            counter: counter(),
+            counter: frequency.map(ticks),
             realtime_ms: milliseconds(ClockId::Realtime),
             uptime_ms: milliseconds(ClockId::Boottime),
             has_chip: root.path("/sys/class/rtc").read_dir().is_ok_and(|mut chips| chips.next().is_some()),
@@ -138,10 +138,7 @@ pub fn apart(later_ms: u64, earlier_ms: u64) -> i64 {
 /// The moment as it is told to the next kernel.
 #[must_use]
 pub fn told(root: &Root) -> Then {
-    Then {
-        counter: is_steady(root).then(sys::counter),
-        realtime_ms: milliseconds(ClockId::Realtime),
-    }
+    Then { counter: is_steady(root).then(counter), realtime_ms: milliseconds(ClockId::Realtime) }
 }
 
 /// How fast the counter counts.
@@ -187,11 +184,15 @@ impl Sight {
     /// The narrowest of some: the others were interrupted.
     fn take() -> Sight {
         let sights = std::iter::repeat_with(|| {
-            let (before, at, after) = (sys::counter(), clock(ClockId::MonotonicRaw), sys::counter());
+            let (before, at, after) = (counter(), clock(ClockId::MonotonicRaw), counter());
             let width = after.saturating_sub(before);
             Sight { ticks: before.saturating_add(width / 2), at, width }
         });
-        sights.take(16).min_by_key(|sight| sight.width).unwrap_or(Sight { ticks: 0, at: Duration::ZERO, width: 0 })
+        sights.take(16).min_by_key(|sight| sight.width).unwrap_or(Sight {
+            ticks: 0,
+            at: Duration::ZERO,
+            width: 0,
+        })
     }
 }
 
@@ -205,7 +206,7 @@ fn is_steady(root: &Root) -> bool {
 
 #[cfg(target_arch = "aarch64")]
 fn told_frequency(_root: &Root) -> Option<u64> {
-    Some(sys::counter_frequency()).filter(|hertz| *hertz > 0)
+    Some(crate::sys::counter_frequency()).filter(|hertz| *hertz > 0)
 }
 
 /// The device tree has it for riscv64 (`timebase-frequency`, Documentation/devicetree/bindings/riscv/cpus.yaml).

@@ -142,7 +142,8 @@ impl Staged {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Staged> {
         let staged = serde_json::from_slice::<Staged>(bytes).ok()?;
-        let plain = is_plain(&staged.entry, nextkernel_plan::limits::ENTRY_MAX) && is_plain(&staged.loader, 16);
+        let plain =
+            is_plain(&staged.entry, nextkernel_plan::limits::ENTRY_MAX) && is_plain(&staged.loader, 16);
         (plain && staged.load_ms.is_none_or(|ms| ms <= LONGEST_MS)).then_some(staged)
     }
 

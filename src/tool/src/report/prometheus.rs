@@ -51,7 +51,8 @@ fn write_all(out: &mut String, known: &Known) -> fmt::Result {
             let help = "What was not done as it should have been at the last handoff.";
             head(out, "nextkernel_handoff_trouble", help)?;
             for (trouble, _) in Trouble::ALL {
-                let (name, is_so) = (Word(&trouble).to_string(), u8::from(handoff.trouble.contains(&trouble)));
+                let (name, is_so) =
+                    (Word(&trouble).to_string(), u8::from(handoff.trouble.contains(&trouble)));
                 writeln!(out, "nextkernel_handoff_trouble{{kind=\"{}\"}} {is_so}", Label(&name))?;
             }
         }

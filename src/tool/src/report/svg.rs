@@ -242,7 +242,11 @@ fn places(parts: &[Part]) -> impl Iterator<Item = (Part, u64, u64)> {
 fn write_legend(out: &mut String, parts: &[Part], top: u64) -> fmt::Result {
     for (part, x, line) in places(parts) {
         let (x, y) = (MARGIN + x, top + 22 * line);
-        writeln!(out, "<rect x=\"{x}\" y=\"{y}\" width=\"12\" height=\"12\" rx=\"2\" fill=\"{}\"/>", colour(part))?;
+        writeln!(
+            out,
+            "<rect x=\"{x}\" y=\"{y}\" width=\"12\" height=\"12\" rx=\"2\" fill=\"{}\"/>",
+            colour(part)
+        )?;
         text(out, x + 18, y + 11, "text", short_name(part))?;
     }
     Ok(())

@@ -49,7 +49,8 @@ fn write_handoff(out: &mut String, known: &Known, boot: &Boot, first: &str) -> s
     writeln!(out, "{first} handoff {}, at {}, on {date} UTC", handoff.id, handoff.verb)?;
     let entry = handoff.entry.as_ref().filter(|entry| **entry != boot.kernel);
     let entry = entry.map_or(String::new(), |entry| format!(" from {entry}"));
-    let loader = handoff.loader.as_ref().map_or(String::new(), |loader| format!(", with the {loader} loader"));
+    let loader =
+        handoff.loader.as_ref().map_or(String::new(), |loader| format!(", with the {loader} loader"));
     writeln!(out, "kernel {}{entry}{loader}", boot.kernel)?;
     writeln!(out)?;
     write_phases(out, boot)?;
@@ -132,7 +133,8 @@ fn measured_in_words(boot: &Boot) -> Option<String> {
     Some(match (boot.measured_by?, both) {
         (By::Counter, _) => "measured by the processor's counter, which the clock confirms".to_owned(),
         (By::CounterAlone, None) => {
-            "measured by the processor's counter alone: no chip keeps the time here that could confirm it".to_owned()
+            "measured by the processor's counter alone: no chip keeps the time here that could confirm it"
+                .to_owned()
         }
         (By::CounterAlone, Some(both)) => format!("{both}: the clock was set, and the counter is taken"),
         (By::Clock, None) => "measured by the clock, to the second: no counter goes on here".to_owned(),
@@ -153,14 +155,20 @@ fn saved_in_words(known: &Known, boot: &Boot) -> String {
             };
         }
         (None, Some(it)) => {
-            format!("{} took {}; this handoff was not measured as a whole", yardstick(it), Seconds(it.total_ms().unwrap_or_default()))
+            format!(
+                "{} took {}; this handoff was not measured as a whole",
+                yardstick(it),
+                Seconds(it.total_ms().unwrap_or_default())
+            )
         }
         (None, None) => "what it saved is not known".to_owned(),
     };
     let unit = "nextkernel-report.service measures it, where it runs before and after";
     match known.yardstick() {
         Some(_) => format!("{missing}: {unit}"),
-        None => format!("{missing}: it is told once this machine has restarted through firmware, too ({unit})"),
+        None => {
+            format!("{missing}: it is told once this machine has restarted through firmware, too ({unit})")
+        }
     }
 }
 
@@ -179,11 +187,18 @@ fn write_history(out: &mut String, known: &Known) -> std::fmt::Result {
             (Came::Unknown, ..) => "no record".to_owned(),
         };
         let total = boot.total_ms().map_or_else(|| "-".to_owned(), |ms| took(boot, None, ms));
-        let saved = known.saved(boot).map_or_else(|| "-".to_owned(), |saved| {
-            let sign = if saved.ms < 0 { "-" } else { "" };
-            format!("{sign}{}", Seconds(saved.ms.unsigned_abs()))
-        });
-        let line = format!("{:<17} {by:<34} {total:>10} {saved:>12}  {}", Date(boot.started_at).to_string(), boot.kernel);
+        let saved = known.saved(boot).map_or_else(
+            || "-".to_owned(),
+            |saved| {
+                let sign = if saved.ms < 0 { "-" } else { "" };
+                format!("{sign}{}", Seconds(saved.ms.unsigned_abs()))
+            },
+        );
+        let line = format!(
+            "{:<17} {by:<34} {total:>10} {saved:>12}  {}",
+            Date(boot.started_at).to_string(),
+            boot.kernel
+        );
         writeln!(out, "{}", line.trim_end())?;
     }
     let kept = known.boots().len();

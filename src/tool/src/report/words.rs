@@ -47,7 +47,11 @@ impl fmt::Display for Seconds {
 #[must_use]
 pub fn took(boot: &Boot, part: Option<Part>, ms: u64) -> String {
     let crosses = part.is_none_or(|part| matches!(part, Part::Stop | Part::Jump | Part::Firmware));
-    if crosses && boot.measured_by == Some(By::Clock) { Seconds(ms).to_string() } else { Time(ms).to_string() }
+    if crosses && boot.measured_by == Some(By::Clock) {
+        Seconds(ms).to_string()
+    } else {
+        Time(ms).to_string()
+    }
 }
 
 /// Seconds since the epoch as a date and a time of day.
@@ -125,7 +129,10 @@ mod tests {
             (3_600_000, "1 h 00 min", "1 h 00 min"),
             (86_400_000, "24 h 00 min", "24 h 00 min"),
         ] {
-            assert_eq!((Time(ms).to_string(), Seconds(ms).to_string()), (time.to_owned(), seconds.to_owned()));
+            assert_eq!(
+                (Time(ms).to_string(), Seconds(ms).to_string()),
+                (time.to_owned(), seconds.to_owned())
+            );
         }
     }
 
