@@ -224,3 +224,161 @@ impl Ends {
         self.0.iter().filter_map(|(_, ms)| *ms).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::report::boot::tests as boots;
+    use crate::report::clock::tests::{before, now};
+    use crate::scratch::Scratch;
+    use nextkernel_plan::{HandoffId, Night, Verb};
+
+    const THIS: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
+    const BEFORE: &str = "2f0e0d0c-0b0a-0908-0706-050403020100";
+
+    fn record(marks: Marks) -> Record {
+        // 4.8 s before the kernel's start.
+        let night = Night {
+            begun_at: before(0, 4800).realtime_ms / 1000,
+            counter: before(4800, 0).counter.unwrap(),
+            marks,
+            trouble: nextkernel_plan::Trouble::GPU,
+        };
+        Record { handoff: HandoffId(0xa7), verb: Verb::Kexec, night: Some(night) }
+    }
+
+    /// The verified loader tells the first, the direct one all.
+    fn marks(synced: u32, later: Option<(u32, u32)>, load_begun: u32) -> Marks {
+        let (torn_down, others_done) = later.unzip();
+        Marks { synced: Some(synced), torn_down, others_done, load_begun: Some(load_begun) }
+    }
+
+    fn stop(ago_ms: u32, asked: Asked) -> Option<Stopped> {
+        let then = before(ago_ms.into(), ago_ms.into());
+        let Then { counter, realtime_ms } = then;
+        Some(Stopped { boot_id: BEFORE.to_owned(), asked, realtime_ms, counter })
+    }
+
+    fn facts<'a>(history: &'a History, record: Option<Record>, stopped: Option<Stopped>) -> Facts<'a> {
+        Facts {
+            boot_id: THIS.to_owned(),
+            kernel: "6.12".to_owned(),
+            record,
+            placeholder: false,
+            jumped: Some(record.is_some()),
+            stopped,
+            history,
+            now: now(),
+            reached: Reached { initrd: Some(900), userspace: Some(3200), target: Some(8300) },
+        }
+    }
+
+    fn parts(boot: &Boot) -> Vec<(Part, u64)> {
+        boot.phases.iter().map(|phase| (phase.phase, phase.ms)).collect()
+    }
+
+    #[test]
+    fn the_parts_of_a_handoff_are_one_way_without_a_gap() {
+        let (none, asked) = (History::default(), stop(9000, Asked::Kexec));
+        let direct = facts(&none, Some(record(marks(41, Some((1480, 1490)), 1495))), asked.clone()).boot();
+        let day = [(Part::Kernel, 900), (Part::Initrd, 2300), (Part::Userspace, 5100)];
+        let mut way = vec![(Part::Stop, 4200), (Part::Sync, 41), (Part::Teardown, 1439), (Part::Settle, 15)];
+        way.extend([(Part::Jump, 3305)].iter().chain(&day));
+        assert_eq!((parts(&direct), direct.total_ms()), (way, Some(9000 + 8300)));
+        assert_eq!(direct.handoff.as_ref().unwrap().trouble, [Trouble::GpuDriverStayed]);
+        assert!(direct.is_sound() && direct.measured_by == Some(By::Counter));
+
+        let verified = facts(&none, Some(record(marks(41, None, 44))), asked.clone()).boot();
+        let mut way = vec![(Part::Stop, 4200), (Part::Sync, 44), (Part::Jump, 4756)];
+        way.extend(&day);
+        assert_eq!((parts(&verified), verified.total_ms()), (way, Some(9000 + 8300)));
+
+        // What is told out of order is not told, and the rest is as long as ever.
+        let hostile = facts(&none, Some(record(marks(900, Some((41, 50)), 60))), asked).boot();
+        assert_eq!((hostile.ms(Part::Sync), hostile.ms(Part::Jump)), (None, Some(4800)));
+        assert_eq!(hostile.total_ms(), Some(9000 + 8300));
+    }
+
+    #[test]
+    fn what_is_unknown_is_absent_and_not_nothing() {
+        let none = History::default();
+        let unheard = facts(&none, Some(record(marks(41, None, 44))), None).boot();
+        assert_eq!((unheard.ms(Part::Stop), unheard.total_ms(), unheard.asked), (None, None, None));
+        assert_eq!(unheard.ms(Part::Jump), Some(4756));
+        let silent = Record { night: None, ..record(Marks::default()) };
+        let silent = facts(&none, Some(silent), stop(9000, Asked::Kexec)).boot();
+        assert_eq!((silent.came, silent.measured_by, silent.ms(Part::Jump)), (Came::Handoff, None, None));
+        // Another init than systemd.
+        let other = Facts { reached: Reached::default(), ..facts(&none, Some(record(marks(4, None, 4))), None) };
+        assert_eq!(parts(&other.boot()), [(Part::Sync, 4), (Part::Jump, 4796)]);
+    }
+
+    #[test]
+    fn a_restart_through_firmware_is_measured_by_the_clock() {
+        let none = History::default();
+        let restart = facts(&none, None, stop(190_000, Asked::Reboot)).boot();
+        assert_eq!(restart.ms(Part::Firmware), Some(190_000));
+        assert!(restart.is_yardstick() && restart.is_sound() && restart.measured_by == Some(By::Clock));
+        // Whoever switched it on again came when he came; and an hour ago it was another boot that went down.
+        let off = facts(&none, None, stop(190_000, Asked::Poweroff)).boot();
+        assert_eq!((off.ms(Part::Firmware), off.asked), (None, Some(Asked::Poweroff)));
+        let long = facts(&none, None, stop(3_700_000, Asked::Reboot)).boot();
+        assert_eq!((long.ms(Part::Firmware), long.asked), (None, None));
+        let still = facts(&none, None, stop(190_000, Asked::Reboot));
+        let still = Facts { now: Now { has_chip: false, ..now() }, ..still }.boot();
+        assert_eq!((still.ms(Part::Firmware), still.asked), (None, Some(Asked::Reboot)));
+    }
+
+    #[test]
+    fn each_way_to_come_is_told_truly() {
+        let none = History::default();
+        let of = |placeholder, jumped, stopped| {
+            let boot = Facts { placeholder, jumped, ..facts(&none, None, stopped) }.boot();
+            (boot.came, boot.asked, boot.ms(Part::Jump), boot.is_yardstick())
+        };
+        let kexec = || stop(190_000, Asked::Kexec);
+        let asked = Some(Asked::Kexec);
+        assert_eq!(of(true, Some(true), kexec()), (Came::Kept, asked, None, false));
+        assert_eq!(of(false, Some(true), kexec()), (Came::Jump, asked, None, false));
+        // The hook failed and restarted the machine.
+        assert_eq!(of(false, Some(false), kexec()), (Came::Firmware, asked, None, false));
+        assert_eq!(of(false, None, kexec()), (Came::Unknown, asked, None, false));
+        assert_eq!(of(false, None, None), (Came::Unknown, None, None, false));
+        let reboot = stop(190_000, Asked::Reboot);
+        assert_eq!(of(false, None, reboot), (Came::Firmware, Some(Asked::Reboot), None, true));
+    }
+
+    #[test]
+    fn a_system_that_ended_by_itself_left_no_word_and_one_that_was_off_for_a_night_did() {
+        let mut history = History::default();
+        history.push(Boot { boot_id: BEFORE.to_owned(), ..boots::boot() });
+        let asked = |stopped| facts(&history, None, stopped).boot().asked;
+        assert_eq!(asked(None), Some(Asked::Nothing));
+        assert_eq!(asked(stop(3_700_000, Asked::Poweroff)), Some(Asked::Poweroff));
+        assert_eq!(facts(&History::default(), None, None).boot().asked, None);
+    }
+
+    #[test]
+    fn a_machine_is_looked_at_as_it_is() {
+        let scratch = Scratch::new();
+        let boot = measure(&scratch.root, &History::default());
+        assert_eq!((boot.came, boot.phases.len(), boot.measured_by), (Came::Unknown, 0, None));
+        scratch.put("/proc/sys/kernel/random/boot_id", &format!("{THIS}\n"));
+        scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
+        scratch.put("/proc/sys/kernel/bootloader_type", "208\n");
+        scratch.put("/proc/cmdline", "root=x nextkernel.record=00000000000000a7:kexec:1:2:s5.l6:m\n");
+        super::super::history::staged(&scratch.root, HandoffId(0xa7), "debian", "verified", None).unwrap();
+        let boot = measure(&scratch.root, &History::default());
+        let handoff = boot.handoff.clone().unwrap();
+        assert_eq!((boot.came, boot.boot_id.as_str()), (Came::Handoff, THIS));
+        assert_eq!(handoff.entry.as_deref(), Some("debian"));
+        assert_eq!(handoff.trouble, [Trouble::ModuleStayed]);
+        assert_eq!(parts(&boot), [(Part::Sync, 6)], "1970 is too long ago");
+        assert!(boot.is_sound());
+        scratch.put("/proc/cmdline", "root=x nextkernel.record=xxxxxxxx\n");
+        assert_eq!(measure(&scratch.root, &History::default()).came, Came::Kept);
+        scratch.put("/proc/cmdline", "root=x\n");
+        assert_eq!(measure(&scratch.root, &History::default()).came, Came::Jump);
+    }
+}

@@ -224,3 +224,98 @@ fn clock(id: ClockId) -> Duration {
 fn milliseconds(id: ClockId) -> u64 {
     u64::try_from(clock(id).as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    /// 10 s after its kernel's start, which was at 1,000,000 s since the epoch and 5,000,000 ticks of a counter that
+    /// counts milliseconds.
+    pub(crate) fn now() -> Now {
+        Now {
+            counter: Some(Counter { ticks: 5_010_000, frequency: 1000, blur: 20_000 }),
+            realtime_ms: 1_000_010_000,
+            uptime_ms: 10_000,
+            has_chip: true,
+        }
+    }
+
+    /// A moment so long before that kernel's start, by counter and clock.
+    pub(crate) fn before(ticks: u64, clock_ms: i64) -> Then {
+        Then {
+            counter: Some(5_000_000 - ticks),
+            realtime_ms: 1_000_000_000_u64.saturating_add_signed(-clock_ms),
+        }
+    }
+
+    #[test]
+    fn what_both_tell_is_told_by_the_counter() {
+        for clock in [1801, 4799, 7801] {
+            let (ago, disagree) = now().ago(before(4801, clock), Some(before(9000, clock + 4000)), 700);
+            assert_eq!(ago, Some(Ago { begun_ms: 4801, stopped_ms: Some(9000), by: By::Counter }));
+            assert_eq!(disagree, None);
+        }
+    }
+
+    #[test]
+    fn where_they_disagree_it_is_the_clock_unless_that_cannot_be_right() {
+        let both = |counter_ms, clock_ms| Some(Disagree { counter_ms, clock_ms });
+        let stopped = Some(before(9000, 62_500));
+        let of = |now: Now, begun, least| now.ago(begun, stopped, least);
+        let clock = Ago { begun_ms: 60_000, stopped_ms: Some(62_500), by: By::Clock };
+        assert_eq!(of(now(), before(4801, 60_000), 0), (Some(clock), both(4801, 60_000)));
+        // Nothing kept the time meanwhile.
+        let alone = Ago { begun_ms: 4801, stopped_ms: Some(9000), by: By::CounterAlone };
+        assert_eq!(of(Now { has_chip: false, ..now() }, before(4801, 60_000), 0).0, Some(alone));
+        // It was set back, or by days; or it is before what the record tells.
+        for clock_ms in [-50_000, 200_000_000, 500] {
+            assert_eq!(of(now(), before(4801, clock_ms), 3000), (Some(alone), both(4801, clock_ms)));
+        }
+    }
+
+    #[test]
+    fn a_counter_that_did_not_go_on_tells_nothing() {
+        let clock = |begun_ms| Some(Ago { begun_ms, stopped_ms: None, by: By::Clock });
+        let begun = before(4801, 4000);
+        // It began anew with this kernel, or a moment before; nobody told it; it is too far away by now.
+        assert_eq!(now().ago(Then { counter: Some(6_000_000), ..begun }, None, 0), (clock(4000), None));
+        assert_eq!(now().ago(Then { counter: Some(5_005_000), ..begun }, None, 0), (clock(4000), None));
+        assert_eq!(now().ago(Then { counter: None, ..begun }, None, 0), (clock(4000), None));
+        assert_eq!(Now { counter: None, ..now() }.ago(begun, None, 0), (clock(4000), None));
+        let far = Counter { ticks: 5_000_000 + 1000 * 86_400, frequency: 1000, blur: 20_000 };
+        let late = Now { counter: Some(far), uptime_ms: 86_400_000, realtime_ms: 1_086_400_000, ..now() };
+        assert_eq!(late.ago(begun, None, 0), (clock(4000), None));
+        // The hook's second had begun before.
+        assert_eq!(now().ago(Then { counter: None, ..before(0, -900) }, None, 40), (clock(40), None));
+        assert_eq!(now().ago(Then { counter: None, ..before(0, -2000) }, None, 0), (None, None));
+    }
+
+    #[test]
+    fn a_command_that_came_after_the_hook_is_none() {
+        let (ago, _) = now().ago(before(4801, 4801), Some(before(4000, 4000)), 0);
+        assert_eq!(ago.map(|ago| ago.stopped_ms), Some(None));
+    }
+
+    #[test]
+    fn a_counter_is_used_where_the_kernel_offers_it() {
+        let scratch = Scratch::new();
+        assert!(!is_steady(&scratch.root));
+        let offers = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+        for (offered, steady) in [("kvm-clock tsc acpi_pm \n", true), ("hpet acpi_pm \n", false)] {
+            scratch.put(offers, offered);
+            assert_eq!(is_steady(&scratch.root), steady, "{offered}");
+        }
+        assert!(told(&Scratch::new().root).counter.is_none());
+    }
+
+    #[test]
+    fn a_frequency_is_as_exact_as_the_moments_were_narrow() {
+        let sight = |ticks, milliseconds, width| Sight { ticks, at: Duration::from_millis(milliseconds), width };
+        let Frequency { hertz, blur } =
+            Frequency::between(sight(1000, 20, 30), sight(150_001_000, 70, 70));
+        assert_eq!((hertz, blur), (3_000_000_000, 666));
+        let stands = Frequency::between(sight(5, 20, 0), sight(5, 20, 0));
+        assert_eq!((stands.hertz, stands.blur), (0, 0));
+    }
+}
