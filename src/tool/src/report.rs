@@ -34,7 +34,7 @@ pub struct Wish {
     /// As a picture: the last handoffs and the last restart through firmware, to one scale
     #[arg(long, group = "form")]
     svg: bool,
-    /// As node_exporter's textfile collector reads it
+    /// As `node_exporter`'s textfile collector reads it
     #[arg(long, group = "form")]
     prometheus: bool,
     /// Every boot that is known
@@ -216,4 +216,109 @@ fn stopping(root: &Root, then: clock::Then, to: Option<&str>) -> Result<(), Erro
     let clock::Then { counter, realtime_ms } = then;
     let stopped = Stopped { boot_id: arrival::boot_id(root), asked, realtime_ms, counter };
     stopped.write(root).map_err(Error::Unwritable)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::scratch::Scratch;
+    use boot::tests::{boot, firmware};
+    use clap::Parser;
+
+    /// What is known where these came one after another.
+    pub(crate) fn known(boots: &[Boot]) -> Known {
+        let running = boots.last().unwrap().clone();
+        let mut history = History::default();
+        boots.iter().rev().skip(1).rev().for_each(|boot| history.boots.push(boot.clone()));
+        Known::of(history, "", |_| running)
+    }
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        wish: Wish,
+    }
+
+    #[test]
+    fn what_was_kept_of_the_running_boot_is_more_exact_than_what_is_measured_now() {
+        let mut history = History::default();
+        history.push(boot());
+        history.push(firmware());
+        let kept = Known::of(history.clone(), &boot().boot_id, |_| panic!("measured"));
+        assert_eq!((kept.running(), kept.boots().len()), (&boot(), 2));
+        let measured = Boot { boot_id: String::new(), phases: Vec::new(), ..firmware() };
+        let known = Known::of(history, "", |_| measured.clone());
+        assert_eq!((known.running(), known.boots().len()), (&measured, 3));
+        assert_eq!(known.last_handoff(), Some(&boot()));
+    }
+
+    #[test]
+    fn what_was_saved_is_the_difference_of_two_that_were_measured_as_a_whole() {
+        let both = known(&[firmware(), boot()]);
+        assert_eq!(both.saved(&boot()).map(|saved| saved.ms), Some(202_300 - 11_903));
+        assert!(both.saved(&firmware()).is_none());
+        assert!(known(&[boot()]).saved(&boot()).is_none());
+    }
+
+    #[test]
+    fn a_boot_is_kept_once_and_uses_up_what_the_one_before_left() {
+        let scratch = Scratch::new();
+        let id = |id: &str| scratch.put("/proc/sys/kernel/random/boot_id", id);
+        id(&firmware().boot_id);
+        stopping(&scratch.root, clock::told(&scratch.root), Some("reboot.target")).unwrap();
+        id(&boot().boot_id);
+        scratch.put("/proc/cmdline", "root=x");
+        let mut history = History::default();
+        history.push(firmware());
+        record(&scratch.root, history).unwrap();
+        let history = History::read(&scratch.root).unwrap();
+        assert_eq!(history.boots.last().unwrap().asked, Some(Asked::Reboot));
+        assert_eq!(Stopped::read(&scratch.root), None);
+        record(&scratch.root, history.clone()).unwrap();
+        assert_eq!(History::read(&scratch.root).unwrap(), history);
+    }
+
+    #[test]
+    fn a_unit_that_is_stopped_while_the_system_goes_on_keeps_nothing() {
+        let scratch = Scratch::new();
+        for to in [None, Some("soft-reboot.target")] {
+            stopping(&scratch.root, clock::told(&scratch.root), to).unwrap();
+            assert_eq!(Stopped::read(&scratch.root), None);
+        }
+    }
+
+    #[test]
+    fn one_form_is_asked_for_at_a_time() {
+        let line =
+            |words: &str| Line::try_parse_from(format!("report {words}").split_ascii_whitespace()).is_ok();
+        for good in
+            ["", "--json --history", "--svg --output x", "--prometheus --output x", "--record", "--stopping"]
+        {
+            assert!(line(good), "{good}");
+        }
+        for bad in [
+            "--json --svg",
+            "--svg --history",
+            "--record --json",
+            "--record --stopping",
+            "--stopping --output x",
+        ] {
+            assert!(!line(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_in_json_are_these() {
+        let text = serde_json::to_value(json::of(&known(&[firmware(), boot()]))).unwrap();
+        let at = |pointer| text.pointer(pointer).cloned();
+        assert_eq!(at("/boot/total_ms"), Some(11_903.into()));
+        assert_eq!(at("/boot/saved_ms"), Some(190_397.into()));
+        assert_eq!(at("/boot/came"), Some("handoff".into()));
+        assert_eq!(at("/last_handoff/handoff/id"), Some("00000000000000a7".into()));
+        assert_eq!(at("/yardstick/total_ms"), Some(202_300.into()));
+        assert_eq!(at("/yardstick/saved_ms"), None);
+        let history = serde_json::to_value(json::history(&known(&[firmware(), boot()]))).unwrap();
+        assert_eq!(history.pointer("/boots/1/phases/0/ms").cloned(), Some(2310.into()));
+    }
 }

@@ -254,13 +254,13 @@ mod tests {
         Marks { synced: Some(synced), torn_down, others_done, load_begun: Some(load_begun) }
     }
 
-    fn stop(ago_ms: u32, asked: Asked) -> Option<Stopped> {
+    fn stop(ago_ms: u32, asked: Asked) -> Stopped {
         let then = before(ago_ms.into(), ago_ms.into());
         let Then { counter, realtime_ms } = then;
-        Some(Stopped { boot_id: BEFORE.to_owned(), asked, realtime_ms, counter })
+        Stopped { boot_id: BEFORE.to_owned(), asked, realtime_ms, counter }
     }
 
-    fn facts<'a>(history: &'a History, record: Option<Record>, stopped: Option<Stopped>) -> Facts<'a> {
+    fn facts(history: &History, record: Option<Record>, stopped: Option<Stopped>) -> Facts<'_> {
         Facts {
             boot_id: THIS.to_owned(),
             kernel: "6.12".to_owned(),
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_handoff_are_one_way_without_a_gap() {
-        let (none, asked) = (History::default(), stop(9000, Asked::Kexec));
+        let (none, asked) = (History::default(), Some(stop(9000, Asked::Kexec)));
         let direct = facts(&none, Some(record(marks(41, Some((1480, 1490)), 1495))), asked.clone()).boot();
         let day = [(Part::Kernel, 900), (Part::Initrd, 2300), (Part::Userspace, 5100)];
         let mut way = vec![(Part::Stop, 4200), (Part::Sync, 41), (Part::Teardown, 1439), (Part::Settle, 15)];
@@ -307,25 +307,26 @@ mod tests {
         assert_eq!((unheard.ms(Part::Stop), unheard.total_ms(), unheard.asked), (None, None, None));
         assert_eq!(unheard.ms(Part::Jump), Some(4756));
         let silent = Record { night: None, ..record(Marks::default()) };
-        let silent = facts(&none, Some(silent), stop(9000, Asked::Kexec)).boot();
+        let silent = facts(&none, Some(silent), Some(stop(9000, Asked::Kexec))).boot();
         assert_eq!((silent.came, silent.measured_by, silent.ms(Part::Jump)), (Came::Handoff, None, None));
         // Another init than systemd.
-        let other = Facts { reached: Reached::default(), ..facts(&none, Some(record(marks(4, None, 4))), None) };
+        let other =
+            Facts { reached: Reached::default(), ..facts(&none, Some(record(marks(4, None, 4))), None) };
         assert_eq!(parts(&other.boot()), [(Part::Sync, 4), (Part::Jump, 4796)]);
     }
 
     #[test]
     fn a_restart_through_firmware_is_measured_by_the_clock() {
         let none = History::default();
-        let restart = facts(&none, None, stop(190_000, Asked::Reboot)).boot();
+        let restart = facts(&none, None, Some(stop(190_000, Asked::Reboot))).boot();
         assert_eq!(restart.ms(Part::Firmware), Some(190_000));
         assert!(restart.is_yardstick() && restart.is_sound() && restart.measured_by == Some(By::Clock));
         // Whoever switched it on again came when he came; and an hour ago it was another boot that went down.
-        let off = facts(&none, None, stop(190_000, Asked::Poweroff)).boot();
+        let off = facts(&none, None, Some(stop(190_000, Asked::Poweroff))).boot();
         assert_eq!((off.ms(Part::Firmware), off.asked), (None, Some(Asked::Poweroff)));
-        let long = facts(&none, None, stop(3_700_000, Asked::Reboot)).boot();
+        let long = facts(&none, None, Some(stop(3_700_000, Asked::Reboot))).boot();
         assert_eq!((long.ms(Part::Firmware), long.asked), (None, None));
-        let still = facts(&none, None, stop(190_000, Asked::Reboot));
+        let still = facts(&none, None, Some(stop(190_000, Asked::Reboot)));
         let still = Facts { now: Now { has_chip: false, ..now() }, ..still }.boot();
         assert_eq!((still.ms(Part::Firmware), still.asked), (None, Some(Asked::Reboot)));
     }
@@ -337,7 +338,7 @@ mod tests {
             let boot = Facts { placeholder, jumped, ..facts(&none, None, stopped) }.boot();
             (boot.came, boot.asked, boot.ms(Part::Jump), boot.is_yardstick())
         };
-        let kexec = || stop(190_000, Asked::Kexec);
+        let kexec = || Some(stop(190_000, Asked::Kexec));
         let asked = Some(Asked::Kexec);
         assert_eq!(of(true, Some(true), kexec()), (Came::Kept, asked, None, false));
         assert_eq!(of(false, Some(true), kexec()), (Came::Jump, asked, None, false));
@@ -345,7 +346,7 @@ mod tests {
         assert_eq!(of(false, Some(false), kexec()), (Came::Firmware, asked, None, false));
         assert_eq!(of(false, None, kexec()), (Came::Unknown, asked, None, false));
         assert_eq!(of(false, None, None), (Came::Unknown, None, None, false));
-        let reboot = stop(190_000, Asked::Reboot);
+        let reboot = Some(stop(190_000, Asked::Reboot));
         assert_eq!(of(false, None, reboot), (Came::Firmware, Some(Asked::Reboot), None, true));
     }
 
@@ -355,7 +356,7 @@ mod tests {
         history.push(Boot { boot_id: BEFORE.to_owned(), ..boots::boot() });
         let asked = |stopped| facts(&history, None, stopped).boot().asked;
         assert_eq!(asked(None), Some(Asked::Nothing));
-        assert_eq!(asked(stop(3_700_000, Asked::Poweroff)), Some(Asked::Poweroff));
+        assert_eq!(asked(Some(stop(3_700_000, Asked::Poweroff))), Some(Asked::Poweroff));
         assert_eq!(facts(&History::default(), None, None).boot().asked, None);
     }
 

@@ -311,9 +311,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_frequency_is_as_exact_as_the_moments_were_narrow() {
-        let sight = |ticks, milliseconds, width| Sight { ticks, at: Duration::from_millis(milliseconds), width };
-        let Frequency { hertz, blur } =
-            Frequency::between(sight(1000, 20, 30), sight(150_001_000, 70, 70));
+        let sight =
+            |ticks, milliseconds, width| Sight { ticks, at: Duration::from_millis(milliseconds), width };
+        let Frequency { hertz, blur } = Frequency::between(sight(1000, 20, 30), sight(150_001_000, 70, 70));
         assert_eq!((hertz, blur), (3_000_000_000, 666));
         let stands = Frequency::between(sight(5, 20, 0), sight(5, 20, 0));
         assert_eq!((stands.hertz, stands.blur), (0, 0));

@@ -1,7 +1,7 @@
-//! The report for fleets: Prometheus' text format, as node_exporter's textfile collector reads it.
+//! The report for fleets: Prometheus' text format, as `node_exporter`'s textfile collector reads it.
 //!
 //! Each metric has its lines `HELP` and `TYPE` once, and its samples together; there are no timestamps, which that
-//! collector refuses (prometheus.io/docs/instrumenting/exposition_formats, node_exporter's README.md).
+//! collector refuses (Prometheus' documentation, "Exposition formats"; the README of `node_exporter`).
 
 use std::fmt::{self, Write};
 
@@ -99,5 +99,57 @@ impl fmt::Display for Label<'_> {
             '\n' => out.write_str("\\n"),
             c => out.write_char(c),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::boot::tests::{boot, firmware};
+    use crate::report::boot::{Boot, Part, Phase};
+    use crate::report::tests::known;
+
+    #[test]
+    fn the_format_is_this() {
+        let short = Boot { phases: boot().phases.split_off(6), kernel: "6.12\"\\".to_owned(), ..boot() };
+        assert_eq!(
+            of(&known(&[short])),
+            "\
+# HELP nextkernel_boot_info How the running kernel was started.
+# TYPE nextkernel_boot_info gauge
+nextkernel_boot_info{came=\"handoff\",kernel=\"6.12\\\"\\\\\"} 1
+# HELP nextkernel_boot_by_handoff Whether a handoff started the running kernel.
+# TYPE nextkernel_boot_by_handoff gauge
+nextkernel_boot_by_handoff 1
+# HELP nextkernel_handoff_seconds What each part of the last handoff took.
+# TYPE nextkernel_handoff_seconds gauge
+nextkernel_handoff_seconds{phase=\"initrd\"} 2.300
+nextkernel_handoff_seconds{phase=\"userspace\"} 5.100
+# HELP nextkernel_handoff_timestamp_seconds When the kernel started that the last handoff started.
+# TYPE nextkernel_handoff_timestamp_seconds gauge
+nextkernel_handoff_timestamp_seconds 1795673460
+# HELP nextkernel_handoff_trouble What was not done as it should have been at the last handoff.
+# TYPE nextkernel_handoff_trouble gauge
+nextkernel_handoff_trouble{kind=\"gpu_driver_stayed\"} 1
+nextkernel_handoff_trouble{kind=\"module_stayed\"} 0
+nextkernel_handoff_trouble{kind=\"hook_stayed\"} 0
+"
+        );
+    }
+
+    #[test]
+    fn what_was_saved_is_there_with_its_sign_where_it_is_known() {
+        let whole = of(&known(&[firmware(), boot()]));
+        for line in [
+            "nextkernel_handoff_whole_seconds 11.903\n",
+            "nextkernel_handoff_saved_seconds 190.397\n",
+            "nextkernel_firmware_reboot_seconds 202.300\n",
+        ] {
+            assert!(whole.contains(line), "{whole}");
+        }
+        let phases = [Part::Firmware, Part::Kernel, Part::Userspace].map(|phase| Phase { phase, ms: 1 });
+        let quick = Boot { phases: phases.to_vec(), ..firmware() };
+        assert!(of(&known(&[quick, boot()])).contains("nextkernel_handoff_saved_seconds -11.900\n"));
+        assert!(!of(&known(&[firmware()])).contains("nextkernel_handoff_"));
     }
 }

@@ -281,3 +281,55 @@ impl fmt::Display for Escaped<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::boot::tests::{boot, firmware};
+    use crate::report::tests::known;
+
+    #[test]
+    fn all_bars_are_to_one_scale_and_their_parts_end_where_the_next_begin() {
+        let picture = of(&known(&[firmware(), boot()]));
+        let rects = |fill| {
+            let line =
+                picture.lines().find(|line| line.contains("<g>") && line.contains(fill)).unwrap_or_default();
+            let number = |key: &str| {
+                let rest = line.split(&format!(" {key}=\"")).nth(1).unwrap_or_default();
+                rest.split('"').next().and_then(|digits| digits.parse::<u64>().ok()).unwrap_or_default()
+            };
+            (number("x"), number("width"))
+        };
+        let (x, width) = rects(colour(Part::Firmware));
+        assert_eq!((x, width), (MARGIN, 194_000 * SCALE / 202_300 - 1));
+        assert_eq!(rects(colour(Part::Kernel)).0, x + width + 1);
+        let (x, width) = rects(colour(Part::Stop));
+        assert_eq!((x, width), (MARGIN, 2310 * SCALE / 202_300 - 1));
+        assert!(picture.contains(">saved 3 min 10 s</text>") && picture.contains(">11.9 s</text>"));
+    }
+
+    #[test]
+    fn it_asks_for_nothing_from_anywhere_and_what_it_names_cannot_become_a_part_of_it() {
+        let hostile = Boot { kernel: "<script>&\"\u{ffff}".to_owned(), handoff: None, ..firmware() };
+        let picture = of(&known(&[hostile, boot()]));
+        assert!(picture.contains("&lt;script&gt;&amp;&quot;\u{fffd}"), "{picture}");
+        for word in ["<script", "href", "url(", "@import", "@font-face", "<image", "onload"] {
+            assert!(!picture.contains(word), "{word}");
+        }
+        assert_eq!(picture.matches("<svg ").count(), picture.matches("</svg>").count());
+    }
+
+    #[test]
+    fn with_nothing_measured_it_says_so() {
+        let nothing = Boot { phases: Vec::new(), ..boot() };
+        assert!(of(&known(&[nothing])).contains("Nothing is measured yet"));
+    }
+
+    #[test]
+    fn few_handoffs_are_shown_and_the_newest_first() {
+        let boots: Vec<_> = (1..=9).map(|day| Boot { started_at: day * 86_400, ..boot() }).collect();
+        let picture = of(&known(&boots));
+        assert_eq!(picture.matches("handoff at kexec").count(), HANDOFFS);
+        assert!(picture.find("1970-01-10") < picture.find("1970-01-06") && !picture.contains("1970-01-05"));
+    }
+}

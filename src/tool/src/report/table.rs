@@ -207,3 +207,105 @@ fn write_history(out: &mut String, known: &Known) -> std::fmt::Result {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::boot::tests::{boot, firmware};
+    use crate::report::boot::{By, Part};
+    use crate::report::tests::known;
+
+    #[test]
+    fn a_handoff_is_told_part_by_part() {
+        assert_eq!(
+            of(&known(&[firmware(), boot()])),
+            "\
+this kernel was started by handoff 00000000000000a7, at kexec, on 2026-11-26 06:11 UTC
+kernel 6.12 from debian, with the direct loader
+
+  stop, from the command to the hook                 2.31 s  ##############
+  sync                                                41 ms
+  teardown                                           180 ms  #
+  other hooks and the last sync                       12 ms
+  load and jump, to the kernel's start               1.06 s  ######
+  kernel, to the initrd                              900 ms  #####
+  initrd, to userspace                               2.30 s  ##############
+  userspace, to the default target                   5.10 s  ##############################
+  ---------------------------------------------------------
+  from the command to the default target             11.9 s
+
+the load alone took 410 ms when it was rehearsed by day
+measured by the processor's counter, which the clock confirms
+on the way: a GPU's driver could not be unloaded
+it saved 3 min 10 s: the last restart through firmware, on 2026-11-24 06:00, took 3 min 22 s
+"
+        );
+    }
+
+    #[test]
+    fn a_restart_through_firmware_is_told_before_the_last_handoff() {
+        let shown = of(&known(&[boot(), firmware()]));
+        let first = "\
+this kernel, 6.12, was started on 2026-11-24 06:00 UTC by the firmware, as it was asked for
+  down, firmware and boot loader                 3 min 14 s  ##############################
+";
+        assert!(shown.starts_with(first), "{shown}");
+        assert!(
+            shown.contains("\nthe last handoff that is known: handoff 00000000000000a7, at kexec"),
+            "{shown}"
+        );
+        assert!(of(&known(&[firmware()])).ends_with("\nno handoff is known yet\n"));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_shown_and_what_would_measure_it_is_said() {
+        let mut part = boot();
+        part.phases.retain(|phase| phase.phase != Part::Stop);
+        let shown = of(&known(&[part.clone()]));
+        assert!(!shown.contains("stop") && !shown.contains("from the command"), "{shown}");
+        assert!(
+            shown.contains("what it saved is not known: it is told once this machine has restarted"),
+            "{shown}"
+        );
+        let shown = of(&known(&[firmware(), part]));
+        assert!(
+            shown.contains("this handoff was not measured as a whole: nextkernel-report.service"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn clocks_that_disagree_are_both_told() {
+        let disagree = Some(Disagree { counter_ms: 4801, clock_ms: 60_000 });
+        let by = |measured_by, disagree| {
+            of(&known(&[Boot { measured_by: Some(measured_by), disagree, ..boot() }]))
+        };
+        let shown = by(By::Clock, disagree);
+        assert!(
+            shown.contains("counter says 4.80 s, the clock says 1 min 00 s: the clock alone is taken"),
+            "{shown}"
+        );
+        assert!(shown.contains("hook                    2 s"), "to the second:\n{shown}");
+        let back = by(By::CounterAlone, Some(Disagree { counter_ms: 4801, clock_ms: -5000 }));
+        assert!(
+            back.contains("the clock says minus 5 s: the clock was set, and the counter is taken"),
+            "{back}"
+        );
+        assert!(by(By::Clock, None).contains("no counter goes on here"));
+        assert!(by(By::CounterAlone, None).contains("no chip keeps the time"));
+    }
+
+    #[test]
+    fn the_history_is_a_line_for_each_boot() {
+        let kept = Boot { came: Came::Kept, handoff: None, phases: Vec::new(), ..boot() };
+        assert_eq!(
+            history(&known(&[boot(), firmware(), kept])),
+            "\
+started (UTC)     by                                       took        saved  kernel
+2026-11-26 06:11  a jump to the kept image                    -            -  6.12
+2026-11-24 06:00  firmware, at reboot                3 min 22 s            -  6.12
+2026-11-26 06:11  handoff 00000000000000a7 at kexec      11.9 s   3 min 10 s  6.12
+"
+        );
+    }
+}

@@ -35,8 +35,8 @@ impl fmt::Display for Seconds {
         let seconds = (self.0 + 500) / 1000;
         let text = match seconds {
             0 => "under 1 s".to_owned(),
-            ..60 => format!("{seconds} s"),
-            ..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+            1..60 => format!("{seconds} s"),
+            60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
             _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
         };
         out.pad(&text)
