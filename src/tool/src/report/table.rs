@@ -88,34 +88,35 @@ fn write_phases(out: &mut String, boot: &Boot) -> std::fmt::Result {
     }
 }
 
-/// How the running kernel came, where that was not by a handoff.
+/// How the running kernel came, where that was not by a handoff; and in a second line what follows from it.
 fn came_in_words(boot: &Boot) -> String {
-    let date = Date(boot.started_at);
-    let how = match (boot.came, boot.asked) {
-        (Came::Handoff, _) => "by a handoff",
-        (Came::Kept, _) => {
-            "by a jump to the image that was kept loaded, and not by the hook: it did not run, or could not load. The \
-             next handoff would tell nothing either: `nextkernel check` says whether the hook runs"
-        }
-        (Came::Jump, _) => "by a kernel that jumped to it, without nextkernel",
-        (Came::Firmware, Some(Asked::Kexec)) => {
-            "by the firmware, although another kernel was asked for: that handoff failed, and the last lines of the \
-             kernel log and of the console before it say why (where pstore keeps them: /sys/fs/pstore)"
-        }
-        (Came::Firmware, Some(Asked::Reboot)) => "by the firmware, as it was asked for",
-        (Came::Firmware, Some(Asked::Poweroff)) => "by the firmware, after it had been switched off",
-        (Came::Firmware, Some(Asked::Halt)) => "by the firmware, after it had been halted",
-        (Came::Firmware, Some(Asked::Nothing)) => {
-            "by the firmware, and the last system that is known left no word that it went down: it crashed, was reset, \
-             lost its power, or ran without nextkernel-report.service"
-        }
-        (Came::Firmware, None) => "by the firmware",
-        (Came::Unknown, Some(Asked::Kexec)) => {
-            "without a record, although another kernel was asked for: by somebody else's jump, or by the firmware"
-        }
-        (Came::Unknown, _) => "without a record: by the firmware, or by somebody else's jump",
+    let (how, then) = match (boot.came, boot.asked) {
+        (Came::Handoff, _) => ("by a handoff", ""),
+        (Came::Kept, _) => (
+            "by a jump to the image that was kept loaded, without the hook",
+            "the hook did not run or could not load: `nextkernel check` says whether it runs at the next one",
+        ),
+        (Came::Jump, _) => ("by a kernel that jumped to it, without nextkernel", ""),
+        (Came::Firmware, Some(Asked::Kexec)) => (
+            "by the firmware, although another kernel was asked for",
+            "that handoff failed: the console's last lines say why, and /sys/fs/pstore where it keeps them",
+        ),
+        (Came::Firmware, Some(Asked::Reboot)) => ("by the firmware, as it was asked for", ""),
+        (Came::Firmware, Some(Asked::Poweroff)) => ("by the firmware, after it had been switched off", ""),
+        (Came::Firmware, Some(Asked::Halt)) => ("by the firmware, after it had been halted", ""),
+        (Came::Firmware, Some(Asked::Nothing)) => (
+            "by the firmware, and nobody had asked for that",
+            "the system before crashed, was reset, lost its power, or ran without nextkernel-report.service",
+        ),
+        (Came::Firmware, None) => ("by the firmware", ""),
+        (Came::Unknown, Some(Asked::Kexec)) => (
+            "without a record, although another kernel was asked for",
+            "somebody else's jump did that, or the firmware",
+        ),
+        (Came::Unknown, _) => ("without a record", "the firmware did that, or somebody else's jump"),
     };
-    format!("this kernel, {}, was started on {date} UTC {how}", boot.kernel)
+    let line = if then.is_empty() { "" } else { "\n" };
+    format!("this kernel, {}, was started on {} UTC {how}{line}{then}", boot.kernel, Date(boot.started_at))
 }
 
 /// By what it was measured.
@@ -143,33 +144,21 @@ fn measured_in_words(boot: &Boot) -> Option<String> {
 }
 
 fn saved_in_words(known: &Known, boot: &Boot) -> String {
-    let yardstick = |it: &Boot| format!("the last restart through firmware, on {},", Date(it.started_at));
-    let missing = match (known.saved(boot), known.yardstick()) {
-        (Some(Saved { ms, of }), _) => {
-            let (saved, took) = (Seconds(ms.unsigned_abs()), Seconds(of.total_ms().unwrap_or_default()));
-            let yardstick = yardstick(of);
-            return if ms < 0 {
-                format!("it took {saved} longer than {yardstick} which took {took}")
-            } else {
-                format!("it saved {saved}: {yardstick} took {took}")
-            };
-        }
-        (None, Some(it)) => {
-            format!(
-                "{} took {}; this handoff was not measured as a whole",
-                yardstick(it),
-                Seconds(it.total_ms().unwrap_or_default())
-            )
-        }
-        (None, None) => "what it saved is not known".to_owned(),
-    };
-    let unit = "nextkernel-report.service measures it, where it runs before and after";
-    match known.yardstick() {
-        Some(_) => format!("{missing}: {unit}"),
-        None => {
-            format!("{missing}: it is told once this machine has restarted through firmware, too ({unit})")
-        }
+    if let Some(Saved { ms, of }) = known.saved(boot) {
+        let (saved, took) = (Seconds(ms.unsigned_abs()), Seconds(of.total_ms().unwrap_or_default()));
+        let yardstick = format!("the last restart through firmware, on {},", Date(of.started_at));
+        return if ms < 0 {
+            format!("it took {saved} longer than {yardstick} which took {took}")
+        } else {
+            format!("it saved {saved}: {yardstick} took {took}")
+        };
     }
+    let why = if boot.total_ms().is_none() {
+        "nextkernel-report.service measures it, where it runs before and after"
+    } else {
+        "it is, once this machine has restarted through firmware, too"
+    };
+    format!("what it saved is not known: {why}")
 }
 
 fn write_history(out: &mut String, known: &Known) -> std::fmt::Result {
@@ -263,15 +252,10 @@ this kernel, 6.12, was started on 2026-11-24 06:00 UTC by the firmware, as it wa
         part.phases.retain(|phase| phase.phase != Part::Stop);
         let shown = of(&known(&[part.clone()]));
         assert!(!shown.contains("stop") && !shown.contains("from the command"), "{shown}");
-        assert!(
-            shown.contains("what it saved is not known: it is told once this machine has restarted"),
-            "{shown}"
-        );
+        assert!(shown.contains("not known: nextkernel-report.service measures it"), "{shown}");
+        assert!(of(&known(&[boot()])).contains("not known: it is, once this machine has restarted"));
         let shown = of(&known(&[firmware(), part]));
-        assert!(
-            shown.contains("this handoff was not measured as a whole: nextkernel-report.service"),
-            "{shown}"
-        );
+        assert!(shown.contains("what it saved is not known: nextkernel-report.service"), "{shown}");
     }
 
     #[test]
