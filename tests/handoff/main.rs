@@ -27,7 +27,7 @@ const SEPARATE_BOOT: &[Image] = &[Debian13SeparateBoot];
 
 const PROPERTIES: &[Property] = bed::properties![
     Quick BOTH kexec::kexec_jumps_with_the_image_kept_and_with_nothing_loaded
-    Full BOTH kexec::reboot_jumps_or_reboots_as_the_plan_says
+    Full ONE kexec::reboot_jumps_or_reboots_as_the_plan_says
     Quick SEPARATE_BOOT units::with_a_separate_boot_the_unit_stages_and_kexec_jumps
     Full ONE kexec::poweroff_is_untouched
     Full ONE kexec::halt_is_untouched

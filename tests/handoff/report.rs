@@ -64,7 +64,6 @@ pub fn tells_the_handoff(guest: &mut Guest, line: usize, verb: &str, saved: bool
         && report.pointer("/boot") == report.pointer("/last_handoff");
     let table =
         guest.ok("nextkernel report; nextkernel report --history; cat /var/lib/nextkernel/history")?;
-    eprintln!("{report:#}\n{table}");
     if right && table.contains("what it saved is not known") != saved {
         return Ok(());
     }
