@@ -9,6 +9,7 @@ mod kexec;
 mod loader;
 mod loaders;
 mod reboot;
+mod report;
 mod stands;
 mod storage;
 mod systemd_boot;
