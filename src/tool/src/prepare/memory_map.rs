@@ -187,7 +187,10 @@ impl Memory {
             }
             Pick::Random(random) => {
                 let places: Vec<_> = places.collect();
-                let all = places.iter().map(|(_, count)| count).fold(0_u64, |all, count| all.saturating_add(*count));
+                let all = places
+                    .iter()
+                    .map(|(_, count)| count)
+                    .fold(0_u64, |all, count| all.saturating_add(*count));
                 let mut chosen = random().checked_rem(all)?;
                 let (first, at) = places.iter().find_map(|&(first, count)| {
                     let here = chosen < count;
@@ -474,7 +477,10 @@ fd000000-fdffffff : 0000:00:02.0
             [range(MIB, 0x1000_0000), range(0x1000_2000, 0x3400_0000)]
         );
         // What only one of them takes for memory is none.
-        put_firmware(&scratch, &[(0x0, 0x9_fbff, RAM), (0x100_0000, 0x1ff_ffff, RAM), (0x180_0000, 0x18f_ffff, "Reserved")]);
+        put_firmware(
+            &scratch,
+            &[(0x0, 0x9_fbff, RAM), (0x100_0000, 0x1ff_ffff, RAM), (0x180_0000, 0x18f_ffff, "Reserved")],
+        );
         for number in 3..5 {
             fs::remove_dir_all(scratch.root.path(format!("{FIRMWARE}/{number}"))).unwrap();
         }
@@ -485,7 +491,11 @@ fd000000-fdffffff : 0000:00:02.0
     #[test]
     fn whatever_lies_in_memory_and_is_not_the_kernel_is_kept_however_deep() {
         let text = "40000000-7fffffff : System RAM\n  40200000-40ffffff : Kernel code\n  41000000-41ffffff : reserved\n    41400000-414fffff : x\n  42000000-42ffffff : Kernel data\n    42100000-421fffff : reserved\n80000000-8000ffff : System RAM (virtio_mem)\n  80000000-8000ffff : reserved\n";
-        let free = [range(0x4000_0000, 0x4100_0000), range(0x4200_0000, 0x4210_0000), range(0x4220_0000, 0x8000_0000)];
+        let free = [
+            range(0x4000_0000, 0x4100_0000),
+            range(0x4200_0000, 0x4210_0000),
+            range(0x4220_0000, 0x8000_0000),
+        ];
         assert_eq!(free_in(text).unwrap(), free);
     }
 
@@ -512,7 +522,10 @@ fd000000-fdffffff : 0000:00:02.0
 
     #[test]
     fn a_place_is_aligned_within_bounds_and_given_once() {
-        let memory = Memory::new(&[range(0, MIB), range(16 * MIB, 64 * MIB), range(1 << 32, (1 << 32) + 64 * MIB)], 4096);
+        let memory = Memory::new(
+            &[range(0, MIB), range(16 * MIB, 64 * MIB), range(1 << 32, (1 << 32) + 64 * MIB)],
+            4096,
+        );
         let bounds = Bounds { align: 2 * MIB, low: MIB, high: 1 << 32 };
         let mut low = memory.clone();
         assert_eq!(low.take(5 * MIB, bounds, Pick::Lowest), Some(16 * MIB));
@@ -551,7 +564,10 @@ fd000000-fdffffff : 0000:00:02.0
             (&[range(0, 100)][..], &[][..]),
             (&[range(20, 30)], &all),
             (&[range(15, 55)], &[range(10, 15), range(55, 60)]),
-            (&[range(12, 13), range(14, 15), range(39, 51)], &[range(10, 12), range(13, 14), range(15, 20), range(30, 39), range(51, 60)]),
+            (
+                &[range(12, 13), range(14, 15), range(39, 51)],
+                &[range(10, 12), range(13, 14), range(15, 20), range(30, 39), range(51, 60)],
+            ),
         ] {
             assert_eq!(without(&all, holes), left, "{holes:?}");
             let kept: u64 = both(&all, holes).iter().map(|range| range.size()).sum();

@@ -5,6 +5,7 @@
 //! Which architecture's way it is follows from what this program was built for; each is there on every one, so that it is
 //! tested on every one.
 
+pub mod device_tree;
 pub mod memory_map;
 pub mod x86_64;
 
