@@ -29,8 +29,9 @@ pub fn hand_over(guest: &mut Guest, command: &str, verb: &str) -> Result<(), Str
         return Err(guest.tell(&format!("no jump: {before:?} was followed by {after:?}")));
     }
     let cmdline = guest.ok("cat /proc/cmdline")?;
-    let record = format!("nextkernel.record={}:{verb}", handoff.trim());
-    if !cmdline.trim_end().ends_with(&record) || cmdline.contains("BOOT_IMAGE") {
+    let record = format!("nextkernel.record={}:{verb}:", handoff.trim());
+    let last = cmdline.split_ascii_whitespace().last();
+    if !last.is_some_and(|last| last.starts_with(&record)) || cmdline.contains("BOOT_IMAGE") {
         return Err(guest.tell(&format!("the next kernel was told {cmdline:?}, not {record}")));
     }
     guest.ok("sha256sum -c /root/last.sum")?;

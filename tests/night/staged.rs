@@ -38,9 +38,10 @@ pub fn handed_over(ended: &Ended, verb: &str) -> Result<(), String> {
     let line = ended.line("NEXT KERNEL UP: ")?;
     let told = line.split("NEXT KERNEL UP: ").nth(1).unwrap_or_default();
     let record = told.strip_prefix(CMDLINE).map(str::trim).unwrap_or_default();
-    let id =
-        record.strip_prefix("nextkernel.record=").and_then(|rest| rest.strip_suffix(&format!(":{verb}")));
-    if id.is_some_and(|id| id.len() == 16) {
+    let record = record.strip_prefix("nextkernel.record=").unwrap_or_default();
+    let mut fields = record.split(':');
+    let (id, told_verb, night) = (fields.next().unwrap_or_default(), fields.next(), fields.count());
+    if id.len() == 16 && told_verb == Some(verb) && night >= 3 {
         return Ok(());
     }
     Err(format!("the next kernel was told {told:?}"))

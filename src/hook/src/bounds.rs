@@ -7,6 +7,7 @@ use crate::say::{error, info};
 use rustix::io;
 use rustix::system::{RebootCommand, reboot};
 
+use crate::diary::Diary;
 use crate::failure::{Failure, Named};
 use crate::guard::Guard;
 use crate::limits::Budget;
@@ -20,6 +21,8 @@ pub struct Bounds<'a> {
     pub budget: &'static Budget,
     /// When the night began.
     pub begun: Duration,
+    /// What the next kernel is told of it.
+    pub diary: &'a Diary,
     /// Whom it shares it with.
     pub relatives: Relatives,
     /// Resets the machine.
@@ -66,9 +69,18 @@ impl Bounds<'_> {
         time: Duration,
         act: impl FnOnce() -> io::Result<()>,
     ) -> Result<(), Failure> {
+        child::once(act, |act| self.fork_within_what_is_left(name, time, act))
+    }
+
+    fn fork_within_what_is_left(
+        &self,
+        name: &'static str,
+        time: Duration,
+        act: &mut dyn FnMut() -> io::Result<()>,
+    ) -> Result<(), Failure> {
         match self.left() {
             Duration::ZERO => Err(Failure::OutOfTime),
-            left => child::within(time.min(left), name, act),
+            left => child::fork_within(time.min(left), name, act),
         }
     }
 }

@@ -29,7 +29,25 @@ pub fn within(
     name: &'static str,
     act: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), Failure> {
-    begin(name, act)?.end_within(time)
+    once(act, |act| fork_within(time, name, act))
+}
+
+/// The same; one copy of it is enough, whatever the act.
+pub fn fork_within(
+    time: Duration,
+    name: &'static str,
+    act: &mut dyn FnMut() -> io::Result<()>,
+) -> Result<(), Failure> {
+    fork(name, act)?.end_within(time)
+}
+
+/// Passes an act on as one that could be called again, and is not.
+pub fn once<T>(
+    act: impl FnOnce() -> io::Result<()>,
+    run: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> T,
+) -> T {
+    let mut act = Some(act);
+    run(&mut || act.take().map_or(Ok(()), |act| act()))
 }
 
 /// An act under way.
@@ -45,8 +63,7 @@ pub struct Running {
 /// Begins `act` in a child. What a failed act says travels as the child's exit status, an errno; that there
 /// could be no child counts as failed, too.
 pub fn begin(name: &'static str, act: impl FnOnce() -> io::Result<()>) -> Result<Running, Failure> {
-    let mut act = Some(act);
-    fork(name, &mut || act.take().map_or(Ok(()), |act| act()))
+    once(act, |act| fork(name, act))
 }
 
 fn fork(name: &'static str, act: &mut dyn FnMut() -> io::Result<()>) -> Result<Running, Failure> {

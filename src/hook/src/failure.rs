@@ -9,8 +9,10 @@ use crate::module::ModuleName;
 use crate::mounts::Writable;
 use crate::storage::Open;
 
-/// The act of loading, by the name of its call.
+/// The act of loading, by the name of its call: the verified loader's, and the direct one's.
 pub const LOAD: &str = "kexec_file_load";
+/// The other one.
+pub const LOAD_SEGMENTS: &str = "kexec_load";
 
 /// Why there is no handoff.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +112,7 @@ impl Failure {
     #[must_use]
     pub fn is_of_the_kernel(&self) -> bool {
         match self {
-            Failure::Hangs { act, .. } | Failure::Died { act } => *act != LOAD,
+            Failure::Hangs { act, .. } | Failure::Died { act } => !matches!(*act, LOAD | LOAD_SEGMENTS),
             _ => false,
         }
     }
@@ -210,7 +212,7 @@ impl fmt::Display for Named {
     }
 }
 
-/// What an answer to `kexec_file_load(2)` or reboot(2) means (`kernel/kexec_file.c`, `kernel/kexec_core.c`).
+/// What an answer to `kexec_file_load(2)`, `kexec_load(2)` or reboot(2) means (`kernel/kexec_file.c`, `kernel/kexec_core.c`).
 fn meaning(errno: Errno) -> &'static str {
     match errno {
         Errno::PERM => {

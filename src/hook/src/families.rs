@@ -16,8 +16,57 @@ pub struct Family {
     /// Whether the HDMI audio of `snd_hda_intel` pins them: only these let it
     /// (`hdac_component_master_bind`, `sound/hda/hdac_component.c`).
     pub pinned_by_audio: bool,
-    /// Why, for a person.
-    pub why: &'static str,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a family is handled as it is. The hook never says it, and so holds none of the sentences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is a sentence below")]
+pub enum Why {
+    FirmwareOfItsOwn,
+    NoShutdown,
+    NoGuarantee,
+    StaleFramebuffer,
+    EmptyShutdown,
+    Cheap,
+    NeverReset,
+    Lent,
+    Unknown,
+    UnknownElsewhere,
+}
+
+impl Why {
+    /// As a sentence.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Why::FirmwareOfItsOwn => {
+                "before 595 only its unloading stops the GPU's own firmware, and the next kernel needs that; \
+              it is never unbound, for a busy GPU would hang there for ever"
+            }
+            Why::NoShutdown => {
+                "it has no shutdown of its own, or only since 2026: unloading is what stops the device"
+            }
+            Why::NoGuarantee => {
+                "the next kernel resets the card; AMD gives no guarantee that it comes back after a kexec"
+            }
+            Why::StaleFramebuffer => {
+                "its own shutdown quiets the device; what stays is a stale framebuffer, so the next kernel \
+              starts without sysfb"
+            }
+            Why::EmptyShutdown => "on x86 its shutdown does nothing: unloading is what stops the device",
+            Why::Cheap => "unloading is cheap, and the next kernel finds the device as after power-on",
+            Why::NeverReset => {
+                "on a processor with graphics nothing resets it at the next load; its own shutdown is the best there is"
+            }
+            Why::Lent => {
+                "it is lent to a virtual machine or a program; unbinding would wait for that without end"
+            }
+            Why::Unknown => "not known here; a driver that unloads has stopped its device",
+            Why::UnknownElsewhere => "not known here, and on no bus that keeps a state over a jump",
+        }
+    }
 }
 
 /// The families, and in the end what is assumed of a driver that nobody here knows.
@@ -28,8 +77,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::FirmwareReboot,
         pinned_by_audio: false,
-        why: "before 595 only its unloading stops the GPU's own firmware, and the next kernel needs that; \
-              it is never unbound, for a busy GPU would hang there for ever",
+        why: Why::FirmwareOfItsOwn,
     },
     Family {
         modules: &["nova_drm", "nova_core", "nouveau"],
@@ -37,7 +85,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
-        why: "it has no shutdown of its own, or only since 2026: unloading is what stops the device",
+        why: Why::NoShutdown,
     },
     Family {
         modules: &["amdgpu"],
@@ -45,7 +93,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::FirmwareReboot,
         pinned_by_audio: false,
-        why: "the next kernel resets the card; AMD gives no guarantee that it comes back after a kexec",
+        why: Why::NoGuarantee,
     },
     INTEGRATED_AMD,
     Family {
@@ -54,8 +102,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Leave,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: true,
-        why: "its own shutdown quiets the device; what stays is a stale framebuffer, so the next kernel \
-              starts without sysfb",
+        why: Why::StaleFramebuffer,
     },
     Family {
         modules: &["radeon"],
@@ -63,7 +110,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
-        why: "on x86 its shutdown does nothing: unloading is what stops the device",
+        why: Why::EmptyShutdown,
     },
     Family {
         modules: &[
@@ -82,7 +129,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
-        why: "unloading is cheap, and the next kernel finds the device as after power-on",
+        why: Why::Cheap,
     },
     LENT,
     UNKNOWN_ON_PCI,
@@ -96,7 +143,7 @@ pub const INTEGRATED_AMD: Family = Family {
     policy: Policy::Leave,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
-    why: "on a processor with graphics nothing resets it at the next load; its own shutdown is the best there is",
+    why: Why::NeverReset,
 };
 
 /// What is lent to a virtual machine or a program.
@@ -106,7 +153,7 @@ pub const LENT: Family = Family {
     policy: Policy::Leave,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
-    why: "it is lent to a virtual machine or a program; unbinding would wait for that without end",
+    why: Why::Lent,
 };
 
 /// A driver on the PCI bus that nobody here knows.
@@ -116,7 +163,7 @@ pub const UNKNOWN_ON_PCI: Family = Family {
     policy: Policy::Unload,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
-    why: "not known here; a driver that unloads has stopped its device",
+    why: Why::Unknown,
 };
 
 /// A driver on another bus that nobody here knows: boards, USB displays, virtual ones.
@@ -126,7 +173,7 @@ pub const UNKNOWN_ELSEWHERE: Family = Family {
     policy: Policy::Leave,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
-    why: "not known here, and on no bus that keeps a state over a jump",
+    why: Why::UnknownElsewhere,
 };
 
 /// The family that a module is of, where it is of one.

@@ -177,6 +177,16 @@ impl Device {
 /// Calls `each` with every device that may be a GPU, until it returns something; with one that stands in
 /// two classes, twice.
 pub fn for_each_device<T>(root: BorrowedFd<'_>, mut each: impl FnMut(&Device) -> Option<T>) -> Option<T> {
+    let mut found = None;
+    devices_until(root, &mut |device| {
+        found = each(device);
+        found.is_some()
+    });
+    found
+}
+
+/// One copy of it is enough, whatever is looked for.
+fn devices_until(root: BorrowedFd<'_>, is_it: &mut dyn FnMut(&Device) -> bool) {
     let mut of_class = |class: &CStr, is: fn(&[u8]) -> bool, below: &str| {
         let folder = files::folder(root, class).ok()?;
         let class = class.to_str().ok()?;
@@ -187,13 +197,13 @@ pub fn for_each_device<T>(root: BorrowedFd<'_>, mut each: impl FnMut(&Device) ->
             let path = Text::of(format_args!("{class}/{}{below}", name.to_str().ok()?));
             let device = Device::at(root, path)?;
             let is_gpu = !below.is_empty() || is_display(root, &device);
-            is_gpu.then(|| each(&device))?
+            (is_gpu && is_it(&device)).then_some(())
         });
         found.ok()?
     };
-    of_class(c"sys/class/drm", is_card, "/device")
+    let _ = of_class(c"sys/class/drm", is_card, "/device")
         .or_else(|| of_class(c"sys/class/graphics", |name| name.starts_with(b"fb"), "/device"))
-        .or_else(|| of_class(c"sys/bus/pci/devices", |_| true, ""))
+        .or_else(|| of_class(c"sys/bus/pci/devices", |_| true, ""));
 }
 
 /// A card or a render node, and none of a card's connectors.

@@ -23,6 +23,8 @@ pub struct Images {
     pub kernel: OwnedFd,
     /// The initrd, where there is one.
     pub initrd: Option<OwnedFd>,
+    /// What the next kernel is told, where it is loaded directly.
+    pub parameters: Option<OwnedFd>,
 }
 
 impl Images {
@@ -31,6 +33,10 @@ impl Images {
         Ok(Images {
             kernel: open(folder, "kernel", &plan.kernel)?,
             initrd: plan.initrd.map(|initrd| open(folder, "initrd", &initrd)).transpose()?,
+            parameters: match &plan.direct {
+                Some(direct) => Some(open(folder, "parameters", &direct.parameters)?),
+                None => None,
+            },
         })
     }
 }
@@ -38,7 +44,8 @@ impl Images {
 fn open(folder: &Folder, image: &'static str, staged: &Image<'_>) -> Result<OwnedFd, Failure> {
     let call = match image {
         "kernel" => "open the staged kernel",
-        _ => "open the staged initrd",
+        "initrd" => "open the staged initrd",
+        _ => "open the staged parameters",
     };
     let mut name = [0; limits::NAME_MAX + 1];
     for (to, from) in name.iter_mut().zip(staged.name.bytes().take(limits::NAME_MAX)) {

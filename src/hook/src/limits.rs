@@ -34,7 +34,7 @@ pub struct Budget {
     pub sync_again: Duration,
     /// The last sync is given up here.
     pub sync_again_until: Duration,
-    /// Other devices are unbound until here.
+    /// The direct loader's copying, and then the unbinding of other devices, may take until here.
     pub unbind_until: Duration,
 }
 

@@ -1,42 +1,100 @@
 //! Loading the staged kernel, and jumping into it.
 
 use core::ffi::CStr;
+use core::time::Duration;
 
-use nextkernel_plan::{Record, Recorded, limits as plan_limits};
+use nextkernel_plan::{Area, Direct, Part, Plan, Record, Recorded, limits as plan_limits};
 use rustix::fd::AsFd;
 use rustix::io::{self, Errno};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::child::Running;
-use crate::failure::{Failure, LOAD};
+use crate::failure::{Failure, LOAD, LOAD_SEGMENTS};
 use crate::guard::Guard;
 use crate::images::Images;
-use crate::limits::{self, Budget};
+use crate::limits;
+use crate::sys::KexecSegment;
 use crate::text::Text;
 use crate::{child, sys};
 
 /// A load under way.
 pub struct Loading {
     running: Running,
-    budget: &'static Budget,
+    /// It is given up when the machine has been up so long.
+    until: Duration,
 }
 
-/// Begins to load the images in place of what is loaded now. If it fails, that stays.
+/// Begins to load the images in place of what is loaded now: the kernel reads, and verifies, kernel and initrd itself.
+/// If it fails, that stays. It is given up when the machine has been up so long.
 ///
 /// - `kexec_file_load(2)`
-pub fn begin(images: &Images, cmdline: &CommandLine, budget: &'static Budget) -> Result<Loading, Failure> {
+pub fn begin(images: &Images, cmdline: &CommandLine, until: Duration) -> Result<Loading, Failure> {
     let text = cmdline.as_c_str().ok_or(Failure::CommandLineTooLong)?;
     let initrd = images.initrd.as_ref().map(AsFd::as_fd);
     let load = || unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text));
-    Ok(Loading { running: child::begin(LOAD, load)?, budget })
+    Ok(Loading { running: child::begin(LOAD, load)?, until })
+}
+
+/// The same, begun and ended, with the segments that were made by day, which the kernel takes as they are.
+///
+/// - `kexec_load(2)`
+pub fn directly(
+    plan: &Plan<'_>,
+    direct: &Direct<'_>,
+    images: &Images,
+    cmdline: &CommandLine,
+    until: Duration,
+) -> Result<(), Failure> {
+    let text = cmdline.as_c_str().ok_or(Failure::CommandLineTooLong)?;
+    let load = || {
+        let kernel = sys::map(&images.kernel, whole(plan.kernel.size))?;
+        let initrd = match (&images.initrd, plan.initrd) {
+            (Some(file), Some(initrd)) => sys::map(file, whole(initrd.size))?,
+            _ => &[],
+        };
+        let told = images.parameters.as_ref().ok_or(Errno::INVAL)?;
+        let told = sys::map_copy(told, whole(direct.parameters.size))?;
+        let line = area(told, direct.cmdline).ok_or(Errno::INVAL)?;
+        line.fill(0);
+        let text = text.to_bytes_with_nul();
+        line.get_mut(..text.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(text);
+        for seed in direct.seeds.iter() {
+            sys::fill_randomly(area(told, seed).ok_or(Errno::INVAL)?)?;
+        }
+        let mut segments = [KexecSegment::NONE; plan_limits::SEGMENTS_MAX];
+        let mut count = 0;
+        for (place, segment) in segments.iter_mut().zip(direct.segments.iter()) {
+            let file = match segment.part {
+                Part::Kernel => kernel,
+                Part::Initrd => initrd,
+                Part::Parameters => told,
+            };
+            let Area { offset, size } = segment.bytes;
+            let bytes =
+                file.get(whole(offset)..).and_then(|rest| rest.get(..whole(size))).ok_or(Errno::INVAL)?;
+            *place = KexecSegment::new(bytes, whole(segment.at), whole(segment.takes));
+            count += 1;
+        }
+        let segments = segments.get(..count).unwrap_or_default();
+        unless_busy(|| sys::kexec_load(whole(direct.start), segments))
+    };
+    Loading { running: child::begin(LOAD_SEGMENTS, load)?, until }.finish()
+}
+
+/// Numbers of a file and addresses have 64 bits here, as the machine.
+fn whole(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn area(bytes: &mut [u8], Area { offset, size }: Area) -> Option<&mut [u8]> {
+    bytes.get_mut(whole(offset)..)?.get_mut(..whole(size))
 }
 
 impl Loading {
     /// Waits for it.
     pub fn finish(&self) -> Result<(), Failure> {
-        let until = self.running.begun + self.budget.load;
-        self.running.end_within(until.saturating_sub(sys::uptime())).map_err(|failure| match failure {
-            Failure::Call { call: call @ LOAD, errno } => Failure::Kexec { call, errno },
+        self.running.end_within(self.until.saturating_sub(sys::uptime())).map_err(|failure| match failure {
+            Failure::Call { call: call @ (LOAD | LOAD_SEGMENTS), errno } => Failure::Kexec { call, errno },
             other => other,
         })
     }
@@ -53,7 +111,7 @@ pub fn jump(guard: &Guard) -> Result<(), Failure> {
 
 /// Unloads what is loaded, so that nobody jumps into it.
 ///
-/// - `kexec_file_load(2)`
+/// - `kexec_file_load(2)`, `kexec_load(2)`
 pub fn unload() -> Result<(), Failure> {
     unless_busy(sys::kexec_unload).map_err(|errno| Failure::Kexec { call: "unload", errno })
 }

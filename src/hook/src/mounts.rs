@@ -52,7 +52,7 @@ const NOTHING_TO_LOSE: [&[u8]; 31] = [
 #[derive(Clone, Copy, Debug)]
 pub struct Writable {
     /// The mount point, as mountinfo escapes it.
-    pub path: Name<64>,
+    pub path: Name<104>,
     /// The type of file system.
     pub kind: Name<16>,
 }

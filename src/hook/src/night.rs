@@ -5,14 +5,15 @@ use core::fmt::{self, Write};
 use core::time::Duration;
 
 use crate::say::{error, info, warn};
-use nextkernel_plan::{Jump, On, Plan, Record, Verb, limits as plan_limits};
+use nextkernel_plan::{Jump, On, Plan, Record, Trouble, Verb, limits as plan_limits};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::act::How;
 use crate::arguments::Watchdog;
 use crate::bounds::Bounds;
-use crate::failure::{Failure, LOAD};
+use crate::diary::Diary;
+use crate::failure::{Failure, LOAD, LOAD_SEGMENTS};
 use crate::guard::Guard;
 use crate::images::{Folder, Images};
 use crate::leftovers::{self, Ending};
@@ -60,9 +61,12 @@ fn hand_over(
     bounds: &Bounds<'_>,
 ) -> Result<(), Failure> {
     let Staged { folder, plan, verb } = staged;
-    let Bounds { budget, begun, guard, relatives } = *bounds;
-    let record = Record { handoff: plan.handoff, verb: *verb, night: None };
-    let cmdline = CommandLine::new(plan.cmdline, &record);
+    let Bounds { budget, begun, diary, guard, relatives } = *bounds;
+    let cmdline = || {
+        diary.mark(|marks| &mut marks.load_begun);
+        let night = (how == How::ForReal).then(|| diary.night());
+        CommandLine::new(plan.cmdline, &Record { handoff: plan.handoff, verb: *verb, night })
+    };
 
     how.act("restart on a panic, let the log through", protect)?;
     let images =
@@ -76,14 +80,41 @@ fn hand_over(
         })?;
     }
     how.act("sync, for as long as it makes progress", || sync(budget.sync, begun + budget.sync_until))?;
-    let loading = how.act(Loading { plan, cmdline: &cmdline }, || load::begin(&images, &cmdline, budget))?;
+    diary.mark(|marks| &mut marks.synced);
+    // The verified loader takes its time, and works beside the teardown: its record ends here.
+    let beside = plan.direct.is_none();
+    let loading = if beside {
+        let cmdline = cmdline();
+        how.act(Loading { plan, cmdline: &cmdline }, || {
+            load::begin(&images, &cmdline, sys::uptime() + budget.load)
+        })?
+    } else {
+        None
+    };
     let freed = teardown.carry_out(how, bounds);
-    let loaded = how.act("wait for the load", || loading.map_or(Ok(()), |loading| loading.finish()));
+    diary.mark(|marks| &mut marks.torn_down);
+    let loaded = if beside {
+        how.act("wait for the load", || loading.map_or(Ok(()), |loading| loading.finish()))
+    } else {
+        Ok(None)
+    };
     freed?;
     loaded?;
-    how.act("wait for the init's other hooks", || others::wait(relatives, begun + budget.others_until))?;
+    let others =
+        how.act("wait for the init's other hooks", || others::wait(relatives, begun + budget.others_until))?;
+    if others == Some(false) {
+        diary.note(Trouble::HOOK);
+    }
     how.act("sync again", || sync(budget.sync_again, begun + budget.sync_again_until))?;
+    diary.mark(|marks| &mut marks.others_done);
     how.act("see that no file system is left writable", mounts::nothing_writable)?;
+    // The direct one copies memory, and no more: it comes last, so that the next kernel hears of all before.
+    if let Some(direct) = &plan.direct {
+        let cmdline = cmdline();
+        how.act(Loading { plan, cmdline: &cmdline }, || {
+            load::directly(plan, direct, &images, &cmdline, begun + budget.unbind_until)
+        })?;
+    }
     if caller == Caller::Systemd && !exitrd::goes_on() {
         how.say(exitrd::what_stays_open());
     }
@@ -123,6 +154,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
         pid_1::clean_up(told);
     }
     let begun = sys::uptime();
+    let diary = Diary::begin(begun);
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let decided = decide(told, caller, &mut text);
     let jump = match &decided {
@@ -133,7 +165,8 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     };
     let budget = shutdown::budget();
     let guard = Guard::post(budget.whole, Duration::from_secs(jump.unwrap_or(limits::GUARD).into()));
-    let bounds = Bounds { budget, begun, guard: &guard, relatives: Relatives::of_this_process() };
+    let relatives = Relatives::of_this_process();
+    let bounds = Bounds { budget, begun, diary: &diary, guard: &guard, relatives };
     let (verb, failure) = match decided.map(Tonight::unless_firmware_is_wanted) {
         Ok(Tonight::LeftToTheInit(why)) => return leave(told, caller, &why),
         Ok(Tonight::Refused(refused)) => return refuse(&refused),
@@ -210,7 +243,9 @@ pub fn dry_run(verb: Verb) -> End {
             }
             let (budget, guard) = (shutdown::budget(), Guard::none());
             let relatives = Relatives::of_this_process();
-            let bounds = Bounds { budget, begun: sys::uptime(), guard: &guard, relatives };
+            let begun = sys::uptime();
+            let diary = Diary::begin(begun);
+            let bounds = Bounds { budget, begun, diary: &diary, guard: &guard, relatives };
             hand_over(&staged, caller, &Watchdog::default(), How::DryRun, &bounds)
         }
         Err(failure) => Err(failure),
@@ -356,7 +391,7 @@ pub fn something_is_loaded() -> bool {
 /// What follows when the hook returns.
 fn what_follows(verb: Option<Verb>, caller: Caller, failure: &Failure) -> &'static str {
     match failure {
-        Failure::Hangs { act: LOAD, lets_go: false, .. } => {
+        Failure::Hangs { act: LOAD | LOAD_SEGMENTS, lets_go: false, .. } => {
             "it jumps if the load comes to an end after all, else it restarts through firmware"
         }
         _ if verb == Some(Verb::Kexec) && caller.jumps() && something_is_loaded() => {

@@ -10,18 +10,18 @@ use crate::processes::{self, Relatives};
 use crate::{child, limits, sys};
 
 /// Waits until no other child of the hook's parent is left, at most until the machine has been up so
-/// long. Going on without one is no failure: the init would not wait much longer for it either.
-pub fn wait(relatives: Relatives, until: Duration) -> Result<(), Failure> {
+/// long; tells whether that came. Going on without one is no failure: the init would not wait much longer for it either.
+pub fn wait(relatives: Relatives, until: Duration) -> Result<bool, Failure> {
     loop {
         let other = processes::find(|process, _| {
             (relatives.is_other_hook(process) && !process.ended).then_some(process.name)
         });
         let other =
             other.map_err(|errno| Failure::Call { call: "look through /proc for other hooks", errno })?;
-        let Some(other) = other else { return Ok(()) };
+        let Some(other) = other else { return Ok(true) };
         if sys::uptime() >= until {
             warn!("'{other}', another shutdown hook, still runs: going on without it");
-            return Ok(());
+            return Ok(false);
         }
         child::sleep(limits::GLANCE);
     }

@@ -47,7 +47,7 @@ pub fn amount(line: &[u8]) -> Option<u64> {
     let line = core::str::from_utf8(line).ok()?;
     let (name, value) = line.split_once(':')?;
     let counts = matches!(name, "Dirty" | "Writeback" | "NFS_Unstable");
-    value.trim().strip_suffix(" kB").filter(|_| counts)?.parse().ok()
+    value.trim_ascii().strip_suffix(" kB").filter(|_| counts)?.parse().ok()
 }
 
 #[cfg(test)]

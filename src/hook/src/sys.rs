@@ -3,15 +3,18 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
-use core::ffi::CStr;
+use core::ffi::{CStr, c_void};
+use core::marker::PhantomData;
 use core::time::Duration;
 
 use linux_raw_sys::general::{
-    __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_ioctl, __NR_kexec_file_load, __NR_reboot,
-    __NR_rt_sigprocmask, __NR_swapoff, CLOCK_BOOTTIME, SIG_SETMASK, SIGCHLD,
+    __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_getrandom, __NR_ioctl, __NR_kexec_file_load,
+    __NR_kexec_load, __NR_reboot, __NR_rt_sigprocmask, __NR_swapoff, CLOCK_BOOTTIME, CLOCK_REALTIME,
+    SIG_SETMASK, SIGCHLD,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::io::{self, Errno};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::Pid;
 
 /// `KEXEC_FILE_NO_INITRAMFS`, include/uapi/linux/kexec.h.
@@ -62,12 +65,83 @@ pub fn kexec_file_load(
     result.map(|_| ())
 }
 
+/// A file's bytes, in memory for as long as this process lives. Each page is there from the begin, rather than at a
+/// fault of its own. Whoever cuts the file off meanwhile ends this process (SIGBUS), and it is root's.
+///
+/// - `MAP_PRIVATE`, `MAP_POPULATE`, mmap(2)
+pub fn map(file: impl AsFd, size: usize) -> io::Result<&'static [u8]> {
+    let start = map_as(file, size, ProtFlags::READ)?;
+    // SAFETY: the mapping is `size` bytes long, and is never unmapped.
+    Ok(unsafe { core::slice::from_raw_parts(start.cast(), size) })
+}
+
+/// The same to write to: a copy, which the file does not see.
+pub fn map_copy(file: impl AsFd, size: usize) -> io::Result<&'static mut [u8]> {
+    let start = map_as(file, size, ProtFlags::READ | ProtFlags::WRITE)?;
+    // SAFETY: the mapping is `size` bytes long, nobody else has it, and it is never unmapped.
+    Ok(unsafe { core::slice::from_raw_parts_mut(start.cast(), size) })
+}
+
+fn map_as(file: impl AsFd, size: usize, access: ProtFlags) -> io::Result<*mut c_void> {
+    // SAFETY: the kernel finds a free place for it.
+    unsafe { mmap(core::ptr::null_mut(), size, access, MapFlags::PRIVATE | MapFlags::POPULATE, file, 0) }
+}
+
+/// A piece of memory for the next kernel, as the call wants it (`struct kexec_segment`, include/uapi/linux/kexec.h).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct KexecSegment<'m> {
+    bytes: *const u8,
+    size: usize,
+    at: usize,
+    takes: usize,
+    lives: PhantomData<&'m [u8]>,
+}
+
+impl<'m> KexecSegment<'m> {
+    /// Nothing, nowhere.
+    pub const NONE: KexecSegment<'static> =
+        KexecSegment { bytes: core::ptr::null(), size: 0, at: 0, takes: 0, lives: PhantomData };
+
+    /// These bytes at a physical address, where so much memory is kept for them.
+    #[must_use]
+    pub fn new(bytes: &'m [u8], at: usize, takes: usize) -> KexecSegment<'m> {
+        KexecSegment { bytes: bytes.as_ptr(), size: bytes.len(), at, takes, lives: PhantomData }
+    }
+}
+
+/// Loads these pieces of memory for a later `reboot(KEXEC)`, in place of what is loaded; at `start` the next kernel
+/// begins.
+///
+/// - `kexec_load(2)`
+pub fn kexec_load(start: usize, segments: &[KexecSegment<'_>]) -> io::Result<()> {
+    let first = segments.as_ptr().expose_provenance();
+    // SAFETY: the kernel reads as many segments as there are, and of each its bytes, which live as long as it does; it
+    // writes nothing. No flag: KEXEC_ARCH_DEFAULT.
+    unsafe { syscall(__NR_kexec_load, [start, segments.len(), first, 0, 0]) }.map(|_| ())
+}
+
 /// Unloads what is loaded.
 ///
-/// - `kexec_file_load(2)`
+/// - `kexec_file_load(2)`; `kexec_load(2)`, where the kernel has it alone
 pub fn kexec_unload() -> io::Result<()> {
     // SAFETY: the kernel looks at the flag alone.
-    unsafe { syscall(__NR_kexec_file_load, [usize::MAX, usize::MAX, 0, 0, KEXEC_FILE_UNLOAD]) }.map(|_| ())
+    match unsafe { syscall(__NR_kexec_file_load, [usize::MAX, usize::MAX, 0, 0, KEXEC_FILE_UNLOAD]) } {
+        Err(Errno::NOSYS) => kexec_load(0, &[]),
+        answer => answer.map(|_| ()),
+    }
+}
+
+/// Fills it with random bytes.
+///
+/// - getrandom(2)
+pub fn fill_randomly(bytes: &mut [u8]) -> io::Result<()> {
+    let (start, size) = (bytes.as_mut_ptr().expose_provenance(), bytes.len());
+    // SAFETY: the kernel writes at most `size` bytes at `start`.
+    match unsafe { syscall(__NR_getrandom, [start, size, 0, 0, 0]) }? {
+        filled if filled == size => Ok(()),
+        _ => Err(Errno::AGAIN),
+    }
 }
 
 /// Restarts, and tells the firmware this; returns only where that is refused.
@@ -142,14 +216,54 @@ pub fn swapoff(path: &CStr) -> io::Result<()> {
 /// - `clock_gettime(2)`
 #[must_use]
 pub fn uptime() -> Duration {
+    clock(CLOCK_BOOTTIME)
+}
+
+/// The time since the epoch.
+///
+/// - `clock_gettime(2)`
+#[must_use]
+pub fn time() -> Duration {
+    clock(CLOCK_REALTIME)
+}
+
+fn clock(clock: u32) -> Duration {
     let mut time = [0_u64; 2];
-    // SAFETY: the kernel writes two 64-bit numbers at `time`. It cannot fail for this clock; if it did,
+    // SAFETY: the kernel writes two 64-bit numbers at `time`. It cannot fail for these clocks; if it did,
     // the time would stand still at 0.
     let _ = unsafe {
-        syscall(__NR_clock_gettime, [CLOCK_BOOTTIME as usize, (&raw mut time).expose_provenance(), 0, 0, 0])
+        syscall(__NR_clock_gettime, [clock as usize, (&raw mut time).expose_provenance(), 0, 0, 0])
     };
     let [seconds, nanoseconds] = time;
     Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
+}
+
+/// The counter that goes on in the next kernel: the time-stamp counter.
+#[cfg(target_arch = "x86_64")]
+#[must_use]
+pub fn counter() -> u64 {
+    // SAFETY: the instruction reads a register; nothing here forbids it to itself (PR_SET_TSC, prctl(2)).
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// The counter that goes on in the next kernel: the virtual one, which Linux lets every program read.
+#[cfg(target_arch = "aarch64")]
+#[must_use]
+pub fn counter() -> u64 {
+    let counter: u64;
+    // SAFETY: the instruction reads a register.
+    unsafe { asm!("mrs {}, cntvct_el0", out(reg) counter, options(nomem, nostack)) };
+    counter
+}
+
+/// The counter that goes on in the next kernel: the platform's time, which Linux lets every program read.
+#[cfg(target_arch = "riscv64")]
+#[must_use]
+pub fn counter() -> u64 {
+    let counter: u64;
+    // SAFETY: the instruction reads a register.
+    unsafe { asm!("rdtime {}", out(reg) counter, options(nomem, nostack)) };
+    counter
 }
 
 /// Makes a child: `None` in the child, its id in the parent.

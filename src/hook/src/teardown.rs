@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::say::{info, warn};
-use nextkernel_plan::{GpuFailed, List, Plan, Policy};
+use nextkernel_plan::{GpuFailed, List, Plan, Policy, Trouble};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -55,6 +55,7 @@ impl<'a> Teardown<'a> {
             match gpu.if_failed(self.plan.gpu_failed) {
                 GpuFailed::Jump => {
                     warn!("{} still drives its GPU: the next kernel may not get it", gpu.module);
+                    bounds.diary.note(Trouble::GPU);
                 }
                 GpuFailed::FirmwareReboot => still_driven = Some(gpu.module),
             }
@@ -78,6 +79,7 @@ impl<'a> Teardown<'a> {
             }
             Some(Err(stuck)) => {
                 warn!("{stuck}: it stays");
+                bounds.diary.note(Trouble::MODULE);
                 Ok(())
             }
             Some(Ok(())) | None => Ok(()),

@@ -44,9 +44,10 @@ fn open(device: &CStr) -> io::Result<OwnedFd> {
 /// (Documentation/watchdog/watchdog-api.rst).
 fn arm(device: &CStr, seconds: u16) -> io::Result<()> {
     let file = open(device)?;
-    let granted = sys::set_watchdog_timeout(&file, seconds.into())?;
-    if granted != i32::from(seconds) {
-        warn!("the watchdog counts {granted} seconds, not {seconds}");
+    let wanted = i32::from(seconds);
+    let granted = sys::set_watchdog_timeout(&file, wanted)?;
+    if granted != wanted {
+        warn!("the watchdog counts {granted} seconds, not {wanted}");
     }
     io::write(&file, b"\0").map(|_| ())
 }

@@ -253,7 +253,7 @@ impl<'a> Plan<'a> {
             None => return Err(lines.wrong(Why::NotAPlan)),
         }
 
-        let mut draft = Draft::default();
+        let mut draft = Draft::new();
         loop {
             match lines.next()? {
                 None => return Err(lines.wrong(Why::NoEnd)),
@@ -304,114 +304,114 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// A plan while it is being read.
-#[derive(Default)]
+/// Every key: first those that each plan has, in the end those that may stand there several times.
+const KEYS: [&str; 22] = [
+    "handoff",
+    "entry",
+    "staged-at",
+    "on",
+    "hold",
+    "kernel",
+    "cmdline",
+    "initrd",
+    "kernel-from",
+    "gpu-failed",
+    "guard",
+    "watchdog",
+    "jump",
+    "parameters",
+    "start",
+    "cmdline-at",
+    "initrd-from",
+    "gpu",
+    "module",
+    "unbind",
+    "segment",
+    "seed-at",
+];
+const NEEDED: usize = 7;
+const SEVERAL: usize = 16;
+
+/// A plan while it is being read, with a bit for each key that was there.
 struct Draft<'a> {
-    handoff: Option<HandoffId>,
-    entry: Option<&'a str>,
-    staged_at: Option<u64>,
-    on: Option<On>,
-    hold: Option<Hold>,
-    kernel: Option<Image<'a>>,
-    initrd: Option<Image<'a>>,
-    kernel_from: Option<&'a str>,
-    initrd_from: List<&'a str, { limits::INITRDS_MAX }>,
-    cmdline: Option<&'a str>,
-    gpu: List<GpuPolicy<'a>, { limits::GPU_POLICIES_MAX }>,
-    gpu_failed: Option<GpuFailed>,
-    modules: List<&'a str, { limits::MODULES_MAX }>,
-    unbind: List<&'a str, { limits::UNBIND_MAX }>,
-    guard: Option<u16>,
-    watchdog: Option<Watchdog>,
-    jump: Option<Jump>,
-    parameters: Option<Image<'a>>,
-    start: Option<u64>,
-    segments: List<Segment, { limits::SEGMENTS_MAX }>,
-    cmdline_at: Option<Area>,
-    seeds: List<Area, { limits::SEEDS_MAX }>,
+    plan: Plan<'a>,
+    direct: Direct<'a>,
+    seen: u32,
 }
 
 impl<'a> Draft<'a> {
+    fn new() -> Draft<'a> {
+        let none = Image { name: "", size: 0, stamp: None };
+        let nowhere = Area { offset: 0, size: 0 };
+        let (segments, seeds) = (List::new(), List::new());
+        let direct = Direct { parameters: none, start: 0, segments, cmdline: nowhere, seeds };
+        Draft { plan: Plan::bare(HandoffId(0), "", none, ""), direct, seen: 0 }
+    }
+
     fn set(&mut self, key: &str, value: &'a str) -> Result<(), Why> {
+        let mut keys = KEYS.iter().enumerate();
+        let (at, key) = keys.find(|(_, known)| **known == key).ok_or(Why::UnknownKey)?;
+        if self.seen & (1 << at) != 0 && at < SEVERAL {
+            return Err(Why::Twice);
+        }
+        self.seen |= 1 << at;
+        self.take(key, value).ok_or(Why::BadValue(key))
+    }
+
+    /// `None` where the key has no such value, or has it often enough.
+    fn take(&mut self, key: &str, value: &'a str) -> Option<()> {
         let path = || Some(value).filter(|path| path.starts_with('/') && path.len() <= limits::PATH_MAX);
         let text = |max| Some(value).filter(|text| text.len() <= max);
+        let Draft { plan, direct, .. } = self;
         match key {
-            "handoff" => once(&mut self.handoff, "handoff", HandoffId::from_digits(value)),
-            "entry" => once(&mut self.entry, "entry", text(limits::ENTRY_MAX)),
-            "staged-at" => once(&mut self.staged_at, "staged-at", number(value)),
-            "on" => once(&mut self.on, "on", On::from_words(value)),
-            "hold" => once(&mut self.hold, "hold", hold(value)),
-            "kernel" => once(&mut self.kernel, "kernel", Image::parse(value)),
-            "initrd" => once(&mut self.initrd, "initrd", Image::parse(value)),
-            "kernel-from" => once(&mut self.kernel_from, "kernel-from", path()),
-            "initrd-from" => one_more(&mut self.initrd_from, "initrd-from", path()),
-            "cmdline" => once(&mut self.cmdline, "cmdline", text(limits::CMDLINE_MAX)),
+            "handoff" => plan.handoff = HandoffId::from_digits(value)?,
+            "entry" => plan.entry = text(limits::ENTRY_MAX)?,
+            "staged-at" => plan.staged_at = number(value)?,
+            "on" => plan.on = On::from_words(value)?,
+            "hold" => plan.hold = hold(value)?,
+            "kernel" => plan.kernel = Image::parse(value)?,
+            "cmdline" => plan.cmdline = text(limits::CMDLINE_MAX)?,
+            "initrd" => plan.initrd = Some(Image::parse(value)?),
+            "kernel-from" => plan.kernel_from = Some(path()?),
+            "gpu-failed" => plan.gpu_failed = Some(GpuFailed::from_word(value)?),
+            "guard" => plan.guard = Some(guard_seconds(value)?),
+            "watchdog" => plan.watchdog = Some(Watchdog::from_word(value)?),
+            "jump" => plan.jump = Some(Jump::from_word(value)?),
+            "parameters" => direct.parameters = Image::parse(value)?,
+            "start" => direct.start = address(value)?,
+            "cmdline-at" => direct.cmdline = Area::parse(value)?,
+            "initrd-from" => plan.initrd_from.push(path()?).ok()?,
             "gpu" => {
-                let gpu = GpuPolicy::parse(value).ok_or(Why::BadValue("gpu"))?;
-                if self.gpu.iter().any(|before| before.driver == gpu.driver) {
-                    return Err(Why::Twice);
-                }
-                one_more(&mut self.gpu, "gpu", Some(gpu))
+                let gpu = GpuPolicy::parse(value)?;
+                let before = plan.gpu.iter().any(|before| before.driver == gpu.driver);
+                plan.gpu.push(Some(gpu).filter(|_| !before)?).ok()?;
             }
-            "gpu-failed" => once(&mut self.gpu_failed, "gpu-failed", GpuFailed::from_word(value)),
-            "module" => one_more(&mut self.modules, "module", Some(value).filter(|name| is_module(name))),
-            "unbind" => one_more(&mut self.unbind, "unbind", Some(value).filter(|name| is_pci_address(name))),
-            "guard" => once(&mut self.guard, "guard", guard_seconds(value)),
-            "watchdog" => once(&mut self.watchdog, "watchdog", Watchdog::from_word(value)),
-            "jump" => once(&mut self.jump, "jump", Jump::from_word(value)),
-            "parameters" => once(&mut self.parameters, "parameters", Image::parse(value)),
-            "start" => once(&mut self.start, "start", address(value)),
-            "segment" => one_more(&mut self.segments, "segment", Segment::parse(value)),
-            "cmdline-at" => once(&mut self.cmdline_at, "cmdline-at", Area::parse(value)),
-            "seed-at" => one_more(&mut self.seeds, "seed-at", Area::parse(value)),
-            _ => Err(Why::UnknownKey),
+            "module" => plan.modules.push(Some(value).filter(|name| is_module(name))?).ok()?,
+            "unbind" => plan.unbind.push(Some(value).filter(|name| is_pci_address(name))?).ok()?,
+            "segment" => direct.segments.push(Segment::parse(value)?).ok()?,
+            "seed-at" => direct.seeds.push(Area::parse(value)?).ok()?,
+            _ => return None,
         }
+        Some(())
     }
 
-    fn finish(self) -> Result<Plan<'a>, Why> {
-        let kernel = self.kernel.ok_or(Why::Missing("kernel"))?;
-        let direct = self.direct(&kernel)?;
-        Ok(Plan {
-            handoff: self.handoff.ok_or(Why::Missing("handoff"))?,
-            entry: self.entry.ok_or(Why::Missing("entry"))?,
-            staged_at: self.staged_at.ok_or(Why::Missing("staged-at"))?,
-            on: self.on.ok_or(Why::Missing("on"))?,
-            hold: self.hold.ok_or(Why::Missing("hold"))?,
-            kernel,
-            initrd: self.initrd,
-            kernel_from: self.kernel_from,
-            initrd_from: self.initrd_from,
-            cmdline: self.cmdline.ok_or(Why::Missing("cmdline"))?,
-            gpu: self.gpu,
-            gpu_failed: self.gpu_failed,
-            modules: self.modules,
-            unbind: self.unbind,
-            guard: self.guard,
-            watchdog: self.watchdog,
-            jump: self.jump,
-            direct,
-        })
-    }
-
-    /// All that the direct loader needs, or nothing of it.
-    fn direct(&self, kernel: &Image<'a>) -> Result<Option<Direct<'a>>, Why> {
-        let some = self.start.is_some()
-            || self.cmdline_at.is_some()
-            || !self.segments.is_empty()
-            || !self.seeds.is_empty();
-        let parameters = match self.parameters {
-            None if some => return Err(Why::Missing("parameters")),
-            None => return Ok(None),
-            Some(parameters) => parameters,
+    fn finish(mut self) -> Result<Plan<'a>, Why> {
+        let has = |key: &str| {
+            KEYS.iter().position(|known| *known == key).is_some_and(|at| self.seen & (1 << at) != 0)
         };
-        let direct = Direct {
-            parameters,
-            start: self.start.ok_or(Why::Missing("start"))?,
-            segments: self.segments,
-            cmdline: self.cmdline_at.ok_or(Why::Missing("cmdline-at"))?,
-            seeds: self.seeds,
+        let missing = |keys: &[&'static str]| {
+            keys.iter().find(|key| !has(key)).map_or(Ok(()), |key| Err(Why::Missing(key)))
         };
-        if direct.fits(kernel, self.initrd.as_ref()) { Ok(Some(direct)) } else { Err(Why::Outside) }
+        missing(KEYS.get(..NEEDED).unwrap_or_default())?;
+        // All that the direct loader needs, or nothing of it.
+        if ["parameters", "start", "segment", "cmdline-at", "seed-at"].into_iter().any(has) {
+            missing(&["parameters", "start", "cmdline-at"])?;
+            if !self.direct.fits(&self.plan.kernel, self.plan.initrd.as_ref()) {
+                return Err(Why::Outside);
+            }
+            self.plan.direct = Some(self.direct);
+        }
+        Ok(self.plan)
     }
 }
 
@@ -421,20 +421,4 @@ fn hold(word: &str) -> Option<Hold> {
         "late" => Some(Hold::Late),
         _ => None,
     }
-}
-
-fn one_more<T: Copy, const N: usize>(
-    places: &mut List<T, N>,
-    key: &'static str,
-    value: Option<T>,
-) -> Result<(), Why> {
-    places.push(value.ok_or(Why::BadValue(key))?).map_err(|_| Why::BadValue(key))
-}
-
-fn once<T>(place: &mut Option<T>, key: &'static str, value: Option<T>) -> Result<(), Why> {
-    if place.is_some() {
-        return Err(Why::Twice);
-    }
-    *place = Some(value.ok_or(Why::BadValue(key))?);
-    Ok(())
 }

@@ -63,14 +63,11 @@ impl Trouble {
     pub const GPU: Trouble = Trouble(1);
     /// `m`: another module stayed.
     pub const MODULE: Trouble = Trouble(2);
-    /// `p`: a process could not be ended.
-    pub const PROCESS: Trouble = Trouble(4);
     /// `h`: another hook was not done in time.
-    pub const HOOK: Trouble = Trouble(8);
+    pub const HOOK: Trouble = Trouble(4);
 
     /// Each with its letter, in the order in which they are written.
-    pub const ALL: [(Trouble, char); 4] =
-        [(Trouble::GPU, 'g'), (Trouble::MODULE, 'm'), (Trouble::PROCESS, 'p'), (Trouble::HOOK, 'h')];
+    pub const ALL: [(Trouble, char); 3] = [(Trouble::GPU, 'g'), (Trouble::MODULE, 'm'), (Trouble::HOOK, 'h')];
 
     /// Whether this one is among it.
     #[must_use]

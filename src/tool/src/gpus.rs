@@ -120,7 +120,7 @@ impl Gpu {
             policy,
             if_failed: driver.if_failed(if_failed),
             devices,
-            default: (driver.policy(std::iter::empty()), driver.family.why),
+            default: (driver.policy(std::iter::empty()), driver.family.why.sentence()),
         }
     }
 

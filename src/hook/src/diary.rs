@@ -1,0 +1,68 @@
+//! What the next kernel is told of the night that started it.
+
+use core::cell::Cell;
+use core::time::Duration;
+
+use nextkernel_plan::{Marks, Night, Trouble};
+
+use crate::sys;
+
+/// What was done when, and what went wrong on the way.
+#[derive(Debug)]
+pub struct Diary {
+    begun: Duration,
+    night: Cell<Night>,
+}
+
+impl Diary {
+    /// Begins with the night, which began when the machine had been up so long.
+    #[must_use]
+    pub fn begin(begun: Duration) -> Diary {
+        let night = Night {
+            begun_at: sys::time().as_secs(),
+            counter: sys::counter(),
+            marks: Marks::default(),
+            trouble: Trouble::default(),
+        };
+        Diary { begun, night: Cell::new(night) }
+    }
+
+    /// Marks that something is done now.
+    pub fn mark(&self, place: fn(&mut Marks) -> &mut Option<u32>) {
+        let now = sys::uptime().saturating_sub(self.begun).as_millis();
+        let mut night = self.night.get();
+        *place(&mut night.marks) = Some(u32::try_from(now).unwrap_or(u32::MAX));
+        self.night.set(night);
+    }
+
+    /// Keeps what went wrong.
+    pub fn note(&self, trouble: Trouble) {
+        let mut night = self.night.get();
+        night.trouble = night.trouble.and(trouble);
+        self.night.set(night);
+    }
+
+    /// What stands there so far.
+    #[must_use]
+    pub fn night(&self) -> Night {
+        self.night.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_marked_and_noted_stands_there() {
+        let diary = Diary::begin(sys::uptime());
+        diary.mark(|marks| &mut marks.synced);
+        diary.note(Trouble::GPU);
+        diary.note(Trouble::HOOK);
+        let night = diary.night();
+        assert!(night.marks.synced.is_some_and(|at| at < 60_000) && night.marks.torn_down.is_none());
+        assert!(night.trouble.has(Trouble::GPU) && night.trouble.has(Trouble::HOOK));
+        assert!(!night.trouble.has(Trouble::MODULE));
+        assert!(night.begun_at > 1_700_000_000);
+    }
+}
