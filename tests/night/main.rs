@@ -9,6 +9,7 @@ mod failures;
 mod faults;
 mod hooks;
 mod inits;
+mod loaders;
 mod nvidia;
 mod old_root;
 mod pid1;
@@ -40,6 +41,10 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE verbs::a_line_that_is_reused_does_not_grow
     Full ONE verbs::where_the_plan_says_so_the_jump_is_systemds
     Full ONE verbs::what_is_the_inits_stays_behind_the_record
+    Quick ONE loaders::the_direct_loader_hands_over_and_tells_the_whole_night
+    Quick ONE loaders::what_is_thawed_hands_over_with_nothing_loaded_by_day
+    Full BOTH loaders::an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd
+    Full ONE loaders::without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other
     Quick ONE failures::a_plan_of_another_version_is_told_and_survived
     Full ONE failures::a_plan_cut_short_is_told_and_survived
     Quick ONE failures::a_truncated_image_is_told_and_survived

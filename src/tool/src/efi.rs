@@ -73,9 +73,14 @@ pub fn secure_boot(root: &Root) -> Option<bool> {
 /// tables.
 #[must_use]
 pub fn acpi_root(root: &Root) -> Option<String> {
+    table(root, "ACPI20").or_else(|| table(root, "ACPI"))
+}
+
+/// The address of one of the firmware's tables, as the kernel writes it; none where there is no such table.
+#[must_use]
+pub fn table(root: &Root, name: &str) -> Option<String> {
     let text = fs::read_to_string(root.path(TABLES)).ok()?;
-    let table = |name| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    let address = table("ACPI20").or_else(|| table("ACPI"))?.trim_ascii();
+    let address = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?.trim_ascii();
     let digits = address.strip_prefix("0x")?;
     u64::from_str_radix(digits, 16).ok().filter(|address| *address != 0)?;
     Some(address.to_owned())

@@ -26,6 +26,7 @@ pub mod inhibitors;
 pub mod init;
 pub mod kconfig;
 pub mod layers;
+pub mod loader;
 mod lzo;
 pub mod memory;
 pub mod mounts;
@@ -38,6 +39,7 @@ pub mod rehearse;
 pub mod root;
 #[cfg(test)]
 mod scratch;
+pub mod set;
 pub mod size;
 pub mod stage;
 pub mod status;

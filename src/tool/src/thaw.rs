@@ -1,48 +1,32 @@
 //! Thawing: what is compressed is decompressed by day, so that the next kernel spends nothing on it.
+//!
+//! A kernel loses nothing by that. What a bzImage does before the kernel itself begins, besides unpacking it, is done
+//! here: it is laid out as in memory (`parse_elf`, arch/x86/boot/compressed/misc.c), moved to a random virtual address
+//! (`choose_random_location`, kaslr.c; `handle_relocations`, misc.c), and told that it was. Its place in memory, which is
+//! random, too, is chosen where a load is prepared. Where any of that cannot be done, the kernel is not thawed, and the
+//! reason is told.
+
+mod initrd;
+mod kernel;
 
 use std::fs::File;
 use std::io;
 
 use thiserror::Error;
 
+pub use initrd::{Initrd, initrd, is_thawed};
+pub use kernel::{Asked, Thawed, kernel};
+
 use crate::errno::InWords;
-use crate::root::Root;
 
-/// A kernel that is thawed: its bytes lie in a file as they lie in memory. What else has to be known of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thawed {
-    /// The first bytes of the image it came in, with the setup header.
-    pub head: Vec<u8>,
-    /// How many bytes of memory it takes from its beginning on, more than its file.
-    pub takes: u64,
-    /// Where in it the first instruction is.
-    pub entry: u64,
-    /// The physical address it was linked for.
-    pub linked: u64,
-    /// The virtual address it was moved to, less that of all kernels; it is `linked` where it was not moved.
-    pub moved: u64,
-    /// Whether its place in memory is to be random, too, and it is told so.
-    pub random: bool,
-}
-
-/// What to do with one.
-pub struct Asked<'a> {
-    /// The system that runs.
-    pub root: &'a Root,
-    /// The staged command line.
-    pub cmdline: &'a str,
-    /// How large it may become, in bytes.
-    pub most: u64,
-}
-
-/// Why a kernel is not thawed. It is staged as it is then.
+/// Why something is not thawed. It is staged as it is then.
 #[derive(Debug, Error)]
 pub enum Why {
     /// It cannot be, or would lose something.
     #[error("{0}")]
     Unfit(String),
     /// It becomes too large.
-    #[error("it becomes larger than there is room for")]
+    #[error("thawed it is larger than there is room for")]
     NoRoom,
     /// It cannot be read.
     #[error("it cannot be read: {}", InWords(.0))]
@@ -52,28 +36,17 @@ pub enum Why {
     Write(io::Error),
 }
 
-/// Thaws a staged kernel into an empty file. Where that fails the file holds nothing of use.
-pub fn kernel(_from: &File, _to: &File, _asked: &Asked<'_>) -> Result<Thawed, Why> {
-    Err(Why::Unfit("it is no bzImage".to_owned()))
-}
-
-/// An initrd that is thawed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Initrd {
-    /// Its size in bytes.
-    pub size: u64,
-    /// How many of its members were decompressed; where it is none, the file is as the other.
-    pub thawed: usize,
-    /// What stays as it is, and why: a sentence each.
-    pub left: Vec<String>,
-}
-
-/// Thaws a staged initrd, which may be several joined, into an empty file.
-pub fn initrd(from: &File, to: &File, most: u64) -> Result<Initrd, Why> {
-    let size = from.metadata().map_err(Why::Read)?.len();
-    if size > most {
-        return Err(Why::NoRoom);
+/// Reads as much as there is of what is asked for.
+fn read_at(file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
+    use std::os::unix::fs::FileExt;
+    let mut has = 0;
+    while let Some(left) = into.get_mut(has..).filter(|left| !left.is_empty()) {
+        match file.read_at(left, at.saturating_add(has as u64)) {
+            Ok(0) => break,
+            Ok(read) => has += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
-    io::copy(&mut &*from, &mut &*to).map_err(Why::Write)?;
-    Ok(Initrd { size, ..Initrd::default() })
+    Ok(has)
 }

@@ -50,6 +50,9 @@ const LZ4_MAGIC: u32 = 0x184c_2102;
 /// A block of lzop, unpacked (`lib/decompress_unlzo.c`).
 const LZO_BLOCK: usize = 256 << 10;
 
+/// What lzma begins with where nobody says that it is that: its usual parameters, and a dictionary of whole MiB.
+const LZMA: &[u8] = &[0x5d, 0, 0];
+
 /// What an EFI image that unpacks itself is called.
 const ZBOOT: &str = "EFI zboot";
 
@@ -123,7 +126,7 @@ impl Wrapping {
     }
 
     /// A stream of what is in it, and where the size will stand that it tells of that.
-    fn open<'a>(self, mut from: Stream<'a>, told: &Told) -> io::Result<Box<dyn Read + 'a>> {
+    fn open<'a>(self, mut from: Stream<'a>, told: &Told, behind: Behind) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Wrapping::Zboot { offset, size, .. } => {
                 let skipped = io::copy(&mut (&mut from).take(offset.into()), &mut io::sink())?;
@@ -136,16 +139,16 @@ impl Wrapping {
             Wrapping::Gzip => {
                 // It has its size in itself, and the build appends none (Makefile.zboot).
                 told.set(Size::Inside);
-                Whole::boxed(GzDecoder::new(from), |gzip, _| Ok(gzip.into_inner()))
+                Whole::boxed(behind, GzDecoder::new(from), |gzip, _| Ok(gzip.into_inner()))
             }
             Wrapping::Xz => {
                 let xz = XzReader::new_mem_limit(from, false, WINDOW_KIB);
-                Whole::boxed(xz, |xz, _| Ok(xz.into_inner()))
+                Whole::boxed(behind, xz, |xz, _| Ok(xz.into_inner()))
             }
             Wrapping::Lzma => {
                 let mut lzma = LzmaReader::new_mem_limit(from, WINDOW_KIB, None)?;
                 lzma.set_relaxed_end_condition(false);
-                Whole::boxed(lzma, |lzma, _| {
+                Whole::boxed(behind, lzma, |lzma, _| {
                     // It reads ahead.
                     let (from, ahead) = lzma.into_parts();
                     Ok(Box::new(Cursor::new(ahead).chain(from)))
@@ -158,7 +161,7 @@ impl Wrapping {
                         "its window is larger than the 128 MiB that a kernel's may be",
                     ));
                 }
-                Whole::boxed(StreamingDecoder::new(from).map_err(io::Error::other)?, |zstd, size| {
+                Whole::boxed(behind, StreamingDecoder::new(from).map_err(io::Error::other)?, |zstd, size| {
                     let (from, frame) = zstd.into_parts();
                     let (has, says) = (frame.get_calculated_checksum(), frame.get_checksum_from_data());
                     same(has, says.or(has), "checksum")?;
@@ -169,13 +172,15 @@ impl Wrapping {
             }
             Wrapping::Lz4 => {
                 let frame = lz4_flex::frame::FrameDecoder::new(Endless(from));
-                Whole::boxed(frame, |lz4, _| Ok(lz4.into_inner().0))
+                Whole::boxed(behind, frame, |lz4, _| Ok(lz4.into_inner().0))
             }
-            Wrapping::Lz4Legacy => Whole::boxed(Blocks::new(from, lz4_block, 0), |lz4, _| Ok(lz4.from)),
-            Wrapping::Bzip2 => Whole::boxed(BzDecoder::new(from), |bzip2, _| Ok(bzip2.into_inner())),
+            Wrapping::Lz4Legacy => {
+                Whole::boxed(behind, Blocks::new(from, lz4_block, 0), |lz4, _| Ok(lz4.from))
+            }
+            Wrapping::Bzip2 => Whole::boxed(behind, BzDecoder::new(from), |bzip2, _| Ok(bzip2.into_inner())),
             Wrapping::Lzo => {
                 let flags = lzo_header(&mut from)?;
-                Whole::boxed(Blocks::new(from, lzo_block, flags), |lzo, _| Ok(lzo.from))
+                Whole::boxed(behind, Blocks::new(from, lzo_block, flags), |lzo, _| Ok(lzo.from))
             }
         })
     }
@@ -200,6 +205,31 @@ impl Wrapping {
             _ => None,
         }
     }
+}
+
+/// What may be behind the end of what is packed.
+#[derive(Clone, Copy)]
+enum Behind {
+    /// Nothing that matters.
+    Nothing,
+    /// Whatever comes next.
+    Anything,
+}
+
+/// Opens a member of an initrd, behind which others may follow: of the formats that a kernel finds there (`compressed_formats`,
+/// lib/decompress.c) those that end in themselves. At its end exactly what belongs to it was taken from the stream. None
+/// where it is none of these.
+pub fn member<'a>(
+    head: &[u8],
+    from: impl BufRead + 'a,
+) -> io::Result<Option<(&'static str, Box<dyn Read + 'a>)>> {
+    let Some(wrapping) = Wrapping::of(head) else { return Ok(None) };
+    match wrapping {
+        Wrapping::Gzip | Wrapping::Xz | Wrapping::Zstd | Wrapping::Lz4Legacy | Wrapping::Bzip2 => {}
+        Wrapping::Zboot { .. } | Wrapping::Lzma | Wrapping::Lz4 | Wrapping::Lzo => return Ok(None),
+    }
+    let member = wrapping.open(Box::new(from), &Told::default(), Behind::Anything)?;
+    Ok(Some((wrapping.name(), member)))
 }
 
 /// Bytes on their way.
@@ -240,9 +270,18 @@ pub struct Unpacked<'a> {
 impl<'a> Unpacked<'a> {
     /// Takes off whatever a kernel is wrapped in.
     pub fn new(from: impl Read + 'a) -> Result<Unpacked<'a>, Error> {
+        Unpacked::of(from, false)
+    }
+
+    /// The same for what a kernel carries in itself to unpack it: that is packed once, and may be lzma.
+    pub fn payload(from: impl Read + 'a) -> Result<Unpacked<'a>, Error> {
+        let (head, stream) = peeked(Box::new(BufReader::new(from)), HEAD).map_err(Error::Read)?;
+        Unpacked::of(stream, head.starts_with(LZMA))
+    }
+
+    fn of(from: impl Read + 'a, mut lzma: bool) -> Result<Unpacked<'a>, Error> {
         let stream = Box::new(BufReader::new(from));
         let mut kernel = Unpacked { stream, innermost: "a kernel", size: 0, told: Told::default() };
-        let mut lzma = false;
         for _ in 0..=DEPTH {
             let (head, stream) =
                 peeked(kernel.stream, HEAD).map_err(|error| failed(kernel.innermost, &error))?;
@@ -256,7 +295,9 @@ impl<'a> Unpacked<'a> {
             };
             lzma = matches!(wrapping, Wrapping::Zboot { lzma: true, .. });
             let innermost = wrapping.name();
-            let inside = wrapping.open(stream, &kernel.told).map_err(|error| failed(innermost, &error))?;
+            let inside = wrapping
+                .open(stream, &kernel.told, Behind::Nothing)
+                .map_err(|error| failed(innermost, &error))?;
             // Some formats are read byte by byte.
             let stream = Box::new(BufReader::with_capacity(1 << 16, inside));
             kernel = Unpacked { stream, innermost, ..kernel };
@@ -335,11 +376,12 @@ struct Whole<'a, D> {
     /// What is left behind the end, where what came out is as the format says; its size is given.
     rest: fn(D, u64) -> io::Result<Stream<'a>>,
     size: u64,
+    behind: Behind,
 }
 
 impl<'a, D: Read + 'a> Whole<'a, D> {
-    fn boxed(decoder: D, rest: fn(D, u64) -> io::Result<Stream<'a>>) -> Box<dyn Read + 'a> {
-        Box::new(Whole { decoder: Some(decoder), rest, size: 0 })
+    fn boxed(behind: Behind, decoder: D, rest: fn(D, u64) -> io::Result<Stream<'a>>) -> Box<dyn Read + 'a> {
+        Box::new(Whole { decoder: Some(decoder), rest, size: 0, behind })
     }
 }
 
@@ -349,7 +391,10 @@ impl<D: Read> Read for Whole<'_, D> {
         self.size += read as u64;
         if read == 0 && !into.is_empty() {
             if let Some(decoder) = self.decoder.take() {
-                see_that_nothing_follows((self.rest)(decoder, self.size)?, self.size)?;
+                let rest = (self.rest)(decoder, self.size)?;
+                if let Behind::Nothing = self.behind {
+                    see_that_nothing_follows(rest, self.size)?;
+                }
             }
         }
         Ok(read)

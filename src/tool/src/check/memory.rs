@@ -2,12 +2,14 @@
 
 use std::fs::File;
 
-use nextkernel_plan::{Image, Plan};
+use nextkernel_plan::{Direct, Image, Plan, Segment};
 use nix::sys::statvfs::statvfs;
 
 use super::{Asked, Findings, Verdict};
 use crate::folder;
 use crate::header::Header;
+use crate::loader::Against;
+use crate::prepare::memory_map::Memory;
 use crate::root::Root;
 use crate::size::Size;
 use crate::{cmdline, digest, memory};
@@ -18,8 +20,7 @@ const WITHOUT_DIGEST: (u32, u32) = (7, 3);
 
 /// The images of the plan.
 pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut Findings) {
-    let images: Vec<_> = std::iter::once(plan.kernel).chain(plan.initrd).collect();
-    if let Some(image) = images.iter().find(|image| !folder::is_as_staged(root, image)) {
+    if let Some(image) = folder::images(plan).find(|image| !folder::is_as_staged(root, image)) {
         let why = format!(
             "/run/nextkernel/{} is not as it was staged, and would not be loaded: stage again",
             image.name
@@ -27,13 +28,41 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
         findings.say(Verdict::Bad, "images", why);
         return;
     }
-    let size: u64 = images.iter().map(|image| image.size).sum();
-    let takes = kernel_takes(root, &plan.kernel).saturating_add(plan.initrd.map_or(0, |initrd| initrd.size));
-    fits(root, size, takes, findings);
+    let size: u64 = folder::images(plan).map(|image| image.size).sum();
+    // The verified loader reads the files whole before it fills the segments; the direct one is shown them.
+    let (takes, beside) = match &plan.direct {
+        Some(direct) => (direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes)), 0),
+        None => {
+            let initrd = plan.initrd.map_or(0, |initrd| initrd.size);
+            (kernel_takes(root, &plan.kernel).saturating_add(initrd), size)
+        }
+    };
+    fits(root, beside, takes, findings);
+    if let Some(direct) = &plan.direct {
+        stays(root, direct, findings);
+    }
     room(root, size, findings);
-    if digest::is_made_here() {
+    if digest::is_made_here() && plan.direct.is_none() {
         let rate = (asked.hash_rate)();
-        cost(root, takes, rate, findings);
+        cost(root, asked, takes, rate, findings);
+    }
+}
+
+/// What was worked out for the direct loader still lies in memory: some can be taken out of a machine that runs. Where
+/// more was put in, the next kernel finds it as this one did. Who may not see addresses is told nothing.
+fn stays(root: &Root, direct: &Direct<'_>, findings: &mut Findings) {
+    let Ok(memory) = Memory::usable(root, 1) else { return };
+    let within = |segment: Segment| {
+        let end = segment.at.saturating_add(segment.takes);
+        memory.free().iter().any(|free| free.start <= segment.at && end <= free.end)
+    };
+    if let Some(segment) = direct.segments.iter().find(|segment| !within(*segment)) {
+        let gone = format!(
+            "{:#x} is no longer memory that a kernel may lie in (/proc/iomem), and the {} would be loaded there: stage \
+             again",
+            segment.at, segment.part
+        );
+        findings.say(Verdict::Bad, "segments", gone);
     }
 }
 
@@ -44,9 +73,9 @@ fn kernel_takes(root: &Root, kernel: &Image<'_>) -> u64 {
 }
 
 /// The kernel takes no image that is larger than half of the memory (`sanity_check_segment_list`,
-/// `kernel/kexec_core.c`); to load one at night it reads it whole, and fills the segments. An image that is kept is
-/// in memory until then, too, and is no longer counted as free.
-fn fits(root: &Root, size: u64, takes: u64, findings: &mut Findings) {
+/// `kernel/kexec_core.c`); beside what it takes there may be more for a moment. An image that is kept is in memory until
+/// then, too, and is no longer counted as free.
+fn fits(root: &Root, beside: u64, takes: u64, findings: &mut Findings) {
     let Some(half) = memory::total(root).map(|total| total / 2) else { return };
     if takes > half {
         let why = format!(
@@ -59,11 +88,11 @@ fn fits(root: &Root, size: u64, takes: u64, findings: &mut Findings) {
         return;
     }
     match memory::available(root) {
-        Some(available) if available < size.saturating_add(takes) => {
+        Some(available) if available < beside.saturating_add(takes) => {
             let why = format!(
                 "the night's load takes {} for a moment, and {} can be had now; services that have ended leave more, \
                  but a smaller initrd is the safe way",
-                Size(size.saturating_add(takes)),
+                Size(beside.saturating_add(takes)),
                 Size(available)
             );
             findings.say(Verdict::Warn, "memory", why);
@@ -92,7 +121,7 @@ fn room(root: &Root, size: u64, findings: &mut Findings) {
 }
 
 /// The digest that is made between the two kernels.
-fn cost(root: &Root, bytes: u64, rate: u64, findings: &mut Findings) {
+fn cost(root: &Root, asked: &Asked, bytes: u64, rate: u64, findings: &mut Findings) {
     let tenths = bytes.saturating_mul(10).div_ceil(rate.max(1));
     let costs = format!(
         "some {}.{} s of the jump are a digest over {}, an estimate from what this processor does now ({} in a second)",
@@ -118,7 +147,11 @@ fn cost(root: &Root, bytes: u64, rate: u64, findings: &mut Findings) {
             "{costs}; from Linux 7.3 on it is left out where cma={mebibytes}M is on the command line of the kernel that runs"
         ),
     };
-    findings.say(Verdict::Info, "digest", sentence);
+    let spared = match Against::find(root, asked.calls) {
+        None => "; the direct loader makes none (--loader direct, --thaw)",
+        Some(_) => "",
+    };
+    findings.say(Verdict::Info, "digest", sentence + spared);
 }
 
 /// The first two numbers of a release.

@@ -1,8 +1,710 @@
-//! x86_64's way.
+//! x86_64's way: the 64-bit boot protocol (Documentation/arch/x86/boot.rst), told what the kernel's own loader tells
+//! (`bzImage64_load`, arch/x86/kernel/kexec-bzimage64.c), without its purgatory.
+//!
+//! The kernel jumps with everything mapped where it lies, interrupts off, and all registers zero (`relocate_kernel`,
+//! arch/x86/kernel/relocate_kernel_64.S). What the next one still needs is the address of its parameters in `rsi`, and
+//! segments as the protocol has them: that is the [`trampoline`].
+//!
+//! Parameters, in this order, in one segment:
+//!
+//! | what | where |
+//! |---|---|
+//! | `boot_params` | 0, one page |
+//! | the command line, and room for its record | 4096 |
+//! | `setup_data`: more of the memory map, EFI's addresses, the seed | behind it, each at a multiple of 16 |
+//! | EFI's map of what is its own | behind them |
+//! | the trampoline, its stack | behind that |
 
-use super::{Error, Parts, Prepared};
+use std::fs;
+
+use nextkernel_plan::{Area, Part, Segment};
+
+use super::memory_map::{self, Bounds, Descriptor, Entry, Memory, Pick};
+use super::{Error, Parts, Prepared, Random};
+use crate::kconfig::Kconfig;
+use crate::root::Root;
+use crate::size::Size;
+use crate::thaw::Thawed;
+use crate::{cmdline, efi, memory, sys};
+
+/// A page.
+const PAGE: u64 = 4096;
+
+/// What the running kernel was told itself (Documentation/ABI/testing/sysfs-kernel-boot_params).
+const RUNNING: &str = "/sys/kernel/boot_params/data";
+
+/// `struct boot_params` (arch/x86/include/uapi/asm/bootparam.h), and what is where in it (zero-page.rst).
+const LENGTH: usize = 4096;
+mod at {
+    pub(super) const SCREEN: usize = 0x000;
+    pub(super) const SCREEN_MEMORY: usize = 0x002;
+    pub(super) const ACPI: usize = 0x070;
+    pub(super) const INITRD_HIGH: usize = 0x0c0;
+    pub(super) const INITRD_SIZE_HIGH: usize = 0x0c4;
+    pub(super) const CMDLINE_HIGH: usize = 0x0c8;
+    pub(super) const CONFIDENTIAL: usize = 0x13c;
+    pub(super) const EFI: usize = 0x1c0;
+    pub(super) const MEMORY: usize = 0x1e0;
+    pub(super) const MAP_COUNT: usize = 0x1e8;
+    pub(super) const DISKS_COUNT: usize = 0x1e9;
+    pub(super) const SIGNATURES_COUNT: usize = 0x1ea;
+    pub(super) const SECURE_BOOT: usize = 0x1ec;
+    pub(super) const HEADER: usize = 0x1f1;
+    pub(super) const SETUP_SECTORS: usize = 0x1f1;
+    pub(super) const BOOT_FLAG: usize = 0x1fe;
+    pub(super) const HEADER_END: usize = 0x201;
+    pub(super) const MAGIC: usize = 0x202;
+    pub(super) const VERSION: usize = 0x206;
+    pub(super) const LOADER: usize = 0x210;
+    pub(super) const FLAGS: usize = 0x211;
+    pub(super) const INITRD: usize = 0x218;
+    pub(super) const INITRD_SIZE: usize = 0x21c;
+    pub(super) const CMDLINE: usize = 0x228;
+    pub(super) const ALIGNMENT: usize = 0x230;
+    pub(super) const RELOCATABLE: usize = 0x234;
+    pub(super) const XFLAGS: usize = 0x236;
+    pub(super) const CMDLINE_MAX: usize = 0x238;
+    pub(super) const SUBARCH: usize = 0x23c;
+    pub(super) const SETUP_DATA: usize = 0x250;
+    pub(super) const PREFERRED: usize = 0x258;
+    pub(super) const INIT_SIZE: usize = 0x260;
+    pub(super) const SIGNATURES: usize = 0x290;
+    pub(super) const MAP: usize = 0x2d0;
+    pub(super) const DISKS: usize = 0xd00;
+}
+
+/// How long they are: `struct screen_info`, `edd_mbr_sig_buffer`, and `eddbuf`, which has six of `struct edd_info`.
+const SCREEN_LENGTH: usize = 64;
+const SIGNATURES_LENGTH: usize = 64;
+const DISKS_LENGTH: usize = 6 * 82;
+
+/// How many entries of the memory map fit, and how long one is.
+const MAP_ENTRIES: usize = 128;
+const MAP_ENTRY: usize = 20;
+
+/// The oldest protocol with a 64-bit entry that is told of by flags, and where that entry is.
+const PROTOCOL: u16 = 0x020c;
+const ENTRY: u64 = 0x200;
+
+/// `loadflags`: the kernel lies above 1 MiB; it was moved at random, and moves its own maps at random, too.
+const LOADED_HIGH: u8 = 1 << 0;
+const KASLR: u8 = 1 << 1;
+
+/// `xloadflags`: it has a 64-bit entry; it may lie above 4 GiB; it takes EFI's runtime from a kernel before it; it starts
+/// with five levels of page tables.
+const KERNEL_64: u16 = 1 << 0;
+const ABOVE_4G: u16 = 1 << 1;
+const EFI_KEXEC: u16 = 1 << 4;
+const FIVE_LEVELS: u16 = 1 << 5;
+
+/// What `type_of_loader` says where a kernel is loaded by kexec, whoever does it.
+const LOADER: u8 = 0xd0;
+
+/// Types of `setup_data`.
+const SETUP_E820_EXT: u32 = 1;
+const SETUP_EFI: u32 = 4;
+const SETUP_RNG_SEED: u32 = 9;
+
+/// `struct setup_data` without its data.
+const NODE: usize = 16;
+
+/// How long the seed is (`RNG_SEED_LENGTH`).
+const SEED: usize = 32;
+
+/// The lowest addresses, in bytes: low memory is for who needs it, and a kernel's own loader leaves more for an initrd.
+const LOWEST: u64 = 1 << 20;
+const INITRD_LOWEST: u64 = 16 << 20;
+
+/// What an address is called that is not known (`EFI_INVALID_TABLE_ADDR`, include/linux/efi.h).
+const UNKNOWN: u64 = u64::MAX;
+
+/// A descriptor of EFI's map, without what its firmware may have more.
+const DESCRIPTOR: usize = 40;
 
 /// Prepares a load.
-pub fn segments(_parts: &Parts<'_>) -> Result<Prepared, Error> {
-    Err(Error::Unfit("nothing is loaded this way yet".to_owned()))
+pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
+    let kernel = Kernel::read(parts)?;
+    let machine = Machine::read(parts.root)?;
+    kernel.fits(&machine, parts)?;
+    let mut random = Random::open(parts.root)?;
+    let number =
+        random.number().map_err(|error| Error::Unreadable { what: "/dev/urandom".to_owned(), error })?;
+    let mut free = Memory::usable(parts.root, PAGE)?;
+    let below = memory_limit(parts.cmdline);
+
+    let (bounds, pick) = kernel.place(parts.cmdline);
+    let bounds = Bounds { high: bounds.high.min(below), ..bounds };
+    let kernel_at = match pick {
+        Choice::Random => free.take(kernel.takes, bounds, Pick::Random(&mut || number)),
+        Choice::Highest => free.take(kernel.takes, bounds, Pick::Highest),
+        Choice::Lowest => free.take(kernel.takes, bounds, Pick::Lowest),
+    };
+    let kernel_at = kernel_at.ok_or_else(|| no_place("the kernel", kernel.takes))?;
+    let mut segments = vec![Segment {
+        part: Part::Kernel,
+        bytes: kernel.bytes,
+        at: kernel_at,
+        takes: kernel.takes.next_multiple_of(PAGE),
+    }];
+
+    let initrd = match parts.initrd {
+        Some(file) => {
+            let size = super::length(file, "the staged initrd")?;
+            let bounds = Bounds { low: INITRD_LOWEST, high: below, ..Bounds::default() };
+            let at = free.take(size, bounds, Pick::Highest).ok_or_else(|| no_place("the initrd", size))?;
+            let bytes = Area { offset: 0, size };
+            segments.push(Segment { part: Part::Initrd, bytes, at, takes: size.next_multiple_of(PAGE) });
+            Some((at, size))
+        }
+        None => None,
+    };
+
+    let told = Told { kernel: &kernel, machine: &machine, initrd, cmdline_room: parts.cmdline_room };
+    let size = told.layout(0, 0)?.parameters.len() as u64;
+    let bounds = Bounds { low: LOWEST, high: below, ..Bounds::default() };
+    let at = free.take(size, bounds, Pick::Highest).ok_or_else(|| no_place("its parameters", size))?;
+    let Layout { parameters, start, cmdline, seed } = told.layout(at, kernel_at + kernel.entry)?;
+    let bytes = Area { offset: 0, size };
+    segments.push(Segment { part: Part::Parameters, bytes, at, takes: size.next_multiple_of(PAGE) });
+    segments.sort_by_key(|segment| segment.at);
+    see_that_half_is_left(parts.root, &segments)?;
+    let thawed = parts.thawed.map(|thawed| thawed.notes.clone()).unwrap_or_default();
+    let notes = thawed.into_iter().chain(machine.notes.iter().cloned()).collect();
+    Ok(Prepared { parameters, start, segments, cmdline, seeds: vec![seed], notes })
+}
+
+fn no_place(what: &str, size: u64) -> Error {
+    Error::Unfit(format!(
+        "there is no place for {what}: nowhere in this machine's memory are {} together that nothing else is said to \
+         be in; stage with --loader verified",
+        Size(size)
+    ))
+}
+
+/// The kernel takes no segments that are together larger than half of the memory (`sanity_check_segment_list`,
+/// kernel/kexec_core.c).
+fn see_that_half_is_left(root: &Root, segments: &[Segment]) -> Result<(), Error> {
+    let takes = segments.iter().map(|segment| segment.takes).fold(0, u64::saturating_add);
+    match memory::total(root).map(|total| total / 2) {
+        Some(half) if takes > half => Err(Error::Unfit(format!(
+            "kernel and initrd take {} where they are loaded, more than half of this machine's memory ({}), and no \
+             kernel loads that: stage a smaller initrd, or without --thaw",
+            Size(takes),
+            Size(half)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Up to where the next kernel will use memory, by its own command line (`parse_memopt`, arch/x86/kernel/e820.c).
+fn memory_limit(cmdline: &str) -> u64 {
+    let Some(text) = cmdline::value(cmdline, "mem") else { return u64::MAX };
+    bytes_in(text).filter(|limit| *limit > 0).unwrap_or(u64::MAX)
+}
+
+/// A number as the kernel's `memparse` reads it: decimal, or hexadecimal behind `0x`, and a unit.
+fn bytes_in(text: &str) -> Option<u64> {
+    let (radix, digits) = text.strip_prefix("0x").map_or((10, text), |digits| (16, digits));
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let (number, unit) = digits.split_at_checked(end)?;
+    let shift = match unit.bytes().next().map(|unit| unit.to_ascii_uppercase()) {
+        None => 0,
+        Some(b'K') => 10,
+        Some(b'M') => 20,
+        Some(b'G') => 30,
+        Some(b'T') => 40,
+        Some(_) => return None,
+    };
+    u64::from_str_radix(number, radix).ok()?.checked_mul(1 << shift)
+}
+
+/// Which of the places a kernel may be put at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Random,
+    Highest,
+    Lowest,
+}
+
+/// The kernel, as it is loaded.
+struct Kernel<'a> {
+    /// Its first bytes, with the setup header.
+    head: Vec<u8>,
+    /// What of its file is loaded.
+    bytes: Area,
+    takes: u64,
+    /// Where in it the first instruction is.
+    entry: u64,
+    thawed: Option<&'a Thawed>,
+}
+
+impl<'a> Kernel<'a> {
+    /// Reads what it says of itself, and refuses what cannot be started so.
+    fn read(parts: &Parts<'a>) -> Result<Kernel<'a>, Error> {
+        const WHAT: &str = "the staged kernel";
+        let size = super::length(parts.kernel, WHAT)?;
+        if let Some(thawed) = parts.thawed {
+            let bytes = Area { offset: 0, size };
+            let (head, takes) = (thawed.head.clone(), thawed.takes.max(size));
+            return Ok(Kernel { head, bytes, takes, entry: thawed.entry, thawed: Some(thawed) });
+        }
+        let head = super::head(parts.kernel, WHAT, LENGTH)?;
+        see_that_it_is_one(&head)?;
+        let sectors = match head.get(at::SETUP_SECTORS) {
+            Some(0) | None => 4,
+            Some(sectors) => u64::from(*sectors),
+        };
+        let offset = (sectors + 1) * 512;
+        let size = size.checked_sub(offset).filter(|size| *size > ENTRY);
+        let size = size.ok_or_else(|| unfit("it is cut off behind its first sectors; install it again"))?;
+        let takes = u64::from(long(&head, at::INIT_SIZE)).max(size);
+        Ok(Kernel { head, bytes: Area { offset, size }, takes, entry: ENTRY, thawed: None })
+    }
+
+    /// What this machine asks of it.
+    fn fits(&self, machine: &Machine, parts: &Parts<'_>) -> Result<(), Error> {
+        let flags = short(&self.head, at::XFLAGS);
+        if machine.five_levels && flags & FIVE_LEVELS == 0 {
+            return Err(unfit(
+                "this kernel uses five levels of page tables, and it was built without (CONFIG_X86_5LEVEL); stage one \
+                 that has them, or start this kernel with no5lvl",
+            ));
+        }
+        if machine.efi.is_some() && flags & EFI_KEXEC == 0 {
+            return Err(unfit(
+                "this machine has UEFI, and it cannot take that over from a kernel before it (XLF_EFI_KEXEC); stage \
+                 another kernel",
+            ));
+        }
+        let most = u64::from(long(&self.head, at::CMDLINE_MAX));
+        if parts.cmdline_room > most.saturating_add(1) {
+            return Err(unfit(format!(
+                "it takes {most} bytes of command line, and with the handoff's record there are up to {}; leave \
+                 something out",
+                parts.cmdline_room.saturating_sub(1)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Where it may lie, and which of these places it gets.
+    ///
+    /// One that unpacks itself moves itself to a random place afterwards; but not where EFI's map is what a kernel hands
+    /// on, for nothing in that is said to be free (`process_efi_entries`, arch/x86/boot/compressed/kaslr.c). So its first
+    /// place is a random one, too. With `nokaslr` it is the highest, where the kernel's own loader puts it.
+    ///
+    /// One that is thawed gets what its own code would give it: a random place, unless the command line says more of
+    /// memory than is looked at here; then the one nearest to where it was linked for.
+    fn place(&self, line: &str) -> (Bounds, Choice) {
+        let align = u64::from(long(&self.head, at::ALIGNMENT)).next_power_of_two().max(PAGE);
+        let says_more = ["memmap", "movable_node", "hugepages", "hugepagesz"];
+        let is_free = says_more.iter().all(|name| cmdline::value(line, name).is_none());
+        match self.thawed {
+            Some(thawed) if self.head.get(at::RELOCATABLE) == Some(&0) => {
+                let high = thawed.linked.saturating_add(self.takes.next_multiple_of(PAGE));
+                (Bounds { align: PAGE, low: thawed.linked, high }, Choice::Lowest)
+            }
+            Some(thawed) => {
+                let bounds = Bounds { align, low: thawed.linked.max(LOWEST), high: u64::MAX };
+                (bounds, if thawed.random && is_free { Choice::Random } else { Choice::Lowest })
+            }
+            None => {
+                let low = wide(&self.head, at::PREFERRED).max(LOWEST);
+                let is_fixed = cmdline::value(line, "nokaslr").is_some() || !is_free;
+                let choice = if is_fixed { Choice::Highest } else { Choice::Random };
+                (Bounds { align, low, high: u64::MAX }, choice)
+            }
+        }
+    }
+}
+
+fn unfit(why: impl Into<String>) -> Error {
+    Error::Unfit(format!("the kernel cannot be loaded by segments: {}", why.into()))
+}
+
+/// Whether a file that begins so is a bzImage that can be started in 64 bits, anywhere.
+fn see_that_it_is_one(head: &[u8]) -> Result<(), Error> {
+    let flags = short(head, at::XFLAGS);
+    let why = if head.starts_with(b"\x7fELF") {
+        "it is an ELF file, which has to be laid out first; stage with --thaw"
+    } else if head.get(at::MAGIC..at::MAGIC + 4) != Some(b"HdrS") || short(head, at::BOOT_FLAG) != 0xaa55 {
+        "it is no bzImage; stage with --loader verified"
+    } else if short(head, at::VERSION) < PROTOCOL {
+        "its boot protocol is older than 2.12, that of Linux 3.8; stage another kernel"
+    } else if head.get(at::FLAGS).is_none_or(|flags| flags & LOADED_HIGH == 0) {
+        "it is a zImage, which lies in low memory; stage another kernel"
+    } else if flags & KERNEL_64 == 0 {
+        "it is a 32-bit kernel, and this one starts 64-bit ones alone; stage one of these"
+    } else if flags & ABOVE_4G == 0 {
+        "it must lie below 4 GiB (it was built without CONFIG_RELOCATABLE, or for mixed-mode UEFI), and so must all \
+         that it is told; stage with --loader verified to hear what this kernel says to it"
+    } else {
+        return Ok(());
+    };
+    Err(unfit(why))
+}
+
+/// What the running kernel knows, and the next one has to be told.
+#[derive(Clone, Debug)]
+struct Machine {
+    /// What it was told itself.
+    running: Vec<u8>,
+    /// Where the firmware says that memory is.
+    map: Vec<Entry>,
+    efi: Option<Efi>,
+    /// Where the root of the ACPI tables is, or 0.
+    acpi: u64,
+    /// Whether it uses five levels of page tables.
+    five_levels: bool,
+    /// What a person should know of it.
+    notes: Vec<String>,
+}
+
+/// What it knows of UEFI.
+#[derive(Clone, Debug)]
+struct Efi {
+    map: Vec<Descriptor>,
+    vendor: u64,
+    runtime: u64,
+    tables: u64,
+    smbios: u64,
+}
+
+impl Machine {
+    fn read(root: &Root) -> Result<Machine, Error> {
+        let unreadable = |error| Error::Unreadable { what: RUNNING.to_owned(), error };
+        let mut running = fs::read(root.path(RUNNING)).map_err(unreadable)?;
+        running.resize(LENGTH, 0);
+        see_that_memory_is_plain(root, &running)?;
+        let map = memory_map::of_firmware(root)?.ok_or_else(|| {
+            Error::Unfit(
+                "this kernel does not tell what its firmware said of memory (/sys/firmware/memmap, \
+                 CONFIG_FIRMWARE_MEMMAP), and the next one has to be told; stage with --loader verified"
+                    .to_owned(),
+            )
+        })?;
+        let acpi = match wide(&running, at::ACPI) {
+            0 => efi::acpi_root(root).and_then(|text| number(&text)).unwrap_or(0),
+            known => known,
+        };
+        let (efi, note) = Efi::read(root, &running)?;
+        Ok(Machine {
+            map,
+            efi,
+            acpi,
+            five_levels: uses_five_levels(root),
+            notes: note.into_iter().collect(),
+            running,
+        })
+    }
+}
+
+impl Efi {
+    /// As the kernel's own loader does (`setup_efi_state`): where it does not use EFI's runtime any more (efi=noruntime),
+    /// the next one is told nothing of EFI, but where the ACPI tables are.
+    fn read(root: &Root, running: &[u8]) -> Result<(Option<Efi>, Option<String>), Error> {
+        const FOLDER: &str = "/sys/firmware/efi";
+        if !root.path(FOLDER).is_dir() {
+            return Ok((None, None));
+        }
+        let map = memory_map::of_efi(root)?;
+        let had = long(running, at::EFI + 20) != 0;
+        if map.is_empty() || !had {
+            let note = "this kernel does not use UEFI's runtime, so the next one will know nothing of UEFI either: no \
+                        efivars, but the ACPI tables, as with the kernel's own loader";
+            return Ok((None, Some(note.to_owned())));
+        }
+        if root.fact("/sys/firmware/efi/fw_platform_size").as_deref() == Some("32") {
+            return Err(unfit("the firmware is 32-bit UEFI, which no next kernel takes over; use `reboot`"));
+        }
+        let address = |name: &str| root.fact(&format!("{FOLDER}/{name}")).and_then(|text| number(&text));
+        let systab = efi::table(root, "SMBIOS").and_then(|text| number(&text));
+        let efi = Efi {
+            map,
+            vendor: address("fw_vendor").unwrap_or(UNKNOWN),
+            runtime: address("runtime").unwrap_or(0),
+            tables: address("config_table").unwrap_or(UNKNOWN),
+            smbios: systab.unwrap_or(UNKNOWN),
+        };
+        Ok((Some(efi), None))
+    }
+}
+
+/// As the kernel writes addresses into sysfs.
+fn number(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.trim_ascii().strip_prefix("0x")?, 16).ok()
+}
+
+/// Whether the kernel runs with five levels: without, the processor's flag is hidden (arch/x86/kernel/cpu).
+fn uses_five_levels(root: &Root) -> bool {
+    flags(root).split_whitespace().any(|flag| flag == "la57")
+}
+
+fn flags(root: &Root) -> String {
+    let cpus = fs::read_to_string(root.path("/proc/cpuinfo")).unwrap_or_default();
+    cpus.lines().find(|line| line.starts_with("flags")).unwrap_or_default().to_owned()
+}
+
+/// Where memory is encrypted, what is loaded and what is jumped to depend on how; nobody has tried that with this loader.
+/// Who is a guest of that kind is told by the processor (TDX), by the address of what its firmware left (SEV-SNP), and by
+/// the processor again (SEV: CPUID 0x8000001f, which no other guest is shown).
+fn see_that_memory_is_plain(root: &Root, running: &[u8]) -> Result<(), Error> {
+    let flags = flags(root);
+    let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
+    let line = cmdline::running(root).unwrap_or_default();
+    let is_sev = || {
+        root.is_system()
+            && has("hypervisor")
+            && sys::cpuid(0x8000_001f, 0).is_some_and(|[eax, ..]| eax & 2 != 0)
+    };
+    let is_sme = || match cmdline::value(&line, "mem_encrypt") {
+        Some("on") => true,
+        Some(_) => false,
+        None => has("sme") && Kconfig::find(root).is_some_and(|k| k.has("AMD_MEM_ENCRYPT_ACTIVE_BY_DEFAULT")),
+    };
+    let kind = if has("tdx_guest") {
+        "TDX"
+    } else if long(running, at::CONFIDENTIAL) != 0 || is_sev() {
+        "SEV"
+    } else if is_sme() {
+        "SME"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Unfit(format!(
+        "this machine's memory is encrypted ({kind}), which loading by segments was never tried with; stage with \
+         --loader verified"
+    )))
+}
+
+/// What the next kernel is told.
+struct Told<'a> {
+    kernel: &'a Kernel<'a>,
+    machine: &'a Machine,
+    /// Where the initrd is, and its length.
+    initrd: Option<(u64, u64)>,
+    cmdline_room: u64,
+}
+
+/// That, as bytes.
+struct Layout {
+    parameters: Vec<u8>,
+    start: u64,
+    cmdline: Area,
+    seed: Area,
+}
+
+impl Told<'_> {
+    /// Lays it out for an address; its length does not depend on that.
+    fn layout(&self, at: u64, entry: u64) -> Result<Layout, Error> {
+        let Told { machine, initrd, cmdline_room, .. } = *self;
+        let mut bytes = Bytes(self.boot_params());
+        let cmdline = Area { offset: LENGTH as u64, size: cmdline_room.max(1) };
+        let room = usize::try_from(cmdline.size).map_err(|_| unfit("its command line is too long"))?;
+        bytes.append(&vec![0; room]);
+        bytes.split(at::CMDLINE, at::CMDLINE_HIGH, at + cmdline.offset);
+        if let Some((initrd, size)) = initrd {
+            bytes.split(at::INITRD, at::INITRD_HIGH, initrd);
+            bytes.split(at::INITRD_SIZE, at::INITRD_SIZE_HIGH, size);
+        }
+        let map: Vec<u8> = machine.map.iter().flat_map(map_entry).collect();
+        let (first, more) = map.split_at_checked(MAP_ENTRIES * MAP_ENTRY).unwrap_or((&map, &[]));
+        let count = u8::try_from(first.len() / MAP_ENTRY).unwrap_or(u8::MAX);
+        bytes.put(at::MAP_COUNT, &[count]);
+        bytes.put(at::MAP, first);
+        let mut nodes = Nodes { at, last: 0 };
+        if !more.is_empty() {
+            nodes.add(&mut bytes, SETUP_E820_EXT, more);
+        }
+        if let Some(efi) = &machine.efi {
+            let addresses = [efi.vendor, efi.runtime, efi.tables, efi.smbios, 0, 0, 0, 0, 0, 0, 0, 0];
+            let addresses: Vec<u8> = addresses.into_iter().flat_map(u64::to_le_bytes).collect();
+            nodes.add(&mut bytes, SETUP_EFI, &addresses);
+            let map = efi.map.iter().flat_map(descriptor).collect::<Vec<u8>>();
+            let offset = bytes.append(&map);
+            bytes.put(at::EFI, machine.running.get(at::EFI..at::EFI + 8).unwrap_or_default());
+            bytes.put(at::EFI + 8, &u32::try_from(DESCRIPTOR).unwrap_or_default().to_le_bytes());
+            bytes.put(at::EFI + 12, machine.running.get(at::EFI + 12..at::EFI + 16).unwrap_or_default());
+            bytes.split(at::EFI + 16, at::EFI + 28, at + offset as u64);
+            bytes.put(at::EFI + 20, &u32::try_from(map.len()).unwrap_or_default().to_le_bytes());
+            bytes.put(at::EFI + 24, machine.running.get(at::EFI + 24..at::EFI + 28).unwrap_or_default());
+            bytes.put(
+                at::SECURE_BOOT,
+                machine.running.get(at::SECURE_BOOT..=at::SECURE_BOOT).unwrap_or_default(),
+            );
+        }
+        let seed = nodes.add(&mut bytes, SETUP_RNG_SEED, &[0; SEED]);
+        bytes.put(at::SETUP_DATA, &nodes.last.to_le_bytes());
+        let offset = bytes.append(&[]);
+        let start = at + offset as u64;
+        bytes.append(&trampoline(start, at, entry));
+        Ok(Layout {
+            parameters: bytes.0,
+            start,
+            cmdline,
+            seed: Area { offset: seed as u64, size: SEED as u64 },
+        })
+    }
+
+    /// What does not depend on any address.
+    fn boot_params(&self) -> Vec<u8> {
+        let (head, running) = (&self.kernel.head, &self.machine.running);
+        let mut bytes = Bytes(vec![0; LENGTH]);
+        let copy = |bytes: &mut Bytes, at: usize, length: usize| {
+            bytes.put(at, running.get(at..at + length).unwrap_or_default());
+        };
+        // boot.rst, "Loading The Rest of The Kernel": from 0x1f1 to the end that its jump instruction tells.
+        let end = at::MAGIC + usize::from(head.get(at::HEADER_END).copied().unwrap_or_default());
+        let end = end.min(at::SIGNATURES).min(head.len());
+        bytes.put(at::HEADER, head.get(at::HEADER..end).unwrap_or_default());
+        bytes.put(at::LOADER, &[LOADER]);
+        let flags = if self.kernel.thawed.is_some_and(|thawed| thawed.random) { KASLR } else { 0 };
+        bytes.put(at::FLAGS, &[flags]);
+        for field in [at::INITRD, at::INITRD_SIZE, at::CMDLINE] {
+            bytes.put(field, &[0; 4]);
+        }
+        bytes.put(at::SETUP_DATA, &[0; 8]);
+        copy(&mut bytes, at::SUBARCH, 4);
+        copy(&mut bytes, at::SCREEN, SCREEN_LENGTH);
+        copy(&mut bytes, at::DISKS_COUNT, 1);
+        copy(&mut bytes, at::DISKS, DISKS_LENGTH);
+        copy(&mut bytes, at::SIGNATURES_COUNT, 1);
+        copy(&mut bytes, at::SIGNATURES, SIGNATURES_LENGTH);
+        bytes.put(at::ACPI, &self.machine.acpi.to_le_bytes());
+        let kib = self.memory_above_1_mib();
+        bytes.put(at::SCREEN_MEMORY, &u16::try_from(kib.min(0xfc00)).unwrap_or(0xfc00).to_le_bytes());
+        bytes.put(at::MEMORY, &u32::try_from(kib).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.0
+    }
+
+    /// In KiB: how far the memory goes that begins at 1 MiB or before (`setup_boot_parameters`).
+    fn memory_above_1_mib(&self) -> u64 {
+        let ram = self.machine.map.iter().filter(|entry| kind(&entry.name) == 1).map(|entry| entry.range);
+        let across = ram.filter(|range| range.start <= LOWEST && range.end > LOWEST + 1);
+        across.last().map_or(0, |range| ((range.end - 1) >> 10) - (LOWEST >> 10))
+    }
+}
+
+/// Bytes that are filled in.
+struct Bytes(Vec<u8>);
+
+impl Bytes {
+    /// Puts some at a place.
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        if let Some(place) = self.0.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
+    /// Puts a number's lower half at one place, and its upper at another.
+    fn split(&mut self, low: usize, high: usize, number: u64) {
+        let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+        self.put(low, &[a, b, c, d]);
+        self.put(high, &[e, f, g, h]);
+    }
+
+    /// Adds some at the next multiple of 16, and tells where.
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        let at = self.0.len().next_multiple_of(16);
+        self.0.resize(at, 0);
+        self.0.extend_from_slice(bytes);
+        at
+    }
+}
+
+/// A list of `setup_data`.
+struct Nodes {
+    /// The address of all that is told.
+    at: u64,
+    /// The address of the last one, which the next leads to.
+    last: u64,
+}
+
+impl Nodes {
+    /// Adds one, and tells where its data begins.
+    fn add(&mut self, bytes: &mut Bytes, kind: u32, data: &[u8]) -> usize {
+        let length = u32::try_from(data.len()).unwrap_or_default();
+        let node = [&self.last.to_le_bytes()[..], &kind.to_le_bytes(), &length.to_le_bytes(), data].concat();
+        let offset = bytes.append(&node);
+        self.last = self.at + offset as u64;
+        offset + NODE
+    }
+}
+
+/// An entry of the memory map (`struct boot_e820_entry`).
+fn map_entry(entry: &Entry) -> impl Iterator<Item = u8> + use<> {
+    let (start, size) = (entry.range.start.to_le_bytes(), entry.range.size().to_le_bytes());
+    start.into_iter().chain(size).chain(kind(&entry.name).to_le_bytes())
+}
+
+/// The number of what the kernel calls so (`e820_type_to_string`, arch/x86/kernel/e820.c; before Linux 4.12 some began in
+/// lower case). What nobody knows is not to be touched.
+fn kind(name: &str) -> u32 {
+    match name {
+        "System RAM" => 1,
+        "ACPI Tables" => 3,
+        "ACPI Non-volatile Storage" => 4,
+        "Unusable memory" => 5,
+        "Persistent Memory" => 7,
+        "Persistent Memory (legacy)" => 12,
+        "Soft Reserved" => 0xefff_ffff,
+        _ => 2,
+    }
+}
+
+/// A descriptor of EFI's map.
+fn descriptor(of: &Descriptor) -> impl Iterator<Item = u8> + use<> {
+    let kind = u64::from(of.kind);
+    [kind, of.physical, of.virt, of.pages, of.attribute].into_iter().flat_map(u64::to_le_bytes)
+}
+
+/// The first instructions of the handoff, for the address they lie at: segments, `rsi`, and away. Then the table that the
+/// segments are from (boot.rst, "64-bit Boot Protocol": `__BOOT_CS` 0x10, execute and read; `__BOOT_DS` 0x18, read and
+/// write), and a stack.
+fn trampoline(at: u64, boot_params: u64, entry: u64) -> Vec<u8> {
+    /// How long the instructions are, and where behind them the table and the stack begin.
+    const CODE: u8 = 0x38;
+    const TABLE: u8 = CODE + 10;
+    const STACK_TOP: u8 = (TABLE + 32).next_multiple_of(8) + 64;
+    let mut code = Vec::new();
+    code.extend([0xfa]); //                                       0x00 cli
+    code.extend([0xfc]); //                                       0x01 cld
+    code.extend([0x0f, 0x01, 0x15, CODE - 0x09, 0, 0, 0]); //     0x02 lgdt [rip + CODE - 9]
+    code.extend([0xb8, 0x18, 0, 0, 0]); //                        0x09 mov eax, 0x18
+    code.extend([0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0]); //         0x0e mov ds, eax; mov es, eax; mov ss, eax
+    code.extend([0x8e, 0xe0, 0x8e, 0xe8]); //                     0x14 mov fs, eax; mov gs, eax
+    code.extend([0x48, 0x8d, 0x25, STACK_TOP - 0x1f, 0, 0, 0]); // 0x18 lea rsp, [rip + STACK_TOP - 0x1f]
+    code.extend([0x48, 0xbe]); //                                 0x1f mov rsi, boot_params
+    code.extend(boot_params.to_le_bytes()); //                    0x21
+    code.extend([0x48, 0xb8]); //                                 0x29 mov rax, entry
+    code.extend(entry.to_le_bytes()); //                          0x2b
+    code.extend([0x6a, 0x10]); //                                 0x33 push 0x10
+    code.extend([0x50]); //                                       0x35 push rax
+    code.extend([0x48, 0xcb]); //                                 0x36 retfq
+    // What `lgdt` reads: the table's last byte, and where it is.
+    code.extend([31, 0]);
+    code.extend((at + u64::from(TABLE)).to_le_bytes());
+    // The table: nothing at 0 and 8, code in 64 bits at 0x10, data at 0x18.
+    for entry in [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff_u64] {
+        code.extend(entry.to_le_bytes());
+    }
+    code.resize(usize::from(STACK_TOP), 0);
+    code
+}
+
+fn short(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(number_at(bytes, at))
+}
+
+fn long(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(number_at(bytes, at))
+}
+
+fn wide(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(number_at(bytes, at))
+}
+
+/// A number's bytes; what is not there is 0.
+fn number_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }

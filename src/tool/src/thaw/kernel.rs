@@ -1,0 +1,546 @@
+//! A kernel of x86_64: a bzImage, or the ELF file that is in one.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+
+use super::{Why, read_at};
+use crate::cmdline;
+use crate::root::Root;
+use crate::sys;
+use crate::unpack::{self, Unpacked};
+
+/// How much of an image its setup header is in, and what is where in that (Documentation/arch/x86/boot.rst).
+const HEAD: usize = 0x290;
+mod at {
+    pub(super) const SETUP_SECTORS: usize = 0x1f1;
+    pub(super) const BOOT_FLAG: usize = 0x1fe;
+    pub(super) const JUMP: usize = 0x200;
+    pub(super) const MAGIC: usize = 0x202;
+    pub(super) const VERSION: usize = 0x206;
+    pub(super) const FLAGS: usize = 0x211;
+    pub(super) const ALIGNMENT: usize = 0x230;
+    pub(super) const XFLAGS: usize = 0x236;
+    pub(super) const CMDLINE_MAX: usize = 0x238;
+    pub(super) const PAYLOAD: usize = 0x248;
+    pub(super) const PAYLOAD_LENGTH: usize = 0x24c;
+    pub(super) const PREFERRED: usize = 0x258;
+    pub(super) const INIT_SIZE: usize = 0x260;
+}
+
+/// The protocol that tells where the payload is.
+const PROTOCOL: u16 = 0x0208;
+
+/// `xloadflags`: a 64-bit entry, anywhere, EFI's runtime from a kernel before it, and that it switches five levels of page
+/// tables on by itself.
+const KERNEL_64: u16 = 1 << 0;
+const ANYWHERE: u16 = 1 << 1;
+const EFI_KEXEC: u16 = 1 << 4;
+const FIVE_LEVELS_ENABLED: u16 = 1 << 6;
+
+/// Where the kernel is mapped, and how much of that is its own where it is moved at random (`__START_KERNEL_map`,
+/// `KERNEL_IMAGE_SIZE`, arch/x86/include/asm/page_64_types.h), and what it is a multiple of (`MIN_KERNEL_ALIGN`).
+const MAPPED: u64 = 0xffff_ffff_8000_0000;
+const IMAGE_MAX: u64 = 1 << 30;
+const ALIGNMENT: u64 = 2 << 20;
+
+/// The ELF file's own header, one of its program headers, one of its section headers (ELF-64 Object File Format, 1.5).
+const ELF: usize = 64;
+const PROGRAM: usize = 56;
+const SECTION: usize = 64;
+const LOAD: u32 = 1;
+const NO_BITS: u32 = 8;
+const X86_64: u16 = 62;
+const LITTLE_64: &[u8] = b"\x7fELF\x02\x01";
+
+/// How many program headers are looked at: a kernel has five.
+const PROGRAMS_MAX: usize = 64;
+
+/// What is read at a time, and the most that is behind what is loaded: of Debian's that is some 2 MB, all but the
+/// relocations thrown away.
+const PART: usize = 1 << 18;
+const TAIL_MAX: usize = 64 << 20;
+
+/// What is moved at a time.
+const WINDOW: u64 = 1 << 20;
+
+/// A kernel that is thawed: its bytes lie in a file as they lie in memory. What else has to be known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thawed {
+    /// The first bytes of the image it came in, with the setup header.
+    pub head: Vec<u8>,
+    /// How many bytes of memory it takes from its beginning on, more than its file.
+    pub takes: u64,
+    /// Where in it the first instruction is.
+    pub entry: u64,
+    /// The physical address it was linked for.
+    pub linked: u64,
+    /// The same as its code sees it now, `linked` where it was not moved: from this its place in virtual memory follows.
+    pub moved: u64,
+    /// Whether its place in memory is to be random, too, and it is told so.
+    pub random: bool,
+    /// What a person should know of it.
+    pub notes: Vec<String>,
+}
+
+/// What to do with one.
+pub struct Asked<'a> {
+    /// The system that runs.
+    pub root: &'a Root,
+    /// The staged command line.
+    pub cmdline: &'a str,
+    /// How large it may become, in bytes.
+    pub most: u64,
+}
+
+/// Thaws a staged kernel into an empty file, open for both. Where that fails the file holds nothing of use.
+pub fn kernel(from: &File, to: &File, asked: &Asked<'_>) -> Result<Thawed, Why> {
+    let mut random = [0; 8];
+    let mut urandom = asked.root.open("/dev/urandom").map_err(Why::Read)?;
+    urandom.read_exact(&mut random).map_err(Why::Read)?;
+    thawed(from, to, asked, u64::from_le_bytes(random))
+}
+
+/// The same with a number that is random.
+pub(crate) fn thawed(from: &File, to: &File, asked: &Asked<'_>, random: u64) -> Result<Thawed, Why> {
+    let mut head = vec![0; HEAD];
+    let has = read_at(from, &mut head, 0).map_err(Why::Read)?;
+    head.truncate(has);
+    let mut file = from;
+    if head.starts_with(b"\x7fELF") {
+        see_that_it_starts_as_this_one(asked, 0, true)?;
+        file.seek(SeekFrom::Start(0)).map_err(Why::Read)?;
+        let flat = Flat::lay_out(&mut |part| file.read(part).map_err(Why::Read), to, None, asked.most)?;
+        return Ok(flat.as_it_is());
+    }
+    let image = Image::parse(&head)?;
+    see_that_it_starts_as_this_one(asked, image.xflags, false)?;
+    file.seek(SeekFrom::Start(image.payload)).map_err(Why::Read)?;
+    let packed = |error| match error {
+        unpack::Error::Read(error) => Why::Read(error),
+        error => unfit(format!("what is packed in it does not come out: {error}")),
+    };
+    let mut payload = Unpacked::payload(file.take(image.length)).map_err(packed)?;
+    let mut read = |part: &mut [u8]| payload.read(part).map_err(packed);
+    let mut flat = Flat::lay_out(&mut read, to, Some(image.preferred), asked.most)?;
+    let mut is = Thawed {
+        takes: flat.takes.max(flat.payload).next_multiple_of(ALIGNMENT),
+        entry: flat.entry,
+        linked: flat.linked,
+        moved: flat.linked,
+        random: false,
+        notes: Vec::new(),
+        head,
+    };
+    let Some(relocations) = Relocations::parse(&flat.tail)? else {
+        let note = "the kernel was built without KASLR (CONFIG_RANDOMIZE_BASE), thawed or not";
+        is.notes.push(note.to_owned());
+        return Ok(is);
+    };
+    // The kernel's own code looks for the word anywhere (`cmdline_find_option_bool`).
+    if asked.cmdline.split_ascii_whitespace().any(|word| word == "nokaslr") {
+        return Ok(is);
+    }
+    is.moved = somewhere(&is, image.alignment, random)?;
+    is.random = true;
+    flat.tail = Vec::new();
+    relocations.apply(to, &flat, is.moved - is.linked)?;
+    Ok(is)
+}
+
+fn unfit(why: impl Into<String>) -> Why {
+    Why::Unfit(why.into())
+}
+
+/// What a bzImage does before it unpacks itself, and nobody would do for a thawed one: to change the number of levels of the
+/// page tables (`configure_5level_paging`, arch/x86/boot/compressed/pgtable_64.c), and to have memory encrypted
+/// (`parse_mem_encrypt`, misc.c).
+fn see_that_it_starts_as_this_one(asked: &Asked<'_>, xflags: u16, is_elf: bool) -> Result<(), Why> {
+    let line = asked.cmdline;
+    let is_off = line.split_ascii_whitespace().any(|word| word == "no5lvl");
+    let cpus = std::fs::read_to_string(asked.root.path("/proc/cpuinfo")).unwrap_or_default();
+    let flags = cpus.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let has_five = flags.split_whitespace().any(|flag| flag == "la57");
+    let could_have =
+        || asked.root.is_system() && sys::cpuid(7, 0).is_some_and(|[.., ecx, _]| ecx & (1 << 16) != 0);
+    if has_five && is_off {
+        return Err(unfit(
+            "no5lvl is for a kernel that unpacks itself, and this one uses five levels of page tables",
+        ));
+    }
+    if has_five && is_elf {
+        return Err(unfit(
+            "this kernel uses five levels of page tables, and an ELF file does not say whether it starts with them; \
+             stage the bzImage",
+        ));
+    }
+    if !has_five && !is_off && xflags & FIVE_LEVELS_ENABLED != 0 && could_have() {
+        return Err(unfit(
+            "it would switch five levels of page tables on, which this processor has and this kernel does not use; \
+             with no5lvl on its command line it is thawed",
+        ));
+    }
+    if cmdline::value(line, "mem_encrypt") == Some("on") {
+        return Err(unfit("mem_encrypt=on is for a kernel that unpacks itself"));
+    }
+    Ok(())
+}
+
+/// What a bzImage says of what is packed in it.
+struct Image {
+    /// Where that is in its file.
+    payload: u64,
+    length: u64,
+    /// Where it was linked to lie, and of what its place is a multiple.
+    preferred: u64,
+    alignment: u64,
+    xflags: u16,
+}
+
+impl Image {
+    fn parse(head: &[u8]) -> Result<Image, Why> {
+        let is_one =
+            head.get(at::MAGIC..at::MAGIC + 4) == Some(b"HdrS") && short(head, at::BOOT_FLAG) == 0xaa55;
+        if !is_one || head.len() < HEAD || short(head, at::VERSION) < PROTOCOL {
+            return Err(unfit("it is no bzImage of protocol 2.08 or later, and no ELF file"));
+        }
+        let sectors = match head.get(at::SETUP_SECTORS) {
+            Some(0) | None => 4,
+            Some(sectors) => u64::from(*sectors),
+        };
+        let (offset, length) =
+            (u64::from(long(head, at::PAYLOAD)), u64::from(long(head, at::PAYLOAD_LENGTH)));
+        let alignment = u64::from(long(head, at::ALIGNMENT));
+        let (preferred, xflags) = (wide(head, at::PREFERRED), short(head, at::XFLAGS));
+        if xflags & KERNEL_64 == 0 {
+            return Err(unfit("it is a 32-bit kernel"));
+        }
+        let is_aligned = alignment.is_power_of_two() && alignment >= ALIGNMENT && preferred % alignment == 0;
+        if length == 0 || !is_aligned || preferred >= IMAGE_MAX {
+            return Err(unfit("its header says nothing that could be of what is packed in it"));
+        }
+        Ok(Image { payload: (sectors + 1) * 512 + offset, length, preferred, alignment, xflags })
+    }
+}
+
+/// Where its code sees it from now on: `linked`, and any multiple of the alignment more for which all of it still lies in
+/// what is mapped (`find_random_virt_addr`, arch/x86/boot/compressed/kaslr.c).
+fn somewhere(is: &Thawed, alignment: u64, random: u64) -> Result<u64, Why> {
+    let room = IMAGE_MAX.checked_sub(is.linked).and_then(|room| room.checked_sub(is.takes));
+    let room = room.ok_or_else(|| {
+        unfit("it is larger than what is mapped of a kernel, so it cannot be moved (KASLR)")
+    })?;
+    let places = room / alignment + 1;
+    Ok(is.linked + random % places * alignment)
+}
+
+/// A kernel laid out.
+struct Flat {
+    /// How long it is.
+    size: u64,
+    /// How much memory it takes.
+    takes: u64,
+    entry: u64,
+    linked: u64,
+    /// How long it was as an ELF file with what is behind that.
+    payload: u64,
+    /// What is behind the ELF file.
+    tail: Vec<u8>,
+}
+
+/// A part of an ELF file that is loaded: where it lies there, how long it is, and where it goes.
+struct Load {
+    offset: u64,
+    size: u64,
+    to: u64,
+}
+
+impl Flat {
+    /// Lays out what is read, as it lies in memory from where it was linked for on; for an ELF file of which nobody says
+    /// that, from the lowest address on.
+    fn lay_out(
+        read: &mut dyn FnMut(&mut [u8]) -> Result<usize, Why>,
+        to: &File,
+        linked: Option<u64>,
+        most: u64,
+    ) -> Result<Flat, Why> {
+        let mut part = vec![0; PART];
+        let mut has = fill(read, &mut part)?;
+        let elf = Elf::parse(part.get(..has).unwrap_or_default(), linked)?;
+        if elf.size > most {
+            return Err(Why::NoRoom);
+        }
+        to.set_len(elf.size).map_err(Why::Write)?;
+        let (mut payload, mut tail) = (0, Vec::new());
+        while has > 0 {
+            let bytes = part.get(..has).unwrap_or_default();
+            for load in &elf.loads {
+                let (begin, end) =
+                    (load.offset.max(payload), (load.offset + load.size).min(payload + has as u64));
+                let Some(length) = end.checked_sub(begin).filter(|length| *length > 0) else { continue };
+                let piece = piece(bytes, begin - payload, length);
+                to.write_all_at(piece, load.to + (begin - load.offset)).map_err(Why::Write)?;
+            }
+            if payload + has as u64 > elf.loaded {
+                let from = elf.loaded.saturating_sub(payload);
+                tail.extend_from_slice(piece(bytes, from, has as u64 - from));
+                if tail.len() > TAIL_MAX {
+                    match linked {
+                        Some(_) => {
+                            return Err(unfit(
+                                "more is behind what is loaded of it than any kernel has there",
+                            ));
+                        }
+                        // Nobody asks for it: symbols, and what debuggers want.
+                        None => tail.clear(),
+                    }
+                }
+            }
+            payload += has as u64;
+            has = fill(read, &mut part)?;
+        }
+        if payload < elf.loaded {
+            return Err(unfit("it is cut off in the midst of what is loaded of it"));
+        }
+        if linked.is_some() {
+            let end = elf.end(&tail)?;
+            let behind = usize::try_from(end.saturating_sub(elf.loaded)).unwrap_or(usize::MAX);
+            tail.drain(..behind.min(tail.len()));
+        }
+        let Elf { size, takes, entry, linked, .. } = elf;
+        Ok(Flat { size, takes, entry, linked, payload, tail })
+    }
+
+    /// One that was no bzImage, told of as one.
+    fn as_it_is(&self) -> Thawed {
+        let takes = self.takes.next_multiple_of(ALIGNMENT);
+        let mut head = vec![0; HEAD];
+        let fields: [(usize, &[u8]); 10] = [
+            (at::BOOT_FLAG, &0xaa55_u16.to_le_bytes()),
+            (at::JUMP, &[0xeb, 0x66]),
+            (at::MAGIC, b"HdrS"),
+            (at::VERSION, &0x020f_u16.to_le_bytes()),
+            (at::FLAGS, &[1]),
+            (at::ALIGNMENT, &u32::try_from(ALIGNMENT).unwrap_or_default().to_le_bytes()),
+            (at::XFLAGS, &(KERNEL_64 | ANYWHERE | EFI_KEXEC).to_le_bytes()),
+            (at::CMDLINE_MAX, &2047_u32.to_le_bytes()),
+            (at::PREFERRED, &self.linked.to_le_bytes()),
+            (at::INIT_SIZE, &u32::try_from(takes).unwrap_or(u32::MAX).to_le_bytes()),
+        ];
+        for (at, bytes) in fields {
+            if let Some(place) = head.get_mut(at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        }
+        let note = "an ELF file does not say how it could be moved: the kernel starts where it was linked for, without \
+                    KASLR; stage its bzImage to keep that";
+        let (entry, linked) = (self.entry, self.linked);
+        Thawed { head, takes, entry, linked, moved: linked, random: false, notes: vec![note.to_owned()] }
+    }
+}
+
+/// Reads until there is no more room, or nothing more.
+fn fill(read: &mut dyn FnMut(&mut [u8]) -> Result<usize, Why>, part: &mut [u8]) -> Result<usize, Why> {
+    let mut has = 0;
+    while let Some(left) = part.get_mut(has..).filter(|left| !left.is_empty()) {
+        match read(left)? {
+            0 => break,
+            read => has += read,
+        }
+    }
+    Ok(has)
+}
+
+fn piece(bytes: &[u8], at: u64, length: u64) -> &[u8] {
+    let range = usize::try_from(at)
+        .and_then(|at| usize::try_from(length).map(|length| at..at.saturating_add(length)));
+    range.ok().and_then(|range| bytes.get(range)).unwrap_or_default()
+}
+
+/// What an ELF file says of itself.
+struct Elf {
+    loads: Vec<Load>,
+    /// Up to where in the file something is loaded.
+    loaded: u64,
+    size: u64,
+    takes: u64,
+    entry: u64,
+    linked: u64,
+    /// Where its section headers are, and how many.
+    sections: u64,
+    sections_count: u64,
+}
+
+impl Elf {
+    fn parse(bytes: &[u8], linked: Option<u64>) -> Result<Elf, Why> {
+        let is_one = bytes.starts_with(LITTLE_64) && short(bytes, 18) == X86_64;
+        let count = usize::from(short(bytes, 56));
+        let programs = usize::try_from(wide(bytes, 32)).ok().filter(|at| *at >= ELF);
+        let is_whole = usize::from(short(bytes, 54)) == PROGRAM && (1..=PROGRAMS_MAX).contains(&count);
+        let programs = programs.and_then(|at| bytes.get(at..)?.get(..count * PROGRAM));
+        let (true, true, Some(programs)) = (is_one, is_whole, programs) else {
+            return Err(unfit("what is packed in it is no ELF file of x86_64"));
+        };
+        let odd = || unfit("it says something of itself that no kernel says");
+        let programs = programs.chunks_exact(PROGRAM).filter(|program| long(program, 0) == LOAD);
+        let linked = match linked {
+            Some(linked) => linked,
+            None => programs.clone().map(|program| wide(program, 24)).min().ok_or_else(odd)?,
+        };
+        let mut elf = Elf {
+            loads: Vec::new(),
+            loaded: 0,
+            size: 0,
+            takes: 0,
+            entry: wide(bytes, 24).checked_sub(linked).ok_or_else(odd)?,
+            linked,
+            sections: wide(bytes, 40),
+            sections_count: u64::from(short(bytes, 60)),
+        };
+        for program in programs {
+            let (offset, to, size, takes) =
+                (wide(program, 8), wide(program, 24), wide(program, 32), wide(program, 40));
+            let to = to.checked_sub(linked).ok_or_else(odd)?;
+            if wide(program, 48) % ALIGNMENT != 0 {
+                return Err(unfit("its parts are not aligned to 2 MiB"));
+            }
+            let end = |from: u64, length: u64| {
+                from.checked_add(length).filter(|end| *end <= IMAGE_MAX).ok_or_else(odd)
+            };
+            elf.takes = elf.takes.max(end(to, takes.max(size))?);
+            elf.size = elf.size.max(end(to, size)?);
+            elf.loaded = elf.loaded.max(end(offset, size)?);
+            elf.loads.push(Load { offset, size, to });
+        }
+        elf.loads.sort_by_key(|load| load.to);
+        let is_apart = elf.loads.windows(2).all(|pair| match pair {
+            [one, other] => one.to + one.size <= other.to,
+            _ => true,
+        });
+        if !is_apart || elf.size == 0 || elf.entry >= elf.size {
+            return Err(odd());
+        }
+        Ok(elf)
+    }
+
+    /// Where the file ends, by all that it says, given what is behind what is loaded.
+    fn end(&self, tail: &[u8]) -> Result<u64, Why> {
+        if self.sections_count == 0 {
+            return Ok(self.loaded);
+        }
+        let odd = || unfit("its sections are not where it says");
+        let headers = self.sections.checked_sub(self.loaded).ok_or_else(odd)?;
+        let headers = piece(tail, headers, self.sections_count * SECTION as u64);
+        if headers.is_empty() {
+            return Err(odd());
+        }
+        let mut end = self.loaded.max(self.sections + headers.len() as u64);
+        for section in headers.chunks_exact(SECTION).filter(|section| long(section, 4) != NO_BITS) {
+            end = end.max(wide(section, 24).checked_add(wide(section, 32)).ok_or_else(odd)?);
+        }
+        Ok(end)
+    }
+}
+
+/// What has to be changed in a kernel that is moved: addresses as 32 bits, their negatives, and addresses as 64 bits.
+struct Relocations {
+    narrow: Vec<u32>,
+    inverse: Vec<u32>,
+    wide: Vec<u32>,
+}
+
+impl Relocations {
+    /// Reads what is behind the ELF file (`emit_relocs`, arch/x86/tools/relocs.c): lists of addresses, a zero before each:
+    /// those of 64 bits, those of negatives (until Linux 6.15 had no more of them), those of 32 bits. None where there is
+    /// nothing.
+    fn parse(tail: &[u8]) -> Result<Option<Relocations>, Why> {
+        if tail.is_empty() {
+            return Ok(None);
+        }
+        let odd = || unfit("what it says of how to move it (KASLR) is not understood");
+        let words: Vec<_> = tail.chunks_exact(4).map(|word| long(word, 0)).collect();
+        let lists: Vec<_> = words.split(|word| *word == 0).skip(1).collect();
+        let is_begun = words.first() == Some(&0) && tail.len() % 4 == 0;
+        let sorted = |list: &[u32]| {
+            let mut list = list.to_vec();
+            list.sort_unstable();
+            list
+        };
+        match lists.as_slice() {
+            [wide, narrow] if is_begun => {
+                Ok(Some(Relocations { narrow: sorted(narrow), inverse: Vec::new(), wide: sorted(wide) }))
+            }
+            [wide, inverse, narrow] if is_begun => {
+                Ok(Some(Relocations { narrow: sorted(narrow), inverse: sorted(inverse), wide: sorted(wide) }))
+            }
+            _ => Err(odd()),
+        }
+    }
+
+    /// Changes a kernel that is laid out as it has to be where it lies so much further.
+    fn apply(&self, to: &File, flat: &Flat, by: u64) -> Result<(), Why> {
+        let low = u32::try_from(by).map_err(|_| unfit("it would be moved too far"))?;
+        let narrow = |value: &mut [u8], add: u32| {
+            if let Some(value) = value.first_chunk_mut() {
+                *value = u32::from_le_bytes(*value).wrapping_add(add).to_le_bytes();
+            }
+        };
+        each(to, flat, &self.narrow, 4, &|value| narrow(value, low))?;
+        each(to, flat, &self.inverse, 4, &|value| narrow(value, low.wrapping_neg()))?;
+        each(to, flat, &self.wide, 8, &|value| {
+            if let Some(value) = value.first_chunk_mut() {
+                *value = u64::from_le_bytes(*value).wrapping_add(by).to_le_bytes();
+            }
+        })
+    }
+}
+
+/// Changes values of so many bytes at addresses, which are in order, a piece of the file at a time.
+fn each(to: &File, flat: &Flat, places: &[u32], width: u64, change: &dyn Fn(&mut [u8])) -> Result<(), Why> {
+    // An address is the lower half of where it is mapped; the upper is all ones.
+    let offset = |place: u32| {
+        let address = u64::from(place) | 0xffff_ffff_0000_0000;
+        let offset = address.checked_sub(MAPPED + flat.linked);
+        let offset = offset.filter(|offset| offset.checked_add(width).is_some_and(|end| end <= flat.size));
+        offset.ok_or_else(|| unfit("what it says of how to move it (KASLR) leads out of it"))
+    };
+    let mut window = Vec::new();
+    let mut places = places.iter().copied().peekable();
+    while let Some(first) = places.peek() {
+        let begin = offset(*first)?;
+        let length = (WINDOW + width).min(flat.size - begin);
+        window.resize(usize::try_from(length).unwrap_or_default(), 0);
+        to.read_exact_at(&mut window, begin).map_err(Why::Write)?;
+        let mut end = 0;
+        while let Some(place) = places.peek() {
+            let at = offset(*place)? - begin;
+            let Some(value) = usize::try_from(at).ok().and_then(|at| window.get_mut(at..)) else { break };
+            if (value.len() as u64) < width {
+                break;
+            }
+            let value = value.get_mut(..usize::try_from(width).unwrap_or_default()).unwrap_or_default();
+            change(value);
+            end = at + width;
+            places.next();
+        }
+        to.write_all_at(piece(&window, 0, end), begin).map_err(Why::Write)?;
+    }
+    Ok(())
+}
+
+fn short(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(number(bytes, at))
+}
+
+fn long(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(number(bytes, at))
+}
+
+fn wide(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(number(bytes, at))
+}
+
+/// A number's bytes; what is not there is 0.
+fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}
