@@ -262,6 +262,13 @@ fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error
         Some(once) => cmdline::checked(&cmdline::with(&line, &once.parameter()), &[])?,
         None => line,
     };
+    if conf.offline_cpus && cfg!(target_arch = "x86_64") {
+        notes.push(
+            "offline-cpus = yes in /etc/nextkernel.conf costs time on x86, whose kernel stops its processors in a moment; \
+             it is for arm64 and riscv64"
+                .to_owned(),
+        );
+    }
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out.iter().cloned());
     let (kernel, initrds) = Source::of(root, &entry)?;
@@ -319,6 +326,7 @@ fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error
         guard: conf.guard,
         watchdog: wish.watchdog.or(conf.watchdog),
         jump: conf.jump,
+        offline_cpus: conf.offline_cpus,
         direct: direct.transpose()?,
     };
     see_that_nobody_interrupts(uninterrupted.as_ref())?;
@@ -765,7 +773,10 @@ mod tests {
         let scratch = Scratch::new();
         scratch.put("/sys/hypervisor/type", "xen\n");
         scratch.put("/sys/hypervisor/guest_type", "PV\n");
-        assert!(matches!(stage(&scratch.root, &Wish::default(), BOTH), Err(Error::NoJump(Hypervisor::XenPv))));
+        assert!(matches!(
+            stage(&scratch.root, &Wish::default(), BOTH),
+            Err(Error::NoJump(Hypervisor::XenPv))
+        ));
     }
 
     /// A machine on which a kernel of 1024 bytes, which is unpacked to 32 MiB, can be staged without loading it.
