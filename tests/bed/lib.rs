@@ -4,8 +4,8 @@
 //! A [`guest::Guest`] is a whole Debian; a [`initramfs::Night`] is only its kernel and the real
 //! systemd-shutdown, from the moment where the filesystems are gone.
 
-pub mod arm64;
 pub mod bios;
+pub mod boards;
 pub mod cpio;
 pub mod dracut;
 pub mod esp;

@@ -1,7 +1,7 @@
 //! What happens when the filesystems are gone: properties of the hook under the real
 //! systemd-shutdown.
 
-mod arm64;
+mod boards;
 mod day;
 mod drivers;
 mod exitrds;
@@ -141,8 +141,10 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE faults::another_device_that_hangs_while_it_is_unbound_is_ended_by_the_guard
     Full ONE faults::where_the_plan_wants_firmware_for_a_gpu_nothing_jumps
     Full ONE faults::the_hooks_memory_does_not_grow_with_what_it_finds
-    Full ONE arm64::on_arm64_the_hook_as_pid_1_hands_over
-    Full BOTH arm64::debians_arm64_kernel_has_no_loader_and_by_day_staging_says_so
+    Full ONE boards::on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader
+    Full BOTH boards::debians_arm64_kernel_hands_over_by_the_direct_loader
+    Full ONE boards::debians_riscv64_kernel_hands_over_by_the_direct_loader
+    Full ONE boards::processors_are_taken_offline_before_the_kernel_would
 ];
 
 fn main() -> ExitCode {

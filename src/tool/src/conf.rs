@@ -49,6 +49,8 @@ pub struct Conf {
     pub acpi_rsdp: bool,
     /// `loader`: which of the kernel's calls loads the next one.
     pub loader: Option<Wanted>,
+    /// `offline-cpus`: whether every processor but the first is taken offline early.
+    pub offline_cpus: bool,
     /// `thaw`: whether kernel and initrd are unpacked when they are staged.
     pub thaw: bool,
 }
@@ -100,7 +102,7 @@ pub enum Why {
     /// A key that nobody knows.
     #[error(
         "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, jump, \
-         panic, acpi-rsdp, boot-loader, loader and thaw"
+         offline-cpus, panic, acpi-rsdp, boot-loader, loader and thaw"
     )]
     UnknownKey(String),
     /// A key or a name that stands there before.
@@ -219,6 +221,7 @@ impl Conf {
             "loader" => {
                 self.loader = Some(Wanted::from_word(value).ok_or(bad("auto, verified or direct"))?);
             }
+            "offline-cpus" => self.offline_cpus = yes_or_no(value).ok_or(bad("yes or no"))?,
             "thaw" => self.thaw = yes_or_no(value).ok_or(bad("yes or no"))?,
             "panic" => self.panic = Some(panic_seconds(value).ok_or(bad(SECONDS))?),
             _ => {
@@ -351,6 +354,7 @@ unbind = xhci_hcd 0000:3B:00.0
 guard = 600
 watchdog = off
 jump = init
+offline-cpus = yes
 boot-loader = grub
 panic = 30
 acpi-rsdp = yes
@@ -379,6 +383,7 @@ thaw = yes";
                 panic: Some(30),
                 acpi_rsdp: true,
                 loader: Some(Wanted::Direct),
+                offline_cpus: true,
                 thaw: true,
             }
         );
@@ -410,6 +415,7 @@ thaw = yes";
                 "guard",
                 "watchdog",
                 "jump",
+                "offline-cpus",
                 "panic",
                 "acpi-rsdp",
                 "boot-loader",
@@ -454,6 +460,7 @@ thaw = yes";
             ("jump = kernel", 1, "it takes hook or init"),
             ("acpi-rsdp = 0x1", 1, "it takes yes or no"),
             ("loader = fast", 1, "it takes auto, verified or direct"),
+            ("offline-cpus = 3", 1, "it takes yes or no"),
             ("thaw = kernel", 1, "it takes yes or no"),
             ("modules = a/b", 1, "names of modules"),
             ("modules = a b a", 1, "'a' stands there a second time"),

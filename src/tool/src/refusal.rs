@@ -490,7 +490,7 @@ mod tests {
         assert!(invalid(Header::Unknown).contains("no kernel image for this machine"));
         assert!(invalid(Header::For("s390x")).contains("a kernel for s390x"));
         let foreign = if cfg!(target_arch = "aarch64") { "riscv64" } else { "aarch64" };
-        let flat = |machine, memory| invalid(Header::Flat(Flat { machine, memory }));
+        let flat = |machine, memory| invalid(Header::Flat(Flat { machine, offset: 0, flags: 0, memory }));
         assert!(flat(foreign, 4096).contains(&format!("a kernel for {foreign}")));
         assert!(flat(std::env::consts::ARCH, 0).contains("older than Linux 3.17"));
         let short = Bz { cmdline_max: 120, ..bz() };

@@ -263,6 +263,13 @@ fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error
         Some(once) => cmdline::checked(&cmdline::with(&line, &once.parameter()), &[])?,
         None => line,
     };
+    if conf.offline_cpus && cfg!(target_arch = "x86_64") {
+        notes.push(
+            "offline-cpus = yes in /etc/nextkernel.conf costs time on x86, whose kernel stops its processors in a moment; \
+             it is for arm64 and riscv64"
+                .to_owned(),
+        );
+    }
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out.iter().cloned());
     let (kernel, initrds) = Source::of(root, &entry)?;
@@ -320,6 +327,7 @@ fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error
         guard: conf.guard,
         watchdog: wish.watchdog.or(conf.watchdog),
         jump: conf.jump,
+        offline_cpus: conf.offline_cpus,
         direct: direct.transpose()?,
     };
     see_that_nobody_interrupts(uninterrupted.as_ref())?;
