@@ -1,7 +1,7 @@
 //! arm64's way (Documentation/arch/arm64/booting.rst).
 //!
 //! The kernel's own loader starts a kernel with the device tree in `x0`; after `kexec_load(2)` nobody does that
-//! (`arm64_relocate_new_kernel`, arch/arm64/kernel/relocate_kernel.S), so the first instructions are ours.
+//! (`arm64_relocate_new_kernel`, `arch/arm64/kernel/relocate_kernel.S`), so the first instructions are ours.
 
 use super::flat::{self, Way};
 use super::{Error, Parts, Prepared};
@@ -69,7 +69,7 @@ fn first_instructions(device_tree: u64, kernel: u64) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::super::flat::tests::{IOMEM, MIB, image, of, prepared};
     use super::*;
     use nextkernel_plan::Part;
@@ -147,7 +147,7 @@ mod tests {
         says(&image(MAGIC, 0, 0, 0), "before Linux 3.17");
         says(&image(MAGIC, 0, u64::MAX, 0), "more memory than any machine has");
         says(&image(MAGIC, 0, 1 << 40, 0), "no free place");
-        says(&image(b"RSC\x05", 0, MIB, 0), "it is a kernel for riscv64, and this machine is aarch64");
+        says(&image(*b"RSC\x05", 0, MIB, 0), "it is a kernel for riscv64, and this machine is aarch64");
         says(b"\x7fELF", "no Image");
     }
 }
