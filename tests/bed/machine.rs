@@ -47,6 +47,8 @@ pub enum Architecture {
     X86_64,
     /// QEMU's own board, described by a device tree. It has one serial port, and so no [`Machine::agent`].
     Arm64,
+    /// The same.
+    Riscv64,
 }
 
 impl Architecture {
@@ -56,6 +58,7 @@ impl Architecture {
         match self {
             Self::X86_64 => &["qemu-system-x86_64", "-cpu", "max"],
             Self::Arm64 => &["qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a57"],
+            Self::Riscv64 => &["qemu-system-riscv64", "-machine", "virt"],
         }
     }
 }

@@ -14,13 +14,19 @@ pub fn conf(text: &str) -> String {
 }
 
 pub fn the_longest_command_line_that_fits_by_day_fits_at_night(test: &Test) -> Result<(), String> {
-    let padding = "Q".repeat(2016 - 64 - crate::staged::CMDLINE.len() - 1);
-    let ended = night(test, "kexec", &stage(&format!("--append {padding}")))?.run()?;
-    // The kernel's own last words may stand in the midst of so long a line.
-    ended.line(" nextkernel.record=")?;
-    let told = ended.console.split("NEXT KERNEL UP: ").nth(1).unwrap_or_default();
-    let arrived = told.matches('Q').count();
-    if arrived == padding.len() { Ok(()) } else { Err(format!("{arrived} of {} arrived", padding.len())) }
+    let padding = "Q".repeat(2016 - 128 - crate::staged::CMDLINE.len() - 1);
+    for loader in ["verified", "direct"] {
+        let day = stage(&format!("--loader {loader} --append {padding}"));
+        let ended = night(test, "kexec", &day)?.run()?;
+        // The kernel's own last words may stand in the midst of so long a line.
+        ended.line(" nextkernel.record=")?;
+        let told = ended.console.split("NEXT KERNEL UP: ").nth(1).unwrap_or_default();
+        let arrived = told.matches('Q').count();
+        if arrived != padding.len() {
+            return Err(format!("{arrived} of {} arrived by the {loader} loader", padding.len()));
+        }
+    }
+    Ok(())
 }
 
 pub fn several_initrds_are_joined_on_four_bytes(test: &Test) -> Result<(), String> {

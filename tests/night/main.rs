@@ -1,7 +1,7 @@
 //! What happens when the filesystems are gone: properties of the hook under the real
 //! systemd-shutdown.
 
-mod arm64;
+mod boards;
 mod day;
 mod drivers;
 mod exitrds;
@@ -9,6 +9,7 @@ mod failures;
 mod faults;
 mod hooks;
 mod inits;
+mod loaders;
 mod nvidia;
 mod old_root;
 mod pid1;
@@ -40,6 +41,10 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE verbs::a_line_that_is_reused_does_not_grow
     Full ONE verbs::where_the_plan_says_so_the_jump_is_systemds
     Full ONE verbs::what_is_the_inits_stays_behind_the_record
+    Quick ONE loaders::the_direct_loader_hands_over_and_tells_the_whole_night
+    Quick ONE loaders::what_is_thawed_hands_over_with_nothing_loaded_by_day
+    Full BOTH loaders::an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd
+    Full ONE loaders::without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other
     Quick ONE failures::a_plan_of_another_version_is_told_and_survived
     Full ONE failures::a_plan_cut_short_is_told_and_survived
     Quick ONE failures::a_truncated_image_is_told_and_survived
@@ -136,8 +141,10 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE faults::another_device_that_hangs_while_it_is_unbound_is_ended_by_the_guard
     Full ONE faults::where_the_plan_wants_firmware_for_a_gpu_nothing_jumps
     Full ONE faults::the_hooks_memory_does_not_grow_with_what_it_finds
-    Full ONE arm64::on_arm64_the_hook_as_pid_1_hands_over
-    Full BOTH arm64::debians_arm64_kernel_has_no_loader_and_by_day_staging_says_so
+    Full ONE boards::on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader
+    Full BOTH boards::debians_arm64_kernel_hands_over_by_the_direct_loader
+    Full ONE boards::debians_riscv64_kernel_hands_over_by_the_direct_loader
+    Full ONE boards::processors_are_taken_offline_before_the_kernel_would
 ];
 
 fn main() -> ExitCode {

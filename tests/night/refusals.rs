@@ -72,7 +72,7 @@ fn refused_and_handed_over(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<
 
 pub fn files_that_are_no_images_and_lines_that_do_not_fit_are_refused(test: &Test) -> Result<(), String> {
     // The longest that fits is another property.
-    let line = "Q".repeat(1953);
+    let line = "Q".repeat(1889);
     let too_long = format!("nextkernel stage --kernel /kernel --cmdline {line}");
     let ended = refused_and_handed_over(
         test,
@@ -101,11 +101,15 @@ pub fn files_that_are_no_images_and_lines_that_do_not_fit_are_refused(test: &Tes
             ),
             (
                 &too_long,
-                "the command line has 1953 bytes, and this loader takes 1952 beside the handoff's record; leave out 1",
+                "the command line has 1889 bytes, and this loader takes 1888 beside the handoff's record; leave out 1",
             ),
             (
                 "nextkernel stage --kernel /kernel",
                 "/kernel says nothing about its command line; add --reuse-cmdline, or --cmdline TEXT",
+            ),
+            (
+                "nextkernel stage --kernel /next.cpio --cmdline x --loader direct",
+                "the kernel cannot be loaded by segments: ",
             ),
             ("nextkernel stage", "no kernel is found as /vmlinuz or /boot/vmlinuz-VERSION; name one with"),
         ],
@@ -204,6 +208,13 @@ pub fn kexec_load_disabled_by_day_leaves_the_image_that_is_kept(test: &Test) -> 
     jumped_to_the_kept_image(&ended)
 }
 
+/// What cannot be verified is not asked for twice.
+const DIRECT: Wrong = (
+    "nextkernel stage --kernel /kernel --cmdline x --loader direct",
+    "--loader direct is refused: lockdown is in force (/sys/kernel/security/lockdown), and forbids kexec_load; leave it \
+     out",
+);
+
 /// Debian's kernels are signed, and know their signer's key under Secure Boot alone, from the firmware.
 /// Without it lockdown forbids every load.
 pub fn under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused(
@@ -213,7 +224,8 @@ pub fn under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused(
         .map(|kernel| format!("nextkernel stage --kernel {kernel} --cmdline x"));
     let sentence = "the kernel refuses to load the image: lockdown is in force (/sys/kernel/security/lockdown), without \
         Secure Boot, and the kernel image has no signature by a key that this kernel knows";
-    let wrong = wrong.each_ref().map(|typed| (typed.as_str(), sentence));
+    let mut wrong = wrong.each_ref().map(|typed| (typed.as_str(), sentence)).to_vec();
+    wrong.push(DIRECT);
     let kernel = kernel(test)?;
     let mut night = trying(test, LOCK_DOWN, &wrong)?;
     night.file("/damaged", 0o644, signed::damaged(&kernel)?);
@@ -241,14 +253,19 @@ pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_go
             "the kernel refuses to load the image: it carries no signature, and this kernel demands one; stage a signed \
              kernel (ENODATA)",
         ),
+        DIRECT,
     ];
-    let mut night = trying(test, "", &wrong)?;
+    let mut night = trying(test, "mount -t securityfs securityfs /sys/kernel/security", &wrong)?;
+    // Of what --thaw wants, what is not verified is left.
+    night.scenario += &stage("--thaw");
     let kernel = kernel(test)?;
     night.file("/damaged", 0o644, signed::damaged(&kernel)?);
     night.file("/stripped", 0o644, signed::stripped(&kernel)?);
     (night.verified, night.memory) = (true, 1024);
     let ended = refused(night, &wrong)?;
     ended.line("Secure boot enabled")?;
+    ended.line("nextkernel: --thaw: the initrd is thawed, and the kernel is not: lockdown is in force")?;
+    ended.line("  loader          verified: lockdown is in force")?;
     ended.line(SIGNER)?;
     handed_over(&ended, "kexec")
 }

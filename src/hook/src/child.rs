@@ -66,7 +66,8 @@ pub fn begin(name: &'static str, act: impl FnOnce() -> io::Result<()>) -> Result
     once(act, |act| fork(name, act))
 }
 
-fn fork(name: &'static str, act: &mut dyn FnMut() -> io::Result<()>) -> Result<Running, Failure> {
+/// The same; one copy of it is enough, whatever the act.
+pub fn fork(name: &'static str, act: &mut dyn FnMut() -> io::Result<()>) -> Result<Running, Failure> {
     let failed = |errno| Failure::Call { call: name, errno };
     let begun = sys::uptime();
     let Some(child) = sys::fork().map_err(failed)? else {

@@ -25,7 +25,9 @@ use crate::shutdown::Caller;
 use crate::sync::sync;
 use crate::teardown::Teardown;
 use crate::unbind::{Unbinding, unbind};
-use crate::{armed, exitrd, files, firmware, limits, load, mounts, others, pid_1, shutdown, sys, watchdog};
+use crate::{
+    armed, cpus, exitrd, files, firmware, limits, load, mounts, others, pid_1, shutdown, sys, watchdog,
+};
 
 /// How the hook ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +93,8 @@ fn hand_over(
     } else {
         None
     };
+    // It goes on until the jump, beside all that follows.
+    cpus::begin(plan, how);
     let freed = teardown.carry_out(how, bounds);
     diary.mark(|marks| &mut marks.torn_down);
     let loaded = if beside {

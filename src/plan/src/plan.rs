@@ -100,6 +100,8 @@ pub struct Plan<'a> {
     pub watchdog: Option<Watchdog>,
     /// Who makes the jump, where the administrator said so.
     pub jump: Option<Jump>,
+    /// Whether every processor but the first is taken offline early, where the administrator said so.
+    pub offline_cpus: bool,
     /// What the direct loader takes; `None` where the kernel is to load, and verify, kernel and initrd itself.
     pub direct: Option<Direct<'a>>,
 }
@@ -206,6 +208,9 @@ impl fmt::Display for Plan<'_> {
         if let Some(jump) = self.jump {
             writeln!(out, "jump = {jump}")?;
         }
+        if self.offline_cpus {
+            writeln!(out, "offline-cpus = yes")?;
+        }
         if let Some(direct) = &self.direct {
             direct.fmt(out)?;
         }
@@ -235,6 +240,7 @@ impl<'a> Plan<'a> {
             guard: None,
             watchdog: None,
             jump: None,
+            offline_cpus: false,
             direct: None,
         }
     }
@@ -305,7 +311,7 @@ impl<'a> Lines<'a> {
 }
 
 /// Every key: first those that each plan has, in the end those that may stand there several times.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "handoff",
     "entry",
     "staged-at",
@@ -319,6 +325,7 @@ const KEYS: [&str; 22] = [
     "guard",
     "watchdog",
     "jump",
+    "offline-cpus",
     "parameters",
     "start",
     "cmdline-at",
@@ -330,7 +337,7 @@ const KEYS: [&str; 22] = [
     "seed-at",
 ];
 const NEEDED: usize = 7;
-const SEVERAL: usize = 16;
+const SEVERAL: usize = 17;
 
 /// A plan while it is being read, with a bit for each key that was there.
 struct Draft<'a> {
@@ -377,6 +384,7 @@ impl<'a> Draft<'a> {
             "guard" => plan.guard = Some(guard_seconds(value)?),
             "watchdog" => plan.watchdog = Some(Watchdog::from_word(value)?),
             "jump" => plan.jump = Some(Jump::from_word(value)?),
+            "offline-cpus" => plan.offline_cpus = Some(value == "yes").filter(|is| *is)?,
             "parameters" => direct.parameters = Image::parse(value)?,
             "start" => direct.start = address(value)?,
             "cmdline-at" => direct.cmdline = Area::parse(value)?,

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::entries::in_charge::BootLoader;
 use crate::errno::InWords;
+use crate::loader::Wanted;
 use crate::quoted::quoted;
 use crate::root::Root;
 
@@ -46,6 +47,12 @@ pub struct Conf {
     pub panic: Option<u16>,
     /// `acpi-rsdp`: whether the next kernel is told where the ACPI tables' root is.
     pub acpi_rsdp: bool,
+    /// `loader`: which of the kernel's calls loads the next one.
+    pub loader: Option<Wanted>,
+    /// `offline-cpus`: whether every processor but the first is taken offline early.
+    pub offline_cpus: bool,
+    /// `thaw`: whether kernel and initrd are unpacked when they are staged.
+    pub thaw: bool,
 }
 
 /// What is to be unbound.
@@ -95,7 +102,7 @@ pub enum Why {
     /// A key that nobody knows.
     #[error(
         "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, jump, \
-         panic, acpi-rsdp and boot-loader"
+         offline-cpus, panic, acpi-rsdp, boot-loader, loader and thaw"
     )]
     UnknownKey(String),
     /// A key or a name that stands there before.
@@ -210,13 +217,12 @@ impl Conf {
                 let takes = "systemd-boot, grub, extlinux or none";
                 self.boot_loader = Some(BootLoader::from_word(value).ok_or(bad(takes))?);
             }
-            "acpi-rsdp" => {
-                self.acpi_rsdp = match value {
-                    "yes" => true,
-                    "no" => false,
-                    _ => return Err(bad("yes or no")),
-                };
+            "acpi-rsdp" => self.acpi_rsdp = yes_or_no(value).ok_or(bad("yes or no"))?,
+            "loader" => {
+                self.loader = Some(Wanted::from_word(value).ok_or(bad("auto, verified or direct"))?);
             }
+            "offline-cpus" => self.offline_cpus = yes_or_no(value).ok_or(bad("yes or no"))?,
+            "thaw" => self.thaw = yes_or_no(value).ok_or(bad("yes or no"))?,
             "panic" => self.panic = Some(panic_seconds(value).ok_or(bad(SECONDS))?),
             _ => {
                 let driver = key.strip_prefix("gpu.").map(as_module).filter(|driver| is_module(driver));
@@ -258,6 +264,16 @@ impl Target {
             address if is_pci_address(&address) => Some(Target::Address(address)),
             _ => (folder && name.bytes().all(plain)).then(|| Target::Driver(name.to_owned())),
         }
+    }
+}
+
+/// What a word says to a question.
+#[must_use]
+pub fn yes_or_no(word: &str) -> Option<bool> {
+    match word {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
     }
 }
 
@@ -338,9 +354,12 @@ unbind = xhci_hcd 0000:3B:00.0
 guard = 600
 watchdog = off
 jump = init
+offline-cpus = yes
 boot-loader = grub
 panic = 30
-acpi-rsdp = yes";
+acpi-rsdp = yes
+loader = direct
+thaw = yes";
         let conf = Conf::parse(text.as_bytes()).unwrap();
         let gpu = |driver: &str, policy| (driver.to_owned(), policy);
         assert_eq!(
@@ -363,6 +382,9 @@ acpi-rsdp = yes";
                 boot_loader: Some(BootLoader::Grub),
                 panic: Some(30),
                 acpi_rsdp: true,
+                loader: Some(Wanted::Direct),
+                offline_cpus: true,
+                thaw: true,
             }
         );
     }
@@ -393,9 +415,12 @@ acpi-rsdp = yes";
                 "guard",
                 "watchdog",
                 "jump",
+                "offline-cpus",
                 "panic",
                 "acpi-rsdp",
-                "boot-loader"
+                "boot-loader",
+                "loader",
+                "thaw"
             ]
         );
         for (key, value) in examples() {
@@ -434,6 +459,9 @@ acpi-rsdp = yes";
             ("panic = 0", 1, "it takes a number of seconds"),
             ("jump = kernel", 1, "it takes hook or init"),
             ("acpi-rsdp = 0x1", 1, "it takes yes or no"),
+            ("loader = fast", 1, "it takes auto, verified or direct"),
+            ("offline-cpus = 3", 1, "it takes yes or no"),
+            ("thaw = kernel", 1, "it takes yes or no"),
             ("modules = a/b", 1, "names of modules"),
             ("modules = a b a", 1, "'a' stands there a second time"),
             ("unbind = ../nvme", 1, "PCI addresses"),

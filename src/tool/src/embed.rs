@@ -13,6 +13,7 @@ use crate::errno::InWords;
 use crate::extra::{self, Extra};
 use crate::folder::{self, NewSet};
 use crate::images::{self, Source};
+use crate::loader::Wanted;
 use crate::root::Root;
 use crate::{cmdline, entries, facts, stage};
 
@@ -37,6 +38,12 @@ pub struct Wish {
     /// The embedded kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub cmdline: String,
+    /// Of `nextkernel stage`, and refused here with the reason
+    #[arg(long, hide = true)]
+    pub loader: Option<Wanted>,
+    #[allow(missing_docs)]
+    #[arg(long, hide = true)]
+    pub thaw: bool,
 }
 
 /// Why nothing was written.
@@ -68,6 +75,18 @@ pub enum Error {
     /// A file.
     #[error(transparent)]
     File(#[from] folder::Error),
+    /// Nothing of that machine is known.
+    #[error(
+        "--loader direct is refused: what lies where in memory is worked out on the machine that runs, and an embedded \
+         kernel starts on another, or in another boot; there the kernel's own kexec_file_load is needed"
+    )]
+    Direct,
+    /// The same bytes start at every boot.
+    #[error(
+        "--thaw is refused: a thawed kernel lies at a random address, and what is embedded would have the same one at \
+         every boot; leave it out"
+    )]
+    Thaw,
     /// It would be read by nobody.
     #[error("the plan would be malformed: {0}; a shorter path of the kernel is needed")]
     Unwritable(Malformed),
@@ -75,6 +94,12 @@ pub enum Error {
 
 /// Writes it, and says what is next.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+    if wish.loader == Some(Wanted::Direct) {
+        return Err(Error::Direct);
+    }
+    if wish.thaw {
+        return Err(Error::Thaw);
+    }
     let entry = entries::explicit(root, &wish.kernel, &wish.initrd)?;
     let line = cmdline::checked(&wish.cmdline, &[])?;
     let (kernel, initrds) = Source::of(root, &entry)?;
@@ -130,6 +155,7 @@ mod tests {
             initrd: vec!["/one".into(), "/two".into()],
             extra: Vec::new(),
             cmdline: "console=ttyS0".to_owned(),
+            ..Wish::default()
         }
     }
 
@@ -168,6 +194,17 @@ mod tests {
         std::fs::remove_file(scratch.root.path("/two")).unwrap();
         assert!(run(&scratch.root, &wish(&scratch)).is_err());
         assert!(!scratch.root.path("/board").exists());
+    }
+
+    #[test]
+    fn what_only_the_machine_that_runs_can_work_out_is_not_embedded() {
+        let scratch = machine();
+        let direct = Wish { loader: Some(Wanted::Direct), ..wish(&scratch) };
+        assert!(matches!(run(&scratch.root, &direct), Err(Error::Direct)));
+        assert!(matches!(run(&scratch.root, &Wish { thaw: true, ..wish(&scratch) }), Err(Error::Thaw)));
+        assert!(!scratch.root.path("/board").exists());
+        let verified = Wish { loader: Some(Wanted::Verified), ..wish(&scratch) };
+        assert!(run(&scratch.root, &verified).is_ok());
     }
 
     #[test]

@@ -197,6 +197,18 @@ impl NewSet {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         Ok((path.clone(), at(&path, file)?))
     }
+
+    /// Calls a file in it otherwise, in place of what has that name.
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let path = self.path.join(to);
+        at(&path, fs::rename(self.path.join(from), &path))
+    }
+
+    /// Takes a file out of it.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.path.join(name);
+        at(&path, fs::remove_file(&path))
+    }
 }
 
 impl Drop for NewSet {
@@ -211,6 +223,12 @@ impl Drop for NewSet {
 #[must_use]
 pub fn path(root: &Root, image: &nextkernel_plan::Image<'_>) -> PathBuf {
     root.path(FOLDER).join(image.name)
+}
+
+/// The files of a plan.
+pub fn images<'a>(plan: &Plan<'a>) -> impl Iterator<Item = nextkernel_plan::Image<'a>> {
+    let parameters = plan.direct.map(|direct| direct.parameters);
+    std::iter::once(plan.kernel).chain(plan.initrd).chain(parameters)
 }
 
 /// Whether an image is the one that was staged.

@@ -47,6 +47,10 @@ pub struct Bz {
 pub struct Flat {
     /// For which architecture it is, as Rust calls it.
     pub machine: &'static str,
+    /// How far behind a place where it may lie it begins (`text_offset`).
+    pub offset: u64,
+    /// What else it says of itself, a bit or two each.
+    pub flags: u64,
     /// Bytes of memory that it takes where it is loaded: more than the file, for what begins as zeros; 0 where it does
     /// not say so.
     pub memory: u64,
@@ -103,7 +107,8 @@ impl Flat {
     fn parse(machine: &'static str, bytes: &[u8]) -> Flat {
         let long = |at| number::<8>(bytes, at).map_or(0, u64::from_le_bytes);
         let (offset, size) = (long(8), long(16));
-        Flat { machine, memory: if size == 0 { 0 } else { size.saturating_add(offset) } }
+        let memory = if size == 0 { 0 } else { size.saturating_add(offset) };
+        Flat { machine, offset, flags: long(24), memory }
     }
 }
 
@@ -211,9 +216,10 @@ pub(crate) mod tests {
 
     #[test]
     fn the_machine_that_an_image_is_for_is_told_from_its_first_bytes() {
+        let flat = |machine| Header::Flat(Flat { machine, offset: 0, flags: 0, memory: 0 });
         for (bytes, header) in [
-            (image(&[(0, b"MZ"), (56, b"ARM\x64")]), Header::Flat(Flat { machine: "aarch64", memory: 0 })),
-            (image(&[(56, b"RSC\x05")]), Header::Flat(Flat { machine: "riscv64", memory: 0 })),
+            (image(&[(0, b"MZ"), (56, b"ARM\x64")]), flat("aarch64")),
+            (image(&[(56, b"RSC\x05")]), flat("riscv64")),
             (image(&[(0, b"\x7fELF\x02\x01"), (18, &[62, 0])]), Header::For("x86_64")),
             (image(&[(0, b"\x7fELF\x02\x02"), (18, &[0, 22])]), Header::For("s390x")),
             (

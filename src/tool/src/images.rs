@@ -468,6 +468,12 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// One that was made of another, and is judged itself.
+    #[must_use]
+    pub fn made(copy: File) -> Kernel {
+        Kernel { copy, original: None }
+    }
+
     /// What the running kernel is to judge: the original file where there is one, for a copy has neither its IMA
     /// signature nor its label.
     #[must_use]

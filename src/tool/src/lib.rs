@@ -1,5 +1,5 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
-//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `exitrd`, `entries/list`; the others are what they stand on.
+//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `report`, `exitrd`, `entries/list`; the others are what they stand on.
 
 pub mod armed;
 pub mod attach;
@@ -26,6 +26,7 @@ pub mod inhibitors;
 pub mod init;
 pub mod kconfig;
 pub mod layers;
+pub mod loader;
 mod lzo;
 pub mod memory;
 pub mod mounts;
@@ -35,9 +36,11 @@ pub mod quoted;
 pub mod reboot;
 pub mod refusal;
 pub mod rehearse;
+pub mod report;
 pub mod root;
 #[cfg(test)]
 mod scratch;
+pub mod set;
 pub mod size;
 pub mod stage;
 pub mod status;

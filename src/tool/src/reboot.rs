@@ -20,6 +20,7 @@ use crate::folder::{self, Folder};
 use crate::gpus::{self, Said};
 use crate::inhibitors::{self, Inhibitor};
 use crate::init::{self, Init};
+use crate::loader::Loader;
 use crate::root::Root;
 use crate::{check, facts, stage};
 
@@ -226,8 +227,7 @@ impl First {
             None => return Ok(First::Stage("nothing is staged")),
             Some(plan) => plan.map_err(folder::Error::Malformed)?,
         };
-        let mut images = std::iter::once(plan.kernel).chain(plan.initrd);
-        match images.find(|image| !folder::is_as_staged(root, image)) {
+        match folder::images(plan).find(|image| !folder::is_as_staged(root, image)) {
             Some(image) => Err(Error::Changed(image.name.to_owned())),
             None => Ok(First::Use(plan.handoff)),
         }
@@ -311,8 +311,10 @@ fn tell(
     let (ask, night) = match (first, plan) {
         (First::Use(_), Some(plan)) => {
             facts::say(format_args!(
-                "staged            {} (handoff {}), its images as they were",
-                plan.entry, plan.handoff
+                "staged            {} (handoff {}), its images as they were, for the {} loader",
+                plan.entry,
+                plan.handoff,
+                Loader::of(plan)
             ));
             covers_kexec(plan)?;
             (Ask::of(root, init)?, at_night(root, plan.entry, Said::Plan(plan)))

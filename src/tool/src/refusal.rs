@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 
 use crate::header::{Flat, Header};
+use crate::kconfig::Kconfig;
+use crate::loader::Against;
 use crate::root::Root;
 use crate::size::Size;
 use crate::{cmdline, efi, memory};
@@ -225,7 +227,47 @@ pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Imag
         }
         libc::ENOPKG => "this kernel lacks the algorithm of its signature; stage another kernel".into(),
         libc::EMSGSIZE => "its signature has a form that this kernel does not read; stage another kernel".into(),
-        libc::ENOSYS => no_call(),
+        libc::ENOSYS => no_call(Against::find(root, None)),
+        _ => unknown(),
+    }
+}
+
+/// One sentence for each answer to a load of segments that take so much memory (kernel/kexec.c, `do_kexec_load`;
+/// `sanity_check_segment_list`, `kernel/kexec_core.c`). What forbade calls before this one is told first.
+#[must_use]
+pub fn of_direct_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes: u64) -> String {
+    const INSTEAD: &str = "leave --loader and --thaw out, and the verified loader takes its place";
+    match errno.raw_os_error().unwrap_or(0) {
+        libc::EPERM => match before {
+            Some(bar) => bar.to_string(),
+            None => match Against::find(root, None).filter(|against| against.forbids()) {
+                Some(against) => format!("{against}; {INSTEAD}"),
+                None => forbidden(Bar::to_unload(root)),
+            },
+        },
+        libc::EACCES => format!(
+            "IMA or a security module (SELinux, AppArmor) wants to see the kernel's file, and kexec_load shows it none; \
+             {INSTEAD}"
+        ),
+        libc::EBUSY if std::env::consts::ARCH == "aarch64" && crate::rehearse::calls_left(root).is_none() => {
+            "another load has been under way for some seconds, or a processor cannot be stopped (the kernel log says so: \
+             dmesg); try again"
+                .into()
+        }
+        libc::EBUSY => busy(root),
+        libc::EINVAL => too_large(root, takes).unwrap_or_else(|| {
+            "the segments overlap, or are more than this kernel takes, which should not be: please report it with \
+             /proc/iomem; --loader verified does without them"
+                .into()
+        }),
+        libc::EADDRNOTAVAIL => {
+            "a segment lies where this kernel reaches no memory: please report it with /proc/iomem; --loader verified \
+             does without"
+                .into()
+        }
+        libc::ENOMEM => format!("there is not enough free memory for another {}; free some", Size(takes)),
+        libc::EFAULT => "a staged file shrank meanwhile; is another program at work in /run/nextkernel? stage again".into(),
+        libc::ENOSYS => format!("{}; {INSTEAD}", Against::NoCall),
         _ => unknown(),
     }
 }
@@ -236,17 +278,51 @@ pub fn of_unload(root: &Root, errno: &io::Error, before: Option<Bar>) -> String 
     match errno.raw_os_error().unwrap_or(0) {
         libc::EPERM => forbidden(before.or_else(|| Bar::to_unload(root))),
         libc::EBUSY => busy(root),
-        libc::ENOSYS => no_call(),
+        libc::ENOSYS => no_call(Some(Against::NoCall)),
         _ => unknown(),
     }
 }
 
-/// What a kernel without the call lacks.
+/// What a kernel without the verified loader's call lacks, and what is against the direct one, if anything is.
 #[must_use]
-pub fn no_call() -> String {
-    "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE), and no other loader is there yet: run one that \
-     has it, and stage there"
-        .into()
+pub fn no_call(direct: Option<Against>) -> String {
+    let lacks = "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE)";
+    match direct {
+        None => format!("{lacks}; leave --loader out, and the direct one takes its place"),
+        Some(against) => format!(
+            "{lacks}, and the direct loader is no way round: {against}; run a kernel that has it, and stage there"
+        ),
+    }
+}
+
+/// Whether the kernel wants every image signed, of itself or under Secure Boot (`arch_get_ima_policy`,
+/// `security/integrity/ima/ima_efi.c`).
+#[must_use]
+pub fn demands_signature(root: &Root, config: Option<&Kconfig>) -> bool {
+    let has = |name: &str| config.is_some_and(|config| config.has(name));
+    let secure_boot = efi::secure_boot(root) == Some(true);
+    has("KEXEC_SIG_FORCE") || (secure_boot && has("KEXEC_SIG") && has("IMA_ARCH_POLICY"))
+}
+
+/// Whether IMA looks at a kernel before it is loaded (`Documentation/ABI/testing/ima_policy`).
+#[must_use]
+pub fn appraises(root: &Root) -> bool {
+    let policy = std::fs::read_to_string(root.path("/sys/kernel/security/ima/policy")).unwrap_or_default();
+    let rule = |line: &str| line.starts_with("appraise ") && line.contains("func=KEXEC_KERNEL_CHECK");
+    policy.lines().any(rule)
+}
+
+/// That an image is more than the kernel takes, which is half of the memory.
+#[must_use]
+pub fn too_large(root: &Root, takes: u64) -> Option<String> {
+    let half = memory::total(root).unwrap_or(0) / 2;
+    (takes > half && half > 0).then(|| {
+        format!(
+            "kernel and initrd take {}, more than half of this machine's memory ({}); a smaller initrd is needed",
+            Size(takes),
+            Size(half)
+        )
+    })
 }
 
 fn unknown() -> String {
@@ -274,14 +350,8 @@ fn invalid(root: &Root, image: &Image) -> String {
     if let Some(foreign) = foreign(&image.header) {
         return foreign;
     }
-    let half = memory::total(root).unwrap_or(0) / 2;
-    let takes = image.memory();
-    if takes > half && half > 0 {
-        return format!(
-            "kernel and initrd take {}, more than half of this machine's memory ({}); a smaller initrd is needed",
-            Size(takes),
-            Size(half)
-        );
+    if let Some(too_large) = too_large(root, image.memory()) {
+        return too_large;
     }
     if let Header::Bz(bz) = &image.header {
         if image.cmdline + HEAD_ROOM > bz.cmdline_max {
@@ -332,7 +402,7 @@ fn wrong_image(root: &Root, header: &Header) -> Option<String> {
                 .into(),
         ),
         Header::Bz(_) if root.fact("/sys/firmware/efi/fw_platform_size").as_deref() == Some("32") => Some(
-            "the firmware is 32-bit UEFI, and there this kernel loads none; no other loader is there yet".into(),
+            "the firmware is 32-bit UEFI, and there this kernel loads no other; restart through firmware".into(),
         ),
         _ => None,
     }
@@ -420,7 +490,7 @@ mod tests {
         assert!(invalid(Header::Unknown).contains("no kernel image for this machine"));
         assert!(invalid(Header::For("s390x")).contains("a kernel for s390x"));
         let foreign = if cfg!(target_arch = "aarch64") { "riscv64" } else { "aarch64" };
-        let flat = |machine, memory| invalid(Header::Flat(Flat { machine, memory }));
+        let flat = |machine, memory| invalid(Header::Flat(Flat { machine, offset: 0, flags: 0, memory }));
         assert!(flat(foreign, 4096).contains(&format!("a kernel for {foreign}")));
         assert!(flat(std::env::consts::ARCH, 0).contains("older than Linux 3.17"));
         let short = Bz { cmdline_max: 120, ..bz() };
@@ -456,6 +526,42 @@ mod tests {
         assert!(sentence(&scratch, libc::EADDRNOTAVAIL, Header::Unknown).contains("smaller initrd"));
         scratch.put("/proc/cmdline", "root=x kho=on\n");
         assert!(sentence(&scratch, libc::EADDRNOTAVAIL, Header::Unknown).contains("kho_scratch="));
+    }
+
+    #[test]
+    fn every_answer_to_segments_has_a_sentence_of_its_own_and_a_way_out() {
+        let (scratch, mut sentences) = (Scratch::new(), Vec::new());
+        scratch.put("/proc/self/status", ALL);
+        let said = |scratch: &Scratch, errno, takes| {
+            let errno = io::Error::from_raw_os_error(errno);
+            of_direct_load(&scratch.root, &errno, Bar::to_calls(&scratch.root), takes)
+        };
+        for errno in [
+            libc::EPERM,
+            libc::EACCES,
+            libc::EBUSY,
+            libc::EINVAL,
+            libc::EADDRNOTAVAIL,
+            libc::ENOMEM,
+            libc::EFAULT,
+            libc::ENOSYS,
+            libc::ENFILE,
+        ] {
+            let new = said(&scratch, errno, 4096);
+            assert!(!sentences.contains(&new), "{new}");
+            sentences.push(new);
+        }
+        scratch.put("/proc/meminfo", "MemTotal: 4 kB\n");
+        assert!(said(&scratch, libc::EINVAL, 4096).contains("more than half"));
+        for (path, text, named) in [
+            ("/proc/sys/kernel/loadpin/enforce", "1\n", "LoadPin"),
+            ("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n", "lockdown"),
+            ("/proc/sys/kernel/kexec_load_disabled", "1\n", "kexec_load_disabled"),
+        ] {
+            scratch.put(path, text);
+            let why = said(&scratch, libc::EPERM, 4096);
+            assert!(why.contains(named), "{path}: {why}");
+        }
     }
 
     #[test]

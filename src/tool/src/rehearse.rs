@@ -2,20 +2,23 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use nextkernel_plan::{Record, Recorded, limits};
+use nextkernel_plan::{Area, Direct, Part, Record, Recorded, limits};
 use thiserror::Error;
 
 use crate::errno::ByName;
 use crate::refusal::{self, Bar, Image};
 use crate::root::Root;
-use crate::sys;
+use crate::sys::{self, Mapping};
 
 /// How often a call is tried that another one is in the way of, and how far apart.
 const BUSY_TRIES: u32 = 50;
-const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+const LOAD: &str = "load";
 
 /// What the kernel has against it, in one sentence with the way out.
 #[derive(Debug, Error)]
@@ -26,29 +29,107 @@ pub struct Error {
     errno: io::Error,
 }
 
-/// Loads the image with a command line of the greatest length that the night may need. What was
-/// loaded stays if this fails. So many calls are left for later where they are counted.
+/// The files of a set that the direct loader takes, open.
+#[derive(Clone, Copy)]
+pub struct Files<'a> {
+    /// The kernel.
+    pub kernel: &'a File,
+    /// The initrd, if there is one.
+    pub initrd: Option<&'a File>,
+    /// What the next kernel is told.
+    pub parameters: &'a File,
+}
+
+/// Loads the image with a command line of the greatest length that the night may need, and tells how long the call
+/// took. What was loaded stays if this fails. So many calls are left for later where they are counted.
 pub fn load(
     root: &Root,
     kernel: &File,
     initrd: Option<&File>,
     cmdline: &str,
     later: u64,
-) -> Result<(), Error> {
-    // It has the record's name, so that whoever reuses the line drops it, and no handoff's id.
-    let record = format!("{:x<1$}", format!("{}=", Record::KEY), limits::RECORD_MAX - 1);
-    let longest = CString::new(Recorded { cmdline, record }.to_string()).unwrap_or_default();
+) -> Result<Duration, Error> {
+    let longest = longest(cmdline);
     let initrd_fd = initrd.map(AsFd::as_fd);
     let before = Bar::to_calls(root);
     let call = || sys::kexec_file_load(kernel.as_fd(), initrd_fd, &longest);
     unless_busy(|| calls_left(root), later, call).map_err(|errno| {
         let image = Image::of(kernel, initrd, longest.as_bytes_with_nul().len() as u64);
-        Error { act: "load", why: refusal::of_load(root, &errno, before, &image), errno }
+        Error { act: LOAD, why: refusal::of_load(root, &errno, before, &image), errno }
     })
 }
 
-/// How many calls of `kexec_file_load(2)` the system allows until the next boot; `None` where there is no
-/// limit. Failed ones and unloading count, too (Documentation/admin-guide/sysctl/kernel.rst).
+/// The same by the direct loader: the hook's own call, with another record.
+pub fn load_direct(
+    root: &Root,
+    files: Files<'_>,
+    direct: &Direct<'_>,
+    cmdline: &str,
+    later: u64,
+) -> Result<Duration, Error> {
+    let before = Bar::to_calls(root);
+    let takes = direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes));
+    let refused =
+        |errno| Error { act: LOAD, why: refusal::of_direct_load(root, &errno, before, takes), errno };
+    let io =
+        |errno| Error { act: LOAD, why: "the staged files cannot be read; stage again".to_owned(), errno };
+    let parameters = parameters(root, files.parameters, direct, cmdline).map_err(io)?;
+    let kernel = Mapping::of(files.kernel).map_err(io)?;
+    let initrd = files.initrd.map(Mapping::of).transpose().map_err(io)?;
+    let mut segments = Vec::new();
+    for segment in direct.segments.iter() {
+        let file = match segment.part {
+            Part::Kernel => kernel.bytes(),
+            Part::Initrd => initrd.as_ref().map_or(&[][..], Mapping::bytes),
+            Part::Parameters => &parameters,
+        };
+        let bytes =
+            part(file, segment.bytes).ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EFAULT)))?;
+        segments.push(sys::Segment { bytes, at: segment.at, takes: segment.takes });
+    }
+    let call = || sys::kexec_load(direct.start, &segments);
+    unless_busy(|| calls_left(root), later, call).map_err(refused)
+}
+
+/// The parameters with the line in their place, and with random seeds of this moment.
+fn parameters(root: &Root, file: &File, direct: &Direct<'_>, cmdline: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Through another descriptor of its own place in the file.
+    let length = file.metadata()?.len();
+    bytes.resize(usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?, 0);
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 0)?;
+    let outside = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let mut random = File::open(root.path("/dev/urandom"))?;
+    for seed in direct.seeds.iter() {
+        random.read_exact(part_mut(&mut bytes, seed).ok_or_else(outside)?)?;
+    }
+    let line = longest(cmdline);
+    let place = part_mut(&mut bytes, direct.cmdline).ok_or_else(outside)?;
+    place.fill(0);
+    let place = place.get_mut(..line.as_bytes_with_nul().len()).ok_or_else(outside)?;
+    place.copy_from_slice(line.as_bytes_with_nul());
+    Ok(bytes)
+}
+
+fn part(bytes: &[u8], area: Area) -> Option<&[u8]> {
+    let end = area.end_within(bytes.len() as u64)?;
+    bytes.get(usize::try_from(area.offset).ok()?..usize::try_from(end).ok()?)
+}
+
+fn part_mut(bytes: &mut [u8], area: Area) -> Option<&mut [u8]> {
+    let end = area.end_within(bytes.len() as u64)?;
+    bytes.get_mut(usize::try_from(area.offset).ok()?..usize::try_from(end).ok()?)
+}
+
+/// The line with what stands for a record. It has the record's name, so that whoever reuses the line drops it, and no
+/// handoff's id.
+fn longest(cmdline: &str) -> CString {
+    let record = format!("{:x<1$}", format!("{}=", Record::KEY), limits::RECORD_MAX - 1);
+    CString::new(Recorded { cmdline, record }.to_string()).unwrap_or_default()
+}
+
+/// How many calls of either loader the system allows until the next boot; `None` where there is no limit. Failed ones
+/// and unloading count, too (Documentation/admin-guide/sysctl/kernel.rst).
 #[must_use]
 pub fn calls_left(root: &Root) -> Option<u64> {
     root.fact("/proc/sys/kernel/kexec_load_limit_reboot")?.parse().ok()
@@ -57,22 +138,27 @@ pub fn calls_left(root: &Root) -> Option<u64> {
 /// Unloads what is loaded. So many calls are left for later where they are counted.
 pub fn unload(root: &Root, later: u64) -> Result<(), Error> {
     let before = Bar::to_calls(root);
-    unless_busy(|| calls_left(root), later, sys::kexec_unload).map_err(|errno| Error {
+    let unloaded = unless_busy(|| calls_left(root), later, sys::kexec_unload).map_err(|errno| Error {
         act: "unload",
         why: refusal::of_unload(root, &errno, before),
         errno,
-    })
+    });
+    unloaded.map(drop)
 }
 
-/// Calls until nothing is in the way. Being told so costs a call, too (`kexec_load_permitted`,
-/// `kernel/kexec_core.c`, is asked before the lock).
+/// Calls until nothing is in the way, and tells how long the call took that nothing was in the way of. Being told so
+/// costs a call, too (`kexec_load_permitted`, `kernel/kexec_core.c`, is asked before the lock).
 fn unless_busy(
     left: impl Fn() -> Option<u64>,
     later: u64,
     mut call: impl FnMut() -> io::Result<()>,
-) -> io::Result<()> {
+) -> io::Result<Duration> {
+    let mut timed = || {
+        let since = Instant::now();
+        call().map(|()| since.elapsed())
+    };
     for _ in 0..BUSY_TRIES {
-        match call() {
+        match timed() {
             Err(errno) if errno.raw_os_error() == Some(libc::EBUSY) => {
                 if left().is_some_and(|left| left <= later) {
                     return Err(errno);
@@ -82,17 +168,44 @@ fn unless_busy(
             answer => return answer,
         }
     }
-    call()
+    timed()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::scratch::Scratch;
+    use nextkernel_plan::List;
     use std::cell::Cell;
 
     /// A refusal, as the kernel gives one.
     pub(crate) fn refusal(act: &'static str) -> Error {
         Error { act, why: "so it is".to_owned(), errno: io::Error::from_raw_os_error(libc::EPERM) }
+    }
+
+    #[test]
+    fn the_line_goes_to_its_place_and_every_seed_is_fresh() {
+        let scratch = Scratch::new();
+        scratch.put("/dev/urandom", "12345678");
+        scratch.put("/parameters", &"p".repeat(256));
+        let file = File::open(scratch.root.path("/parameters")).unwrap();
+        let (mut seeds, parameters) =
+            (List::new(), nextkernel_plan::Image { name: "p", size: 256, stamp: None });
+        seeds.push(Area { offset: 1, size: 2 }).unwrap();
+        seeds.push(Area { offset: 250, size: 6 }).unwrap();
+        let cmdline = Area { offset: 10, size: 200 };
+        let direct = Direct { parameters, start: 0, segments: List::new(), cmdline, seeds };
+        let bytes = super::parameters(&scratch.root, &file, &direct, "root=x").unwrap();
+        let line = "root=x nextkernel.record=xxx";
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(
+            text.starts_with(&format!("p12ppppppp{line}"))
+                && text.ends_with("\0pppppppppppppppppppppppppppppppppppppppp345678")
+        );
+        assert_eq!(text.len(), 256);
+        let small = Direct { cmdline: Area { offset: 10, size: 20 }, ..direct };
+        assert!(super::parameters(&scratch.root, &file, &small, "root=x").is_err());
     }
 
     #[test]

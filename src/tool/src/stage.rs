@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use nextkernel_plan::{GpuPolicy, HandoffId, Hold, List, On, Plan, Watchdog, limits};
@@ -17,18 +17,18 @@ use crate::conf::{self, Conf};
 use crate::entries::{self, Choice, Entry};
 use crate::errno::InWords;
 use crate::extra::{self, Extra};
-use crate::folder::{self, Folder};
+use crate::folder::{self, Folder, NewSet};
 use crate::gpus::{self, Gpu, Said};
 use crate::hypervisor::Hypervisor;
 use crate::images::{self, Source};
+use crate::loader::{self, Loader, Wanted};
 use crate::quoted::quoted;
-use crate::refusal::{self, Image};
+use crate::rehearse::{self, Files};
 use crate::root::Root;
+use crate::set::{self, Beside, Made, Order, Place};
 use crate::size::Size;
-use crate::{cmdline, efi, facts, memory, rehearse, status, sys, systemd, unbind};
-
-/// Room in /run for what is no image: the plan, and what else is written there while it is staged.
-const SPARE: u64 = 1 << 20;
+use crate::sys::{self, Calls};
+use crate::{cmdline, efi, facts, memory, refusal, status, systemd, unbind};
 
 /// How many characters of what somebody wrote a note shows.
 const SHOWN_MAX: usize = 40;
@@ -90,6 +90,16 @@ pub struct Wish {
     /// [default: kept]
     #[arg(long, value_name = "WHEN")]
     pub hold: Option<HoldWish>,
+    /// Which of the kernel's two calls loads it: `kexec_file_load`, which checks, or `kexec_load`, by segments that
+    /// are made now, which is faster. Direct is refused where a signature, lockdown or IMA asks for the other
+    /// [default: auto]
+    #[arg(long, value_name = "WHICH")]
+    pub loader: Option<Wanted>,
+    /// Unpack kernel and initrd now, so that the next kernel need not; they take two to four times their size in
+    /// memory. On x86 it takes the direct loader
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, require_equals = true, default_missing_value = "yes",
+        value_parser = yes_or_no)]
+    pub thaw: Option<bool>,
     /// Do not load the image now: nothing is found out before the night (implies --hold late)
     #[arg(long)]
     pub no_rehearse: bool,
@@ -122,9 +132,9 @@ pub enum Error {
     /// No jump from here.
     #[error("{}", .0.in_words())]
     NoJump(Hypervisor),
-    /// The kernel cannot load another one.
-    #[error("{}", refusal::no_call())]
-    NoCall,
+    /// No loader.
+    #[error(transparent)]
+    Loader(#[from] loader::Error),
     /// Two wishes that exclude each other.
     #[error("--no-rehearse loads nothing, and --hold kept keeps what was loaded; leave one out")]
     KeptWithoutLoad,
@@ -149,6 +159,9 @@ pub enum Error {
     /// No image.
     #[error(transparent)]
     Image(#[from] images::Error),
+    /// No files of a set.
+    #[error(transparent)]
+    Set(#[from] set::Error),
     /// Nothing that could be added.
     #[error(transparent)]
     Extra(#[from] extra::Error),
@@ -168,10 +181,12 @@ pub enum Error {
     /// Too little memory.
     #[error(
         "staging takes {} of memory for a moment, and {} can be had without killing anything; free some, \
-         use a smaller initrd, or leave the trial load out with --no-rehearse",
-        Size(*.need), Size(*.available)
+         use a smaller initrd, {}or leave the trial load out with --no-rehearse",
+        Size(*.need), Size(*.available), if *.thaws { "leave --thaw out, " } else { "" }
     )]
     NoMemory {
+        /// Whether it is to be thawed.
+        thaws: bool,
         /// Bytes needed.
         need: u64,
         /// Bytes available.
@@ -213,11 +228,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    // Before anything is copied, and with --no-rehearse, too.
-    if sys::kexec_calls().is_some_and(|calls| !calls.file) {
-        return Err(Error::NoCall);
-    }
-    let (handoff, notes) = stage(root, wish)?;
+    let Staged { handoff, notes, .. } = stage(root, wish, sys::kexec_calls())?;
     for note in notes {
         facts::note(note);
     }
@@ -226,8 +237,19 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     Ok(handoff)
 }
 
-/// Stages, and returns which handoff that is, and what a person should know of it beside the status.
-fn stage(root: &Root, wish: &Wish) -> Result<(HandoffId, Vec<String>), Error> {
+/// What was staged.
+#[derive(Debug)]
+struct Staged {
+    handoff: HandoffId,
+    /// How long the rehearsal's load took, where there was one: for the report's history.
+    #[allow(dead_code)]
+    rehearsal: Option<Duration>,
+    /// What a person should know of it beside the status.
+    notes: Vec<String>,
+}
+
+/// Stages on a kernel that has these calls.
+fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error> {
     if let Some(hypervisor) = Hypervisor::find(root).filter(|found| found.forbids_the_jump()) {
         return Err(Error::NoJump(hypervisor));
     }
@@ -241,20 +263,30 @@ fn stage(root: &Root, wish: &Wish) -> Result<(HandoffId, Vec<String>), Error> {
         Some(once) => cmdline::checked(&cmdline::with(&line, &once.parameter()), &[])?,
         None => line,
     };
+    if conf.offline_cpus && cfg!(target_arch = "x86_64") {
+        notes.push(
+            "offline-cpus = yes in /etc/nextkernel.conf costs time on x86, whose kernel stops its processors in a moment; \
+             it is for arm64 and riscv64"
+                .to_owned(),
+        );
+    }
     let others = unbind::find(root, &conf.unbind)?;
-    notes.extend(others.left_out);
+    notes.extend(others.left_out.iter().cloned());
     let (kernel, initrds) = Source::of(root, &entry)?;
     let extra = Extra::find(root, &wish.extra)?;
+    let order = order(root, wish, &conf, calls, (&kernel, &initrds, &extra, &line), &mut notes)?;
 
-    let initrd_size = images::initrd_size(&initrds, &extra)?;
-    let image = Image { header: kernel.header(), sizes: (kernel.unpacked_size()?, initrd_size), cmdline: 0 };
-    let size = image.sizes.0 + initrd_size;
-    let to_load = |image: &Image| if wish.no_rehearse { 0 } else { image.to_load() };
-
+    let sizes = order.sizes()?;
+    let to_load = |bytes: u64| if wish.no_rehearse { 0 } else { bytes };
+    let thaws = order.thaws_kernel || order.thaws_initrd;
+    if let Some(why) = refusal::too_large(root, sizes.memory()).filter(|_| order.loader == Loader::Direct) {
+        return Err(set::Error::TooLarge(why).into());
+    }
     let folder = Folder::open(root)?;
     let Left { may_be_loaded, interrupted } = clear_up(root, &folder)?;
-    see_that_there_is_room(&folder, size + SPARE)?;
-    see_that_there_is_memory(root, size.saturating_add(to_load(&image)))?;
+    see_that_there_is_room(&folder, sizes.room())?;
+    let staged = sizes.room().saturating_sub(set::SPARE);
+    see_that_there_is_memory(root, staged.saturating_add(to_load(sizes.to_load())), thaws)?;
 
     let unloads = hold == Hold::Late && (!wish.no_rehearse || may_be_loaded);
     let need = NIGHTS_CALLS + u64::from(!wish.no_rehearse) + u64::from(unloads);
@@ -266,23 +298,24 @@ fn stage(root: &Root, wish: &Wish) -> Result<(HandoffId, Vec<String>), Error> {
     let uninterrupted = Uninterrupted::begin(root);
     let handoff = new_id(root)?;
     let set = folder.new_set(handoff)?;
-    let left = folder.room()?.min(memory::available(root).unwrap_or(u64::MAX));
-    let staged = images::kernel(&set, &kernel, left.saturating_sub(initrd_size + SPARE))?;
-    see_that_nobody_interrupts(uninterrupted.as_ref())?;
-    let initrd_copy = images::initrd(root, &set, &initrds, &extra)?;
+    let place = Place { root, folder: &folder, set: &set };
+    let made = set::make(place, &order, || see_that_nobody_interrupts(uninterrupted.as_ref()))?;
     // What a wrapped kernel says of its size may not be so. The copies are taken by now.
-    see_that_there_is_memory(root, to_load(&Image::of(&staged.copy, initrd_copy.as_ref(), 0)))?;
+    see_that_there_is_memory(root, to_load(made.to_load()), thaws)?;
 
-    let names = [format!("{handoff}/kernel"), format!("{handoff}/initrd")];
-    let [kernel_name, initrd_name] = &names;
+    let names = ["kernel", "initrd", "parameters"].map(|name| format!("{handoff}/{name}"));
+    let [kernel_name, initrd_name, parameters_name] = &names;
+    let direct = made.direct.as_ref().map(|direct| {
+        Ok::<_, Error>(direct.plan(measured(&folder, &direct.parameters, parameters_name)?)?)
+    });
     let plan = Plan {
         handoff,
         entry: called(&entry),
         staged_at: now(),
         on: on(&wish.on, hold),
         hold,
-        kernel: measured(&folder, &staged.copy, kernel_name)?,
-        initrd: initrd_copy.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
+        kernel: measured(&folder, &made.kernel.copy, kernel_name)?,
+        initrd: made.initrd.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
         // What is mounted for this process alone is nowhere to be found afterwards.
         kernel_from: kernel.piece.path.to_str().filter(|_| !entry.aside),
         initrd_from: if entry.aside { List::new() } else { paths(&initrds)? },
@@ -294,43 +327,102 @@ fn stage(root: &Root, wish: &Wish) -> Result<(HandoffId, Vec<String>), Error> {
         guard: conf.guard,
         watchdog: wish.watchdog.or(conf.watchdog),
         jump: conf.jump,
-        direct: None,
+        offline_cpus: conf.offline_cpus,
+        direct: direct.transpose()?,
     };
-
     see_that_nobody_interrupts(uninterrupted.as_ref())?;
-    folder.propose(&plan)?;
+    let acts = Acts { loads: !wish.no_rehearse, unloads, may_be_loaded, interrupted };
+    let rehearsal = carry_out(root, &folder, set, &plan, &made, &acts)?;
+    notes.extend(made.notes);
+    Ok(Staged { handoff, rehearsal, notes })
+}
+
+/// What is to be made of the files, and what is to be said of that.
+fn order<'a>(
+    root: &Root,
+    wish: &Wish,
+    conf: &Conf,
+    calls: Option<Calls>,
+    (kernel, initrds, extra, line): (&'a Source, &'a [Source], &'a Extra, &'a str),
+    notes: &mut Vec<String>,
+) -> Result<Order<'a>, Error> {
+    let (wanted, thaws) = (wish.loader.or(conf.loader).unwrap_or_default(), wish.thaw.unwrap_or(conf.thaw));
+    let is_packed = loader::is_packed();
+    let choice = loader::choose(root, calls, wanted, thaws, is_packed)?;
+    notes.extend(choice.frozen.map(|frozen| frozen.to_string()));
+    Ok(Order {
+        kernel,
+        initrds,
+        extra,
+        line,
+        loader: choice.loader,
+        unthawed: choice.unthawed,
+        thaws_kernel: thaws && is_packed && choice.loader == Loader::Direct,
+        thaws_initrd: thaws,
+    })
+}
+
+/// What is done once the set is made.
+#[allow(clippy::struct_excessive_bools)]
+struct Acts {
+    /// It is rehearsed.
+    loads: bool,
+    /// What is loaded then is unloaded.
+    unloads: bool,
+    may_be_loaded: bool,
+    interrupted: bool,
+}
+
+/// Rehearses the plan, and makes it count. Tells how long the load took.
+fn carry_out(
+    root: &Root,
+    folder: &Folder,
+    set: NewSet,
+    plan: &Plan<'_>,
+    made: &Made,
+    acts: &Acts,
+) -> Result<Option<Duration>, Error> {
+    folder.propose(plan)?;
     let load = || {
-        let later = NIGHTS_CALLS + u64::from(unloads);
-        rehearse::load(root, staged.judged(), initrd_copy.as_ref(), &line, later)
+        let later = NIGHTS_CALLS + u64::from(acts.unloads);
+        let (kernel, initrd) = (&made.kernel, made.initrd.as_ref());
+        match (&plan.direct, &made.direct) {
+            (Some(direct), Some(Beside { parameters, .. })) => {
+                let files = Files { kernel: &kernel.copy, initrd, parameters };
+                rehearse::load_direct(root, files, direct, plan.cmdline, later)
+            }
+            _ => rehearse::load(root, kernel.judged(), initrd, plan.cmdline, later),
+        }
     };
     let unload = || rehearse::unload(root, NIGHTS_CALLS);
-    let rehearsed = rehearsed((!wish.no_rehearse).then_some(load), unloads.then_some(unload));
-    rehearsed.inspect_err(|error| {
-        if !interrupted && !matches!(error, Error::StaysLoaded { .. }) {
+    let rehearsed = rehearsed(acts.loads.then_some(load), acts.unloads.then_some(unload));
+    let took = rehearsed.inspect_err(|error| {
+        if !acts.interrupted && !matches!(error, Error::StaysLoaded { .. }) {
             folder.withdraw();
         }
     })?;
-    folder.commit(handoff, set).map_err(|error| {
+    folder.commit(plan.handoff, set).map_err(|error| {
         // What was loaded for the plan before is replaced at night by what that plan says.
-        let is_known = may_be_loaded || hold == Hold::Late || rehearse::unload(root, 0).is_ok();
-        if is_known && !interrupted {
+        let is_known = acts.may_be_loaded || plan.hold == Hold::Late || rehearse::unload(root, 0).is_ok();
+        if is_known && !acts.interrupted {
             folder.withdraw();
         }
         Error::Folder(error)
     })?;
-    Ok((handoff, notes))
+    Ok(took)
 }
 
-/// Loads, and unloads again where nothing is to stay.
+/// Loads, and unloads again where nothing is to stay. Tells how long the load took.
 fn rehearsed(
-    load: Option<impl FnOnce() -> Result<(), rehearse::Error>>,
+    load: Option<impl FnOnce() -> Result<Duration, rehearse::Error>>,
     unload: Option<impl FnOnce() -> Result<(), rehearse::Error>>,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let loaded = load.map(|load| load().map_err(|error| Error::Refused { error })).transpose()?;
     unload.map_or(Ok(()), |unload| unload()).map_err(|error| match loaded {
-        Some(()) => Error::StaysLoaded { error },
+        Some(_) => Error::StaysLoaded { error },
         None => Error::Refused { error },
-    })
+    })?;
+    Ok(loaded)
 }
 
 /// What the stage before this one has left.
@@ -487,6 +579,10 @@ fn panic_seconds(word: &str) -> Result<u16, &'static str> {
     conf::panic_seconds(word).ok_or("a number of seconds from 1 to 65535 is needed")
 }
 
+fn yes_or_no(word: &str) -> Result<bool, &'static str> {
+    conf::yes_or_no(word).ok_or("`yes` or `no` is needed")
+}
+
 fn watchdog(word: &str) -> Result<Watchdog, &'static str> {
     Watchdog::from_word(word).ok_or("`off` or a number of seconds from 1 to 65535 is needed")
 }
@@ -526,9 +622,9 @@ fn see_that_there_is_room(folder: &Folder, need: u64) -> Result<(), Error> {
 }
 
 /// The kernel would rather kill than refuse.
-fn see_that_there_is_memory(root: &Root, need: u64) -> Result<(), Error> {
+fn see_that_there_is_memory(root: &Root, need: u64, thaws: bool) -> Result<(), Error> {
     match memory::available(root) {
-        Some(available) if available < need => Err(Error::NoMemory { need, available }),
+        Some(available) if available < need => Err(Error::NoMemory { thaws, need, available }),
         _ => Ok(()),
     }
 }
@@ -573,6 +669,8 @@ mod tests {
     use crate::{gpus, header};
 
     const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";
+
+    const BOTH: Option<Calls> = Some(Calls { file: true, segments: true });
 
     /// What a machine that was started with `running` stages, with i915 or without.
     fn staged(running: &str, wish: &Wish, panic: Option<u16>, i915: bool) -> (String, Vec<String>) {
@@ -677,7 +775,10 @@ mod tests {
         let scratch = Scratch::new();
         scratch.put("/sys/hypervisor/type", "xen\n");
         scratch.put("/sys/hypervisor/guest_type", "PV\n");
-        assert!(matches!(stage(&scratch.root, &Wish::default()), Err(Error::NoJump(Hypervisor::XenPv))));
+        assert!(matches!(
+            stage(&scratch.root, &Wish::default(), BOTH),
+            Err(Error::NoJump(Hypervisor::XenPv))
+        ));
     }
 
     /// A machine on which a kernel of 1024 bytes, which is unpacked to 32 MiB, can be staged without loading it.
@@ -700,17 +801,17 @@ mod tests {
         let (scratch, late) = machine();
         let wish = Wish { no_rehearse: false, ..late };
         scratch.put("/proc/meminfo", "MemAvailable: 32769 kB\n");
-        let Err(Error::NoMemory { need, .. }) = stage(&scratch.root, &wish) else { unreachable!() };
+        let Err(Error::NoMemory { need, .. }) = stage(&scratch.root, &wish, BOTH) else { unreachable!() };
         // The copy, the file as the kernel reads it, and the segment.
         assert_eq!(need, 1024 + 1024 + (32 << 20));
         let late = Wish { no_rehearse: true, ..wish };
-        assert!(stage(&scratch.root, &late).is_ok());
+        assert!(stage(&scratch.root, &late, BOTH).is_ok());
     }
 
     #[test]
     fn what_is_staged_is_the_handoff_that_is_told_and_a_long_name_is_told_shorter() {
         let (scratch, wish) = machine();
-        let (handoff, _) = stage(&scratch.root, &wish).unwrap();
+        let Staged { handoff, .. } = stage(&scratch.root, &wish, BOTH).unwrap();
         let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
         assert_eq!(Plan::parse(&text).unwrap().handoff, handoff);
         let (long, title) = ("é".repeat(limits::ENTRY_MAX), "Debian".to_owned());
@@ -732,21 +833,24 @@ mod tests {
             scratch.put("/run/nextkernel/plan.new", "");
             scratch.put("/sys/kernel/kexec_loaded", loaded);
             scratch.put("/proc/meminfo", "MemAvailable: 0 kB\n");
-            assert!(matches!(stage(&scratch.root, &wish), Err(Error::NoMemory { .. })));
+            assert!(matches!(stage(&scratch.root, &wish, BOTH), Err(Error::NoMemory { .. })));
             assert_eq!(mark.exists(), stays, "{loaded}");
         }
     }
 
     #[test]
     fn an_image_that_stays_loaded_is_told_from_one_that_was_never_taken() {
-        let refuse = || Err(rehearse::tests::refusal("unload"));
-        let (take, none) = (|| Ok(()), None::<fn() -> Result<(), rehearse::Error>>);
-        let stays = rehearsed(Some(take), Some(refuse)).unwrap_err().to_string();
+        let refusal = || rehearse::tests::refusal("unload");
+        let (take, refuse) = (|| Ok(Duration::ZERO), || Err(refusal()));
+        let (unload, keep) = (|| Ok(()), || Err(refusal()));
+        let none = None::<fn() -> Result<Duration, rehearse::Error>>;
+        let stays = rehearsed(Some(take), Some(keep)).unwrap_err().to_string();
         assert!(stays.ends_with("`nextkernel unstage` unloads it"), "{stays}");
-        for refused in [rehearsed(Some(refuse), Some(take)), rehearsed(none, Some(refuse))] {
+        for refused in [rehearsed(Some(refuse), Some(unload)), rehearsed(none, Some(keep))] {
             assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
         }
-        assert!(rehearsed(Some(take), Some(take)).is_ok() && rehearsed(none, none).is_ok());
+        assert!(rehearsed(Some(take), Some(unload)).is_ok_and(|took| took.is_some()));
+        assert!(rehearsed(none, None::<fn() -> _>).is_ok_and(|took| took.is_none()));
     }
 
     #[test]
@@ -755,14 +859,14 @@ mod tests {
         let outer = Uninterrupted::begin(&scratch.root).unwrap();
         assert!(see_that_nobody_interrupts(Some(&outer)).is_ok());
         nix::sys::signal::raise(Signal::SIGTERM).unwrap();
-        let ended = stage(&scratch.root, &wish).unwrap_err().to_string();
+        let ended = stage(&scratch.root, &wish, BOTH).unwrap_err().to_string();
         assert!(ended.starts_with("SIGTERM came while"), "{ended}");
         let left = std::fs::read_dir(scratch.root.path("/run/nextkernel")).unwrap().count();
         assert_eq!(left, 1, "the lock alone");
         assert!(outer.heard().is_none());
         scratch.put("/proc/self/status", "SigIgn:\t0000000000004000\n");
         nix::sys::signal::raise(Signal::SIGTERM).unwrap();
-        assert!(stage(&scratch.root, &wish).is_ok(), "it is ignored here");
+        assert!(stage(&scratch.root, &wish, BOTH).is_ok(), "it is ignored here");
         assert_eq!(outer.heard(), Some(Signal::SIGTERM));
     }
 

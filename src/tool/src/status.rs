@@ -12,11 +12,14 @@ use crate::conf::Conf;
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
+use crate::header::Header;
 use crate::init::{Hooked, Init};
+use crate::loader::{Loader, Why};
 use crate::reboot::{self, First};
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, facts, systemd};
+use crate::sys::{self, Calls};
+use crate::{cmdline, facts, systemd, thaw};
 
 /// Show what is staged and what each way down leads to
 #[derive(Args, Debug, Default)]
@@ -82,6 +85,13 @@ struct Next {
     watchdog: Option<String>,
     /// `hook` or `init`, where the plan says so.
     jump: Option<String>,
+    /// Which of the kernel's two calls loads it: `verified` or `direct`.
+    loader: Loader,
+    /// Why that one: `default`, `asked`, `thawed`, `only`, or what is against the direct one here: `no-call`,
+    /// `architecture`, `hands-over`, `lockdown`, `signature`, `ima`, `load-pin`.
+    loader_why: Why,
+    /// What is unpacked already: `kernel`, `initrd`.
+    thawed: Vec<Thawed>,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,6 +99,13 @@ struct Image {
     from: Vec<String>,
     size: u64,
     as_staged: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Thawed {
+    Kernel,
+    Initrd,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,12 +136,18 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         Conf::default()
     });
     let gpus = gpus::find(root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
-    let status = Status::of(root, plan.as_ref(), gpus, systemd);
+    let status = Status::of(root, plan.as_ref(), gpus, systemd, sys::kexec_calls());
     facts::print(&status, wish.json, || status.in_words(systemd)).map_err(Error::Output)
 }
 
 impl Status {
-    fn of(root: &Root, plan: Option<&Plan<'_>>, gpus: Vec<Gpu>, systemd: Option<u32>) -> Status {
+    fn of(
+        root: &Root,
+        plan: Option<&Plan<'_>>,
+        gpus: Vec<Gpu>,
+        systemd: Option<u32>,
+        calls: Option<Calls>,
+    ) -> Status {
         let loaded = root.kexec_loaded();
         // The hook then restarts the machine instead.
         let staged = if gpus::forbids_the_jump(&gpus).is_some() { Leads::Firmware } else { Leads::Staged };
@@ -152,7 +175,7 @@ impl Status {
         let of_systemctl = |leads| is_systemd.then_some(leads);
         let record = cmdline::running(root).ok().and_then(|line| Record::find(&line));
         Status {
-            staged: plan.map(|plan| Next::of(root, plan)),
+            staged: plan.map(|plan| Next::of(root, plan, calls)),
             loaded,
             hook_installed,
             init: init.name().to_owned(),
@@ -237,7 +260,10 @@ impl Status {
             writeln!(out, "                  `nextkernel reboot` starts {entry}")?;
         }
         if let Some(StartedBy { handoff, verb }) = &self.started_by {
-            writeln!(out, "this kernel was started by handoff {handoff}, at {verb}")?;
+            writeln!(
+                out,
+                "this kernel was started by handoff {handoff}, at {verb} (`nextkernel report` shows what that took)"
+            )?;
         }
         if self.staged.is_some() && !self.hook_installed {
             if is_systemd {
@@ -256,13 +282,24 @@ impl Status {
     }
 }
 
+/// What of a plan is unpacked already. A kernel of x86 that is has no header of its image any more, and the direct
+/// loader alone takes it so.
+fn thawed(root: &Root, plan: &Plan<'_>) -> Vec<Thawed> {
+    let open = |image| std::fs::File::open(folder::path(root, &image)).ok();
+    let kernel = open(plan.kernel).filter(|_| plan.direct.is_some());
+    let kernel = kernel.filter(|file| Header::read(file) == Header::Unknown).map(|_| Thawed::Kernel);
+    let initrd = plan.initrd.and_then(open).filter(|file| thaw::is_thawed(file).unwrap_or(false));
+    kernel.into_iter().chain(initrd.map(|_| Thawed::Initrd)).collect()
+}
+
 impl Next {
-    fn of(root: &Root, plan: &Plan<'_>) -> Next {
+    fn of(root: &Root, plan: &Plan<'_>, calls: Option<Calls>) -> Next {
         let image = |image: &nextkernel_plan::Image<'_>, from: Vec<String>| Image {
             from,
             size: image.size,
             as_staged: folder::is_as_staged(root, image),
         };
+        let (loader, thawed) = (Loader::of(plan), thawed(root, plan));
         let from = plan.kernel_from.iter().map(ToString::to_string).collect();
         Next {
             handoff: plan.handoff.to_string(),
@@ -280,6 +317,9 @@ impl Next {
             guard: plan.guard,
             watchdog: plan.watchdog.map(|watchdog| watchdog.to_string()),
             jump: plan.jump.map(|jump| jump.to_string()),
+            loader,
+            loader_why: Why::of(root, calls, loader, thawed.contains(&Thawed::Kernel)),
+            thawed,
         }
     }
 
@@ -291,6 +331,13 @@ impl Next {
             None => writeln!(out, "  initrd          none")?,
         }
         writeln!(out, "  command line    {}", self.cmdline)?;
+        writeln!(out, "  loader          {}: {}", self.loader, self.loader_why)?;
+        match self.thawed.as_slice() {
+            [] => {}
+            [Thawed::Kernel] => writeln!(out, "  thawed          the kernel")?,
+            [Thawed::Initrd] => writeln!(out, "  thawed          the initrd")?,
+            _ => writeln!(out, "  thawed          kernel and initrd")?,
+        }
         if !self.modules.is_empty() {
             writeln!(out, "  unloads also    {}", self.modules.join(", "))?;
         }
@@ -346,6 +393,8 @@ cmdline = root=x
 end
 ";
 
+    const BOTH: Option<Calls> = Some(Calls { file: true, segments: true });
+
     fn status(loaded: bool, hook: bool, plan: Option<&str>, systemd: u32) -> Status {
         with_gpu(loaded, hook, plan, systemd, "live")
     }
@@ -361,7 +410,7 @@ end
         let plan = plan.map(|plan| Plan::parse(plan.as_bytes()).unwrap());
         let conf = Conf::default();
         let gpus = gpus::find(&scratch.root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
-        Status::of(&scratch.root, plan.as_ref(), gpus, Some(systemd))
+        Status::of(&scratch.root, plan.as_ref(), gpus, Some(systemd), BOTH)
     }
 
     #[test]
@@ -427,7 +476,7 @@ end
         let of = format!("kernel = {name} size=1 inode=1 changed=1.000000001");
         let plan = plan.map(|plan| plan.replace(&of, &format!("kernel = {image}")));
         let plan = plan.as_ref().map(|plan| Plan::parse(plan.as_bytes()).unwrap());
-        Status::of(&scratch.root, plan.as_ref(), Vec::new(), None)
+        Status::of(&scratch.root, plan.as_ref(), Vec::new(), None, BOTH)
     }
 
     #[test]
@@ -499,8 +548,8 @@ end
         assert_eq!(
             fields.join(" "),
             "gpus hook_installed init loaded nextkernel_reboot reboot staged staged.cmdline staged.entry staged.guard staged.handoff \
-             staged.hold staged.initrd staged.jump staged.kernel staged.modules staged.on staged.staged_at staged.unbind \
-             staged.watchdog started_by systemctl_kexec systemctl_reboot"
+             staged.hold staged.initrd staged.jump staged.kernel staged.loader staged.loader_why staged.modules staged.on \
+             staged.staged_at staged.thawed staged.unbind staged.watchdog started_by systemctl_kexec systemctl_reboot"
         );
         let gpu = json["gpus"][0].as_object().unwrap();
         let fields: Vec<_> = gpu.keys().map(String::as_str).collect();

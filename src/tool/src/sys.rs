@@ -1,9 +1,11 @@
 //! The system calls that no crate wraps.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
 
 const UNLOAD: libc::c_ulong = 0x1;
 const NO_INITRAMFS: libc::c_ulong = 0x4;
@@ -24,9 +26,85 @@ pub fn kexec_file_load(
     call(kernel.as_raw_fd(), initrd.map_or(-1, |fd| fd.as_raw_fd()), Some(cmdline), flags)
 }
 
-/// Unloads what is loaded; where nothing is, nothing happens.
+/// Unloads what is loaded; where nothing is, nothing happens. Both calls can: without segments `kexec_load(2)` does
+/// nothing else (`do_kexec_load`, kernel/kexec.c). A call that a kernel has not counts as no attempt.
 pub fn kexec_unload() -> io::Result<()> {
-    call(-1, -1, None, UNLOAD)
+    match call(-1, -1, None, UNLOAD) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => kexec_load(0, &[]),
+        answer => answer,
+    }
+}
+
+/// Bytes that go to a place in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Them.
+    pub bytes: &'a [u8],
+    /// The physical address.
+    pub at: u64,
+    /// How much memory is kept for them there.
+    pub takes: u64,
+}
+
+/// The same as the kernel reads it (`struct kexec_segment`, include/uapi/linux/kexec.h).
+#[repr(C)]
+struct RawSegment {
+    bytes: *const c_void,
+    size: usize,
+    at: usize,
+    takes: usize,
+}
+
+/// Loads segments for a later `reboot(KEXEC)`, in place of what is loaded (`kexec_load(2)`); the next kernel begins at
+/// `start`.
+pub fn kexec_load(start: u64, segments: &[Segment<'_>]) -> io::Result<()> {
+    let word =
+        |number: u64| usize::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+    let raw = |segment: &Segment<'_>| {
+        let (bytes, size) = (segment.bytes.as_ptr().cast(), segment.bytes.len());
+        Ok(RawSegment { bytes, size, at: word(segment.at)?, takes: word(segment.takes)? })
+    };
+    let raw: Vec<_> = segments.iter().map(raw).collect::<io::Result<_>>()?;
+    let start = word(start)?;
+    // SAFETY: the kernel reads so many of the segments, and of each the bytes that it borrows; it writes nothing. The
+    // flags are 0, `KEXEC_ARCH_DEFAULT`.
+    let answer = unsafe { libc::syscall(libc::SYS_kexec_load, start, raw.len(), raw.as_ptr(), 0_usize) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A file as memory, which nobody writes to: what is staged belongs to root alone, and is written once.
+pub struct Mapping {
+    start: NonNull<c_void>,
+    length: usize,
+}
+
+impl Mapping {
+    /// Maps all of it.
+    pub fn of(file: &File) -> io::Result<Mapping> {
+        let length = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        // SAFETY: the kernel chooses a place where nothing is, and nothing else knows of it.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+        };
+        match NonNull::new(start) {
+            Some(start) if start.as_ptr() != libc::MAP_FAILED => Ok(Mapping { start, length }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: so much is mapped there, for reading, as long as this lives.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped so, and whoever borrowed of it is gone.
+        unsafe { libc::munmap(self.start.as_ptr(), self.length) };
+    }
 }
 
 fn call(kernel: i32, initrd: i32, cmdline: Option<&CStr>, flags: libc::c_ulong) -> io::Result<()> {
@@ -95,8 +173,18 @@ fn give_capabilities_up() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How fast the counter counts, per second.
+#[cfg(target_arch = "aarch64")]
+pub fn counter_frequency() -> u64 {
+    let frequency: u64;
+    // SAFETY: the instruction reads a register, and Linux lets every program do so.
+    unsafe { std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency, options(nomem, nostack)) };
+    frequency
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -105,5 +193,14 @@ mod tests {
         let before = left();
         assert!(kexec_calls().is_some());
         assert_eq!(left(), before);
+    }
+
+    #[test]
+    fn a_mapping_is_the_file() {
+        let path = std::env::temp_dir().join(format!("nextkernel-mapping-{}", std::process::id()));
+        std::fs::write(&path, [7; 5000]).unwrap();
+        let mapping = Mapping::of(&File::open(&path).unwrap()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(mapping.bytes(), [7; 5000]);
     }
 }

@@ -1,12 +1,11 @@
 //! What the running kernel allows: whether it loads another one at all, and which.
 
-use std::fs;
-
 use nextkernel_plan::{Hold, Plan};
 
 use super::{Asked, Findings, Verdict};
 use crate::efi;
 use crate::kconfig::Kconfig;
+use crate::loader::Against;
 use crate::refusal::{self, Bar};
 use crate::rehearse;
 use crate::root::Root;
@@ -14,17 +13,29 @@ use crate::sys::Calls;
 
 /// The kernel loads another one.
 pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
-    match asked.calls {
-        Some(Calls { file: true, segments }) => {
-            let other = if segments { "; so is kexec_load(2)" } else { "; kexec_load(2) is not" };
+    let against = Against::find(root, asked.calls);
+    match (asked.calls, against) {
+        (Some(Calls { file: true, segments }), against) => {
+            let other = match against {
+                _ if !segments => "; kexec_load(2) is not".to_owned(),
+                Some(against) => format!("; kexec_load(2) is not for --loader direct and --thaw: {against}"),
+                None => "; so is kexec_load(2), for --loader direct and --thaw".to_owned(),
+            };
             findings.say(
                 Verdict::Ok,
                 "calls",
                 format!("kexec_file_load(2) is there, which loads the next kernel{other}"),
             );
         }
-        Some(Calls { file: false, .. }) => findings.say(Verdict::Bad, "calls", refusal::no_call()),
-        None => findings.say(
+        (Some(Calls { file: false, .. }), Some(against)) if against.forbids() => {
+            findings.say(Verdict::Bad, "calls", refusal::no_call(Some(against)));
+        }
+        (Some(Calls { file: false, .. }), _) => findings.say(
+            Verdict::Ok,
+            "calls",
+            "kexec_load(2) is there, and loads the next kernel; kexec_file_load(2) is not (CONFIG_KEXEC_FILE)",
+        ),
+        (None, _) => findings.say(
             Verdict::Info,
             "calls",
             "whether this kernel has kexec_file_load(2) cannot be asked here",
@@ -60,8 +71,7 @@ pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Fi
     let boot = if secure_boot { "Secure Boot is on" } else { "Secure Boot is off" };
     let config = Kconfig::find(root);
     let has = |name: &str| config.as_ref().is_some_and(|config| config.has(name));
-    // `arch_get_ima_policy`, security/integrity/ima/ima_efi.c
-    let forced = has("KEXEC_SIG_FORCE") || (secure_boot && has("KEXEC_SIG") && has("IMA_ARCH_POLICY"));
+    let forced = refusal::demands_signature(root, config.as_ref());
     let (verdict, sentence) = if locked_down && (config.is_none() || has("KEXEC_SIG")) {
         (
             Verdict::Info,
@@ -87,7 +97,7 @@ pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Fi
         (Verdict::Ok, "no signature is demanded of the next kernel")
     };
     findings.say(verdict, "signature", format!("{sentence} ({boot})"));
-    if appraises(root) {
+    if refusal::appraises(root) {
         let late = plan.is_some_and(|plan| plan.hold == Hold::Late);
         let why = "IMA appraises kernels that are loaded (/sys/kernel/security/ima/policy): the kernel's file needs its \
                    signature, and the copy in /run has none; what is kept loaded by day is what is jumped to";
@@ -100,18 +110,13 @@ pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Fi
     }
 }
 
-/// Whether IMA looks at a kernel before it is loaded (`Documentation/ABI/testing/ima_policy`).
-fn appraises(root: &Root) -> bool {
-    let policy = fs::read_to_string(root.path("/sys/kernel/security/ima/policy")).unwrap_or_default();
-    let rule = |line: &str| line.starts_with("appraise ") && line.contains("func=KEXEC_KERNEL_CHECK");
-    policy.lines().any(rule)
-}
-
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::super::tests::{asked, machine, says, says_when_asked, staged};
     use super::*;
     use crate::efi;
+    use std::fs;
 
     #[test]
     fn a_kernel_that_has_not_the_call_is_bad_and_one_that_cannot_be_asked_is_not() {
@@ -121,7 +126,16 @@ mod tests {
         let says = |asked: &Asked, verdict, words| says_when_asked(&scratch, asked, "calls", verdict, words);
         says(&calls(true, true), Verdict::Ok, "so is kexec_load(2)");
         says(&calls(true, false), Verdict::Ok, "kexec_load(2) is not");
-        says(&calls(false, true), Verdict::Bad, "CONFIG_KEXEC_FILE");
+        says(&calls(false, true), Verdict::Ok, "kexec_load(2) is there, and loads the next kernel");
+        says(
+            &calls(false, false),
+            Verdict::Bad,
+            "and the direct loader is no way round: this kernel was built",
+        );
+        scratch.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
+        says(&calls(true, true), Verdict::Ok, "is not for --loader direct and --thaw: lockdown");
+        says(&calls(false, true), Verdict::Bad, "is no way round: lockdown is in force");
+        fs::remove_file(scratch.root.path("/sys/kernel/security/lockdown")).unwrap();
         says(&with(None), Verdict::Info, "cannot be asked");
     }
 

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 
-use nextkernel_plan::{Image, Plan};
+use nextkernel_plan::{Direct, Image, Plan, Segment};
 use nix::sys::statvfs::statvfs;
 
 use super::{Asked, Findings, Verdict};
 use crate::folder;
 use crate::header::Header;
+use crate::loader::Against;
+use crate::prepare::memory_map::Memory;
 use crate::root::Root;
 use crate::size::Size;
 use crate::{cmdline, digest, memory};
@@ -18,8 +20,7 @@ const WITHOUT_DIGEST: (u32, u32) = (7, 3);
 
 /// The images of the plan.
 pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut Findings) {
-    let images: Vec<_> = std::iter::once(plan.kernel).chain(plan.initrd).collect();
-    if let Some(image) = images.iter().find(|image| !folder::is_as_staged(root, image)) {
+    if let Some(image) = folder::images(plan).find(|image| !folder::is_as_staged(root, image)) {
         let why = format!(
             "/run/nextkernel/{} is not as it was staged, and would not be loaded: stage again",
             image.name
@@ -27,13 +28,40 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
         findings.say(Verdict::Bad, "images", why);
         return;
     }
-    let size: u64 = images.iter().map(|image| image.size).sum();
-    let takes = kernel_takes(root, &plan.kernel).saturating_add(plan.initrd.map_or(0, |initrd| initrd.size));
-    fits(root, size, takes, findings);
+    let size: u64 = folder::images(plan).map(|image| image.size).sum();
+    // The verified loader reads the files whole before it fills the segments; the direct one is shown them.
+    let (takes, beside) = if let Some(direct) = &plan.direct {
+        (direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes)), 0)
+    } else {
+        let initrd = plan.initrd.map_or(0, |initrd| initrd.size);
+        (kernel_takes(root, &plan.kernel).saturating_add(initrd), size)
+    };
+    fits(root, beside, takes, findings);
+    if let Some(direct) = &plan.direct {
+        stays(root, direct, findings);
+    }
     room(root, size, findings);
-    if digest::is_made_here() {
+    if digest::is_made_here() && plan.direct.is_none() {
         let rate = (asked.hash_rate)();
-        cost(root, takes, rate, findings);
+        cost(root, asked, takes, rate, findings);
+    }
+}
+
+/// What was worked out for the direct loader still lies in memory: some can be taken out of a machine that runs. Where
+/// more was put in, the next kernel finds it as this one did. Who may not see addresses is told nothing.
+fn stays(root: &Root, direct: &Direct<'_>, findings: &mut Findings) {
+    let Ok(memory) = Memory::usable(root, 1) else { return };
+    let within = |segment: Segment| {
+        let end = segment.at.saturating_add(segment.takes);
+        memory.free().iter().any(|free| free.start <= segment.at && end <= free.end)
+    };
+    if let Some(segment) = direct.segments.iter().find(|segment| !within(*segment)) {
+        let gone = format!(
+            "{:#x} is no longer memory that a kernel may lie in (/proc/iomem), and the {} would be loaded there: stage \
+             again",
+            segment.at, segment.part
+        );
+        findings.say(Verdict::Bad, "segments", gone);
     }
 }
 
@@ -44,9 +72,9 @@ fn kernel_takes(root: &Root, kernel: &Image<'_>) -> u64 {
 }
 
 /// The kernel takes no image that is larger than half of the memory (`sanity_check_segment_list`,
-/// `kernel/kexec_core.c`); to load one at night it reads it whole, and fills the segments. An image that is kept is
-/// in memory until then, too, and is no longer counted as free.
-fn fits(root: &Root, size: u64, takes: u64, findings: &mut Findings) {
+/// `kernel/kexec_core.c`); beside what it takes there may be more for a moment. An image that is kept is in memory until
+/// then, too, and is no longer counted as free.
+fn fits(root: &Root, beside: u64, takes: u64, findings: &mut Findings) {
     let Some(half) = memory::total(root).map(|total| total / 2) else { return };
     if takes > half {
         let why = format!(
@@ -59,11 +87,11 @@ fn fits(root: &Root, size: u64, takes: u64, findings: &mut Findings) {
         return;
     }
     match memory::available(root) {
-        Some(available) if available < size.saturating_add(takes) => {
+        Some(available) if available < beside.saturating_add(takes) => {
             let why = format!(
                 "the night's load takes {} for a moment, and {} can be had now; services that have ended leave more, \
                  but a smaller initrd is the safe way",
-                Size(size.saturating_add(takes)),
+                Size(beside.saturating_add(takes)),
                 Size(available)
             );
             findings.say(Verdict::Warn, "memory", why);
@@ -92,7 +120,7 @@ fn room(root: &Root, size: u64, findings: &mut Findings) {
 }
 
 /// The digest that is made between the two kernels.
-fn cost(root: &Root, bytes: u64, rate: u64, findings: &mut Findings) {
+fn cost(root: &Root, asked: &Asked, bytes: u64, rate: u64, findings: &mut Findings) {
     let tenths = bytes.saturating_mul(10).div_ceil(rate.max(1));
     let costs = format!(
         "some {}.{} s of the jump are a digest over {}, an estimate from what this processor does now ({} in a second)",
@@ -118,7 +146,11 @@ fn cost(root: &Root, bytes: u64, rate: u64, findings: &mut Findings) {
             "{costs}; from Linux 7.3 on it is left out where cma={mebibytes}M is on the command line of the kernel that runs"
         ),
     };
-    findings.say(Verdict::Info, "digest", sentence);
+    let spared = match Against::find(root, asked.calls) {
+        None => "; the direct loader makes none (--loader direct, --thaw)",
+        Some(_) => "",
+    };
+    findings.say(Verdict::Info, "digest", sentence + spared);
 }
 
 /// The first two numbers of a release.
@@ -129,8 +161,10 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::super::tests::{asked, finding, machine, says, says_when_asked, staged};
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn of_what_is_not_staged_no_size_is_told() {
@@ -184,6 +218,56 @@ mod tests {
         says("with cma=1M on the command line of the kernel that runs");
         scratch.put("/proc/cmdline", "root=x cma=64M\n");
         says("in what cma=64M keeps");
+        says("the direct loader makes none (--loader direct, --thaw)");
+        scratch.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
+        let (_, sentence) = finding(&scratch, &asked(), "digest").unwrap();
+        assert!(!sentence.contains("--thaw"), "{sentence}");
+    }
+
+    /// Makes what is staged one for the direct loader, with a kernel that takes 12 KiB at 2 MiB.
+    fn directly(scratch: &Scratch) {
+        let name = "0000000000000007/parameters";
+        scratch.put(&format!("/run/nextkernel/{name}"), &"p".repeat(200));
+        let found = scratch.root.path("/run/nextkernel").join(name).metadata().unwrap();
+        let direct = format!(
+            "parameters = {}\nstart = 0x200000\nsegment = kernel 0x0+1000 at=0x200000 takes=12288\n\
+             segment = initrd 0x0+500 at=0x203000 takes=4096\ncmdline-at = 0x10+100\nend\n",
+            folder::measured(&found, name).unwrap()
+        );
+        let plan = std::fs::read_to_string(scratch.root.path("/run/nextkernel/plan")).unwrap();
+        scratch.put("/run/nextkernel/plan", &plan.replace("end\n", &direct));
+    }
+
+    #[test]
+    fn the_direct_loader_takes_its_segments_alone_and_makes_no_digest() {
+        let scratch = machine();
+        staged(&scratch, "hold = kept");
+        directly(&scratch);
+        scratch.put("/proc/meminfo", "MemTotal: 40 kB\nMemAvailable: 16 kB\n");
+        says(&scratch, "memory", Verdict::Ok, "take 16384 bytes");
+        scratch.put("/proc/meminfo", "MemTotal: 40 kB\nMemAvailable: 15 kB\n");
+        says(&scratch, "memory", Verdict::Warn, "16384 bytes for a moment");
+        assert!(finding(&scratch, &asked(), "digest").is_none());
+        scratch.put("/run/nextkernel/0000000000000007/parameters", "another");
+        says(&scratch, "images", Verdict::Bad, "parameters is not as it was staged");
+    }
+
+    #[test]
+    fn memory_that_was_taken_out_of_the_machine_is_missed_where_a_segment_goes() {
+        let scratch = machine();
+        staged(&scratch, "hold = kept");
+        directly(&scratch);
+        let segments = |iomem: &str| {
+            scratch.put("/proc/iomem", iomem);
+            finding(&scratch, &asked(), "segments")
+        };
+        assert!(segments("00200000-00203fff : System RAM\n").is_none());
+        assert!(segments("00000000-00000000 : System RAM\n").is_none(), "who may not look is told nothing");
+        let (verdict, why) = segments("00100000-00202fff : System RAM\n").unwrap();
+        assert!(
+            verdict == Verdict::Bad && why.starts_with("0x203000 is no longer") && why.contains("the initrd")
+        );
+        assert!(segments("00200000-00203fff : System RAM\n  00201000-00201fff : reserved\n").is_some());
     }
 
     #[test]

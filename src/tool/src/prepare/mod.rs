@@ -5,7 +5,11 @@
 //! Which architecture's way it is follows from what this program was built for; each is there on every one, so that it is
 //! tested on every one.
 
+pub mod arm64;
+pub mod device_tree;
+mod flat;
 pub mod memory_map;
+pub mod riscv64;
 pub mod x86_64;
 
 use std::fs::File;
@@ -81,7 +85,8 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
 pub fn of(machine: &str, parts: &Parts<'_>) -> Result<Prepared, Error> {
     match machine {
         "x86_64" => x86_64::segments(parts),
-        // aarch64 and riscv64 go here.
+        "aarch64" => arm64::segments(parts),
+        "riscv64" => riscv64::segments(parts),
         other => Err(Error::Unfit(format!(
             "on {other} kernels are not loaded this way yet; stage with --loader verified"
         ))),

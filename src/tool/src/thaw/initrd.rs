@@ -92,6 +92,27 @@ pub fn initrd(from: &File, to: &File, most: u64) -> Result<Initrd, Why> {
     Ok(is)
 }
 
+/// Whether nothing in an initrd is compressed.
+pub fn is_thawed(from: &File) -> io::Result<bool> {
+    let all = from.metadata()?.len();
+    let end = boot_config(from, all)?.unwrap_or(all);
+    let mut at = 0;
+    while at < end {
+        let mut first = [0];
+        read_at(from, &mut first, at)?;
+        let next = match first {
+            [0] => behind_zeros(from, at, end)?,
+            [b'0'] if at % ALIGNMENT == 0 => behind_archive(from, at, end)?,
+            _ => at,
+        };
+        if next == at {
+            return Ok(false);
+        }
+        at = next;
+    }
+    Ok(true)
+}
+
 /// Why a member is not decompressed.
 enum Failed {
     /// Because of what it is.
@@ -284,9 +305,18 @@ mod tests {
         (is, out)
     }
 
+    /// What comes out, which is known for what it is.
     fn thawed(bytes: &[u8]) -> (Initrd, Vec<u8>) {
         let (is, out) = thawed_to(bytes, u64::MAX);
-        (is.unwrap(), out)
+        let is = is.unwrap();
+        let scratch = crate::scratch::Scratch::new();
+        let known = |bytes: &[u8]| {
+            let path = scratch.root.path("/run/x");
+            std::fs::write(&path, bytes).unwrap();
+            is_thawed(&File::open(path).unwrap()).unwrap()
+        };
+        assert!(known(&out) == is.left.is_empty() && known(bytes) == (is.thawed == 0 && is.left.is_empty()));
+        (is, out)
     }
 
     fn entry(name: &str, data: &[u8]) -> Vec<u8> {

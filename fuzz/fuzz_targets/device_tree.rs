@@ -1,0 +1,34 @@
+//! Any bytes are a device tree, or none, without a panic. One that is told anew reads again, with room where it says so
+//! and what is written there in it, grows by no more than what is told, and is the same when it is told anew again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nextkernel::prepare::device_tree::Tree;
+use nextkernel::prepare::memory_map::Range;
+use nextkernel_plan::Area;
+
+/// What its properties, their names, and a node for them take at most.
+const TOLD: usize = 512;
+
+const ROOM: usize = 64;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(tree) = Tree::parse(bytes) else { return };
+    let initrd = bytes.first().map(|_| Range { start: 0x4000_0000, end: 0x4123_4567 });
+    let mut told = tree.told(initrd, ROOM as u64).unwrap_or_else(|_| unreachable!("{bytes:?}"));
+    // A name may be used, and a node without properties takes less than it did, but nothing is there twice.
+    assert!(told.bytes.len() <= 2 * bytes.len() + TOLD + ROOM);
+    let again = Tree::parse(&told.bytes).and_then(|tree| tree.told(initrd, ROOM as u64));
+    assert_eq!(again.as_ref(), Ok(&told));
+    let areas: Vec<Area> = [told.cmdline].into_iter().chain(told.seeds.clone()).collect();
+    for area in areas {
+        let end = area.end_within(told.bytes.len() as u64).unwrap_or_else(|| unreachable!("{area:?}"));
+        let (start, end) = (usize::try_from(area.offset), usize::try_from(end));
+        let (Ok(start), Ok(end)) = (start, end) else { unreachable!("{area:?}") };
+        told.bytes[start..end].fill(7);
+    }
+    let tree = Tree::parse(&told.bytes).unwrap_or_else(|_| unreachable!("{bytes:?}"));
+    assert_eq!(tree.chosen("bootargs"), Some(&[7; ROOM][..]));
+    assert_eq!(tree.chosen("kaslr-seed"), Some(&[7; 8][..]));
+    assert_eq!(tree.chosen("rng-seed"), Some(&[7; 32][..]));
+});

@@ -1,0 +1,238 @@
+//! Guests of other architectures: a kernel, and an initramfs of Debian's busybox and both programs (`make cross`).
+//! PID 1 is a shell that becomes the hook.
+//!
+//! Debian's own kernels for arm64 and riscv64 are built without `CONFIG_KEXEC_FILE` (6.1 to 7.3, the options in their
+//! packages), so the one for arm64 that has it is built here: from Debian's source, and as small as it works.
+
+use crate::harness::Test;
+use crate::image::Image;
+use crate::initramfs::{self, Ended, INIT};
+use crate::machine::{Architecture, Machine, Scratch, Setup, Starts};
+use crate::{built_for, host, host_bytes, vm_folder};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Emulated on a busy host.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Fetches and unpacks packages of another architecture; nothing of them runs.
+const FETCH: &str = "mmdebstrap --mode=root --variant=extract --format=directory";
+
+/// Where riscv64's come from: for few of them there are updates, and a mirror that is just being updated has too many.
+const MAIN: &str = "deb http://deb.debian.org/debian trixie main";
+
+/// The smallest kernel that boots on QEMU's board, runs both programs and loads another one.
+const OPTIONS: &str = "\
+CONFIG_EXPERT=y
+CONFIG_CC_OPTIMIZE_FOR_SIZE=y
+CONFIG_BLK_DEV_INITRD=y
+CONFIG_BINFMT_ELF=y
+CONFIG_BINFMT_SCRIPT=y
+CONFIG_PRINTK=y
+CONFIG_TTY=y
+CONFIG_SERIAL_AMBA_PL011=y
+CONFIG_SERIAL_AMBA_PL011_CONSOLE=y
+CONFIG_PROC_FS=y
+CONFIG_PROC_SYSCTL=y
+CONFIG_SYSFS=y
+CONFIG_SHMEM=y
+CONFIG_TMPFS=y
+CONFIG_DEVTMPFS=y
+CONFIG_KEXEC_FILE=y
+CONFIG_MODULES=y
+CONFIG_MODULE_UNLOAD=y
+CONFIG_MAGIC_SYSRQ=y
+CONFIG_MULTIUSER=y
+CONFIG_POSIX_TIMERS=y
+CONFIG_HIGH_RES_TIMERS=y
+CONFIG_FUTEX=y
+CONFIG_EPOLL=y
+CONFIG_EVENTFD=y
+CONFIG_FILE_LOCKING=y
+CONFIG_ADVISE_SYSCALLS=y
+CONFIG_BUG=y
+";
+
+/// Builds it in `$1`, from the source package unpacked below `$1/source`.
+const BUILD: &str = "set -e
+    cd \"$1\"
+    tar -xf source/usr/src/linux-source-*.tar.xz
+    cd linux-source-*
+    make='make -s ARCH=arm64 CROSS_COMPILE=aarch64-linux-gnu-'
+    $make KCONFIG_ALLCONFIG=../options allnoconfig
+    $make -j2 Image
+    cp arch/arm64/boot/Image ../Image
+    cd ..
+    rm -r source linux-source-*";
+
+/// The system to arrive in: says so and what its kernel made of what it was told, without the kernel in between, and
+/// powers off.
+const NEXT_INIT: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+dmesg -n 1
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+read -r cmdline </proc/cmdline
+echo \"NEXT KERNEL UP: $cmdline\"
+echo \"processors: $(nproc)\"
+dmesg | grep -E 'KASLR enabled|crng init done'
+for file in /proc/device-tree/chosen/*; do echo \"chosen: ${file##*/} $(hexdump -ve '1/1 \"%02x\"' $file | cut -c -64)\"; done
+grep ' _text$' /proc/kallsyms
+poweroff -f
+";
+
+/// Whose kernel runs.
+#[derive(Clone, Copy)]
+pub enum Kernel {
+    /// Debian's own for arm64, as it is packaged.
+    Arm64(Image),
+    /// Debian 13's own for riscv64.
+    Riscv64,
+    /// The one with a verified loader, for arm64.
+    Own,
+}
+
+impl Kernel {
+    /// What `make cross` builds for it.
+    fn target(self) -> &'static str {
+        match self {
+            Kernel::Arm64(_) | Kernel::Own => "aarch64-unknown-linux-gnu",
+            Kernel::Riscv64 => "riscv64gc-unknown-linux-gnu",
+        }
+    }
+
+    /// What QEMU emulates, and the console there.
+    fn machine(self) -> (Architecture, &'static str) {
+        match self {
+            Kernel::Arm64(_) | Kernel::Own => (Architecture::Arm64, "console=ttyAMA0"),
+            Kernel::Riscv64 => (Architecture::Riscv64, "console=ttyS0"),
+        }
+    }
+
+    /// It, and a busybox for it.
+    fn files(self) -> Result<[PathBuf; 2], String> {
+        let of = |tree: PathBuf| [tree.join("vmlinuz"), tree.join("busybox")];
+        match self {
+            Kernel::Arm64(image) => arm64(image).map(of),
+            Kernel::Own => {
+                let [_, busybox] = arm64(Image::Debian13).map(of)?;
+                Ok([files("arm64-kernel", &[OPTIONS, BUILD], build_own)?.join("Image"), busybox])
+            }
+            Kernel::Riscv64 => debian("riscv64", "trixie", &[MAIN]).map(of),
+        }
+    }
+
+    /// Where `make cross` has built the programs; where it could not, this says so.
+    #[must_use]
+    pub fn built(self) -> Option<PathBuf> {
+        built_for(self.target())
+    }
+}
+
+/// Boots `kernel` on so many processors and runs shell lines as PID 1, and waits for the end. The same kernel is at
+/// `/kernel`, packed where it is our own, and an initramfs that says `NEXT KERNEL UP: COMMAND LINE` and powers off at
+/// `/next.cpio`.
+pub fn run(test: &Test, kernel: Kernel, processors: u32, scenario: &str) -> Result<Option<Ended>, String> {
+    let Some(built) = kernel.built() else { return Ok(None) };
+    let scratch = Scratch::new()?;
+    let initrd = scratch.path("initramfs");
+    let [image, busybox] = kernel.files()?;
+    let busybox = read(&busybox)?;
+    let mut cpio = initramfs::with(&busybox, INIT);
+    for folder in ["proc", "sys", "run", "tmp", "etc"] {
+        cpio.folder(folder);
+    }
+    for program in ["nextkernel", "nextkernel-hook"] {
+        cpio.file(&format!("/usr/bin/{program}"), 0o755, &read(&built.join(program))?);
+    }
+    let mut next = initramfs::with(&busybox, NEXT_INIT);
+    for folder in ["proc", "sys"] {
+        next.folder(folder);
+    }
+    cpio.file("/next.cpio", 0o644, &next.finish());
+    let staged = match kernel {
+        Kernel::Own => host_bytes(Command::new("gzip").arg("-1c").arg(&image))?,
+        _ => read(&image)?,
+    };
+    cpio.file("/kernel", 0o644, &staged);
+    cpio.file("/scenario", 0o644, format!("PATH=/bin:/usr/bin\n{scenario}\n").as_bytes());
+    fs::write(&initrd, cpio.finish()).map_err(|e| format!("{}: {e}", initrd.display()))?;
+    let (architecture, console) = kernel.machine();
+    let setup = Setup {
+        architecture,
+        starts: Starts::Kernel { kernel: &image, initrd: &initrd, cmdline: console },
+        memory: 512,
+        counting: false,
+        args: &["-no-reboot".into(), "-smp".into(), processors.to_string()],
+        log: &test.log(),
+    };
+    let mut machine = Machine::start(&setup, scratch)?;
+    let end = machine.await_end(LIMIT)?;
+    Ok(Some(Ended { end, console: machine.console.text(), agent: String::new() }))
+}
+
+fn arm64(image: Image) -> Result<PathBuf, String> {
+    debian("arm64", if image == Image::Debian12 { "bookworm" } else { "trixie" }, &[])
+}
+
+/// Debian's kernel and busybox. An Image of riscv64 has an ELF file's name there.
+fn debian(architecture: &str, suite: &str, mirrors: &[&str]) -> Result<PathBuf, String> {
+    files(&format!("{architecture}-{suite}"), &[FETCH, suite], |part| {
+        let packages = format!("linux-image-{architecture},busybox-static");
+        fetch(suite, &packages, architecture, &part.join("tree"), mirrors)?;
+        let take = "cp $1/tree/boot/vmlinu[xz]-* $1/vmlinuz; cp $1/tree/usr/bin/busybox $1/ 2>/dev/null \
+            || cp $1/tree/bin/busybox $1/; rm -r $1/tree";
+        host(Command::new("sh").args(["-ec", take, "sh"]).arg(part)).map(drop)
+    })
+}
+
+fn build_own(part: &Path) -> Result<(), String> {
+    fs::write(part.join("options"), OPTIONS).map_err(|e| format!("{}: {e}", part.display()))?;
+    fetch("trixie", "linux-source-6.12", "amd64", &part.join("source"), &[])?;
+    host(Command::new("sh").args(["-c", BUILD, "sh"]).arg(part)).map(drop)
+}
+
+fn fetch(
+    suite: &str,
+    packages: &str,
+    architecture: &str,
+    tree: &Path,
+    mirrors: &[&str],
+) -> Result<(), String> {
+    let mut words = FETCH.split(' ');
+    let mut mmdebstrap = Command::new(words.next().unwrap_or_default());
+    mmdebstrap
+        .args(words)
+        .arg(format!("--architectures={architecture}"))
+        .arg(format!("--include={packages}"));
+    host(mmdebstrap.arg(suite).arg(tree).args(mirrors).stdin(Stdio::null())).map(drop)
+}
+
+/// A folder below target/vm, named for what it is made by, and made first where it is not there yet.
+fn files(name: &str, recipe: &[&str], make: impl Fn(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
+    let mut hasher = DefaultHasher::new();
+    recipe.hash(&mut hasher);
+    let folder = vm_folder().join(format!("{name}-{:016x}", hasher.finish()));
+    let failed = |e| format!("{}: {e}", folder.display());
+    fs::create_dir_all(vm_folder()).map_err(failed)?;
+    let lock = File::create(vm_folder().join(format!("{name}.lock"))).map_err(failed)?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
+    if !folder.exists() {
+        let part = vm_folder().join(format!("{name}.part"));
+        host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&part))?;
+        fs::create_dir_all(&part).map_err(failed)?;
+        make(&part)?;
+        fs::rename(&part, &folder).map_err(failed)?;
+    }
+    Ok(folder)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|e| {
+        format!("{}: {e} (`make cross` builds both programs for other architectures)", path.display())
+    })
+}

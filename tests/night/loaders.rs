@@ -1,0 +1,61 @@
+//! Both of the kernel's loaders lead to the next kernel, and so does what was thawed by day.
+
+use crate::staged::{handed_over, jumped_to_the_kept_image, night, stage};
+use bed::harness::Test;
+use bed::initramfs::Ended;
+
+/// What tells whether an image is loaded.
+const LOADED: &str = "read -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $loaded\"\n";
+
+/// The next kernel came, and its record tells the whole night: the direct loader's line is fixed last of all.
+fn handed_over_with_all_marks(ended: &Ended) -> Result<(), String> {
+    handed_over(ended, "kexec")?;
+    let line = ended.line("NEXT KERNEL UP: ")?;
+    let marks = line.trim_end().split(':').find(|field| field.starts_with('s') && field.contains(".t"));
+    match marks {
+        Some(marks) if marks.contains(".o") && marks.contains(".l") => Ok(()),
+        _ => Err(format!("a mark is missing: {line}")),
+    }
+}
+
+pub fn the_direct_loader_hands_over_and_tells_the_whole_night(test: &Test) -> Result<(), String> {
+    let ended = night(test, "kexec", &(stage("--loader direct") + LOADED))?.run()?;
+    ended.line("  loader          direct: as asked for (--loader)")?;
+    ended.line("loaded: 1")?;
+    handed_over_with_all_marks(&ended)
+}
+
+pub fn what_is_thawed_hands_over_with_nothing_loaded_by_day(test: &Test) -> Result<(), String> {
+    let day = stage("--thaw --hold late") + LOADED + "nextkernel status --json";
+    let ended = night(test, "kexec", &day)?.run()?;
+    for line in [
+        "nextkernel: the kernel is thawed: ",
+        "  loader          direct: for the kernel is thawed",
+        "\"loader\": \"direct\"",
+        "loaded: 0",
+    ] {
+        ended.line(line)?;
+    }
+    handed_over_with_all_marks(&ended)
+}
+
+pub fn an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd(test: &Test) -> Result<(), String> {
+    for options in ["--loader direct", "--thaw"] {
+        let ended = night(test, "kexec", &(stage(options) + "rm -r /run/nextkernel"))?.run()?;
+        ended.line("nextkernel: kexec: nothing is staged, left to the init")?;
+        jumped_to_the_kept_image(&ended)?;
+    }
+    Ok(())
+}
+
+pub fn without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other(
+    test: &Test,
+) -> Result<(), String> {
+    let day = "nextkernel stage --kernel /kernel --cmdline x --loader direct && nextkernel unstage\n"
+        .to_owned()
+        + LOADED
+        + &stage("--loader direct");
+    let ended = night(test, "kexec", &day)?.run()?;
+    ended.line("loaded: 0")?;
+    handed_over_with_all_marks(&ended)
+}
