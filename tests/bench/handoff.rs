@@ -7,6 +7,7 @@ use bed::image::Image;
 use bed::initramfs::{Ended, Night};
 use bed::machine::{Architecture, End, Machine, Scratch, Setup, Starts, with_last_lines};
 use bed::vm_folder;
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -105,7 +106,8 @@ pub fn measure(method: &Method, images: &Images, initrd: &Pair, name: &str) -> R
             night
                 .host_file("/handed", 0o644, kernel.of(&images.kernel))?
                 .builders_program("/usr/sbin/kexec")?;
-            night.scenario += &format!(
+            let _ = write!(
+                night.scenario,
                 "count load kexec {options} -l /handed --initrd=/initrd --command-line='{LINE}'\ncount jump\n"
             );
             let ended = night.run()?;
@@ -118,7 +120,8 @@ pub fn measure(method: &Method, images: &Images, initrd: &Pair, name: &str) -> R
             let installed = vm_folder().join("installed");
             night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
             night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
-            night.scenario += &format!(
+            let _ = write!(
+                night.scenario,
                 "nextkernel stage --kernel /kernel --initrd /initrd --cmdline '{LINE}' {options} || poweroff -f\n\
                  count clock\ncount free\n"
             );

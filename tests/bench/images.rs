@@ -108,7 +108,8 @@ fn end_of_plain(initrd: &[u8]) -> usize {
     let mut at = 0;
     while starts(at, b"070701") {
         let field = |from: usize| {
-            let digits = initrd.get(at + from..at + from + 8).and_then(|digits| str::from_utf8(digits).ok());
+            let digits =
+                initrd.get(at + from..at + from + 8).and_then(|digits| std::str::from_utf8(digits).ok());
             digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()).unwrap_or(0)
         };
         let (size, name) = (field(54), field(94));

@@ -402,7 +402,7 @@ fn without(ranges: &[Range], taken: &[Range]) -> Vec<Range> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::scratch::Scratch;
 
