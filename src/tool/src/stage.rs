@@ -28,7 +28,7 @@ use crate::root::Root;
 use crate::set::{self, Beside, Made, Order, Place};
 use crate::size::Size;
 use crate::sys::{self, Calls};
-use crate::{cmdline, efi, facts, memory, refusal, status, systemd, unbind};
+use crate::{cmdline, efi, facts, memory, refusal, report, status, systemd, unbind};
 
 /// How many characters of what somebody wrote a note shows.
 const SHOWN_MAX: usize = 40;
@@ -228,7 +228,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let Staged { handoff, notes, .. } = stage(root, wish, sys::kexec_calls())?;
+    let Staged { handoff, notes } = stage(root, wish, sys::kexec_calls())?;
     for note in notes {
         facts::note(note);
     }
@@ -241,9 +241,6 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
 #[derive(Debug)]
 struct Staged {
     handoff: HandoffId,
-    /// How long the rehearsal's load took, where there was one: for the report's history.
-    #[allow(dead_code)]
-    rehearsal: Option<Duration>,
     /// What a person should know of it beside the status.
     notes: Vec<String>,
 }
@@ -332,9 +329,16 @@ fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error
     };
     see_that_nobody_interrupts(uninterrupted.as_ref())?;
     let acts = Acts { loads: !wish.no_rehearse, unloads, may_be_loaded, interrupted };
-    let rehearsal = carry_out(root, &folder, set, &plan, &made, &acts)?;
+    let took = carry_out(root, &folder, set, &plan, &made, &acts)?;
     notes.extend(made.notes);
-    Ok(Staged { handoff, rehearsal, notes })
+    let loader = Loader::of(&plan).to_string();
+    if let Err(error) = report::history::staged(root, handoff, plan.entry, &loader, took) {
+        notes.push(format!(
+            "`nextkernel report` will not know how long the load took: its history cannot be written: {}",
+            InWords(&error)
+        ));
+    }
+    Ok(Staged { handoff, notes })
 }
 
 /// What is to be made of the files, and what is to be said of that.
