@@ -63,7 +63,7 @@ static int count(char **argv)
 static int clock_in_log(void)
 {
 	int log = open("/dev/kmsg", O_WRONLY);
-	if (log < 0 || dprintf(log, "<6>count: counter %llu\n", __rdtsc()) < 0)
+	if (log < 0 || dprintf(log, "<1>count: counter %llu\n", __rdtsc()) < 0)
 		err(1, "/dev/kmsg");
 	return 0;
 }

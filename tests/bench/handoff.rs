@@ -12,9 +12,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// MiB of the machine.
-pub const MEMORY: u32 = 2048;
-
 /// The next kernel's command line. Quiet, for the serial console is no part of it.
 const LINE: &str = "console=ttyS0 quiet";
 
@@ -63,7 +60,7 @@ pub const USUAL: usize = 0;
 pub const BEST: usize = 4;
 
 /// All of them.
-pub const METHODS: [Method; 8] = [
+pub const METHODS: [Method; 10] = [
     Method { name: "`kexec -s`", by: Kexec("-s", Packed, Packed) },
     Method { name: "`kexec -c`", by: Kexec("-c", Packed, Packed) },
     Method { name: "`kexec -c -i`", by: Kexec("-c -i", Packed, Packed) },
@@ -72,7 +69,9 @@ pub const METHODS: [Method; 8] = [
         by: Kexec("-c -i --args-linux", Plain, Packed),
     },
     Method { name: "the same, initrd too", by: Kexec("-c -i --args-linux", Plain, Plain) },
-    Method { name: "nextkernel", by: Nextkernel("") },
+    Method { name: "nextkernel `--loader verified`", by: Nextkernel("--loader verified") },
+    Method { name: "nextkernel `--loader direct`", by: Nextkernel("--loader direct") },
+    Method { name: "nextkernel `--loader direct --thaw`", by: Nextkernel("--loader direct --thaw") },
     Method { name: "no handoff: QEMU starts the kernel", by: Qemu(Packed, Packed) },
     Method { name: "the same, both decompressed by hand", by: Qemu(Plain, Plain) },
 ];
@@ -96,13 +95,19 @@ impl Taken {
     }
 }
 
-/// Hands over in this way, with this initrd.
-pub fn measure(method: &Method, images: &Images, initrd: &Pair, name: &str) -> Result<Taken, String> {
+/// Hands over in this way, with this initrd, on a machine of so many MiB.
+pub fn measure(
+    method: &Method,
+    images: &Images,
+    initrd: &Pair,
+    memory: u32,
+    name: &str,
+) -> Result<Taken, String> {
     let test = Test { name: format!("bench.{name}"), image: Image::Debian13 };
     let _ = fs::remove_file(test.log());
     match method.by {
         Kexec(options, kernel, as_initrd) => {
-            let mut night = night(&test, "poweroff", as_initrd.of(initrd))?;
+            let mut night = night(&test, "poweroff", as_initrd.of(initrd), memory)?;
             night
                 .host_file("/handed", 0o644, kernel.of(&images.kernel))?
                 .builders_program("/usr/sbin/kexec")?;
@@ -116,7 +121,7 @@ pub fn measure(method: &Method, images: &Images, initrd: &Pair, name: &str) -> R
             Ok(Taken { load, jump, program: Some(program), system: Some(system) })
         }
         Nextkernel(options) => {
-            let mut night = night(&test, "kexec", &initrd.packed)?;
+            let mut night = night(&test, "kexec", &initrd.packed, memory)?;
             let installed = vm_folder().join("installed");
             night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
             night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
@@ -132,27 +137,27 @@ pub fn measure(method: &Method, images: &Images, initrd: &Pair, name: &str) -> R
             Ok(Taken { load, jump: arrived(&ended)? - leaves, program: None, system })
         }
         Qemu(kernel, as_initrd) => {
-            let jump = started(&test, kernel.of(&images.kernel), as_initrd.of(initrd))?;
+            let jump = started(&test, kernel.of(&images.kernel), as_initrd.of(initrd), memory)?;
             Ok(Taken { load: 0.0, jump, program: None, system: None })
         }
     }
 }
 
 /// The first system, with the initrd.
-fn night(test: &Test, verb: &str, initrd: &Path) -> Result<Night, String> {
+fn night(test: &Test, verb: &str, initrd: &Path, memory: u32) -> Result<Night, String> {
     let mut night = Night::new(test, verb);
     night.host_file("/initrd", 0o644, initrd)?;
     night.file("/usr/bin/count", 0o755, holder::count()?);
-    (night.memory, night.counting, night.limit) = (MEMORY, true, LIMIT);
+    (night.memory, night.counting, night.limit) = (memory, true, LIMIT);
     Ok(night)
 }
 
 /// From the firmware's first instruction to the system's.
-fn started(test: &Test, kernel: &Path, initrd: &Path) -> Result<f64, String> {
+fn started(test: &Test, kernel: &Path, initrd: &Path, memory: u32) -> Result<f64, String> {
     let setup = Setup {
         architecture: Architecture::X86_64,
         starts: Starts::Kernel { kernel, initrd, cmdline: LINE },
-        memory: MEMORY,
+        memory,
         counting: true,
         args: &[],
         log: &test.log(),

@@ -28,8 +28,10 @@ fn bench(names: &[String]) -> Result<(), String> {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|one| one == name);
     fs::create_dir_all(vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
     Image::Debian13.files()?;
-    if wanted("handoff") {
-        report::handoff()?;
+    for (initrd, memory) in [("small", 2048), ("large", 4096)] {
+        if wanted(initrd) {
+            report::handoff(initrd, memory)?;
+        }
     }
     if wanted("staging") {
         staging::bench()?;

@@ -7,39 +7,36 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-/// Measures all handoffs and writes them down.
-pub fn handoff() -> Result<(), String> {
+/// Measures all handoffs with the initrd of this name, on a machine of so many MiB, and writes them down.
+pub fn handoff(which: &str, memory: u32) -> Result<(), String> {
     let images = Images::make()?;
-    let mut text = String::new();
-    for initrd in [&images.small, &images.large] {
-        let size = megabytes(&initrd.packed)?;
-        let mut all = Vec::new();
-        for (number, method) in METHODS.iter().enumerate() {
-            let begun = Instant::now();
-            let name = format!("{size:.0}.{number}");
-            let taken = handoff::measure(method, &images, initrd, &name)?;
-            eprintln!(
-                "bench: {size:.0} MB, {}: {:.2} G + {:.2} G ({:.0} s)",
-                method.name,
-                taken.load / 1e9,
-                taken.jump / 1e9,
-                begun.elapsed().as_secs_f64()
-            );
-            all.push(taken);
-        }
-        let _ = write!(text, "{}", table(size, &all));
+    let initrd = if which == "small" { &images.small } else { &images.large };
+    let size = megabytes(&initrd.packed)?;
+    let mut all = Vec::new();
+    for (number, method) in METHODS.iter().enumerate() {
+        let begun = Instant::now();
+        let taken = handoff::measure(method, &images, initrd, memory, &format!("{which}.{number}"))?;
+        eprintln!(
+            "bench: {size:.0} MB, {}: {:.2} G + {:.2} G ({:.0} s)",
+            method.name,
+            taken.load / 1e9,
+            taken.jump / 1e9,
+            begun.elapsed().as_secs_f64()
+        );
+        all.push(taken);
     }
+    let text = table(size, memory, &all);
     println!("{text}");
-    write_between("handoff", &text)
+    write_between(which, &text)
 }
 
-fn table(size: f64, all: &[Taken]) -> String {
+fn table(size: f64, memory: u32, all: &[Taken]) -> String {
     let total = |at: usize| all.get(at).map_or(f64::NAN, Taken::total);
     let mut text = format!(
-        "\n| initrd of {size:.0} MB | load | jump | both | of `kexec -s` | of the best of kexec-tools | \
+        "| initrd of {size:.0} MB, machine of {memory} MiB | load | jump | both | of `kexec -s` | of the best of kexec-tools | \
          memory of the program | of the system |\n|---|---|---|---|---|---|---|---|\n"
     );
-    let memory =
+    let megabytes =
         |kilobytes: Option<f64>| kilobytes.map_or("-".into(), |it| format!("{:.0} MB", it * 1024.0 / 1e6));
     for (method, taken) in METHODS.iter().zip(all) {
         let _ = writeln!(
@@ -51,8 +48,8 @@ fn table(size: f64, all: &[Taken]) -> String {
             taken.total() / 1e9,
             taken.total() / total(USUAL),
             taken.total() / total(BEST),
-            memory(taken.program),
-            memory(taken.system),
+            megabytes(taken.program),
+            megabytes(taken.system),
         );
     }
     text
