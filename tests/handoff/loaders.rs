@@ -12,7 +12,8 @@ use crate::kexec::{boot, hand_over};
 pub fn what_is_thawed_is_handed_over_to(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
     guest.ok("nextkernel stage --thaw | grep '^  thawed  *kernel and initrd'")?;
-    guest.ok("nextkernel check | grep '^ok *staged' && nextkernel reboot --dry-run | grep 'direct loader'")?;
+    guest
+        .ok("nextkernel check | grep '^ok *staged' && nextkernel reboot --dry-run | grep 'direct loader'")?;
     hand_over(&mut guest, "nextkernel reboot", "kexec")
 }
 

@@ -51,7 +51,8 @@ pub fn an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd(test: &Test)
 pub fn without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other(
     test: &Test,
 ) -> Result<(), String> {
-    let day = "nextkernel stage --kernel /kernel --cmdline x --loader direct && nextkernel unstage\n".to_owned()
+    let day = "nextkernel stage --kernel /kernel --cmdline x --loader direct && nextkernel unstage\n"
+        .to_owned()
         + LOADED
         + &stage("--loader direct");
     let ended = night(test, "kexec", &day)?.run()?;

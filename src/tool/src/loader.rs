@@ -126,11 +126,17 @@ impl fmt::Display for Against {
         out.write_str(match self {
             Against::NoCall => "this kernel was built without kexec_load (CONFIG_KEXEC)",
             Against::Architecture => "what a kernel of this architecture needs in memory is not known here",
-            Against::HandsOver => "this kernel hands memory over (kho=on), and tells that to what it loads itself alone",
-            Against::Lockdown => "lockdown is in force (/sys/kernel/security/lockdown), and forbids kexec_load",
+            Against::HandsOver => {
+                "this kernel hands memory over (kho=on), and tells that to what it loads itself alone"
+            }
+            Against::Lockdown => {
+                "lockdown is in force (/sys/kernel/security/lockdown), and forbids kexec_load"
+            }
             Against::Signature => "the kernel has to be signed here, and kexec_load can check no signature",
             Against::Ima => "IMA appraises kernels here, and kexec_load shows it no file",
-            Against::LoadPin => "LoadPin is in force (kernel.loadpin.enforce), and kexec_load shows it no file",
+            Against::LoadPin => {
+                "LoadPin is in force (kernel.loadpin.enforce), and kexec_load shows it no file"
+            }
         })
     }
 }

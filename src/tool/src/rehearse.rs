@@ -71,7 +71,8 @@ pub fn load_direct(
     let takes = direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes));
     let refused =
         |errno| Error { act: LOAD, why: refusal::of_direct_load(root, &errno, before, takes), errno };
-    let io = |errno| Error { act: LOAD, why: "the staged files cannot be read; stage again".to_owned(), errno };
+    let io =
+        |errno| Error { act: LOAD, why: "the staged files cannot be read; stage again".to_owned(), errno };
     let parameters = parameters(root, files.parameters, direct, cmdline).map_err(io)?;
     let kernel = Mapping::of(files.kernel).map_err(io)?;
     let initrd = files.initrd.map(Mapping::of).transpose().map_err(io)?;
@@ -82,7 +83,8 @@ pub fn load_direct(
             Part::Initrd => initrd.as_ref().map_or(&[][..], Mapping::bytes),
             Part::Parameters => &parameters,
         };
-        let bytes = part(file, segment.bytes).ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EFAULT)))?;
+        let bytes =
+            part(file, segment.bytes).ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EFAULT)))?;
         segments.push(sys::Segment { bytes, at: segment.at, takes: segment.takes });
     }
     let call = || sys::kexec_load(direct.start, &segments);
@@ -188,7 +190,8 @@ pub(crate) mod tests {
         scratch.put("/dev/urandom", "12345678");
         scratch.put("/parameters", &"p".repeat(256));
         let file = File::open(scratch.root.path("/parameters")).unwrap();
-        let (mut seeds, parameters) = (List::new(), nextkernel_plan::Image { name: "p", size: 256, stamp: None });
+        let (mut seeds, parameters) =
+            (List::new(), nextkernel_plan::Image { name: "p", size: 256, stamp: None });
         seeds.push(Area { offset: 1, size: 2 }).unwrap();
         seeds.push(Area { offset: 250, size: 6 }).unwrap();
         let cmdline = Area { offset: 10, size: 200 };
@@ -196,7 +199,10 @@ pub(crate) mod tests {
         let bytes = super::parameters(&scratch.root, &file, &direct, "root=x").unwrap();
         let line = "root=x nextkernel.record=xxx";
         let text = String::from_utf8(bytes).unwrap();
-        assert!(text.starts_with(&format!("p12ppppppp{line}")) && text.ends_with("\0pppppppppppppppppppppppppppppppppppppppp345678"));
+        assert!(
+            text.starts_with(&format!("p12ppppppp{line}"))
+                && text.ends_with("\0pppppppppppppppppppppppppppppppppppppppp345678")
+        );
         assert_eq!(text.len(), 256);
         let small = Direct { cmdline: Area { offset: 10, size: 20 }, ..direct };
         assert!(super::parameters(&scratch.root, &file, &small, "root=x").is_err());

@@ -12,12 +12,12 @@ use crate::folder::{self, Folder, NewSet};
 use crate::header::Header;
 use crate::images::{self, Source};
 use crate::loader::Loader;
+use crate::memory;
 use crate::prepare::{self, Parts, Prepared};
 use crate::refusal;
 use crate::root::Root;
 use crate::size::Size;
 use crate::thaw::{self, Asked, Thawed};
-use crate::memory;
 
 /// Room in /run for what is no image: the plan, what the direct loader takes, and what else is written there while it is
 /// staged.
@@ -85,7 +85,9 @@ pub enum Error {
     #[error(transparent)]
     Prepare(#[from] prepare::Error),
     /// More than a plan holds.
-    #[error("the kernel cannot be loaded by segments: it takes more segments than kexec_load; stage with --loader verified")]
+    #[error(
+        "the kernel cannot be loaded by segments: it takes more segments than kexec_load; stage with --loader verified"
+    )]
     TooMany,
 }
 
@@ -300,7 +302,11 @@ fn initrd(place: Place<'_>, order: &Order<'_>, notes: &mut Vec<String>) -> Resul
 }
 
 fn grown(what: &str, packed: u64, thawed: u64) -> String {
-    format!("the {what} is thawed: {} are {} now, in /run and again when it is loaded", Size(packed), Size(thawed))
+    format!(
+        "the {what} is thawed: {} are {} now, in /run and again when it is loaded",
+        Size(packed),
+        Size(thawed)
+    )
 }
 
 /// Prepares the load, and writes what the next kernel is told into the set.

@@ -24,6 +24,7 @@ use crate::images::{self, Source};
 use crate::loader::{self, Loader, Wanted};
 use crate::quoted::quoted;
 use crate::rehearse::{self, Files};
+use crate::report::history;
 use crate::root::Root;
 use crate::set::{self, Beside, Made, Order, Place};
 use crate::size::Size;
@@ -228,7 +229,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let Staged { handoff, notes, .. } = stage(root, wish, sys::kexec_calls())?;
+    let Staged { handoff, notes } = stage(root, wish, sys::kexec_calls())?;
     for note in notes {
         facts::note(note);
     }
@@ -241,8 +242,6 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
 #[derive(Debug)]
 struct Staged {
     handoff: HandoffId,
-    /// How long the rehearsal's load took, where there was one.
-    rehearsal: Option<Duration>,
     /// What a person should know of it beside the status.
     notes: Vec<String>,
 }
@@ -325,7 +324,15 @@ fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error
     let acts = Acts { loads: !wish.no_rehearse, unloads, may_be_loaded, interrupted };
     let rehearsal = carry_out(root, &folder, set, &plan, &made, &acts)?;
     notes.extend(made.notes);
-    Ok(Staged { handoff, rehearsal, notes })
+    let loader = Loader::of(&plan).to_string();
+    if let Err(error) = history::staged(root, handoff, plan.entry, &loader, rehearsal) {
+        notes.push(format!(
+            "{}: {}; it is staged, and the report on the handoff will not tell the entry nor the load",
+            history::FOLDER,
+            InWords(&error)
+        ));
+    }
+    Ok(Staged { handoff, notes })
 }
 
 /// What is to be made of the files, and what is to be said of that.
@@ -765,7 +772,10 @@ mod tests {
         let scratch = Scratch::new();
         scratch.put("/sys/hypervisor/type", "xen\n");
         scratch.put("/sys/hypervisor/guest_type", "PV\n");
-        assert!(matches!(stage(&scratch.root, &Wish::default(), BOTH), Err(Error::NoJump(Hypervisor::XenPv))));
+        assert!(matches!(
+            stage(&scratch.root, &Wish::default(), BOTH),
+            Err(Error::NoJump(Hypervisor::XenPv))
+        ));
     }
 
     /// A machine on which a kernel of 1024 bytes, which is unpacked to 32 MiB, can be staged without loading it.

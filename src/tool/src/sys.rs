@@ -58,7 +58,8 @@ struct RawSegment {
 /// Loads segments for a later `reboot(KEXEC)`, in place of what is loaded (`kexec_load(2)`); the next kernel begins at
 /// `start`.
 pub fn kexec_load(start: u64, segments: &[Segment<'_>]) -> io::Result<()> {
-    let word = |number: u64| usize::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+    let word =
+        |number: u64| usize::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
     let raw = |segment: &Segment<'_>| {
         let (bytes, size) = (segment.bytes.as_ptr().cast(), segment.bytes.len());
         Ok(RawSegment { bytes, size, at: word(segment.at)?, takes: word(segment.takes)? })

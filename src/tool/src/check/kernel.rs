@@ -127,7 +127,11 @@ mod tests {
         says(&calls(true, true), Verdict::Ok, "so is kexec_load(2)");
         says(&calls(true, false), Verdict::Ok, "kexec_load(2) is not");
         says(&calls(false, true), Verdict::Ok, "kexec_load(2) is there, and loads the next kernel");
-        says(&calls(false, false), Verdict::Bad, "and the direct loader is no way round: this kernel was built");
+        says(
+            &calls(false, false),
+            Verdict::Bad,
+            "and the direct loader is no way round: this kernel was built",
+        );
         scratch.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
         says(&calls(true, true), Verdict::Ok, "is not for --loader direct and --thaw: lockdown");
         says(&calls(false, true), Verdict::Bad, "is no way round: lockdown is in force");
