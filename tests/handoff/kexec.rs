@@ -80,7 +80,7 @@ pub fn reboot_jumps_or_reboots_as_the_plan_says(test: &Test) -> Result<(), Strin
     report::tells_the_restart(&mut guest, 3)?;
 
     // While an image is loaded, the command `reboot` is a kexec whatever systemd's version.
-    guest.ok("nextkernel stage")?;
+    guest.ok("nextkernel stage --loader direct")?;
     hand_over(&mut guest, "reboot", "kexec")?;
     report::tells_the_handoff(&mut guest, 4, "kexec", true)
 }

@@ -145,7 +145,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         return Err(Error::NotRoot);
     }
     if wish.stopping {
-        return stopping(root, clock::told(root), systemd::going_down_to());
+        return stopping(root, clock::told(), systemd::going_down_to());
     }
     let history = History::read(root).map_err(Error::Unreadable)?;
     if history.damaged > 0 {
@@ -266,7 +266,7 @@ pub(crate) mod tests {
         let scratch = Scratch::new();
         let id = |id: &str| scratch.put("/proc/sys/kernel/random/boot_id", id);
         id(&firmware().boot_id);
-        stopping(&scratch.root, clock::told(&scratch.root), Some("reboot.target")).unwrap();
+        stopping(&scratch.root, clock::told(), Some("reboot.target")).unwrap();
         id(&boot().boot_id);
         scratch.put("/proc/cmdline", "root=x");
         let mut history = History::default();
@@ -283,7 +283,7 @@ pub(crate) mod tests {
     fn a_unit_that_is_stopped_while_the_system_goes_on_keeps_nothing() {
         let scratch = Scratch::new();
         for to in [None, Some("soft-reboot.target")] {
-            stopping(&scratch.root, clock::told(&scratch.root), to).unwrap();
+            stopping(&scratch.root, clock::told(), to).unwrap();
             assert_eq!(Stopped::read(&scratch.root), None);
         }
     }
