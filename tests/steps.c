@@ -1,7 +1,8 @@
 // Counts what a program and its children do in user mode: steps PROGRAM [ARGUMENT...]
 // Runs it one instruction after the other, and prints "steps INSTRUCTIONS CALLS FAULTS KILOBYTES" before it starts another
-// kernel: instructions (a string instruction is one, however often it repeats) and system calls of them all, the page faults (minflt of proc_pid_stat(5)) and the most memory
-// (VmHWM) of the program itself.
+// kernel: instructions and system calls of them all (a string instruction counts once, however often it repeats), the page
+// faults (minflt of proc_pid_stat(5)) and the most memory (VmHWM) of the program itself. Then "call NUMBER: TIMES" for each
+// system call.
 #define _GNU_SOURCE
 #include <err.h>
 #include <linux/reboot.h>
