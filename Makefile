@@ -79,7 +79,7 @@ vm: need-root prepare ## one property in its guest: make vm TEST=name
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test initramfs --test night --test handoff -- \
 	    --include-ignored "$(TEST)"
 
-bench: need-root prepare ## what staging costs, in instructions and memory
+bench: need-root prepare ## what staging and handing over cost, in instructions and memory
 	@$(MAKE) --no-print-directory guest-install
 	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin bench
 
