@@ -81,7 +81,7 @@ echo \"NEXT KERNEL UP: $cmdline\"
 echo \"processors: $(nproc)\"
 dmesg | grep -E 'KASLR enabled|crng init done'
 for file in /proc/device-tree/chosen/*; do echo \"chosen: ${file##*/} $(hexdump -ve '1/1 \"%02x\"' $file | cut -c -64)\"; done
-grep ' _text$' /proc/kallsyms
+grep ' _stext$' /proc/kallsyms
 poweroff -f
 ";
 

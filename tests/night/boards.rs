@@ -56,7 +56,7 @@ fn was_told_anew(ended: &Ended, is_arm: bool) -> Result<(), String> {
 /// Kernels that lie elsewhere in their own view of memory; each tells where it lies.
 fn lie_elsewhere(ended: &Ended) -> Result<(), String> {
     let places: Vec<_> =
-        ended.console.lines().filter_map(|line| line.trim_end().strip_suffix(" T _text")).collect();
+        ended.console.lines().filter_map(|line| line.trim_end().strip_suffix(" T _stext")).collect();
     match *places.as_slice() {
         [first, second] if first != second => Ok(()),
         _ => Err(format!("two different places were expected: {places:?}")),
@@ -65,7 +65,7 @@ fn lie_elsewhere(ended: &Ended) -> Result<(), String> {
 
 pub fn on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader(test: &Test) -> Result<(), String> {
     // One byte more than the next kernel keeps.
-    let long = "Q".repeat(2048 - 129 - CMDLINE.len() - 1);
+    let long = "Q".repeat(2048 - 128 - CMDLINE.len() - 1);
     let wrong = "head -c 514 /dev/zero >/bzImage; printf HdrS >>/bzImage; head -c 1024 /dev/zero >>/bzImage
         nextkernel stage --kernel /bzImage --cmdline x\n";
     let day = "nextkernel check\n".to_owned()
@@ -96,7 +96,7 @@ pub fn debians_arm64_kernel_hands_over_by_the_direct_loader(test: &Test) -> Resu
         + wrong
         + &stage("--loader verified")
         + &stage("")
-        + "grep ' _text$' /proc/kallsyms
+        + "grep ' _stext$' /proc/kallsyms
         nextkernel-hook --dry-run kexec; exec nextkernel-hook kexec";
     let Some(ended) = run(test, Kernel::Arm64(test.image), 1, &day)? else { return Ok(()) };
     says(
