@@ -22,9 +22,6 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// Fetches and unpacks packages of another architecture; nothing of them runs.
 const FETCH: &str = "mmdebstrap --mode=root --variant=extract --format=directory";
 
-/// Where riscv64's come from: for few of them there are updates, and a mirror that is just being updated has too many.
-const MAIN: &str = "deb http://deb.debian.org/debian trixie main";
-
 /// The smallest kernel that boots on QEMU's board, runs both programs and loads another one.
 const OPTIONS: &str = "\
 CONFIG_EXPERT=y
@@ -122,7 +119,7 @@ impl Kernel {
                 let [_, busybox] = arm64(Image::Debian13).map(of)?;
                 Ok([files("arm64-kernel", &[OPTIONS, BUILD], build_own)?.join("Image"), busybox])
             }
-            Kernel::Riscv64 => debian("riscv64", "trixie", &[MAIN]).map(of),
+            Kernel::Riscv64 => debian("riscv64", "trixie", Some(&without_updates()?)).map(of),
         }
     }
 
@@ -176,14 +173,22 @@ pub fn run(test: &Test, kernel: Kernel, processors: u32, scenario: &str) -> Resu
 }
 
 fn arm64(image: Image) -> Result<PathBuf, String> {
-    debian("arm64", if image == Image::Debian12 { "bookworm" } else { "trixie" }, &[])
+    debian("arm64", if image == Image::Debian12 { "bookworm" } else { "trixie" }, None)
+}
+
+/// Where Debian 13's packages come from, but for updates: for riscv64 there are few of them, and a mirror that is just
+/// being updated has too many. As mmdebstrap has written it into the guests' image, the release itself first.
+fn without_updates() -> Result<String, String> {
+    let list = Image::Debian13.files()?.tree().join("etc/apt/sources.list");
+    let text = fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?;
+    text.lines().next().map(str::to_owned).ok_or_else(|| format!("{}: nothing is in it", list.display()))
 }
 
 /// Debian's kernel and busybox. An Image of riscv64 has an ELF file's name there.
-fn debian(architecture: &str, suite: &str, mirrors: &[&str]) -> Result<PathBuf, String> {
+fn debian(architecture: &str, suite: &str, mirror: Option<&str>) -> Result<PathBuf, String> {
     files(&format!("{architecture}-{suite}"), &[FETCH, suite], |part| {
         let packages = format!("linux-image-{architecture},busybox-static");
-        fetch(suite, &packages, architecture, &part.join("tree"), mirrors)?;
+        fetch(suite, &packages, architecture, &part.join("tree"), mirror)?;
         let take = "cp $1/tree/boot/vmlinu[xz]-* $1/vmlinuz; cp $1/tree/usr/bin/busybox $1/ 2>/dev/null \
             || cp $1/tree/bin/busybox $1/; rm -r $1/tree";
         host(Command::new("sh").args(["-ec", take, "sh"]).arg(part)).map(drop)
@@ -192,7 +197,7 @@ fn debian(architecture: &str, suite: &str, mirrors: &[&str]) -> Result<PathBuf, 
 
 fn build_own(part: &Path) -> Result<(), String> {
     fs::write(part.join("options"), OPTIONS).map_err(|e| format!("{}: {e}", part.display()))?;
-    fetch("trixie", "linux-source-6.12", "amd64", &part.join("source"), &[])?;
+    fetch("trixie", "linux-source-6.12", "amd64", &part.join("source"), None)?;
     host(Command::new("sh").args(["-c", BUILD, "sh"]).arg(part)).map(drop)
 }
 
@@ -201,7 +206,7 @@ fn fetch(
     packages: &str,
     architecture: &str,
     tree: &Path,
-    mirrors: &[&str],
+    mirror: Option<&str>,
 ) -> Result<(), String> {
     let mut words = FETCH.split(' ');
     let mut mmdebstrap = Command::new(words.next().unwrap_or_default());
@@ -209,7 +214,7 @@ fn fetch(
         .args(words)
         .arg(format!("--architectures={architecture}"))
         .arg(format!("--include={packages}"));
-    host(mmdebstrap.arg(suite).arg(tree).args(mirrors).stdin(Stdio::null())).map(drop)
+    host(mmdebstrap.arg(suite).arg(tree).args(mirror).stdin(Stdio::null())).map(drop)
 }
 
 /// A folder below target/vm, named for what it is made by, and made first where it is not there yet.
