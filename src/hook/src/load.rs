@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::time::Duration;
 
-use nextkernel_plan::{Area, Direct, Part, Plan, Record, Recorded, limits as plan_limits};
+use nextkernel_plan::{Direct, Part, Plan, Record, Recorded, limits as plan_limits};
 use rustix::fd::AsFd;
 use rustix::io::{self, Errno};
 use rustix::system::{RebootCommand, reboot};
@@ -54,12 +54,12 @@ pub fn directly(
         };
         let told = images.parameters.as_ref().ok_or(Errno::INVAL)?;
         let told = sys::map_copy(told, whole(direct.parameters.size))?;
-        let line = area(told, direct.cmdline).ok_or(Errno::INVAL)?;
+        let line = direct.cmdline.of_mut(told).ok_or(Errno::INVAL)?;
         line.fill(0);
         let text = text.to_bytes_with_nul();
         line.get_mut(..text.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(text);
         for seed in direct.seeds.iter() {
-            sys::fill_randomly(area(told, seed).ok_or(Errno::INVAL)?)?;
+            sys::fill_randomly(seed.of_mut(told).ok_or(Errno::INVAL)?)?;
         }
         let mut segments = [KexecSegment::NONE; plan_limits::SEGMENTS_MAX];
         let mut count = 0;
@@ -69,9 +69,7 @@ pub fn directly(
                 Part::Initrd => initrd,
                 Part::Parameters => told,
             };
-            let Area { offset, size } = segment.bytes;
-            let bytes =
-                file.get(whole(offset)..).and_then(|rest| rest.get(..whole(size))).ok_or(Errno::INVAL)?;
+            let bytes = segment.bytes.of(file).ok_or(Errno::INVAL)?;
             *place = KexecSegment::new(bytes, whole(segment.at), whole(segment.takes));
             count += 1;
         }
@@ -84,10 +82,6 @@ pub fn directly(
 /// Numbers of a file and addresses have 64 bits here, as the machine.
 fn whole(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-fn area(bytes: &mut [u8], Area { offset, size }: Area) -> Option<&mut [u8]> {
-    bytes.get_mut(whole(offset)..)?.get_mut(..whole(size))
 }
 
 impl Loading {

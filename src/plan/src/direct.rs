@@ -1,6 +1,6 @@
 use core::fmt;
 
-use crate::image::number;
+use crate::image::{hexadecimal, number};
 use crate::{Image, List, limits};
 
 /// What the direct loader takes: segments for `kexec_load(2)`, made by day. All that has to be known of a kernel's form
@@ -60,6 +60,24 @@ impl Area {
         self.offset.checked_add(self.size).filter(|end| *end <= file)
     }
 
+    /// These of a file's bytes; `None` where it has no so many.
+    #[must_use]
+    pub fn of(self, file: &[u8]) -> Option<&[u8]> {
+        let (offset, size) = self.in_memory()?;
+        file.get(offset..)?.get(..size)
+    }
+
+    /// The same to write to.
+    #[must_use]
+    pub fn of_mut(self, file: &mut [u8]) -> Option<&mut [u8]> {
+        let (offset, size) = self.in_memory()?;
+        file.get_mut(offset..)?.get_mut(..size)
+    }
+
+    fn in_memory(self) -> Option<(usize, usize)> {
+        Some((usize::try_from(self.offset).ok()?, usize::try_from(self.size).ok()?))
+    }
+
     /// Reads `0xOFFSET+SIZE`.
     pub(crate) fn parse(text: &str) -> Option<Area> {
         let (offset, size) = text.split_once('+')?;
@@ -68,6 +86,11 @@ impl Area {
 }
 
 impl Segment {
+    /// Bytes of memory that they take together.
+    pub fn memory(segments: impl IntoIterator<Item = Segment>) -> u64 {
+        segments.into_iter().fold(0, |sum, segment| sum.saturating_add(segment.takes))
+    }
+
     /// Reads `PART 0xOFFSET+SIZE at=0xADDRESS takes=SIZE`.
     pub(crate) fn parse(text: &str) -> Option<Segment> {
         let mut words = text.split(' ');
@@ -87,10 +110,7 @@ impl Segment {
 
 /// An address as `{:#x}` writes it.
 pub(crate) fn address(text: &str) -> Option<u64> {
-    let digits = text.strip_prefix("0x")?;
-    let plain = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let canonical = digits == "0" || !digits.starts_with('0');
-    u64::from_str_radix(digits, 16).ok().filter(|_| canonical && digits.bytes().all(plain))
+    hexadecimal(text.strip_prefix("0x")?)
 }
 
 impl fmt::Display for Area {
@@ -171,6 +191,17 @@ mod tests {
             "kernel 0x0+1 at=0x0 takes=1 ",
         ] {
             assert_eq!(Segment::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_area_is_of_a_file_that_has_all_its_bytes() {
+        let area = |offset, size| Area { offset, size };
+        let mut file = [1, 2, 3, 4];
+        assert_eq!(area(1, 2).of(&file), Some(&[2, 3][..]));
+        assert_eq!(area(2, 2).of_mut(&mut file), Some(&mut [3, 4][..]));
+        for outside in [area(3, 2), area(5, 1), area(u64::MAX, 1), area(1, u64::MAX)] {
+            assert_eq!((outside.of(&file), outside.of_mut(&mut [0; 4])), (None, None));
         }
     }
 }

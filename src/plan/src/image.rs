@@ -90,6 +90,13 @@ pub(crate) fn number(digits: &str) -> Option<u64> {
     digits.parse().ok().filter(|_| canonical)
 }
 
+/// A number as `{:x}` writes it.
+pub(crate) fn hexadecimal(digits: &str) -> Option<u64> {
+    let plain = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let canonical = digits == "0" || !digits.starts_with('0');
+    u64::from_str_radix(digits, 16).ok().filter(|_| canonical && digits.bytes().all(plain))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 use core::fmt;
 
-use crate::image::number;
+use crate::image::{hexadecimal, number};
 use crate::{HandoffId, Verb};
 
 /// What the hook tells the next kernel about the handoff that started it: one parameter at the end
@@ -116,13 +116,6 @@ impl Record {
         };
         fields.next().is_none().then_some(Record { handoff, verb, night })
     }
-}
-
-/// A number as `{:x}` writes it.
-fn hexadecimal(digits: &str) -> Option<u64> {
-    let plain = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let canonical = digits == "0" || !digits.starts_with('0');
-    u64::from_str_radix(digits, 16).ok().filter(|_| canonical && digits.bytes().all(plain))
 }
 
 impl Marks {

@@ -4,6 +4,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use crate::bzimage;
+use crate::little_endian::{long, short, wide};
+
 /// More than the headers below take.
 pub const LENGTH: usize = 4096;
 
@@ -70,7 +73,7 @@ impl Header {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Header {
         let has = |at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
-        if has(0x202, b"HdrS") {
+        if has(bzimage::MAGIC, b"HdrS") {
             return Header::Bz(Bz::parse(bytes));
         }
         if has(56, b"ARM\x64") {
@@ -105,25 +108,22 @@ impl Header {
 impl Flat {
     /// `text_offset` and `image_size`, the first of which was 512 KiB before Linux 5.8.
     fn parse(machine: &'static str, bytes: &[u8]) -> Flat {
-        let long = |at| number::<8>(bytes, at).map_or(0, u64::from_le_bytes);
-        let (offset, size) = (long(8), long(16));
+        let (offset, size) = (wide(bytes, 8), wide(bytes, 16));
         let memory = if size == 0 { 0 } else { size.saturating_add(offset) };
-        Flat { machine, offset, flags: long(24), memory }
+        Flat { machine, offset, flags: wide(bytes, 24), memory }
     }
 }
 
 impl Bz {
     fn parse(bytes: &[u8]) -> Bz {
-        let protocol = number::<2>(bytes, 0x206).map_or(0, u16::from_le_bytes);
-        // XLF_KERNEL_64 and XLF_CAN_BE_LOADED_ABOVE_4G, and XLF_5LEVEL.
-        let flags = number::<2>(bytes, 0x236).map_or(0, u16::from_le_bytes);
-        let long = |at| u64::from(number::<4>(bytes, at).map_or(0, u32::from_le_bytes));
+        let flags = short(bytes, bzimage::XFLAGS);
+        let anywhere = bzimage::KERNEL_64 | bzimage::ANYWHERE;
         Bz {
-            protocol,
-            is_64_bit: flags & 0b11 == 0b11,
+            protocol: short(bytes, bzimage::VERSION),
+            is_64_bit: flags & anywhere == anywhere,
             five_levels: flags & 0b1_0000 != 0,
-            cmdline_max: long(0x238),
-            memory: long(0x260),
+            cmdline_max: long(bytes, bzimage::CMDLINE_MAX).into(),
+            memory: long(bytes, bzimage::INIT_SIZE).into(),
         }
     }
 

@@ -28,8 +28,8 @@ const FILE_MAX: u64 = 4 << 30;
 
 /// What a bootconfig ends with, and how far before the end of an initrd the kernel still looks for that
 /// (`get_boot_config_from_initrd`, init/main.c).
-const BOOT_CONFIG: &[u8] = b"#BOOTCONFIG\n";
-const BOOT_CONFIG_PADDING: usize = 3;
+pub(crate) const BOOT_CONFIG: &[u8] = b"#BOOTCONFIG\n";
+pub(crate) const BOOT_CONFIG_PADDING: usize = 3;
 
 /// A file that an image is made from, or a section of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 pub mod armed;
 pub mod attach;
+mod bzimage;
 pub mod carriers;
 pub mod check;
 pub mod cmdline;
@@ -26,12 +27,14 @@ pub mod inhibitors;
 pub mod init;
 pub mod kconfig;
 pub mod layers;
+mod little_endian;
 pub mod loader;
 mod lzo;
 pub mod memory;
 pub mod mounts;
 pub mod once;
 pub mod prepare;
+mod processor;
 pub mod quoted;
 pub mod reboot;
 pub mod refusal;

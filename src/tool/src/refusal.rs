@@ -9,7 +9,7 @@ use crate::kconfig::Kconfig;
 use crate::loader::Against;
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, efi, memory};
+use crate::{cmdline, efi, memory, processor};
 
 /// `CAP_SYS_BOOT`, among the bits of `CapEff` (include/uapi/linux/capability.h).
 const CAP_SYS_BOOT: u64 = 1 << 22;
@@ -396,7 +396,7 @@ fn wrong_image(root: &Root, header: &Header) -> Option<String> {
         Header::Bz(bz) if !bz.is_64_bit => {
             Some("it is a 32-bit kernel, or not relocatable, and this kernel loads 64-bit ones alone; name one of these".into())
         }
-        Header::Bz(bz) if !bz.five_levels && uses_five_levels(root) => Some(
+        Header::Bz(bz) if !bz.five_levels && processor::uses_five_levels(root) => Some(
             "this kernel uses five levels of page tables, and the image was built without (CONFIG_X86_5LEVEL); stage \
              one that has them, or start this kernel with no5lvl"
                 .into(),
@@ -406,13 +406,6 @@ fn wrong_image(root: &Root, header: &Header) -> Option<String> {
         ),
         _ => None,
     }
-}
-
-/// Whether the kernel runs with five levels: without, the processor's flag is hidden (arch/x86/kernel/cpu).
-fn uses_five_levels(root: &Root) -> bool {
-    let cpus = std::fs::read_to_string(root.path("/proc/cpuinfo")).unwrap_or_default();
-    let flags = cpus.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-    flags.split_whitespace().any(|flag| flag == "la57")
 }
 
 /// Whether images may lie in memory alone that is kept for handing over (Documentation/admin-guide/mm/kho.rst).

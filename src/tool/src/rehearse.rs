@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nextkernel_plan::{Area, Direct, Part, Record, Recorded, limits};
+use nextkernel_plan::{Direct, Part, Record, Recorded, Segment, limits};
 use thiserror::Error;
 
 use crate::errno::ByName;
@@ -68,7 +68,7 @@ pub fn load_direct(
     later: u64,
 ) -> Result<Duration, Error> {
     let before = Bar::to_calls(root);
-    let takes = direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes));
+    let takes = Segment::memory(direct.segments.iter());
     let refused =
         |errno| Error { act: LOAD, why: refusal::of_direct_load(root, &errno, before, takes), errno };
     let io =
@@ -83,8 +83,8 @@ pub fn load_direct(
             Part::Initrd => initrd.as_ref().map_or(&[][..], Mapping::bytes),
             Part::Parameters => &parameters,
         };
-        let bytes =
-            part(file, segment.bytes).ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EFAULT)))?;
+        let bytes = segment.bytes.of(file);
+        let bytes = bytes.ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EFAULT)))?;
         segments.push(sys::Segment { bytes, at: segment.at, takes: segment.takes });
     }
     let call = || sys::kexec_load(direct.start, &segments);
@@ -101,24 +101,14 @@ fn parameters(root: &Root, file: &File, direct: &Direct<'_>, cmdline: &str) -> i
     let outside = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let mut random = File::open(root.path("/dev/urandom"))?;
     for seed in direct.seeds.iter() {
-        random.read_exact(part_mut(&mut bytes, seed).ok_or_else(outside)?)?;
+        random.read_exact(seed.of_mut(&mut bytes).ok_or_else(outside)?)?;
     }
     let line = longest(cmdline);
-    let place = part_mut(&mut bytes, direct.cmdline).ok_or_else(outside)?;
+    let place = direct.cmdline.of_mut(&mut bytes).ok_or_else(outside)?;
     place.fill(0);
     let place = place.get_mut(..line.as_bytes_with_nul().len()).ok_or_else(outside)?;
     place.copy_from_slice(line.as_bytes_with_nul());
     Ok(bytes)
-}
-
-fn part(bytes: &[u8], area: Area) -> Option<&[u8]> {
-    let end = area.end_within(bytes.len() as u64)?;
-    bytes.get(usize::try_from(area.offset).ok()?..usize::try_from(end).ok()?)
-}
-
-fn part_mut(bytes: &mut [u8], area: Area) -> Option<&mut [u8]> {
-    let end = area.end_within(bytes.len() as u64)?;
-    bytes.get_mut(usize::try_from(area.offset).ok()?..usize::try_from(end).ok()?)
 }
 
 /// The line with what stands for a record. It has the record's name, so that whoever reuses the line drops it, and no
@@ -176,7 +166,7 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::scratch::Scratch;
-    use nextkernel_plan::List;
+    use nextkernel_plan::{Area, List};
     use std::cell::Cell;
 
     /// A refusal, as the kernel gives one.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use nextkernel_plan::{Direct, Image, List, limits};
+use nextkernel_plan::{Direct, Image, List, Segment, limits};
 use thiserror::Error;
 
 use crate::extra::Extra;
@@ -192,7 +192,7 @@ impl Beside {
     /// Memory that the segments take.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.prepared.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes))
+        Segment::memory(self.prepared.segments.iter().copied())
     }
 }
 
@@ -325,18 +325,19 @@ fn beside(
         initrd,
         cmdline: order.line,
         cmdline_room: cmdline_room as u64,
+    });
+    let prepared = prepared.map_err(|error| match error {
+        prepare::Error::TooLarge(why) if order.thaws_kernel => {
+            Error::TooLarge(format!("{why}, or leave --thaw out"))
+        }
+        error => Error::Prepare(error),
     })?;
     let (path, mut file) = place.set.create("parameters")?;
     let written = file.write_all(&prepared.parameters);
     drop(file);
     let parameters = written.and_then(|()| File::open(&path));
     let parameters = parameters.map_err(|error| folder::Error::Io { path, error })?;
-    let beside = Beside { parameters, prepared };
-    match refusal::too_large(place.root, beside.memory()) {
-        Some(why) if order.thaws_kernel => Err(Error::TooLarge(format!("{why}, or leave --thaw out"))),
-        Some(why) => Err(Error::TooLarge(why)),
-        None => Ok(beside),
-    }
+    Ok(Beside { parameters, prepared })
 }
 
 fn size(file: &File) -> u64 {

@@ -37,7 +37,7 @@ pub enum Why {
 }
 
 /// Reads as much as there is of what is asked for.
-fn read_at(file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
+pub(crate) fn read_at(file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
     use std::os::unix::fs::FileExt;
     let mut has = 0;
     while let Some(left) = into.get_mut(has..).filter(|left| !left.is_empty()) {

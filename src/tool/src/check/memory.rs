@@ -31,7 +31,7 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
     let size: u64 = folder::images(plan).map(|image| image.size).sum();
     // The verified loader reads the files whole before it fills the segments; the direct one is shown them.
     let (takes, beside) = if let Some(direct) = &plan.direct {
-        (direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes)), 0)
+        (Segment::memory(direct.segments.iter()), 0)
     } else {
         let initrd = plan.initrd.map_or(0, |initrd| initrd.size);
         (kernel_takes(root, &plan.kernel).saturating_add(initrd), size)

@@ -289,7 +289,7 @@ fn word(root: &Root, path: &str) -> Result<String, Error> {
 }
 
 /// As the kernel's `%llx` behind `0x` writes it.
-fn hex(text: &str) -> Option<u64> {
+pub(super) fn hex(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x")?;
     let plain = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     u64::from_str_radix(digits, 16).ok().filter(|_| plain)

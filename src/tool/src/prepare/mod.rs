@@ -14,14 +14,14 @@ pub mod x86_64;
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 
 use nextkernel_plan::{Area, Segment};
 use thiserror::Error;
 
 use crate::errno::InWords;
+use crate::refusal;
 use crate::root::Root;
-use crate::thaw::Thawed;
+use crate::thaw::{Thawed, read_at};
 
 /// What a load is prepared for.
 #[derive(Clone, Copy)]
@@ -74,6 +74,9 @@ pub enum Error {
     /// It cannot be loaded so.
     #[error("{0}")]
     Unfit(String),
+    /// It takes more memory than a kernel may.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
 /// Prepares a load on the machine that this program was built for.
@@ -83,14 +86,16 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
 
 /// Prepares one as on a machine of an architecture, called as Rust calls it.
 pub fn of(machine: &str, parts: &Parts<'_>) -> Result<Prepared, Error> {
-    match machine {
+    let prepared = match machine {
         "x86_64" => x86_64::segments(parts),
         "aarch64" => arm64::segments(parts),
         "riscv64" => riscv64::segments(parts),
         other => Err(Error::Unfit(format!(
             "on {other} kernels are not loaded this way yet; stage with --loader verified"
         ))),
-    }
+    }?;
+    let takes = Segment::memory(prepared.segments.iter().copied());
+    refusal::too_large(parts.root, takes).map_or(Ok(prepared), |why| Err(Error::TooLarge(why)))
 }
 
 /// The length of a staged file, never 0.
@@ -105,16 +110,8 @@ fn length(file: &File, what: &str) -> Result<u64, Error> {
 /// The first bytes of a staged file, as many as there are of those asked for.
 fn head(file: &File, what: &str, most: usize) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0; most];
-    let mut has = 0;
-    while let Some(left) = bytes.get_mut(has..).filter(|left| !left.is_empty()) {
-        match file.read_at(left, has as u64) {
-            Ok(0) => break,
-            Ok(read) => has += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::Unreadable { what: what.to_owned(), error }),
-        }
-    }
-    bytes.truncate(has);
+    let has = read_at(file, &mut bytes, 0);
+    bytes.truncate(has.map_err(|error| Error::Unreadable { what: what.to_owned(), error })?);
     Ok(bytes)
 }
 

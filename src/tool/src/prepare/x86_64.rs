@@ -21,11 +21,13 @@ use nextkernel_plan::{Area, Part, Segment};
 
 use super::memory_map::{self, Bounds, Descriptor, Entry, Memory, Pick};
 use super::{Error, Parts, Prepared, Random};
+use crate::bzimage::{self, ANYWHERE, EFI_KEXEC, FIVE_LEVELS, KERNEL_64};
 use crate::kconfig::Kconfig;
+use crate::little_endian::{long, short, wide};
 use crate::root::Root;
 use crate::size::Size;
 use crate::thaw::Thawed;
-use crate::{cmdline, efi, memory, sys};
+use crate::{cmdline, efi, processor, sys};
 
 /// A page.
 const PAGE: u64 = 4096;
@@ -33,9 +35,12 @@ const PAGE: u64 = 4096;
 /// What the running kernel was told itself (Documentation/ABI/testing/sysfs-kernel-boot_params).
 const RUNNING: &str = "/sys/kernel/boot_params/data";
 
-/// `struct boot_params` (arch/x86/include/uapi/asm/bootparam.h), and what is where in it (zero-page.rst).
+/// `struct boot_params` (arch/x86/include/uapi/asm/bootparam.h), and what is where in it beside the setup header
+/// (zero-page.rst).
 const LENGTH: usize = 4096;
 mod at {
+    pub(super) use crate::bzimage::*;
+
     pub(super) const SCREEN: usize = 0x000;
     pub(super) const SCREEN_MEMORY: usize = 0x002;
     pub(super) const ACPI: usize = 0x070;
@@ -50,24 +55,14 @@ mod at {
     pub(super) const SIGNATURES_COUNT: usize = 0x1ea;
     pub(super) const SECURE_BOOT: usize = 0x1ec;
     pub(super) const HEADER: usize = 0x1f1;
-    pub(super) const SETUP_SECTORS: usize = 0x1f1;
-    pub(super) const BOOT_FLAG: usize = 0x1fe;
     pub(super) const HEADER_END: usize = 0x201;
-    pub(super) const MAGIC: usize = 0x202;
-    pub(super) const VERSION: usize = 0x206;
     pub(super) const LOADER: usize = 0x210;
-    pub(super) const FLAGS: usize = 0x211;
     pub(super) const INITRD: usize = 0x218;
     pub(super) const INITRD_SIZE: usize = 0x21c;
     pub(super) const CMDLINE: usize = 0x228;
-    pub(super) const ALIGNMENT: usize = 0x230;
     pub(super) const RELOCATABLE: usize = 0x234;
-    pub(super) const XFLAGS: usize = 0x236;
-    pub(super) const CMDLINE_MAX: usize = 0x238;
     pub(super) const SUBARCH: usize = 0x23c;
     pub(super) const SETUP_DATA: usize = 0x250;
-    pub(super) const PREFERRED: usize = 0x258;
-    pub(super) const INIT_SIZE: usize = 0x260;
     pub(super) const SIGNATURES: usize = 0x290;
     pub(super) const MAP: usize = 0x2d0;
     pub(super) const DISKS: usize = 0xd00;
@@ -89,13 +84,6 @@ const ENTRY: u64 = 0x200;
 /// `loadflags`: the kernel lies above 1 MiB; it was moved at random, and moves its own maps at random, too.
 const LOADED_HIGH: u8 = 1 << 0;
 const KASLR: u8 = 1 << 1;
-
-/// `xloadflags`: it has a 64-bit entry; it may lie above 4 GiB; it takes EFI's runtime from a kernel before it; it starts
-/// with five levels of page tables.
-const KERNEL_64: u16 = 1 << 0;
-const ABOVE_4G: u16 = 1 << 1;
-const EFI_KEXEC: u16 = 1 << 4;
-const FIVE_LEVELS: u16 = 1 << 5;
 
 /// What `type_of_loader` says where a kernel is loaded by kexec, whoever does it.
 const LOADER: u8 = 0xd0;
@@ -167,7 +155,6 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     let bytes = Area { offset: 0, size };
     segments.push(Segment { part: Part::Parameters, bytes, at, takes: size.next_multiple_of(PAGE) });
     segments.sort_by_key(|segment| segment.at);
-    see_that_half_is_left(parts.root, &segments)?;
     let thawed = parts.thawed.map(|thawed| thawed.notes.clone()).unwrap_or_default();
     let notes = thawed.into_iter().chain(machine.notes.iter().cloned()).collect();
     Ok(Prepared { parameters, start, segments, cmdline, seeds: vec![seed], notes })
@@ -179,21 +166,6 @@ fn no_place(what: &str, size: u64) -> Error {
          be in; stage with --loader verified",
         Size(size)
     ))
-}
-
-/// The kernel takes no segments that are together larger than half of the memory (`sanity_check_segment_list`,
-/// `kernel/kexec_core.c`).
-fn see_that_half_is_left(root: &Root, segments: &[Segment]) -> Result<(), Error> {
-    let takes = segments.iter().map(|segment| segment.takes).fold(0, u64::saturating_add);
-    match memory::total(root).map(|total| total / 2) {
-        Some(half) if takes > half => Err(Error::Unfit(format!(
-            "kernel and initrd take {} where they are loaded, more than half of this machine's memory ({}), and no \
-             kernel loads that: stage a smaller initrd, or without --thaw",
-            Size(takes),
-            Size(half)
-        ))),
-        _ => Ok(()),
-    }
 }
 
 /// Up to where the next kernel will use memory, by its own command line (`parse_memopt`, arch/x86/kernel/e820.c).
@@ -250,11 +222,7 @@ impl<'a> Kernel<'a> {
         }
         let head = super::head(parts.kernel, WHAT, LENGTH)?;
         see_that_it_is_one(&head)?;
-        let sectors = match head.get(at::SETUP_SECTORS) {
-            Some(0) | None => 4,
-            Some(sectors) => u64::from(*sectors),
-        };
-        let offset = (sectors + 1) * 512;
+        let offset = bzimage::real_mode(&head);
         let size = size.checked_sub(offset).filter(|size| *size > ENTRY);
         let size = size.ok_or_else(|| unfit("it is cut off behind its first sectors; install it again"))?;
         let takes = u64::from(long(&head, at::INIT_SIZE)).max(size);
@@ -327,7 +295,7 @@ fn see_that_it_is_one(head: &[u8]) -> Result<(), Error> {
     let flags = short(head, at::XFLAGS);
     let why = if head.starts_with(b"\x7fELF") {
         "it is an ELF file, which has to be laid out first; stage with --thaw"
-    } else if head.get(at::MAGIC..at::MAGIC + 4) != Some(b"HdrS") || short(head, at::BOOT_FLAG) != 0xaa55 {
+    } else if !bzimage::is_one(head) {
         "it is no bzImage; stage with --loader verified"
     } else if short(head, at::VERSION) < PROTOCOL {
         "its boot protocol is older than 2.12, that of Linux 3.8; stage another kernel"
@@ -335,7 +303,7 @@ fn see_that_it_is_one(head: &[u8]) -> Result<(), Error> {
         "it is a zImage, which lies in low memory; stage another kernel"
     } else if flags & KERNEL_64 == 0 {
         "it is a 32-bit kernel, and this one starts 64-bit ones alone; stage one of these"
-    } else if flags & ABOVE_4G == 0 {
+    } else if flags & ANYWHERE == 0 {
         "it must lie below 4 GiB (it was built without CONFIG_RELOCATABLE, or for mixed-mode UEFI), and so must all \
          that it is told; stage with --loader verified to hear what this kernel says to it"
     } else {
@@ -384,7 +352,7 @@ impl Machine {
             )
         })?;
         let acpi = match wide(&running, at::ACPI) {
-            0 => efi::acpi_root(root).and_then(|text| number(&text)).unwrap_or(0),
+            0 => efi::acpi_root(root).and_then(|text| memory_map::hex(text.trim_ascii())).unwrap_or(0),
             known => known,
         };
         let (efi, note) = Efi::read(root, &running)?;
@@ -392,7 +360,7 @@ impl Machine {
             map,
             efi,
             acpi,
-            five_levels: uses_five_levels(root),
+            five_levels: processor::uses_five_levels(root),
             notes: note.into_iter().collect(),
             running,
         })
@@ -417,8 +385,10 @@ impl Efi {
         if root.fact("/sys/firmware/efi/fw_platform_size").as_deref() == Some("32") {
             return Err(unfit("the firmware is 32-bit UEFI, which no next kernel takes over; use `reboot`"));
         }
-        let address = |name: &str| root.fact(&format!("{FOLDER}/{name}")).and_then(|text| number(&text));
-        let systab = efi::table(root, "SMBIOS").and_then(|text| number(&text));
+        let address = |name: &str| {
+            root.fact(&format!("{FOLDER}/{name}")).and_then(|text| memory_map::hex(text.trim_ascii()))
+        };
+        let systab = efi::table(root, "SMBIOS").and_then(|text| memory_map::hex(text.trim_ascii()));
         let efi = Efi {
             map,
             vendor: address("fw_vendor").unwrap_or(UNKNOWN),
@@ -430,26 +400,11 @@ impl Efi {
     }
 }
 
-/// As the kernel writes addresses into sysfs.
-fn number(text: &str) -> Option<u64> {
-    u64::from_str_radix(text.trim_ascii().strip_prefix("0x")?, 16).ok()
-}
-
-/// Whether the kernel runs with five levels: without, the processor's flag is hidden (arch/x86/kernel/cpu).
-fn uses_five_levels(root: &Root) -> bool {
-    flags(root).split_whitespace().any(|flag| flag == "la57")
-}
-
-fn flags(root: &Root) -> String {
-    let cpus = fs::read_to_string(root.path("/proc/cpuinfo")).unwrap_or_default();
-    cpus.lines().find(|line| line.starts_with("flags")).unwrap_or_default().to_owned()
-}
-
 /// Where memory is encrypted, what is loaded and what is jumped to depend on how; nobody has tried that with this loader.
 /// Who is a guest of that kind is told by the processor (TDX), by the address of what its firmware left (SEV-SNP), and by
 /// the processor again (SEV: CPUID 0x8000001f, which no other guest is shown).
 fn see_that_memory_is_plain(root: &Root, running: &[u8]) -> Result<(), Error> {
-    let flags = flags(root);
+    let flags = processor::flags(root);
     let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
     let line = cmdline::running(root).unwrap_or_default();
     let is_sev = || {
@@ -691,23 +646,6 @@ fn trampoline(at: u64, boot_params: u64, entry: u64) -> Vec<u8> {
     }
     code.resize(usize::from(STACK_TOP), 0);
     code
-}
-
-fn short(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(number_at(bytes, at))
-}
-
-fn long(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(number_at(bytes, at))
-}
-
-fn wide(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(number_at(bytes, at))
-}
-
-/// A number's bytes; what is not there is 0.
-fn number_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
 
 #[cfg(test)]

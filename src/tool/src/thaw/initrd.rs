@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 
 use super::{Why, read_at};
+use crate::images::{BOOT_CONFIG, BOOT_CONFIG_PADDING};
 use crate::unpack;
 
 /// What an entry of an archive begins with, and how long its header is (Documentation/driver-api/early-userspace).
@@ -17,10 +18,7 @@ const HEADER: usize = 110;
 /// Every archive begins on a multiple of this, and every part of one.
 const ALIGNMENT: u64 = 4;
 
-/// What a bootconfig ends with, how far before the end of an initrd the kernel still looks for that, and what stands before
-/// it: its size and a sum (`get_boot_config_from_initrd`, init/main.c).
-const BOOT_CONFIG: &[u8] = b"#BOOTCONFIG\n";
-const BOOT_CONFIG_PADDING: u64 = 3;
+/// What stands before the end of a bootconfig: its size and a sum (`get_boot_config_from_initrd`, init/main.c).
 const BOOT_CONFIG_NUMBERS: u64 = 8;
 
 /// What is copied at a time.
@@ -270,7 +268,7 @@ fn behind_archive(from: &File, mut at: u64, end: u64) -> io::Result<u64> {
 /// Where a bootconfig begins, where there is one at the end of an initrd of that size.
 fn boot_config(from: &File, size: u64) -> io::Result<Option<u64>> {
     let length = BOOT_CONFIG.len() as u64;
-    for padding in 0..=BOOT_CONFIG_PADDING {
+    for padding in 0..=BOOT_CONFIG_PADDING as u64 {
         let Some(numbers) = size.checked_sub(padding + length + BOOT_CONFIG_NUMBERS) else { break };
         let mut bytes = [0; 20];
         let has = read_at(from, &mut bytes, numbers)?;

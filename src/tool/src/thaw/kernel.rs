@@ -5,38 +5,17 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use super::{Why, read_at};
-use crate::cmdline;
+use crate::bzimage::{self, ANYWHERE, EFI_KEXEC, FIVE_LEVELS_ENABLED, KERNEL_64};
+use crate::little_endian::{long, short, wide};
 use crate::root::Root;
-use crate::sys;
 use crate::unpack::{self, Unpacked};
+use crate::{cmdline, processor, sys};
 
-/// How much of an image its setup header is in, and what is where in that (Documentation/arch/x86/boot.rst).
+/// How much of an image its setup header is in (Documentation/arch/x86/boot.rst).
 const HEAD: usize = 0x290;
-mod at {
-    pub(super) const SETUP_SECTORS: usize = 0x1f1;
-    pub(super) const BOOT_FLAG: usize = 0x1fe;
-    pub(super) const JUMP: usize = 0x200;
-    pub(super) const MAGIC: usize = 0x202;
-    pub(super) const VERSION: usize = 0x206;
-    pub(super) const FLAGS: usize = 0x211;
-    pub(super) const ALIGNMENT: usize = 0x230;
-    pub(super) const XFLAGS: usize = 0x236;
-    pub(super) const CMDLINE_MAX: usize = 0x238;
-    pub(super) const PAYLOAD: usize = 0x248;
-    pub(super) const PAYLOAD_LENGTH: usize = 0x24c;
-    pub(super) const PREFERRED: usize = 0x258;
-    pub(super) const INIT_SIZE: usize = 0x260;
-}
 
 /// The protocol that tells where the payload is.
 const PROTOCOL: u16 = 0x0208;
-
-/// `xloadflags`: a 64-bit entry, anywhere, EFI's runtime from a kernel before it, and that it switches five levels of page
-/// tables on by itself.
-const KERNEL_64: u16 = 1 << 0;
-const ANYWHERE: u16 = 1 << 1;
-const EFI_KEXEC: u16 = 1 << 4;
-const FIVE_LEVELS_ENABLED: u16 = 1 << 6;
 
 /// Where the kernel is mapped, and how much of that is its own where it is moved at random (`__START_KERNEL_map`,
 /// `KERNEL_IMAGE_SIZE`, `arch/x86/include/asm/page_64_types.h`), and what it is a multiple of (`MIN_KERNEL_ALIGN`).
@@ -165,9 +144,7 @@ fn unfit(why: impl Into<String>) -> Why {
 fn see_that_it_starts_as_this_one(asked: &Asked<'_>, xflags: u16, is_elf: bool) -> Result<(), Why> {
     let line = asked.cmdline;
     let is_off = line.split_ascii_whitespace().any(|word| word == "no5lvl");
-    let cpus = std::fs::read_to_string(asked.root.path("/proc/cpuinfo")).unwrap_or_default();
-    let flags = cpus.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-    let has_five = flags.split_whitespace().any(|flag| flag == "la57");
+    let has_five = processor::uses_five_levels(asked.root);
     let could_have =
         || asked.root.is_system() && sys::cpuid(7, 0).is_some_and(|[.., ecx, _]| ecx & (1 << 16) != 0);
     if has_five && is_off {
@@ -206,19 +183,13 @@ struct Image {
 
 impl Image {
     fn parse(head: &[u8]) -> Result<Image, Why> {
-        let is_one =
-            head.get(at::MAGIC..at::MAGIC + 4) == Some(b"HdrS") && short(head, at::BOOT_FLAG) == 0xaa55;
-        if !is_one || head.len() < HEAD || short(head, at::VERSION) < PROTOCOL {
+        if !bzimage::is_one(head) || head.len() < HEAD || short(head, bzimage::VERSION) < PROTOCOL {
             return Err(unfit("it is no bzImage of protocol 2.08 or later, and no ELF file"));
         }
-        let sectors = match head.get(at::SETUP_SECTORS) {
-            Some(0) | None => 4,
-            Some(sectors) => u64::from(*sectors),
-        };
         let (offset, length) =
-            (u64::from(long(head, at::PAYLOAD)), u64::from(long(head, at::PAYLOAD_LENGTH)));
-        let alignment = u64::from(long(head, at::ALIGNMENT));
-        let (preferred, xflags) = (wide(head, at::PREFERRED), short(head, at::XFLAGS));
+            (u64::from(long(head, bzimage::PAYLOAD)), u64::from(long(head, bzimage::PAYLOAD_LENGTH)));
+        let alignment = u64::from(long(head, bzimage::ALIGNMENT));
+        let (preferred, xflags) = (wide(head, bzimage::PREFERRED), short(head, bzimage::XFLAGS));
         if xflags & KERNEL_64 == 0 {
             return Err(unfit("it is a 32-bit kernel"));
         }
@@ -226,7 +197,7 @@ impl Image {
         if length == 0 || !is_aligned || preferred >= IMAGE_MAX {
             return Err(unfit("its header says nothing that could be of what is packed in it"));
         }
-        Ok(Image { payload: (sectors + 1) * 512 + offset, length, preferred, alignment, xflags })
+        Ok(Image { payload: bzimage::real_mode(head) + offset, length, preferred, alignment, xflags })
     }
 }
 
@@ -338,16 +309,16 @@ impl Flat {
         let takes = self.takes.next_multiple_of(ALIGNMENT);
         let mut head = vec![0; HEAD];
         let fields: [(usize, &[u8]); 10] = [
-            (at::BOOT_FLAG, &0xaa55_u16.to_le_bytes()),
-            (at::JUMP, &[0xeb, 0x66]),
-            (at::MAGIC, b"HdrS"),
-            (at::VERSION, &0x020f_u16.to_le_bytes()),
-            (at::FLAGS, &[1]),
-            (at::ALIGNMENT, &u32::try_from(ALIGNMENT).unwrap_or_default().to_le_bytes()),
-            (at::XFLAGS, &(KERNEL_64 | ANYWHERE | EFI_KEXEC).to_le_bytes()),
-            (at::CMDLINE_MAX, &2047_u32.to_le_bytes()),
-            (at::PREFERRED, &self.linked.to_le_bytes()),
-            (at::INIT_SIZE, &u32::try_from(takes).unwrap_or(u32::MAX).to_le_bytes()),
+            (bzimage::BOOT_FLAG, &0xaa55_u16.to_le_bytes()),
+            (bzimage::JUMP, &[0xeb, 0x66]),
+            (bzimage::MAGIC, b"HdrS"),
+            (bzimage::VERSION, &0x020f_u16.to_le_bytes()),
+            (bzimage::FLAGS, &[1]),
+            (bzimage::ALIGNMENT, &u32::try_from(ALIGNMENT).unwrap_or_default().to_le_bytes()),
+            (bzimage::XFLAGS, &(KERNEL_64 | ANYWHERE | EFI_KEXEC).to_le_bytes()),
+            (bzimage::CMDLINE_MAX, &2047_u32.to_le_bytes()),
+            (bzimage::PREFERRED, &self.linked.to_le_bytes()),
+            (bzimage::INIT_SIZE, &u32::try_from(takes).unwrap_or(u32::MAX).to_le_bytes()),
         ];
         for (at, bytes) in fields {
             if let Some(place) = head.get_mut(at..at + bytes.len()) {
@@ -558,23 +529,6 @@ fn each(
     Ok(())
 }
 
-fn short(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(number(bytes, at))
-}
-
-fn long(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(number(bytes, at))
-}
-
-fn wide(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(number(bytes, at))
-}
-
-/// A number's bytes; what is not there is 0.
-fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -644,15 +598,15 @@ mod tests {
         let packed = packed.finish().unwrap();
         let mut bytes = vec![0; 1024];
         for (at, value) in [
-            (at::SETUP_SECTORS, &[1][..]),
-            (at::BOOT_FLAG, &[0x55, 0xaa]),
-            (at::MAGIC, b"HdrS"),
-            (at::VERSION, &[0x0f, 0x02]),
-            (at::ALIGNMENT, &(2_u32 << 20).to_le_bytes()),
-            (at::XFLAGS, &0x3f_u16.to_le_bytes()),
-            (at::PAYLOAD, &16_u32.to_le_bytes()),
-            (at::PAYLOAD_LENGTH, &u32::try_from(packed.len()).unwrap().to_le_bytes()),
-            (at::PREFERRED, &LINKED.to_le_bytes()),
+            (bzimage::SETUP_SECTORS, &[1][..]),
+            (bzimage::BOOT_FLAG, &[0x55, 0xaa]),
+            (bzimage::MAGIC, b"HdrS"),
+            (bzimage::VERSION, &[0x0f, 0x02]),
+            (bzimage::ALIGNMENT, &(2_u32 << 20).to_le_bytes()),
+            (bzimage::XFLAGS, &0x3f_u16.to_le_bytes()),
+            (bzimage::PAYLOAD, &16_u32.to_le_bytes()),
+            (bzimage::PAYLOAD_LENGTH, &u32::try_from(packed.len()).unwrap().to_le_bytes()),
+            (bzimage::PREFERRED, &LINKED.to_le_bytes()),
         ] {
             put(&mut bytes, at, value);
         }
@@ -701,7 +655,7 @@ mod tests {
         assert_eq!(is.takes, 4 << 20);
         assert_eq!(out.len(), (2 << 20) + 4);
         assert!(out.starts_with(b"codecodecodecode\0") && out.ends_with(b"\0data"));
-        assert_eq!(&is.head[at::MAGIC..at::MAGIC + 4], b"HdrS");
+        assert_eq!(&is.head[bzimage::MAGIC..bzimage::MAGIC + 4], b"HdrS");
     }
 
     #[test]
@@ -786,7 +740,7 @@ mod tests {
         assert!(is.notes[0].contains("without KASLR"));
         assert!(out.starts_with(b"codecodecodecode\0") && out.ends_with(b"\0data"));
         // Whoever loads it finds what a bzImage would say.
-        assert_eq!((&is.head[at::MAGIC..at::MAGIC + 4], is.head[0x234]), (&b"HdrS"[..], 0));
+        assert_eq!((&is.head[bzimage::MAGIC..bzimage::MAGIC + 4], is.head[0x234]), (&b"HdrS"[..], 0));
     }
 
     #[test]
