@@ -19,9 +19,7 @@ use crate::{child, others, sync, sys};
 pub struct Bounds<'a> {
     /// The deadlines.
     pub budget: &'static Budget,
-    /// When the night began.
-    pub begun: Duration,
-    /// What the next kernel is told of it.
+    /// When the night began, and what the next kernel is told of it.
     pub diary: &'a Diary,
     /// Whom it shares it with.
     pub relatives: Relatives,
@@ -52,14 +50,14 @@ impl Bounds<'_> {
     }
 
     fn finish_others(&self) {
-        let _ = others::wait(self.relatives, self.begun + self.budget.others_until);
-        let _ = sync::sync(self.budget.sync, self.begun + self.budget.sync_again_until);
+        let _ = others::wait(self.relatives, self.diary.begun + self.budget.others_until);
+        let _ = sync::sync(self.budget.sync, self.diary.begun + self.budget.sync_again_until);
     }
 
     /// What is left of the time for teardown.
     #[must_use]
     pub fn left(&self) -> Duration {
-        (self.begun + self.budget.teardown_until).saturating_sub(sys::uptime())
+        (self.diary.begun + self.budget.teardown_until).saturating_sub(sys::uptime())
     }
 
     /// An act of teardown, in a child, within what is left for it.

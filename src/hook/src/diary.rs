@@ -10,14 +10,16 @@ use crate::sys;
 /// What was done when, and what went wrong on the way.
 #[derive(Debug)]
 pub struct Diary {
-    begun: Duration,
+    /// How long the machine had been up when the night began.
+    pub begun: Duration,
     night: Cell<Night>,
 }
 
 impl Diary {
-    /// Begins with the night, which began when the machine had been up so long.
+    /// Begins with the night.
     #[must_use]
-    pub fn begin(begun: Duration) -> Diary {
+    pub fn begin() -> Diary {
+        let begun = sys::uptime();
         let night = Night {
             begun_at: sys::time().as_secs(),
             counter: sys::counter(),
@@ -55,7 +57,7 @@ mod tests {
 
     #[test]
     fn what_is_marked_and_noted_stands_there() {
-        let diary = Diary::begin(sys::uptime());
+        let diary = Diary::begin();
         diary.mark(|marks| &mut marks.synced);
         diary.note(Trouble::GPU);
         diary.note(Trouble::HOOK);

@@ -63,7 +63,8 @@ fn hand_over(
     bounds: &Bounds<'_>,
 ) -> Result<(), Failure> {
     let Staged { folder, plan, verb } = staged;
-    let Bounds { budget, begun, diary, guard, relatives } = *bounds;
+    let Bounds { budget, diary, guard, relatives } = *bounds;
+    let begun = diary.begun;
     let cmdline = || {
         diary.mark(|marks| &mut marks.load_begun);
         let night = (how == How::ForReal).then(|| diary.night());
@@ -157,8 +158,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     if caller == Caller::Nobody {
         pid_1::clean_up(told);
     }
-    let begun = sys::uptime();
-    let diary = Diary::begin(begun);
+    let diary = Diary::begin();
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let decided = decide(told, caller, &mut text);
     let jump = match &decided {
@@ -170,7 +170,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     let budget = shutdown::budget();
     let guard = Guard::post(budget.whole, Duration::from_secs(jump.unwrap_or(limits::GUARD).into()));
     let relatives = Relatives::of_this_process();
-    let bounds = Bounds { budget, begun, diary: &diary, guard: &guard, relatives };
+    let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
     let (verb, failure) = match decided.map(Tonight::unless_firmware_is_wanted) {
         Ok(Tonight::LeftToTheInit(why)) => return leave(told, caller, &why),
         Ok(Tonight::Refused(refused)) => return refuse(&refused),
@@ -247,9 +247,8 @@ pub fn dry_run(verb: Verb) -> End {
             }
             let (budget, guard) = (shutdown::budget(), Guard::none());
             let relatives = Relatives::of_this_process();
-            let begun = sys::uptime();
-            let diary = Diary::begin(begun);
-            let bounds = Bounds { budget, begun, diary: &diary, guard: &guard, relatives };
+            let diary = Diary::begin();
+            let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
             hand_over(&staged, caller, &Watchdog::default(), How::DryRun, &bounds)
         }
         Err(failure) => Err(failure),

@@ -30,7 +30,7 @@ pub fn unbind(plan: &Plan<'_>, bounds: &Bounds<'_>) -> Result<(), Failure> {
     }
     for (address, running) in plan.unbind.iter().zip(&under_way) {
         let Some(running) = running else { continue };
-        let left = (bounds.begun + bounds.budget.unbind_until).saturating_sub(sys::uptime());
+        let left = (bounds.diary.begun + bounds.budget.unbind_until).saturating_sub(sys::uptime());
         let Err(failure) = running.end_within(left.min(bounds.budget.module)) else { continue };
         warn!("{address}: {failure}");
         // One that is slow may be writing back its cache. The jump waits for it, and the guard for the jump.
