@@ -121,7 +121,7 @@ impl Bz {
         Bz {
             protocol: short(bytes, bzimage::VERSION),
             is_64_bit: flags & anywhere == anywhere,
-            five_levels: flags & 0b1_0000 != 0,
+            five_levels: flags & bzimage::FIVE_LEVELS != 0,
             cmdline_max: long(bytes, bzimage::CMDLINE_MAX).into(),
             memory: long(bytes, bzimage::INIT_SIZE).into(),
         }
@@ -199,6 +199,9 @@ pub(crate) mod tests {
         let Header::Bz(bz) = Header::parse(&bytes) else { unreachable!() };
         assert!(bz.is_64_bit && bz.five_levels && !bz.is_too_old());
         assert_eq!((bz.cmdline_max, bz.memory), (2047, 32 << 20));
+        // XLF_EFI_KEXEC, and not XLF_5LEVEL (arch/x86/include/uapi/asm/bootparam.h).
+        let without = Header::parse(&image(&[(0x202, b"HdrS"), (0x236, &0b01_1111_u16.to_le_bytes())]));
+        assert!(matches!(without, Header::Bz(Bz { is_64_bit: true, five_levels: false, .. })), "{without:?}");
         let odd = Header::Bz(Bz { memory: (32 << 20) - 1, ..bz });
         assert_eq!((odd.takes(12 << 20), odd.takes(40 << 20)), (32 << 20, 40 << 20));
         assert_eq!(Header::Unknown.takes(7), 7);
