@@ -65,7 +65,7 @@ fn lie_elsewhere(ended: &Ended) -> Result<(), String> {
 
 pub fn on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader(test: &Test) -> Result<(), String> {
     // One byte more than the next kernel keeps.
-    let long = "Q".repeat(2048 - 129 - CMDLINE.len() - 1);
+    let long = "Q".repeat(2048 - 128 - CMDLINE.len() - 1);
     let wrong = "head -c 514 /dev/zero >/bzImage; printf HdrS >>/bzImage; head -c 1024 /dev/zero >>/bzImage
         nextkernel stage --kernel /bzImage --cmdline x\n";
     let day = "nextkernel check\n".to_owned()
