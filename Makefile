@@ -21,7 +21,10 @@ BUILT = target/built
 REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=cargo
 
 UNITS = nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service nextkernel-arrived.service \
-    nextkernel-exitrd.service
+    nextkernel-exitrd.service nextkernel-report.service
+
+# Those that every boot starts.
+ENABLED = nextkernel-arrived.service nextkernel-report.service
 
 # What else both programs are built for, and what links them: Debian's gcc-aarch64-linux-gnu, gcc-riscv64-linux-gnu and
 # a libc for each, libc6-dev-arm64-cross and libc6-dev-riscv64-cross.
@@ -111,10 +114,11 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	for unit in $(UNITS); do \
 	    sed 's|@PREFIX@|$(PREFIX)|g' units/systemd/$$unit.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants
-	ln -sf ../nextkernel-arrived.service $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/
+	for unit in $(ENABLED); do \
+	    ln -sf ../$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/ || exit 1; done
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/performance.md docs/fuzzing.md docs/boards.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/loaders.md docs/performance.md docs/fuzzing.md docs/boards.md docs/report.md docs/report.svg
 	for folder in . mkinitcpio dracut initramfs-tools; do \
 	    install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/$$folder initramfs/$$folder/README.md; done
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/nixos initramfs/nixos/nextkernel.nix
@@ -130,7 +134,7 @@ install-mkinitcpio: ## install the hook's build hook for mkinitcpio
 uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREFIX)
 	rm -f $(DESTDIR)$(PREFIX)/bin/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel
 	cd $(DESTDIR)$(PREFIX)/lib/systemd/system && \
-	    rm -f $(UNITS) multi-user.target.wants/nextkernel-arrived.service
+	    rm -f $(UNITS) && cd multi-user.target.wants && rm -f $(ENABLED)
 	rm -rf $(DESTDIR)$(PREFIX)/lib/nextkernel $(DESTDIR)$(PREFIX)/share/doc/nextkernel $(DESTDIR)$(DRACUT)/90nextkernel
 	rm -f $(DESTDIR)$(INITCPIO)/install/nextkernel
 	rm -f $(DESTDIR)$(TMPFILES)/nextkernel-dracut.conf $(DESTDIR)$(TMPFILES)/30-nextkernel.conf

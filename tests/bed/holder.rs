@@ -1,4 +1,5 @@
-//! Programs of a night in C: one keeps a device busy, one is stuck, one counts what others take.
+//! Programs of a night in C: one keeps a device busy, one is stuck, one counts what others take, one says when it was
+//! started.
 
 use crate::host;
 use crate::machine::Scratch;
@@ -8,24 +9,35 @@ use std::process::Command;
 
 /// `holder.c`: keeps a device busy.
 pub fn program() -> Result<Vec<u8>, String> {
-    built("holder.c")
+    built("holder.c", &[])
 }
 
 /// `stuck.c`: cannot be ended, or lets somebody else get stuck.
 pub fn stuck() -> Result<Vec<u8>, String> {
-    built("stuck.c")
+    built("stuck.c", &[])
 }
 
 /// `count.c`: runs a program and says what it took.
 pub fn count() -> Result<Vec<u8>, String> {
-    built("count.c")
+    built("count.c", &[])
+}
+
+/// `arrived.c`: an /init whose first instruction is the next system's, and which says when that was.
+pub fn arrived() -> Result<Vec<u8>, String> {
+    built("arrived.c", &["-nostdlib"])
 }
 
 /// A program of the host's compiler, static.
-fn built(source: &str) -> Result<Vec<u8>, String> {
+fn built(source: &str, more: &[&str]) -> Result<Vec<u8>, String> {
     let scratch = Scratch::new()?;
     let (source, built) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(source), scratch.path("program"));
     let mut gcc = Command::new("gcc");
-    host(gcc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&built).arg(source))?;
+    host(
+        gcc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror"])
+            .args(more)
+            .arg("-o")
+            .arg(&built)
+            .arg(source),
+    )?;
     fs::read(&built).map_err(|e| format!("{}: {e}", built.display()))
 }

@@ -49,12 +49,12 @@ pub fn built_for(target: &str) -> Option<PathBuf> {
 }
 
 /// Runs a program of the host; an error names it and says what it said.
-fn host(command: &mut Command) -> Result<String, String> {
+pub fn host(command: &mut Command) -> Result<String, String> {
     host_bytes(command).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The same for what is no text.
-fn host_bytes(command: &mut Command) -> Result<Vec<u8>, String> {
+pub fn host_bytes(command: &mut Command) -> Result<Vec<u8>, String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if output.status.success() {
         return Ok(output.stdout);

@@ -4,7 +4,7 @@ use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
 use bed::machine::Scratch;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the image has it; of the guest's own suite.
 const SYSTEMD_BOOT: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
@@ -36,9 +36,14 @@ impl Esp {
         self.put(path, read(from)?)
     }
 
+    /// The folder that its files are in.
+    pub fn path(&self) -> PathBuf {
+        self.0.path("")
+    }
+
     /// Boots from it; it is mounted at /efi then.
     pub fn boot(&self, test: &Test) -> Result<Guest, String> {
-        let starts = Starts::Uefi(self.0.path(""));
+        let starts = Starts::Uefi(self.path());
         let mut guest = Guest::boot(&Spec { starts, ..Spec::new(test) })?;
         guest.ok("mkdir /efi && echo 'PARTLABEL=esp /efi vfat defaults 0 0' >>/etc/fstab && mount /efi")?;
         Ok(guest)

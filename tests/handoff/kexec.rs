@@ -4,6 +4,8 @@ use bed::guest::{Guest, Spec};
 use bed::harness::Test;
 use bed::machine::End;
 
+use crate::report;
+
 /// What starts kexec.target where nothing is loaded: `systemctl kexec` refuses then.
 pub const START_KEXEC: &str = "systemctl start --no-block --job-mode=replace-irreversibly kexec.target";
 
@@ -68,15 +70,19 @@ pub fn kexec_jumps_with_the_image_kept_and_with_nothing_loaded(test: &Test) -> R
 
 pub fn reboot_jumps_or_reboots_as_the_plan_says(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
+    report::begins(&mut guest)?;
     guest.ok("nextkernel stage --hold late --on reboot")?;
     hand_over(&mut guest, "systemctl reboot", "reboot")?;
+    report::tells_the_handoff(&mut guest, 2, "reboot", false)?;
 
     guest.ok("nextkernel stage --hold late")?;
     reboot(&mut guest, "systemctl reboot")?;
+    report::tells_the_restart(&mut guest, 3)?;
 
     // While an image is loaded, the command `reboot` is a kexec whatever systemd's version.
-    guest.ok("nextkernel stage")?;
-    hand_over(&mut guest, "reboot", "kexec")
+    guest.ok("nextkernel stage --loader direct")?;
+    hand_over(&mut guest, "reboot", "kexec")?;
+    report::tells_the_handoff(&mut guest, 4, "kexec", true)
 }
 
 pub fn poweroff_is_untouched(test: &Test) -> Result<(), String> {

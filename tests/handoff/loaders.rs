@@ -1,23 +1,29 @@
 //! Whole systems that the direct loader starts, and thawed ones: the machine that they find is the one that the verified
 //! loader's find.
 
-use bed::guest::{Guest, Spec};
+use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
 use bed::initramfs::with_busybox;
 use bed::kexec_tools;
+use std::fmt::Write;
 
 use crate::esp::Esp;
 use crate::kexec::{boot, hand_over};
 
-pub fn by_the_direct_loader_and_thawed_the_staged_kernel_arrives_and_a_kept_one_by_systemd(
+pub fn what_is_thawed_is_handed_over_to(test: &Test) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    guest.ok("nextkernel stage --thaw | grep '^  thawed  *kernel and initrd'")?;
+    guest
+        .ok("nextkernel check | grep '^ok *staged' && nextkernel reboot --dry-run | grep 'direct loader'")?;
+    hand_over(&mut guest, "nextkernel reboot", "kexec")
+}
+
+pub fn by_the_direct_loader_the_staged_kernel_arrives_and_a_kept_one_by_systemd(
     test: &Test,
 ) -> Result<(), String> {
     let mut guest = boot(test)?;
     guest.ok("nextkernel stage --loader direct | grep '^  loader  *direct: as asked for'")?;
     hand_over(&mut guest, "systemctl kexec", "kexec")?;
-    guest.ok("nextkernel stage --thaw | grep '^  loader  *direct: for the kernel is thawed'")?;
-    guest.ok("nextkernel check | grep '^ok *staged' && nextkernel reboot --dry-run | grep 'direct loader'")?;
-    hand_over(&mut guest, "nextkernel reboot", "kexec")?;
 
     // Nothing is staged any more, and what stays loaded is the rehearsal's.
     guest.ok("nextkernel stage --thaw && mv /run/nextkernel /run/aside")?;
@@ -27,13 +33,22 @@ pub fn by_the_direct_loader_and_thawed_the_staged_kernel_arrives_and_a_kept_one_
     if after.jumped() { Ok(()) } else { Err(guest.tell(&format!("no jump: {after:?}"))) }
 }
 
-/// What a kernel tells of its machine: a fact a line. What is left out of each is the kernel's own place, and what the
-/// machine changes by itself.
+/// What a kernel tells of its machine: a fact a line. Left out is what lies within a range of memory, as the kernel itself
+/// and what its drivers have taken; and pieces of one kind that touch are one, for a kernel cuts its memory where it was
+/// told something (`e820__reserve_setup_data`, arch/x86/kernel/e820.c).
 const FACTS: &str = r#"
 cd /sys/firmware/memmap && for entry in *; do
     echo "memmap $(cat $entry/start $entry/end $entry/type | tr '\n' ' ')"
 done | sort
-grep -v -E 'Kernel (code|rodata|data|bss)|Crash kernel' /proc/iomem | sed 's/^/iomem /'
+grep -v '^ ' /proc/iomem | tr -d ':' | while read -r range name; do
+    first=${range%-*}
+    if [ "$name" = "$last_name" ] && [ $((0x$first)) = $((0x$last + 1)) ]; then
+        last=${range#*-}
+        continue
+    fi
+    [ -z "$last_name" ] || echo "iomem $begin-$last $last_name"
+    begin=$first last=${range#*-} last_name=$name
+done
 cd /sys/firmware/acpi/tables && find . -type f ! -name FACS | sort | while read -r table; do
     echo "acpi $table $(sha256sum <$table)"
 done
@@ -43,10 +58,9 @@ done
 echo "boot screen_info $(dd if=/sys/kernel/boot_params/data bs=1 count=64 2>/dev/null | od -An -v -tx1 | tr -d ' \n')"
 echo "boot acpi_rsdp_addr $(dd if=/sys/kernel/boot_params/data bs=1 skip=112 count=8 2>/dev/null | od -An -tx8)"
 echo "boot kaslr $(( $(od -An -tu1 -j529 -N1 /sys/kernel/boot_params/data) & 2 ))"
-echo "fb $(cat /proc/fb)"
-for fact in name virtual_size bits_per_pixel stride; do echo "fb $fact $(cat /sys/class/graphics/fb0/$fact)"; done
+for fact in virtual_size bits_per_pixel stride; do echo "fb $fact $(cat /sys/class/graphics/fb0/$fact)"; done
 echo "cmdline $(sed 's/ *nextkernel.record=[^ ]*//' /proc/cmdline)"
-grep -E '^(MemTotal|processor|flags)' /proc/meminfo /proc/cpuinfo
+grep -E '^(processor|flags)' /proc/cpuinfo
 if cd /sys/firmware/efi; then
     echo "efi $(cat fw_platform_size fw_vendor runtime config_table systab | tr '\n' ' ')"
     for entry in runtime-map/*; do echo "efi $entry $(cat $entry/* | tr '\n' ' ')"; done
@@ -61,39 +75,85 @@ const TEXT: &str = "sed -n 's/ T _text$//p' /proc/kallsyms";
 
 /// The facts as the kernel of each loader tells them, and where two thawed ones lay.
 fn same_machine(guest: &mut Guest) -> Result<(), String> {
-    let mut told: Vec<(&str, String)> = Vec::new();
-    let mut texts = Vec::new();
-    for options in ["--loader verified", "--loader direct", "--thaw", "--thaw=yes"] {
+    let (mut expected, mut differences, mut texts) = (String::new(), String::new(), Vec::new());
+    // What the first kernel behind a firmware reserves for itself, the second finds reserved or free, whoever loads it.
+    for options in ["--loader verified", "--loader verified", "--loader direct", "--thaw", "--thaw"] {
         guest.ok(&format!("nextkernel stage --reuse-cmdline {options}"))?;
         hand_over(guest, "systemctl kexec", "kexec")?;
         texts.push(guest.ok(TEXT)?);
         let facts = guest.ok(FACTS)?;
-        eprintln!("{options}: {}", facts.lines().count());
-        if let Some((before, expected)) = told.first() {
-            let missing = expected.lines().filter(|line| !facts.lines().any(|fact| fact == *line));
-            let new = facts.lines().filter(|line| !expected.lines().any(|fact| fact == *line));
-            let lines: Vec<_> = missing.map(|line| format!("- {line}")).chain(new.map(|line| format!("+ {line}"))).collect();
-            if !lines.is_empty() {
-                return Err(guest.tell(&format!("{options} is not as {before}:\n{}", lines.join("\n"))));
-            }
+        if texts.len() <= 2 {
+            expected = facts;
+            continue;
         }
-        told.push((options, facts));
+        let not_in = |facts: &str, line: &&str| !facts.lines().any(|fact| fact == *line);
+        for gone in expected.lines().filter(|line| not_in(&facts, line)) {
+            let _ = writeln!(differences, "{options}: - {gone}");
+        }
+        for new in facts.lines().filter(|line| not_in(&expected, line)) {
+            let _ = writeln!(differences, "{options}: + {new}");
+        }
     }
-    let is_random = told.iter().all(|(_, facts)| facts.contains("boot kaslr 2"));
+    if !differences.is_empty() || !expected.contains("boot kaslr 2") {
+        return Err(format!("{differences}\nof the verified loader:\n{expected}"));
+    }
     match texts.as_slice() {
-        [.., one, other] if one != other && is_random => Ok(()),
+        [.., one, other] if one != other => Ok(()),
         _ => Err(guest.tell(&format!("the kernel's place is not random: {texts:?}"))),
     }
 }
 
-pub fn every_loaders_kernel_finds_the_same_machine_under_a_bios(test: &Test) -> Result<(), String> {
-    let mut guest = Guest::boot(&Spec { qemu: vec!["-vga".into(), "std".into()], ..Spec::new(test) })?;
-    same_machine(&mut guest)
+/// A card with a framebuffer that the firmware sets up.
+fn vga() -> Vec<String> {
+    ["-vga", "std"].map(str::to_owned).into()
 }
 
-/// The system to arrive in when a kernel panics.
+pub fn every_loaders_kernel_finds_the_same_machine_under_a_bios(test: &Test) -> Result<(), String> {
+    same_machine(&mut Guest::boot(&Spec { qemu: vga(), ..Spec::new(test) })?)
+}
+
+pub fn every_loaders_kernel_finds_the_same_machine_under_uefi(test: &Test) -> Result<(), String> {
+    let (esp, image) = (Esp::new(test)?, test.image.files()?);
+    esp.put("loader/entries/bed.conf", ENTRY)?;
+    esp.copy("bed/linux", &image.kernel())?;
+    esp.copy("bed/initrd.img", &image.initrd())?;
+    let starts = Starts::Uefi(esp.path());
+    same_machine(&mut Guest::boot(&Spec { starts, qemu: vga(), ..Spec::new(test) })?)
+}
+
+/// The one entry of that machine.
+const ENTRY: &str =
+    "title Bed\nlinux /bed/linux\ninitrd /bed/initrd.img\noptions root=LABEL=root rw console=ttyS0\n";
+
+/// The system to arrive in when a kernel panics: it sees the memory of the one before.
 const CRASHED: &str = "#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
-[ -r /proc/vmcore ] && echo \"CRASH KERNEL UP: $(/bin/busybox head -c 4 /proc/vmcore | /bin/busybox tail -c 3)\"
+echo \"CRASH KERNEL UP, and of the other one: $(/bin/busybox head -c 4 /proc/vmcore | /bin/busybox tail -c 3)\"
+/bin/busybox sleep 1
 /bin/busybox poweroff -f
 ";
+
+pub fn a_thawed_kernel_that_panics_is_dumped_as_any_other(test: &Test) -> Result<(), String> {
+    let (esp, image) = (Esp::new(test)?, test.image.files()?);
+    let mut crashed = with_busybox(CRASHED)?;
+    crashed.folder("proc");
+    esp.put("loader/entries/bed.conf", ENTRY)?;
+    esp.copy("bed/linux", &image.kernel())?;
+    esp.copy("bed/initrd.img", &image.initrd())?;
+    esp.put("bed/crashed.img", crashed.finish())?;
+    esp.put("bed/kexec-tools.tar", kexec_tools::archive(test.image)?)?;
+    let mut guest = esp.boot(test)?;
+    guest.ok("nextkernel stage --thaw --append crashkernel=192M")?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    guest.ok("tar -xf /efi/bed/kexec-tools.tar -C /")?;
+    // Both of its ways: what it works out for the second it reads from where this kernel says that it lies.
+    for way in ["-s", "-c"] {
+        guest.ok(&format!(
+            "kexec {way} -p /efi/bed/linux --initrd=/efi/bed/crashed.img \
+             --append='console=ttyS0 irqpoll nr_cpus=1 reset_devices' && grep 1 /sys/kernel/kexec_crash_loaded"
+        ))?;
+    }
+    guest.send("echo c >/proc/sysrq-trigger")?;
+    guest.await_console("CRASH KERNEL UP, and of the other one: ELF")?;
+    guest.await_off().map(drop)
+}

@@ -7,7 +7,9 @@ mod grub;
 mod inits;
 mod kexec;
 mod loader;
+mod loaders;
 mod reboot;
+mod report;
 mod stands;
 mod storage;
 mod systemd_boot;
@@ -26,6 +28,11 @@ const SEPARATE_BOOT: &[Image] = &[Debian13SeparateBoot];
 
 const PROPERTIES: &[Property] = bed::properties![
     Quick BOTH kexec::kexec_jumps_with_the_image_kept_and_with_nothing_loaded
+    Quick ONE loaders::what_is_thawed_is_handed_over_to
+    Full ONE loaders::by_the_direct_loader_the_staged_kernel_arrives_and_a_kept_one_by_systemd
+    Full ONE loaders::every_loaders_kernel_finds_the_same_machine_under_a_bios
+    Full ONE loaders::every_loaders_kernel_finds_the_same_machine_under_uefi
+    Full ONE loaders::a_thawed_kernel_that_panics_is_dumped_as_any_other
     Full ONE kexec::reboot_jumps_or_reboots_as_the_plan_says
     Quick SEPARATE_BOOT units::with_a_separate_boot_the_unit_stages_and_kexec_jumps
     Full ONE kexec::poweroff_is_untouched

@@ -38,7 +38,7 @@ fn handed_over(ended: &Ended, cmdline: &str, marks: &str) -> Result<(), String> 
 
 /// What the next kernel found in `/chosen`: none of it is of the boot before, and its seeds were used. That for its
 /// addresses is overwritten then, that for its random numbers is gone, and it had enough of those at its very start
-/// (`get_kaslr_seed`, arch/arm64/kernel/pi/kaslr_early.c; `early_init_dt_scan_chosen`, drivers/of/fdt.c).
+/// (`get_kaslr_seed`, `arch/arm64/kernel/pi/kaslr_early.c`; `early_init_dt_scan_chosen`, drivers/of/fdt.c).
 fn was_told_anew(ended: &Ended, is_arm: bool) -> Result<(), String> {
     says(
         ended,

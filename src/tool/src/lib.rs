@@ -1,5 +1,5 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
-//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `exitrd`, `entries/list`; the others are what they stand on.
+//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `report`, `exitrd`, `entries/list`; the others are what they stand on.
 
 pub mod armed;
 pub mod attach;
@@ -36,6 +36,7 @@ pub mod quoted;
 pub mod reboot;
 pub mod refusal;
 pub mod rehearse;
+pub mod report;
 pub mod root;
 #[cfg(test)]
 mod scratch;

@@ -254,7 +254,6 @@ pub fn choose(
     };
     match (wanted, forbidden) {
         (Wanted::Direct, Some(against)) => Err(Error::Forbidden(against)),
-        (Wanted::Direct, None) => Ok(direct),
         (Wanted::Verified, _) if has_file => Ok(verified(Some(Frozen::Asked))),
         (Wanted::Verified, _) => Err(Error::NoCall(None)),
         (Wanted::Auto, _) if has_file => Ok(match against {
@@ -262,7 +261,7 @@ pub fn choose(
             against => verified(against.map(Frozen::Against)),
         }),
         (Wanted::Auto, Some(against)) => Err(Error::NoCall(Some(against))),
-        (Wanted::Auto, None) => Ok(direct),
+        (Wanted::Auto | Wanted::Direct, None) => Ok(direct),
     }
 }
 

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use nextkernel::entries::list;
 use nextkernel::root::Root;
-use nextkernel::{check, embed, exitrd, facts, once, reboot, stage, status, unstage};
+use nextkernel::{check, embed, exitrd, facts, once, reboot, report, stage, status, unstage};
 
 /// Stages the next kernel, so that nextkernel-hook can start it when the machine goes down.
 #[derive(Parser)]
@@ -23,6 +23,7 @@ enum Act {
     Status(status::Wish),
     Check(check::Wish),
     Reboot(reboot::Wish),
+    Report(report::Wish),
     Exitrd(exitrd::Wish),
     Entries(list::Wish),
     Embed(embed::Wish),
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Act::Status(wish) => status::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Check(wish) => check::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Reboot(wish) => reboot::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Report(wish) => report::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Exitrd(wish) => exitrd::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Embed(wish) => embed::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Entries(wish) => list::run(&root, &wish).map_err(|error| error.to_string()),

@@ -529,6 +529,42 @@ mod tests {
     }
 
     #[test]
+    fn every_answer_to_segments_has_a_sentence_of_its_own_and_a_way_out() {
+        let (scratch, mut sentences) = (Scratch::new(), Vec::new());
+        scratch.put("/proc/self/status", ALL);
+        let said = |scratch: &Scratch, errno, takes| {
+            let errno = io::Error::from_raw_os_error(errno);
+            of_direct_load(&scratch.root, &errno, Bar::to_calls(&scratch.root), takes)
+        };
+        for errno in [
+            libc::EPERM,
+            libc::EACCES,
+            libc::EBUSY,
+            libc::EINVAL,
+            libc::EADDRNOTAVAIL,
+            libc::ENOMEM,
+            libc::EFAULT,
+            libc::ENOSYS,
+            libc::ENFILE,
+        ] {
+            let new = said(&scratch, errno, 4096);
+            assert!(!sentences.contains(&new), "{new}");
+            sentences.push(new);
+        }
+        scratch.put("/proc/meminfo", "MemTotal: 4 kB\n");
+        assert!(said(&scratch, libc::EINVAL, 4096).contains("more than half"));
+        for (path, text, named) in [
+            ("/proc/sys/kernel/loadpin/enforce", "1\n", "LoadPin"),
+            ("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n", "lockdown"),
+            ("/proc/sys/kernel/kexec_load_disabled", "1\n", "kexec_load_disabled"),
+        ] {
+            scratch.put(path, text);
+            let why = said(&scratch, libc::EPERM, 4096);
+            assert!(why.contains(named), "{path}: {why}");
+        }
+    }
+
+    #[test]
     fn every_answer_of_the_kernel_has_a_sentence_of_its_own() {
         let (scratch, mut sentences) = (Scratch::new(), Vec::new());
         for errno in [

@@ -25,8 +25,7 @@ impl Root {
         self.0 == Path::new("/")
     }
 
-    /// A system made for a test.
-    #[cfg(test)]
+    /// A system in a folder, as tests make one.
     #[must_use]
     pub fn below(folder: &Path) -> Root {
         Root(folder.to_path_buf())

@@ -342,3 +342,134 @@ fn beside(
 fn size(file: &File) -> u64 {
     file.metadata().map_or(0, |found| found.len())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::scratch::Scratch;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use nextkernel_plan::{Area, HandoffId, Part, Segment};
+    use std::fs;
+    use std::path::Path;
+
+    /// A whole archive of one empty file's worth, and as somebody compresses it.
+    fn archive() -> (Vec<u8>, Vec<u8>) {
+        let mut archive = Vec::new();
+        crate::cpio::end(&mut archive).unwrap();
+        archive.resize(8192, 0);
+        let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+        packed.write_all(&archive).unwrap();
+        (archive, packed.finish().unwrap())
+    }
+
+    /// What is made of a kernel that is none and this initrd; and the names and sizes in the set.
+    fn made(scratch: &Scratch, change: impl Fn(&mut Order<'_>)) -> (Result<Made, Error>, Vec<(String, u64)>) {
+        scratch.put("/dev/urandom", "12345678");
+        scratch.put("/k", "kernel");
+        fs::write(scratch.root.path("/i"), archive().1).unwrap();
+        let open = |what, path: &str| Source::open(&scratch.root, what, &Path::new(path).into()).unwrap();
+        let (kernel, initrds, extra) = (open("kernel", "/k"), [open("initrd", "/i")], Extra::default());
+        let mut order = Order {
+            kernel: &kernel,
+            initrds: &initrds,
+            extra: &extra,
+            line: "root=x",
+            loader: Loader::Verified,
+            unthawed: Loader::Verified,
+            thaws_kernel: false,
+            thaws_initrd: true,
+        };
+        change(&mut order);
+        let folder = Folder::open(&scratch.root).unwrap();
+        let set = folder.new_set(HandoffId(1)).unwrap();
+        let made = make(Place { root: &scratch.root, folder: &folder, set: &set }, &order, || Ok(()));
+        let files = fs::read_dir(folder.path("0000000000000001")).unwrap().map(|file| {
+            let file = file.unwrap();
+            (file.file_name().to_string_lossy().into_owned(), file.metadata().unwrap().len())
+        });
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        (made, files)
+    }
+
+    #[test]
+    fn an_initrd_is_thawed_in_its_place_and_how_much_it_grew_is_told() {
+        let scratch = Scratch::new();
+        let (made, files) = made(&scratch, |_| {});
+        let made = made.unwrap();
+        assert_eq!(files, [("initrd".to_owned(), 8192), ("kernel".to_owned(), 6)]);
+        assert_eq!(size(made.initrd.as_ref().unwrap()), 8192);
+        assert!(
+            matches!(made.notes.as_slice(), [note] if note.starts_with("the initrd is thawed: ")
+            && note.contains("are 8192 bytes now")),
+            "{:?}",
+            made.notes
+        );
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_be_thawed_is_staged_as_it_is_for_the_loader_that_is_left() {
+        let scratch = Scratch::new();
+        let (made, files) = made(&scratch, |order| {
+            (order.loader, order.thaws_kernel, order.thaws_initrd) = (Loader::Direct, true, false);
+        });
+        let made = made.unwrap();
+        assert_eq!(files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["initrd", "kernel"]);
+        assert!(made.direct.is_none());
+        assert_eq!(
+            fs::read_to_string(scratch.root.path("/k")).unwrap().len() as u64,
+            size(&made.kernel.copy)
+        );
+        assert!(matches!(made.notes.as_slice(), [note] if note.contains("the kernel is staged as it is: ")));
+    }
+
+    #[test]
+    fn what_outgrows_room_or_memory_is_told_with_both_sizes() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/meminfo", "MemAvailable: 1028 kB\n");
+        let (made, _) = made(&scratch, |_| {});
+        let why = made.err().unwrap().to_string();
+        assert!(why.contains("the initrd is ") && why.contains("unpacked more than 4096 bytes"), "{why}");
+    }
+
+    #[test]
+    fn what_is_thawed_takes_room_for_both_until_the_other_goes() {
+        let sizes = Sizes {
+            kernel: 10,
+            initrd: 40,
+            thawed: None,
+            takes: 60,
+            initrd_twice: false,
+            loader: Loader::Verified,
+        };
+        assert_eq!((sizes.room() - SPARE, sizes.memory(), sizes.to_load()), (50, 100, 150));
+        let thawed = Sizes { thawed: Some(60), initrd_twice: true, loader: Loader::Direct, ..sizes };
+        assert_eq!((thawed.room() - SPARE, thawed.to_load()), (140, 100));
+        let alone = Sizes { initrd: 0, initrd_twice: false, ..thawed };
+        assert_eq!(alone.room() - SPARE, 70);
+    }
+
+    #[test]
+    fn what_is_prepared_is_said_in_the_plan_unless_it_is_more_than_a_plan_holds() {
+        let parameters = Image { name: "p", size: 9, stamp: None };
+        let area = Area { offset: 0, size: 9 };
+        let segment = Segment { part: Part::Parameters, bytes: area, at: 4096, takes: 4096 };
+        let beside = |count: usize| Beside {
+            parameters: File::open("/dev/null").unwrap(),
+            prepared: Prepared {
+                parameters: Vec::new(),
+                start: 7,
+                segments: vec![segment; count],
+                cmdline: area,
+                seeds: vec![area],
+                notes: Vec::new(),
+            },
+        };
+        let direct = beside(2).plan(parameters).unwrap();
+        assert_eq!((direct.start, direct.segments.iter().count(), direct.seeds.iter().count()), (7, 2, 1));
+        assert_eq!(beside(2).memory(), 8192);
+        assert!(matches!(beside(limits::SEGMENTS_MAX + 1).plan(parameters), Err(Error::TooMany)));
+    }
+}

@@ -28,7 +28,7 @@ use crate::root::Root;
 use crate::set::{self, Beside, Made, Order, Place};
 use crate::size::Size;
 use crate::sys::{self, Calls};
-use crate::{cmdline, efi, facts, memory, refusal, status, systemd, unbind};
+use crate::{cmdline, efi, facts, memory, refusal, report, status, systemd, unbind};
 
 /// How many characters of what somebody wrote a note shows.
 const SHOWN_MAX: usize = 40;
@@ -90,8 +90,8 @@ pub struct Wish {
     /// [default: kept]
     #[arg(long, value_name = "WHEN")]
     pub hold: Option<HoldWish>,
-    /// Which of the kernel's two calls loads it: kexec_file_load, which checks, or kexec_load, by segments that are
-    /// made now, which is faster. Direct is refused where a signature, lockdown or IMA asks for the other
+    /// Which of the kernel's two calls loads it: `kexec_file_load`, which checks, or `kexec_load`, by segments that
+    /// are made now, which is faster. Direct is refused where a signature, lockdown or IMA asks for the other
     /// [default: auto]
     #[arg(long, value_name = "WHICH")]
     pub loader: Option<Wanted>,
@@ -228,7 +228,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let Staged { handoff, notes, .. } = stage(root, wish, sys::kexec_calls())?;
+    let Staged { handoff, notes } = stage(root, wish, sys::kexec_calls())?;
     for note in notes {
         facts::note(note);
     }
@@ -241,8 +241,6 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
 #[derive(Debug)]
 struct Staged {
     handoff: HandoffId,
-    /// How long the rehearsal's load took, where there was one.
-    rehearsal: Option<Duration>,
     /// What a person should know of it beside the status.
     notes: Vec<String>,
 }
@@ -331,9 +329,16 @@ fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error
     };
     see_that_nobody_interrupts(uninterrupted.as_ref())?;
     let acts = Acts { loads: !wish.no_rehearse, unloads, may_be_loaded, interrupted };
-    let rehearsal = carry_out(root, &folder, set, &plan, &made, &acts)?;
+    let took = carry_out(root, &folder, set, &plan, &made, &acts)?;
     notes.extend(made.notes);
-    Ok(Staged { handoff, rehearsal, notes })
+    let loader = Loader::of(&plan).to_string();
+    if let Err(error) = report::history::staged(root, handoff, plan.entry, &loader, took) {
+        notes.push(format!(
+            "`nextkernel report` will not know how long the load took: its history cannot be written: {}",
+            InWords(&error)
+        ));
+    }
+    Ok(Staged { handoff, notes })
 }
 
 /// What is to be made of the files, and what is to be said of that.
@@ -362,6 +367,7 @@ fn order<'a>(
 }
 
 /// What is done once the set is made.
+#[allow(clippy::struct_excessive_bools)]
 struct Acts {
     /// It is rehearsed.
     loads: bool,

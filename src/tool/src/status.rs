@@ -260,7 +260,10 @@ impl Status {
             writeln!(out, "                  `nextkernel reboot` starts {entry}")?;
         }
         if let Some(StartedBy { handoff, verb }) = &self.started_by {
-            writeln!(out, "this kernel was started by handoff {handoff}, at {verb}")?;
+            writeln!(
+                out,
+                "this kernel was started by handoff {handoff}, at {verb} (`nextkernel report` shows what that took)"
+            )?;
         }
         if self.staged.is_some() && !self.hook_installed {
             if is_systemd {

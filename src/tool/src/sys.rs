@@ -173,6 +173,15 @@ fn give_capabilities_up() -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How fast the counter counts, per second.
+#[cfg(target_arch = "aarch64")]
+pub fn counter_frequency() -> u64 {
+    let frequency: u64;
+    // SAFETY: the instruction reads a register, and Linux lets every program do so.
+    unsafe { std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency, options(nomem, nostack)) };
+    frequency
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

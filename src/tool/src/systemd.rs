@@ -55,6 +55,68 @@ pub fn unescape(instance: &str) -> String {
     name
 }
 
+/// When the running system had come how far, in milliseconds since the kernel started; what is not known is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// systemd began in the initrd, where it is that one's init.
+    pub initrd: Option<u64>,
+    /// systemd began in the root.
+    pub userspace: Option<u64>,
+    /// The default target was reached.
+    pub target: Option<u64>,
+}
+
+/// When it had (org.freedesktop.systemd1(5)).
+#[must_use]
+pub fn reached() -> Reached {
+    let manager = show(&["--property=InitRDTimestampMonotonic,UserspaceTimestampMonotonic"]);
+    let target = show(&["--property=ActiveEnterTimestampMonotonic", "default.target"]);
+    Reached::parse(&manager, &target)
+}
+
+impl Reached {
+    /// Out of what `systemctl show` answers: microseconds, and 0 for never.
+    fn parse(manager: &str, target: &str) -> Reached {
+        let of = |text: &str, key| {
+            let microseconds = value(text, key)?.parse::<u64>().ok().filter(|it| *it > 0)?;
+            Some(microseconds / 1000)
+        };
+        Reached {
+            initrd: of(manager, "InitRDTimestampMonotonic"),
+            userspace: of(manager, "UserspaceTimestampMonotonic"),
+            target: of(target, "ActiveEnterTimestampMonotonic"),
+        }
+    }
+}
+
+/// What leads out of the running system.
+const WAYS_DOWN: [&str; 4] = ["kexec.target", "reboot.target", "poweroff.target", "halt.target"];
+
+/// The target that the system is going down to; `None` where it is not going down.
+#[must_use]
+pub fn going_down_to() -> Option<&'static str> {
+    let mut words = vec!["--property=Id,Job"];
+    words.extend(WAYS_DOWN);
+    going_down(&show(&words))
+}
+
+/// The one with a job: it is to be started.
+fn going_down(shown: &str) -> Option<&'static str> {
+    let busy = |unit: &&str| value(unit, "Job").is_some_and(|job| !job.is_empty() && job != "0");
+    let target = shown.split("\n\n").find(busy).and_then(|unit| value(unit, "Id"))?;
+    WAYS_DOWN.into_iter().find(|way| *way == target)
+}
+
+/// What `systemctl show` answers; nothing where it cannot be asked.
+fn show(words: &[&str]) -> String {
+    let output = Command::new("systemctl").arg("show").args(words).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+}
+
 fn parse(output: &str) -> Option<u32> {
     let number = output.strip_prefix("systemd ")?;
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
@@ -70,6 +132,26 @@ mod tests {
         assert_eq!(parse("systemd 252 (252.39-1~deb12u1)"), Some(252));
         assert_eq!(parse("systemd 262~devel (262)"), Some(262));
         assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn what_was_never_reached_is_not_there() {
+        let manager = "InitRDTimestampMonotonic=0\nUserspaceTimestampMonotonic=3456789\n";
+        let reached = Reached::parse(manager, "ActiveEnterTimestampMonotonic=0\n");
+        assert_eq!(reached, Reached { userspace: Some(3456), ..Reached::default() });
+        assert_eq!(Reached::parse("", "ActiveEnterTimestampMonotonic=-5"), Reached::default());
+    }
+
+    #[test]
+    fn the_way_down_is_the_target_that_has_a_job() {
+        let idle = "Id=kexec.target\n\nId=reboot.target\n\nId=poweroff.target\nJob=0\n";
+        assert_eq!(going_down(idle), None);
+        assert_eq!(
+            going_down(&idle.replace("reboot.target\n", "reboot.target\nJob=812\n")),
+            Some("reboot.target")
+        );
+        assert_eq!(going_down("Id=other.target\nJob=1\n"), None);
+        assert_eq!(going_down(""), None);
     }
 
     #[test]

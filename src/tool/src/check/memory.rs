@@ -30,14 +30,11 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
     }
     let size: u64 = folder::images(plan).map(|image| image.size).sum();
     // The verified loader reads the files whole before it fills the segments; the direct one is shown them.
-    let (takes, beside) = match &plan.direct {
-        Some(direct) => {
-            (direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes)), 0)
-        }
-        None => {
-            let initrd = plan.initrd.map_or(0, |initrd| initrd.size);
-            (kernel_takes(root, &plan.kernel).saturating_add(initrd), size)
-        }
+    let (takes, beside) = if let Some(direct) = &plan.direct {
+        (direct.segments.iter().fold(0, |sum: u64, segment| sum.saturating_add(segment.takes)), 0)
+    } else {
+        let initrd = plan.initrd.map_or(0, |initrd| initrd.size);
+        (kernel_takes(root, &plan.kernel).saturating_add(initrd), size)
     };
     fits(root, beside, takes, findings);
     if let Some(direct) = &plan.direct {
@@ -164,8 +161,10 @@ fn version(release: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::super::tests::{asked, finding, machine, says, says_when_asked, staged};
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn of_what_is_not_staged_no_size_is_told() {
@@ -219,6 +218,56 @@ mod tests {
         says("with cma=1M on the command line of the kernel that runs");
         scratch.put("/proc/cmdline", "root=x cma=64M\n");
         says("in what cma=64M keeps");
+        says("the direct loader makes none (--loader direct, --thaw)");
+        scratch.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
+        let (_, sentence) = finding(&scratch, &asked(), "digest").unwrap();
+        assert!(!sentence.contains("--thaw"), "{sentence}");
+    }
+
+    /// Makes what is staged one for the direct loader, with a kernel that takes 12 KiB at 2 MiB.
+    fn directly(scratch: &Scratch) {
+        let name = "0000000000000007/parameters";
+        scratch.put(&format!("/run/nextkernel/{name}"), &"p".repeat(200));
+        let found = scratch.root.path("/run/nextkernel").join(name).metadata().unwrap();
+        let direct = format!(
+            "parameters = {}\nstart = 0x200000\nsegment = kernel 0x0+1000 at=0x200000 takes=12288\n\
+             segment = initrd 0x0+500 at=0x203000 takes=4096\ncmdline-at = 0x10+100\nend\n",
+            folder::measured(&found, name).unwrap()
+        );
+        let plan = std::fs::read_to_string(scratch.root.path("/run/nextkernel/plan")).unwrap();
+        scratch.put("/run/nextkernel/plan", &plan.replace("end\n", &direct));
+    }
+
+    #[test]
+    fn the_direct_loader_takes_its_segments_alone_and_makes_no_digest() {
+        let scratch = machine();
+        staged(&scratch, "hold = kept");
+        directly(&scratch);
+        scratch.put("/proc/meminfo", "MemTotal: 40 kB\nMemAvailable: 16 kB\n");
+        says(&scratch, "memory", Verdict::Ok, "take 16384 bytes");
+        scratch.put("/proc/meminfo", "MemTotal: 40 kB\nMemAvailable: 15 kB\n");
+        says(&scratch, "memory", Verdict::Warn, "16384 bytes for a moment");
+        assert!(finding(&scratch, &asked(), "digest").is_none());
+        scratch.put("/run/nextkernel/0000000000000007/parameters", "another");
+        says(&scratch, "images", Verdict::Bad, "parameters is not as it was staged");
+    }
+
+    #[test]
+    fn memory_that_was_taken_out_of_the_machine_is_missed_where_a_segment_goes() {
+        let scratch = machine();
+        staged(&scratch, "hold = kept");
+        directly(&scratch);
+        let segments = |iomem: &str| {
+            scratch.put("/proc/iomem", iomem);
+            finding(&scratch, &asked(), "segments")
+        };
+        assert!(segments("00200000-00203fff : System RAM\n").is_none());
+        assert!(segments("00000000-00000000 : System RAM\n").is_none(), "who may not look is told nothing");
+        let (verdict, why) = segments("00100000-00202fff : System RAM\n").unwrap();
+        assert!(
+            verdict == Verdict::Bad && why.starts_with("0x203000 is no longer") && why.contains("the initrd")
+        );
+        assert!(segments("00200000-00203fff : System RAM\n  00201000-00201fff : reserved\n").is_some());
     }
 
     #[test]

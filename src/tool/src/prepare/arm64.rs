@@ -1,7 +1,7 @@
 //! arm64's way (Documentation/arch/arm64/booting.rst).
 //!
 //! The kernel's own loader starts a kernel with the device tree in `x0`; after `kexec_load(2)` nobody does that
-//! (`arm64_relocate_new_kernel`, arch/arm64/kernel/relocate_kernel.S), so the first instructions are ours.
+//! (`arm64_relocate_new_kernel`, `arch/arm64/kernel/relocate_kernel.S`), so the first instructions are ours.
 
 use super::flat::{self, Way};
 use super::{Error, Parts, Prepared};
@@ -69,7 +69,7 @@ fn first_instructions(device_tree: u64, kernel: u64) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::super::flat::tests::{IOMEM, MIB, image, of, prepared};
     use super::*;
     use nextkernel_plan::Part;
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn kernel_initrd_and_tree_lie_in_free_memory_as_the_protocol_wants_it() {
-        let prepared = load(&image(MAGIC, 0, 20 * MIB, 0), Some(30 * MIB + 1)).unwrap();
+        let prepared = load(&image(*MAGIC, 0, 20 * MIB, 0), Some(30 * MIB + 1)).unwrap();
         let [kernel, initrd, parameters] =
             [Part::Kernel, Part::Initrd, Part::Parameters].map(|part| of(&prepared, part));
         // The first 2 MiB before what is reserved are too few for it.
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_the_image_wants_before_it_is_kept_free_for_it() {
-        let prepared = load(&image(MAGIC, 0x8_0000, 10 * MIB, 0), None).unwrap();
+        let prepared = load(&image(*MAGIC, 0x8_0000, 10 * MIB, 0), None).unwrap();
         let kernel = of(&prepared, Part::Kernel);
         assert_eq!((kernel.at, kernel.takes), (0x4008_0000, 10 * MIB));
         assert_eq!(prepared.segments.len(), 2);
@@ -111,13 +111,13 @@ mod tests {
     #[test]
     fn an_initrd_that_the_kernel_could_not_reach_is_put_elsewhere_with_it() {
         let iomem = "40000000-40ffffff : System RAM\n8080000000-80ffffffff : System RAM\n";
-        let prepared = prepared("aarch64", iomem, &image(MAGIC, 0, 10 * MIB, 0), Some(20 * MIB)).unwrap();
+        let prepared = prepared("aarch64", iomem, &image(*MAGIC, 0, 10 * MIB, 0), Some(20 * MIB)).unwrap();
         assert!(prepared.segments.iter().all(|segment| segment.at >= 0x80_8000_0000));
     }
 
     #[test]
     fn the_first_instructions_go_to_the_kernel_with_the_tree() {
-        let prepared = load(&image(MAGIC, 0, 10 * MIB, 0), None).unwrap();
+        let prepared = load(&image(*MAGIC, 0, 10 * MIB, 0), None).unwrap();
         let parameters = of(&prepared, Part::Parameters);
         let at = usize::try_from(prepared.start - parameters.at).unwrap();
         assert_eq!(at % 8, 0);
@@ -138,16 +138,16 @@ mod tests {
             let sentence = load(kernel, None).unwrap_err();
             assert!(sentence.contains(words), "{sentence}");
         };
-        says(&image(MAGIC, 0, MIB, 1), "big-endian");
+        says(&image(*MAGIC, 0, MIB, 1), "big-endian");
         assert_eq!(page_size(), 4096, "what follows is told from a host's pages");
-        says(&image(MAGIC, 0, MIB, 3 << 1), "pages of 64 KiB, and this one runs with 4");
-        says(&image(MAGIC, 0, MIB, 2 << 1), "pages of 16 KiB");
-        load(&image(MAGIC, 0, MIB, 1 << 1), None).unwrap();
-        says(&image(MAGIC, 4096, MIB, 0), "text_offset");
-        says(&image(MAGIC, 0, 0, 0), "before Linux 3.17");
-        says(&image(MAGIC, 0, u64::MAX, 0), "more memory than any machine has");
-        says(&image(MAGIC, 0, 1 << 40, 0), "no free place");
-        says(&image(b"RSC\x05", 0, MIB, 0), "it is a kernel for riscv64, and this machine is aarch64");
+        says(&image(*MAGIC, 0, MIB, 3 << 1), "pages of 64 KiB, and this one runs with 4");
+        says(&image(*MAGIC, 0, MIB, 2 << 1), "pages of 16 KiB");
+        load(&image(*MAGIC, 0, MIB, 1 << 1), None).unwrap();
+        says(&image(*MAGIC, 4096, MIB, 0), "text_offset");
+        says(&image(*MAGIC, 0, 0, 0), "before Linux 3.17");
+        says(&image(*MAGIC, 0, u64::MAX, 0), "more memory than any machine has");
+        says(&image(*MAGIC, 0, 1 << 40, 0), "no free place");
+        says(&image(*b"RSC\x05", 0, MIB, 0), "it is a kernel for riscv64, and this machine is aarch64");
         says(b"\x7fELF", "no Image");
     }
 }

@@ -408,7 +408,7 @@ fn until_nul(bytes: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     /// A property, or the nodes below.

@@ -142,7 +142,7 @@ impl From<Malformed> for Error {
 
 #[cfg(test)]
 pub(super) mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::prepare::{self, device_tree};
     use crate::scratch::Scratch;
@@ -161,9 +161,9 @@ pub(super) mod tests {
 ";
 
     /// The first bytes of an Image.
-    pub(crate) fn image(magic: &[u8; 4], offset: u64, size: u64, flags: u64) -> Vec<u8> {
+    pub(crate) fn image(magic: [u8; 4], offset: u64, size: u64, flags: u64) -> Vec<u8> {
         let [offset, size, flags] = [offset, size, flags].map(u64::to_le_bytes);
-        header::tests::image(&[(8, &offset), (16, &size), (24, &flags), (56, magic)])
+        header::tests::image(&[(8, &offset), (16, &size), (24, &flags), (56, &magic)])
     }
 
     /// What is prepared for a kernel, and an initrd of that size, on a machine.

@@ -1,7 +1,7 @@
 //! Which physical memory a next kernel and what belongs to it may be put into, and where in it.
 //!
 //! The kernel takes a segment wherever it is told to: it checks alignment, overlap and the highest address
-//! (`sanity_check_segment_list`, kernel/kexec_core.c). That there is memory at all, and that nothing is lost there which
+//! (`sanity_check_segment_list`, `kernel/kexec_core.c`). That there is memory at all, and that nothing is lost there which
 //! the next kernel needs, is for who loads to know. So memory counts as usable where everybody who can tell says so:
 //! - `/proc/iomem`: "System RAM", without what is reserved in it, and without the crash kernel's. Memory that a driver
 //!   brought has another name there ("System RAM (kmem)"), and is gone when the driver is.
@@ -143,7 +143,7 @@ impl Memory {
             let others = firmware.iter().filter(|entry| entry.name != RAM);
             ranges = without(&ranges, &united(others.map(|entry| entry.range).collect()));
         }
-        let runtime: Vec<_> = of_efi(root)?.into_iter().map(|entry| entry.range()).collect();
+        let runtime: Vec<_> = of_efi(root)?.into_iter().map(Descriptor::range).collect();
         let memory = Memory::new(&without(&ranges, &united(runtime)), page);
         if memory.free.is_empty() { Err(Error::None) } else { Ok(memory) }
     }
@@ -182,7 +182,7 @@ impl Memory {
         let at = match pick {
             Pick::Lowest => places.next()?.0,
             Pick::Highest => {
-                let (first, count) = places.last()?;
+                let (first, count) = places.next_back()?;
                 first + (count - 1) * align
             }
             Pick::Random(random) => {
@@ -402,7 +402,7 @@ fn without(ranges: &[Range], taken: &[Range]) -> Vec<Range> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::scratch::Scratch;
 

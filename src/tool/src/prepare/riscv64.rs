@@ -1,7 +1,7 @@
 //! riscv64's way (Documentation/arch/riscv/boot.rst).
 //!
 //! The kernel that hands over finds the device tree among the segments by its first bytes, and starts the next one with
-//! it and with the number of the processor (`machine_kexec_prepare`, arch/riscv/kernel/machine_kexec.c): no instruction
+//! it and with the number of the processor (`machine_kexec_prepare`, `arch/riscv/kernel/machine_kexec.c`): no instruction
 //! of ours is needed.
 
 use super::flat::{self, Way};
@@ -20,7 +20,7 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::super::flat::tests::{MIB, image, of, prepared};
     use nextkernel_plan::Part;
 
@@ -34,7 +34,7 @@ mod tests {
     80202000-80dfffff : Kernel code
   9f000000-9fffffff : Reserved
 ";
-        let kernel = image(b"RSC\x05", 2 * MIB, 30 * MIB, 0);
+        let kernel = image(*b"RSC\x05", 2 * MIB, 30 * MIB, 0);
         let prepared = prepared("riscv64", iomem, &kernel, Some(5)).unwrap();
         let [kernel, initrd, parameters] =
             [Part::Kernel, Part::Initrd, Part::Parameters].map(|part| of(&prepared, part));

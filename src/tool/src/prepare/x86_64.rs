@@ -1,8 +1,8 @@
-//! x86_64's way: the 64-bit boot protocol (Documentation/arch/x86/boot.rst), told what the kernel's own loader tells
+//! The way of `x86_64`: the 64-bit boot protocol (Documentation/arch/x86/boot.rst), told what the kernel's own loader tells
 //! (`bzImage64_load`, arch/x86/kernel/kexec-bzimage64.c), without its purgatory.
 //!
 //! The kernel jumps with everything mapped where it lies, interrupts off, and all registers zero (`relocate_kernel`,
-//! arch/x86/kernel/relocate_kernel_64.S). What the next one still needs is the address of its parameters in `rsi`, and
+//! `arch/x86/kernel/relocate_kernel_64.S`). What the next one still needs is the address of its parameters in `rsi`, and
 //! segments as the protocol has them: that is the [`trampoline`].
 //!
 //! Parameters, in this order, in one segment:
@@ -182,7 +182,7 @@ fn no_place(what: &str, size: u64) -> Error {
 }
 
 /// The kernel takes no segments that are together larger than half of the memory (`sanity_check_segment_list`,
-/// kernel/kexec_core.c).
+/// `kernel/kexec_core.c`).
 fn see_that_half_is_left(root: &Root, segments: &[Segment]) -> Result<(), Error> {
     let takes = segments.iter().map(|segment| segment.takes).fold(0, u64::saturating_add);
     match memory::total(root).map(|total| total / 2) {
@@ -580,8 +580,8 @@ impl Told<'_> {
     /// In KiB: how far the memory goes that begins at 1 MiB or before (`setup_boot_parameters`).
     fn memory_above_1_mib(&self) -> u64 {
         let ram = self.machine.map.iter().filter(|entry| kind(&entry.name) == 1).map(|entry| entry.range);
-        let across = ram.filter(|range| range.start <= LOWEST && range.end > LOWEST + 1);
-        across.last().map_or(0, |range| ((range.end - 1) >> 10) - (LOWEST >> 10))
+        let mut across = ram.filter(|range| range.start <= LOWEST && range.end > LOWEST + 1);
+        across.next_back().map_or(0, |range| ((range.end - 1) >> 10) - (LOWEST >> 10))
     }
 }
 
@@ -598,9 +598,10 @@ impl Bytes {
 
     /// Puts a number's lower half at one place, and its upper at another.
     fn split(&mut self, low: usize, high: usize, number: u64) {
-        let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
-        self.put(low, &[a, b, c, d]);
-        self.put(high, &[e, f, g, h]);
+        let bytes = number.to_le_bytes();
+        let (lower, upper) = bytes.split_at(4);
+        self.put(low, lower);
+        self.put(high, upper);
     }
 
     /// Adds some at the next multiple of 16, and tells where.
@@ -707,4 +708,425 @@ fn wide(bytes: &[u8], at: usize) -> u64 {
 /// A number's bytes; what is not there is 0.
 fn number_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::prepare;
+    use crate::prepare::memory_map::tests::{FIRMWARE_ENTRIES, IOMEM_TEXT, put_firmware, put_runtime};
+    use crate::scratch::Scratch;
+    use std::fs::File;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A guest of QEMU's with 1 GiB, which was told something itself.
+    fn machine() -> Scratch {
+        let scratch = Scratch::new();
+        scratch.put("/proc/iomem", IOMEM_TEXT);
+        scratch.put("/proc/cpuinfo", "processor: 0\nflags\t\t: fpu lm\n");
+        scratch.put("/proc/cmdline", "quiet\n");
+        scratch.put("/proc/meminfo", "MemTotal: 1000000 kB\n");
+        scratch.put("/dev/urandom", &"12345678".repeat(9));
+        put_firmware(&scratch, &FIRMWARE_ENTRIES);
+        put_running(&scratch, &[]);
+        scratch
+    }
+
+    /// What the running kernel was told: each byte its place, but for some.
+    fn put_running(scratch: &Scratch, fields: &[(usize, &[u8])]) {
+        let mut bytes: Vec<u8> = (0..LENGTH).map(|at| (at % 251).to_le_bytes()[0]).collect();
+        for (at, value) in [(at::CONFIDENTIAL, &[0; 4][..]), (at::ACPI, &[0xd0, 0x59, 0x0f, 0, 0, 0, 0, 0])]
+            .iter()
+            .chain(fields)
+        {
+            bytes[*at..at + value.len()].copy_from_slice(value);
+        }
+        scratch.put(RUNNING, "");
+        fs::write(scratch.root.path(RUNNING), bytes).unwrap();
+    }
+
+    fn put_efi(scratch: &Scratch) -> [Descriptor; 2] {
+        let code = Descriptor {
+            kind: 5,
+            physical: 0x2000_0000,
+            virt: 0xffff_fffe_ff00_0000,
+            pages: 3,
+            attribute: 1 << 63 | 0xf,
+        };
+        let data = Descriptor {
+            kind: 6,
+            physical: 0x1000_0000,
+            virt: 0xffff_fffe_fe00_0000,
+            pages: 2,
+            attribute: 1 << 63,
+        };
+        put_runtime(scratch, &[code, data]);
+        for (file, text) in [
+            ("fw_vendor", "0x2f91c818\n"),
+            ("config_table", "0x2f9ecc98\n"),
+            ("fw_platform_size", "64\n"),
+            ("systab", "ACPI20=0x2fb7e014\nACPI=0x2fb7e000\nSMBIOS=0x2f918000\n"),
+        ] {
+            scratch.put(&format!("/sys/firmware/efi/{file}"), text);
+        }
+        [code, data]
+    }
+
+    /// A bzImage whose protected-mode part is so many bytes long and takes 48 MiB, with some fields.
+    fn image(length: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut bytes: Vec<u8> = vec![0xee; 5 * 512 + length];
+        let own: [(usize, &[u8]); 15] = [
+            (at::SETUP_SECTORS, &[4]),
+            (at::BOOT_FLAG, &[0x55, 0xaa]),
+            (0x200, &[0xeb, 0x6a]),
+            (at::MAGIC, b"HdrS"),
+            (at::VERSION, &[0x0f, 0x02]),
+            (at::FLAGS, &[LOADED_HIGH]),
+            (at::ALIGNMENT, &(2_u32 << 20).to_le_bytes()),
+            (at::RELOCATABLE, &[1]),
+            (at::XFLAGS, &0x3f_u16.to_le_bytes()),
+            (at::CMDLINE_MAX, &2047_u32.to_le_bytes()),
+            (at::SETUP_DATA, &[0xbb; 8]),
+            (at::PREFERRED, &(16 * MIB).to_le_bytes()),
+            (at::INIT_SIZE, &(48_u32 << 20).to_le_bytes()),
+            (at::HEADER_END, &[0x6a]),
+            (0x26c, &[0xcc; 4]),
+        ];
+        for (at, value) in own.iter().chain(fields) {
+            bytes[*at..at + value.len()].copy_from_slice(value);
+        }
+        bytes
+    }
+
+    fn file(scratch: &Scratch, name: &str, bytes: &[u8]) -> File {
+        let path = scratch.root.path(format!("/run/{name}"));
+        fs::write(&path, bytes).unwrap();
+        File::open(path).unwrap()
+    }
+
+    fn prepared(
+        scratch: &Scratch,
+        kernel: &[u8],
+        thawed: Option<&Thawed>,
+        cmdline: &str,
+    ) -> Result<Prepared, String> {
+        let (kernel, initrd) = (file(scratch, "kernel", kernel), file(scratch, "initrd", &[7; 5000]));
+        let parts = Parts {
+            root: &scratch.root,
+            kernel: &kernel,
+            thawed,
+            initrd: Some(&initrd),
+            cmdline,
+            cmdline_room: cmdline.len() as u64 + 129,
+        };
+        prepare::of("x86_64", &parts).map_err(|error| error.to_string())
+    }
+
+    fn of(prepared: &Prepared, part: Part) -> Segment {
+        *prepared.segments.iter().find(|segment| segment.part == part).unwrap()
+    }
+
+    /// The nodes of `setup_data`: type, where its data begins in the parameters, and how long it is.
+    fn nodes(prepared: &Prepared) -> Vec<(u32, usize, u32)> {
+        let (bytes, base) = (&prepared.parameters, of(prepared, Part::Parameters).at);
+        let (mut next, mut nodes) = (wide(bytes, at::SETUP_DATA), Vec::new());
+        while next != 0 {
+            let at = usize::try_from(next - base).unwrap();
+            nodes.push((long(bytes, at + 8), at + 16, long(bytes, at + 12)));
+            next = wide(bytes, at);
+        }
+        nodes
+    }
+
+    #[test]
+    fn a_kernel_gets_what_its_own_machine_knows_and_what_it_says_of_itself() {
+        let scratch = machine();
+        let is = prepared(&scratch, &image(100_000, &[]), None, "quiet").unwrap();
+        let [kernel, initrd, parameters] =
+            [Part::Kernel, Part::Initrd, Part::Parameters].map(|part| of(&is, part));
+        assert_eq!(kernel.bytes, Area { offset: 2560, size: 100_000 });
+        assert_eq!((kernel.takes, kernel.at % (2 * MIB)), (48 * MIB, 0));
+        assert_eq!((initrd.bytes.size, initrd.takes), (5000, 8192));
+        assert_eq!(parameters.bytes.size, is.parameters.len() as u64);
+        let bytes = &is.parameters;
+        // The header, to its very end, and nothing of what is behind it or before.
+        assert_eq!((&bytes[at::MAGIC..at::MAGIC + 4], &bytes[0x264..0x26c]), (&b"HdrS"[..], &[0xee; 8][..]));
+        assert!(bytes[0x26c..at::SIGNATURES].iter().all(|byte| *byte == 0));
+        assert_eq!((bytes[at::LOADER], bytes[at::FLAGS]), (LOADER, 0));
+        // What the running kernel was told, where it still holds.
+        for (at, length) in
+            [(at::SCREEN + 4, 60), (at::SUBARCH, 4), (at::DISKS, DISKS_LENGTH), (at::SIGNATURES, 64)]
+        {
+            assert!((at..at + length).all(|at| usize::from(bytes[at]) == at % 251), "{at:#x}");
+        }
+        assert!(bytes[0x40..at::ACPI].iter().all(|byte| *byte == 0));
+        assert_eq!(wide(bytes, at::ACPI), 0xf_59d0);
+        // 0x3ffdbfff is its last byte.
+        assert_eq!(
+            (short(bytes, at::SCREEN_MEMORY), long(bytes, at::MEMORY)),
+            (0xfc00, (0x3ffd_bfff >> 10) - 1024)
+        );
+        assert_eq!(
+            (long(bytes, at::INITRD), long(bytes, at::INITRD_SIZE)),
+            (u32::try_from(initrd.at).unwrap(), 5000)
+        );
+        assert_eq!(u64::from(long(bytes, at::CMDLINE)), parameters.at + is.cmdline.offset);
+        assert_eq!(is.cmdline.size, 134);
+        assert_eq!(bytes[at::MAP_COUNT], 5);
+        assert_eq!(map_entry_at(bytes, at::MAP + 3 * MAP_ENTRY), (0x10_0000, 0x3fed_c000, 1));
+        // No EFI, so the seed alone.
+        assert_eq!(nodes(&is), [(SETUP_RNG_SEED, usize::try_from(is.seeds[0].offset).unwrap(), 32)]);
+        assert!(bytes[at::EFI..at::EFI + 32].iter().all(|byte| *byte == 0));
+        assert!(is.notes.is_empty());
+    }
+
+    fn map_entry_at(bytes: &[u8], at: usize) -> (u64, u64, u32) {
+        (wide(bytes, at), wide(bytes, at + 8), long(bytes, at + 16))
+    }
+
+    #[test]
+    fn nothing_lies_across_anything_else_or_outside_of_memory() {
+        let scratch = machine();
+        let free = Memory::usable(&scratch.root, PAGE).unwrap();
+        for seed in ["12345678", "........", "zzzzzzzz", "\0\0\0\0\0\0\0\0", "~~~~~~~~"] {
+            scratch.put("/dev/urandom", &seed.repeat(2));
+            for line in ["quiet", "nokaslr", "mem=512M", "memmap=1M$2M"] {
+                let is = prepared(&scratch, &image(100_000, &[]), None, line).unwrap();
+                let mut end = LOWEST;
+                for segment in &is.segments {
+                    assert!(segment.at >= end && segment.at % PAGE == 0 && segment.takes % PAGE == 0);
+                    end = segment.at + segment.takes;
+                    let holds = |range: &memory_map::Range| range.start <= segment.at && end <= range.end;
+                    assert!(free.free().iter().any(holds), "{line} {segment}");
+                    assert!(line != "mem=512M" || end <= 512 * MIB);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_lies_somewhere_at_random_unless_its_command_line_is_against_it() {
+        let scratch = machine();
+        let mut places = Vec::new();
+        for (seed, line) in
+            [("aaaaaaaa", ""), ("bbbbbbbb", ""), ("aaaaaaaa", "nokaslr"), ("bbbbbbbb", "nokaslr")]
+        {
+            scratch.put("/dev/urandom", &seed.repeat(2));
+            places.push(of(&prepared(&scratch, &image(9000, &[]), None, line).unwrap(), Part::Kernel).at);
+        }
+        assert_ne!(places[0], places[1]);
+        assert_eq!((places[2], places[3]), (974 * MIB, 974 * MIB));
+    }
+
+    fn thawed(random: bool) -> Thawed {
+        let head = image(0, &[])[..at::SIGNATURES].to_vec();
+        Thawed {
+            head,
+            takes: 6 * MIB,
+            entry: 0xc43,
+            linked: 16 * MIB,
+            moved: 90 * MIB,
+            random,
+            notes: vec!["note".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_thawed_kernel_is_entered_where_it_says_and_told_that_it_was_moved() {
+        let scratch = machine();
+        for (random, line, flags) in [(true, "", KASLR), (false, "nokaslr", 0)] {
+            let is = prepared(&scratch, &[9; 9000], Some(&thawed(random)), line).unwrap();
+            let kernel = of(&is, Part::Kernel);
+            assert_eq!((kernel.bytes, kernel.takes), (Area { offset: 0, size: 9000 }, 6 * MIB));
+            assert_eq!(is.parameters[at::FLAGS], flags);
+            assert_eq!(kernel.at == 16 * MIB, !random);
+            assert_eq!(entered(&is), kernel.at + 0xc43);
+            assert_eq!(is.notes, ["note"]);
+        }
+        // With more on its line than is looked at, it lies where it was linked for.
+        let is = prepared(&scratch, &[9; 9000], Some(&thawed(true)), "movable_node").unwrap();
+        assert_eq!((of(&is, Part::Kernel).at, is.parameters[at::FLAGS]), (16 * MIB, KASLR));
+    }
+
+    #[test]
+    fn one_that_cannot_be_anywhere_lies_where_it_was_linked_for_or_nowhere() {
+        let scratch = machine();
+        let mut elf = thawed(false);
+        elf.head[at::RELOCATABLE] = 0;
+        assert_eq!(of(&prepared(&scratch, &[9; 9000], Some(&elf), "").unwrap(), Part::Kernel).at, 16 * MIB);
+        // The crash kernel is there.
+        elf.linked = 0x3400_0000;
+        assert!(
+            prepared(&scratch, &[9; 9000], Some(&elf), "").unwrap_err().contains("no place for the kernel")
+        );
+    }
+
+    /// What the trampoline jumps to.
+    fn entered(is: &Prepared) -> u64 {
+        let at = usize::try_from(is.start - of(is, Part::Parameters).at).unwrap();
+        wide(&is.parameters, at + 0x2b)
+    }
+
+    #[test]
+    fn the_trampoline_is_what_its_comments_say() {
+        let code = trampoline(0x1_2345_6000, 0x1_0000_1000, 0x7700_0200);
+        let relative = |at: usize, behind: u64| 0x1_2345_6000 + behind + u64::from(long(&code, at));
+        assert_eq!(&code[..5], &[0xfa, 0xfc, 0x0f, 0x01, 0x15]);
+        assert_eq!(relative(5, 9), 0x1_2345_6038);
+        assert_eq!((short(&code, 0x38), wide(&code, 0x3a)), (31, 0x1_2345_6042));
+        assert_eq!(
+            (&code[0x18..0x1b], relative(0x1b, 0x1f)),
+            (&[0x48, 0x8d, 0x25][..], 0x1_2345_6000 + code.len() as u64)
+        );
+        assert_eq!((&code[0x1f..0x21], wide(&code, 0x21)), (&[0x48, 0xbe][..], 0x1_0000_1000));
+        assert_eq!((&code[0x29..0x2b], wide(&code, 0x2b)), (&[0x48, 0xb8][..], 0x7700_0200));
+        assert_eq!(&code[0x33..0x38], &[0x6a, 0x10, 0x50, 0x48, 0xcb]);
+        assert_eq!(wide(&code, 0x42 + 0x10), 0x00af_9b00_0000_ffff);
+        assert_eq!(wide(&code, 0x42 + 0x18), 0x00cf_9300_0000_ffff);
+        assert_eq!(code.len() % 8, 0);
+    }
+
+    #[test]
+    fn a_memory_map_that_does_not_fit_goes_on_behind() {
+        let scratch = machine();
+        let entries: Vec<_> =
+            (0..131).map(|number| (number << 30, (number << 30) + 0x3fff_ffff, "System RAM")).collect();
+        put_firmware(&scratch, &entries);
+        let is = prepared(&scratch, &image(9000, &[]), None, "").unwrap();
+        assert_eq!(is.parameters[at::MAP_COUNT], 128);
+        let (kind, at, length) = *nodes(&is).last().unwrap();
+        assert_eq!((kind, length), (SETUP_E820_EXT, 60));
+        assert_eq!(map_entry_at(&is.parameters, at + 40), (130 << 30, 1 << 30, 1));
+    }
+
+    #[test]
+    fn each_kind_of_memory_is_told_by_its_number() {
+        let names = [
+            "System RAM",
+            "Reserved",
+            "reserved",
+            "ACPI Tables",
+            "ACPI Non-volatile Storage",
+            "Unusable memory",
+            "Persistent Memory",
+            "Persistent Memory (legacy)",
+            "Soft Reserved",
+            "Unknown E820 type",
+        ];
+        assert_eq!(names.map(kind), [1, 2, 2, 3, 4, 5, 7, 12, 0xefff_ffff, 2]);
+    }
+
+    #[test]
+    fn efi_is_handed_on_as_this_kernel_has_it_or_told_that_it_is_not() {
+        let scratch = machine();
+        let map = put_efi(&scratch);
+        let is = prepared(&scratch, &image(9000, &[]), None, "").unwrap();
+        let bytes = &is.parameters;
+        let running = fs::read(scratch.root.path(RUNNING)).unwrap();
+        for (at, length) in [(at::EFI, 8), (at::EFI + 12, 4), (at::EFI + 24, 4), (at::SECURE_BOOT, 1)] {
+            assert_eq!(bytes[at..at + length], running[at..at + length], "{at:#x}");
+        }
+        assert_eq!((long(bytes, at::EFI + 8), long(bytes, at::EFI + 20)), (40, 80));
+        let own = u64::from(long(bytes, at::EFI + 16)) - of(&is, Part::Parameters).at;
+        let own = &bytes[usize::try_from(own).unwrap()..][..80];
+        assert_eq!(own, map.iter().flat_map(descriptor).collect::<Vec<_>>());
+        let (kind, at, length) = nodes(&is)[1];
+        assert_eq!((kind, length), (SETUP_EFI, 96));
+        let addresses = [0, 8, 16, 24].map(|field| wide(bytes, at + field));
+        assert_eq!(addresses, [0x2f91_c818, 0, 0x2f9e_cc98, 0x2f91_8000]);
+        // The running kernel's own word on where the ACPI tables are comes first.
+        assert_eq!(wide(bytes, at::ACPI), 0xf_59d0);
+        put_running(&scratch, &[(at::ACPI, &[0; 8])]);
+        assert_eq!(
+            wide(&prepared(&scratch, &image(9000, &[]), None, "").unwrap().parameters, at::ACPI),
+            0x2fb7_e014
+        );
+        // efi=noruntime
+        fs::remove_dir_all(scratch.root.path("/sys/firmware/efi/runtime-map")).unwrap();
+        let is = prepared(&scratch, &image(9000, &[]), None, "").unwrap();
+        assert_eq!((nodes(&is).len(), wide(&is.parameters, at::ACPI)), (1, 0x2fb7_e014));
+        assert!(is.parameters[at::EFI..at::EFI + 32].iter().all(|byte| *byte == 0));
+        assert!(is.notes[0].contains("nothing of UEFI"), "{:?}", is.notes);
+    }
+
+    /// What is changed on the machine, and in the kernel's header; and some words of what is said then.
+    type Case<'a> = (&'a dyn Fn(&Scratch), &'a [(usize, &'a [u8])], &'a str);
+
+    #[test]
+    fn what_a_kernel_or_a_machine_lacks_is_said_in_one_sentence() {
+        let refused = |change: &dyn Fn(&Scratch), fields: &[(usize, &[u8])]| {
+            let scratch = machine();
+            change(&scratch);
+            prepared(&scratch, &image(9000, fields), None, "").err().unwrap_or_default()
+        };
+        let nothing = |_: &Scratch| {};
+        let la57 = |scratch: &Scratch| scratch.put("/proc/cpuinfo", "flags : lm la57\n");
+        let cpu = |flags: &str| {
+            let text = format!("flags : {flags}\n");
+            move |scratch: &Scratch| scratch.put("/proc/cpuinfo", &text)
+        };
+        let efi = |scratch: &Scratch| {
+            put_efi(scratch);
+        };
+        let gone = |path: &str| {
+            let path = path.to_owned();
+            move |scratch: &Scratch| fs::remove_file(scratch.root.path(&path)).unwrap()
+        };
+        let cases: [Case<'_>; 20] = [
+            (&nothing, &[], ""),
+            (&nothing, &[(at::MAGIC, b"hdrs")], "no bzImage"),
+            (&nothing, &[(at::BOOT_FLAG, &[0, 0])], "no bzImage"),
+            (&nothing, &[(0, b"\x7fELF")], "ELF"),
+            (&nothing, &[(at::VERSION, &[0x0b, 2])], "older than 2.12"),
+            (&nothing, &[(at::FLAGS, &[0])], "zImage"),
+            (&nothing, &[(at::XFLAGS, &[0x3e, 0])], "32-bit"),
+            (&nothing, &[(at::XFLAGS, &[0x3d, 0])], "below 4 GiB"),
+            (&la57, &[], ""),
+            (&la57, &[(at::XFLAGS, &[0x1f, 0])], "five levels"),
+            (&efi, &[], ""),
+            (&efi, &[(at::XFLAGS, &[0x2f, 0])], "XLF_EFI_KEXEC"),
+            (&nothing, &[(at::XFLAGS, &[0x2f, 0])], ""),
+            (&nothing, &[(at::CMDLINE_MAX, &[127, 0, 0, 0])], "leave something out"),
+            (&nothing, &[(at::INIT_SIZE, &(600_u32 << 20).to_le_bytes())], "more than half"),
+            (&nothing, &[(at::INIT_SIZE, &(900_u32 << 20).to_le_bytes())], "no place for the kernel"),
+            (&cpu("hypervisor tdx_guest"), &[], "TDX"),
+            (&|scratch: &Scratch| put_running(scratch, &[(at::CONFIDENTIAL, &[0, 1, 0, 0])]), &[], "SEV"),
+            (&|scratch: &Scratch| scratch.put("/proc/cmdline", "mem_encrypt=on\n"), &[], "SME"),
+            (&gone("/proc/iomem"), &[], "iomem cannot be read"),
+        ];
+        for (change, fields, words) in cases {
+            let why = refused(change, fields);
+            assert!(why.contains(words) && why.is_empty() == words.is_empty(), "{words}: {why}");
+        }
+        let platform = |scratch: &Scratch| {
+            put_efi(scratch);
+            scratch.put("/sys/firmware/efi/fw_platform_size", "32\n");
+        };
+        assert!(refused(&platform, &[]).contains("32-bit UEFI"));
+        let unknown =
+            |scratch: &Scratch| fs::remove_dir_all(scratch.root.path("/sys/firmware/memmap")).unwrap();
+        assert!(refused(&unknown, &[]).contains("FIRMWARE_MEMMAP"));
+        let scratch = machine();
+        assert!(prepared(&scratch, &image(9000, &[])[..2600], None, "").unwrap_err().contains("cut off"));
+        assert!(prepared(&scratch, b"", None, "").unwrap_err().contains("is empty"));
+    }
+
+    #[test]
+    fn a_limit_of_memory_is_read_as_the_kernel_reads_it() {
+        for (line, limit) in [
+            ("mem=512M", 512 << 20),
+            ("mem=0x20000000 quiet", 512 << 20),
+            ("mem=4G", 4 << 30),
+            ("mem=1t", 1 << 40),
+            ("mem=512", 512),
+            ("mem=nopentium", u64::MAX),
+            ("quiet", u64::MAX),
+            ("mem=99999999999999999999", u64::MAX),
+            ("mem=99999999999T", u64::MAX),
+        ] {
+            assert_eq!(memory_limit(line), limit, "{line}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! A kernel of x86_64: a bzImage, or the ELF file that is in one.
+//! A kernel of `x86_64`: a bzImage, or the ELF file that is in one.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -39,7 +39,7 @@ const EFI_KEXEC: u16 = 1 << 4;
 const FIVE_LEVELS_ENABLED: u16 = 1 << 6;
 
 /// Where the kernel is mapped, and how much of that is its own where it is moved at random (`__START_KERNEL_map`,
-/// `KERNEL_IMAGE_SIZE`, arch/x86/include/asm/page_64_types.h), and what it is a multiple of (`MIN_KERNEL_ALIGN`).
+/// `KERNEL_IMAGE_SIZE`, `arch/x86/include/asm/page_64_types.h`), and what it is a multiple of (`MIN_KERNEL_ALIGN`).
 const MAPPED: u64 = 0xffff_ffff_8000_0000;
 const IMAGE_MAX: u64 = 1 << 30;
 const ALIGNMENT: u64 = 2 << 20;
@@ -60,6 +60,9 @@ const PROGRAMS_MAX: usize = 64;
 /// relocations thrown away.
 const PART: usize = 1 << 18;
 const TAIL_MAX: usize = 64 << 20;
+
+/// What is zeros throughout is left away in these.
+const PAGE: usize = 4096;
 
 /// What is moved at a time.
 const WINDOW: u64 = 1 << 20;
@@ -111,6 +114,7 @@ pub(crate) fn thawed(from: &File, to: &File, asked: &Asked<'_>, random: u64) -> 
         see_that_it_starts_as_this_one(asked, 0, true)?;
         file.seek(SeekFrom::Start(0)).map_err(Why::Read)?;
         let flat = Flat::lay_out(&mut |part| file.read(part).map_err(Why::Read), to, None, asked.most)?;
+        flat.cut(to)?;
         return Ok(flat.as_it_is());
     }
     let image = Image::parse(&head)?;
@@ -124,7 +128,7 @@ pub(crate) fn thawed(from: &File, to: &File, asked: &Asked<'_>, random: u64) -> 
     let mut read = |part: &mut [u8]| payload.read(part).map_err(packed);
     let mut flat = Flat::lay_out(&mut read, to, Some(image.preferred), asked.most)?;
     let mut is = Thawed {
-        takes: flat.takes.max(flat.payload).next_multiple_of(ALIGNMENT),
+        takes: flat.takes.next_multiple_of(ALIGNMENT),
         entry: flat.entry,
         linked: flat.linked,
         moved: flat.linked,
@@ -135,16 +139,19 @@ pub(crate) fn thawed(from: &File, to: &File, asked: &Asked<'_>, random: u64) -> 
     let Some(relocations) = Relocations::parse(&flat.tail)? else {
         let note = "the kernel was built without KASLR (CONFIG_RANDOMIZE_BASE), thawed or not";
         is.notes.push(note.to_owned());
+        flat.cut(to)?;
         return Ok(is);
     };
     // The kernel's own code looks for the word anywhere (`cmdline_find_option_bool`).
     if asked.cmdline.split_ascii_whitespace().any(|word| word == "nokaslr") {
+        flat.cut(to)?;
         return Ok(is);
     }
-    is.moved = somewhere(&is, image.alignment, random)?;
+    is.moved = somewhere(flat.linked, flat.takes.max(flat.payload), image.alignment, random)?;
     is.random = true;
     flat.tail = Vec::new();
-    relocations.apply(to, &flat, is.moved - is.linked)?;
+    relocations.apply(to, &mut flat, is.moved - is.linked)?;
+    flat.cut(to)?;
     Ok(is)
 }
 
@@ -153,7 +160,7 @@ fn unfit(why: impl Into<String>) -> Why {
 }
 
 /// What a bzImage does before it unpacks itself, and nobody would do for a thawed one: to change the number of levels of the
-/// page tables (`configure_5level_paging`, arch/x86/boot/compressed/pgtable_64.c), and to have memory encrypted
+/// page tables (`configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`), and to have memory encrypted
 /// (`parse_mem_encrypt`, misc.c).
 fn see_that_it_starts_as_this_one(asked: &Asked<'_>, xflags: u16, is_elf: bool) -> Result<(), Why> {
     let line = asked.cmdline;
@@ -223,21 +230,25 @@ impl Image {
     }
 }
 
-/// Where its code sees it from now on: `linked`, and any multiple of the alignment more for which all of it still lies in
-/// what is mapped (`find_random_virt_addr`, arch/x86/boot/compressed/kaslr.c).
-fn somewhere(is: &Thawed, alignment: u64, random: u64) -> Result<u64, Why> {
-    let room = IMAGE_MAX.checked_sub(is.linked).and_then(|room| room.checked_sub(is.takes));
+/// Where its code sees it from now on: where it was linked for, and any multiple of the alignment more for which all that
+/// it took when it was unpacked still lies in what is mapped (`find_random_virt_addr`, arch/x86/boot/compressed/kaslr.c).
+fn somewhere(linked: u64, size: u64, alignment: u64, random: u64) -> Result<u64, Why> {
+    let room = size
+        .checked_next_multiple_of(alignment)
+        .and_then(|size| IMAGE_MAX.checked_sub(linked)?.checked_sub(size));
     let room = room.ok_or_else(|| {
         unfit("it is larger than what is mapped of a kernel, so it cannot be moved (KASLR)")
     })?;
     let places = room / alignment + 1;
-    Ok(is.linked + random % places * alignment)
+    Ok(linked + random % places * alignment)
 }
 
 /// A kernel laid out.
 struct Flat {
     /// How long it is.
     size: u64,
+    /// Up to where something else than zeros is in it.
+    filled: u64,
     /// How much memory it takes.
     takes: u64,
     entry: u64,
@@ -271,15 +282,21 @@ impl Flat {
             return Err(Why::NoRoom);
         }
         to.set_len(elf.size).map_err(Why::Write)?;
-        let (mut payload, mut tail) = (0, Vec::new());
+        let (mut payload, mut filled, mut tail) = (0, 0, Vec::new());
         while has > 0 {
             let bytes = part.get(..has).unwrap_or_default();
             for load in &elf.loads {
                 let (begin, end) =
                     (load.offset.max(payload), (load.offset + load.size).min(payload + has as u64));
                 let Some(length) = end.checked_sub(begin).filter(|length| *length > 0) else { continue };
-                let piece = piece(bytes, begin - payload, length);
-                to.write_all_at(piece, load.to + (begin - load.offset)).map_err(Why::Write)?;
+                let at = load.to + (begin - load.offset);
+                // What is not written is zeros, and takes no memory.
+                let pages = piece(bytes, begin - payload, length).chunks(PAGE);
+                for (page, at) in pages.zip((at..).step_by(PAGE)) {
+                    let Some(last) = page.iter().rposition(|byte| *byte != 0) else { continue };
+                    to.write_all_at(page, at).map_err(Why::Write)?;
+                    filled = filled.max(at + last as u64 + 1);
+                }
             }
             if payload + has as u64 > elf.loaded {
                 let from = elf.loaded.saturating_sub(payload);
@@ -308,7 +325,12 @@ impl Flat {
             tail.drain(..behind.min(tail.len()));
         }
         let Elf { size, takes, entry, linked, .. } = elf;
-        Ok(Flat { size, takes, entry, linked, payload, tail })
+        Ok(Flat { size, filled, takes, entry, linked, payload, tail })
+    }
+
+    /// Leaves the zeros away that are at its end: whoever loads it makes them.
+    fn cut(&self, to: &File) -> Result<(), Why> {
+        to.set_len(self.filled.max(self.entry + 1)).map_err(Why::Write)
     }
 
     /// One that was no bzImage, told of as one.
@@ -478,7 +500,7 @@ impl Relocations {
     }
 
     /// Changes a kernel that is laid out as it has to be where it lies so much further.
-    fn apply(&self, to: &File, flat: &Flat, by: u64) -> Result<(), Why> {
+    fn apply(&self, to: &File, flat: &mut Flat, by: u64) -> Result<(), Why> {
         let low = u32::try_from(by).map_err(|_| unfit("it would be moved too far"))?;
         let narrow = |value: &mut [u8], add: u32| {
             if let Some(value) = value.first_chunk_mut() {
@@ -496,19 +518,26 @@ impl Relocations {
 }
 
 /// Changes values of so many bytes at addresses, which are in order, a piece of the file at a time.
-fn each(to: &File, flat: &Flat, places: &[u32], width: u64, change: &dyn Fn(&mut [u8])) -> Result<(), Why> {
+fn each(
+    to: &File,
+    flat: &mut Flat,
+    places: &[u32],
+    width: u64,
+    change: &dyn Fn(&mut [u8]),
+) -> Result<(), Why> {
+    let Flat { size, linked, .. } = *flat;
     // An address is the lower half of where it is mapped; the upper is all ones.
     let offset = |place: u32| {
         let address = u64::from(place) | 0xffff_ffff_0000_0000;
-        let offset = address.checked_sub(MAPPED + flat.linked);
-        let offset = offset.filter(|offset| offset.checked_add(width).is_some_and(|end| end <= flat.size));
+        let offset = address.checked_sub(MAPPED + linked);
+        let offset = offset.filter(|offset| offset.checked_add(width).is_some_and(|end| end <= size));
         offset.ok_or_else(|| unfit("what it says of how to move it (KASLR) leads out of it"))
     };
     let mut window = Vec::new();
     let mut places = places.iter().copied().peekable();
     while let Some(first) = places.peek() {
         let begin = offset(*first)?;
-        let length = (WINDOW + width).min(flat.size - begin);
+        let length = (WINDOW + width).min(size - begin);
         window.resize(usize::try_from(length).unwrap_or_default(), 0);
         to.read_exact_at(&mut window, begin).map_err(Why::Write)?;
         let mut end = 0;
@@ -524,6 +553,7 @@ fn each(to: &File, flat: &Flat, places: &[u32], width: u64, change: &dyn Fn(&mut
             places.next();
         }
         to.write_all_at(piece(&window, 0, end), begin).map_err(Why::Write)?;
+        flat.filled = flat.filled.max(begin + end);
     }
     Ok(())
 }
@@ -543,4 +573,260 @@ fn wide(bytes: &[u8], at: usize) -> u64 {
 /// A number's bytes; what is not there is 0.
 fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::scratch::Scratch;
+    use std::io::Write;
+
+    const LINKED: u64 = 16 << 20;
+
+    fn put(bytes: &mut Vec<u8>, at: usize, value: &[u8]) {
+        if bytes.len() < at + value.len() {
+            bytes.resize(at + value.len(), 0);
+        }
+        bytes[at..at + value.len()].copy_from_slice(value);
+    }
+
+    /// A part: where in the file, its bytes, where in memory, and how much it takes there.
+    type Part<'a> = (u64, &'a [u8], u64, u64);
+
+    /// An ELF file of parts, with sections, that starts at an address.
+    fn elf(parts: &[Part<'_>], entry: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put(&mut bytes, 0, LITTLE_64);
+        put(&mut bytes, 18, &X86_64.to_le_bytes());
+        put(&mut bytes, 24, &entry.to_le_bytes());
+        put(&mut bytes, 32, &(ELF as u64).to_le_bytes());
+        put(&mut bytes, 54, &56_u16.to_le_bytes());
+        put(&mut bytes, 56, &u16::try_from(parts.len()).unwrap().to_le_bytes());
+        for (number, (offset, data, to, takes)) in parts.iter().enumerate() {
+            let at = ELF + number * PROGRAM;
+            put(&mut bytes, at, &LOAD.to_le_bytes());
+            for (field, value) in
+                [(8, *offset), (24, *to), (32, data.len() as u64), (40, *takes), (48, ALIGNMENT)]
+            {
+                put(&mut bytes, at + field, &value.to_le_bytes());
+            }
+            put(&mut bytes, usize::try_from(*offset).unwrap(), data);
+        }
+        // Behind what is loaded: a string table, and the headers of two sections, the second without bytes.
+        let names = bytes.len() as u64;
+        bytes.extend(b"\0.text\0");
+        let headers = bytes.len();
+        put(&mut bytes, 40, &(headers as u64).to_le_bytes());
+        put(&mut bytes, 60, &2_u16.to_le_bytes());
+        let mut sections = [0; 2 * SECTION];
+        sections[24..32].copy_from_slice(&names.to_le_bytes());
+        sections[32..40].copy_from_slice(&8_u64.to_le_bytes());
+        sections[SECTION + 4..SECTION + 8].copy_from_slice(&NO_BITS.to_le_bytes());
+        sections[SECTION + 32..SECTION + 40].copy_from_slice(&u64::MAX.to_le_bytes());
+        bytes.extend(sections);
+        bytes
+    }
+
+    fn words(lists: &[&[u64]]) -> Vec<u8> {
+        let list = |list: &&[u64]| {
+            let places =
+                list.iter().map(|offset| u32::try_from((MAPPED + LINKED + offset) & 0xffff_ffff).unwrap());
+            std::iter::once(0).chain(places.collect::<Vec<_>>())
+        };
+        lists.iter().flat_map(list).flat_map(u32::to_le_bytes).collect()
+    }
+
+    /// A bzImage that carries it.
+    fn image(payload: &[u8]) -> Vec<u8> {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(payload).unwrap();
+        let packed = packed.finish().unwrap();
+        let mut bytes = vec![0; 1024];
+        for (at, value) in [
+            (at::SETUP_SECTORS, &[1][..]),
+            (at::BOOT_FLAG, &[0x55, 0xaa]),
+            (at::MAGIC, b"HdrS"),
+            (at::VERSION, &[0x0f, 0x02]),
+            (at::ALIGNMENT, &(2_u32 << 20).to_le_bytes()),
+            (at::XFLAGS, &0x3f_u16.to_le_bytes()),
+            (at::PAYLOAD, &16_u32.to_le_bytes()),
+            (at::PAYLOAD_LENGTH, &u32::try_from(packed.len()).unwrap().to_le_bytes()),
+            (at::PREFERRED, &LINKED.to_le_bytes()),
+        ] {
+            put(&mut bytes, at, value);
+        }
+        put(&mut bytes, 1024 + 16, &packed);
+        bytes.extend(b"the rest");
+        bytes
+    }
+
+    fn thawed_with(
+        bytes: &[u8],
+        cmdline: &str,
+        cpus: &str,
+        most: u64,
+        random: u64,
+    ) -> Result<(Thawed, Vec<u8>), String> {
+        let scratch = Scratch::new();
+        scratch.put("/proc/cpuinfo", &format!("flags\t\t: {cpus}\n"));
+        let (from, to) = (scratch.root.path("/run/from"), scratch.root.path("/run/to"));
+        std::fs::write(&from, bytes).unwrap();
+        let file = File::options().read(true).write(true).create_new(true).open(&to).unwrap();
+        let asked = Asked { root: &scratch.root, cmdline, most };
+        let is = thawed(&File::open(from).unwrap(), &file, &asked, random).map_err(|why| why.to_string())?;
+        Ok((is, std::fs::read(to).unwrap()))
+    }
+
+    fn thawed_by(bytes: &[u8], cmdline: &str, random: u64) -> Result<(Thawed, Vec<u8>), String> {
+        thawed_with(bytes, cmdline, "fpu", u64::MAX, random)
+    }
+
+    /// Code, and data 2 MiB behind it, whose end is zeros.
+    fn plain() -> Vec<u8> {
+        let mut data = vec![0; 0x5000];
+        data[..4].copy_from_slice(b"data");
+        elf(
+            &[(0x1000, b"codecodecodecode", LINKED, 16), (0x3000, &data, LINKED + (2 << 20), 0x9000)],
+            LINKED + 4,
+        )
+    }
+
+    #[test]
+    fn a_kernel_is_laid_out_as_it_lies_in_memory_without_the_zeros_at_its_end() {
+        let lists = words(&[&[8], &[4], &[0]]);
+        let (is, out) = thawed_by(&image(&[plain(), lists].concat()), "quiet nokaslr", 9).unwrap();
+        assert_eq!((is.entry, is.linked, is.moved, is.random), (4, LINKED, LINKED, false));
+        // Code, 2 MiB, and 0x9000 bytes, in whole ones of 2 MiB.
+        assert_eq!(is.takes, 4 << 20);
+        assert_eq!(out.len(), (2 << 20) + 4);
+        assert!(out.starts_with(b"codecodecodecode\0") && out.ends_with(b"\0data"));
+        assert_eq!(&is.head[at::MAGIC..at::MAGIC + 4], b"HdrS");
+    }
+
+    #[test]
+    fn a_kernel_that_is_moved_differs_where_it_says_and_nowhere_else() {
+        let payload = |lists: &[u8]| image(&[&plain()[..], lists].concat());
+        let raw = thawed_by(&payload(&[]), "", 1).unwrap().1;
+        let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        // The wide one, and where there are three lists those of negatives; the second narrow one is in the zeros.
+        for (lists, negative) in
+            [(words(&[&[8], &[4], &[0x20_1000, 0]]), true), (words(&[&[8], &[0x20_1000, 0]]), false)]
+        {
+            let (is, out) = thawed_by(&payload(&lists), "quiet", 5).unwrap();
+            let by = u32::try_from(is.moved - is.linked).unwrap();
+            assert_eq!((by, is.random), (5 * (2 << 20), true));
+            let mut expected = raw.clone();
+            put(&mut expected, 0x20_1000, &by.to_le_bytes());
+            put(&mut expected, 0, &(number(&raw, 0).wrapping_add(by)).to_le_bytes());
+            put(&mut expected, 8, &(number(&raw, 8).wrapping_add(by)).to_le_bytes());
+            if negative {
+                put(&mut expected, 4, &(number(&raw, 4).wrapping_sub(by)).to_le_bytes());
+            }
+            assert_eq!(out, expected);
+        }
+    }
+
+    #[test]
+    fn places_are_aligned_within_what_is_mapped_and_each_can_be_the_one() {
+        let size = (1000 << 20) - LINKED;
+        let places: std::collections::BTreeSet<_> =
+            (0..100).map(|random| somewhere(LINKED, size, 2 << 20, random).unwrap()).collect();
+        // 1024 MiB, less 1000 to where it ends at first.
+        assert_eq!(places.len(), 13);
+        assert!(
+            places
+                .iter()
+                .all(|place| place % (2 << 20) == 0 && (LINKED..=LINKED + (24 << 20)).contains(place))
+        );
+        assert!(somewhere(LINKED, IMAGE_MAX - LINKED + 1, 2 << 20, 0).is_err());
+        assert_eq!(somewhere(LINKED, IMAGE_MAX - LINKED, 2 << 20, 7).unwrap(), LINKED);
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_be_moved_as_it_says_is_not_thawed() {
+        let with = |lists: &[u8]| thawed_by(&image(&[&plain()[..], lists].concat()), "", 5);
+        for (lists, words) in [
+            (&words(&[&[8]])[..], "not understood"),
+            (&words(&[&[8], &[4], &[0], &[0]]), "not understood"),
+            (&words(&[&[8], &[0]])[4..], "not understood"),
+            (&words(&[&[8], &[0]])[..9], "not understood"),
+            (&words(&[&[0x20_4ffd], &[0]]), "leads out of it"),
+            (&words(&[&[8], &[0x40_0000]]), "leads out of it"),
+            (&[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], "leads out of it"),
+        ] {
+            let why = with(lists).unwrap_err();
+            assert!(why.contains(words), "{lists:?}: {why}");
+        }
+        let (is, _) = with(&[]).unwrap();
+        assert!(!is.random && is.notes[0].contains("without KASLR"), "{:?}", is.notes);
+    }
+
+    #[test]
+    fn what_a_kernel_would_do_before_it_unpacks_itself_is_not_lost() {
+        let bytes = image(&[plain(), words(&[&[8], &[0]])].concat());
+        for (cpus, cmdline, words) in [
+            ("fpu la57", "quiet no5lvl", Some("no5lvl")),
+            ("fpu la57", "quiet", None),
+            ("fpu", "no5lvl", None),
+            ("fpu", "mem_encrypt=on", Some("mem_encrypt")),
+            ("fpu", "mem_encrypt=off", None),
+        ] {
+            let why = thawed_with(&bytes, cmdline, cpus, u64::MAX, 0).err();
+            assert_eq!(why.is_some(), words.is_some(), "{cpus} {cmdline}");
+            assert!(why.is_none_or(|why| why.contains(words.unwrap())));
+        }
+        assert!(thawed_with(&plain(), "", "la57", u64::MAX, 0).unwrap_err().contains("stage the bzImage"));
+    }
+
+    #[test]
+    fn an_elf_file_is_laid_out_where_it_was_linked_for_and_says_that_it_has_no_kaslr() {
+        let (is, out) = thawed_by(&plain(), "", 5).unwrap();
+        assert_eq!((is.entry, is.linked, is.moved, is.random, is.takes), (4, LINKED, LINKED, false, 4 << 20));
+        assert!(is.notes[0].contains("without KASLR"));
+        assert!(out.starts_with(b"codecodecodecode\0") && out.ends_with(b"\0data"));
+        // Whoever loads it finds what a bzImage would say.
+        assert_eq!((&is.head[at::MAGIC..at::MAGIC + 4], is.head[0x234]), (&b"HdrS"[..], 0));
+    }
+
+    #[test]
+    fn no_more_is_laid_out_than_there_is_room_for() {
+        let bytes = image(&plain());
+        assert!(
+            thawed_with(&bytes, "", "", (2 << 20) + 0x4fff, 0)
+                .unwrap_err()
+                .contains("larger than there is room for")
+        );
+        assert!(thawed_with(&bytes, "", "", (2 << 20) + 0x5000, 0).is_ok());
+    }
+
+    #[test]
+    fn another_file_is_told_from_a_kernel() {
+        let code = &b"codecodecodecode"[..];
+        let mut cut = image(&plain());
+        cut.truncate(1100);
+        let mut not_aligned = plain();
+        put(&mut not_aligned, ELF + 48, &4096_u64.to_le_bytes());
+        for (bytes, words) in [
+            (b"".to_vec(), "no bzImage"),
+            (vec![0; 1024], "no bzImage"),
+            (cut, "does not come out"),
+            (image(b"\x7fELF"), "no ELF file of x86_64"),
+            (image(&elf(&[], LINKED)), "no ELF file of x86_64"),
+            (image(&plain()[..0x5000]), "cut off"),
+            (image(&plain()[..plain().len() - 1]), "sections"),
+            (image(&not_aligned), "aligned"),
+            (image(&elf(&[(0x1000, code, LINKED - 4096, 16)], LINKED)), "no kernel says"),
+            (
+                image(&elf(&[(0x1000, code, LINKED, 16), (0x1000, code, LINKED + 15, 16)], LINKED)),
+                "no kernel says",
+            ),
+            (image(&elf(&[(0x1000, code, LINKED, IMAGE_MAX + 1)], LINKED)), "no kernel says"),
+            (image(&elf(&[(0x1000, code, u64::MAX - 4, 16)], LINKED)), "no kernel says"),
+            (image(&elf(&[(0x1000, code, LINKED, 16)], LINKED + 16)), "no kernel says"),
+        ] {
+            let why = thawed_by(&bytes, "", 0).unwrap_err();
+            assert!(why.contains(words), "{words}: {why}");
+        }
+    }
 }

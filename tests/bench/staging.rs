@@ -1,6 +1,4 @@
 //! What staging costs, beside what it is made of: in the instructions of one guest, and in memory.
-//!
-//! It prints the table of docs/performance.md. Nothing is asserted: figures are for people.
 
 use bed::harness::Test;
 use bed::holder;
@@ -9,7 +7,6 @@ use bed::initramfs::{Ended, Night};
 use bed::machine::{End, with_last_lines};
 use bed::vm_folder;
 use std::fs;
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// MB of initrd; the kernel is Debian's.
@@ -37,17 +34,7 @@ const MEASURE: &str = "
     done
 ";
 
-fn main() -> ExitCode {
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn bench() -> Result<(), String> {
+pub fn bench() -> Result<(), String> {
     let test = Test { name: "bench".into(), image: Image::Debian13 };
     fs::create_dir_all(vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
     let mut night = Night::new(&test, "poweroff");
@@ -80,7 +67,8 @@ impl Counted {
         let start = format!("counted {name} ");
         let lines = ended.console.lines().filter_map(|line| line.strip_prefix(&start));
         let numbers = lines.filter_map(|line| {
-            let (instructions, kilobytes) = line.split_once(' ')?;
+            let mut numbers = line.split(' ');
+            let (instructions, kilobytes) = (numbers.next()?, numbers.next()?);
             Some::<(f64, f64)>((instructions.parse().ok()?, kilobytes.parse().ok()?))
         });
         let (mut instructions, mut kilobytes): (Vec<_>, Vec<_>) = numbers.unzip();

@@ -1,0 +1,48 @@
+//! Any text is a map of memory or none. What it leaves free is in order and never touches, and whatever place is taken of
+//! it lies in it, within bounds, aligned, and is taken once.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nextkernel::prepare::memory_map::{Bounds, Memory, Pick, Range, free_in};
+
+const PAGE: u64 = 4096;
+
+fuzz_target!(|bytes: &[u8]| {
+    let (numbers, text) = bytes.split_at(bytes.len().min(33));
+    let number = |at: usize| {
+        numbers.get(at..at + 8).map_or(0, |all| u64::from_le_bytes(all.try_into().unwrap_or_default()))
+    };
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let Some(ranges) = free_in(text) else { return };
+    in_order(&ranges);
+    let mut memory = Memory::new(&ranges, PAGE);
+    let random = number(0);
+    for round in 0..4 {
+        let before = memory.free().to_vec();
+        in_order(&before);
+        assert!(before.iter().all(|range| range.start % PAGE == 0 && range.end % PAGE == 0));
+        let bounds =
+            Bounds { align: 1 << (number(8) % 40), low: number(16), high: u64::MAX - (number(24) >> 8) };
+        let size = number(8) >> (16 + number(0) % 48);
+        let pick = match round {
+            0 => Pick::Lowest,
+            1 => Pick::Highest,
+            _ => Pick::Random(&mut || random),
+        };
+        let Some(at) = memory.take(size, bounds, pick) else {
+            assert_eq!(memory.free(), before);
+            continue;
+        };
+        let taken = Range { start: at, end: at + size.max(1).next_multiple_of(PAGE) };
+        assert!(before.iter().any(|range| range.start <= taken.start && taken.end <= range.end));
+        assert!(at >= bounds.low && taken.end <= bounds.high && at % bounds.align == 0);
+        let sum = |ranges: &[Range]| ranges.iter().map(|range| u128::from(range.size())).sum::<u128>();
+        assert_eq!(sum(&before), sum(memory.free()) + u128::from(taken.size()));
+        assert!(memory.free().iter().all(|range| range.end <= taken.start || taken.end <= range.start));
+    }
+});
+
+fn in_order(ranges: &[Range]) {
+    assert!(ranges.iter().all(|range| range.start < range.end));
+    assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start));
+}

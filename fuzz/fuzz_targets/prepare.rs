@@ -1,0 +1,85 @@
+//! Whatever a kernel says of itself, the running one was told, and stands on the command line: a load is prepared, or
+//! refused in plain words. Segments lie in memory, apart, in order; what is filled in later lies in what is told.
+#![no_main]
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use libfuzzer_sys::fuzz_target;
+use nextkernel::prepare::memory_map::Memory;
+use nextkernel::prepare::{self, Parts};
+use nextkernel::root::Root;
+
+const PAGE: u64 = 4096;
+const MEMORY: &str = "00001000-0009fbff : System RAM\n00100000-3fffffff : System RAM\n  01000000-02ffffff : Kernel code\n  34000000-37ffffff : Crash kernel\n";
+
+/// A machine whose memory and numbers are always the same.
+fn machine() -> &'static (Root, PathBuf) {
+    static MACHINE: OnceLock<(Root, PathBuf)> = OnceLock::new();
+    MACHINE.get_or_init(|| {
+        let folder = std::env::temp_dir().join(format!("nextkernel-fuzz-{}", std::process::id()));
+        let put = |path: &str, text: &str| {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            fs::write(path, text).expect("written");
+        };
+        put("proc/iomem", MEMORY);
+        put("proc/cmdline", "quiet");
+        put("dev/urandom", "12345678901234567890");
+        for (number, (start, end)) in [("0x0", "0x9fbff"), ("0x100000", "0x3fffffff")].iter().enumerate() {
+            for (file, text) in [("start", *start), ("end", *end), ("type", "System RAM")] {
+                put(&format!("sys/firmware/memmap/{number}/{file}"), text);
+            }
+        }
+        put("sys/firmware/efi/runtime-map/0/type", "0x5");
+        for file in ["phys_addr", "virt_addr", "num_pages", "attribute"] {
+            put(&format!("sys/firmware/efi/runtime-map/0/{file}"), "0x1000");
+        }
+        put("sys/kernel/boot_params/data", "");
+        put("kernel", "");
+        put("initrd", "initrd");
+        (Root::below(&folder), folder)
+    })
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let (root, folder) = machine();
+    let Some((&split, bytes)) = bytes.split_first() else { return };
+    let (running, rest) = bytes.split_at(bytes.len().min(usize::from(split) * 4));
+    let (line, kernel) = rest.split_at(rest.len().min(usize::from(split & 31)));
+    let Ok(cmdline) = std::str::from_utf8(line) else { return };
+    fs::write(folder.join("sys/kernel/boot_params/data"), running).expect("written");
+    fs::write(folder.join("kernel"), kernel).expect("written");
+    let open = |name: &str| File::open(folder.join(name)).expect("opened");
+    let (kernel, initrd) = (open("kernel"), open("initrd"));
+    let parts =
+        Parts { root, kernel: &kernel, thawed: None, initrd: Some(&initrd), cmdline, cmdline_room: 200 };
+    match prepare::of("x86_64", &parts) {
+        Ok(is) => {
+            let free = Memory::usable(root, PAGE).expect("memory");
+            let mut end = 1 << 20;
+            for segment in &is.segments {
+                assert!(
+                    segment.at >= end && segment.at % PAGE == 0 && segment.takes % PAGE == 0,
+                    "{segment}"
+                );
+                assert!(segment.bytes.size <= segment.takes, "{segment}");
+                end = segment.at + segment.takes;
+                assert!(
+                    free.free().iter().any(|range| range.start <= segment.at && end <= range.end),
+                    "{segment}"
+                );
+            }
+            let length = is.parameters.len() as u64;
+            assert!(is.cmdline.end_within(length).is_some() && is.cmdline.size == 200);
+            assert!(is.seeds.iter().all(|seed| seed.end_within(length).is_some()));
+            assert!(
+                is.segments
+                    .iter()
+                    .any(|segment| segment.at <= is.start && is.start < segment.at + segment.takes)
+            );
+        }
+        Err(error) => assert!(!error.to_string().contains(|c: char| c.is_ascii_control()), "{error}"),
+    }
+});

@@ -1,0 +1,58 @@
+//! Any file is a kernel that is thawed, or an initrd, or is left as it is, without a panic. What comes out is as large as is
+//! told and as there is room for, and a kernel begins within what it takes.
+#![no_main]
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{Seek, Write};
+
+use libfuzzer_sys::fuzz_target;
+use nextkernel::root::Root;
+use nextkernel::thaw::{self, Asked};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+const MOST: u64 = 8 << 20;
+
+thread_local! {
+    static FILES: RefCell<Option<[File; 2]>> = const { RefCell::new(None) };
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    FILES.with_borrow_mut(|files| {
+        let file = || File::from(memfd_create("thaw", MemfdFlags::CLOEXEC).expect("a file in memory"));
+        let [from, to] = files.get_or_insert_with(|| [file(), file()]);
+        let fresh = |file: &mut File| {
+            file.set_len(0).expect("cut");
+            file.rewind().expect("rewound");
+        };
+        fresh(from);
+        from.write_all(bytes).expect("written");
+        let length = |file: &File| file.metadata().expect("a file").len();
+
+        fresh(to);
+        let cmdline = if bytes.len() % 7 == 0 { "nokaslr" } else { "quiet" };
+        let asked = Asked { root: &Root::system(), cmdline, most: MOST };
+        match thaw::kernel(from, to, &asked) {
+            Ok(is) => {
+                let size = length(to);
+                assert!(0 < size && size <= MOST && size <= is.takes && is.entry < size);
+                assert!(is.takes % (2 << 20) == 0 && is.moved >= is.linked);
+                assert!(is.moved == is.linked || (is.random && cmdline == "quiet"));
+            }
+            Err(why) => plain(&why.to_string()),
+        }
+
+        fresh(to);
+        match thaw::initrd(from, to, MOST) {
+            Ok(is) => {
+                assert!(is.size == length(to) && is.size <= MOST);
+                is.left.iter().for_each(|why| plain(why));
+            }
+            Err(why) => plain(&why.to_string()),
+        }
+    });
+});
+
+fn plain(text: &str) {
+    assert!(!text.contains(|c: char| c.is_ascii_control()), "{text:?}");
+}

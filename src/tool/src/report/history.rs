@@ -1,0 +1,266 @@
+//! /var/lib/nextkernel: what outlives a boot. A line for each boot, what was staged last, and when the system began to
+//! go down.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nextkernel_plan::HandoffId;
+use serde::{Deserialize, Serialize};
+
+use super::boot::{Asked, Boot, LONGEST_MS, is_id, is_plain};
+use super::clock::Then;
+use crate::root::Root;
+
+/// The folder.
+pub const FOLDER: &str = "/var/lib/nextkernel";
+/// The history: a boot a line, the oldest first.
+pub const HISTORY: &str = "/var/lib/nextkernel/history";
+const STOPPED: &str = "/var/lib/nextkernel/stopped";
+const STAGED: &str = "/var/lib/nextkernel/staged";
+
+/// So many boots are kept.
+pub const BOOTS_MAX: usize = 200;
+/// No line is longer.
+const LINE_MAX: usize = 4096;
+/// No more of a file is read.
+const FILE_MAX: u64 = 1 << 20;
+
+/// What is kept of the boots before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// They, the oldest first.
+    pub boots: Vec<Boot>,
+    /// How many lines could not be read.
+    pub damaged: usize,
+}
+
+impl History {
+    /// Any bytes give a history: a line that is damaged costs only itself.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> History {
+        let mut history = History::default();
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let boot = (line.len() <= LINE_MAX).then(|| serde_json::from_slice::<Boot>(line).ok()).flatten();
+            match boot.filter(Boot::is_sound) {
+                Some(boot) => history.boots.push(boot),
+                None => history.damaged += 1,
+            }
+        }
+        history
+    }
+
+    /// What is there; nothing where nothing was written yet.
+    pub fn read(root: &Root) -> io::Result<History> {
+        Ok(History::parse(&bounded(root, HISTORY)?))
+    }
+
+    /// With one boot more. What is too old goes, but not the last yardstick.
+    pub fn push(&mut self, boot: Boot) {
+        self.boots.push(boot);
+        while self.boots.len() > BOOTS_MAX {
+            let kept = self.boots.iter().rposition(Boot::is_yardstick);
+            self.boots.remove(usize::from(kept == Some(0)));
+        }
+    }
+
+    /// Writes it in place of the one before, or leaves that as it was.
+    pub fn write(&self, root: &Root) -> io::Result<()> {
+        let lines = self.boots.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+        replace(root, HISTORY, (lines.join("\n") + "\n").as_bytes())
+    }
+
+    /// What handoffs are measured by: the last restart through firmware.
+    #[must_use]
+    pub fn yardstick(&self) -> Option<&Boot> {
+        self.boots.iter().rev().find(|boot| boot.is_yardstick())
+    }
+}
+
+/// When a system began to go down, and for what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Which boot it was.
+    pub boot_id: String,
+    /// What it was asked for.
+    pub asked: Asked,
+    /// Milliseconds since the epoch.
+    pub realtime_ms: u64,
+    /// The processor's counter, where it goes on in the next kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter: Option<u64>,
+}
+
+impl Stopped {
+    /// Any bytes give one or none.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Stopped> {
+        serde_json::from_slice::<Stopped>(bytes).ok().filter(|stopped| is_id(&stopped.boot_id))
+    }
+
+    /// What the boot before left.
+    #[must_use]
+    pub fn read(root: &Root) -> Option<Stopped> {
+        Stopped::parse(&bounded(root, STOPPED).ok()?)
+    }
+
+    /// Leaves it for the next.
+    pub fn write(&self, root: &Root) -> io::Result<()> {
+        replace(root, STOPPED, (serde_json::to_string(self)? + "\n").as_bytes())
+    }
+
+    /// Takes it away: it was used.
+    pub fn remove(root: &Root) {
+        let _ = fs::remove_file(root.path(STOPPED));
+    }
+
+    /// The moment.
+    #[must_use]
+    pub fn then(&self) -> Then {
+        Then { counter: self.counter, realtime_ms: self.realtime_ms }
+    }
+}
+
+/// What was staged last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// The handoff.
+    pub handoff: String,
+    /// The entry.
+    pub entry: String,
+    /// The loader.
+    pub loader: String,
+    /// Milliseconds that the load took when it was rehearsed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<u64>,
+}
+
+impl Staged {
+    /// Any bytes give one or none.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Staged> {
+        let staged = serde_json::from_slice::<Staged>(bytes).ok()?;
+        let plain =
+            is_plain(&staged.entry, nextkernel_plan::limits::ENTRY_MAX) && is_plain(&staged.loader, 16);
+        (plain && staged.load_ms.is_none_or(|ms| ms <= LONGEST_MS)).then_some(staged)
+    }
+
+    /// What was staged for this handoff.
+    #[must_use]
+    pub fn of(root: &Root, handoff: HandoffId) -> Option<Staged> {
+        let staged = Staged::parse(&bounded(root, STAGED).ok()?)?;
+        (staged.handoff == handoff.to_string()).then_some(staged)
+    }
+}
+
+/// Keeps what the next kernel's report tells of what was staged, and cannot know otherwise: `nextkernel stage` calls
+/// this when its plan counts. How long the load took is what the rehearsal measured, where there was one.
+pub fn staged(
+    root: &Root,
+    handoff: HandoffId,
+    entry: &str,
+    loader: &str,
+    load: Option<Duration>,
+) -> io::Result<()> {
+    let staged = Staged {
+        handoff: handoff.to_string(),
+        entry: entry.to_owned(),
+        loader: loader.to_owned(),
+        load_ms: load.and_then(|load| u64::try_from(load.as_millis()).ok()),
+    };
+    replace(root, STAGED, (serde_json::to_string(&staged)? + "\n").as_bytes())
+}
+
+fn bounded(root: &Root, path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match root.open(path) {
+        Ok(file) => file.take(FILE_MAX).read_to_end(&mut bytes).map(drop),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }?;
+    Ok(bytes)
+}
+
+/// Writes a file for everybody to read, whole or not at all, in our folder, which is made where it is missing.
+fn replace(root: &Root, path: &str, bytes: &[u8]) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(root.path(FOLDER))?;
+    write_whole(&root.path(path), bytes)
+}
+
+/// Writes a file for everybody to read, whole or not at all: under another name first, which does not end as this one
+/// does, for some read all files of a folder that end so. After this it lasts.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new);
+    let written = options.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&new);
+    })?;
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::report::boot::tests::{boot, firmware};
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let scratch = Scratch::new();
+        assert_eq!(History::read(&scratch.root).unwrap(), History::default());
+        let mut history = History::default();
+        history.push(boot());
+        history.push(firmware());
+        history.write(&scratch.root).unwrap();
+        assert_eq!(History::read(&scratch.root).unwrap(), history);
+
+        let stopped =
+            Stopped { boot_id: boot().boot_id, asked: Asked::Kexec, realtime_ms: 5, counter: Some(7) };
+        stopped.write(&scratch.root).unwrap();
+        assert_eq!(Stopped::read(&scratch.root), Some(stopped));
+        Stopped::remove(&scratch.root);
+        assert_eq!(Stopped::read(&scratch.root), None);
+
+        staged(&scratch.root, HandoffId(7), "6.12", "direct", Some(Duration::from_millis(400))).unwrap();
+        let of = |handoff| Staged::of(&scratch.root, HandoffId(handoff));
+        assert_eq!((of(7).unwrap().load_ms, of(8)), (Some(400), None));
+        let left = fs::read_dir(scratch.root.path(FOLDER)).unwrap().count();
+        assert_eq!(left, 2, "nothing is left over");
+    }
+
+    #[test]
+    fn a_damaged_line_costs_only_itself() {
+        let whole = serde_json::to_string(&boot()).unwrap();
+        let long = whole.replace("6.12", &"6".repeat(LINE_MAX));
+        let steering = whole.replace("6.12", "\\u001b[2J");
+        let twice = whole.replace("{\"phase\":\"sync\"", "{\"phase\":\"stop\"");
+        for damaged in ["{", "\u{0}", "null", "[]", &long, &steering, &twice, &whole.replace("kexec", "")] {
+            let history = History::parse(format!("{whole}\n{damaged}\n\n{whole}").as_bytes());
+            assert_eq!((history.boots.len(), history.damaged), (2, 1), "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn the_history_is_bounded_and_the_last_yardstick_stays() {
+        let mut history = History::default();
+        history.push(boot());
+        history.push(firmware());
+        for started_at in 0..u64::try_from(BOOTS_MAX).unwrap() {
+            history.push(Boot { started_at, ..boot() });
+        }
+        assert_eq!(history.boots.len(), BOOTS_MAX);
+        assert_eq!(history.yardstick(), Some(&firmware()));
+        assert_eq!(history.boots.get(1).unwrap().started_at, 1);
+        history.push(Boot { started_at: 9, ..firmware() });
+        history.push(boot());
+        assert_eq!(history.yardstick().unwrap().started_at, 9);
+        assert_eq!(history.boots.iter().filter(|boot| boot.is_yardstick()).count(), 1);
+    }
+}

@@ -1,0 +1,214 @@
+//! What a handoff takes, by each way there is: from the load to the next system's first instruction.
+
+use crate::images::{Images, Pair};
+use bed::harness::Test;
+use bed::holder;
+use bed::image::Image;
+use bed::initramfs::{Ended, Night};
+use bed::machine::{Architecture, End, Machine, Scratch, Setup, Starts, with_last_lines};
+use bed::vm_folder;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// The next kernel's command line. Quiet, for the serial console is no part of it.
+const LINE: &str = "console=ttyS0 quiet";
+
+/// The slowest takes 40 G instructions, and the machine may be busy.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Where the hook is, for systemd-shutdown.
+const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";
+
+/// Which of a pair is handed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum As {
+    Packed,
+    Plain,
+}
+use As::{Packed, Plain};
+
+impl As {
+    fn of(self, pair: &Pair) -> &Path {
+        match self {
+            Packed => &pair.packed,
+            Plain => &pair.plain,
+        }
+    }
+}
+
+/// A way to hand over.
+pub struct Method {
+    /// For a person.
+    pub name: &'static str,
+    by: By,
+}
+
+enum By {
+    /// Options of kexec(8), and which kernel and initrd are given to it.
+    Kexec(&'static str, As, As),
+    /// Options of `nextkernel stage`. The load is the night's.
+    Nextkernel(&'static str),
+    /// QEMU itself starts the kernel: nobody hands over.
+    Qemu(As, As),
+}
+use By::{Kexec, Nextkernel, Qemu};
+
+/// What all are compared with, and the best that can be had without nextkernel.
+pub const USUAL: usize = 0;
+pub const BEST: usize = 4;
+
+/// All of them.
+pub const METHODS: [Method; 10] = [
+    Method { name: "`kexec -s`", by: Kexec("-s", Packed, Packed) },
+    Method { name: "`kexec -c`", by: Kexec("-c", Packed, Packed) },
+    Method { name: "`kexec -c -i`", by: Kexec("-c -i", Packed, Packed) },
+    Method {
+        name: "`kexec -c -i --args-linux`, kernel decompressed by hand",
+        by: Kexec("-c -i --args-linux", Plain, Packed),
+    },
+    Method { name: "the same, initrd too", by: Kexec("-c -i --args-linux", Plain, Plain) },
+    Method { name: "nextkernel `--loader verified`", by: Nextkernel("--loader verified") },
+    Method { name: "nextkernel `--loader direct`", by: Nextkernel("--loader direct") },
+    Method { name: "nextkernel `--loader direct --thaw`", by: Nextkernel("--loader direct --thaw") },
+    Method { name: "no handoff: QEMU starts the kernel", by: Qemu(Packed, Packed) },
+    Method { name: "the same, both decompressed by hand", by: Qemu(Plain, Plain) },
+];
+
+/// What one took.
+pub struct Taken {
+    /// Instructions of the load; 0 where there is none.
+    pub load: f64,
+    /// Instructions from there to the next system's first.
+    pub jump: f64,
+    /// Kilobytes of the program that loads.
+    pub program: Option<f64>,
+    /// Kilobytes that the system had less at worst while loading.
+    pub system: Option<f64>,
+}
+
+impl Taken {
+    /// Load and jump.
+    pub fn total(&self) -> f64 {
+        self.load + self.jump
+    }
+}
+
+/// Hands over in this way, with this initrd, on a machine of so many MiB.
+pub fn measure(
+    method: &Method,
+    images: &Images,
+    initrd: &Pair,
+    memory: u32,
+    name: &str,
+) -> Result<Taken, String> {
+    let test = Test { name: format!("bench.{name}"), image: Image::Debian13 };
+    let _ = fs::remove_file(test.log());
+    match method.by {
+        Kexec(options, kernel, as_initrd) => {
+            let mut night = night(&test, "poweroff", as_initrd.of(initrd), memory)?;
+            night
+                .host_file("/handed", 0o644, kernel.of(&images.kernel))?
+                .builders_program("/usr/sbin/kexec")?;
+            let _ = write!(
+                night.scenario,
+                "count load kexec {options} -l /handed --initrd=/initrd --command-line='{LINE}'\ncount jump\n"
+            );
+            let ended = night.run()?;
+            let [load, program, system] = counted(&ended, "load")?;
+            let jump = arrived(&ended)? - number(ended.line("leaves ")?, "leaves ")?;
+            Ok(Taken { load, jump, program: Some(program), system: Some(system) })
+        }
+        Nextkernel(options) => {
+            let mut night = night(&test, "kexec", &initrd.packed, memory)?;
+            let installed = vm_folder().join("installed");
+            night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
+            night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
+            let _ = write!(
+                night.scenario,
+                "nextkernel stage --kernel /kernel --initrd /initrd --cmdline '{LINE}' {options} || poweroff -f\n\
+                 count clock\ncount free\n"
+            );
+            let ended = night.run()?;
+            let leaves = logged(&ended, "nextkernel: jump to ")?;
+            let load = leaves - begun(&ended)?;
+            let system = ended.agent.lines().last().and_then(|line| line.trim().parse().ok());
+            Ok(Taken { load, jump: arrived(&ended)? - leaves, program: None, system })
+        }
+        Qemu(kernel, as_initrd) => {
+            let jump = started(&test, kernel.of(&images.kernel), as_initrd.of(initrd), memory)?;
+            Ok(Taken { load: 0.0, jump, program: None, system: None })
+        }
+    }
+}
+
+/// The first system, with the initrd.
+fn night(test: &Test, verb: &str, initrd: &Path, memory: u32) -> Result<Night, String> {
+    let mut night = Night::new(test, verb);
+    night.host_file("/initrd", 0o644, initrd)?;
+    night.file("/usr/bin/count", 0o755, holder::count()?);
+    (night.memory, night.counting, night.limit) = (memory, true, LIMIT);
+    Ok(night)
+}
+
+/// From the firmware's first instruction to the system's.
+fn started(test: &Test, kernel: &Path, initrd: &Path, memory: u32) -> Result<f64, String> {
+    let setup = Setup {
+        architecture: Architecture::X86_64,
+        starts: Starts::Kernel { kernel, initrd, cmdline: LINE },
+        memory,
+        counting: true,
+        args: &[],
+        log: &test.log(),
+    };
+    let mut machine = Machine::start(&setup, Scratch::new()?)?;
+    let end = machine.await_end(LIMIT)?;
+    let ended = Ended { end, console: machine.console.text(), agent: String::new() };
+    arrived(&ended)
+}
+
+fn arrived(ended: &Ended) -> Result<f64, String> {
+    ended.expect(End::PoweredOff)?;
+    number(ended.line("arrived ")?, "arrived ")
+}
+
+/// What `count` printed behind a name.
+fn counted(ended: &Ended, name: &str) -> Result<[f64; 3], String> {
+    let line = ended.line(&format!("counted {name} "))?;
+    let mut numbers = line.split_whitespace().skip(2).map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok);
+    match (next(), next(), next()) {
+        (Some(instructions), Some(program), Some(system)) => Ok([instructions, program, system]),
+        _ => Err(with_last_lines(&format!("{line:?} is not what count prints"), &ended.console)),
+    }
+}
+
+/// The counter when the hook began, from the record.
+fn begun(ended: &Ended) -> Result<f64, String> {
+    let told = ended.line("told ")?;
+    let record = told.split("nextkernel.record=").nth(1);
+    let counter = record.and_then(|record| u64::from_str_radix(record.split(':').nth(3)?, 16).ok());
+    #[allow(clippy::cast_precision_loss, reason = "it counts from the power on")]
+    counter.map(|counter| counter as f64).ok_or_else(|| format!("{told:?} has no record of the night"))
+}
+
+/// The counter when the kernel's log was told this: by the line in which it was told the counter itself.
+fn logged(ended: &Ended, text: &str) -> Result<f64, String> {
+    let known = ended.line("count: counter ")?;
+    Ok(number(known, "counter ")? + stamp(ended.line(text)?)? - stamp(known)?)
+}
+
+/// A line's time stamp, in ticks of the counter: nanoseconds.
+fn stamp(line: &str) -> Result<f64, String> {
+    let seconds = line.trim_start().strip_prefix('[').and_then(|line| line.split(']').next());
+    let seconds: Option<f64> = seconds.and_then(|seconds| seconds.trim().parse().ok());
+    seconds.map(|seconds| seconds * 1e9).ok_or_else(|| format!("{line:?} has no time stamp"))
+}
+
+fn number(line: &str, behind: &str) -> Result<f64, String> {
+    let digits = line.split(behind).nth(1).map(str::trim);
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| format!("no number behind {behind:?}: {line:?}"))
+}

@@ -1,0 +1,156 @@
+//! What is handed over to: Debian's kernel, and initrds of real size whose /init says when it came.
+
+use bed::cpio::Cpio;
+use bed::image::{self, Image};
+use bed::machine::Scratch;
+use bed::{holder, host, host_bytes, vm_folder};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A file that is handed over, as it is and decompressed by hand.
+pub struct Pair {
+    /// As Debian makes it.
+    pub packed: PathBuf,
+    /// What is in it.
+    pub plain: PathBuf,
+}
+
+/// All of them.
+pub struct Images {
+    /// bzImage, and the ELF file in it.
+    pub kernel: Pair,
+    /// Some 40 MB.
+    pub small: Pair,
+    /// Some 200 MB.
+    pub large: Pair,
+}
+
+/// Where a bzImage says what it holds, and where (Documentation/arch/x86/boot.rst).
+const SETUP_SECTORS: usize = 0x1f1;
+const PAYLOAD_OFFSET: usize = 0x248;
+const PAYLOAD_LENGTH: usize = 0x24c;
+
+/// Debian's compression of both (RFC 8878, 3.1.1).
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+impl Images {
+    /// Makes them where they are not there yet: some three minutes, with packages from Debian's mirror.
+    pub fn make() -> Result<Images, String> {
+        let files = Image::Debian13.files()?;
+        let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/initrds");
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(image::hash(include_bytes!("images.rs"), &recipe)?);
+        include_bytes!("../arrived.c").hash(&mut hasher);
+        let folder = files.made(&format!("bench-{:016x}", hasher.finish()));
+        let pair =
+            |packed: &str, plain: &str| Pair { packed: folder.join(packed), plain: folder.join(plain) };
+        let images = Images {
+            kernel: pair("vmlinuz", "vmlinux"),
+            small: pair("small.img", "small.cpio"),
+            large: pair("large.img", "large.cpio"),
+        };
+        if folder.exists() {
+            return Ok(images);
+        }
+        eprintln!("bench: no images yet: making them (three minutes)");
+        let part = vm_folder().join("bench.part");
+        host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&part))?;
+        fs::create_dir_all(&part).map_err(|e| format!("{}: {e}", part.display()))?;
+        let tree = part.join("tree");
+        host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(files.builder()).arg(&tree))?;
+        let script = fs::read_to_string(&recipe).map_err(|e| format!("{}: {e}", recipe.display()))?;
+        host(Command::new("unshare").arg("--mount").arg("chroot").arg(&tree).args(["sh", "-c", &script]))?;
+        for name in ["small", "large"] {
+            let (packed, plain) = initrds(&read(&tree.join(format!("{name}.img")))?, &tree)?;
+            write(&part.join(format!("{name}.img")), &packed)?;
+            write(&part.join(format!("{name}.cpio")), &plain)?;
+        }
+        let kernel = read(&files.kernel())?;
+        write(&part.join("vmlinux"), &unpacked(payload(&kernel)?, &tree)?)?;
+        write(&part.join("vmlinuz"), &kernel)?;
+        host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&tree))?;
+        fs::rename(&part, &folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        Ok(images)
+    }
+}
+
+/// A file's size in MB.
+pub fn megabytes(file: &Path) -> Result<f64, String> {
+    #[allow(clippy::cast_precision_loss, reason = "no file is so large")]
+    fs::metadata(file).map(|data| data.len() as f64 / 1e6).map_err(|e| format!("{}: {e}", file.display()))
+}
+
+/// The initrd with our /init behind all others, as it is and decompressed.
+fn initrds(debians: &[u8], root: &Path) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let mut last = Cpio::default();
+    last.device("/dev/console", 5, 1);
+    last.file("/init", 0o755, &holder::arrived()?);
+    let last = last.finish();
+    let end = end_of_plain(debians);
+    let (early, rest) = debians.split_at_checked(end).ok_or("no initrd of Debian's")?;
+    let joined = |parts: [&[u8]; 3]| {
+        let mut all = Vec::new();
+        for part in parts {
+            all.extend(part);
+            // The kernel takes an archive on every fourth byte alone.
+            all.resize(all.len().next_multiple_of(4), 0);
+        }
+        all
+    };
+    Ok((joined([early, rest, &last]), joined([early, &unpacked(rest, root)?, &last])))
+}
+
+/// Where the archives end that are not compressed.
+fn end_of_plain(initrd: &[u8]) -> usize {
+    let starts = |at: usize, with: &[u8]| initrd.get(at..).is_some_and(|rest| rest.starts_with(with));
+    let mut at = 0;
+    while starts(at, b"070701") {
+        let field = |from: usize| {
+            let digits =
+                initrd.get(at + from..at + from + 8).and_then(|digits| std::str::from_utf8(digits).ok());
+            digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()).unwrap_or(0)
+        };
+        let (size, name) = (field(54), field(94));
+        at = (at + 110 + name).next_multiple_of(4) + size.next_multiple_of(4);
+        while initrd.get(at) == Some(&0) {
+            at += 1;
+        }
+    }
+    at
+}
+
+/// What a bzImage decompresses.
+fn payload(kernel: &[u8]) -> Result<&[u8], String> {
+    let number = |at: usize| {
+        let bytes: Option<[u8; 4]> = kernel.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        bytes.map_or(0, |bytes| u32::from_le_bytes(bytes) as usize)
+    };
+    let sectors = usize::from(kernel.get(SETUP_SECTORS).copied().unwrap_or(0));
+    let start = (sectors + 1) * 512 + number(PAYLOAD_OFFSET);
+    kernel.get(start..start + number(PAYLOAD_LENGTH)).ok_or_else(|| "Debian's kernel is no bzImage".into())
+}
+
+/// Decompresses with the image's zstd.
+fn unpacked(bytes: &[u8], root: &Path) -> Result<Vec<u8>, String> {
+    if !bytes.starts_with(&ZSTD) {
+        return Err("Debian does not compress with zstd any more".into());
+    }
+    let scratch = Scratch::new()?;
+    let (from, packed) = (scratch.path("packed"), root.join("packed"));
+    write(&from, bytes)?;
+    fs::copy(&from, &packed).map_err(|e| format!("{}: {e}", packed.display()))?;
+    // Behind the kernel's stands its size, which is no zstd: all that comes before is written.
+    let script = "zstd -dcq /packed >/plain 2>/packed.errors; test -s /plain";
+    host(Command::new("chroot").arg(root).args(["sh", "-c", script]))?;
+    host_bytes(Command::new("cat").arg(root.join("plain")))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    fs::write(path, bytes).map_err(|e| format!("{}: {e}", path.display()))
+}

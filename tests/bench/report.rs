@@ -1,0 +1,69 @@
+//! The tables, for the terminal and for docs/performance.md.
+
+use crate::handoff::{self, BEST, METHODS, Taken, USUAL};
+use crate::images::{Images, megabytes};
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+/// Measures all handoffs with the initrd of this name, on a machine of so many MiB, and writes them down.
+pub fn handoff(which: &str, memory: u32) -> Result<(), String> {
+    let images = Images::make()?;
+    let initrd = if which == "small" { &images.small } else { &images.large };
+    let size = megabytes(&initrd.packed)?;
+    let mut all = Vec::new();
+    for (number, method) in METHODS.iter().enumerate() {
+        let begun = Instant::now();
+        let taken = handoff::measure(method, &images, initrd, memory, &format!("{which}.{number}"))?;
+        eprintln!(
+            "bench: {size:.0} MB, {}: {:.2} G + {:.2} G ({:.0} s)",
+            method.name,
+            taken.load / 1e9,
+            taken.jump / 1e9,
+            begun.elapsed().as_secs_f64()
+        );
+        all.push(taken);
+    }
+    let text = table(size, memory, &all);
+    println!("{text}");
+    write_between(which, &text)
+}
+
+fn table(size: f64, memory: u32, all: &[Taken]) -> String {
+    let total = |at: usize| all.get(at).map_or(f64::NAN, Taken::total);
+    let mut text = format!(
+        "| initrd of {size:.0} MB, machine of {memory} MiB | load | jump | both | of `kexec -s` | of the best of kexec-tools | \
+         memory of the program | of the system |\n|---|---|---|---|---|---|---|---|\n"
+    );
+    let megabytes =
+        |kilobytes: Option<f64>| kilobytes.map_or("-".into(), |it| format!("{:.0} MB", it * 1024.0 / 1e6));
+    for (method, taken) in METHODS.iter().zip(all) {
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} G | {:.2} G | {:.2} G | {:.3} | {:.2} | {} | {} |",
+            method.name,
+            taken.load / 1e9,
+            taken.jump / 1e9,
+            taken.total() / 1e9,
+            taken.total() / total(USUAL),
+            taken.total() / total(BEST),
+            megabytes(taken.program),
+            megabytes(taken.system),
+        );
+    }
+    text
+}
+
+/// Puts a table into docs/performance.md, between its two marks.
+pub fn write_between(name: &str, table: &str) -> Result<(), String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
+    let failed = |e| format!("{}: {e}", path.display());
+    let old = fs::read_to_string(&path).map_err(failed)?;
+    let (begin, end) =
+        (format!("<!-- {name}: `make bench` writes this -->\n"), format!("<!-- {name}: to here -->"));
+    let parts = old.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+    let (before, behind) =
+        parts.ok_or_else(|| format!("{}: the marks of {name} are missing", path.display()))?;
+    fs::write(&path, format!("{before}{begin}{}\n{end}{behind}", table.trim_end())).map_err(failed)
+}

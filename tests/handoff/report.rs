@@ -1,0 +1,92 @@
+//! What `nextkernel report` tells of each boot, whatever the times are.
+
+use bed::guest::Guest;
+use serde_json::Value;
+
+/// Waits for the unit; where it is not yet part of the boot, the product was laid over / in this one.
+const KEPT: &str = "systemctl start nextkernel-report.service && wc -l </var/lib/nextkernel/history";
+
+/// Whoever reads it need not be root.
+const REPORT: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups nextkernel report --json";
+
+/// The report, once the running boot is the history's line of this number.
+fn report(guest: &mut Guest, line: usize) -> Result<Value, String> {
+    let kept = guest.ok(KEPT)?;
+    if kept.trim() != line.to_string() {
+        return Err(guest.tell(&format!("the history has {kept:?} lines, not {line}")));
+    }
+    let json = guest.ok(REPORT)?;
+    let report: Value = serde_json::from_str(&json).map_err(|e| format!("{e}: {json}"))?;
+    if text(&report, "/boot/boot_id") == guest.boot.boot_id { Ok(report) } else { Err(guest.tell(&json)) }
+}
+
+fn text<'a>(report: &'a Value, pointer: &str) -> &'a str {
+    report.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn number(report: &Value, pointer: &str) -> i64 {
+    report.pointer(pointer).and_then(Value::as_i64).unwrap_or(-1)
+}
+
+/// The parts are these, and together they are the whole, which is longer than nothing.
+fn is_whole(report: &Value, parts: &[&str]) -> bool {
+    let phases = report.pointer("/boot/phases").and_then(Value::as_array).cloned().unwrap_or_default();
+    let names: Vec<_> = phases.iter().map(|phase| text(phase, "/phase")).collect();
+    let sum: i64 = phases.iter().map(|phase| number(phase, "/ms")).sum();
+    names == parts && sum > 0 && sum == number(report, "/boot/total_ms")
+}
+
+/// The running kernel, of which nothing was measured from the beginning, is known.
+pub fn begins(guest: &mut Guest) -> Result<(), String> {
+    let report = report(guest, 1)?;
+    let measured = report.pointer("/boot/total_ms").or(report.pointer("/last_handoff"));
+    if text(&report, "/boot/came") == "firmware" && measured.is_none() {
+        return Ok(());
+    }
+    Err(guest.tell(&report.to_string()))
+}
+
+/// The running kernel came by a handoff, of which each part was measured, and counter and clock agree. What it saved is
+/// told where there is a yardstick.
+pub fn tells_the_handoff(guest: &mut Guest, line: usize, verb: &str, saved: bool) -> Result<(), String> {
+    let report = report(guest, line)?;
+    let record = guest.ok("grep -o 'nextkernel.record=[0-9a-f]*:[a-z]*' /proc/cmdline")?;
+    let told = format!("nextkernel.record={}:{verb}\n", text(&report, "/boot/handoff/id"));
+    let is_saved = number(&report, "/boot/saved_ms")
+        == number(&report, "/yardstick/total_ms") - number(&report, "/boot/total_ms");
+    // The verified loader is told the record before the teardown is over.
+    let parts: &[&str] = match text(&report, "/boot/handoff/loader") {
+        "direct" => &["stop", "sync", "teardown", "settle", "jump", "kernel", "userspace"],
+        _ => &["stop", "sync", "jump", "kernel", "userspace"],
+    };
+    // On a busy host the guest's kernel may call its counter unstable, and then the clock is taken.
+    let steady = "grep -w tsc /sys/devices/system/clocksource/clocksource0/available_clocksource";
+    let is_steady = guest.run(steady)?.status == 0;
+    let by = if text(&report, "/boot/measured_by") == "clock" && !is_steady { "clock" } else { "counter" };
+    let right = told == record
+        && text(&report, "/boot/handoff/verb") == verb
+        && text(&report, "/boot/asked") == verb
+        && text(&report, "/boot/measured_by") == by
+        && is_whole(&report, parts)
+        && number(&report, "/boot/handoff/load_rehearsed_ms") > 0
+        && report.pointer("/boot/saved_ms").is_some() == saved
+        && (is_saved || !saved)
+        && report.pointer("/boot") == report.pointer("/last_handoff");
+    let table =
+        guest.ok("nextkernel report; nextkernel report --history; cat /var/lib/nextkernel/history")?;
+    if right && table.contains("what it saved is not known") != saved {
+        return Ok(());
+    }
+    Err(guest.tell(&format!("{report:#}\n{table}")))
+}
+
+/// The running kernel came by the firmware, as it was asked for, which is the yardstick from now on.
+pub fn tells_the_restart(guest: &mut Guest, line: usize) -> Result<(), String> {
+    let report = report(guest, line)?;
+    let right = text(&report, "/boot/came") == "firmware"
+        && text(&report, "/boot/asked") == "reboot"
+        && is_whole(&report, &["firmware", "kernel", "userspace"])
+        && report.pointer("/yardstick") == report.pointer("/boot")
+        && report.pointer("/last_handoff/saved_ms").is_some();
+    if right { Ok(()) } else { Err(guest.tell(&format!("{report:#}"))) }
+}
