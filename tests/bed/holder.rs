@@ -22,6 +22,11 @@ pub fn count() -> Result<Vec<u8>, String> {
     built("count.c", &[])
 }
 
+/// `steps.c`: counts what a program and its children do in user mode.
+pub fn steps() -> Result<Vec<u8>, String> {
+    built("steps.c", &[])
+}
+
 /// `arrived.c`: an /init whose first instruction is the next system's, and which says when that was.
 pub fn arrived() -> Result<Vec<u8>, String> {
     built("arrived.c", &["-nostdlib"])

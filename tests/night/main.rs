@@ -2,6 +2,7 @@
 //! systemd-shutdown.
 
 mod boards;
+mod cost;
 mod day;
 mod drivers;
 mod exitrds;
@@ -141,6 +142,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE faults::another_device_that_hangs_while_it_is_unbound_is_ended_by_the_guard
     Full ONE faults::where_the_plan_wants_firmware_for_a_gpu_nothing_jumps
     Full ONE faults::the_hooks_memory_does_not_grow_with_what_it_finds
+    Full ONE cost::without_a_gpu_the_hook_does_little_itself
     Full ONE boards::on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader
     Full BOTH boards::debians_arm64_kernel_hands_over_by_the_direct_loader
     Full ONE boards::debians_riscv64_kernel_hands_over_by_the_direct_loader

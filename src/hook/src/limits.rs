@@ -200,6 +200,9 @@ pub const LINE_MAX: usize = 16 * 1024;
 /// /proc/PID/stat up to the parent: a name of at most 64 bytes and three numbers (`proc_pid_stat(5)`).
 pub const STAT_MAX: usize = 512;
 
+/// The line of the children of a process, where it has one child.
+pub const CHILDREN_MAX: usize = 32;
+
 /// What is looked at of a command line: of PID 1 its path and its verb, of a script of the init its path.
 pub const CMDLINE_MAX: usize = 512;
 

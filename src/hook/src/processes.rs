@@ -1,7 +1,7 @@
 //! The other processes, one look at a time.
 
 use rustix::fd::OwnedFd;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, stat};
 use rustix::io;
 use rustix::process::{Pid, getpid, getppid};
 
@@ -86,6 +86,27 @@ impl Relatives {
     #[must_use]
     pub fn called_by(self, id: Pid) -> bool {
         ancestors(self.parent).any(|above| above == id)
+    }
+
+    /// Whether the hook's parent has no other child, where the kernel tells that in one line and there is no need to
+    /// look at every process. The line may leave a child out while another one ends, so it has to say so twice.
+    ///
+    /// - `/proc/PID/task/TID/children`, `proc_tid_children(5)`
+    #[must_use]
+    pub fn hook_is_an_only_child(self) -> bool {
+        let Some(parent) = self.parent_of_hooks() else { return true };
+        let id = parent.as_raw_nonzero();
+        let threads = Text::<32>::of(format_args!("/proc/{id}/task"));
+        let children = Text::<48>::of(format_args!("/proc/{id}/task/{id}/children"));
+        let (Some(threads), Some(children)) = (threads.as_c_str(), children.as_c_str()) else { return false };
+        // Each thread has children of its own: itself, the folder above and one thread's are three links.
+        let has_one_thread = stat(threads).is_ok_and(|folder| folder.st_nlink == 3);
+        let says_so = || {
+            let mut line = [0; limits::CHILDREN_MAX];
+            let read = files::open(CWD, children).and_then(|file| files::up_to(file, &mut line));
+            read.is_ok_and(|line| number(line.trim_ascii()) == Some(self.hook))
+        };
+        has_one_thread && says_so() && says_so()
     }
 
     fn parent_of_hooks(self) -> Option<Pid> {
