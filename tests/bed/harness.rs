@@ -3,9 +3,12 @@
 use crate::image::Image;
 use crate::vm_folder;
 use libtest_mimic::{Arguments, Trial};
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::{env, fs};
+use std::time::{Duration, Instant};
 
 /// One property of the product.
 pub struct Property {
@@ -47,9 +50,18 @@ impl Test {
         let log = self.log();
         let _ = fs::create_dir_all(vm_folder().join("logs"));
         let _ = fs::remove_file(&log);
-        prove(self).map_err(|error| format!("{error}\n(consoles: {})", log.display()))?;
+        let begun = Instant::now();
+        let proved = prove(self);
+        self.tell_time(begun.elapsed());
+        proved.map_err(|error| format!("{error}\n(consoles: {})", log.display()))?;
         let _ = fs::remove_file(&log);
         Ok(())
+    }
+
+    /// Where the time of all tests goes is found in one file: `sort -n target/vm/logs/times`.
+    fn tell_time(&self, took: Duration) {
+        let times = OpenOptions::new().append(true).create(true).open(vm_folder().join("logs/times"));
+        let _ = times.and_then(|mut times| writeln!(times, "{:4} s  {}", took.as_secs(), self.name));
     }
 }
 

@@ -153,6 +153,7 @@ impl Unloading<'_> {
         let mut since = sys::uptime();
         let [mut pause, longest] = limits::IN_USE_PAUSES;
         loop {
+            let before = state(self.root, module);
             let errno = match self.attempt(module) {
                 Ok(()) => return Ok(()),
                 Err(Failure::Call { errno, .. }) => errno,
@@ -173,7 +174,10 @@ impl Unloading<'_> {
                     continue;
                 }
                 (Errno::AGAIN, _) if waited >= limits::IN_USE => return stuck(Why::InUse),
-                (Errno::BUSY, Some(State::Live)) => return stuck(Why::Permanent),
+                // One that has come up meanwhile was busy with that.
+                (Errno::BUSY, Some(State::Live)) if before == Some(State::Live) => {
+                    return stuck(Why::Permanent);
+                }
                 (Errno::BUSY, Some(State::Initialising)) if waited >= self.bounds.budget.initialising => {
                     return stuck(Why::Initialising);
                 }
