@@ -5,9 +5,13 @@ use clap::{Parser, Subcommand};
 use crate::entries::list;
 use crate::{check, embed, exitrd, once, reboot, report, stage, status, unstage};
 
+/// What stands below the list of commands.
+const HINT: &str =
+    "The whole way is `nextkernel check`, then `nextkernel reboot`. The manual is nextkernel(8).";
+
 /// Stage the next kernel, so that nextkernel-hook can start it when the machine goes down
 #[derive(Debug, Parser)]
-#[command(name = "nextkernel", version, max_term_width = 100)]
+#[command(name = "nextkernel", version, max_term_width = 100, after_help = HINT)]
 pub struct Command {
     /// What is to be done.
     #[command(subcommand)]
