@@ -35,10 +35,18 @@ CROSS = aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu
 LINKERS = CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_LINKER=riscv64-linux-gnu-gcc
 
+# Man pages and completions, for install, which needs no cargo.
+MANUALS = target/manuals
+PAGES8 = nextkernel.8 nextkernel-hook.8
+PAGES5 = nextkernel.conf.5 nextkernel-plan.5
+BASH = share/bash-completion/completions
+ZSH  = share/zsh/site-functions
+FISH = share/fish/vendor_completions.d
+
 # The guests' copy of what `make install` installs.
 INSTALLED = target/vm/installed
 
-all: hook tool ## build both programs
+all: hook tool manuals ## build both programs, the man pages and the completions
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 28
@@ -51,6 +59,9 @@ tool: ## build nextkernel, the day's program
 	RUSTFLAGS="$(REMAP) -C target-feature=+crt-static" \
 	    $(CARGO) build --release --locked --target $(HOST) --bin nextkernel
 	@install -D -m 0755 -t $(BUILT) target/$(HOST)/release/nextkernel
+
+manuals: ## write the man pages and the completions into target/manuals
+	$(CARGO) run --quiet --locked -p nextkernel-manuals -- $(MANUALS)
 
 cross: ## build both for arm64 and riscv64, into target/built/TARGET
 	@for target in $(CROSS); do \
@@ -97,7 +108,7 @@ lint: ## formatting, clippy, shellcheck
 	    units/dinit/shutdown-hook units/finit/90-nextkernel units/procd/nextkernel units/nitro/final
 
 unit: ## unit tests
-	$(CARGO) test --quiet --locked -p nextkernel
+	$(CARGO) test --quiet --locked -p nextkernel -p nextkernel-manuals
 	cd src && $(CARGO) test --quiet --locked
 
 deny: ## licences, sources and versions of every crate
@@ -125,6 +136,12 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	for folder in . mkinitcpio dracut initramfs-tools; do \
 	    install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/$$folder initramfs/$$folder/README.md; done
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/nixos initramfs/nixos/nextkernel.nix
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/man/man5
+	for page in $(PAGES8); do install -m 0644 $(MANUALS)/$$page $(DESTDIR)$(PREFIX)/share/man/man8/ || exit 1; done
+	for page in $(PAGES5); do install -m 0644 $(MANUALS)/$$page $(DESTDIR)$(PREFIX)/share/man/man5/ || exit 1; done
+	install -D -m 0644 $(MANUALS)/nextkernel.bash $(DESTDIR)$(PREFIX)/$(BASH)/nextkernel
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/$(ZSH) $(MANUALS)/_nextkernel
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/$(FISH) $(MANUALS)/nextkernel.fish
 
 install-dracut: ## install the hook's module for dracut
 	install -D -m 0755 -t $(DESTDIR)$(DRACUT)/90nextkernel initramfs/dracut/90nextkernel/*.sh
@@ -139,6 +156,8 @@ uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREF
 	cd $(DESTDIR)$(PREFIX)/lib/systemd/system && \
 	    rm -f $(UNITS) && cd multi-user.target.wants && rm -f $(ENABLED)
 	rm -rf $(DESTDIR)$(PREFIX)/lib/nextkernel $(DESTDIR)$(PREFIX)/share/doc/nextkernel $(DESTDIR)$(DRACUT)/90nextkernel
+	cd $(DESTDIR)$(PREFIX)/share/man && rm -f $(PAGES8:%=man8/%) $(PAGES5:%=man5/%)
+	cd $(DESTDIR)$(PREFIX) && rm -f $(BASH)/nextkernel $(ZSH)/_nextkernel $(FISH)/nextkernel.fish
 	rm -f $(DESTDIR)$(INITCPIO)/install/nextkernel
 	rm -f $(DESTDIR)$(TMPFILES)/nextkernel-dracut.conf $(DESTDIR)$(TMPFILES)/30-nextkernel.conf
 
@@ -155,4 +174,4 @@ prepare:
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool cross demo test test-all vm bench lint unit deny fuzz install install-dracut install-mkinitcpio uninstall clean guest-install prepare need-root
+.PHONY: all help hook tool manuals cross demo test test-all vm bench lint unit deny fuzz install install-dracut install-mkinitcpio uninstall clean guest-install prepare need-root

@@ -7,6 +7,7 @@ mod bzimage;
 pub mod carriers;
 pub mod check;
 pub mod cmdline;
+pub mod command;
 pub mod conf;
 pub mod cpio;
 pub mod digest;

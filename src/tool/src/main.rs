@@ -2,33 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
+use nextkernel::command::{Act, Command};
 use nextkernel::entries::list;
 use nextkernel::root::Root;
 use nextkernel::{check, embed, exitrd, facts, once, reboot, report, stage, status, unstage};
-
-/// Stages the next kernel, so that nextkernel-hook can start it when the machine goes down.
-#[derive(Parser)]
-#[command(version, max_term_width = 100)]
-struct Command {
-    #[command(subcommand)]
-    act: Act,
-}
-
-#[derive(Subcommand)]
-enum Act {
-    Stage(stage::Wish),
-    Unstage(unstage::Wish),
-    Status(status::Wish),
-    Check(check::Wish),
-    Reboot(reboot::Wish),
-    Report(report::Wish),
-    Exitrd(exitrd::Wish),
-    Entries(list::Wish),
-    Embed(embed::Wish),
-    Arrived(once::Wish),
-}
 
 fn main() -> ExitCode {
     let root = Root::system();

@@ -1,0 +1,390 @@
+//! Whatever exists is in a manual, and whatever is in a manual exists: options, keys, verbs, exit statuses, fields and
+//! the lines of the kernel log.
+//!
+//! What is compared stands in the pages between `<!-- check: NAME -->` and `<!-- end -->`: the terms of the lists there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use clap::CommandFactory;
+use nextkernel_plan::Verb;
+use syn::visit::Visit;
+
+use crate::sentences::{self, Literal};
+use crate::{PAGES, keys, tool};
+
+/// Code in a term, and the level that stands behind it.
+struct Term {
+    code: String,
+    level: Option<String>,
+}
+
+/// The terms of a checked part, in all pages.
+fn terms(name: &str) -> Vec<Term> {
+    let begin = format!("<!-- check: {name} -->");
+    let parts: Vec<_> = PAGES.iter().filter_map(|page| page.split_once(&begin)).collect();
+    assert_eq!(parts.len(), 1, "{begin} stands in one page");
+    let part = parts.first().and_then(|(_, behind)| behind.split_once("<!-- end -->")).unwrap().0;
+    let mut terms = Vec::new();
+    for paragraph in part.split("\n\n").filter(|paragraph| paragraph.contains("\n:   ")) {
+        for line in paragraph.trim_matches('\n').lines().take_while(|line| !line.starts_with(":   ")) {
+            let level = line.rsplit_once(" (").and_then(|(_, level)| level.strip_suffix(')'));
+            terms.extend(codes(line).into_iter().map(|code| Term { code, level: level.map(str::to_owned) }));
+        }
+    }
+    terms
+}
+
+/// What stands between backticks.
+fn codes(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = line;
+    while let Some(at) = rest.find('`') {
+        let from = &rest[at..];
+        let fence = if from.starts_with("``") { "``" } else { "`" };
+        let Some((code, after)) = from[fence.len()..].split_once(fence) else { break };
+        found.push(code.to_owned());
+        rest = after;
+    }
+    found
+}
+
+fn names(terms: &[Term]) -> BTreeSet<String> {
+    terms
+        .iter()
+        .map(|term| term.code.trim_end_matches("= yes").trim_end_matches(['=', ' ']).to_owned())
+        .collect()
+}
+
+fn source(path: &str) -> syn::File {
+    let path = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
+    syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// A method of a source.
+fn method(path: &str, name: &str) -> syn::ImplItemFn {
+    let impls = source(path).items.into_iter().filter_map(|item| match item {
+        syn::Item::Impl(item) => Some(item.items),
+        _ => None,
+    });
+    let mut methods = impls.flatten().filter_map(|item| match item {
+        syn::ImplItem::Fn(method) => Some(method),
+        _ => None,
+    });
+    methods.find(|method| method.sig.ident == name).unwrap()
+}
+
+/// Both ways.
+fn compare(documented: &BTreeSet<String>, existing: &BTreeSet<String>, page: &str) {
+    let missing: Vec<_> = existing.difference(documented).collect();
+    let extra: Vec<_> = documented.difference(existing).collect();
+    assert!(missing.is_empty(), "not in {page}: {missing:#?}");
+    assert!(extra.is_empty(), "in {page}, and nowhere else: {extra:#?}");
+}
+
+fn words(words: &[&str]) -> BTreeSet<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A log line in which every placeholder is `{}`; and what may stand in it, `*[…]*`, besides.
+fn patterns(code: &str) -> Vec<String> {
+    let (mut pattern, mut found) = (String::new(), Vec::new());
+    for (at, part) in code.split('*').enumerate() {
+        if at % 2 == 0 {
+            pattern.push_str(part);
+        } else {
+            pattern.push_str("{}");
+            found.extend(part.strip_prefix('[').and_then(|part| part.strip_suffix(']')).map(str::to_owned));
+        }
+    }
+    found.push(pattern);
+    found
+}
+
+/// The strings of which it is made, one behind the other; none where it cannot be made of them.
+fn made_of<'a>(pattern: &str, strings: &'a [&'a str]) -> Option<Vec<&'a str>> {
+    if pattern.is_empty() {
+        return Some(Vec::new());
+    }
+    strings.iter().find_map(|string| {
+        let rest = pattern.strip_prefix(*string).or_else(|| (string.trim_end() == pattern).then_some(""))?;
+        let mut all = made_of(rest, strings)?;
+        all.push(*string);
+        Some(all)
+    })
+}
+
+#[test]
+fn every_line_of_the_log_is_explained_and_no_other() {
+    let mut literals = sentences::literals_below("src/hook/src");
+    literals.extend(sentences::literals_below("src/plan/src/plan.rs"));
+    // Why a GPU's driver is handled as it is: `nextkernel check` says that by day.
+    let sentences: Vec<&Literal> =
+        literals.iter().filter(|it| it.is_sentence() && !it.at.starts_with("families.rs")).collect();
+    let mut whole: Vec<&str> = literals.iter().map(|literal| literal.text.as_str()).collect();
+    whole.sort_unstable();
+    let mut parts: Vec<&str> = sentences.iter().map(|literal| literal.text.as_str()).collect();
+    parts.extend(["{}", " {}"]);
+    // The longest first: a part of one is not taken for it.
+    parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
+
+    let mut explained: BTreeSet<(&str, Option<String>)> = BTreeSet::new();
+    let mut unknown = Vec::new();
+    let terms = terms("log");
+    for term in &terms {
+        for pattern in patterns(&term.code) {
+            let is = |text: &&&str| text.trim_end() == pattern.trim_end();
+            let found = match whole.iter().find(is) {
+                Some(text) => Some(vec![*text]),
+                None => made_of(&pattern, &parts),
+            };
+            match found {
+                Some(found) => explained.extend(found.into_iter().map(|text| (text, term.level.clone()))),
+                None => unknown.push(term.code.clone()),
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "man/nextkernel-hook.8.md explains what nothing says: {unknown:#?}");
+    let missing: Vec<String> = sentences
+        .iter()
+        .filter(|literal| {
+            let level = literal.level.map(|level| if level == "warn" { "warning" } else { level }.to_owned());
+            !explained.iter().any(|(text, its)| *text == literal.text && (level.is_none() || *its == level))
+        })
+        .map(|literal| format!("{} {}: {}", literal.at, literal.level.unwrap_or(""), literal.text))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "THE LOG in man/nextkernel-hook.8.md lacks these, or their level; a placeholder is *a word* there: {missing:#?}"
+    );
+}
+
+#[test]
+fn every_key_of_the_plan_is_explained_and_no_other() {
+    let keys = source("src/plan/src/plan.rs").items.into_iter().find_map(|item| match item {
+        syn::Item::Const(item) if item.ident == "KEYS" => {
+            Some(strings(|reader| reader.visit_item_const(&item)))
+        }
+        _ => None,
+    });
+    let mut terms = terms("plan-keys");
+    terms.retain(|term| term.code.contains(" ="));
+    compare(&names(&terms), &keys.unwrap(), "man/nextkernel-plan.5.md");
+}
+
+#[test]
+fn every_key_of_the_configuration_is_explained_and_no_other() {
+    struct Arms(BTreeSet<String>);
+    impl<'ast> Visit<'ast> for Arms {
+        fn visit_arm(&mut self, arm: &'ast syn::Arm) {
+            self.0.extend(strings(|reader| reader.visit_pat(&arm.pat)));
+        }
+    }
+    let mut arms = Arms(BTreeSet::new());
+    arms.visit_impl_item_fn(&method("src/tool/src/conf.rs", "take"));
+    let documented = keys::names(keys::FILE).into_iter().filter(|key| !key.starts_with("gpu."));
+    compare(&documented.map(str::to_owned).collect(), &arms.0, "docs/nextkernel.conf");
+}
+
+#[test]
+fn every_verb_and_option_of_the_hook_is_explained_and_no_other() {
+    struct Options(BTreeSet<String>);
+    impl<'ast> Visit<'ast> for Options {
+        fn visit_item_mod(&mut self, _: &'ast syn::ItemMod) {}
+        fn visit_lit_byte_str(&mut self, literal: &'ast syn::LitByteStr) {
+            let word = String::from_utf8(literal.value()).unwrap();
+            self.0.extend(Some(word).filter(|word| word.len() > 1 && word.starts_with('-')));
+        }
+    }
+    let verbs = Verb::ALL.map(Verb::word);
+    compare(&names(&terms("verbs")), &words(&verbs), "man/nextkernel-hook.8.md");
+
+    let mut options = Options(BTreeSet::new());
+    options.visit_file(&source("src/hook/src/arguments.rs"));
+    compare(&names(&terms("hook-options")), &options.0, "man/nextkernel-hook.8.md");
+}
+
+#[test]
+fn every_exit_status_is_explained_and_no_other() {
+    struct Numbers(BTreeSet<String>);
+    impl<'ast> Visit<'ast> for Numbers {
+        fn visit_lit_int(&mut self, number: &'ast syn::LitInt) {
+            self.0.insert(number.to_string());
+        }
+    }
+    let mut hooks = Numbers(BTreeSet::new());
+    hooks.visit_impl_item_fn(&method("src/hook/src/night.rs", "status"));
+    compare(&names(&terms("hook-status")), &hooks.0, "man/nextkernel-hook.8.md");
+
+    // Success and failure are main's, the third is clap's.
+    let main = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../src/tool/src/main.rs")).unwrap();
+    assert!(!main.contains("ExitCode::from"), "main.rs has an exit status that no manual knows");
+    let wrong = tool().try_get_matches_from(["nextkernel", "--no-such-option"]).unwrap_err();
+    assert_eq!(wrong.exit_code(), 2);
+    compare(&names(&terms("tool-status")), &words(&["0", "1", "2"]), "man/nextkernel.8.md");
+}
+
+#[test]
+fn every_field_of_the_json_is_explained_and_no_other() {
+    struct Fields(BTreeSet<String>);
+    impl<'ast> Visit<'ast> for Fields {
+        fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+            let says = |attribute: &syn::Attribute, name: &str, word: &str| {
+                attribute.path().is_ident(name)
+                    && attribute
+                        .meta
+                        .require_list()
+                        .is_ok_and(|list| list.tokens.to_string().split(',').any(|part| part.trim() == word))
+            };
+            if !item.attrs.iter().any(|attribute| says(attribute, "derive", "Serialize")) {
+                return;
+            }
+            for field in &item.fields {
+                let hidden = ["skip", "flatten"]
+                    .iter()
+                    .any(|word| field.attrs.iter().any(|attribute| says(attribute, "serde", word)));
+                self.0.extend(field.ident.as_ref().filter(|_| !hidden).map(ToString::to_string));
+            }
+        }
+    }
+    let mut fields = Fields(BTreeSet::new());
+    for file in ["status", "gpus", "check/mod", "entries/list", "report/json", "report/boot"] {
+        fields.visit_file(&source(&format!("src/tool/src/{file}.rs")));
+    }
+    // Names that stand in a text, of objects in a list, count as well as terms.
+    let begin = "<!-- check: json -->";
+    let part =
+        PAGES.iter().find_map(|page| page.split_once(begin)).unwrap().1.split_once("<!-- end -->").unwrap().0;
+    let all: BTreeSet<String> = codes(part).into_iter().collect();
+    let missing: Vec<_> = fields.0.difference(&all).collect();
+    assert!(missing.is_empty(), "not in man/nextkernel.8.md, OUTPUT AS JSON: {missing:#?}");
+    let terms: BTreeSet<_> = names(&terms("json"));
+    let extra: Vec<_> = terms.difference(&fields.0).collect();
+    assert!(extra.is_empty(), "in man/nextkernel.8.md, and no field: {extra:#?}");
+}
+
+#[test]
+fn no_page_names_an_option_or_a_command_that_does_not_exist() {
+    let tool = tool();
+    let mut options = words(&["--dry-run", "--help", "--version"]);
+    for command in tool.get_subcommands() {
+        options.extend(command.get_arguments().filter_map(|it| Some(format!("--{}", it.get_long()?))));
+    }
+    // Of other programs.
+    options.extend(words(&["--firmware-setup", "--list"]));
+    let mut commands: BTreeSet<String> = tool.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+    commands.extend(words(&["help", "--version", "ENTRY"]));
+    for page in PAGES.iter().copied().chain([keys::FILE]) {
+        for word in page.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
+            let is_option = word.starts_with("--") && word.len() > 2 && !word.ends_with('-');
+            assert!(!is_option || options.contains(word), "{word} is no option");
+        }
+        for code in page
+            .match_indices("`nextkernel ")
+            .filter_map(|(at, _)| page[at + 12..].split(['`', ' ', '\n']).next())
+        {
+            assert!(commands.contains(code), "nextkernel {code} is no command");
+        }
+    }
+}
+
+#[test]
+fn every_option_says_what_it_does() {
+    let tool = nextkernel::command::Command::command();
+    for command in tool.get_subcommands() {
+        assert!(command.get_about().is_some(), "{}", command.get_name());
+        for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+            assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+        }
+    }
+}
+
+#[test]
+fn no_mark_is_left_in_a_page() {
+    for source in PAGES {
+        let (name, page) = crate::page(source).unwrap();
+        assert!(!page.contains("<!--"), "{name}");
+        let is_name =
+            |word: &str| word.len() > 2 && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        let name_left = page.split('@').find(|word| is_name(word));
+        assert_eq!(name_left, None, "{name}: no such figure (main.rs)");
+    }
+}
+
+/// The strings in a part of a source.
+fn strings(read: impl FnOnce(&mut Strings)) -> BTreeSet<String> {
+    let mut found = Strings(BTreeSet::new());
+    read(&mut found);
+    found.0
+}
+
+struct Strings(BTreeSet<String>);
+
+impl<'ast> Visit<'ast> for Strings {
+    fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
+
+    fn visit_lit_str(&mut self, literal: &'ast syn::LitStr) {
+        self.0.insert(literal.value());
+    }
+}
+
+/// The pages and completions, in a folder of their own.
+fn written(name: &str) -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("nextkernel-{name}-{}", std::process::id()));
+    crate::write(&folder).unwrap();
+    folder
+}
+
+/// What a program says of a file; `None`, and a word of it, where the program is not there.
+fn judged(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
+    let Ok(output) = Command::new(program).args(arguments).output() else {
+        eprintln!("NOT TESTED: {program} is not installed");
+        return None;
+    };
+    let says = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8_lossy(&says).into_owned()))
+}
+
+#[test]
+fn mandoc_has_nothing_against_a_page() {
+    let folder = written("pages");
+    for page in ["nextkernel.8", "nextkernel-hook.8", "nextkernel.conf.5", "nextkernel-plan.5"] {
+        let path = folder.join(page);
+        if let Some((_, says)) = judged("mandoc", &["-Tlint", "-Wwarning", path.to_str().unwrap()]) {
+            // It has none, for a build gives the same at any time.
+            let says: Vec<_> = says.lines().filter(|line| !line.contains("missing date")).collect();
+            assert!(says.is_empty(), "{page}: {says:#?}");
+        }
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn the_shells_take_their_completions_and_bash_completes() {
+    let folder = written("completions");
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    for (shell, file) in [("bash", "nextkernel.bash"), ("zsh", "_nextkernel"), ("fish", "nextkernel.fish")] {
+        if let Some((takes, says)) = judged(shell, &["-n", &path(file)]) {
+            assert!(takes, "{shell}: {says}");
+        }
+    }
+    let complete = |words: &str| {
+        let script = format!(
+            "source {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _nextkernel nextkernel \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[@]}}\"",
+            path("nextkernel.bash")
+        );
+        judged("bash", &["-c", &script]).map(|(_, says)| says.trim().to_owned())
+    };
+    for (words, replies) in [
+        ("nextkernel st", "stage status"),
+        ("nextkernel stage --loader ''", "auto verified direct"),
+        ("nextkernel status --j", "--json"),
+    ] {
+        if let Some(found) = complete(words) {
+            assert_eq!(found, replies, "{words}");
+        }
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
