@@ -29,6 +29,12 @@ UNITS = nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.ser
 # Those that every boot starts.
 ENABLED = nextkernel-arrived.service nextkernel-report.service
 
+# Private items are documented, too, and may be linked to.
+RUSTDOC = -D warnings -A rustdoc::private_intra_doc_links
+
+# Folders of files for what restarts many machines.
+FLEETS = ansible ansible/roles/nextkernel/tasks cloud-init kubernetes
+
 # What else both programs are built for, and what links them: Debian's gcc-aarch64-linux-gnu, gcc-riscv64-linux-gnu and
 # a libc for each, libc6-dev-arm64-cross and libc6-dev-riscv64-cross.
 CROSS = aarch64-unknown-linux-gnu riscv64gc-unknown-linux-gnu
@@ -94,11 +100,14 @@ bench: need-root prepare ## what staging and handing over cost, in instructions 
 	@$(MAKE) --no-print-directory guest-install
 	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin bench
 
-lint: ## formatting, clippy, shellcheck
+lint: ## formatting, clippy, rustdoc, links, shellcheck
 	$(CARGO) fmt --all --check
 	cd src && $(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --locked --all-targets
 	cd src && $(CARGO) clippy --quiet --locked --all-targets
+	RUSTDOCFLAGS="$(RUSTDOC)" $(CARGO) doc --quiet --locked --no-deps --document-private-items -p nextkernel --lib
+	cd src && RUSTDOCFLAGS="$(RUSTDOC)" $(CARGO) doc --quiet --locked --no-deps --document-private-items --lib
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test documents
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
 	shellcheck .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
 	    units/systemd/stage-instance units/systemd/restage initramfs/dracut/90nextkernel/*.sh \
@@ -132,7 +141,10 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	    ln -sf ../$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/ || exit 1; done
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/loaders.md docs/performance.md docs/fuzzing.md docs/boards.md docs/report.md docs/report.svg
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/loaders.md docs/performance.md docs/fuzzing.md docs/boards.md docs/report.md docs/report.svg docs/fleets.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs/guides docs/guides/*.md
+	for folder in $(FLEETS); do \
+	    install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/fleets/$$folder fleets/$$folder/*.y*ml || exit 1; done
 	for folder in . mkinitcpio dracut initramfs-tools; do \
 	    install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/$$folder initramfs/$$folder/README.md; done
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/initramfs/nixos initramfs/nixos/nextkernel.nix

@@ -16,3 +16,19 @@ pub fn archive(image: Image) -> Result<Vec<u8>, String> {
     let mut tar = Command::new("tar");
     host_bytes(tar.args(["--dereference", "-cf", "-", "-C"]).arg(builder).args(missing))
 }
+
+/// An archive of the whole package as it is installed, without its libraries.
+pub fn package(image: Image) -> Result<Vec<u8>, String> {
+    let builder = image.files()?.builder();
+    let list = "cd \"$1\" && { find var/lib/dpkg/info -name 'kexec-tools.*'; echo etc/default/kexec; \
+        sed 's|^/||' var/lib/dpkg/info/kexec-tools.list | while read -r path; do \
+        [ -z \"$path\" ] || [ -d \"$path\" ] || ! [ -e \"$path\" ] || echo \"$path\"; done; } | tar -cf - -T -";
+    host_bytes(Command::new("sh").args(["-c", list, "sh"]).arg(builder))
+}
+
+/// What dpkg(1) knows of it.
+pub fn status(image: Image) -> Result<String, String> {
+    let builder = image.files()?.builder();
+    let status = host(Command::new("chroot").arg(builder).args(["dpkg", "-s", "kexec-tools"]))?;
+    Ok(format!("\n{status}\n"))
+}

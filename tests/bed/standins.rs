@@ -42,7 +42,8 @@ fn renamed(module: &[u8], name: &[u8], other: &[u8]) -> Vec<u8> {
     renamed
 }
 
-fn read(image: Image, name: &str) -> Result<Vec<u8>, String> {
+/// One of them, as a file.
+pub fn read(image: Image, name: &str) -> Result<Vec<u8>, String> {
     let file = modules(&image.files()?)?.join(format!("{name}.ko"));
     fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))
 }

@@ -4,6 +4,7 @@ mod bootctl;
 mod esp;
 mod extlinux;
 mod grub;
+mod guides;
 mod inits;
 mod kexec;
 mod loader;
@@ -49,6 +50,8 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE uki::what_is_marked_is_the_profile_of_an_image_that_systemd_boot_boots
     Full BOTH_SEPARATE_BOOT grub::what_is_marked_is_what_grub_boots_from_a_submenu_and_once
     Full SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
+    Full SEPARATE_BOOT guides::every_guide_is_walked_through_as_it_is_written
+    Full ONE guides::the_guide_for_a_root_in_luks_is_walked_through
     Full ONE stands::what_carries_the_root_is_never_unbound
     Full ONE reboot::a_reboot_is_seen_as_a_firmware_reset
     Full ONE inits::under_sysvinit_the_staged_kernel_starts_and_nothing_else_starts_it

@@ -1,0 +1,161 @@
+//! The guides of docs/guides, walked through as they are written: the text is the test.
+
+use bed::guest::{Guest, Spec};
+use bed::harness::Test;
+use bed::machine::Scratch;
+use bed::storage::Storage;
+use bed::{host, kexec_tools, standins};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::kexec::hand_over;
+
+/// Those for which one guest has all that they need, in this order.
+const IN_ONE_GUEST: [&str; 5] =
+    ["migrating.md", "separate-boot.md", "several-initrds.md", "nvidia.md", "it-hangs.md"];
+/// The other guest's.
+const IN_LUKS: [&str; 1] = ["luks-root.md"];
+
+/// What gives the machine up to the next kernel, as the last line of a block.
+const GOES_DOWN: [&str; 2] = ["systemctl kexec", "nextkernel reboot"];
+
+/// The guest becomes what the guides speak of: one that used kexec-tools and a unit for it, with microcode beside its
+/// initrd, and NVIDIA's modules at every boot, without a run of depmod, which takes minutes here. Which loader it is, is not
+/// what they show.
+const SITUATION: &str = "set -e
+    tar -xf /root/kexec-tools.tar -C / 2>/dev/null
+    cat /root/kexec-tools.status >>/var/lib/dpkg/status
+    dpkg -s kexec-tools >/dev/null
+    printf '%s\n' '[Service]' 'Type=oneshot' \
+        'ExecStart=kexec -l /boot/vmlinuz-%i --initrd=/boot/initrd.img-%i --reuse-cmdline' \
+        '[Install]' 'WantedBy=kexec.target' >/etc/systemd/system/kexec-load@.service
+    systemctl enable \"kexec-load@$(uname -r)\"
+    cd /tmp && mkdir -p kernel/x86/microcode etc && echo none >kernel/x86/microcode/AuthenticAMD.bin && echo one >etc/extra
+    find kernel | cpio -o -H newc >/boot/amd-ucode.img
+    find etc | cpio -o -H newc >/boot/extra.img
+    cd /usr/lib/modules/$(uname -r)/updates
+    load='for name in nvidia nvidia_modeset nvidia_drm nvidia_uvm; do insmod '$PWD'/$name.ko; done'
+    echo \"install nvidia_drm $load\" >/etc/modprobe.d/nvidia.conf
+    echo nvidia_drm >/etc/modules-load.d/nvidia.conf
+    modprobe nvidia_drm
+    lsmod | grep '^nvidia_uvm'
+    echo 'loader = direct' >/etc/nextkernel.conf";
+
+/// A step of a guide.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Commands, the last of which may go down.
+    Commands(String),
+    /// What stands in the output of those before it, a line after the other.
+    Says(String),
+}
+
+pub fn every_guide_is_walked_through_as_it_is_written(test: &Test) -> Result<(), String> {
+    let known: BTreeSet<String> =
+        ["README.md"].iter().chain(&IN_ONE_GUEST).chain(&IN_LUKS).map(|&name| name.into()).collect();
+    let entries = fs::read_dir(docs("guides")).map_err(|e| format!("docs/guides: {e}"))?;
+    let there: BTreeSet<String> =
+        entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into()).collect();
+    if there != known {
+        return Err(format!(
+            "the guides that are there, {there:?}, are not those that are walked: {known:?}"
+        ));
+    }
+
+    let scratch = Scratch::new()?;
+    let usual = Spec::new(test);
+    let installed = with_situation(test, &usual, &scratch.path("installed"))?;
+    let qemu = vec!["-device".into(), "edu".into()];
+    let mut guest = Guest::boot(&Spec { installed: Some(installed), qemu, ..usual })?;
+    guest.ok(SITUATION)?;
+    for guide in IN_ONE_GUEST {
+        walk(&mut guest, &docs("guides").join(guide))?;
+    }
+    walk(&mut guest, &docs("fleets.md"))
+}
+
+pub fn the_guide_for_a_root_in_luks_is_walked_through(test: &Test) -> Result<(), String> {
+    let mut guest = Guest::boot(&Spec { disks: Some(Storage::Luks.disks()?), ..Spec::new(test) })?;
+    guest.ok("echo 'loader = direct' >/etc/nextkernel.conf")?;
+    for guide in IN_LUKS {
+        walk(&mut guest, &docs("guides").join(guide))?;
+    }
+    Ok(())
+}
+
+fn docs(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
+}
+
+/// A copy of what is installed, with what [`SITUATION`] takes.
+fn with_situation(test: &Test, usual: &Spec, copy: &Path) -> Result<PathBuf, String> {
+    let installed = usual.installed.clone().unwrap_or_default();
+    host(Command::new("cp").arg("-a").arg(installed).arg(copy))?;
+    let files = test.image.files()?;
+    let modules = copy.join("usr/lib/modules").join(files.release()?).join("updates");
+    let root = copy.join("root");
+    let failed = |e| format!("{}: {e}", copy.display());
+    fs::create_dir_all(&modules).and_then(|()| fs::create_dir_all(&root)).map_err(failed)?;
+    for name in ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"] {
+        let module = standins::read(test.image, name)?;
+        fs::write(modules.join(format!("{name}.ko")), module).map_err(failed)?;
+    }
+    fs::write(root.join("kexec-tools.tar"), kexec_tools::package(test.image)?).map_err(failed)?;
+    fs::write(root.join("kexec-tools.status"), kexec_tools::status(test.image)?).map_err(failed)?;
+    Ok(copy.into())
+}
+
+/// Runs a page's commands in their order, and finds what it says of their output.
+fn walk(guest: &mut Guest, page: &Path) -> Result<(), String> {
+    let text = fs::read_to_string(page).map_err(|e| format!("{}: {e}", page.display()))?;
+    let failed = |what: &str| format!("{}: {what}", page.display());
+    let mut output = String::new();
+    for step in steps(&text) {
+        match step {
+            Step::Commands(commands) => {
+                let (day, last) = commands.rsplit_once('\n').unwrap_or(("", &commands));
+                if GOES_DOWN.iter().any(|command| last.ends_with(command)) {
+                    guest.ok(&format!("set -e\n{day}")).map_err(|e| failed(&e))?;
+                    hand_over(guest, last, "kexec").map_err(|e| failed(&e))?;
+                    output = String::new();
+                } else {
+                    output = guest.ok(&format!("set -e\n{commands}")).map_err(|e| failed(&e))?;
+                }
+            }
+            Step::Says(said) if says(&output, &said) => {}
+            Step::Says(said) => return Err(failed(&format!("{said:?} is not said here:\n{output}"))),
+        }
+    }
+    Ok(())
+}
+
+/// The blocks of a page that are run, and those that say what comes of it.
+fn steps(page: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let kind = match line {
+            "```sh" => Step::Commands,
+            "```text" => Step::Says,
+            _ => continue,
+        };
+        let block: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
+        steps.push(kind(block.join("\n")));
+    }
+    steps
+}
+
+/// Whether the output has all these lines, one after the other; `...` and white space stand for anything in a line.
+fn says(output: &str, said: &str) -> bool {
+    let mut output = output.lines();
+    said.lines().all(|line| output.any(|told| is_of(told, line)))
+}
+
+/// Whether the words of the one stand in the other, in their order.
+fn is_of(told: &str, line: &str) -> bool {
+    let mut rest = told;
+    let mut words = line.split_whitespace().map(|word| word.trim_end_matches("..."));
+    words.all(|word| rest.split_once(word).map(|(_, after)| rest = after).is_some())
+}
