@@ -5,7 +5,7 @@ use core::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::{self, Errno};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::failure::Failure;
 use crate::{limits, locks, sys};
@@ -68,16 +68,13 @@ pub fn begin(name: &'static str, act: impl FnOnce() -> io::Result<()>) -> Result
 
 /// The same; one copy of it is enough, whatever the act.
 pub fn fork(name: &'static str, act: &mut dyn FnMut() -> io::Result<()>) -> Result<Running, Failure> {
-    let failed = |errno| Failure::Call { call: name, errno };
     let begun = sys::uptime();
-    let Some(child) = sys::fork().map_err(failed)? else {
+    let Some((child, handle)) =
+        sys::fork_with_handle().map_err(|errno| Failure::Call { call: name, errno })?
+    else {
         let errno = act().err().map_or(0, Errno::raw_os_error);
         sys::exit(u8::try_from(errno).unwrap_or(DIED));
     };
-    let handle = pidfd_open(child, PidfdFlags::empty()).map_err(|errno| {
-        let _ = kill_process(child, Signal::KILL);
-        failed(errno)
-    })?;
     Ok(Running { name, child, handle, begun })
 }
 

@@ -13,6 +13,7 @@ pub struct Diary {
     /// How long the machine had been up when the night began.
     pub begun: Duration,
     night: Cell<Night>,
+    told: Cell<bool>,
 }
 
 impl Diary {
@@ -26,11 +27,14 @@ impl Diary {
             marks: Marks::default(),
             trouble: Trouble::default(),
         };
-        Diary { begun, night: Cell::new(night) }
+        Diary { begun, night: Cell::new(night), told: Cell::new(false) }
     }
 
-    /// Marks that something is done now.
+    /// Marks that something is done now, while there is somebody to tell.
     pub fn mark(&self, place: fn(&mut Marks) -> &mut Option<u32>) {
+        if self.told.get() {
+            return;
+        }
         let now = sys::uptime().saturating_sub(self.begun).as_millis();
         let mut night = self.night.get();
         *place(&mut night.marks) = Some(u32::try_from(now).unwrap_or(u32::MAX));
@@ -44,9 +48,10 @@ impl Diary {
         self.night.set(night);
     }
 
-    /// What stands there so far.
+    /// What stands there so far, for the next kernel, which is told once.
     #[must_use]
-    pub fn night(&self) -> Night {
+    pub fn tell(&self) -> Night {
+        self.told.set(true);
         self.night.get()
     }
 }
@@ -61,10 +66,12 @@ mod tests {
         diary.mark(|marks| &mut marks.synced);
         diary.note(Trouble::GPU);
         diary.note(Trouble::HOOK);
-        let night = diary.night();
+        let night = diary.tell();
         assert!(night.marks.synced.is_some_and(|at| at < 60_000) && night.marks.torn_down.is_none());
         assert!(night.trouble.has(Trouble::GPU) && night.trouble.has(Trouble::HOOK));
         assert!(!night.trouble.has(Trouble::MODULE));
+        diary.mark(|marks| &mut marks.torn_down);
+        assert_eq!(diary.tell(), night);
         assert!(night.begun_at > 1_700_000_000);
     }
 }

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, RawDir, accessat, openat, readlinkat_raw};
-use rustix::io::{self, Errno};
+use rustix::io::{self, Errno, retry_on_intr};
 
 use crate::limits;
 use crate::name::Name;
@@ -31,17 +31,15 @@ pub fn open(folder: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     openat(folder, name, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Reads as much of a file as there is, or as fits.
+/// Opens a file of the kernel for reading and writing.
+pub fn open_both(path: &CStr) -> io::Result<OwnedFd> {
+    openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Reads as much of a file as there is, or as fits. What is read so comes in one piece: files in memory, and lines of
+/// the kernel that are shorter than a page.
 pub fn up_to(file: impl AsFd, buffer: &mut [u8]) -> io::Result<&[u8]> {
-    let mut length = 0;
-    while let Some(room) = buffer.get_mut(length..).filter(|room| !room.is_empty()) {
-        match io::read(&file, room) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    let length = retry_on_intr(|| io::read(&file, &mut *buffer))?;
     Ok(buffer.get(..length).unwrap_or_default())
 }
 

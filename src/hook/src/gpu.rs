@@ -99,10 +99,10 @@ impl Device {
     pub fn at(root: BorrowedFd<'_>, path: Text<{ limits::PATH_MAX }>) -> Option<Device> {
         let mut device = Device { path, driver: ModuleName::cut(b""), built_in: false };
         let link = |name| files::link(root, device.file(name).as_c_str()?);
+        let name: ModuleName = link("driver")?;
         if let Some(module) = link("driver/module") {
             device.driver = module;
         } else {
-            let name: ModuleName = link("driver")?;
             let name = name.replace(b'-', b'_');
             // bochs calls its driver bochs-drm.
             let short = name.as_bytes().strip_suffix(b"_drm").filter(|short| families::of(short).is_some());
@@ -202,13 +202,18 @@ fn devices_until(root: BorrowedFd<'_>, is_it: &mut dyn FnMut(&Device) -> bool) {
         found.ok()?
     };
     let _ = of_class(c"sys/class/drm", is_card, "/device")
-        .or_else(|| of_class(c"sys/class/graphics", |name| name.starts_with(b"fb"), "/device"))
+        .or_else(|| of_class(c"sys/class/graphics", is_framebuffer, "/device"))
         .or_else(|| of_class(c"sys/bus/pci/devices", |_| true, ""));
 }
 
 /// A card or a render node, and none of a card's connectors.
 fn is_card(name: &[u8]) -> bool {
     (name.starts_with(b"card") || name.starts_with(b"renderD")) && !name.contains(&b'-')
+}
+
+/// A framebuffer, and not the console on it, fbcon.
+fn is_framebuffer(name: &[u8]) -> bool {
+    matches!(name, [b'f', b'b', b'0'..=b'9', ..])
 }
 
 /// PCI class 03, display controllers (PCI Code and ID Assignment, 1.4).

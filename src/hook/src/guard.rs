@@ -26,17 +26,17 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Posts it: from now on the hook must end within `night` and `jump` together, or from
+    /// Posts it: from when the machine had been up so long the hook must end within `night` and `jump` together, or from
     /// [`Guard::jumping`] on within `jump`; else the machine is reset. It ends when the hook ends.
     #[must_use]
-    pub fn post(night: Duration, jump: Duration) -> Guard {
+    pub fn post(begun: Duration, night: Duration, jump: Duration) -> Guard {
         let trigger = openat(CWD, c"/proc/sysrq-trigger", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         let Ok(trigger) = trigger else {
             warn!("this kernel has no /proc/sysrq-trigger: a jump that hangs cannot be ended");
             return Guard::none();
         };
         let mut processes = [None; limits::GUARDS.len()];
-        let starts_the_clock = post(&trigger, night, jump, &mut processes);
+        let starts_the_clock = never_killed_for_memory(|| post(&trigger, begun, night, jump, &mut processes));
         if let Err(errno) = &starts_the_clock {
             warn!("the guard is not complete: {}", crate::failure::Named(*errno));
         }
@@ -91,6 +91,7 @@ fn reset(trigger: &OwnedFd) {
 /// kernel/printk/printk.c). The third does not.
 fn post(
     trigger: &OwnedFd,
+    begun: Duration,
     night: Duration,
     jump: Duration,
     processes: &mut [Option<Pid>],
@@ -102,7 +103,7 @@ fn post(
         if process.is_some() {
             continue;
         }
-        if stand(&hook, &clock, night + jump + late, jump + late) == Stood::UntilItsTimeWasOver {
+        if stand(&hook, &clock, begun, night + jump + late, jump + late) == Stood::UntilItsTimeWasOver {
             if late.is_zero() {
                 error!("the jump did not come within {} seconds: reset", jump.as_secs());
             }
@@ -113,23 +114,33 @@ fn post(
     Ok(starts_the_clock)
 }
 
+/// Does it while this process is not what is killed for memory, which its children inherit.
+fn never_killed_for_memory<T>(act: impl FnOnce() -> T) -> T {
+    let mut score = [0; limits::SCORE_MAX];
+    let before = files::open_both(c"/proc/self/oom_score_adj").and_then(|file| {
+        let before = files::up_to(&file, &mut score)?;
+        io::write(&file, b"-1000")?;
+        Ok((file, before))
+    });
+    let done = act();
+    if let Ok((file, before)) = before {
+        let _ = io::write(file, before);
+    }
+    done
+}
+
 #[derive(PartialEq, Eq)]
 enum Stood {
     UntilTheHookEnded,
     UntilItsTimeWasOver,
 }
 
-fn stand(hook: &OwnedFd, clock: &OwnedFd, whole: Duration, jump: Duration) -> Stood {
-    // From here on it asks nothing of a disk, and is not what is killed for memory.
+fn stand(hook: &OwnedFd, clock: &OwnedFd, begun: Duration, whole: Duration, jump: Duration) -> Stood {
+    // From here on it asks nothing of a disk.
     let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
-    let _ = files::write(CWD, c"/proc/self/oom_score_adj", b"-1000");
-    let mut deadline = sys::uptime() + whole;
+    let (mut deadline, mut left) = (begun + whole, whole);
     let mut started = false;
-    loop {
-        let left = deadline.saturating_sub(sys::uptime());
-        if left.is_zero() {
-            return Stood::UntilItsTimeWasOver;
-        }
+    while !left.is_zero() {
         let other = if started { hook } else { clock };
         let mut fds = [PollFd::new(hook, PollFlags::IN), PollFd::new(other, PollFlags::IN)];
         let _ = poll(&mut fds, Some(&child::timespec(left)));
@@ -137,9 +148,12 @@ fn stand(hook: &OwnedFd, clock: &OwnedFd, whole: Duration, jump: Duration) -> St
         if hook_ended {
             return Stood::UntilTheHookEnded;
         }
+        let now = sys::uptime();
         if clock_started {
             started = true;
-            deadline = deadline.min(sys::uptime() + jump);
+            deadline = deadline.min(now + jump);
         }
+        left = deadline.saturating_sub(now);
     }
+    Stood::UntilItsTimeWasOver
 }

@@ -183,6 +183,12 @@ pub const CLOSE_PAUSES: [Duration; 5] = [
     Duration::from_millis(1600),
 ];
 
+/// A sync takes so long before anybody looks at how much there is to write.
+pub const SYNC_UNSEEN: Duration = Duration::from_millis(500);
+
+/// What `oom_score_adj` holds: from -1000 to 1000, and a newline (`proc_pid_oom_score_adj(5)`).
+pub const SCORE_MAX: usize = 8;
+
 /// Between two looks at something that is being waited for.
 pub const GLANCE: Duration = Duration::from_millis(50);
 
@@ -192,6 +198,9 @@ pub const BUSY_TRIES: u32 = 20;
 
 /// Seconds after which a panic restarts the machine, where nothing else was set.
 pub const PANIC_SECONDS: &[u8] = b"10\n";
+
+/// Lines of a level below this are shown on consoles: all but those for debugging (`include/linux/kern_levels.h`).
+pub const CONSOLE_LEVEL: usize = 7;
 
 /// A line of a file in /proc. In mountinfo a path of 4096 bytes may stand there escaped, each byte
 /// as four (`mangle_path`, `fs/seq_file.c`); two such in one line are refused.

@@ -25,14 +25,15 @@ pub struct Loading {
 }
 
 /// Begins to load the images in place of what is loaded now: the kernel reads, and verifies, kernel and initrd itself.
-/// If it fails, that stays. It is given up when the machine has been up so long.
+/// If it fails, that stays. It is given up after so long.
 ///
 /// - `kexec_file_load(2)`
-pub fn begin(images: &Images, cmdline: &CommandLine, until: Duration) -> Result<Loading, Failure> {
+pub fn begin(images: &Images, cmdline: &CommandLine, time: Duration) -> Result<Loading, Failure> {
     let text = cmdline.as_c_str().ok_or(Failure::CommandLineTooLong)?;
     let initrd = images.initrd.as_ref().map(AsFd::as_fd);
     let load = || unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text));
-    Ok(Loading { running: child::begin(LOAD, load)?, until })
+    let running = child::begin(LOAD, load)?;
+    Ok(Loading { until: running.begun + time, running })
 }
 
 /// The same, begun and ended, with the segments that were made by day, which the kernel takes as they are.

@@ -23,11 +23,8 @@ VERB is what the init was asked for: kexec, reboot, poweroff, halt or exit. A ve
 starts the staged kernel, and `nextkernel stage` stages it.
 ";
 
-static LOG: kmsg_logger::KmsgLogger = kmsg_logger::KmsgLogger::new("nextkernel");
-
 fn main(arguments: Arguments) -> ! {
-    // A logger that was set before is this one; there is nothing to say and nowhere to say it.
-    let _ = LOG.init(LevelFilter::Info);
+    log::set_max_level(LevelFilter::Info);
     let end = match arguments.request {
         Request::Help => print(HELP),
         Request::Version => print(concat!("nextkernel-hook ", env!("CARGO_PKG_VERSION"), "\n")),

@@ -67,7 +67,7 @@ fn hand_over(
     let begun = diary.begun;
     let cmdline = || {
         diary.mark(|marks| &mut marks.load_begun);
-        let night = (how == How::ForReal).then(|| diary.night());
+        let night = (how == How::ForReal).then(|| diary.tell());
         CommandLine::new(plan.cmdline, &Record { handoff: plan.handoff, verb: *verb, night })
     };
 
@@ -85,23 +85,21 @@ fn hand_over(
     how.act("sync, for as long as it makes progress", || sync(budget.sync, begun + budget.sync_until))?;
     diary.mark(|marks| &mut marks.synced);
     // The verified loader takes its time, and works beside the teardown: its record ends here.
-    let beside = plan.direct.is_none();
-    let loading = if beside {
-        let cmdline = cmdline();
-        how.act(Loading { plan, cmdline: &cmdline }, || {
-            load::begin(&images, &cmdline, sys::uptime() + budget.load)
-        })?
-    } else {
-        None
+    let beside = match plan.direct {
+        None => {
+            let cmdline = cmdline();
+            let load = || load::begin(&images, &cmdline, budget.load);
+            Some(how.act(Loading { plan, cmdline: &cmdline }, load)?)
+        }
+        Some(_) => None,
     };
     // It goes on until the jump, beside all that follows.
     cpus::begin(plan, how);
     let freed = teardown.carry_out(how, bounds);
     diary.mark(|marks| &mut marks.torn_down);
-    let loaded = if beside {
-        how.act("wait for the load", || loading.map_or(Ok(()), |loading| loading.finish()))
-    } else {
-        Ok(None)
+    let loaded = match beside {
+        Some(loading) => how.act("wait for the load", || loading.map_or(Ok(()), |it| it.finish())),
+        None => Ok(None),
     };
     freed?;
     loaded?;
@@ -120,7 +118,7 @@ fn hand_over(
             load::directly(plan, direct, &images, &cmdline, begun + budget.unbind_until)
         })?;
     }
-    if caller == Caller::Systemd && !exitrd::goes_on() {
+    if caller == Caller::Systemd {
         how.say(exitrd::what_stays_open());
     }
     if !plan.unbind.is_empty() {
@@ -140,10 +138,11 @@ fn hand_over(
 pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     // From the first moment: systemd ends a hook when another one died by a signal.
     let _ = sys::block_signals();
-    if shutdown::is_pid_1() {
+    let is_pid_1 = shutdown::is_pid_1();
+    if is_pid_1 {
         pid_1::begin(told);
     }
-    let caller = match Caller::find(told) {
+    let caller = match Caller::find(told, is_pid_1) {
         Ok(caller) => caller,
         Err(_) if told.is_none() => {
             info!("no verb that is known: nothing done");
@@ -167,8 +166,9 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
         Ok(Tonight::HandOver(staged)) => staged.plan.guard,
         Err(_) => None,
     };
-    let budget = shutdown::budget();
-    let guard = Guard::post(budget.whole, Duration::from_secs(jump.unwrap_or(limits::GUARD).into()));
+    let budget = caller.budget();
+    let jump = Duration::from_secs(jump.unwrap_or(limits::GUARD).into());
+    let guard = Guard::post(diary.begun, budget.whole, jump);
     let relatives = Relatives::of_this_process();
     let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
     let (verb, failure) = match decided.map(Tonight::unless_firmware_is_wanted) {
@@ -232,7 +232,7 @@ fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: &Bou
 pub fn dry_run(verb: Verb) -> End {
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let mut out = Terminal::output();
-    let caller = shutdown::who_would_call();
+    let mut caller = shutdown::who_would_call();
     let shown = match decide(Some(verb), caller, &mut text).map(Tonight::unless_firmware_is_wanted) {
         Ok(Tonight::LeftToTheInit(why)) => {
             let _ = writeln!(out, "at {verb}: {why}, left to the init");
@@ -244,8 +244,9 @@ pub fn dry_run(verb: Verb) -> End {
             let _ = writeln!(out, "at {verb}: handoff {handoff} to {entry}");
             if caller == Caller::Systemd && exitrd::goes_on() {
                 let _ = writeln!(out, "  in the exitrd, when the root is gone:");
+                caller = Caller::Exitrd;
             }
-            let (budget, guard) = (shutdown::budget(), Guard::none());
+            let (budget, guard) = (caller.budget(), Guard::none());
             let relatives = Relatives::of_this_process();
             let diary = Diary::begin();
             let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
@@ -297,8 +298,8 @@ fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Tonight
         return Ok(Tonight::LeftToTheInit(Why::NoNextKernel));
     }
     // As PID 1 it may be embedded in the initramfs itself.
-    let is_staged = files::exists(c"/run/nextkernel/plan");
-    let folder = if caller == Caller::Nobody && !is_staged { EMBEDDED } else { STAGED };
+    let nothing_is_staged = || !files::exists(c"/run/nextkernel/plan");
+    let folder = if caller == Caller::Nobody && nothing_is_staged() { EMBEDDED } else { STAGED };
     let read = match Staged::read(folder, text) {
         // This may be a shell of a running system, and then nothing at all is done.
         Err(failure) if caller == Caller::Untold || (told.is_none() && caller != Caller::Nobody) => {

@@ -43,7 +43,7 @@ fn mount_where_missing(kind: &CStr, place: &CStr, there: &CStr) {
 pub fn clean_up(told: Option<Verb>) {
     let guard = match told {
         Some(verb) if verb.stays_down() => Guard::none(),
-        _ => Guard::post(Duration::ZERO, limits::CLEAN_UP),
+        _ => Guard::post(sys::uptime(), Duration::ZERO, limits::CLEAN_UP),
     };
     let ending = Ending { relatives: Relatives::of_this_process(), guard: &guard, storages: false };
     ending.carry_out();

@@ -59,12 +59,13 @@ pub fn end(end: End, request: Request) -> ! {
     };
     let budget = &limits::SYSTEMD;
     // Who is switched off or halted stays so; who restarts is helped where a driver hangs.
+    let begun = sys::uptime();
     let guard = if verb.stays_down() {
         Guard::none()
     } else {
-        Guard::post(budget.sync_until, Duration::from_secs(limits::GUARD.into()))
+        Guard::post(begun, budget.sync_until, Duration::from_secs(limits::GUARD.into()))
     };
-    let written = sync(budget.sync, sys::uptime() + budget.sync_until).is_ok();
+    let written = sync(budget.sync, begun + budget.sync_until).is_ok();
     guard.jumping();
     let may_jump = written && end != End::NoJump && nothing_writable().is_ok();
     if may_jump && verb == Verb::Kexec && something_is_loaded() {

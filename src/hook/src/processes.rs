@@ -2,7 +2,7 @@
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, stat};
-use rustix::io;
+use rustix::io::{self, pread};
 use rustix::process::{Pid, getpid, getppid};
 
 use crate::name::Name;
@@ -101,10 +101,11 @@ impl Relatives {
         let (Some(threads), Some(children)) = (threads.as_c_str(), children.as_c_str()) else { return false };
         // Each thread has children of its own: itself, the folder above and one thread's are three links.
         let has_one_thread = stat(threads).is_ok_and(|folder| folder.st_nlink == 3);
+        let Ok(children) = files::open(CWD, children) else { return false };
         let says_so = || {
             let mut line = [0; limits::CHILDREN_MAX];
-            let read = files::open(CWD, children).and_then(|file| files::up_to(file, &mut line));
-            read.is_ok_and(|line| number(line.trim_ascii()) == Some(self.hook))
+            let length = pread(&children, &mut line, 0).unwrap_or(0);
+            line.get(..length).is_some_and(|line| number(line.trim_ascii()) == Some(self.hook))
         };
         has_one_thread && says_so() && says_so()
     }

@@ -1,26 +1,29 @@
 //! Before anything is done: a panic may not be the end, and what is said must be seen.
 
-use core::ffi::CStr;
-
 use rustix::fs::CWD;
+use rustix::io::{self, pwrite};
 
 use crate::failure::Failure;
-use crate::{files, limits};
+use crate::say::LOG;
+use crate::{files, limits, sys};
 
 /// Makes a panic restart the machine where it would stay for ever, and lets the log through to every
 /// console. None of it is needed for the jump, so none of it can fail the night.
 pub fn protect() -> Result<(), Failure> {
-    if first_byte(c"/proc/sys/kernel/panic") == Some(b'0') {
-        let _ = files::write(CWD, c"/proc/sys/kernel/panic", limits::PANIC_SECONDS);
-    }
+    let _ = bound_a_panic();
     // It may be off, and then /dev/kmsg takes nothing (Documentation/admin-guide/sysctl/kernel.rst); and
     // the init's other hooks are limited to 10 lines in 5 seconds.
-    let _ = files::write(CWD, c"/proc/sys/kernel/printk_devkmsg", b"on\n");
-    let _ = files::write(CWD, c"/proc/sys/kernel/printk", b"7\n");
+    if files::write(CWD, c"/proc/sys/kernel/printk_devkmsg", b"on\n").is_ok() {
+        LOG.keep_open();
+    }
+    let _ = sys::set_console_level(limits::CONSOLE_LEVEL);
     Ok(())
 }
 
-fn first_byte(path: &CStr) -> Option<u8> {
-    let mut buffer = [0; 1];
-    files::up_to(files::open(CWD, path).ok()?, &mut buffer).ok()?.first().copied()
+fn bound_a_panic() -> io::Result<()> {
+    let panic = files::open_both(c"/proc/sys/kernel/panic")?;
+    if files::up_to(&panic, &mut [0; 1])? == b"0" {
+        pwrite(&panic, limits::PANIC_SECONDS, 0)?;
+    }
+    Ok(())
 }

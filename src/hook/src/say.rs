@@ -3,11 +3,15 @@
 
 use core::fmt;
 
-use log::{Level, Record};
+use kmsg_logger::KmsgLogger;
+use log::{Level, Log, Record};
+
+/// Where it goes, once the program has begun with it.
+pub static LOG: KmsgLogger = KmsgLogger::new("nextkernel");
 
 /// Says it.
 pub fn say(level: Level, line: fmt::Arguments<'_>) {
-    log::logger().log(&Record::builder().level(level).target("nextkernel").args(line).build());
+    LOG.log(&Record::builder().level(level).target("nextkernel").args(line).build());
 }
 
 macro_rules! info {

@@ -65,11 +65,11 @@ const INITS: [(&[u8], Sign); 8] = [
 
 impl Caller {
     /// Finds out who calls with this verb. Fails where that is no shutdown.
-    pub fn find(told: Option<Verb>) -> Result<Caller, Failure> {
+    pub fn find(told: Option<Verb>, is_pid_1: bool) -> Result<Caller, Failure> {
         if in_container() {
             return Err(Failure::InContainer);
         }
-        if is_pid_1() {
+        if is_pid_1 {
             return Ok(Caller::Nobody);
         }
         let mut line = [0; limits::CMDLINE_MAX];
@@ -108,6 +108,15 @@ impl Caller {
     #[must_use]
     pub fn leaves_work(self) -> bool {
         matches!(self, Caller::Init | Caller::Untold)
+    }
+
+    /// The deadlines that it sets.
+    #[must_use]
+    pub fn budget(self) -> &'static Budget {
+        match self {
+            Caller::Init | Caller::Untold => Budget::of(program().as_bytes()),
+            _ => &limits::SYSTEMD,
+        }
     }
 }
 
@@ -159,12 +168,6 @@ pub fn in_container() -> bool {
     readlinkat_raw(CWD, c"/proc/self/ns/pid", &mut name).is_ok_and(|(name, _)| name != FIRST_NAMESPACE)
 }
 
-/// The deadlines of the init that carries it out.
-#[must_use]
-pub fn budget() -> &'static Budget {
-    Budget::of(program().as_bytes())
-}
-
 /// Whether a command line is that of a shutdown under systemd with that verb: systemd's PID 1 executes
 /// systemd-shutdown in its own place, and that executes /shutdown of an exitrd with the same arguments
 /// (`become_shutdown`, src/core/main.c; src/shutdown/shutdown.c). dracut's is a script: the kernel puts its
@@ -209,7 +212,7 @@ mod tests {
     #[test]
     fn typed_at_a_shell_it_is_no_shutdown() {
         assert!(!matches!(
-            Caller::find(Some(Verb::Kexec)),
+            Caller::find(Some(Verb::Kexec), false),
             Ok(Caller::Systemd | Caller::Exitrd | Caller::Script | Caller::Init)
         ));
         assert!(!an_ancestor_says(b"/etc/runit/3\0", true));

@@ -5,26 +5,30 @@ use core::time::Duration;
 use rustix::fs::CWD;
 
 use crate::failure::Failure;
-use crate::{child, files, sys};
+use crate::{child, files, limits, sys};
 
 /// Syncs, and waits for as long as less and less is dirty, at most until the machine has been up so long, but for
 /// its patience once. What is still being written then is told from what hangs.
 ///
 /// - sync(2)
 pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
-    let until = until.max(sys::uptime() + patience);
-    let (mut left, mut shrinks) = (u64::MAX, true);
-    let while_it_shrinks = || {
-        let now = dirty();
-        shrinks = now < core::mem::replace(&mut left, now);
-        let rest = until.saturating_sub(sys::uptime());
-        (shrinks && !rest.is_zero()).then(|| patience.min(rest))
-    };
-    let synced = child::bounded("sync", while_it_shrinks, || {
+    let syncing = child::begin("sync", || {
         rustix::fs::sync();
         Ok(())
-    });
-    match synced {
+    })?;
+    let until = until.max(syncing.begun + patience);
+    let (mut left, mut shrinks) = (u64::MAX, true);
+    // A little is written in a moment, and nobody has to look at how much it is.
+    let mut moment = Some(limits::SYNC_UNSEEN);
+    let while_it_shrinks = || {
+        moment.take().or_else(|| {
+            let now = dirty();
+            shrinks = now < core::mem::replace(&mut left, now);
+            let rest = until.saturating_sub(sys::uptime());
+            (shrinks && !rest.is_zero()).then(|| patience.min(rest))
+        })
+    };
+    match syncing.wait(while_it_shrinks) {
         Err(Failure::Hangs { act: "sync", seconds, .. }) if shrinks => Err(Failure::StillWriting { seconds }),
         synced => synced,
     }

@@ -9,10 +9,10 @@ use core::time::Duration;
 
 use linux_raw_sys::general::{
     __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_getrandom, __NR_ioctl, __NR_kexec_file_load,
-    __NR_kexec_load, __NR_reboot, __NR_rt_sigprocmask, __NR_swapoff, CLOCK_BOOTTIME, CLOCK_REALTIME,
-    SIG_SETMASK, SIGCHLD,
+    __NR_kexec_load, __NR_reboot, __NR_rt_sigprocmask, __NR_swapoff, __NR_syslog, CLOCK_BOOTTIME,
+    CLOCK_REALTIME, CLONE_PIDFD, SIG_SETMASK, SIGCHLD,
 };
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::Pid;
@@ -21,6 +21,9 @@ use rustix::process::Pid;
 const KEXEC_FILE_NO_INITRAMFS: usize = 0x4;
 /// `KEXEC_FILE_UNLOAD`, include/uapi/linux/kexec.h.
 const KEXEC_FILE_UNLOAD: usize = 0x1;
+
+/// `SYSLOG_ACTION_CONSOLE_LEVEL`, include/linux/syslog.h.
+const SYSLOG_ACTION_CONSOLE_LEVEL: usize = 8;
 
 /// `WDIOC_SETTIMEOUT`, include/uapi/linux/watchdog.h, as most architectures encode it (`_IOWR('W', 6, int)`).
 const WDIOC_SETTIMEOUT: usize = 0xc004_5706;
@@ -155,6 +158,14 @@ pub fn restart_with(parameter: &CStr) -> io::Result<()> {
     unsafe { syscall(__NR_reboot, arguments) }.map(|_| ())
 }
 
+/// Lets lines of a level below this through to every console.
+///
+/// - `SYSLOG_ACTION_CONSOLE_LEVEL`, syslog(2)
+pub fn set_console_level(level: usize) -> io::Result<()> {
+    // SAFETY: this action takes a number, and no address.
+    unsafe { syscall(__NR_syslog, [SYSLOG_ACTION_CONSOLE_LEVEL, 0, level, 0, 0]) }.map(|_| ())
+}
+
 /// Sets after how many seconds a watchdog resets the machine, and returns how many it took.
 ///
 /// - `WDIOC_SETTIMEOUT`, Documentation/watchdog/watchdog-api.rst
@@ -270,9 +281,24 @@ pub fn counter() -> u64 {
 ///
 /// - fork(2), clone(2)
 pub fn fork() -> io::Result<Option<Pid>> {
-    // SAFETY: without CLONE_VM the child has its own copy of everything; there is one thread, no
-    // libc, no lock that another thread could hold.
-    let child = unsafe { syscall(__NR_clone, [SIGCHLD as usize, 0, 0, 0, 0]) }?;
+    clone(SIGCHLD, &mut -1)
+}
+
+/// The same, with a handle of it.
+///
+/// - `CLONE_PIDFD`, clone(2)
+pub fn fork_with_handle() -> io::Result<Option<(Pid, OwnedFd)>> {
+    let mut handle = -1;
+    let child = clone(SIGCHLD | CLONE_PIDFD, &mut handle)?;
+    // SAFETY: in the parent, which has a child, it is a new descriptor, and nobody else's.
+    Ok(child.map(|child| (child, unsafe { OwnedFd::from_raw_fd(handle) })))
+}
+
+fn clone(flags: u32, handle: &mut i32) -> io::Result<Option<Pid>> {
+    // SAFETY: without CLONE_VM the child has its own copy of everything; there is one thread, no libc, no lock that
+    // another thread could hold. With CLONE_PIDFD the kernel writes an int at `handle`, the parent's.
+    let child =
+        unsafe { syscall(__NR_clone, [flags as usize, 0, (&raw mut *handle).expose_provenance(), 0, 0]) }?;
     Ok(i32::try_from(child).ok().and_then(Pid::from_raw))
 }
 

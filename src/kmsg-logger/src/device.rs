@@ -2,6 +2,8 @@
 
 use crate::lines::Sink;
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicI32, Ordering};
+use rustix::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, Result, write};
 
@@ -13,14 +15,47 @@ const TRIES: usize = 8;
 pub(crate) struct Devices<'a> {
     kmsg: &'a CStr,
     console: &'a CStr,
+    kept: &'a Kept,
 }
 
-/// Their places on every Linux.
-pub(crate) const SYSTEM: Devices = Devices { kmsg: c"/dev/kmsg", console: c"/dev/console" };
+/// The kernel log where it is kept open.
+#[derive(Debug)]
+pub(crate) struct Kept(AtomicI32);
+
+impl Kept {
+    /// Not kept open.
+    pub(crate) const fn none() -> Self {
+        Self(AtomicI32::new(-1))
+    }
+
+    #[allow(unsafe_code)]
+    fn get(&self) -> Option<BorrowedFd<'_>> {
+        let number = self.0.load(Ordering::Relaxed);
+        // SAFETY: it is -1, or what `keep_open` has opened, which nothing here closes; where the program closes
+        // descriptors by their numbers, writing to it gives EBADF, or goes where the program has let that number point.
+        (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
+    }
+}
+
+impl<'a> Devices<'a> {
+    /// Their places on every Linux.
+    pub(crate) const fn of_the_system(kept: &'a Kept) -> Self {
+        Devices { kmsg: c"/dev/kmsg", console: c"/dev/console", kept }
+    }
+
+    /// Keeps the kernel log open from now on.
+    pub(crate) fn keep_open(&self) {
+        if self.kept.get().is_none() {
+            let opened = open_device(self.kmsg).map_or(-1, IntoRawFd::into_raw_fd);
+            self.kept.0.store(opened, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Sink for Devices<'_> {
     fn kmsg(&self, record: &[u8]) -> bool {
-        write_to(self.kmsg, record).is_ok()
+        let kept = self.kept.get().is_some_and(|kmsg| write_all(kmsg, record).is_ok());
+        kept || write_to(self.kmsg, record).is_ok()
     }
 
     fn console(&self, line: &[u8]) {
@@ -30,14 +65,21 @@ impl Sink for Devices<'_> {
 }
 
 fn write_to(device: &CStr, bytes: &[u8]) -> Result<()> {
+    write_all(open_device(device)?, bytes)
+}
+
+fn open_device(device: &CStr) -> Result<OwnedFd> {
     // NONBLOCK: a serial console without carrier, or a FIFO without reader, would block the open.
     // NOCTTY: PID 1 leads a session, and must not get a terminal that could send it SIGHUP.
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let device = open(device, flags, Mode::empty())?;
-    write_all(bytes, |rest| write(&device, rest))
+    open(device, flags, Mode::empty())
 }
 
-fn write_all(mut bytes: &[u8], mut write: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
+fn write_all(device: impl AsFd, bytes: &[u8]) -> Result<()> {
+    write_all_by(bytes, |rest| write(&device, rest))
+}
+
+fn write_all_by(mut bytes: &[u8], mut write: impl FnMut(&[u8]) -> Result<usize>) -> Result<()> {
     for _ in 0..TRIES {
         match write(bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
@@ -91,7 +133,7 @@ mod tests {
         }
 
         fn say_to(&self, kmsg: &CStr, message: &str) {
-            let devices = Devices { kmsg, console: &self.path("console") };
+            let devices = Devices { kmsg, console: &self.path("console"), kept: &Kept::none() };
             send(Level::Warn, "test", format_args!("{message}"), &devices);
         }
     }
@@ -159,9 +201,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_open_gets_the_records_and_is_passed_by_when_it_refuses() {
+        let dev = Dev::new("kept");
+        let (kmsg, console) = (dev.device("kmsg"), dev.device("console"));
+        let (path, console_path, kept) = (dev.path("kmsg"), dev.path("console"), Kept::none());
+        let devices = Devices { kmsg: &path, console: &console_path, kept: &kept };
+        let say = |message: &str| send(Level::Warn, "test", format_args!("{message}"), &devices);
+        devices.keep_open();
+        std::fs::rename(dev.0.join("kmsg"), dev.0.join("elsewhere")).unwrap();
+        say("a");
+        // It has a writer, and so no end.
+        let mut first = [0; 64];
+        let length = (&kmsg).read(&mut first).unwrap();
+        assert_eq!(first.get(..length).unwrap(), b"<4>test: a\n");
+        drop(kmsg);
+        let kmsg = dev.device("kmsg");
+        say("b");
+        assert_eq!((said(&kmsg).as_str(), said(&console).as_str()), ("<4>test: b\n", ""));
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_not_kept() {
+        let dev = Dev::new("unkept");
+        let (path, console_path, kept) = (dev.path("kmsg"), dev.path("console"), Kept::none());
+        Devices { kmsg: &path, console: &console_path, kept: &kept }.keep_open();
+        assert!(kept.get().is_none());
+    }
+
+    #[test]
     fn an_interrupted_write_is_tried_again() {
         let mut tries = 0;
-        let done = write_all(b"abc", |rest| {
+        let done = write_all_by(b"abc", |rest| {
             tries += 1;
             if tries < 3 { Err(Errno::INTR) } else { Ok(rest.len()) }
         });
@@ -171,7 +241,7 @@ mod tests {
     #[test]
     fn a_write_in_parts_is_completed() {
         let mut got = Vec::new();
-        let done = write_all(b"abcd", |rest| {
+        let done = write_all_by(b"abcd", |rest| {
             got.push(rest.to_vec());
             Ok(2)
         });
@@ -182,7 +252,7 @@ mod tests {
     fn tries_are_bounded() {
         for answer in [Err(Errno::INTR), Ok(0)] {
             let mut tries = 0;
-            let done = write_all(b"a", |_| {
+            let done = write_all_by(b"a", |_| {
                 tries += 1;
                 answer
             });
@@ -193,7 +263,7 @@ mod tests {
     #[test]
     fn any_other_error_ends_it_at_once() {
         let mut tries = 0;
-        let done = write_all(b"a", |_| {
+        let done = write_all_by(b"a", |_| {
             tries += 1;
             Err(Errno::INVAL)
         });

@@ -1,5 +1,5 @@
 //! A [`log::Log`] over `/dev/kmsg`, for programs that have nothing else: an init, a shutdown
-//! executable, the first or the last process of a machine. `no_std`, no heap, no `unsafe`.
+//! executable, the first or the last process of a machine. `no_std`, no heap, one line of `unsafe`.
 //!
 //! ```no_run
 //! use kmsg_logger::KmsgLogger;
@@ -21,7 +21,7 @@
 //! beyond that: it may print the record on a slow console first, and a hung display driver can hold
 //! it for ever. Who cannot afford to wait logs from a child.
 //!
-//! # No state
+//! # No state, unless it is asked for
 //!
 //! The device is opened anew for each record: three system calls instead of one, and in return
 //!
@@ -33,6 +33,9 @@
 //! * there is no descriptor that `close_range(2)` could pull away, that a child could inherit, or
 //!   that could keep `/dev` busy.
 //!
+//! Who has written `on` to `/proc/sys/kernel/printk_devkmsg` has lifted the limit, and may ask for one descriptor
+//! that is kept ([`KmsgLogger::keep_open`]). A record that it does not take opens the device anew.
+//!
 //! A log call uses a little over 1 KiB of stack besides what the message's own `Display` needs, and is
 //! safe in threads, in children and in a panic handler.
 
@@ -41,10 +44,11 @@
 mod device;
 mod lines;
 
+use device::{Devices, Kept};
 pub use lines::RECORD_MAX;
 use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 
-/// The logger: a name, and no state besides.
+/// The logger: a name, and the kernel log where it is kept open.
 ///
 /// | level | syslog level in the record |
 /// |---|---|
@@ -58,6 +62,7 @@ use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 #[derive(Debug)]
 pub struct KmsgLogger {
     prefix: &'static str,
+    kept: Kept,
 }
 
 impl KmsgLogger {
@@ -66,7 +71,7 @@ impl KmsgLogger {
     /// Of a longer prefix the first 48 characters are used, so that there is always room for text.
     #[must_use]
     pub const fn new(prefix: &'static str) -> Self {
-        Self { prefix }
+        Self { prefix, kept: Kept::none() }
     }
 
     /// Makes this the program's logger, for messages up to the level `max`.
@@ -78,6 +83,12 @@ impl KmsgLogger {
         log::set_max_level(max);
         Ok(())
     }
+
+    /// Keeps `/dev/kmsg` open from now on, where it can be opened. Only for who has lifted the kernel's limit for each
+    /// open file, which children would share: else lines are lost.
+    pub fn keep_open(&self) {
+        Devices::of_the_system(&self.kept).keep_open();
+    }
 }
 
 impl Log for KmsgLogger {
@@ -87,7 +98,7 @@ impl Log for KmsgLogger {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            lines::send(record.level(), self.prefix, *record.args(), &device::SYSTEM);
+            lines::send(record.level(), self.prefix, *record.args(), &Devices::of_the_system(&self.kept));
         }
     }
 

@@ -112,6 +112,13 @@ impl<'a, S: Sink> Lines<'a, S> {
 
 impl<S: Sink> Write for Lines<'_, S> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        // Mostly a piece is plain, and leaves room for the mark.
+        let fits = !self.cut && self.len + text.len() + MARK.len() <= LINE_MAX;
+        if fits && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            self.append(text);
+            self.cut_at = self.len;
+            return Ok(());
+        }
         for c in text.chars() {
             if c == '\n' { self.end() } else { self.put(c) }
         }
