@@ -49,7 +49,10 @@ pub fn after_a_kernel_update_a_plain_reboot_starts_the_new_kernel_and_a_removed_
     guest.ok(NEW)?;
     guest.ok(&format!("{}\n{UNSTAGED}", hooks("postinst", "configure")))?;
     key(&mut guest, "reboot")?;
-    guest.ok(&hooks("postinst", "configure"))?;
+    let said = guest.ok(&hooks("postinst", "configure"))?;
+    if !said.contains("6.99-new is staged, after the update, for kexec reboot") {
+        return Err(guest.tell(&said));
+    }
     let first = staged(&mut guest, "6.99-new", "kexec reboot")?;
     guest.ok(REBUILT)?;
     if staged(&mut guest, "6.99-new", "kexec reboot")? == first {
