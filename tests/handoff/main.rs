@@ -15,7 +15,6 @@ mod storage;
 mod systemd_boot;
 mod uki;
 mod units;
-mod updates;
 mod whole;
 
 use bed::harness::{self, Property};
@@ -40,7 +39,6 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE kexec::halt_is_untouched
     Full ONE kexec::a_root_that_is_still_written_to_is_jumped_from_by_nobody
     Full ONE units::a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages
-    Full ONE updates::after_a_kernel_update_a_plain_reboot_starts_the_new_kernel_and_a_removed_one_is_unstaged
     Full ONE units::enabling_another_instance_replaces_the_first
     Full ONE whole::stage_killed_at_each_of_its_calls_leaves_the_old_plan_or_the_new_one
     Full ONE whole::at_night_the_hook_asks_for_no_memory
