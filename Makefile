@@ -10,6 +10,8 @@ SHUTDOWN = /usr/lib/systemd/system-shutdown
 DRACUT   = /usr/lib/dracut/modules.d
 INITCPIO = /usr/lib/initcpio
 TMPFILES = /usr/lib/tmpfiles.d
+# And kernel-install(8) for what it runs.
+KERNELINSTALL = /usr/lib/kernel/install.d
 
 CARGO      = cargo
 CARGO_HOME ?= $(HOME)/.cargo
@@ -23,11 +25,11 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=cargo
 # What comes several times in the hook's code is there once, as a function: a hundredth of it.
 SMALLER = -C llvm-args=-enable-machine-outliner=always
 
-UNITS = nextkernel-stage@.service nextkernel-stage@.path nextkernel-restage@.service nextkernel-arrived.service \
-    nextkernel-exitrd.service nextkernel-report.service
+UNITS = nextkernel-stage.service nextkernel-stage.path nextkernel-stage@.service nextkernel-stage@.path \
+    nextkernel-restage.service nextkernel-arrived.service nextkernel-exitrd.service nextkernel-report.service
 
-# Those that every boot starts.
-ENABLED = nextkernel-arrived.service nextkernel-report.service
+# The one that every boot starts, where a handoff asks for it; the others are off until somebody enables them.
+ENABLED = nextkernel-arrived.service
 
 # Private items are documented, too, and may be linked to.
 RUSTDOC = -D warnings -A rustdoc::private_intra_doc_links
@@ -110,7 +112,8 @@ lint: ## formatting, clippy, rustdoc, links, shellcheck
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test documents
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
 	shellcheck .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
-	    units/systemd/stage-instance units/systemd/restage initramfs/dracut/90nextkernel/*.sh \
+	    units/systemd/stage-instance triggers/kernel-install/* triggers/debian/* triggers/arch/mkinitcpio-post \
+	    triggers/alpine/* triggers/void/* initramfs/dracut/90nextkernel/*.sh \
 	    initramfs/mkinitcpio/install/nextkernel tests/mkinitcpio/build \
 	    tests/inits/build tests/inits/every/usr/lib/bed/init units/sysvinit/nextkernel units/openrc/nextkernel \
 	    units/runit-void/85-nextkernel.sh units/runit-debian/90-nextkernel.sh units/s6-linux-init/rc.shutdown.final \
@@ -139,9 +142,11 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants
 	for unit in $(ENABLED); do \
 	    ln -sf ../$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/ || exit 1; done
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system-preset units/systemd/80-nextkernel.preset
+	install -D -m 0755 -t $(DESTDIR)$(KERNELINSTALL) triggers/kernel-install/95-nextkernel.install
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/loaders.md docs/performance.md docs/fuzzing.md docs/boards.md docs/report.md docs/report.svg docs/fleets.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/loaders.md docs/performance.md docs/fuzzing.md docs/boards.md docs/report.md docs/report.svg docs/fleets.md docs/updates.md
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs/guides docs/guides/*.md
 	for folder in $(FLEETS); do \
 	    install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/fleets/$$folder fleets/$$folder/*.y*ml || exit 1; done
@@ -163,6 +168,22 @@ install-mkinitcpio: ## install the hook's build hook for mkinitcpio
 	install -D -m 0755 -t $(DESTDIR)$(INITCPIO)/install initramfs/mkinitcpio/install/nextkernel
 	install -D -m 0644 -t $(DESTDIR)$(TMPFILES) initramfs/mkinitcpio/30-nextkernel.conf
 
+install-debian: ## install what Debian's kernels and initramfs-tools run after an update
+	install -D -m 0755 triggers/debian/kernel-postinst $(DESTDIR)/etc/kernel/postinst.d/zzz-nextkernel
+	install -D -m 0755 triggers/debian/kernel-postrm $(DESTDIR)/etc/kernel/postrm.d/zzz-nextkernel
+	install -D -m 0755 triggers/debian/initramfs-post-update $(DESTDIR)/etc/initramfs/post-update.d/zzz-nextkernel
+
+install-arch: ## install what pacman and mkinitcpio run after an update
+	install -D -m 0644 triggers/arch/zzz-nextkernel.hook $(DESTDIR)/usr/share/libalpm/hooks/zzz-nextkernel.hook
+	install -D -m 0755 triggers/arch/mkinitcpio-post $(DESTDIR)$(INITCPIO)/post/zzz-nextkernel
+
+install-alpine: ## install what Alpine's kernel-hooks run after an update
+	install -D -m 0755 triggers/alpine/zzz-nextkernel.hook $(DESTDIR)/etc/kernel-hooks.d/zzz-nextkernel.hook
+
+install-void: ## install what Void's kernels run after an update
+	install -D -m 0755 triggers/void/post-install $(DESTDIR)/etc/kernel.d/post-install/zzz-nextkernel
+	install -D -m 0755 triggers/void/post-remove $(DESTDIR)/etc/kernel.d/post-remove/zzz-nextkernel
+
 uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREFIX)
 	rm -f $(DESTDIR)$(PREFIX)/bin/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook $(DESTDIR)$(SHUTDOWN)/nextkernel
 	cd $(DESTDIR)$(PREFIX)/lib/systemd/system && \
@@ -170,7 +191,12 @@ uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREF
 	rm -rf $(DESTDIR)$(PREFIX)/lib/nextkernel $(DESTDIR)$(PREFIX)/share/doc/nextkernel $(DESTDIR)$(DRACUT)/90nextkernel
 	cd $(DESTDIR)$(PREFIX)/share/man && rm -f $(PAGES8:%=man8/%) $(PAGES5:%=man5/%)
 	cd $(DESTDIR)$(PREFIX) && rm -f $(BASH)/nextkernel $(ZSH)/_nextkernel $(FISH)/nextkernel.fish
-	rm -f $(DESTDIR)$(INITCPIO)/install/nextkernel
+	rm -f $(DESTDIR)$(INITCPIO)/install/nextkernel $(DESTDIR)$(INITCPIO)/post/zzz-nextkernel
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system-preset/80-nextkernel.preset
+	rm -f $(DESTDIR)$(KERNELINSTALL)/95-nextkernel.install $(DESTDIR)/usr/share/libalpm/hooks/zzz-nextkernel.hook
+	for folder in kernel/postinst.d kernel/postrm.d initramfs/post-update.d kernel.d/post-install kernel.d/post-remove; do \
+	    rm -f $(DESTDIR)/etc/$$folder/zzz-nextkernel; done
+	rm -f $(DESTDIR)/etc/kernel-hooks.d/zzz-nextkernel.hook
 	rm -f $(DESTDIR)$(TMPFILES)/nextkernel-dracut.conf $(DESTDIR)$(TMPFILES)/30-nextkernel.conf
 
 clean: ## remove everything that was built, the guests too
@@ -178,7 +204,7 @@ clean: ## remove everything that was built, the guests too
 
 guest-install: all
 	@rm -rf $(INSTALLED)
-	@$(MAKE) --no-print-directory --silent install DESTDIR=$(CURDIR)/$(INSTALLED) PREFIX=/usr
+	@$(MAKE) --no-print-directory --silent install install-debian DESTDIR=$(CURDIR)/$(INSTALLED) PREFIX=/usr
 
 prepare:
 	@tests/prepare
@@ -186,4 +212,4 @@ prepare:
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool manuals cross demo test test-all vm bench lint unit deny fuzz install install-dracut install-mkinitcpio uninstall clean guest-install prepare need-root
+.PHONY: all help hook tool manuals cross demo test test-all vm bench lint unit deny fuzz install install-dracut install-mkinitcpio install-debian install-arch install-alpine install-void uninstall clean guest-install prepare need-root

@@ -3,8 +3,8 @@
 use bed::guest::Guest;
 use serde_json::Value;
 
-/// Waits for the unit; where it is not yet part of the boot, the product was laid over / in this one.
-const KEPT: &str = "systemctl start nextkernel-report.service && wc -l </var/lib/nextkernel/history";
+/// Waits for the unit, which is off until somebody enables it.
+const KEPT: &str = "systemctl enable --now nextkernel-report.service && wc -l </var/lib/nextkernel/history";
 
 /// Whoever reads it need not be root.
 const REPORT: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups nextkernel report --json";

@@ -31,8 +31,7 @@ pub fn a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages(test: &Tes
     guest.ok(&format!("systemctl start {unit}"))?;
     let first = guest.ok("sed -n 's/^handoff = //p' /run/nextkernel/plan")?;
     guest.ok("cd /boot && cp initrd.img-$(uname -r) new && mv new initrd.img-$(uname -r)")?;
-    let again =
-        format!("! grep -q {} /run/nextkernel/plan && [ ! -e /run/nextkernel/restaging ]", first.trim());
+    let again = format!("[ -e /run/nextkernel/plan ] && ! grep -q {} /run/nextkernel/plan", first.trim());
     wait_until(&mut guest, &again)?;
     guest.ok(&format!("systemctl stop {unit}"))?;
     let unstaged = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::entries::list;
-use crate::{check, embed, exitrd, once, reboot, report, stage, status, unstage};
+use crate::{check, embed, exitrd, once, reboot, report, stage, status, unstage, updated};
 
 /// What stands below the list of commands.
 const HINT: &str =
@@ -32,4 +32,5 @@ pub enum Act {
     Entries(list::Wish),
     Embed(embed::Wish),
     Arrived(once::Wish),
+    Updated(updated::Wish),
 }

@@ -53,6 +53,31 @@ pub struct Conf {
     pub offline_cpus: bool,
     /// `thaw`: whether kernel and initrd are unpacked when they are staged.
     pub thaw: bool,
+    /// `stage-on-update`: what an update of the kernel is staged for.
+    pub stage_on_update: OnUpdate,
+}
+
+/// What an update of the kernel is staged for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUpdate {
+    /// It is not staged.
+    #[default]
+    No,
+    /// `systemctl kexec`, and `nextkernel reboot`.
+    Kexec,
+    /// A plain `reboot`, too.
+    Reboot,
+}
+
+impl OnUpdate {
+    fn from_word(word: &str) -> Option<OnUpdate> {
+        match word {
+            "no" => Some(OnUpdate::No),
+            "kexec" => Some(OnUpdate::Kexec),
+            "reboot" => Some(OnUpdate::Reboot),
+            _ => None,
+        }
+    }
 }
 
 /// What is to be unbound.
@@ -102,7 +127,7 @@ pub enum Why {
     /// A key that nobody knows.
     #[error(
         "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, jump, \
-         offline-cpus, panic, acpi-rsdp, boot-loader, loader and thaw"
+         offline-cpus, panic, acpi-rsdp, boot-loader, loader, thaw and stage-on-update"
     )]
     UnknownKey(String),
     /// A key or a name that stands there before.
@@ -223,6 +248,9 @@ impl Conf {
             }
             "offline-cpus" => self.offline_cpus = yes_or_no(value).ok_or(bad("yes or no"))?,
             "thaw" => self.thaw = yes_or_no(value).ok_or(bad("yes or no"))?,
+            "stage-on-update" => {
+                self.stage_on_update = OnUpdate::from_word(value).ok_or(bad("no, kexec or reboot"))?;
+            }
             "panic" => self.panic = Some(panic_seconds(value).ok_or(bad(SECONDS))?),
             _ => {
                 let driver = key.strip_prefix("gpu.").map(as_module).filter(|driver| is_module(driver));
@@ -359,7 +387,8 @@ boot-loader = grub
 panic = 30
 acpi-rsdp = yes
 loader = direct
-thaw = yes";
+thaw = yes
+stage-on-update = reboot";
         let conf = Conf::parse(text.as_bytes()).unwrap();
         let gpu = |driver: &str, policy| (driver.to_owned(), policy);
         assert_eq!(
@@ -385,6 +414,7 @@ thaw = yes";
                 loader: Some(Wanted::Direct),
                 offline_cpus: true,
                 thaw: true,
+                stage_on_update: OnUpdate::Reboot,
             }
         );
     }
@@ -420,7 +450,8 @@ thaw = yes";
                 "acpi-rsdp",
                 "boot-loader",
                 "loader",
-                "thaw"
+                "thaw",
+                "stage-on-update"
             ]
         );
         for (key, value) in examples() {
@@ -462,6 +493,7 @@ thaw = yes";
             ("loader = fast", 1, "it takes auto, verified or direct"),
             ("offline-cpus = 3", 1, "it takes yes or no"),
             ("thaw = kernel", 1, "it takes yes or no"),
+            ("stage-on-update = yes", 1, "it takes no, kexec or reboot"),
             ("modules = a/b", 1, "names of modules"),
             ("modules = a b a", 1, "'a' stands there a second time"),
             ("unbind = ../nvme", 1, "PCI addresses"),

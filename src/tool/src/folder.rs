@@ -20,6 +20,9 @@ const FOLDER: &str = "/run/nextkernel";
 /// The plan that does not count yet.
 const PROPOSED: &str = "plan.new";
 
+/// The origin of what an update has disarmed, so that a later one can stage it again.
+pub const DISARMED: &str = "disarmed";
+
 /// How long another nextkernel is waited for: it may be copying some hundred megabytes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -91,6 +94,12 @@ impl Folder {
         }
     }
 
+    /// Where a file of it lies, for whoever only reads.
+    #[must_use]
+    pub fn place(root: &Root, name: impl AsRef<Path>) -> PathBuf {
+        root.path(FOLDER).join(name)
+    }
+
     /// The name of a file in it.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
@@ -138,6 +147,7 @@ impl Folder {
     pub fn commit(&self, handoff: HandoffId, set: NewSet) -> Result<(), Error> {
         at(&self.path("plan"), fs::rename(self.path(PROPOSED), self.path("plan")))?;
         set.keep();
+        self.forget();
         self.sweep(Some(handoff));
         Ok(())
     }
@@ -159,7 +169,13 @@ impl Folder {
         at(&plan, fs::remove_file(&plan))?;
         self.sweep(None);
         self.withdraw();
+        self.forget();
         Ok(())
+    }
+
+    /// Forgets what an update has disarmed: somebody has said since what is wanted.
+    pub fn forget(&self) {
+        let _ = fs::remove_file(self.path(DISARMED));
     }
 
     /// Removes every set but one. What cannot be removed is left for the next time: no plan names it.

@@ -1,5 +1,5 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
-//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `report`, `exitrd`, `entries/list`; the others are what they stand on.
+//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `report`, `exitrd`, `updated`, `entries/list`; the others are what they stand on.
 
 pub mod armed;
 pub mod attach;
@@ -34,6 +34,7 @@ mod lzo;
 pub mod memory;
 pub mod mounts;
 pub mod once;
+pub mod origin;
 pub mod prepare;
 mod processor;
 pub mod quoted;
@@ -56,4 +57,5 @@ pub mod uki;
 pub mod unbind;
 pub mod unpack;
 pub mod unstage;
+pub mod updated;
 pub mod watchdogs;

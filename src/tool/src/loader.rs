@@ -6,7 +6,7 @@ use std::fmt;
 
 use clap::ValueEnum;
 use nextkernel_plan::Plan;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::efi;
@@ -19,7 +19,7 @@ use crate::sys::Calls;
 const PREPARED: [&str; 3] = ["x86_64", "aarch64", "riscv64"];
 
 /// Which one a person wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 pub enum Wanted {
     /// The verified one where it is there; with --thaw the direct one, unless something forbids it
     #[default]

@@ -7,7 +7,7 @@ use clap::Parser;
 use nextkernel::command::{Act, Command};
 use nextkernel::entries::list;
 use nextkernel::root::Root;
-use nextkernel::{check, embed, exitrd, facts, once, reboot, report, stage, status, unstage};
+use nextkernel::{check, embed, exitrd, facts, once, reboot, report, stage, status, unstage, updated};
 
 fn main() -> ExitCode {
     let root = Root::system();
@@ -21,6 +21,10 @@ fn main() -> ExitCode {
         Act::Exitrd(wish) => exitrd::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Embed(wish) => embed::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Entries(wish) => list::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Updated(wish) => {
+            updated::run(&root, &wish);
+            Ok(())
+        }
         Act::Arrived(wish) => once::run(&root, &wish).map_err(|error| error.to_string()),
     };
     match done {

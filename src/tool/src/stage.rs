@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
 use nextkernel_plan::{GpuPolicy, HandoffId, Hold, List, On, Plan, Watchdog, limits};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -22,6 +24,7 @@ use crate::gpus::{self, Gpu, Said};
 use crate::hypervisor::Hypervisor;
 use crate::images::{self, Source};
 use crate::loader::{self, Loader, Wanted};
+use crate::origin::{Origin, Original};
 use crate::quoted::quoted;
 use crate::rehearse::{self, Files};
 use crate::root::Root;
@@ -44,7 +47,9 @@ const NIGHTS_CALLS: u64 = 1;
 /// the only /boot/vmlinuz-VERSION, with the initrd of the same version. Where two answers are possible it is
 /// refused. Kernel and initrd are copied to /run/nextkernel and loaded once, so that the kernel says now what it has
 /// against them. What /etc/nextkernel.conf says is taken over: after a change there, stage again.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct Wish {
     /// A boot entry, as `nextkernel entries` calls it, or the version of an installed kernel, as in
     /// /boot/vmlinuz-VERSION
@@ -81,6 +86,7 @@ pub struct Wish {
     /// Stop the hardware watchdog before the jump, or arm it for SECONDS; `nextkernel check` tells how far
     /// it then covers the next kernel
     #[arg(long, value_name = "off|SECONDS", value_parser = watchdog)]
+    #[serde(with = "crate::origin::word")]
     pub watchdog: Option<Watchdog>,
     /// What starts the staged kernel; give it twice for both. With --hold kept, reboot includes kexec
     /// [default: kexec]
@@ -103,10 +109,16 @@ pub struct Wish {
     /// Do not load the image now: nothing is found out before the night (implies --hold late)
     #[arg(long)]
     pub no_rehearse: bool,
+    /// Let an update put another kernel in its place, where the boot loader would then boot that
+    #[arg(long, conflicts_with_all = ["entry", "kernel"])]
+    pub follow: bool,
+    /// It is what `stage-on-update` wants, and nobody's at a keyboard.
+    #[arg(skip)]
+    pub by_update: bool,
 }
 
 /// A verb that a plan can cover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 pub enum OnVerb {
     /// `systemctl kexec`, and `nextkernel reboot` with every init
     Kexec,
@@ -115,7 +127,7 @@ pub enum OnVerb {
 }
 
 /// Whether the image stays loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 pub enum HoldWish {
     /// It stays loaded
     Kept,
@@ -237,22 +249,28 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     Ok(handoff)
 }
 
+/// Stages, and says nothing.
+pub fn quietly(root: &Root, wish: &Wish) -> Result<(), Error> {
+    stage(root, wish, sys::kexec_calls()).map(drop)
+}
+
 /// What was staged.
 #[derive(Debug)]
-struct Staged {
+pub(crate) struct Staged {
     handoff: HandoffId,
     /// What a person should know of it beside the status.
     notes: Vec<String>,
 }
 
 /// Stages on a kernel that has these calls.
-fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error> {
+pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error> {
     if let Some(hypervisor) = Hypervisor::find(root).filter(|found| found.forbids_the_jump()) {
         return Err(Error::NoJump(hypervisor));
     }
     let hold = hold(wish)?;
     let conf = Conf::read(root)?;
     let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;
+    let menu = Original::menu(root, &entry);
     let gpus = gpus::find(root, Said::Conf(&conf));
     let (line, said) = command_line(root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus))?;
     notes.extend(said);
@@ -270,6 +288,7 @@ fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out.iter().cloned());
     let (kernel, initrds) = Source::of(root, &entry)?;
+    let origin = Origin::of(wish, &entry, menu, (&kernel, &initrds));
     let extra = Extra::find(root, &wish.extra)?;
     let order = order(root, wish, &conf, calls, (&kernel, &initrds, &extra, &line), &mut notes)?;
 
@@ -299,6 +318,8 @@ fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error
     let made = set::make(place, &order, || see_that_nobody_interrupts(uninterrupted.as_ref()))?;
     // What a wrapped kernel says of its size may not be so. The copies are taken by now.
     see_that_there_is_memory(root, to_load(made.to_load()), thaws)?;
+
+    origin.write(&set)?;
 
     let names = ["kernel", "initrd", "parameters"].map(|name| format!("{handoff}/{name}"));
     let [kernel_name, initrd_name, parameters_name] = &names;

@@ -5,14 +5,18 @@ use nextkernel_plan::{Hold, Plan};
 use thiserror::Error;
 
 use crate::folder::{self, Folder};
+use crate::origin::Origin;
 use crate::root::Root;
 use crate::{armed, facts, rehearse, systemd};
 
 /// Take back what is staged, and unload what was kept loaded
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct Wish {
     /// Only if this entry is the one that is staged
-    entry: Option<String>,
+    pub entry: Option<String>,
+    /// Only if what is staged follows the boot loader (`nextkernel stage --follow`)
+    #[arg(long, conflicts_with = "entry")]
+    pub follow: bool,
 }
 
 /// Why it is still staged.
@@ -41,8 +45,13 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     Ok(())
 }
 
+/// Takes it back, and says nothing.
+pub fn quietly(root: &Root, wish: &Wish) -> Result<(), Error> {
+    unstage(root, wish, || rehearse::unload(root, 0)).map(drop)
+}
+
 /// Unloads first, for a plan that is gone would leave an image loaded that a plain reboot jumps into.
-fn unstage(
+pub(crate) fn unstage(
     root: &Root,
     wish: &Wish,
     unload: impl Fn() -> Result<(), rehearse::Error>,
@@ -57,6 +66,7 @@ fn unstage(
         armed::disarm(root);
         folder.sweep(None);
         folder.withdraw();
+        folder.forget();
         let unloaded =
             if interrupted { "the image that an interrupted stage left loaded is unloaded\n" } else { "" };
         return Ok(format!("{unloaded}nothing is staged"));
@@ -67,6 +77,10 @@ fn unstage(
         if wanted != staged {
             return Ok(format!("{staged} is staged, not {wanted}: nothing done"));
         }
+    }
+    let follows = || Origin::staged(root).is_some_and(|staged| staged.origin.wish.follow);
+    if wish.follow && !follows() {
+        return Ok("what is staged follows no boot loader: nothing done".to_owned());
     }
     // Of a plan that cannot be read nobody knows whether it kept its image loaded, and a stage that was interrupted
     // may have loaded one whatever the plan says.
@@ -105,7 +119,7 @@ end
             unloaded.set(true);
             Ok(())
         };
-        let said = unstage(&scratch.root, &Wish { entry: None }, unload).unwrap();
+        let said = unstage(&scratch.root, &Wish::default(), unload).unwrap();
         let left = std::fs::read_dir(scratch.root.path("/run/nextkernel")).unwrap().count();
         assert_eq!(left, 1, "the lock alone");
         (unloaded.get(), said)
