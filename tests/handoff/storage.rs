@@ -18,7 +18,7 @@ const CLOSED: &str = "the old root is closed";
 const EXITRD: &str = "findmnt -n -o OPTIONS /run | grep -q noexec && nextkernel exitrd";
 
 /// A reset follows a restart at once.
-const RESET: Duration = Duration::from_secs(60);
+const RESET: Duration = Duration::from_secs(240);
 
 fn boot(test: &Test, storage: Storage, root: &str) -> Result<Guest, String> {
     let mut guest = Guest::boot(&Spec { disks: Some(storage.disks()?), ..Spec::new(test) })?;
