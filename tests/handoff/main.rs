@@ -39,7 +39,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE kexec::a_root_that_is_still_written_to_is_jumped_from_by_nobody
     Full ONE units::a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages
     Full ONE units::enabling_another_instance_replaces_the_first
-    Full ONE whole::stage_killed_at_each_of_its_calls_leaves_the_old_plan_or_the_new_one
+    Full ONE whole::stage_killed_at_each_call_that_changes_anything_leaves_the_old_plan_or_the_new_one
     Full ONE whole::at_night_the_hook_asks_for_no_memory
     Quick ONE systemd_boot::an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives
     Full BOTH systemd_boot::what_is_marked_is_what_systemd_boot_boots_by_default_once_and_past_one_counted_bad
