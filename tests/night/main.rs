@@ -28,7 +28,12 @@ const BOTH: &[Image] = &[Debian13, Debian12];
 /// What depends on the kernel and the tool alone.
 const ONE: &[Image] = &[Debian13];
 
+/// They begin in this order: first those for which the most has to be built, beside which others run.
 const PROPERTIES: &[Property] = bed::properties![
+    Full ONE boards::on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader
+    Full BOTH boards::debians_arm64_kernel_hands_over_by_the_direct_loader
+    Full ONE boards::debians_riscv64_kernel_hands_over_by_the_direct_loader
+    Full ONE boards::processors_are_taken_offline_before_the_kernel_would
     Quick BOTH hooks::systemd_shutdown_runs_the_hooks_with_the_verb
     Quick BOTH verbs::kexec_jumps_with_the_image_kept
     Quick BOTH verbs::kexec_jumps_with_nothing_loaded_by_day
@@ -139,10 +144,6 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE faults::where_the_plan_wants_firmware_for_a_gpu_nothing_jumps
     Full ONE faults::the_hooks_memory_does_not_grow_with_what_it_finds
     Full ONE cost::without_a_gpu_the_hook_does_little_itself
-    Full ONE boards::on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader
-    Full BOTH boards::debians_arm64_kernel_hands_over_by_the_direct_loader
-    Full ONE boards::debians_riscv64_kernel_hands_over_by_the_direct_loader
-    Full ONE boards::processors_are_taken_offline_before_the_kernel_would
 ];
 
 fn main() -> ExitCode {
