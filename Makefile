@@ -90,7 +90,8 @@ test-all: test deny ## everything: make test, all other handoffs, licences, a sm
 	    $(MAKE) --no-print-directory cross FASTER="CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
 	    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16"; \
 	    else rm -rf $(CROSS:%=target/built/%); echo "make: NOT TESTED: arm64 and riscv64, for the reason above" >&2; fi
-	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test night --test handoff -- --ignored
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test night -- --ignored --test-threads 3
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test handoff -- --ignored
 	fuzz/run 8
 
 vm: need-root prepare ## one property in its guest: make vm TEST=name
@@ -124,8 +125,8 @@ unit: ## unit tests
 	cd src && $(CARGO) test --quiet --locked
 
 deny: ## licences, sources and versions of every crate
-	@command -v cargo-deny >/dev/null || CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
-	    $(CARGO) install --quiet --locked cargo-deny
+	@command -v cargo-deny >/dev/null || CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
+	    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 $(CARGO) install --quiet --locked cargo-deny
 	for workspace in Cargo.toml src/Cargo.toml fuzz/Cargo.toml; do \
 	    $(CARGO) deny --locked --manifest-path $$workspace check licenses bans sources || exit 1; done
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 /// A boot takes half a minute when the host is idle.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
-/// One command, and the way to power off.
-const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+/// One command, and the way to power off; as for a boot, hosts are busy.
+const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 
 /// Which guest to boot.
 pub struct Spec {

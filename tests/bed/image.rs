@@ -22,7 +22,13 @@ const FINISH: &str = "set -e
     systemctl -q enable bed-agent.service
     systemctl -q mask getty.target getty@tty1.service serial-getty@ttyS0.service \
         e2scrub_reap.service e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer \
-        dpkg-db-backup.timer fstrim.timer systemd-tmpfiles-clean.timer
+        dpkg-db-backup.timer fstrim.timer systemd-tmpfiles-clean.timer \
+        modprobe@configfs.service modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service \
+        sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount \
+        dev-mqueue.mount dev-hugepages.mount proc-sys-fs-binfmt_misc.automount systemd-binfmt.service \
+        systemd-hibernate-clear.service systemd-random-seed.service systemd-pstore.service \
+        systemd-ask-password-console.path systemd-ask-password-wall.path systemd-creds.socket \
+        systemd-hostnamed.socket systemd-sysext.socket
     : >/etc/machine-id
     touch /etc/.updated /var/.updated";
 

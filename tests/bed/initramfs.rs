@@ -89,7 +89,7 @@ impl Night {
             memory: 512,
             counting: false,
             verified: false,
-            limit: Duration::from_secs(90),
+            limit: Duration::from_secs(180),
             files: Cpio::default(),
             log: test.log(),
         }

@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, process};
 
-/// QEMU has no more to do before it connects than to open its disks.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// QEMU has no more to do before it connects than to open its disks; a busy host may read them first.
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// With QEMU's own, large cache of translations the boot after a reset is half as fast: every page
 /// that held code before is invalidated one by one (33 s against 19 s, Debian 12).
 const TCG: &str = "tcg,thread=multi,tb-size=128";

@@ -27,12 +27,13 @@ pub enum Storage {
 /// The files of the image.
 pub struct Files(PathBuf);
 
-/// Runs in a copy of the tree. One initrd for a root that is encrypted, one for any other.
+/// Runs in a copy of the tree. One initrd for a root that is encrypted, one for any other; udev finds both.
 const INSTALL: &str = "set -e
     export DEBIAN_FRONTEND=noninteractive
     release=$(basename /usr/lib/modules/*)
     updates=/etc/initramfs-tools/update-initramfs.conf
     sed -i s/update_initramfs=yes/update_initramfs=no/ $updates
+    rm /etc/initramfs-tools/scripts/init-*/udev
     apt-get update -q
     apt-get install -q -y --no-install-recommends cryptsetup-initramfs systemd-cryptsetup lvm2 mdadm \
         btrfs-progs dracut-core

@@ -3,6 +3,7 @@
 use bed::bios;
 use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
+use bed::image::Image;
 
 use crate::loader::{Next, used_up};
 
@@ -14,6 +15,8 @@ const RECOVERY: &str = "single";
 const NOTHING_ONCE: &str = "! grub-editenv list | grep next_entry=.";
 
 pub fn what_is_marked_is_what_grub_boots_from_a_submenu_and_once(test: &Test) -> Result<(), String> {
+    // Debian 12 has another GRUB. What is staged from its menu is compared with what that boots, and arrives as on 13.
+    let jumps = test.image == Image::Debian13SeparateBoot;
     let disk = bios::grub(test.image)?;
     let mut guest = Guest::boot(&Spec { starts: Starts::Bios(disk), ..Spec::new(test) })?;
     let root = guest.ok("sed -n \"s/.*'gnulinux-simple-\\([^']*\\)'.*/\\1/p\" /boot/grub/grub.cfg")?;
@@ -29,20 +32,24 @@ pub fn what_is_marked_is_what_grub_boots_from_a_submenu_and_once(test: &Test) ->
     guest.ok(&format!("grub-set-default '{recovery}'"))?;
     // Where nobody has mounted GRUB's partition it is looked at all the same, and left as it was.
     guest.ok("umount /boot")?;
-    saved.jumps(&mut guest)?;
-    guest.ok("umount /boot")?;
+    if jumps {
+        saved.jumps(&mut guest)?;
+        guest.ok("umount /boot")?;
+    }
     saved.is_marked(&mut guest)?;
     guest.ok("! mountpoint -q /boot && mount /boot")?;
     saved.boots(&mut guest)?;
 
     guest.ok("grub-reboot 'Debian GNU/Linux'")?;
-    let said = once.jumps(&mut guest)?;
-    if !said.contains("that counts once") {
-        return Err(guest.tell(&said));
+    if jumps {
+        let said = once.jumps(&mut guest)?;
+        if !said.contains("that counts once") {
+            return Err(guest.tell(&said));
+        }
+        used_up(&mut guest, NOTHING_ONCE)?;
+        saved.is_marked(&mut guest)?;
+        guest.ok("grub-reboot 0")?;
     }
-    used_up(&mut guest, NOTHING_ONCE)?;
-    saved.is_marked(&mut guest)?;
-    guest.ok("grub-reboot 0")?;
     once.boots(&mut guest)?;
     guest.ok(NOTHING_ONCE)?;
     saved.is_marked(&mut guest)

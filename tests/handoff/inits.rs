@@ -52,13 +52,13 @@ pub fn under_busybox_the_staged_kernel_starts_and_nothing_else_starts_it(test: &
 fn passage(test: &Test, init: &str, unit: &str, restart: Option<&str>, off: &str) -> Result<(), String> {
     let mut guest = Guest::boot(&inits::spec(test, init)?)?;
     install(&mut guest, unit)?;
-    guest.ok("nextkernel stage --hold late")?;
+    guest.ok("nextkernel stage --loader direct --hold late")?;
     hand_over(&mut guest, ASK, "kexec")?;
     if let Some(restart) = restart {
-        guest.ok("nextkernel stage --hold late")?;
+        guest.ok("nextkernel stage --loader direct --hold late")?;
         reboot(&mut guest, restart)?;
     }
-    guest.ok("nextkernel stage --hold late")?;
+    guest.ok("nextkernel stage --loader direct --hold late")?;
     guest.ok(ARM)?;
     guest.send(off)?;
     let end = guest.await_off()?;

@@ -1,11 +1,11 @@
 //! The ground that the others stand on, the bed tells a reboot from a jump; and `nextkernel reboot`, which makes
 //! the one of the other.
 
-use bed::guest::{Guest, Spec};
+use bed::guest::Guest;
 use bed::harness::Test;
 use bed::machine::End;
 
-use crate::kexec::{boot, hand_over};
+use crate::kexec::{boot, hand_over, untouched};
 
 /// Somebody who blocks a shutdown, until `systemctl stop blocker`.
 const BLOCK: &str = "systemd-run -q --unit=blocker \
@@ -15,29 +15,22 @@ const BLOCK: &str = "systemd-run -q --unit=blocker \
 /// Nothing is staged, and nothing loaded.
 const NOTHING: &str = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
 
-pub fn a_reboot_is_seen_as_a_firmware_reset(test: &Test) -> Result<(), String> {
-    let mut guest = Guest::boot(&Spec { installed: None, ..Spec::new(test) })?;
+pub fn a_reboot_is_a_firmware_reset_that_keeps_what_was_written_and_poweroff_is_untouched(
+    test: &Test,
+) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    guest.ok("mountpoint /boot && ls /boot/vmlinuz-* && echo kept >/boot/witness")?;
     let before = guest.boot.clone();
     guest.send("systemctl reboot")?;
     let after = guest.await_boot()?;
-    if after.resets == 1 && after.boot_id != before.boot_id && after.release == before.release {
-        return Ok(());
+    if after.resets != 1 || after.boot_id == before.boot_id || after.release != before.release {
+        return Err(guest.tell(&format!("{before:?} was followed by {after:?}")));
     }
-    Err(guest.tell(&format!("{before:?} was followed by {after:?}")))
-}
-
-pub fn what_is_written_lasts_over_a_reboot_and_power_off_is_seen(test: &Test) -> Result<(), String> {
-    let mut guest = Guest::boot(&Spec { installed: None, ..Spec::new(test) })?;
-    guest.ok("mountpoint /boot && ls /boot/vmlinuz-* && echo kept >/boot/witness")?;
-    guest.send("systemctl reboot")?;
-    guest.await_boot()?;
     let kept = guest.ok("cat /boot/witness")?;
     if kept != "kept\n" {
         return Err(guest.tell(&format!("/boot/witness holds {kept:?}")));
     }
-    guest.send("systemctl poweroff")?;
-    let end = guest.await_off()?;
-    if end == End::PoweredOff { Ok(()) } else { Err(guest.tell(&format!("{end:?}"))) }
+    untouched(&mut guest, "systemctl poweroff", End::PoweredOff)
 }
 
 pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &Test) -> Result<(), String> {
@@ -69,13 +62,14 @@ pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &
     }
 
     // With nothing loaded nobody else would look who blocks it.
-    guest.ok("nextkernel stage --hold late && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]")?;
+    guest
+        .ok("nextkernel stage --loader direct --hold late && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]")?;
     guest.ok(BLOCK)?;
     refused(&mut guest, "nextkernel reboot", ": the bed is made) blocks a shutdown")?;
     guest.ok("systemctl stop blocker; [ -e /run/nextkernel/plan ] && nextkernel reboot --dry-run | grep 'kexec.target$'")?;
     hand_over(&mut guest, "nextkernel reboot", "kexec")?;
 
-    guest.ok("nextkernel stage --hold late --on reboot")?;
+    guest.ok("nextkernel stage --no-rehearse --on reboot")?;
     refused(&mut guest, "nextkernel reboot", "is staged for a plain `reboot` alone")?;
     guest.ok("nextkernel unstage && echo 1 >/proc/sys/kernel/kexec_load_disabled")?;
     refused(&mut guest, "nextkernel reboot", "nothing was done: load: nothing can be loaded")?;

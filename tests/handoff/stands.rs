@@ -1,13 +1,14 @@
 //! What a whole Debian stands on until the jump.
 
 use bed::harness::Test;
+use bed::machine::End;
 
-use crate::kexec::boot;
+use crate::kexec::{boot, untouched};
 
 /// Where the disk of the root is on the PCI bus.
 const ADDRESS: &str = "readlink -f /sys/block/vda/device | grep -o '0000:[0-9a-f:.]*' | tail -n 1";
 
-pub fn what_carries_the_root_is_never_unbound(test: &Test) -> Result<(), String> {
+pub fn what_carries_the_root_is_never_unbound_and_halt_is_untouched(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
     let address = guest.ok(ADDRESS)?;
     let address = address.trim();
@@ -19,10 +20,10 @@ pub fn what_carries_the_root_is_never_unbound(test: &Test) -> Result<(), String>
     guest.ok(&format!("! grep '^unbind = {address}$' /run/nextkernel/plan"))?;
     guest.ok(&format!("echo 'unbind = {address}' >/etc/nextkernel.conf"))?;
     let refused = guest.run("nextkernel stage --no-rehearse 2>&1")?;
-    if refused.status == 1
-        && refused.output.contains(&format!("unbind names {address}, which carries /, and"))
-    {
-        return Ok(());
+    let sentence = format!("unbind names {address}, which carries /, and");
+    if refused.status != 1 || !refused.output.contains(&sentence) {
+        return Err(guest.tell(&refused.output));
     }
-    Err(guest.tell(&refused.output))
+    guest.ok("rm /etc/nextkernel.conf")?;
+    untouched(&mut guest, "systemctl halt", End::Halted)
 }

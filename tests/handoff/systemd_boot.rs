@@ -3,6 +3,7 @@
 use bed::cpio::Cpio;
 use bed::guest::Guest;
 use bed::harness::Test;
+use bed::image::Image;
 use bed::kexec_tools;
 
 use crate::esp::{Esp, is_gone, read, says, set};
@@ -71,36 +72,41 @@ pub fn an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives(
     CHOSEN.is_marked(&mut guest)
 }
 
-pub fn what_is_marked_is_what_systemd_boot_boots_by_default_and_once(test: &Test) -> Result<(), String> {
+pub fn what_is_marked_is_what_systemd_boot_boots_by_default_once_and_past_one_counted_bad(
+    test: &Test,
+) -> Result<(), String> {
+    // Debian 12 has another systemd-boot. What is staged from its menu is compared with what that boots, and arrives as
+    // on 13.
+    let jumps = test.image == Image::Debian13;
     let mut guest = esp(test)?.boot(test)?;
     booted(&mut guest, &CHOSEN)?;
     guest.ok("echo 'default other*' >/efi/loader/loader.conf")?;
-    OTHER.jumps(&mut guest)?;
-    guest.ok("! cat /dev/second-initrd")?;
+    if jumps {
+        OTHER.jumps(&mut guest)?;
+        guest.ok("! cat /dev/second-initrd")?;
+    }
     OTHER.boots(&mut guest)?;
     booted(&mut guest, &OTHER)?;
 
     let once = Next { by: ONCE, ..CHOSEN };
     guest.ok(&set(ONCE, CHOSEN.id))?;
-    let said = once.jumps(&mut guest)?;
-    if !said.contains("that counts once") {
-        return Err(guest.tell(&said));
+    if jumps {
+        let said = once.jumps(&mut guest)?;
+        if !said.contains("that counts once") {
+            return Err(guest.tell(&said));
+        }
+        used_up(&mut guest, &is_gone(ONCE))?;
+        OTHER.is_marked(&mut guest)?;
+        guest.ok(&set(ONCE, CHOSEN.id))?;
     }
-    used_up(&mut guest, &is_gone(ONCE))?;
-    OTHER.is_marked(&mut guest)?;
-    guest.ok(&set(ONCE, CHOSEN.id))?;
     once.boots(&mut guest)?;
     booted(&mut guest, &CHOSEN)?;
-    OTHER.is_marked(&mut guest)
-}
+    OTHER.is_marked(&mut guest)?;
 
-pub fn an_entry_that_is_counted_bad_is_passed_over_as_systemd_boot_does(test: &Test) -> Result<(), String> {
-    let mut guest = esp(test)?.boot(test)?;
     guest.ok("rm /efi/loader/loader.conf")?;
     Next { by: FIRST, ..OTHER }.is_marked(&mut guest)?;
     guest.ok("cd /efi/loader/entries && mv other-9.conf other-9+0-3.conf")?;
     let chosen = Next { by: FIRST, ..CHOSEN };
-    chosen.jumps(&mut guest)?;
     chosen.boots(&mut guest)?;
     booted(&mut guest, &chosen)
 }

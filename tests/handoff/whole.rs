@@ -5,16 +5,23 @@ use std::time::Duration;
 
 use crate::kexec::{START_KEXEC, boot};
 
-/// Kills `nextkernel stage` as it enters each of its system calls in turn, and looks each time: the
-/// plan is the one before or the new one, and `nextkernel-hook --dry-run` finds its images whole.
+/// Kills `nextkernel stage` as it enters each of its system calls that can change anything, in turn, and looks each time:
+/// the plan is the one before or the new one, and `nextkernel-hook --dry-run` finds its images whole. Killed at a call
+/// that only looks, it leaves what it leaves at the next that does not.
 const KILL_AT_EACH_CALL: &str = r#"
 cd /root
 staging="nextkernel stage --kernel /vmlinuz --initrd small --cmdline"
 head -c 5000 /dev/urandom >small
 $staging try=0 >/dev/null || exit 1
 strace -o trace $staging try=0 >/dev/null || exit 1
-# strace counts each kind of call by itself.
-sed -n 's/^\([a-z0-9_]*\)(.*/\1/p' trace | awk '{ print $1, ++seen[$1] }' >calls
+# These only look, and strace counts each kind of call by itself.
+looks='access|arch_prctl|brk|execve|exit_group|faccessat2?|f?stat|getdents64|getrandom|get[a-z]*id|lseek|mmap|mprotect'
+looks="$looks|munmap|newfstatat|poll|prlimit64|pread64|read|readlink(at)?|rseq|rt_sig[a-z]*|sched_getaffinity"
+looks="$looks|set_robust_list|set_tid_address|sigaltstack|f?statfs|statx|sysinfo|uname"
+awk -F'(' '/^[a-z0-9_]+\(/ {
+    seen[$1]++
+    if ($1 != "openat" || /O_(WRONLY|RDWR|CREAT|TRUNC|TMPFILE)/) print $1, seen[$1]
+}' trace | grep -v -E "^($looks) " >calls
 plan=0 n=0 killed=0 replaced=0
 while read -r call count; do
     n=$((n + 1))
@@ -31,10 +38,10 @@ done <calls
 $staging end >/dev/null || { echo "it cannot be staged any more"; exit 1; }
 [ "$(ls /run/nextkernel | wc -l)" = 3 ] || { ls /run/nextkernel; echo "something is left over"; exit 1; }
 echo "$n calls, killed at $killed, $replaced new plans"
-[ "$n" -gt 100 ] && [ "$killed" -ge $((n * 9 / 10)) ] && [ "$replaced" -ge 1 ]
+[ "$n" -gt 20 ] && [ "$killed" -ge $((n * 9 / 10)) ] && [ "$replaced" -ge 1 ]
 "#;
 
-pub fn stage_killed_at_each_of_its_calls_leaves_the_old_plan_or_the_new_one(
+pub fn stage_killed_at_each_call_that_changes_anything_leaves_the_old_plan_or_the_new_one(
     test: &Test,
 ) -> Result<(), String> {
     let mut guest = boot(test)?;

@@ -28,7 +28,12 @@ const BOTH: &[Image] = &[Debian13, Debian12];
 /// What depends on the kernel and the tool alone.
 const ONE: &[Image] = &[Debian13];
 
+/// They begin in this order: first those for which the most has to be built, beside which others run.
 const PROPERTIES: &[Property] = bed::properties![
+    Full ONE boards::on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader
+    Full BOTH boards::debians_arm64_kernel_hands_over_by_the_direct_loader
+    Full ONE boards::debians_riscv64_kernel_hands_over_by_the_direct_loader
+    Full ONE boards::processors_are_taken_offline_before_the_kernel_would
     Quick BOTH hooks::systemd_shutdown_runs_the_hooks_with_the_verb
     Quick BOTH verbs::kexec_jumps_with_the_image_kept
     Quick BOTH verbs::kexec_jumps_with_nothing_loaded_by_day
@@ -41,7 +46,6 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE verbs::a_reboot_that_is_meant_for_the_firmware_is_left_to_it
     Quick ONE verbs::a_line_that_is_reused_does_not_grow
     Full ONE verbs::where_the_plan_says_so_the_jump_is_systemds
-    Full ONE verbs::what_is_the_inits_stays_behind_the_record
     Quick ONE loaders::the_direct_loader_hands_over_and_tells_the_whole_night
     Quick ONE loaders::what_is_thawed_hands_over_with_nothing_loaded_by_day
     Full BOTH loaders::an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd
@@ -97,12 +101,11 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE drivers::where_there_is_no_gpu_nothing_is_said_of_one_and_little_is_asked
     Full ONE day::the_longest_command_line_that_fits_by_day_fits_at_night
     Quick ONE day::several_initrds_are_joined_on_four_bytes
-    Quick ONE day::unstaging_unloads_and_leaves_nothing
-    Full ONE day::late_unloads_what_was_kept_before
+    Quick ONE day::unstaging_unloads_and_leaves_nothing_and_so_does_late_of_what_was_kept
     Quick ONE day::what_the_configuration_says_is_staged_shown_and_carried_out
     Full ONE day::check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it
     Quick ONE day::check_asks_the_kernel_without_spending_a_load
-    Full ONE day::what_is_to_be_left_out_of_the_command_line_does_not_arrive
+    Full ONE day::what_is_left_out_of_the_command_line_does_not_arrive_and_what_is_the_inits_stays_behind_the_record
     Quick ONE refusals::files_that_are_no_images_and_lines_that_do_not_fit_are_refused
     Full ONE refusals::an_entry_whose_files_are_missing_is_refused
     Quick ONE refusals::a_configuration_that_is_wrong_is_refused
@@ -115,13 +118,11 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE nvidia::the_stack_is_unloaded_leaf_first
     Quick ONE nvidia::processes_that_keep_the_gpu_open_past_systemds_killing_are_ended
     Full ONE nvidia::a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended
-    Full ONE nvidia::a_module_that_takes_its_time_to_unload_is_waited_for
     Full ONE nvidia::a_module_that_is_still_loading_is_waited_for
-    Full ONE nvidia::a_module_that_is_permanent_is_told_and_the_plan_decides
-    Full ONE nvidia::one_branch_that_stays_does_not_keep_the_others
+    Full ONE nvidia::a_module_that_is_permanent_is_told_keeps_no_other_branch_and_the_plan_decides
     Full ONE nvidia::what_another_hook_runs_is_never_ended
     Full ONE nvidia::where_no_module_may_be_unloaded_it_is_told_and_the_plan_decides
-    Full ONE nvidia::an_nvidia_gpu_is_never_unbound
+    Full ONE nvidia::an_nvidia_gpu_is_never_unbound_but_unloaded_however_long_that_takes
     Full ONE faults::a_holder_that_cannot_be_ended_is_named_and_the_plan_decides
     Full ONE faults::a_module_whose_exit_hangs_is_left_behind_and_the_plan_decides
     Full ONE faults::an_unloading_that_hangs_since_before_is_found_and_the_plan_decides
@@ -143,10 +144,6 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE faults::where_the_plan_wants_firmware_for_a_gpu_nothing_jumps
     Full ONE faults::the_hooks_memory_does_not_grow_with_what_it_finds
     Full ONE cost::without_a_gpu_the_hook_does_little_itself
-    Full ONE boards::on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader
-    Full BOTH boards::debians_arm64_kernel_hands_over_by_the_direct_loader
-    Full ONE boards::debians_riscv64_kernel_hands_over_by_the_direct_loader
-    Full ONE boards::processors_are_taken_offline_before_the_kernel_would
 ];
 
 fn main() -> ExitCode {

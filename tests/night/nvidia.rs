@@ -3,7 +3,7 @@
 
 use crate::staged::{handed_over, in_order, night, plan, rebooted, stage};
 use bed::harness::Test;
-use bed::initramfs::Night;
+use bed::initramfs::{Ended, Night};
 use bed::{holder, standins};
 
 /// In the order of loading.
@@ -61,12 +61,6 @@ pub fn a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended(test: &Test) -> 
     ended(test, "/holder @ map /dev/nvidia0\n")
 }
 
-pub fn a_module_that_takes_its_time_to_unload_is_waited_for(test: &Test) -> Result<(), String> {
-    let ended = stack(test, "exit_ms=3000", "")?.run()?;
-    in_order(&ended, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;
-    handed_over(&ended, "kexec")
-}
-
 pub fn a_module_that_is_still_loading_is_waited_for(test: &Test) -> Result<(), String> {
     // By a hook beside ours: it loads at the time when ours unloads.
     let mut night = night(test, "kexec", &stage("--hold late"))?;
@@ -80,26 +74,24 @@ pub fn a_module_that_is_still_loading_is_waited_for(test: &Test) -> Result<(), S
 }
 
 /// What cannot be unloaded is told; the machine goes through firmware, or jumps where the plan says so.
-fn cannot_be_unloaded(test: &Test, parameters: &str, day: &str, told: &str) -> Result<(), String> {
-    let careful = stack(test, parameters, day)?.run()?;
+fn cannot_be_unloaded(test: &Test, day: &str, told: &str) -> Result<Ended, String> {
+    let careful = stack(test, "", day)?.run()?;
     careful.line(told)?;
     rebooted(&careful)?;
-    let daring = stack(test, parameters, &(plan("gpu-failed = jump") + day))?.run()?;
+    let daring = stack(test, "", &(plan("gpu-failed = jump") + day))?.run()?;
     daring.line(told)?;
-    handed_over(&daring, "kexec")
+    handed_over(&daring, "kexec")?;
+    Ok(daring)
 }
 
-pub fn a_module_that_is_permanent_is_told_and_the_plan_decides(test: &Test) -> Result<(), String> {
-    cannot_be_unloaded(test, "", "insmod /nvidia_peermem.ko\n", "nvidia_peermem")
-}
-
-pub fn one_branch_that_stays_does_not_keep_the_others(test: &Test) -> Result<(), String> {
-    let stays = "insmod /nvidia_peermem.ko\n".to_owned() + &plan("gpu-failed = jump");
-    let ended = stack(test, "", &stays)?.run()?;
+pub fn a_module_that_is_permanent_is_told_keeps_no_other_branch_and_the_plan_decides(
+    test: &Test,
+) -> Result<(), String> {
+    let ended = cannot_be_unloaded(test, "insmod /nvidia_peermem.ko\n", "nvidia_peermem")?;
     for branch in ["nvidia_uvm", "nvidia_drm", "nvidia_modeset"] {
         ended.line(&format!("nextkernel: unload {branch}"))?;
     }
-    handed_over(&ended, "kexec")
+    Ok(())
 }
 
 pub fn what_another_hook_runs_is_never_ended(test: &Test) -> Result<(), String> {
@@ -118,12 +110,15 @@ pub fn what_another_hook_runs_is_never_ended(test: &Test) -> Result<(), String> 
 
 pub fn where_no_module_may_be_unloaded_it_is_told_and_the_plan_decides(test: &Test) -> Result<(), String> {
     let disabled = "echo 1 >/proc/sys/kernel/modules_disabled\n";
-    cannot_be_unloaded(test, "", disabled, "EPERM: modules_disabled")
+    cannot_be_unloaded(test, disabled, "EPERM: modules_disabled").map(drop)
 }
 
-pub fn an_nvidia_gpu_is_never_unbound(test: &Test) -> Result<(), String> {
-    let by_policy = stack(test, "", &plan("gpu = * unbind"))?.run()?;
+pub fn an_nvidia_gpu_is_never_unbound_but_unloaded_however_long_that_takes(
+    test: &Test,
+) -> Result<(), String> {
+    let by_policy = stack(test, "exit_ms=3000", &plan("gpu = * unbind"))?.run()?;
     by_policy.line("nextkernel: free the GPU of nvidia: unload it")?;
+    in_order(&by_policy, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;
     handed_over(&by_policy, "kexec")?;
     let by_address = plan("gpu = nvidia leave") + &plan("unbind = 0000:00:02.0");
     let by_address = stack(test, "", &by_address)?.run()?;

@@ -81,17 +81,6 @@ pub fn a_line_that_is_reused_does_not_grow(test: &Test) -> Result<(), String> {
     if told.contains("xxxx") { Err(format!("it grew: {told}")) } else { Ok(()) }
 }
 
-pub fn what_is_the_inits_stays_behind_the_record(test: &Test) -> Result<(), String> {
-    let day = stage("--append '-- single'");
-    let ended = night(test, "kexec", &day)?.run()?;
-    let line = ended.line("NEXT KERNEL UP")?;
-    if line.contains(":kexec:") && line.trim_end().ends_with(" -- single") {
-        Ok(())
-    } else {
-        Err(line.to_owned())
-    }
-}
-
 pub fn where_the_plan_says_so_the_jump_is_systemds(test: &Test) -> Result<(), String> {
     let day = "mkdir -p /etc; echo 'jump = init' >/etc/nextkernel.conf\n".to_owned() + &stage("");
     let ended = night(test, "kexec", &day)?.run()?;
