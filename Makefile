@@ -83,13 +83,24 @@ test: need-root prepare lint unit ## lints, unit tests, the night's properties, 
 	@$(MAKE) --no-print-directory guest-install
 	$(CARGO) test --quiet --locked -p nextkernel-tests
 
-test-all: test deny ## everything: make test, all other handoffs, licences, a smoke of the fuzzers
+test-all: test deny ## everything: make test, all other handoffs, packages, licences, a smoke of the fuzzers
+	@tests/prepare packages
 	@if (for target in $(CROSS); do tests/cross $$target || exit 1; done); then \
 	    $(MAKE) --no-print-directory cross FASTER="CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
 	    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16"; \
 	    else rm -rf $(CROSS:%=target/built/%); echo "make: NOT TESTED: arm64 and riscv64, for the reason above" >&2; fi
-	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test night --test handoff -- --ignored
+	@$(MAKE) --no-print-directory deb rpm
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test packages --test night --test handoff -- --ignored
 	fuzz/run 8
+
+deb: all ## Debian packages, into target/package: for this machine and, after `make cross`, for arm64
+	packaging/debian/build
+
+rpm: all ## the same for rpm
+	packaging/rpm/build
+
+release: deb rpm ## those, the sources, what they are made of, and the sums of all
+	packaging/release
 
 vm: need-root prepare ## one property in its guest: make vm TEST=name
 	@$(MAKE) --no-print-directory guest-install
@@ -109,7 +120,9 @@ lint: ## formatting, clippy, rustdoc, links, shellcheck
 	cd src && RUSTDOCFLAGS="$(RUSTDOC)" $(CARGO) doc --quiet --locked --no-deps --document-private-items --lib
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test documents
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
-	shellcheck .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
+	shellcheck packaging/debian/build packaging/debian/*.p* packaging/rpm/build packaging/release packaging/sbom packaging/facts packaging/arrange \
+	    packaging/arch/* packaging/alpine/* \
+	    .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
 	    units/systemd/stage-instance units/systemd/restage initramfs/dracut/90nextkernel/*.sh \
 	    initramfs/mkinitcpio/install/nextkernel tests/mkinitcpio/build \
 	    tests/inits/build tests/inits/every/usr/lib/bed/init units/sysvinit/nextkernel units/openrc/nextkernel \
@@ -140,6 +153,7 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	for unit in $(ENABLED); do \
 	    ln -sf ../$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/ || exit 1; done
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance units/systemd/restage
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel packaging/arrange
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs docs/architecture.md docs/night.md docs/faults.md docs/decisions.md docs/loaders.md docs/performance.md docs/fuzzing.md docs/boards.md docs/report.md docs/report.svg docs/fleets.md
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel/docs/guides docs/guides/*.md
@@ -186,4 +200,4 @@ prepare:
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool manuals cross demo test test-all vm bench lint unit deny fuzz install install-dracut install-mkinitcpio uninstall clean guest-install prepare need-root
+.PHONY: all help hook tool manuals cross demo test test-all vm deb rpm release bench lint unit deny fuzz install install-dracut install-mkinitcpio uninstall clean guest-install prepare need-root

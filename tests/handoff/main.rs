@@ -9,6 +9,7 @@ mod inits;
 mod kexec;
 mod loader;
 mod loaders;
+mod packages;
 mod reboot;
 mod report;
 mod stands;
@@ -65,6 +66,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE storage::a_root_on_a_mirror_is_closed_before_the_jump_and_at_halt
     Full ONE storage::a_root_on_btrfs_is_closed_before_the_jump_and_at_poweroff
     Full ONE reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
+    Full BOTH packages::installed_used_updated_and_purged_by_apt_nothing_is_left
     Full SEPARATE_BOOT reboot::what_is_written_lasts_over_a_reboot_and_power_off_is_seen
 ];
 
