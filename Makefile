@@ -85,14 +85,25 @@ test: need-root prepare lint unit ## lints, unit tests, the night's properties, 
 	@$(MAKE) --no-print-directory guest-install
 	$(CARGO) test --quiet --locked -p nextkernel-tests
 
-test-all: test deny ## everything: make test, all other handoffs, licences, a smoke of the fuzzers
+test-all: test deny ## everything: make test, all other handoffs, packages, licences, a smoke of the fuzzers
+	@tests/prepare packages
 	@if (for target in $(CROSS); do tests/cross $$target || exit 1; done); then \
 	    $(MAKE) --no-print-directory cross FASTER="CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
 	    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16"; \
 	    else rm -rf $(CROSS:%=target/built/%); echo "make: NOT TESTED: arm64 and riscv64, for the reason above" >&2; fi
+	@$(MAKE) --no-print-directory deb rpm
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test night -- --ignored --test-threads 3
-	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test handoff -- --ignored
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test packages --test handoff -- --ignored
 	fuzz/run 8
+
+deb: all ## Debian packages, into target/package: for this machine and, after `make cross`, for arm64
+	packaging/debian/build
+
+rpm: all ## the same for rpm
+	packaging/rpm/build
+
+release: deb rpm ## those, the sources, what they are made of, and the sums of all
+	packaging/release
 
 vm: need-root prepare ## one property in its guest: make vm TEST=name
 	@$(MAKE) --no-print-directory guest-install
@@ -112,7 +123,9 @@ lint: ## formatting, clippy, rustdoc, links, shellcheck
 	cd src && RUSTDOCFLAGS="$(RUSTDOC)" $(CARGO) doc --quiet --locked --no-deps --document-private-items --lib
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test documents
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
-	shellcheck .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
+	shellcheck packaging/debian/build packaging/debian/*.p* packaging/rpm/build packaging/release packaging/sbom packaging/facts packaging/arrange \
+	    packaging/arch/* packaging/alpine/* \
+	    .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
 	    units/systemd/stage-instance triggers/kernel-install/* triggers/debian/* triggers/arch/mkinitcpio-post \
 	    triggers/alpine/* triggers/void/* initramfs/dracut/90nextkernel/*.sh \
 	    initramfs/mkinitcpio/install/nextkernel tests/mkinitcpio/build \
@@ -143,7 +156,7 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants
 	for unit in $(ENABLED); do \
 	    ln -sf ../$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/ || exit 1; done
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/lib/nextkernel units/systemd/stage-instance packaging/arrange
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system-preset units/systemd/80-nextkernel.preset
 	install -D -m 0755 -t $(DESTDIR)$(KERNELINSTALL) triggers/kernel-install/95-nextkernel.install
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/nextkernel README.md LICENSE CHANGELOG.md docs/nextkernel.conf
@@ -213,4 +226,4 @@ prepare:
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool manuals cross demo test test-all vm bench lint unit deny fuzz install install-dracut install-mkinitcpio install-debian install-arch install-alpine install-void uninstall clean guest-install prepare need-root
+.PHONY: all help hook tool manuals cross demo test test-all vm deb rpm release bench lint unit deny fuzz install install-dracut install-mkinitcpio install-debian install-arch install-alpine install-void uninstall clean guest-install prepare need-root

@@ -1,7 +1,7 @@
 # nextkernel on NixOS. Read against nixpkgs' modules (nixos/modules/system/boot/systemd.nix and systemd/shutdown.nix),
 # not run.
 #
-# The package is what `make install PREFIX=$out SHUTDOWN=$out/lib/systemd/system-shutdown` installs.
+# The package is package.nix, in the same folder of the sources.
 { config, lib, ... }:
 
 let
@@ -13,7 +13,7 @@ in
     enable = lib.mkEnableOption "starting the next kernel without firmware (nextkernel)";
     package = lib.mkOption {
       type = lib.types.package;
-      description = "The nextkernel to use; nixpkgs has none.";
+      description = "The nextkernel to use; nixpkgs has none. From the sources: pkgs.callPackage ./package.nix { }.";
     };
   };
 

@@ -9,6 +9,7 @@ mod inits;
 mod kexec;
 mod loader;
 mod loaders;
+mod packages;
 mod reboot;
 mod report;
 mod stands;
@@ -64,6 +65,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE stands::what_carries_the_root_is_never_unbound_and_halt_is_untouched
     Full ONE reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
     Full SEPARATE_BOOT reboot::a_reboot_is_a_firmware_reset_that_keeps_what_was_written_and_poweroff_is_untouched
+    Full BOTH packages::installed_used_updated_and_purged_by_apt_nothing_is_left
 ];
 
 fn main() -> ExitCode {

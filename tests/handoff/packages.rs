@@ -1,0 +1,91 @@
+//! Debian's package, in the hands of apt.
+
+use bed::guest::{Guest, Spec};
+use bed::harness::Test;
+use bed::machine::Scratch;
+use bed::{host, image};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::kexec::hand_over;
+
+/// What lies on the root, but for what apt, dpkg and systemd write of every package.
+const FILES: &str = "find /etc /usr /var -xdev \\( -path /var/log -o -path /var/cache -o -path /var/lib/apt \
+    -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/tmp \\) -prune -o -print | sort";
+
+/// The package that `make deb` made, and the next: of a higher version, with another hook.
+fn debs() -> Result<Scratch, String> {
+    let made = bed::vm_folder().with_file_name("package");
+    let names = fs::read_dir(&made).map_err(|e| format!("{}: {e} (make deb)", made.display()))?;
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("nextkernel_") && name.ends_with("-1_amd64.deb")
+    };
+    let deb = names.filter_map(Result::ok).map(|entry| entry.path()).find(is_ours);
+    let deb = deb.ok_or("no package for amd64: `make deb` makes it")?;
+    let scratch = Scratch::new()?;
+    // A program does not mind what follows it in its file.
+    let script = "mkdir debs && cp $0 debs/nextkernel.deb && dpkg-deb -R $0 next && \
+        echo >>next/usr/lib/systemd/system-shutdown/nextkernel && \
+        sed -i 's/^Version: .*/&.1/' next/DEBIAN/control && dpkg-deb --root-owner-group -b next debs/next.deb && \
+        rm -r next";
+    host(Command::new("sh").args(["-ec", script]).arg(deb).current_dir(scratch.path("")))?;
+    image::disk(&scratch.path("debs"), &scratch.path("debs.ext4"), "DEBS")?;
+    Ok(scratch)
+}
+
+pub fn installed_used_updated_and_purged_by_apt_nothing_is_left(test: &Test) -> Result<(), String> {
+    let debs = debs()?;
+    let drive = format!("file={},format=raw,if=virtio,readonly=on", debs.path("debs.ext4").display());
+    let qemu = vec!["-drive".into(), drive];
+    let mut guest = Guest::boot(&Spec { installed: None, qemu, ..Spec::new(test) })?;
+    guest.ok("! command -v nextkernel")?;
+    let before = guest.ok(FILES)?;
+    let enabled = "find /etc/systemd -type l | sort";
+    let enabled_before = guest.ok(enabled)?;
+    guest.ok("mount -o ro LABEL=DEBS /mnt")?;
+    let installed = guest.ok("apt-get install -q -y /mnt/nextkernel.deb 2>&1")?;
+    says(&guest, &installed, "no unit was enabled")?;
+    let enabled_after = guest.ok(enabled)?;
+    if enabled_after != enabled_before {
+        return Err(guest.tell(&format!("units were enabled:\n{enabled_before}\n{enabled_after}")));
+    }
+
+    // Updated while something is staged: it stays so, and the new hook hands over, in the exitrd, too.
+    guest.ok("systemctl enable --now nextkernel-exitrd && nextkernel stage --loader direct")?;
+    guest.ok("cp /run/nextkernel/plan /root/plan")?;
+    let updated = guest.ok("apt-get install -q -y /mnt/next.deb 2>&1")?;
+    says(&guest, &updated, "what is staged stays staged")?;
+    guest.ok("cmp /run/nextkernel/plan /root/plan && rm /root/plan")?;
+    guest.ok("cmp /usr/lib/systemd/system-shutdown/nextkernel /run/initramfs/shutdown")?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+
+    // What the new hook cannot read is refused by day.
+    guest.ok("mount -o ro LABEL=DEBS /mnt && nextkernel stage --loader direct")?;
+    guest.ok("sed -i '1s/1$/999/' /run/nextkernel/plan")?;
+    let refused = guest.ok("dpkg -i /mnt/next.deb 2>&1")?;
+    says(&guest, &refused, "a plan of version 999, and only version ")?;
+    let unstaged = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
+    guest.ok(unstaged)?;
+
+    guest.ok("nextkernel stage --loader direct && echo 'panic = 30' >/etc/nextkernel.conf")?;
+    guest.ok("systemctl enable nextkernel-stage@$(uname -r)")?;
+    guest.ok("apt-get remove -q -y nextkernel 2>&1")?;
+    guest.ok(&format!("{unstaged} && [ -e /etc/nextkernel.conf ]"))?;
+    guest.ok("! mountpoint -q /run/initramfs")?;
+    guest.ok("apt-get purge -q -y nextkernel 2>&1")?;
+    let left =
+        guest.ok("find /run -name '*nextkernel*'; systemctl list-units --all --no-legend 'nextkernel*'")?;
+    let after = guest.ok(FILES)?;
+    let left = left.lines().chain(after.lines().filter(|line| !before.lines().any(|known| known == *line)));
+    let left: Vec<_> = left.collect();
+    if left.is_empty() { Ok(()) } else { Err(guest.tell(&format!("left behind: {left:#?}"))) }
+}
+
+fn says(guest: &Guest, output: &str, sentence: &str) -> Result<(), String> {
+    if output.contains(sentence) {
+        return Ok(());
+    }
+    Err(guest.tell(&format!("{sentence:?} is not said:\n{output}")))
+}
