@@ -6,6 +6,7 @@
 
 pub mod bios;
 pub mod boards;
+pub mod chain;
 pub mod cpio;
 pub mod dracut;
 pub mod esp;

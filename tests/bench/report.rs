@@ -1,7 +1,7 @@
 //! The tables, for the terminal and for docs/performance.md.
 
 use crate::handoff::{self, BEST, METHODS, Taken, USUAL};
-use crate::images::{Images, megabytes};
+use crate::images::{Images, Pair, megabytes};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -10,24 +10,34 @@ use std::time::Instant;
 /// Measures all handoffs with the initrd of this name, on a machine of so many MiB, and writes them down.
 pub fn handoff(which: &str, memory: u32) -> Result<(), String> {
     let images = Images::make()?;
-    let initrd = if which == "small" { &images.small } else { &images.large };
-    let size = megabytes(&initrd.packed)?;
-    let mut all = Vec::new();
-    for (number, method) in METHODS.iter().enumerate() {
-        let begun = Instant::now();
-        let taken = handoff::measure(method, &images, initrd, memory, &format!("{which}.{number}"))?;
-        eprintln!(
-            "bench: {size:.0} MB, {}: {:.2} G + {:.2} G ({:.0} s)",
-            method.name,
-            taken.load / 1e9,
-            taken.jump / 1e9,
-            begun.elapsed().as_secs_f64()
-        );
-        all.push(taken);
-    }
-    let text = table(size, memory, &all);
+    let size = megabytes(&initrd(&images, which).packed)?;
+    let rows: Result<Vec<_>, _> = (0..METHODS.len()).map(|number| row(which, memory, number)).collect();
+    let text = table(size, memory, &rows?);
     println!("{text}");
     write_between(which, &text)
+}
+
+/// Measures one of them, and says it.
+pub fn row(which: &str, memory: u32, number: usize) -> Result<Taken, String> {
+    let images = Images::make()?;
+    let method = METHODS.get(number).ok_or_else(|| format!("there is no row {number}"))?;
+    let begun = Instant::now();
+    let taken =
+        handoff::measure(method, &images, initrd(&images, which), memory, &format!("{which}.{number}"))?;
+    eprintln!(
+        "bench: {which}, {}: {:.3} G + {:.3} G, {:?} and {:?} kB ({:.0} s)",
+        method.name,
+        taken.load / 1e9,
+        taken.jump / 1e9,
+        taken.program,
+        taken.system,
+        begun.elapsed().as_secs_f64()
+    );
+    Ok(taken)
+}
+
+fn initrd<'a>(images: &'a Images, which: &str) -> &'a Pair {
+    if which == "small" { &images.small } else { &images.large }
 }
 
 fn table(size: f64, memory: u32, all: &[Taken]) -> String {

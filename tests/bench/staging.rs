@@ -1,11 +1,13 @@
 //! What staging costs, beside what it is made of: in the instructions of one guest, and in memory.
 
+use crate::report::write_between;
 use bed::harness::Test;
 use bed::holder;
 use bed::image::Image;
 use bed::initramfs::{Ended, Night};
 use bed::machine::{End, with_last_lines};
 use bed::vm_folder;
+use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
@@ -100,17 +102,17 @@ impl Counted {
 
 fn print(ended: &Ended) -> Result<(), String> {
     println!("{}\n", ended.line("versions ")?.trim_start_matches("versions ").trim_end());
-    println!(
+    let mut table =
         "| initrd | `cp` | `kexec -s -l` | both | `nextkernel stage` | ratio | at worst | `--no-rehearse` | \
-         memory of `kexec` | of `nextkernel` |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+                     memory of `kexec` | of `nextkernel` |\n|---|---|---|---|---|---|---|---|---|---|\n"
+            .to_owned();
     for size in INITRDS {
         let counted = |name| Counted::find(ended, &format!("{size}.{name}"));
         let (cp, kexec, stage, copy) =
             (counted("cp")?, counted("kexec")?, counted("stage")?, counted("copy")?);
         let both = cp.median() + kexec.median();
-        println!(
+        let _ = writeln!(
+            table,
             "| {size} MB | {:.2} G | {:.2} G | {both:.2} G | {:.2} G | {:.2} | {:.2} | {:.2} G | {:.1} MB | {:.1} MB |",
             cp.median(),
             kexec.median(),
@@ -122,5 +124,6 @@ fn print(ended: &Ended) -> Result<(), String> {
             stage.memory(),
         );
     }
-    Ok(())
+    println!("{table}");
+    write_between("staging", &table)
 }

@@ -1,6 +1,7 @@
 //! Both of the kernel's loaders lead to the next kernel, and so does what was thawed by day.
 
 use crate::staged::{handed_over, jumped_to_the_kept_image, night, stage};
+use bed::chain::{self, By, Memory};
 use bed::harness::Test;
 use bed::image::Image;
 use bed::initramfs::Ended;
@@ -58,4 +59,19 @@ pub fn without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other
     let ended = night(test, "kexec", &day)?.run()?;
     ended.line("loaded: 0")?;
     handed_over_with_all_marks(&ended)
+}
+
+/// What free memory differs by from one start of the same kernel to the next, in kilobytes: 7 MB were seen.
+const BY_CHANCE: u64 = 10_000;
+
+pub fn each_loader_hands_over_time_and_again_and_no_memory_is_lost(test: &Test) -> Result<(), String> {
+    let systems = chain::run(test, By::Nextkernel, 6)?;
+    let most = |systems: &[Memory]| systems.iter().map(|memory| memory.free).max().unwrap_or(0);
+    let (first, last) = (systems.get(1..4).unwrap_or_default(), systems.get(4..).unwrap_or_default());
+    let total: Vec<_> = systems.iter().map(|memory| memory.total).collect();
+    let is_lost = total.iter().min().zip(total.iter().max()).is_none_or(|(least, most)| most - least > 64);
+    if is_lost || most(last) + BY_CHANCE < most(first) {
+        return Err(format!("memory is lost: {systems:?}"));
+    }
+    Ok(())
 }

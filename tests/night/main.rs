@@ -48,6 +48,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE verbs::where_the_plan_says_so_the_jump_is_systemds
     Quick ONE loaders::the_direct_loader_hands_over_and_tells_the_whole_night
     Quick ONE loaders::what_is_thawed_hands_over_with_nothing_loaded_by_day
+    Full ONE loaders::each_loader_hands_over_time_and_again_and_no_memory_is_lost
     Full BOTH loaders::an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd
     Full ONE loaders::without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other
     Quick ONE failures::a_plan_of_another_version_is_told_and_survived

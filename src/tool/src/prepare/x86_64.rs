@@ -103,6 +103,12 @@ const SEED: usize = 32;
 const LOWEST: u64 = 1 << 20;
 const INITRD_LOWEST: u64 = 16 << 20;
 
+/// The kernel hands out memory above this first, where there is any (`ZONE_NORMAL`, `Documentation/mm/physical_memory.rst`),
+/// and a load is slow where it is handed pages that something is to go to: it keeps them apart, or changes them for
+/// others, and looks through a list for each page either way (`kimage_alloc_page`, `kernel/kexec_core.c`). So the largest
+/// goes below, if there is room.
+const LAST_HANDED_OUT: u64 = 4 << 30;
+
 /// What an address is called that is not known (`EFI_INVALID_TABLE_ADDR`, include/linux/efi.h).
 const UNKNOWN: u64 = u64::MAX;
 
@@ -138,8 +144,11 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     let initrd = match parts.initrd {
         Some(file) => {
             let size = super::length(file, "the staged initrd")?;
-            let bounds = Bounds { low: INITRD_LOWEST, high: below, ..Bounds::default() };
-            let at = free.take(size, bounds, Pick::Highest).ok_or_else(|| no_place("the initrd", size))?;
+            let at = [below.min(LAST_HANDED_OUT), below].into_iter().find_map(|high| {
+                let bounds = Bounds { low: INITRD_LOWEST, high, ..Bounds::default() };
+                free.take(size, bounds, Pick::Highest)
+            });
+            let at = at.ok_or_else(|| no_place("the initrd", size))?;
             let bytes = Area { offset: 0, size };
             segments.push(Segment { part: Part::Initrd, bytes, at, takes: size.next_multiple_of(PAGE) });
             Some((at, size))
@@ -154,7 +163,9 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     let Layout { parameters, start, cmdline, seed } = told.layout(at, kernel_at + kernel.entry)?;
     let bytes = Area { offset: 0, size };
     segments.push(Segment { part: Part::Parameters, bytes, at, takes: size.next_multiple_of(PAGE) });
-    segments.sort_by_key(|segment| segment.at);
+    // What is small is loaded first: a page that is the place of what comes later is kept apart until then, and for
+    // each page all that are kept apart are looked through.
+    segments.sort_by_key(|segment| segment.takes);
     let thawed = parts.thawed.map(|thawed| thawed.notes.clone()).unwrap_or_default();
     let notes = thawed.into_iter().chain(machine.notes.iter().cloned()).collect();
     Ok(Prepared { parameters, start, segments, cmdline, seeds: vec![seed], notes })
@@ -833,7 +844,10 @@ mod tests {
             for line in ["quiet", "nokaslr", "mem=512M", "memmap=1M$2M"] {
                 let is = prepared(&scratch, &image(100_000, &[]), None, line).unwrap();
                 let mut end = LOWEST;
-                for segment in &is.segments {
+                assert!(is.segments.is_sorted_by_key(|segment| segment.takes), "{line}");
+                let mut segments = is.segments.clone();
+                segments.sort_by_key(|segment| segment.at);
+                for segment in &segments {
                     assert!(segment.at >= end && segment.at % PAGE == 0 && segment.takes % PAGE == 0);
                     end = segment.at + segment.takes;
                     let holds = |range: &memory_map::Range| range.start <= segment.at && end <= range.end;
@@ -841,6 +855,19 @@ mod tests {
                     assert!(line != "mem=512M" || end <= 512 * MIB);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_initrd_lies_where_memory_is_handed_out_last_if_there_is_room() {
+        for (low_end, is_below) in [(0xbfff_ffff, true), (0xff_ffff, false)] {
+            let scratch = machine();
+            let high_end = 0x1_3fff_ffff;
+            let iomem = format!("00100000-{low_end:08x} : System RAM\n100000000-{high_end:x} : System RAM\n");
+            scratch.put("/proc/iomem", &iomem);
+            put_firmware(&scratch, &[(0x10_0000, low_end, "System RAM"), (1 << 32, high_end, "System RAM")]);
+            let is = prepared(&scratch, &image(9000, &[]), None, "").unwrap();
+            assert_eq!(of(&is, Part::Initrd).at < LAST_HANDED_OUT, is_below);
         }
     }
 

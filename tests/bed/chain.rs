@@ -1,0 +1,111 @@
+//! Many handoffs in a row in one small guest: each system hands over to the same kernel and the same initramfs.
+//!
+//! The initramfs is its own next one: its kernel keeps it (`retain_initrd`, Documentation/admin-guide/kernel-parameters.txt)
+//! and shows it as /sys/firmware/initrd. How many handoffs were made stands on the command line.
+
+use crate::harness::Test;
+use crate::initramfs::{self, with_busybox};
+use crate::machine::{Architecture, End, Machine, Scratch, Setup, Starts, with_last_lines};
+use crate::vm_folder;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// A system takes a few seconds, and five times as many where others are at work.
+const LIMIT_EACH: Duration = Duration::from_secs(60);
+
+const INIT: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs -o mode=0755,size=80% tmpfs /run
+for word in $(cat /proc/cmdline); do
+    case $word in made=*) made=${word#*=} ;; last=*) last=${word#*=} ;; by=*) by=${word#*=} ;; esac
+done
+echo 3 >/proc/sys/vm/drop_caches
+echo \"SYSTEM $made $(awk '/MemTotal|MemFree|MemAvailable/ { printf \"%s \", $2 }' /proc/meminfo)$(cat /proc/cmdline)\"
+[ $made = $last ] && poweroff -f
+cat /sys/firmware/initrd >/initrd
+line=\"console=ttyS0 quiet retain_initrd by=$by last=$last made=$((made + 1))\"
+if [ $by = kexec-tools ]; then
+    case $((made % 3)) in 0) way=-s ;; *) way='-c -i' ;; esac
+    kexec $way -l /kernel --initrd=/initrd --command-line=\"$line\" || poweroff -f
+    exec kexec -e
+fi
+case $((made % 3)) in 0) way='--loader verified' ;; 1) way='--loader direct' ;; 2) way=--thaw ;; esac
+nextkernel stage --kernel /kernel --initrd /initrd --cmdline \"$line\" $way --hold late --no-rehearse >/stage 2>&1 ||
+    { cat /stage; poweroff -f; }
+exec nextkernel-hook kexec
+";
+
+/// Who hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// nextkernel: by the verified loader, by the direct one, and thawed, in turn.
+    Nextkernel,
+    /// kexec-tools: by `-s`, and twice by `-c -i`, in turn.
+    KexecTools,
+}
+
+/// Kilobytes of a system's memory when it has begun and nothing is cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// `MemTotal`.
+    pub total: u64,
+    /// `MemFree`.
+    pub free: u64,
+    /// `MemAvailable`.
+    pub available: u64,
+}
+
+/// Makes so many handoffs; each system tells what memory it has, from the first on, which QEMU started.
+pub fn run(test: &Test, by: By, handoffs: u32) -> Result<Vec<Memory>, String> {
+    let image = test.image.files()?;
+    let installed = vm_folder().join("installed");
+    let mut cpio = with_busybox(INIT)?;
+    for folder in ["proc", "sys", "dev", "run", "tmp", "etc"] {
+        cpio.folder(folder);
+    }
+    let read = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
+    cpio.file("/kernel", 0o644, &read(&image.kernel())?);
+    let programs = [
+        ("nextkernel", "usr/bin/nextkernel"),
+        ("nextkernel-hook", "usr/lib/systemd/system-shutdown/nextkernel"),
+    ];
+    for (name, path) in programs {
+        cpio.file(&format!("/usr/bin/{name}"), 0o755, &read(&installed.join(path))?);
+    }
+    initramfs::program(&mut cpio, &image.builder(), "/usr/sbin/kexec")?;
+    let scratch = Scratch::new()?;
+    let (initrd, kernel) = (scratch.path("initramfs"), image.kernel());
+    fs::write(&initrd, cpio.finish()).map_err(|e| format!("{}: {e}", initrd.display()))?;
+    let name = if by == By::Nextkernel { "nextkernel" } else { "kexec-tools" };
+    let cmdline = format!("console=ttyS0 quiet retain_initrd by={name} last={handoffs} made=0");
+    let setup = Setup {
+        architecture: Architecture::X86_64,
+        starts: Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: &cmdline },
+        memory: 640,
+        counting: false,
+        args: &["-no-reboot".into()],
+        log: &test.log(),
+    };
+    let mut machine = Machine::start(&setup, scratch)?;
+    let end = machine.await_end(LIMIT_EACH * (handoffs + 1))?;
+    let console = machine.console.text();
+    let systems: Vec<_> = console.lines().filter_map(|line| system(line.split_once("SYSTEM ")?.1)).collect();
+    let is_each_there = systems.iter().map(|(made, _)| *made).eq(0..=handoffs);
+    if end != End::PoweredOff || !is_each_there {
+        let what = format!("{} of {handoffs} handoffs, and then {end:?}", systems.len().saturating_sub(1));
+        return Err(with_last_lines(&what, &console));
+    }
+    Ok(systems.into_iter().map(|(_, memory)| memory).collect())
+}
+
+/// `MADE TOTAL FREE AVAILABLE COMMAND LINE`
+fn system(line: &str) -> Option<(u32, Memory)> {
+    let mut words = line.split_whitespace();
+    let made = words.next()?.parse().ok()?;
+    let mut next = || words.next()?.parse().ok();
+    Some((made, Memory { total: next()?, free: next()?, available: next()? }))
+}
