@@ -17,6 +17,7 @@ mod storage;
 mod systemd_boot;
 mod uki;
 mod units;
+mod updates;
 mod whole;
 
 use bed::harness::{self, Property};
@@ -52,6 +53,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick SEPARATE_BOOT units::with_a_separate_boot_the_unit_stages_and_kexec_jumps
     Full ONE kexec::a_root_that_is_still_written_to_is_jumped_from_by_nobody
     Full ONE units::a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages
+    Full ONE updates::after_a_kernel_update_a_plain_reboot_starts_the_new_kernel_and_a_removed_one_is_unstaged
     Full ONE units::enabling_another_instance_replaces_the_first
     Full ONE whole::at_night_the_hook_asks_for_no_memory
     Quick ONE systemd_boot::an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives

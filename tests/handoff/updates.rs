@@ -1,0 +1,91 @@
+//! What package managers' hooks do to what is staged: Debian's, as its linux-image runs them, and kernel-install's.
+
+use bed::guest::Guest;
+use bed::harness::Test;
+
+use crate::kexec::{boot, hand_over};
+
+/// Installs the running kernel once more under another version, which boots with the running one's modules.
+const NEW: &str = "old=$(uname -r) new=6.99-new
+    cp /boot/vmlinuz-$old /boot/vmlinuz-$new && cp /boot/initrd.img-$old /boot/initrd.img-$new &&
+    linux-update-symlinks install $new /boot/vmlinuz-$new";
+
+/// What linux-image's maintainer scripts do in the end; the initrd is there, and is not built once more.
+fn hooks(script: &str, parameter: &str) -> String {
+    format!(
+        "export INITRD=No DEB_MAINT_PARAMS=\"'{parameter}'\"
+        run-parts --report --exit-on-error --arg=6.99-new --arg=/boot/vmlinuz-6.99-new /etc/kernel/{script}.d"
+    )
+}
+
+/// What update-initramfs does in the end, with an initrd that says a word to the kernel log.
+const REBUILT: &str =
+    "cd /tmp && mkdir -p conf/conf.d && echo 'echo built-again >/dev/kmsg' >conf/conf.d/word &&
+    initrd=/boot/initrd.img-6.99-new && cp $initrd new && truncate -s %4 new &&
+    find conf | cpio --quiet -o -H newc >>new && mv new $initrd &&
+    run-parts --arg=6.99-new --arg=$initrd /etc/initramfs/post-update.d";
+
+const UNSTAGED: &str = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
+
+fn key(guest: &mut Guest, value: &str) -> Result<(), String> {
+    let conf = format!("stage-on-update = {value}\\nloader = direct\\n");
+    guest.ok(&format!("printf '{conf}' >/etc/nextkernel.conf")).map(drop)
+}
+
+fn staged(guest: &mut Guest, version: &str, on: &str) -> Result<String, String> {
+    let plan = guest.ok("cat /run/nextkernel/plan")?;
+    let has = |line: String| plan.lines().any(|other| other == line);
+    if has(format!("kernel-from = /boot/vmlinuz-{version}")) && has(format!("on = {on}")) {
+        return Ok(plan);
+    }
+    Err(guest.tell(&format!("{version} is not staged on {on}: {plan}")))
+}
+
+pub fn after_a_kernel_update_a_plain_reboot_starts_the_new_kernel_and_a_removed_one_is_unstaged(
+    test: &Test,
+) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    key(&mut guest, "no")?;
+    guest.ok(NEW)?;
+    guest.ok(&format!("{}\n{UNSTAGED}", hooks("postinst", "configure")))?;
+    key(&mut guest, "reboot")?;
+    let said = guest.ok(&hooks("postinst", "configure"))?;
+    if !said.contains("6.99-new is staged, after the update, for kexec reboot") {
+        return Err(guest.tell(&said));
+    }
+    let first = staged(&mut guest, "6.99-new", "kexec reboot")?;
+    guest.ok(REBUILT)?;
+    if staged(&mut guest, "6.99-new", "kexec reboot")? == first {
+        return Err(guest.tell("what was staged is stale"));
+    }
+    hand_over(&mut guest, "systemctl reboot", "reboot")?;
+    guest.ok("dmesg | grep built-again")?;
+
+    // It stays staged by day, and follows no more, when the administrator takes the key back.
+    guest.ok(&hooks("postinst", "configure"))?;
+    staged(&mut guest, "6.99-new", "kexec reboot")?;
+    key(&mut guest, "no")?;
+    guest.ok("rm /boot/*-6.99-new && linux-update-symlinks remove 6.99-new /boot/vmlinuz-6.99-new")?;
+    guest.ok(&format!("{}\n{UNSTAGED}", hooks("postrm", "remove")))?;
+
+    // kernel-install(8), with our plugin alone: the others would take a minute to say the same.
+    key(&mut guest, "kexec")?;
+    let plugin = "export KERNEL_INSTALL_PLUGINS=/usr/lib/kernel/install.d/95-nextkernel.install";
+    guest.ok(&format!("{plugin}; kernel-install add $(uname -r) /boot/vmlinuz-$(uname -r)"))?;
+    let running = guest.ok("uname -r")?;
+    staged(&mut guest, running.trim(), "kexec")?;
+    guest.ok(&format!("{plugin}; kernel-install remove $(uname -r)\n{UNSTAGED}"))?;
+
+    // The unit follows what /vmlinuz says, and a failed staging in between disarms until there is an initrd again.
+    key(&mut guest, "no")?;
+    guest.ok("systemctl start nextkernel-stage.service && [ -e /run/nextkernel/plan ]")?;
+    let wait =
+        |condition: &str| format!("for _ in $(seq 60); do {condition} && exit 0; sleep 1; done; exit 1");
+    guest.ok(NEW)?;
+    guest.ok(&wait("grep -q 6.99-new /run/nextkernel/plan"))?;
+    guest.ok("mv /boot/initrd.img-6.99-new /boot/away")?;
+    guest.ok(&wait(&format!("{{ {UNSTAGED}; }}")))?;
+    guest.ok("mv /boot/away /boot/initrd.img-6.99-new")?;
+    guest.ok(&wait("grep -q 6.99-new /run/nextkernel/plan"))?;
+    guest.ok(&format!("systemctl stop nextkernel-stage.service\n{UNSTAGED}")).map(drop)
+}
