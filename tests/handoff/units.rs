@@ -37,6 +37,14 @@ pub fn a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages(test: &Tes
     let unstaged = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
     guest.ok(unstaged)?;
 
+    // Stopped before it has started.
+    let slow = format!("/run/systemd/system/{unit}.d");
+    let sleeps =
+        format!("mkdir -p {slow} && printf '[Service]\\nExecStartPost=sleep 60\\n' >{slow}/slow.conf");
+    guest.ok(&format!("{sleeps} && systemctl daemon-reload && systemctl start --no-block {unit}"))?;
+    wait_until(&mut guest, "[ -e /run/nextkernel/plan ]")?;
+    guest.ok(&format!("systemctl stop {unit}; rm -r {slow} && systemctl daemon-reload\n{unstaged}"))?;
+
     // A kernel that was removed has no modules either: it must not be started.
     guest.ok(&format!("systemctl start {unit} && [ -e /run/nextkernel/plan ]"))?;
     guest.ok("mv /boot/vmlinuz-$(uname -r) /root/")?;
