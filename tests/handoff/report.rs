@@ -4,7 +4,8 @@ use bed::guest::Guest;
 use serde_json::Value;
 
 /// Waits for the unit, which is off until somebody enables it.
-const KEPT: &str = "systemctl -q enable --now nextkernel-report.service && wc -l </var/lib/nextkernel/history";
+const KEPT: &str =
+    "systemctl -q enable --now nextkernel-report.service && wc -l </var/lib/nextkernel/history";
 
 /// Whoever reads it need not be root.
 const REPORT: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups nextkernel report --json";
