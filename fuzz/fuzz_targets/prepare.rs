@@ -58,8 +58,10 @@ fuzz_target!(|bytes: &[u8]| {
     match prepare::of("x86_64", &parts) {
         Ok(is) => {
             let free = Memory::usable(root, PAGE).expect("memory");
+            let mut segments = is.segments.clone();
+            segments.sort_by_key(|segment| segment.at);
             let mut end = 1 << 20;
-            for segment in &is.segments {
+            for segment in &segments {
                 assert!(
                     segment.at >= end && segment.at % PAGE == 0 && segment.takes % PAGE == 0,
                     "{segment}"
