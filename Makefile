@@ -152,7 +152,8 @@ install: ## install into $(DESTDIR), below $(PREFIX)
 	ln -sf $(SHUTDOWN)/nextkernel $(DESTDIR)$(PREFIX)/bin/nextkernel-hook
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	for unit in $(UNITS); do \
-	    sed 's|@PREFIX@|$(PREFIX)|g' units/systemd/$$unit.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
+	    sed -e '/^@SHUT-IN@$$/{' -e 'r units/systemd/shut-in' -e d -e '}' -e 's|@PREFIX@|$(PREFIX)|g' \
+	    units/systemd/$$unit.in >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; done
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants
 	for unit in $(ENABLED); do \
 	    ln -sf ../$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/multi-user.target.wants/ || exit 1; done
