@@ -5,7 +5,8 @@ use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
 use bed::image::Image;
 
-use crate::loader::{Next, used_up};
+use crate::kexec::wait_until;
+use crate::loader::Next;
 
 /// On the command line of all but the recovery mode's entries.
 const PLAIN: &str = "bed.entry=plain";
@@ -46,7 +47,7 @@ pub fn what_is_marked_is_what_grub_boots_from_a_submenu_and_once(test: &Test) ->
         if !said.contains("that counts once") {
             return Err(guest.tell(&said));
         }
-        used_up(&mut guest, NOTHING_ONCE)?;
+        wait_until(&mut guest, NOTHING_ONCE)?;
         saved.is_marked(&mut guest)?;
         guest.ok("grub-reboot 0")?;
     }

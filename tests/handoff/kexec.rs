@@ -12,10 +12,18 @@ pub const START_KEXEC: &str = "systemctl start --no-block --job-mode=replace-irr
 /// A file written in the last moment, by what systemd ends only after the verb was given.
 const LAST_WORDS: &str = "head -c 3000000 /dev/urandom >/root/last; sha256sum /root/last >/root/last.sum";
 
+/// Nothing is staged, and nothing loaded.
+pub const UNSTAGED: &str = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
+
 pub fn boot(test: &Test) -> Result<Guest, String> {
     let mut guest = Guest::boot(&Spec::new(test))?;
     guest.ok("! command -v kexec")?;
     Ok(guest)
+}
+
+/// Waits until a condition holds, for a minute and more.
+pub fn wait_until(guest: &mut Guest, condition: &str) -> Result<(), String> {
+    guest.ok(&format!("for _ in $(seq 60); do {condition} && exit 0; sleep 1; done; exit 1")).map(drop)
 }
 
 /// Goes down by a command, and proves that the next kernel came by the hook's own jump, with the

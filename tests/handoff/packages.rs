@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::kexec::hand_over;
+use crate::kexec::{UNSTAGED, hand_over};
 
 /// What lies on the root, but for what apt, dpkg and systemd write of every package.
 const FILES: &str = "find /etc /usr /var -xdev \\( -path /var/log -o -path /var/cache -o -path /var/lib/apt \
@@ -66,13 +66,12 @@ pub fn installed_used_updated_and_purged_by_apt_nothing_is_left(test: &Test) -> 
     guest.ok("sed -i '1s/1$/999/' /run/nextkernel/plan")?;
     let refused = guest.ok("dpkg -i /mnt/next.deb 2>&1")?;
     says(&guest, &refused, "a plan of version 999, and only version ")?;
-    let unstaged = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
-    guest.ok(unstaged)?;
+    guest.ok(UNSTAGED)?;
 
     guest.ok("nextkernel stage --loader direct && echo 'panic = 30' >/etc/nextkernel.conf")?;
     guest.ok("systemctl enable nextkernel-stage@$(uname -r)")?;
     guest.ok("apt-get remove -q -y nextkernel 2>&1")?;
-    guest.ok(&format!("{unstaged} && [ -e /etc/nextkernel.conf ]"))?;
+    guest.ok(&format!("{UNSTAGED} && [ -e /etc/nextkernel.conf ]"))?;
     guest.ok("! mountpoint -q /run/initramfs")?;
     guest.ok("apt-get purge -q -y nextkernel 2>&1")?;
     let left =

@@ -5,15 +5,12 @@ use bed::guest::Guest;
 use bed::harness::Test;
 use bed::machine::End;
 
-use crate::kexec::{boot, hand_over, untouched};
+use crate::kexec::{UNSTAGED, boot, hand_over, untouched};
 
 /// Somebody who blocks a shutdown, until `systemctl stop blocker`.
 const BLOCK: &str = "systemd-run -q --unit=blocker \
     systemd-inhibit --what=shutdown --mode=block --who=bed --why='the bed is made' sleep 3600
     for _ in $(seq 60); do systemd-inhibit --list | grep -q 'the bed is made' && exit 0; sleep 1; done; exit 1";
-
-/// Nothing is staged, and nothing loaded.
-const NOTHING: &str = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
 
 pub fn a_reboot_is_a_firmware_reset_that_keeps_what_was_written_and_poweroff_is_untouched(
     test: &Test,
@@ -47,11 +44,11 @@ pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &
             return Err(guest.tell(&told));
         }
     }
-    guest.ok(NOTHING)?;
+    guest.ok(UNSTAGED)?;
     guest.ok(BLOCK)?;
     refused(&mut guest, "nextkernel reboot", "nextkernel: bed (PID ")?;
     refused(&mut guest, "nextkernel reboot --dry-run", ": the bed is made) blocks a shutdown")?;
-    guest.ok(NOTHING)?;
+    guest.ok(UNSTAGED)?;
     guest.ok("systemctl stop blocker")?;
     // It stages by itself.
     guest.send("nextkernel reboot >/dev/console 2>&1")?;
@@ -73,7 +70,7 @@ pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &
     refused(&mut guest, "nextkernel reboot", "is staged for a plain `reboot` alone")?;
     guest.ok("nextkernel unstage && echo 1 >/proc/sys/kernel/kexec_load_disabled")?;
     refused(&mut guest, "nextkernel reboot", "nothing was done: load: nothing can be loaded")?;
-    guest.ok(NOTHING)?;
+    guest.ok(UNSTAGED)?;
     let left = guest.run("nextkernel check")?;
     if left.status == 1 && left.output.contains("\nbad   load ") {
         return Ok(());

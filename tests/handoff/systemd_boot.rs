@@ -7,7 +7,8 @@ use bed::image::Image;
 use bed::kexec_tools;
 
 use crate::esp::{Esp, is_gone, read, says, set};
-use crate::loader::{Next, used_up};
+use crate::kexec::wait_until;
+use crate::loader::Next;
 
 /// The entry that loader.conf means, by a pattern.
 const CHOSEN_ENTRY: &str = "title The chosen one\nlinux /bed/linux\n\
@@ -95,7 +96,7 @@ pub fn what_is_marked_is_what_systemd_boot_boots_by_default_once_and_past_one_co
         if !said.contains("that counts once") {
             return Err(guest.tell(&said));
         }
-        used_up(&mut guest, &is_gone(ONCE))?;
+        wait_until(&mut guest, &is_gone(ONCE))?;
         OTHER.is_marked(&mut guest)?;
         guest.ok(&set(ONCE, CHOSEN.id))?;
     }

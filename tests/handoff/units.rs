@@ -3,15 +3,11 @@
 use bed::guest::Guest;
 use bed::harness::Test;
 
-use crate::kexec::{boot, hand_over, reboot};
+use crate::kexec::{UNSTAGED, boot, hand_over, reboot, wait_until};
 
 /// The instance for the guest's kernel, and the unit.
 fn unit(guest: &mut Guest) -> Result<String, String> {
     Ok(format!("'nextkernel-stage@{}.service'", guest.ok("uname -r")?.trim()))
-}
-
-fn wait_until(guest: &mut Guest, condition: &str) -> Result<(), String> {
-    guest.ok(&format!("for _ in $(seq 60); do {condition} && exit 0; sleep 1; done; exit 1")).map(drop)
 }
 
 pub fn with_a_separate_boot_the_unit_stages_and_kexec_jumps(test: &Test) -> Result<(), String> {
@@ -34,8 +30,7 @@ pub fn a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages(test: &Tes
     let again = format!("[ -e /run/nextkernel/plan ] && ! grep -q {} /run/nextkernel/plan", first.trim());
     wait_until(&mut guest, &again)?;
     guest.ok(&format!("systemctl stop {unit}"))?;
-    let unstaged = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
-    guest.ok(unstaged)?;
+    guest.ok(UNSTAGED)?;
 
     // Stopped before it has started.
     let slow = format!("/run/systemd/system/{unit}.d");
@@ -43,12 +38,12 @@ pub fn a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages(test: &Tes
         format!("mkdir -p {slow} && printf '[Service]\\nExecStartPost=sleep 60\\n' >{slow}/slow.conf");
     guest.ok(&format!("{sleeps} && systemctl daemon-reload && systemctl start --no-block {unit}"))?;
     wait_until(&mut guest, "[ -e /run/nextkernel/plan ]")?;
-    guest.ok(&format!("systemctl stop {unit}; rm -r {slow} && systemctl daemon-reload\n{unstaged}"))?;
+    guest.ok(&format!("systemctl stop {unit}; rm -r {slow} && systemctl daemon-reload\n{UNSTAGED}"))?;
 
     // A kernel that was removed has no modules either: it must not be started.
     guest.ok(&format!("systemctl start {unit} && [ -e /run/nextkernel/plan ]"))?;
     guest.ok("mv /boot/vmlinuz-$(uname -r) /root/")?;
-    wait_until(&mut guest, unstaged)
+    wait_until(&mut guest, UNSTAGED)
 }
 
 pub fn enabling_another_instance_replaces_the_first(test: &Test) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use bed::guest::Guest;
 use bed::harness::Test;
 
-use crate::kexec::{boot, hand_over};
+use crate::kexec::{UNSTAGED, boot, hand_over, wait_until};
 
 /// Installs the running kernel once more under another version, which boots with the running one's modules.
 const NEW: &str = "old=$(uname -r) new=6.99-new
@@ -24,8 +24,6 @@ const REBUILT: &str =
     initrd=/boot/initrd.img-6.99-new && cp $initrd new && truncate -s %4 new &&
     find conf | cpio --quiet -o -H newc >>new && mv new $initrd &&
     run-parts --arg=6.99-new --arg=$initrd /etc/initramfs/post-update.d";
-
-const UNSTAGED: &str = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
 
 fn key(guest: &mut Guest, value: &str) -> Result<(), String> {
     let conf = format!("stage-on-update = {value}\\nloader = direct\\n");
@@ -80,13 +78,11 @@ pub fn after_a_kernel_update_a_plain_reboot_starts_the_new_kernel_and_a_removed_
     // The unit follows what /vmlinuz says, and a failed staging in between disarms until there is an initrd again.
     key(&mut guest, "no")?;
     guest.ok("systemctl start nextkernel-stage.service && [ -e /run/nextkernel/plan ]")?;
-    let wait =
-        |condition: &str| format!("for _ in $(seq 60); do {condition} && exit 0; sleep 1; done; exit 1");
     guest.ok(NEW)?;
-    guest.ok(&wait("grep -q 6.99-new /run/nextkernel/plan"))?;
+    wait_until(&mut guest, "grep -q 6.99-new /run/nextkernel/plan")?;
     guest.ok("mv /boot/initrd.img-6.99-new /boot/away")?;
-    guest.ok(&wait(&format!("{{ {UNSTAGED}; }}")))?;
+    wait_until(&mut guest, UNSTAGED)?;
     guest.ok("mv /boot/away /boot/initrd.img-6.99-new")?;
-    guest.ok(&wait("grep -q 6.99-new /run/nextkernel/plan"))?;
+    wait_until(&mut guest, "grep -q 6.99-new /run/nextkernel/plan")?;
     guest.ok(&format!("systemctl stop nextkernel-stage.service\n{UNSTAGED}")).map(drop)
 }
