@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// What every guest has beyond minbase. kexec-tools must not be there: the product replaces it.
 const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dbus,linux-image-amd64,initramfs-tools,\
-    zstd,strace,procps,e2fsprogs,util-linux,mount";
+    zstd,strace,procps,e2fsprogs,util-linux,mount,sudo";
 
 /// Boot loaders and their tools. None of these installs anything anywhere by itself.
 const LOADERS: &str = "systemd-boot-efi,grub-pc-bin,grub2-common,extlinux";
@@ -33,17 +33,22 @@ const FINISH: &str = "set -e
     touch /etc/.updated /var/.updated";
 
 /// Runs in a copy of the tree, right after it: the mirror still has the headers of this very kernel. kexec-tools
-/// is what the product is measured against; shim and GRUB, as Debian has them signed, are only unpacked.
+/// is what the product is measured against, and what people migrate from.
 const BUILDER: &str = "set -e
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
-    apt-get install -q -y --no-install-recommends make linux-headers-$(basename /usr/lib/modules/*) \
-        systemd-ukify kexec-tools
+    apt-get install -q -y --no-install-recommends make linux-headers-$(basename /usr/lib/modules/*) kexec-tools";
+
+/// In Debian 13's, too: ukify; shim and GRUB, as Debian has them signed, only unpacked; and another kernel of the same
+/// source, the smallest there is, as its package.
+const BUILDER_13: &str = "
+    apt-get install -q -y --no-install-recommends systemd-ukify
     cd /tmp
     apt-get download -q shim-signed grub-efi-amd64-signed
-    for package in *.deb; do dpkg-deb -x $package /; done
-    rm *.deb
-    apt-get clean";
+    for package in *.deb; do dpkg-deb -x $package /; rm $package; done
+    mkdir /kernel
+    cd /kernel
+    apt-get download -q $(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p')";
 
 /// The age at which another recipe's image is removed.
 const STALE: Duration = Duration::from_secs(24 * 3600);
@@ -148,8 +153,8 @@ impl Files {
         self.0.join("initrd.img")
     }
 
-    /// A root with a compiler and headers for that kernel, with ukify and kexec-tools, and with the signed files of
-    /// shim and GRUB; Debian 13 alone has one.
+    /// A root with a compiler and headers for that kernel, and with kexec-tools; Debian 13's has ukify, the signed files
+    /// of shim and GRUB, and in /kernel another kernel's package, too.
     #[must_use]
     pub fn builder(&self) -> PathBuf {
         self.0.join("builder")
@@ -228,12 +233,11 @@ fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
     }
     disk(&tree, &part.join("root.ext4"), "root")?;
     separate_boot(&tree, part)?;
-    if suite != "trixie" {
-        return Ok(());
-    }
     let builder = part.join("builder");
     host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree).arg(&builder))?;
-    host(Command::new("chroot").arg(&builder).args(["sh", "-c", BUILDER]).stdin(stdin()?)).map(drop)
+    let more = if suite == "trixie" { BUILDER_13 } else { "" };
+    let script = format!("{BUILDER}{more}\n    apt-get clean");
+    host(Command::new("chroot").arg(&builder).args(["sh", "-c", &script]).stdin(stdin()?)).map(drop)
 }
 
 /// Removes what an older recipe made, but not so soon that another process could still use it.

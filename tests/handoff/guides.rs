@@ -1,4 +1,5 @@
-//! The guides of docs/guides, walked through as they are written: the text is the test.
+//! The README's way in and the guides of docs/guides, walked through as they are written in a Debian that has nothing of
+//! nextkernel: the text is the test.
 
 use bed::guest::{Guest, Spec};
 use bed::harness::Test;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::kexec::hand_over;
+use crate::packages;
 
 /// Those for which one guest has all that they need, in this order.
 const IN_ONE_GUEST: [&str; 5] =
@@ -22,9 +24,9 @@ const IN_LUKS: [&str; 1] = ["luks-root.md"];
 const GOES_DOWN: [&str; 2] = ["systemctl kexec", "nextkernel reboot"];
 
 /// The guest becomes what the guides speak of: one that used kexec-tools and a unit for it, with microcode beside its
-/// initrd, and NVIDIA's modules at every boot, without a run of depmod, which takes minutes here. Which loader it is, is not
-/// what they show.
+/// initrd, and NVIDIA's modules at every boot, without a run of depmod, which takes minutes here.
 const SITUATION: &str = "set -e
+    cd /root
     tar -xf /root/kexec-tools.tar -C / 2>/dev/null
     cat /root/kexec-tools.status >>/var/lib/dpkg/status
     dpkg -s kexec-tools >/dev/null
@@ -40,8 +42,7 @@ const SITUATION: &str = "set -e
     echo \"install nvidia_drm $load\" >/etc/modprobe.d/nvidia.conf
     echo nvidia_drm >/etc/modules-load.d/nvidia.conf
     modprobe nvidia_drm
-    lsmod | grep '^nvidia_uvm'
-    echo 'loader = direct' >/etc/nextkernel.conf";
+    lsmod | grep '^nvidia_uvm'";
 
 /// A step of a guide.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,11 +65,13 @@ pub fn every_guide_is_walked_through_as_it_is_written(test: &Test) -> Result<(),
         ));
     }
 
-    let scratch = Scratch::new()?;
-    let usual = Spec::new(test);
-    let installed = with_situation(test, &usual, &scratch.path("installed"))?;
+    let installed = Scratch::new()?;
+    with_package(&installed)?;
+    with_situation(test, &installed)?;
     let qemu = vec!["-device".into(), "edu".into()];
-    let mut guest = Guest::boot(&Spec { installed: Some(installed), qemu, ..usual })?;
+    let installed = Some(installed.path(""));
+    let mut guest = newly_installed(&Spec { installed, qemu, ..Spec::new(test) })?;
+    walk(&mut guest, &docs("../README.md"))?;
     guest.ok(SITUATION)?;
     for guide in IN_ONE_GUEST {
         walk(&mut guest, &docs("guides").join(guide))?;
@@ -77,8 +80,10 @@ pub fn every_guide_is_walked_through_as_it_is_written(test: &Test) -> Result<(),
 }
 
 pub fn the_guide_for_a_root_in_luks_is_walked_through(test: &Test) -> Result<(), String> {
-    let mut guest = Guest::boot(&Spec { disks: Some(Storage::Luks.disks()?), ..Spec::new(test) })?;
-    guest.ok("echo 'loader = direct' >/etc/nextkernel.conf")?;
+    let installed = Scratch::new()?;
+    with_package(&installed)?;
+    let disks = Some(Storage::Luks.disks()?);
+    let mut guest = newly_installed(&Spec { disks, installed: Some(installed.path("")), ..Spec::new(test) })?;
     for guide in IN_LUKS {
         walk(&mut guest, &docs("guides").join(guide))?;
     }
@@ -89,22 +94,45 @@ fn docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
 }
 
-/// A copy of what is installed, with what [`SITUATION`] takes.
-fn with_situation(test: &Test, usual: &Spec, copy: &Path) -> Result<PathBuf, String> {
-    let installed = usual.installed.clone().unwrap_or_default();
-    host(Command::new("cp").arg("-a").arg(installed).arg(copy))?;
-    let files = test.image.files()?;
-    let modules = copy.join("usr/lib/modules").join(files.release()?).join("updates");
-    let root = copy.join("root");
-    let failed = |e| format!("{}: {e}", copy.display());
-    fs::create_dir_all(&modules).and_then(|()| fs::create_dir_all(&root)).map_err(failed)?;
+/// Lays Debian's package into a folder, where README.md has it built.
+pub fn with_package(installed: &Scratch) -> Result<(), String> {
+    let folder = installed.path("root/target/package");
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    host(Command::new("cp").arg(packages::deb()?).arg(&folder)).map(drop)
+}
+
+/// And what [`SITUATION`] takes.
+fn with_situation(test: &Test, installed: &Scratch) -> Result<(), String> {
+    let modules = Path::new("usr/lib/modules").join(test.image.files()?.release()?).join("updates");
+    let modules = installed.path(&modules.to_string_lossy());
+    let failed = |e| format!("{}: {e}", modules.display());
+    fs::create_dir_all(&modules).map_err(failed)?;
     for name in ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"] {
-        let module = standins::read(test.image, name)?;
-        fs::write(modules.join(format!("{name}.ko")), module).map_err(failed)?;
+        fs::write(modules.join(format!("{name}.ko")), standins::read(test.image, name)?).map_err(failed)?;
     }
-    fs::write(root.join("kexec-tools.tar"), kexec_tools::package(test.image)?).map_err(failed)?;
-    fs::write(root.join("kexec-tools.status"), kexec_tools::status(test.image)?).map_err(failed)?;
-    Ok(copy.into())
+    fs::write(installed.path("root/kexec-tools.tar"), kexec_tools::package(test.image)?).map_err(failed)?;
+    fs::write(installed.path("root/kexec-tools.status"), kexec_tools::status(test.image)?).map_err(failed)
+}
+
+/// Boots a guest that has nothing of nextkernel, and installs the package as README.md says. Which loader it is, is not what
+/// is shown here, and the direct one is the fastest in an emulated machine.
+pub fn newly_installed(spec: &Spec) -> Result<Guest, String> {
+    let readme = docs("../README.md");
+    let text = fs::read_to_string(&readme).map_err(|e| format!("{}: {e}", readme.display()))?;
+    let install = text.lines().find_map(|line| {
+        let (_, row) = line.split_once("| Debian")?;
+        row.split('`').nth(1)?.strip_prefix("make deb && ")
+    });
+    let install = install.ok_or_else(|| format!("{}: no line installs on Debian", readme.display()))?;
+    let mut guest = Guest::boot(spec)?;
+    guest.ok("! command -v nextkernel && echo 'loader = direct' >/etc/nextkernel.conf")?;
+    guest.ok(&typed(install))?;
+    Ok(guest)
+}
+
+/// Commands as in the shell of somebody who has logged in.
+fn typed(commands: &str) -> String {
+    format!("set -e\ncd\n{commands}")
 }
 
 /// Runs a page's commands in their order, and finds what it says of their output.
@@ -116,12 +144,13 @@ fn walk(guest: &mut Guest, page: &Path) -> Result<(), String> {
         match step {
             Step::Commands(commands) => {
                 let (day, last) = commands.rsplit_once('\n').unwrap_or(("", &commands));
+                let last = last.split(" #").next().unwrap_or_default().trim_end();
                 if GOES_DOWN.iter().any(|command| last.ends_with(command)) {
-                    guest.ok(&format!("set -e\n{day}")).map_err(|e| failed(&e))?;
+                    guest.ok(&typed(day)).map_err(|e| failed(&e))?;
                     hand_over(guest, last, "kexec").map_err(|e| failed(&e))?;
                     output = String::new();
                 } else {
-                    output = guest.ok(&format!("set -e\n{commands}")).map_err(|e| failed(&e))?;
+                    output = guest.ok(&typed(&commands)).map_err(|e| failed(&e))?;
                 }
             }
             Step::Says(said) if says(&output, &said) => {}

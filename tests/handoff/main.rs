@@ -54,6 +54,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE kexec::a_root_that_is_still_written_to_is_jumped_from_by_nobody
     Full ONE units::a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages
     Full ONE updates::after_a_kernel_update_a_plain_reboot_starts_the_new_kernel_and_a_removed_one_is_unstaged
+    Full ONE updates::after_apt_has_upgraded_the_kernel_a_reboot_starts_the_new_one_by_kexec
     Full ONE units::enabling_another_instance_replaces_the_first
     Full ONE whole::at_night_the_hook_asks_for_no_memory
     Quick ONE systemd_boot::an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives
@@ -62,7 +63,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE uki::what_is_marked_is_the_profile_of_an_image_that_systemd_boot_boots
     Full BOTH_SEPARATE_BOOT grub::what_is_marked_is_what_grub_boots_from_a_submenu_and_once
     Full SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
-    Full SEPARATE_BOOT guides::every_guide_is_walked_through_as_it_is_written
+    Full BOTH_SEPARATE_BOOT guides::every_guide_is_walked_through_as_it_is_written
     Full ONE guides::the_guide_for_a_root_in_luks_is_walked_through
     Full ONE stands::what_carries_the_root_is_never_unbound_and_halt_is_untouched
     Full ONE reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it

@@ -14,8 +14,8 @@ use crate::kexec::{UNSTAGED, hand_over};
 const FILES: &str = "find /etc /usr /var -xdev \\( -path /var/log -o -path /var/cache -o -path /var/lib/apt \
     -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/tmp \\) -prune -o -print | sort";
 
-/// The package that `make deb` made, and the next: of a higher version, with another hook.
-fn debs() -> Result<Scratch, String> {
+/// The package that `make deb` made.
+pub fn deb() -> Result<PathBuf, String> {
     let made = bed::vm_folder().with_file_name("package");
     let names = fs::read_dir(&made).map_err(|e| format!("{}: {e} (make deb)", made.display()))?;
     let is_ours = |path: &PathBuf| {
@@ -23,7 +23,12 @@ fn debs() -> Result<Scratch, String> {
         name.starts_with("nextkernel_") && name.ends_with("-1_amd64.deb")
     };
     let deb = names.filter_map(Result::ok).map(|entry| entry.path()).find(is_ours);
-    let deb = deb.ok_or("no package for amd64: `make deb` makes it")?;
+    deb.ok_or_else(|| "no package for amd64: `make deb` makes it".into())
+}
+
+/// It, and the next: of a higher version, with another hook.
+fn debs() -> Result<Scratch, String> {
+    let deb = deb()?;
     let scratch = Scratch::new()?;
     // A program does not mind what follows it in its file.
     let script = "mkdir debs && cp $0 debs/nextkernel.deb && dpkg-deb -R $0 next && \

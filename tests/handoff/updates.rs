@@ -1,8 +1,12 @@
 //! What package managers' hooks do to what is staged: Debian's, as its linux-image runs them, and kernel-install's.
 
-use bed::guest::Guest;
+use bed::guest::{Guest, Spec};
 use bed::harness::Test;
+use bed::host;
+use bed::machine::Scratch;
+use std::process::Command;
 
+use crate::guides::{newly_installed, with_package};
 use crate::kexec::{UNSTAGED, boot, hand_over, wait_until};
 
 /// Installs the running kernel once more under another version, which boots with the running one's modules.
@@ -24,6 +28,17 @@ const REBUILT: &str =
     initrd=/boot/initrd.img-6.99-new && cp $initrd new && truncate -s %4 new &&
     find conf | cpio --quiet -o -H newc >>new && mv new $initrd &&
     run-parts --arg=6.99-new --arg=$initrd /etc/initramfs/post-update.d";
+
+/// Makes a folder that apt(8) takes for an archive: the package of another kernel, and a newer linux-image-amd64 that
+/// depends on it. That one is made up; what it brings is Debian's, with its own maintainer scripts.
+const ARCHIVE: &str = "cp \"$1\"/*.deb . && mkdir -p meta/DEBIAN
+    printf '%s\n' 'Package: linux-image-amd64' 'Version: 99' 'Architecture: amd64' 'Maintainer: nobody <nobody@localhost>' \
+        \"Depends: $(dpkg-deb -f *.deb Package)\" 'Description: a newer kernel' >meta/DEBIAN/control
+    dpkg-deb --root-owner-group -b meta meta.deb && rm -r meta
+    for package in *.deb; do
+        dpkg-deb -f $package
+        printf '%s\n' \"Filename: $package\" \"Size: $(stat -c %s $package)\" \"SHA256: $(sha256sum <$package | head -c 64)\" ''
+    done >Packages";
 
 fn key(guest: &mut Guest, value: &str) -> Result<(), String> {
     let conf = format!("stage-on-update = {value}\\nloader = direct\\n");
@@ -85,4 +100,28 @@ pub fn after_a_kernel_update_a_plain_reboot_starts_the_new_kernel_and_a_removed_
     guest.ok("mv /boot/away /boot/initrd.img-6.99-new")?;
     wait_until(&mut guest, "grep -q 6.99-new /run/nextkernel/plan")?;
     guest.ok(&format!("systemctl stop nextkernel-stage.service\n{UNSTAGED}")).map(drop)
+}
+
+pub fn after_apt_has_upgraded_the_kernel_a_reboot_starts_the_new_one_by_kexec(
+    test: &Test,
+) -> Result<(), String> {
+    let installed = Scratch::new()?;
+    with_package(&installed)?;
+    let archive = installed.path("root/archive");
+    host(Command::new("mkdir").arg("-p").arg(&archive))?;
+    let packages = test.image.files()?.builder().join("kernel");
+    host(Command::new("sh").args(["-ec", ARCHIVE, "sh"]).arg(packages).current_dir(&archive))?;
+    let mut guest = newly_installed(&Spec { installed: Some(installed.path("")), ..Spec::new(test) })?;
+    key(&mut guest, "reboot")?;
+    guest.ok("echo 'deb [trusted=yes] file:/root/archive ./' >/etc/apt/sources.list && apt-get update")?;
+    let old = guest.boot.release.clone();
+    let said = guest.ok("apt-get full-upgrade -y 2>&1")?;
+    if !said.contains("is staged, after the update, for kexec reboot") {
+        return Err(guest.tell(&said));
+    }
+    hand_over(&mut guest, "reboot", "kexec")?;
+    if guest.boot.release == old {
+        return Err(guest.tell("the old kernel runs once more"));
+    }
+    guest.ok("[ \"/boot/vmlinuz-$(uname -r)\" = \"$(readlink -f /vmlinuz)\" ]").map(drop)
 }

@@ -2,6 +2,7 @@
 #include "standin.h"
 #include <linux/blkdev.h>
 #include <linux/sizes.h>
+#include <linux/version.h>
 
 static void swallow(struct bio *bio)
 {
@@ -19,7 +20,11 @@ static int __init begin(void)
 
 	if (major < 0)
 		return major;
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0)
+	disk = blk_alloc_disk(NUMA_NO_NODE) ?: ERR_PTR(-ENOMEM);
+#else
 	disk = blk_alloc_disk(NULL, NUMA_NO_NODE);
+#endif
 	if (IS_ERR(disk)) {
 		error = PTR_ERR(disk);
 		goto unregister;
