@@ -98,9 +98,9 @@ pub fn check_tells_what_is_done_with_gpu_and_watchdog_and_what_forbids_it(test: 
         "warn  watchdog0          i6300ESB timer, not armed, 30 s: it is stopped at every restart",
         "ok    guard              a jump that hangs in the kernel's device shutdown is reset after 300 seconds",
         "exit status 0 of a check",
-        "warn  modules_disabled   kernel.modules_disabled is 1 until the next boot, and bochs cannot be unloaded: the jump",
+        "warn  modules_disabled   bochs cannot be unloaded, for kernel.modules_disabled is 1 until the next boot: the jump",
         "exit status 0 of another",
-        "bad   modules_disabled   kernel.modules_disabled is 1 until the next boot, and bochs cannot be unloaded: the machine",
+        "bad   modules_disabled   bochs cannot be unloaded, for kernel.modules_disabled is 1 until the next boot: the machine",
         "nextkernel: not as it should be: modules_disabled",
         "exit status 1 of the last",
     ] {

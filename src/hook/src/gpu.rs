@@ -332,6 +332,20 @@ mod tests {
         assert_eq!(machine.found(), ["nvidia unload"]);
     }
 
+    /// As a machine with an H200, NVIDIA's open driver 580 and a kernel that unloads no module shows them.
+    #[test]
+    fn a_card_without_a_display_whose_kernel_counts_no_users_is_found() {
+        let machine = Machine::new();
+        for module in ["nvidia_uvm", "nvidia"] {
+            machine.module(module, "live");
+        }
+        let modules = "nvidia_uvm 1830912 - - Live 0xffffffffc080c000 (O)\n\
+                       nvidia 14299136 - - Live 0xffffffffc0400000 (O)\n";
+        machine.file("proc/modules", modules);
+        machine.device("pci", "0000:00:06.0", "0x030200", "nvidia", "nvidia");
+        assert_eq!(machine.found(), ["nvidia unload"]);
+    }
+
     #[test]
     fn a_driver_without_a_device_is_found_by_name() {
         let machine = Machine::new();

@@ -103,6 +103,9 @@ impl fmt::Display for Stuck {
             Why::Refused(Errno::PERM) => {
                 write!(out, "{module}: EPERM: modules_disabled, or a capability is missing")
             }
+            Why::Refused(Errno::NOSYS) => {
+                write!(out, "{module}: ENOSYS: this kernel unloads no module (CONFIG_MODULE_UNLOAD)")
+            }
             Why::Refused(errno) => write!(out, "{module}: {}", Named(errno)),
         }
     }

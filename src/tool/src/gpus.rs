@@ -171,6 +171,7 @@ pub(crate) mod tests {
         scratch.link(&format!("{device}/driver"), &format!("/sys/bus/pci/drivers/{module}"));
         scratch.link(&format!("/sys/bus/pci/drivers/{module}/module"), &format!("/sys/module/{module}"));
         scratch.put(&format!("/sys/module/{module}/initstate"), &format!("{state}\n"));
+        scratch.put(&format!("/sys/module/{module}/refcnt"), "1\n");
     }
 
     #[test]

@@ -60,16 +60,16 @@ pub(super) fn modules(
     findings: &mut Findings,
 ) {
     let is_loaded = |module: &str| root.path("/sys/module").join(module).join("initstate").exists();
-    let forbidden = root.fact("/proc/sys/kernel/modules_disabled").as_deref() == Some("1");
+    let forbidden = Forbidden::here(root);
     if is_loaded("efibc") {
-        let (verdict, why) = if forbidden {
-            let why = "cannot be unloaded, for kernel.modules_disabled is 1 until the next boot, and will write twice to \
-                       the firmware's memory and overwrite the boot loader's one-shot entry";
-            (Verdict::Warn, why)
+        let (verdict, why) = if let Some(Forbidden { why, .. }) = &forbidden {
+            let follows =
+                "will write twice to the firmware's memory and overwrite the boot loader's one-shot entry";
+            (Verdict::Warn, format!("cannot be unloaded, for {why}, and {follows}"))
         } else {
             let why = "is unloaded first: at each kexec it would write twice to the firmware's memory, and take the \
                        boot loader's one-shot entry away";
-            (Verdict::Info, why)
+            (Verdict::Info, why.to_owned())
         };
         findings.say(verdict, "efibc", why);
     }
@@ -82,13 +82,48 @@ pub(super) fn modules(
         let nothing = format!("{who} names it, and it is not loaded now");
         findings.say(Verdict::Info, format!("module {module}"), nothing);
     }
-    if forbidden {
-        forbidden_to_unload(gpus, loaded, findings);
+    if let Some(forbidden) = forbidden {
+        forbidden_to_unload(&forbidden, gpus, loaded, findings);
+    }
+}
+
+/// Why nobody can unload a module here.
+struct Forbidden {
+    what: &'static str,
+    why: &'static str,
+    remedy: &'static str,
+}
+
+impl Forbidden {
+    fn here(root: &Root) -> Option<Forbidden> {
+        // How many use a module is counted and shown only where it may be unloaded (`modinfo_refcnt`,
+        // kernel/module/main.c).
+        let modules = std::fs::read_dir(root.path("/sys/module")).into_iter().flatten().flatten();
+        let uncounted =
+            |module: &std::path::Path| module.join("initstate").exists() && !module.join("refcnt").exists();
+        if modules.map(|entry| entry.path()).any(|module| uncounted(&module)) {
+            return Some(Forbidden {
+                what: "module-unloading",
+                why: "this kernel was built without it (CONFIG_MODULE_UNLOAD)",
+                remedy: "run a kernel that has it",
+            });
+        }
+        let disabled = root.fact("/proc/sys/kernel/modules_disabled").as_deref() == Some("1");
+        disabled.then_some(Forbidden {
+            what: "modules_disabled",
+            why: "kernel.modules_disabled is 1 until the next boot",
+            remedy: "find out who sets it (grep -r modules_disabled /etc/sysctl.d /usr/lib/sysctl.d)",
+        })
     }
 }
 
 /// What becomes of drivers and further modules that nobody can unload: a GPU may decide for the firmware.
-fn forbidden_to_unload(gpus: &[Gpu], further: Vec<&str>, findings: &mut Findings) {
+fn forbidden_to_unload(
+    Forbidden { what, why, remedy }: &Forbidden,
+    gpus: &[Gpu],
+    further: Vec<&str>,
+    findings: &mut Findings,
+) {
     let gpus: Vec<_> = gpus.iter().filter(|gpu| gpu.policy == Policy::Unload).collect();
     let unloaded: Vec<_> = gpus.iter().map(|gpu| gpu.module.as_str()).chain(further).collect();
     if unloaded.is_empty() {
@@ -103,10 +138,9 @@ fn forbidden_to_unload(gpus: &[Gpu], further: Vec<&str>, findings: &mut Findings
     };
     findings.say(
         verdict,
-        "modules_disabled",
+        *what,
         format!(
-            "kernel.modules_disabled is 1 until the next boot, and {} cannot be unloaded: {follows}; find out who sets it \
-             (grep -r modules_disabled /etc/sysctl.d /usr/lib/sysctl.d), or leave GPUs with `gpu = leave`",
+            "{} cannot be unloaded, for {why}: {follows}; {remedy}, or leave GPUs with `gpu = leave`",
             unloaded.join(", ")
         ),
     );
@@ -136,6 +170,7 @@ pub(super) fn others(root: &Root, conf: &Conf, UntilThen(verdict, what): UntilTh
 mod tests {
     use super::super::tests::{asked, finding, machine, says, says_when_asked, staged};
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn every_gpu_is_told_with_what_is_done_and_why() {
@@ -171,6 +206,7 @@ mod tests {
     fn modules_that_are_named_or_would_write_to_the_firmware_are_told() {
         let scratch = machine();
         scratch.put("/sys/module/efibc/initstate", "live\n");
+        scratch.put("/sys/module/efibc/refcnt", "0\n");
         says(&scratch, "efibc", Verdict::Info, "is unloaded first");
         scratch.put(conf::PATH, "modules = mei_me\n");
         says(&scratch, "module mei_me", Verdict::Info, "nextkernel.conf names it, and it is not loaded now");
@@ -184,12 +220,13 @@ mod tests {
         let scratch = machine();
         scratch.put("/proc/sys/kernel/modules_disabled", "1\n");
         scratch.put("/sys/module/efibc/initstate", "live\n");
+        scratch.put("/sys/module/efibc/refcnt", "0\n");
         says(&scratch, "efibc", Verdict::Warn, "cannot be unloaded");
         says(
             &scratch,
             "modules_disabled",
             Verdict::Warn,
-            "bochs cannot be unloaded: the jump is made all the same",
+            "bochs cannot be unloaded, for kernel.modules_disabled is 1 until the next boot: the jump is made all the same",
         );
         scratch.put(conf::PATH, "gpu-failed = firmware-reboot\n");
         says(
@@ -205,5 +242,23 @@ mod tests {
         // What is staged counts.
         staged(&scratch, "hold = kept\ngpu-failed = firmware-reboot");
         says(&scratch, "modules_disabled", Verdict::Bad, "because of bochs");
+    }
+
+    /// A machine of a cloud's, with a card that has no display, as its kernel showed it.
+    #[test]
+    fn a_kernel_that_unloads_no_module_at_all_is_known_by_what_it_does_not_count() {
+        let scratch = Scratch::new();
+        gpus::tests::add(&scratch, "nvidia", "0000:00:06.0", "live");
+        assert!(finding(&scratch, &asked(), "module-unloading").is_none());
+        std::fs::remove_file(scratch.root.path("/sys/module/nvidia/refcnt")).unwrap_or_default();
+        scratch.put("/proc/modules", "nvidia 14299136 - - Live 0xffffffffc0400000 (O)\n");
+        says(
+            &scratch,
+            "module-unloading",
+            Verdict::Bad,
+            "nvidia cannot be unloaded, for this kernel was built",
+        );
+        scratch.put("/sys/module/efibc/initstate", "live\n");
+        says(&scratch, "efibc", Verdict::Warn, "cannot be unloaded, for this kernel was built without it");
     }
 }
