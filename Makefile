@@ -24,6 +24,8 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=cargo
 
 # What comes several times in the hook's code is there once, as a function: a hundredth of it.
 SMALLER = -C llvm-args=-enable-machine-outliner=always
+# rustup's library for musl would add start files, and the hook has its own.
+STARTS = $(if $(findstring musl,$(HOST)),-C link-self-contained=no)
 
 UNITS = nextkernel-stage.service nextkernel-stage.path nextkernel-stage@.service nextkernel-stage@.path \
     nextkernel-restage.service nextkernel-arrived.service nextkernel-exitrd.service nextkernel-report.service
@@ -60,7 +62,7 @@ help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 28
 
 hook: ## build nextkernel-hook, the night's program
-	cd src && RUSTFLAGS="$(REMAP) -C relocation-model=static $(SMALLER)" $(CARGO) build --release --locked --target $(HOST) --bin nextkernel-hook
+	cd src && RUSTFLAGS="$(REMAP) -C relocation-model=static $(SMALLER) $(STARTS)" $(CARGO) build --release --locked --target $(HOST) --bin nextkernel-hook
 	@install -D -m 0755 -t $(BUILT) src/target/$(HOST)/release/nextkernel-hook
 
 tool: ## build nextkernel, the day's program
