@@ -113,7 +113,7 @@ fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
 fn makepkg(folder: &Path, words: &str) {
     let script = format!(
         "chown -R nobody: $1 && cd $1 && rm -f ./*.pkg.tar && HOME=$1 PKGEXT=.pkg.tar \
-         setpriv --reuid nobody --regid nogroup --clear-groups makepkg --nodeps {words} 2>&1"
+         setpriv --reuid nobody --regid nogroup --clear-groups makepkg --nodeps {words} >&2"
     );
     sh(&script, &[folder.into()]);
 }
@@ -214,4 +214,26 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
     let left: Vec<_> = all().difference(&before).cloned().collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(root.path("etc/nextkernel.conf").exists() && !root.path("run/nextkernel").exists());
+}
+
+#[test]
+#[ignore = "it takes root, as its neighbours do"]
+fn an_alpine_kernel_is_told_of_when_apk_has_done_all_else() {
+    let root = Scratch::new().unwrap();
+    sh(
+        "mkdir -p $1/bin $1/run && cp $(command -v busybox) $1/bin/ && chroot $1 /bin/busybox --install -s /bin && \
+         printf '#!/bin/sh\\necho \"$*\"\\n' >$1/bin/nextkernel && chmod +x $1/bin/nextkernel && \
+         make --silent -C $2 install-alpine DESTDIR=$1",
+        &[root.path(""), repository()],
+    );
+    let run = |hook: &str, words: &str| {
+        sh(&format!("chroot $1 /etc/{hook}/zzz-nextkernel.hook {words}"), &[root.path("")])
+    };
+    let (kernel, commit) = ("kernel-hooks.d", "apk/commit_hooks.d");
+    assert_eq!(run(commit, "post-commit"), "", "no kernel was changed");
+    assert_eq!(run(kernel, "lts 6.12.2-0 6.12.1-0"), "", "mkinitfs builds its initramfs only now");
+    assert_eq!(run(kernel, "virt '' 6.12.1-0"), "");
+    assert_eq!(run(commit, "pre-commit"), "");
+    assert_eq!(run(commit, "post-commit"), "updated\nupdated --removed virt\n");
+    assert_eq!(run(commit, "post-commit"), "", "once");
 }
