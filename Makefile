@@ -24,6 +24,8 @@ REMAP = --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(CARGO_HOME)=cargo
 
 # What comes several times in the hook's code is there once, as a function: a hundredth of it.
 SMALLER = -C llvm-args=-enable-machine-outliner=always
+# rustup's library for musl would add start files, and the hook has its own.
+STARTS = $(if $(findstring musl,$(HOST)),-C link-self-contained=no)
 
 UNITS = nextkernel-stage.service nextkernel-stage.path nextkernel-stage@.service nextkernel-stage@.path \
     nextkernel-restage.service nextkernel-arrived.service nextkernel-exitrd.service nextkernel-report.service
@@ -60,7 +62,7 @@ help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 28
 
 hook: ## build nextkernel-hook, the night's program
-	cd src && RUSTFLAGS="$(REMAP) -C relocation-model=static $(SMALLER)" $(CARGO) build --release --locked --target $(HOST) --bin nextkernel-hook
+	cd src && RUSTFLAGS="$(REMAP) -C relocation-model=static $(SMALLER) $(STARTS)" $(CARGO) build --release --locked --target $(HOST) --bin nextkernel-hook
 	@install -D -m 0755 -t $(BUILT) src/target/$(HOST)/release/nextkernel-hook
 
 tool: ## build nextkernel, the day's program
@@ -192,8 +194,9 @@ install-arch: ## install what pacman and mkinitcpio run after an update
 	install -D -m 0644 triggers/arch/zzz-nextkernel.hook $(DESTDIR)/usr/share/libalpm/hooks/zzz-nextkernel.hook
 	install -D -m 0755 triggers/arch/mkinitcpio-post $(DESTDIR)$(INITCPIO)/post/zzz-nextkernel
 
-install-alpine: ## install what Alpine's kernel-hooks run after an update
+install-alpine: ## install what Alpine's kernel-hooks and apk run after an update
 	install -D -m 0755 triggers/alpine/zzz-nextkernel.hook $(DESTDIR)/etc/kernel-hooks.d/zzz-nextkernel.hook
+	install -D -m 0755 triggers/alpine/commit-hook $(DESTDIR)/etc/apk/commit_hooks.d/zzz-nextkernel.hook
 
 install-void: ## install what Void's kernels run after an update
 	install -D -m 0755 triggers/void/post-install $(DESTDIR)/etc/kernel.d/post-install/zzz-nextkernel
@@ -211,7 +214,7 @@ uninstall: ## remove what install installed, from the same $(DESTDIR) and $(PREF
 	rm -f $(DESTDIR)$(KERNELINSTALL)/95-nextkernel.install $(DESTDIR)/usr/share/libalpm/hooks/zzz-nextkernel.hook
 	for folder in kernel/postinst.d kernel/postrm.d initramfs/post-update.d kernel.d/post-install kernel.d/post-remove; do \
 	    rm -f $(DESTDIR)/etc/$$folder/zzz-nextkernel; done
-	rm -f $(DESTDIR)/etc/kernel-hooks.d/zzz-nextkernel.hook
+	rm -f $(DESTDIR)/etc/kernel-hooks.d/zzz-nextkernel.hook $(DESTDIR)/etc/apk/commit_hooks.d/zzz-nextkernel.hook
 	rm -f $(DESTDIR)$(TMPFILES)/nextkernel-dracut.conf $(DESTDIR)$(TMPFILES)/30-nextkernel.conf
 
 clean: ## remove everything that was built, the guests too

@@ -1,4 +1,5 @@
-//! What `make deb` and `make rpm` have made, as files, and what rpm does with its own; tests/handoff has apt.
+//! What `make deb` and `make rpm` have made, as files, and what rpm does with its own and pacman with Arch's;
+//! tests/handoff has apt.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
@@ -106,4 +107,137 @@ fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
     let left: Vec<_> = all().difference(&before).cloned().collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(root.path("etc/nextkernel.conf").exists() && !root.path("run/nextkernel").exists());
+}
+
+/// Has makepkg make the package of the PKGBUILD in a folder; it refuses root.
+fn makepkg(folder: &Path, words: &str) {
+    let script = format!(
+        "chown -R nobody: $1 && cd $1 && rm -f ./*.pkg.tar && HOME=$1 PKGEXT=.pkg.tar \
+         setpriv --reuid nobody --regid nogroup --clear-groups makepkg --nodeps {words} >&2"
+    );
+    sh(&script, &[folder.into()]);
+}
+
+/// What Arch's package has beside what `make install` installs.
+const ARCH: [&str; 5] = [
+    "/usr/lib/initcpio/install/nextkernel",
+    "/usr/lib/initcpio/post/zzz-nextkernel",
+    "/usr/lib/tmpfiles.d/30-nextkernel.conf",
+    "/usr/share/libalpm/hooks/zzz-nextkernel.hook",
+    "/usr/share/licenses/nextkernel/LICENSE",
+];
+
+/// Stand-ins that tell how they are called, and what systemd-tmpfiles would find then.
+const SYSTEMD: &str = r#"
+    for name in systemctl systemd-tmpfiles; do
+        printf '#!/bin/sh\necho "told: ${0##*/} $*:" /usr/lib/tmpfiles.d/*\n' >$1/bin/$name
+        chmod +x $1/bin/$name
+    done
+    mkdir -p $1/run/systemd/system $1/usr/lib/tmpfiles.d
+    touch $1/usr/lib/tmpfiles.d/others"#;
+
+#[test]
+#[ignore = "`make guest-install` makes what it packs"]
+fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel() {
+    let [arch, root, linux] = [(); 3].map(|()| Scratch::new().unwrap());
+    // The sources, and built already: makepkg runs `package` alone.
+    let sources = arch.path(&format!("src/nextkernel-{}", env!("CARGO_PKG_VERSION")));
+    sh(
+        "mkdir -p $2 && cd $1 && tar -c --exclude=target --exclude=.git . | tar -x -C $2 && \
+         cp -r --parents target/built target/manuals $2 && cp packaging/arch/* $3",
+        &[repository(), sources, arch.path("")],
+    );
+    // Laid out as Arch's, with a shell for the scripts, and nothing that runs in it.
+    sh(
+        "mkdir -p $1/usr/bin $1/dev $1/run/nextkernel $1/var/lib/pacman $1/etc && ln -s usr/bin $1/bin && \
+         mknod -m 666 $1/dev/null c 1 3 && cp $(command -v busybox) $1/bin/ && \
+         chroot $1 /bin/busybox --install -s /bin && echo stage-on-update=kexec >$1/etc/nextkernel.conf",
+        &[root.path("")],
+    );
+    let pacman = |words: &str, from: &Scratch| {
+        let script = format!("pacman --root $1 --config /dev/null --noconfirm {words} 2>&1");
+        let said = sh(&script, &[root.path(""), from.path("")]);
+        // pacman goes on where a script or a hook has failed.
+        assert!(!said.contains("error"), "{said}");
+        said
+    };
+    let all = || {
+        // Folders that other packages share with it stay.
+        let find = "cd $1 && find . -path ./var -prune -o ! -type d -printf '/%P\\n' \
+                    -o -name '*nextkernel*' -printf '/%P/\\n'";
+        let names = sh(find, &[root.path("")]);
+        names.lines().map(Into::into).collect::<BTreeSet<String>>()
+    };
+    let before = all();
+
+    makepkg(&arch.path(""), "--repackage");
+    let said = pacman("-U $2/*.pkg.tar", &arch);
+    assert!(said.contains("nextkernel: at each shutdown systemd now calls"), "{said}");
+    let mut files = all();
+    files.retain(|name| !name.ends_with('/') && !before.contains(name));
+    let mut expected = installed();
+    expected.retain(|file| !file.starts_with("/etc/"));
+    expected.extend(ARCH.map(Into::into));
+    assert_eq!(files, expected);
+
+    // The tool itself tells what became of it: nothing in /boot could be staged.
+    let nothing = "nextkernel: after the update nothing new is staged: no kernel is found";
+    let install = || {
+        let said = pacman("-U $2/*.pkg.tar", &linux);
+        assert!(said.contains(nothing), "{said}");
+    };
+    for version in ["6.12.1", "6.12.2"] {
+        let text = format!(
+            "pkgname=linux pkgver={version} pkgrel=1 arch=(any)\n\
+             package() {{ install -D \"$startdir/PKGBUILD\" \"$pkgdir/usr/lib/modules/$pkgver-arch1-1/vmlinuz\"; }}\n"
+        );
+        fs::write(linux.path("PKGBUILD"), text).unwrap();
+        makepkg(&linux.path(""), "");
+        install();
+    }
+    // Another version is another file, which is installed; only the same again is upgraded.
+    install();
+    let said = pacman("-R linux", &linux);
+    assert!(said.contains(nothing), "{said}");
+
+    // A plan that nobody can read stands for what another version staged.
+    fs::write(root.path("run/nextkernel/plan"), "nextkernel-plan 999\n").unwrap();
+    sh("sed -i s/^pkgrel=1/pkgrel=2/ $1/PKGBUILD", &[arch.path("")]);
+    makepkg(&arch.path(""), "--repackage");
+    let said = pacman("-U $2/*.pkg.tar", &arch);
+    assert!(said.contains("a plan of version 999"), "{said}");
+    assert!(!root.path("run/nextkernel/plan").exists());
+
+    // mkinitcpio is to look for our build hook no longer; what others want of it stays.
+    sh(SYSTEMD, &[root.path("")]);
+    let said = pacman("-R nextkernel", &arch);
+    let told = "told: systemd-tmpfiles --create --prefix=/run/initramfs/mkinitcpio-shutdown.conf: \
+                /usr/lib/tmpfiles.d/others\n";
+    assert!(said.contains(told), "{said}");
+    sh("rm $1/bin/systemctl $1/bin/systemd-tmpfiles $1/usr/lib/tmpfiles.d/others", &[root.path("")]);
+    let left: Vec<_> = all().difference(&before).cloned().collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(root.path("etc/nextkernel.conf").exists() && !root.path("run/nextkernel").exists());
+}
+
+#[test]
+#[ignore = "it takes root, as its neighbours do"]
+fn an_alpine_kernel_is_told_of_when_apk_has_done_all_else() {
+    let root = Scratch::new().unwrap();
+    sh(
+        "mkdir -p $1/bin $1/run && cp $(command -v busybox) $1/bin/ && chroot $1 /bin/busybox --install -s /bin && \
+         printf '#!/bin/sh\\necho \"$*\"\\n' >$1/bin/nextkernel && chmod +x $1/bin/nextkernel && \
+         make --silent -C $2 install-alpine DESTDIR=$1",
+        &[root.path(""), repository()],
+    );
+    let run = |hook: &str, words: &str| {
+        sh(&format!("chroot $1 /etc/{hook}/zzz-nextkernel.hook {words}"), &[root.path("")])
+    };
+    let (kernel, commit) = ("kernel-hooks.d", "apk/commit_hooks.d");
+    assert_eq!(run(commit, "post-commit"), "", "no kernel was changed");
+    assert_eq!(run(kernel, "lts 6.12.2-0 6.12.1-0"), "", "mkinitfs builds its initramfs only now");
+    assert_eq!(run(kernel, "virt '' 6.12.1-0"), "");
+    assert_eq!(run(commit, "pre-commit"), "");
+    assert_eq!(run(commit, "post-commit"), "updated\nupdated --removed virt\n");
+    assert_eq!(run(commit, "post-commit"), "", "once");
 }

@@ -1,5 +1,5 @@
 //! The plain convention: `/boot/vmlinuz-VERSION` with an initrd of the same version beside it, and
-//! `/vmlinuz` as a link to the one that is meant. Debian, Fedora, openSUSE and Arch name their files so.
+//! `/vmlinuz` as a link to the one that is meant. Debian, Fedora, openSUSE, Arch and Alpine name their files so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,9 @@ use crate::root::Root;
 /// Links to the kernel that the distribution means (Debian's linux-update-symlinks(1)), in order.
 const LINKS: [&str; 2] = ["/vmlinuz", "/boot/vmlinuz"];
 
-/// How the initrd of `vmlinuz-VERSION` is called: Debian; Fedora and Arch; openSUSE.
-const INITRDS: [(&str, &str); 3] = [("initrd.img-", ""), ("initramfs-", ".img"), ("initrd-", "")];
+/// How the initrd of `vmlinuz-VERSION` is called: Debian; Fedora, Arch and Void; openSUSE; Alpine.
+const INITRDS: [(&str, &str); 4] =
+    [("initrd.img-", ""), ("initramfs-", ".img"), ("initrd-", ""), ("initramfs-", "")];
 
 /// Every kernel that is installed so, sorted by name; one that cannot be staged says why.
 pub fn all(root: &Root) -> Vec<Entry> {
@@ -101,6 +102,7 @@ mod tests {
             ("/boot/vmlinuz-linux", "/boot/initramfs-linux.img", "linux"),
             ("/boot/vmlinuz-6.17.1-300.fc43", "/boot/initramfs-6.17.1-300.fc43.img", "6.17.1-300.fc43"),
             ("/boot/vmlinuz-6.4-default", "/boot/initrd-6.4-default", "6.4-default"),
+            ("/boot/vmlinuz-lts", "/boot/initramfs-lts", "lts"),
         ] {
             let system = system(&[kernel, initrd, "/boot/vmlinuz-6.0.old", "/boot/grub/grub.cfg"]);
             let entry = choose(&system.root).unwrap();
