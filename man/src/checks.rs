@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use clap::CommandFactory;
 use nextkernel_plan::Verb;
@@ -360,31 +362,118 @@ fn mandoc_has_nothing_against_a_page() {
     fs::remove_dir_all(folder).unwrap();
 }
 
+/// It tells of three entries, unless it is to fail, and else keeps what it was told: `<stage><arch.conf>`.
+const STAND_IN: &str = r#"#!/bin/sh
+[ "$*" = "entries --names" ] || { printf '<%s>' "$@" >>told; echo >>told; exit; }
+[ ! -e fails ] || { echo "nextkernel: it failed" >&2; exit 1; }
+printf '%s\t%s\n' arch.conf 'Arch: "Linux"' bed.efi@two 'Bed, 2' '1>0' Debian
+"#;
+
+/// The completions, and what stands in for the program.
+struct Shells {
+    folder: std::path::PathBuf,
+}
+
+impl Shells {
+    fn new() -> Self {
+        let folder = written("completions");
+        let program = folder.join("nextkernel");
+        fs::write(&program, STAND_IN).unwrap();
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.join("bzImage"), "").unwrap();
+        Shells { folder }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let path = format!("{}:{}", self.folder.display(), std::env::var("PATH").unwrap());
+        command.current_dir(&self.folder).env("PATH", path).env("TERM", "dumb").env("HOME", &self.folder);
+        command
+    }
+
+    /// What the program is told when these keys are pressed; `None` where there is no such shell, and no terminal for it.
+    fn told(&self, shell: &str, keys: &str) -> Option<String> {
+        let (interactive, setup) = match shell {
+            "bash" => ("bash --norc --noprofile -i", "source ./nextkernel.bash"),
+            _ => ("zsh -f -i", "fpath=($PWD $fpath); autoload -Uz compinit; compinit -D -u"),
+        };
+        // What is not completed may leave a quote open, and the shell waits for its end.
+        let mut terminal = self.command("timeout");
+        terminal
+            .args(["20", "script", "-qec", interactive, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let (true, Ok(terminal)) = (self.command(shell).arg("--version").output().is_ok(), terminal.spawn())
+        else {
+            eprintln!("NOT TESTED: {shell} and script are not installed");
+            return None;
+        };
+        let typed = format!("{setup}\n{keys}exit\n");
+        terminal.stdin.as_ref().unwrap().write_all(typed.as_bytes()).unwrap();
+        let shown = terminal.wait_with_output().unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(!shown.contains("it failed"), "{shown}");
+        let told = self.folder.join("told");
+        let says = fs::read_to_string(&told).unwrap_or(shown);
+        let _ = fs::remove_file(told);
+        Some(says)
+    }
+}
+
 #[test]
-fn the_shells_take_their_completions_and_bash_completes() {
-    let folder = written("completions");
-    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+fn the_shells_take_their_completions_and_complete_entries_files_and_words() {
+    let shells = Shells::new();
+    let fish = |line: &str| {
+        let script = format!("source ./nextkernel.fish; complete -C '{line}'");
+        let output = shells.command("fish").args(["--no-config", "-c", &script]).output().ok()?;
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
     for (shell, file) in [("bash", "nextkernel.bash"), ("zsh", "_nextkernel"), ("fish", "nextkernel.fish")] {
-        if let Some((takes, says)) = judged(shell, &["-n", &path(file)]) {
+        let path = shells.folder.join(file);
+        if let Some((takes, says)) = judged(shell, &["-n", path.to_str().unwrap()]) {
             assert!(takes, "{shell}: {says}");
         }
     }
-    let complete = |words: &str| {
-        let script = format!(
-            "source {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
-             _nextkernel nextkernel \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"; echo \"${{COMPREPLY[@]}}\"",
-            path("nextkernel.bash")
-        );
-        judged("bash", &["-c", &script]).map(|(_, says)| says.trim().to_owned())
-    };
-    for (words, replies) in [
-        ("nextkernel st", "stage status"),
-        ("nextkernel stage --loader ''", "auto verified direct"),
-        ("nextkernel status --j", "--json"),
-    ] {
-        if let Some(found) = complete(words) {
-            assert_eq!(found, replies, "{words}");
+    let pressed = [
+        ("stage ar\t", "<stage><arch.conf>"),
+        ("reboot --dry-run be\t", "<reboot><--dry-run><bed.efi@two>"),
+        ("entries bed.efi@\t", "<entries><bed.efi@two>"),
+        // What it means to the shell is taken away from it.
+        ("stage 1\t", "<stage><1>0>"),
+        ("unstage '1\t", "<unstage><1>0>"),
+        ("stage bz\t", "<stage><bz>"),
+        ("stage --kernel bz\t", "<stage><--kernel><bzImage>"),
+        ("stage --kernel bzImage --initrd a bz\t", "<stage><--kernel><bzImage><--initrd><a><bzImage>"),
+        ("stage --loader dir\t", "<stage><--loader><direct>"),
+        ("statu\t", "<status>"),
+    ];
+    let keys: Vec<_> = pressed.iter().map(|(keys, _)| format!("nextkernel {keys}\n")).collect();
+    let expected: Vec<_> = pressed.iter().map(|(_, told)| *told).collect();
+    for shell in ["bash", "zsh"] {
+        if let Some(told) = shells.told(shell, &keys.concat()) {
+            assert_eq!(told.lines().collect::<Vec<_>>(), expected, "{shell}");
         }
     }
-    fs::remove_dir_all(folder).unwrap();
+    for (line, offered) in [
+        ("nextkernel stage ", "arch.conf\tArch: \"Linux\"\nbed.efi@two\tBed, 2\n1>0\tDebian\n"),
+        ("nextkernel reboot --dry-run be", "bed.efi@two\tBed, 2\n"),
+        ("nextkernel stage --kernel bz", "bzImage\n"),
+        ("nextkernel stage --kernel bzImage --initrd a bz", "bzImage\n"),
+    ] {
+        assert_eq!(fish(line).unwrap_or_else(|| offered.to_owned()), offered, "{line}");
+    }
+    // Where it cannot tell, there is nothing, not even a file, and no word of it.
+    fs::write(shells.folder.join("fails"), "").unwrap();
+    for shell in ["bash", "zsh"] {
+        let nothing = "<stage><bz>\n";
+        assert_eq!(shells.told(shell, "nextkernel stage bz\t\t\n").as_deref().unwrap_or(nothing), nothing);
+    }
+    assert_eq!(fish("nextkernel stage ").unwrap_or_default(), "");
+    fs::remove_dir_all(shells.folder).unwrap();
+}
+
+#[test]
+fn what_the_shells_ask_is_what_the_program_answers() {
+    assert!(tool().try_get_matches_from(["nextkernel", "entries", "--names"]).is_ok());
 }

@@ -6,6 +6,7 @@
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod checks;
+mod completions;
 mod keys;
 mod options;
 mod roff;
@@ -18,7 +19,6 @@ use std::process::ExitCode;
 use std::{env, fs, io};
 
 use clap::{Command, CommandFactory};
-use clap_complete::{Shell, generate_to};
 use nextkernel_plan::{Armed, VERSION, limits};
 
 /// The pages' sources.
@@ -50,9 +50,8 @@ fn write(folder: &Path) -> io::Result<()> {
             .ok_or_else(|| io::Error::other("a page without a title: # NAME(SECTION): what it is"))?;
         fs::write(folder.join(name), page)?;
     }
-    let mut tool = tool();
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        generate_to(shell, &mut tool, "nextkernel", folder)?;
+    for (name, completions) in completions::all(&tool())? {
+        fs::write(folder.join(name), completions)?;
     }
     Ok(())
 }

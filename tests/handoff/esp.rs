@@ -1,13 +1,22 @@
-//! Machines that UEFI and systemd-boot start.
+//! Machines that UEFI starts, and systemd-boot, or shim and GRUB.
 
-use bed::guest::{Guest, Spec, Starts};
+use bed::guest::{Disks, Guest, Spec, Starts};
 use bed::harness::Test;
+use bed::host;
 use bed::machine::Scratch;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Where the image has it; of the guest's own suite.
 const SYSTEMD_BOOT: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+
+/// Where Debian's packages of shim and GRUB have them, and where grub-install puts them; the second place of each is for
+/// firmware that knows nothing of the first (`grub-install --force-extra-removable`).
+const SIGNED: [(&str, [&str; 2]); 2] = [
+    ("usr/lib/shim/shimx64.efi.signed", ["EFI/debian/shimx64.efi", "EFI/BOOT/BOOTX64.EFI"]),
+    ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", ["EFI/debian/grubx64.efi", "EFI/BOOT/grubx64.efi"]),
+];
 
 /// The variables of the Boot Loader Interface.
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
@@ -21,6 +30,26 @@ impl Esp {
     pub fn new(test: &Test) -> Result<Self, String> {
         let esp = Self(Scratch::new()?);
         esp.copy("EFI/BOOT/BOOTX64.EFI", &test.image.files()?.tree().join(SYSTEMD_BOOT))?;
+        Ok(esp)
+    }
+
+    /// With shim and GRUB, as grub-install leaves it; /boot lies on the root. As long as nobody has made a grub.cfg there,
+    /// it boots the image's kernel.
+    pub fn grub(test: &Test) -> Result<Self, String> {
+        let (esp, image) = (Self(Scratch::new()?), test.image.files()?);
+        for (from, to) in SIGNED {
+            let file = read(&image.builder().join(from))?;
+            to.iter().try_for_each(|to| esp.put(to, &file))?;
+        }
+        let mut blkid = Command::new("blkid");
+        let uuid = host(blkid.args(["-s", "UUID", "-o", "value"]).arg(test.image.root(&image)))?;
+        // The first three lines are what util/grub-install.c writes.
+        let config = format!(
+            "search.fs_uuid {} root\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n\
+             linux /vmlinuz root=LABEL=root rw console=ttyS0\ninitrd /initrd.img\nboot\n",
+            uuid.trim()
+        );
+        esp.put("EFI/debian/grub.cfg", config)?;
         Ok(esp)
     }
 
@@ -43,9 +72,26 @@ impl Esp {
 
     /// Boots from it; it is mounted at /efi then.
     pub fn boot(&self, test: &Test) -> Result<Guest, String> {
-        let starts = Starts::Uefi(self.path());
-        let mut guest = Guest::boot(&Spec { starts, ..Spec::new(test) })?;
-        guest.ok("mkdir /efi && echo 'PARTLABEL=esp /efi vfat defaults 0 0' >>/etc/fstab && mount /efi")?;
+        self.boots(Spec::new(test), "/efi")
+    }
+
+    /// The same with a root that the firmware shows to the boot loader, and at /boot/efi. OVMF connects no disk that has no
+    /// place in the boot order (`ConnectDevicesFromQemu`).
+    pub fn boot_from_root(&self, test: &Test) -> Result<Guest, String> {
+        let image = test.image.files()?;
+        let root = test.image.root(&image);
+        let drive = format!("id=root,if=none,format=raw,snapshot=on,file={}", root.display());
+        let qemu = ["-drive", &drive, "-device", "virtio-blk-pci,drive=root,bootindex=1"];
+        let disks = Disks { disks: Vec::new(), initrd: image.initrd(), root: "LABEL=root".into() };
+        let qemu = qemu.map(str::to_owned).into();
+        self.boots(Spec { disks: Some(disks), qemu, ..Spec::new(test) }, "/boot/efi")
+    }
+
+    fn boots(&self, spec: Spec, point: &str) -> Result<Guest, String> {
+        let mut guest = Guest::boot(&Spec { starts: Starts::Uefi(self.path()), ..spec })?;
+        guest.ok(&format!(
+            "mkdir {point} && echo 'PARTLABEL=esp {point} vfat defaults 0 0' >>/etc/fstab && mount {point}"
+        ))?;
         Ok(guest)
     }
 }

@@ -1,12 +1,13 @@
-//! What GRUB would boot is what is staged: a BIOS and GRUB itself start these machines.
+//! What GRUB would boot is what is staged: a BIOS or UEFI and GRUB itself start these machines.
 
 use bed::bios;
 use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
 use bed::image::Image;
 
+use crate::esp::Esp;
 use crate::kexec::wait_until;
-use crate::loader::Next;
+use crate::loader::{self, Next};
 
 /// On the command line of all but the recovery mode's entries.
 const PLAIN: &str = "bed.entry=plain";
@@ -20,10 +21,7 @@ pub fn what_is_marked_is_what_grub_boots_from_a_submenu_and_once(test: &Test) ->
     let jumps = test.image == Image::Debian13SeparateBoot;
     let disk = bios::grub(test.image)?;
     let mut guest = Guest::boot(&Spec { starts: Starts::Bios(disk), ..Spec::new(test) })?;
-    let root = guest.ok("sed -n \"s/.*'gnulinux-simple-\\([^']*\\)'.*/\\1/p\" /boot/grub/grub.cfg")?;
-    let (root, release) = (root.trim(), guest.boot.release.clone());
-    let simple = format!("gnulinux-simple-{root}");
-    let recovery = format!("gnulinux-advanced-{root}>gnulinux-{release}-recovery-{root}");
+    let (simple, recovery) = ids(&mut guest)?;
     let first = Next { id: &simple, by: "the first in GRUB's menu", word: PLAIN };
     let saved = Next { id: &recovery, by: "saved_entry in grubenv", word: RECOVERY };
     let once = Next { id: &simple, by: "next_entry in grubenv", word: PLAIN };
@@ -51,6 +49,55 @@ pub fn what_is_marked_is_what_grub_boots_from_a_submenu_and_once(test: &Test) ->
         saved.is_marked(&mut guest)?;
         guest.ok("grub-reboot 0")?;
     }
+    once.boots(&mut guest)?;
+    guest.ok(NOTHING_ONCE)?;
+    saved.is_marked(&mut guest)
+}
+
+/// The ids of the menu's first entry, and of one in its submenu.
+fn ids(guest: &mut Guest) -> Result<(String, String), String> {
+    let root = guest.ok("sed -n \"s/.*'gnulinux-simple-\\([^']*\\)'.*/\\1/p\" /boot/grub/grub.cfg")?;
+    let (root, release) = (root.trim(), &guest.boot.release);
+    Ok((
+        format!("gnulinux-simple-{root}"),
+        format!("gnulinux-advanced-{root}>gnulinux-{release}-recovery-{root}"),
+    ))
+}
+
+/// What else grub-install leaves, and the menu. The last unit wins, so that the recovery mode's `single` is a mere word.
+const MENU: &str = "set -e
+    cat /usr/share/grub/default/grub - >/etc/default/grub <<'END'
+GRUB_DEFAULT=saved
+GRUB_TIMEOUT=0
+GRUB_TERMINAL=console
+GRUB_CMDLINE_LINUX_DEFAULT=bed.entry=plain
+GRUB_CMDLINE_LINUX='rw console=ttyS0 systemd.unit=multi-user.target'
+END
+    mkdir /boot/grub
+    grub-editenv /boot/grub/grubenv create
+    update-grub
+    [ -e /sys/firmware/efi/efivars/BootCurrent-* ]";
+
+pub fn what_is_marked_is_what_debians_grub_boots_under_uefi(test: &Test) -> Result<(), String> {
+    let mut guest = Esp::grub(test)?.boot_from_root(test)?;
+    guest.ok(MENU)?;
+    let (simple, recovery) = ids(&mut guest)?;
+    let first = Next { id: &simple, by: "the first in GRUB's menu", word: PLAIN };
+    let saved = Next { id: &recovery, by: "saved_entry in grubenv", word: RECOVERY };
+    let once = Next { id: &simple, by: "next_entry in grubenv", word: PLAIN };
+    first.is_marked(&mut guest)?;
+    // What a shell's completion asks for.
+    guest.ok("nextkernel entries --names | grep -Fx \"$(printf '0\\tDebian GNU/Linux')\"")?;
+    let list = loader::entries(&mut guest)?;
+    if loader::text(&list, "loader") != Some("GRUB, with /boot/grub/grub.cfg") {
+        return Err(guest.tell(&format!("it is not found out that GRUB is the boot loader: {list:#}")));
+    }
+
+    guest.ok(&format!("grub-set-default '{recovery}'"))?;
+    saved.boots(&mut guest)?;
+    saved.jumps(&mut guest)?;
+    // That one that counts once is used up by a jump, too, is shown under a BIOS.
+    guest.ok("grub-reboot 'Debian GNU/Linux'")?;
     once.boots(&mut guest)?;
     guest.ok(NOTHING_ONCE)?;
     saved.is_marked(&mut guest)

@@ -62,6 +62,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Quick ONE bootctl::entries_and_their_order_are_those_of_systemd_boot_and_of_bootctl
     Full ONE uki::what_is_marked_is_the_profile_of_an_image_that_systemd_boot_boots
     Full BOTH_SEPARATE_BOOT grub::what_is_marked_is_what_grub_boots_from_a_submenu_and_once
+    Full ONE grub::what_is_marked_is_what_debians_grub_boots_under_uefi
     Full SEPARATE_BOOT extlinux::what_is_marked_is_the_label_that_extlinux_boots
     Full BOTH_SEPARATE_BOOT guides::every_guide_is_walked_through_as_it_is_written
     Full ONE guides::the_guide_for_a_root_in_luks_is_walked_through

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use nextkernel_plan::{Image, Malformed, On, Plan, limits};
 use thiserror::Error;
 
@@ -25,15 +25,16 @@ use crate::{cmdline, entries, facts, stage};
 #[derive(Args, Debug, Default)]
 pub struct Wish {
     /// A folder that does not exist yet
+    #[arg(value_hint = ValueHint::DirPath)]
     pub folder: PathBuf,
     /// The kernel, as a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub kernel: PathBuf,
     /// An initrd, as a file; several are joined in the order given
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 1..)]
     pub initrd: Vec<PathBuf>,
     /// Add a file or a folder to the initrd, as `nextkernel stage` does
-    #[arg(long, value_name = "PATH[:NAME]")]
+    #[arg(long, value_name = "PATH[:NAME]", value_hint = ValueHint::AnyPath)]
     pub extra: Vec<OsString>,
     /// The embedded kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]

@@ -13,7 +13,7 @@ pub mod words;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use thiserror::Error;
 
 use crate::errno::InWords;
@@ -41,7 +41,7 @@ pub struct Wish {
     #[arg(long, conflicts_with_all = ["svg", "prometheus"])]
     history: bool,
     /// Write it there, whole or not at all, instead of standard output
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: Option<PathBuf>,
     /// Keep the running boot in the history: once the default target is reached
     #[arg(long, conflicts_with_all = ["form", "history", "output"])]

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 
 use nextkernel_plan::{GpuPolicy, HandoffId, Hold, List, On, Plan, Watchdog, limits};
@@ -56,14 +56,14 @@ pub struct Wish {
     #[arg(conflicts_with_all = ["kernel", "initrd"])]
     pub entry: Option<String>,
     /// The kernel, as a file; of a unified kernel image its first profile, with its initrds and command line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub kernel: Option<PathBuf>,
     /// An initrd, as a file; several are joined in the order given
-    #[arg(long, value_name = "FILE", requires = "kernel", num_args = 1..)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "kernel", num_args = 1..)]
     pub initrd: Vec<PathBuf>,
     /// Add a file or a folder to the initrd, as /PATH or as NAME there, with its mode and owner; NAME/ is a
     /// folder for it. Refused where /run could be written to swap that is not encrypted
-    #[arg(long, value_name = "PATH[:NAME]")]
+    #[arg(long, value_name = "PATH[:NAME]", value_hint = ValueHint::AnyPath)]
     pub extra: Vec<OsString>,
     /// The next kernel's command line
     #[arg(long, value_name = "TEXT", conflicts_with = "reuse_cmdline", allow_hyphen_values = true)]

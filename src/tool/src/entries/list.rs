@@ -25,6 +25,9 @@ pub struct Wish {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// A line for each that can be staged: what it is called, a tab, its title. A shell's completion asks so
+    #[arg(long, conflicts_with_all = ["entry", "json"])]
+    names: bool,
 }
 
 /// Why they cannot be listed.
@@ -91,6 +94,9 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         return facts::print(&row, wish.json, || in_words(|out| row.write_whole(out))).map_err(Error::Output);
     }
     let list = List::of(survey);
+    if wish.names {
+        return facts::print(&list, false, || in_words(|out| list.write_names(out))).map_err(Error::Output);
+    }
     facts::print(&list, wish.json, || in_words(|out| list.write_words(out))).map_err(Error::Output)
 }
 
@@ -120,6 +126,14 @@ impl List {
             no_default,
             notes: survey.notes,
         }
+    }
+
+    fn write_names(&self, out: &mut String) -> std::fmt::Result {
+        for row in self.entries.iter().filter(|row| row.hindrance.is_none()) {
+            let [name, shown, _] = row.cells();
+            writeln!(out, "{name}\t{shown}")?;
+        }
+        Ok(())
     }
 
     /// A table; what cannot be staged, and why, stands below it.
@@ -261,6 +275,21 @@ mod tests {
         assert!(words.contains("longer.conf") && words.contains("(bad: 3 tries)"), "{words}");
         assert!(words.contains("\nthe default  the first in systemd-boot's order\n"), "{words}");
         assert!(words.ends_with("install it again, or remove the entry\n"), "{words}");
+    }
+
+    #[test]
+    fn the_names_are_of_what_can_be_staged_and_stage_takes_them() {
+        let machine = machine();
+        machine.put("/efi/loader/entries/a.conf", &entry("title A\tB\nversion 6.1", "/k1"));
+        machine.put("/efi/loader/entries/gone.conf", "linux /gone\n");
+        machine.put("/boot/vmlinuz-6.12", "");
+        machine.put("/boot/initrd.img-6.12", "");
+        let names = in_words(|out| list(&machine).write_names(out));
+        assert_eq!(names, "a.conf\tA\u{fffd}B, 6.1\n6.12\t6.12\n");
+        let survey = Survey::of(&machine.root, &Conf::default());
+        for name in names.lines().filter_map(|line| line.split('\t').next()) {
+            assert!(survey.named(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

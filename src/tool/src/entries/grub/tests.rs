@@ -105,7 +105,8 @@ fn debian(default: &str) -> String {
         header(default),
         "
 if [ \"$grub_platform\" = \"efi\" ]; then
-	if [ fwsetup --is-supported ]; then
+	fwsetup --is-supported
+	if [ \"$?\" = 0 ]; then
 		menuentry 'UEFI Firmware Settings' $menuentry_id_option 'uefi-firmware' {
 			fwsetup
 		}
@@ -368,14 +369,27 @@ fn an_entry_that_may_be_there_makes_unsure_only_what_comes_after_it() {
         assert!(matches!(&undecided, Undecided::Maybe(wrong) if wrong.line == 3), "{undecided}");
     }
     assert_eq!(config("0").entries(&[])[1].maybe.as_ref().unwrap().line, 3);
-    // The platform is told: it is there, or it is not.
-    let efi = debian("2");
-    let folder = Folder { config: efi.as_bytes(), platform: Some("efi"), ..Folder::default() };
-    let config = Config::read(&folder).unwrap();
-    assert_eq!(next(&config), (vec![2], Because::Default));
-    assert!(
-        matches!(&config.entries(&[])[3].boots, Boots::Refused(wrong) if wrong.to_string().contains("fwsetup"))
-    );
+}
+
+#[test]
+fn what_only_the_firmware_can_tell_makes_its_setup_unsure_and_nothing_else() {
+    let on = |platform, default| {
+        let menu = debian(default);
+        Config::read(&Folder { config: menu.as_bytes(), platform: Some(platform), ..Folder::default() })
+            .unwrap()
+    };
+    for platform in ["pc", "efi"] {
+        assert_eq!(next(&on(platform, "0")), (vec![0], Because::Default));
+        assert_eq!(next(&on(platform, "gnulinux-advanced-r>gnulinux-6.1-advanced-r")).0, [1, 1]);
+    }
+    assert_eq!(on("pc", "0").entries(&[]).len(), 3);
+    let setup = &on("efi", "0").entries(&[])[3];
+    assert!(matches!(&setup.boots, Boots::Refused(wrong) if wrong.to_string().contains("fwsetup")));
+    for default in ["2", "uefi-firmware"] {
+        assert!(matches!(on("efi", default).next(&[]), Err(Undecided::Maybe(_))));
+    }
+    // The way into it is no question.
+    assert!(plain("fwsetup\nmenuentry a { linux /a; }\n").is_err());
 }
 
 #[test]
