@@ -50,7 +50,7 @@ fn the_hook_is_static_and_needs_no_interpreter() {
 #[test]
 fn the_hook_is_smaller_than_100_kilobytes() {
     let size = hook().metadata().unwrap().len();
-    // The oldest compiler that builds it makes it a sixth larger.
+    // The oldest compiler that builds it makes it a tenth larger.
     let version = text(Command::new("rustc").arg("--version"));
     let old = (85..90).any(|minor| version.starts_with(&format!("rustc 1.{minor}.")));
     assert!(size < if old { 115_000 } else { 100_000 }, "{size}");

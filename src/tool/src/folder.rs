@@ -111,6 +111,12 @@ impl Folder {
         Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 
+    /// Bytes that the file system takes in all.
+    pub fn size(&self) -> Result<u64, Error> {
+        let stat = at(&self.path, statvfs(&self.path).map_err(io::Error::from))?;
+        Ok(stat.blocks().saturating_mul(stat.fragment_size()))
+    }
+
     /// Bytes that a staged set takes.
     #[must_use]
     pub fn taken(&self) -> u64 {

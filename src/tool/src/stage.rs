@@ -271,6 +271,8 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let conf = Conf::read(root)?;
     let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;
     let menu = Original::menu(root, &entry);
+    // Before what it says of its command line: a file that is not there says nothing either.
+    let (kernel, initrds) = Source::of(root, &entry)?;
     let gpus = gpus::find(root, Said::Conf(&conf));
     let (line, said) = command_line(root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus))?;
     notes.extend(said);
@@ -287,7 +289,6 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     }
     let others = unbind::find(root, &conf.unbind)?;
     notes.extend(others.left_out.iter().cloned());
-    let (kernel, initrds) = Source::of(root, &entry)?;
     let origin = Origin::of(wish, &entry, menu, (&kernel, &initrds));
     let extra = Extra::find(root, &wish.extra)?;
     let order = order(root, wish, &conf, calls, (&kernel, &initrds, &extra, &line), &mut notes)?;
@@ -635,15 +636,14 @@ fn see_that_there_is_room(folder: &Folder, need: u64) -> Result<(), Error> {
     if room >= need {
         return Ok(());
     }
-    let larger = (need - room).div_ceil(1 << 20);
-    let grow = format!("enlarge it by {larger} MiB (mount -o remount,size=SIZE /run)");
-    let way_out = match folder.taken() {
-        taken if room + taken >= need => {
-            format!("`nextkernel unstage` frees {}; or {grow}", Size(taken))
-        }
-        _ => grow,
-    };
+    let way_out = way_to_room(folder.size()?, folder.taken(), room, need);
     Err(Error::NoRoom { room, need, way_out })
+}
+
+fn way_to_room(size: u64, taken: u64, room: u64, need: u64) -> String {
+    let larger = size.saturating_add(need - room).div_ceil(1 << 20);
+    let grow = format!("enlarge it (mount -o remount,size={larger}M /run)");
+    if room + taken >= need { format!("`nextkernel unstage` frees {}; or {grow}", Size(taken)) } else { grow }
 }
 
 /// The kernel would rather kill than refuse.
@@ -819,6 +819,25 @@ mod tests {
             ..Wish::default()
         };
         (scratch, wish)
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_said_to_be_so_before_it_is_asked_for_a_command_line() {
+        let (scratch, wish) = machine();
+        let without = |kernel: &str| Wish { kernel: Some(kernel.into()), cmdline: None, ..wish.clone() };
+        let refused = |kernel| stage(&scratch.root, &without(kernel), BOTH).unwrap_err().to_string();
+        assert!(refused("/missing").starts_with("the kernel /missing cannot be read: "));
+        assert!(refused("/vmlinuz").starts_with("/vmlinuz says nothing about its command line"));
+    }
+
+    #[test]
+    fn where_run_is_too_small_the_size_that_is_enough_is_told() {
+        const MIB: u64 = 1 << 20;
+        let grow = "enlarge it (mount -o remount,size=115M /run)";
+        assert_eq!(way_to_room(97 * MIB, 0, 6 * MIB + 1, 24 * MIB), grow);
+        assert_eq!(way_to_room(97 * MIB, 8 * MIB, 6 * MIB + 1, 24 * MIB), grow);
+        let way_out = way_to_room(97 * MIB, 20 * MIB, 6 * MIB, 24 * MIB);
+        assert_eq!(way_out, format!("`nextkernel unstage` frees 21 MB; or {grow}"));
     }
 
     #[test]

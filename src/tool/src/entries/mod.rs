@@ -135,7 +135,7 @@ pub enum Error {
     #[error("several kernels are installed, and nothing tells which is meant: name one of {}", .0.join(", "))]
     Several(Vec<String>),
     /// None is called that.
-    #[error("no entry and no kernel is called '{name}': there {}", are(.others))]
+    #[error("no entry and no kernel is called '{name}': there {}{}", are(.others), by_file(.name))]
     Unknown {
         /// What was asked for.
         name: String,
@@ -310,6 +310,11 @@ pub enum Error {
 
 fn are(names: &[String]) -> String {
     if names.is_empty() { "is none".to_owned() } else { format!("are {}", names.join(", ")) }
+}
+
+/// Whoever gives a path means what takes one.
+fn by_file(name: &str) -> &'static str {
+    if name.starts_with('/') { "; a file is named with --kernel" } else { "" }
 }
 
 fn paths(paths: &[PathBuf]) -> String {

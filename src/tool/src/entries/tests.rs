@@ -224,7 +224,9 @@ fn a_name_means_one_entry_or_is_refused_with_all_it_fits() {
         assert_eq!(from(name), Ok("/efi/loader/entries/d+2.conf".into()), "{name}");
     }
     assert_eq!(from("6.1"), Ok("/boot/vmlinuz-6.1".into()));
-    assert!(refused(&machine, Some("x")).contains("same.conf, same.conf, d.conf"));
+    let unknown = refused(&machine, Some("x"));
+    assert!(unknown.contains("same.conf, same.conf, d.conf") && !unknown.contains("--kernel"), "{unknown}");
+    assert!(refused(&machine, Some("/boot/vmlinuz-6.1")).ends_with("; a file is named with --kernel"));
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn saved_in_words(known: &Known, boot: &Boot) -> String {
         };
     }
     let why = if boot.total_ms().is_none() {
-        "nextkernel-report.service measures it, where it runs before and after"
+        "nextkernel-report.service measures it, where it runs before and after (systemctl enable --now nextkernel-report)"
     } else {
         "it is, once this machine has restarted through firmware, too"
     };
