@@ -403,8 +403,8 @@ impl Shells {
             .args(["20", "script", "-qec", interactive, "/dev/null"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let (true, Ok(terminal)) = (self.command(shell).arg("--version").output().is_ok(), terminal.spawn())
-        else {
+        let is_there = |program| self.command(program).arg("--version").output().is_ok();
+        let (true, true, Ok(terminal)) = (is_there(shell), is_there("script"), terminal.spawn()) else {
             eprintln!("NOT TESTED: {shell} and script are not installed");
             return None;
         };
