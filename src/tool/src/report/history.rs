@@ -1,9 +1,9 @@
 //! /var/lib/nextkernel: what outlives a boot. A line for each boot, what was staged last, and when the system began to
 //! go down.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -196,7 +196,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     new.push(".new");
     let new = PathBuf::from(new);
     let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new);
-    let written = options.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    let written = options.and_then(|mut file| {
+        // Whatever the umask, which is strict where a unit stages.
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.write_all(bytes).and_then(|()| file.sync_all())
+    });
     written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
         let _ = fs::remove_file(&new);
     })?;
@@ -245,6 +249,16 @@ mod tests {
             let history = History::parse(format!("{whole}\n{damaged}\n\n{whole}").as_bytes());
             assert_eq!((history.boots.len(), history.damaged), (2, 1), "{damaged:?}");
         }
+    }
+
+    #[test]
+    fn everybody_may_read_it_whoever_wrote_it() {
+        let scratch = Scratch::new();
+        let cut_off = format!("{HISTORY}.new");
+        scratch.put(&cut_off, "half");
+        fs::set_permissions(scratch.root.path(&cut_off), Permissions::from_mode(0o600)).unwrap();
+        History::default().write(&scratch.root).unwrap();
+        assert_eq!(scratch.root.path(HISTORY).metadata().unwrap().permissions().mode() & 0o777, 0o644);
     }
 
     #[test]
