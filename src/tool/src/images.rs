@@ -16,6 +16,7 @@ use crate::folder::{self, NewSet};
 use crate::header::{self, Header};
 use crate::root::Root;
 use crate::size::Size;
+use crate::thaw;
 use crate::unpack::{self, Unpacked, Wrapping};
 
 /// Every member of an initrd begins on a multiple of this: an uncompressed cpio elsewhere would be
@@ -318,6 +319,17 @@ impl Source {
         let mut head = Vec::new();
         let read = self.bytes().and_then(|bytes| bytes.take(header::LENGTH as u64).read_to_end(&mut head));
         read.map_or(Header::Unknown, |_| Header::parse(&head))
+    }
+
+    /// Whether the kernel would find something in it as an initrd, if only a bootconfig. What cannot be read is told where it
+    /// is copied.
+    #[must_use]
+    pub fn may_be_an_initrd(&self) -> bool {
+        let is_one = || {
+            let begins = thaw::is_initrd(&self.file, self.offset, self.offset.saturating_add(self.size))?;
+            Ok::<_, io::Error>(begins || self.has_boot_config()?)
+        };
+        self.piece.packed.is_some() || is_one().unwrap_or(true)
     }
 
     /// Whether it is an initrd that has a bootconfig at its end, where the kernel finds it.
@@ -737,6 +749,22 @@ mod tests {
         assert!(sentence("/pipe").contains("not a regular file"));
         assert!(sentence("/missing").contains("is its file system mounted?"));
         assert!(sentence("/new\nline").contains("not plain text"));
+    }
+
+    #[test]
+    fn what_the_kernel_would_find_nothing_in_is_no_initrd() {
+        let scratch = Scratch::new();
+        let is_one =
+            |bytes: &[u8]| source(&scratch, "initrd", &Path::new("/i").into(), bytes).may_be_an_initrd();
+        let behind_zeros = [&[0; 9000][..], b"070701"].concat();
+        let boot_config = [b"a=b\n\0\0\0\0\0\0\0\0", BOOT_CONFIG].concat();
+        for bytes in [GZIP, b"070701", b"070702", &behind_zeros, &boot_config, &[0; 512], &[0x5d, 0, 0, 0x80]]
+        {
+            assert!(is_one(bytes), "{:?}", bytes.get(..4));
+        }
+        for bytes in [&b"debian\n"[..], IMAGE, ZBOOT, b"0", &[&[0; 9000][..], b"debian"].concat()] {
+            assert!(!is_one(bytes), "{:?}", bytes.get(..4));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::io;
 
 use thiserror::Error;
 
-pub use initrd::{Initrd, initrd, is_thawed};
+pub use initrd::{Initrd, initrd, is_one as is_initrd, is_thawed};
 pub use kernel::{Asked, Thawed, kernel};
 
 use crate::errno::InWords;

@@ -1,5 +1,5 @@
-//! /var/lib/nextkernel: what outlives a boot. A line for each boot, what was staged last, and when the system began to
-//! go down.
+//! /var/lib/nextkernel: what outlives a boot. A line for each boot, what was staged for this one and last, and when the
+//! system began to go down.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -7,11 +7,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nextkernel_plan::HandoffId;
+use nextkernel_plan::{HandoffId, Record};
 use serde::{Deserialize, Serialize};
 
 use super::boot::{Asked, Boot, LONGEST_MS, is_id, is_plain};
 use super::clock::Then;
+use crate::cmdline;
 use crate::root::Root;
 
 /// The folder.
@@ -123,7 +124,7 @@ impl Stopped {
     }
 }
 
-/// What was staged last.
+/// What was staged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Staged {
     /// The handoff.
@@ -150,13 +151,15 @@ impl Staged {
     /// What was staged for this handoff.
     #[must_use]
     pub fn of(root: &Root, handoff: HandoffId) -> Option<Staged> {
-        let staged = Staged::parse(&bounded(root, STAGED).ok()?)?;
-        (staged.handoff == handoff.to_string()).then_some(staged)
+        let (all, handoff) = (bounded(root, STAGED).ok()?, handoff.to_string());
+        let mut lines = all.split(|byte| *byte == b'\n').filter_map(Staged::parse);
+        lines.find(|staged| staged.handoff == handoff)
     }
 }
 
 /// Keeps what the next kernel's report tells of what was staged, and cannot know otherwise: `nextkernel stage` calls
-/// this when its plan counts. How long the load took is what the rehearsal measured, where there was one.
+/// this when its plan counts. How long the load took is what the rehearsal measured, where there was one. What started
+/// the running kernel stays: it may be staged again before anybody has asked for the report.
 pub fn staged(
     root: &Root,
     handoff: HandoffId,
@@ -170,7 +173,10 @@ pub fn staged(
         loader: loader.to_owned(),
         load_ms: load.and_then(|load| u64::try_from(load.as_millis()).ok()),
     };
-    replace(root, STAGED, (serde_json::to_string(&staged)? + "\n").as_bytes())
+    let record = cmdline::running(root).ok().and_then(|line| Record::find(&line));
+    let running = record.and_then(|record| Staged::of(root, record.handoff));
+    let lines = running.iter().chain([&staged]).map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+    replace(root, STAGED, (lines.join("\n") + "\n").as_bytes())
 }
 
 fn bounded(root: &Root, path: &str) -> io::Result<Vec<u8>> {
@@ -237,6 +243,20 @@ mod tests {
         assert_eq!((of(7).unwrap().load_ms, of(8)), (Some(400), None));
         let left = fs::read_dir(scratch.root.path(FOLDER)).unwrap().count();
         assert_eq!(left, 2, "nothing is left over");
+    }
+
+    #[test]
+    fn what_started_this_kernel_is_known_however_often_another_is_staged_since() {
+        let scratch = Scratch::new();
+        let stage = |handoff| staged(&scratch.root, HandoffId(handoff), "6.12", "direct", None).unwrap();
+        let known = || (1..=4).filter(|number| Staged::of(&scratch.root, HandoffId(*number)).is_some());
+        stage(1);
+        stage(2);
+        assert_eq!(known().collect::<Vec<_>>(), [2]);
+        scratch.put("/proc/cmdline", "root=x nextkernel.record=0000000000000002:kexec:1:2:s5.l6:m\n");
+        stage(3);
+        stage(4);
+        assert_eq!(known().collect::<Vec<_>>(), [2, 4]);
     }
 
     #[test]

@@ -15,6 +15,10 @@ use crate::unpack;
 const NEWC: [&[u8]; 2] = [b"070701", b"070702"];
 const HEADER: usize = 110;
 
+/// What the kernel looks at to tell what is compressed, and how (`compressed_formats`, lib/decompress.c).
+const COMPRESSED: [[u8; 2]; 8] =
+    [*b"\x1f\x8b", *b"\x1f\x9e", *b"BZ", *b"\x5d\0", *b"\xfd7", *b"\x89L", *b"\x02!", *b"\x28\xb5"];
+
 /// Every archive begins on a multiple of this, and every part of one.
 const ALIGNMENT: u64 = 4;
 
@@ -88,6 +92,16 @@ pub fn initrd(from: &File, to: &File, most: u64) -> Result<Initrd, Why> {
     }
     is.size = out.at;
     Ok(is)
+}
+
+/// Whether the kernel would find something in this part of a file: behind zeros an archive, or what is compressed. Of zeros
+/// alone it asks for nothing.
+pub fn is_one(from: &File, at: u64, end: u64) -> io::Result<bool> {
+    let at = behind_zeros(from, at, end)?;
+    let mut head = [0; 6];
+    let has = read_at(from, &mut head, at)?;
+    let begins = |magic: &[u8]| head.get(..has).is_some_and(|head| head.starts_with(magic));
+    Ok(at >= end || NEWC.iter().any(|magic| begins(magic)) || COMPRESSED.iter().any(|two| begins(two)))
 }
 
 /// Whether nothing in an initrd is compressed.
