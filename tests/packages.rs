@@ -225,19 +225,23 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
 fn an_alpine_kernel_is_told_of_when_apk_has_done_all_else() {
     let root = Scratch::new().unwrap();
     sh(
-        "mkdir -p $1/bin $1/run && cp $(command -v busybox) $1/bin/ && chroot $1 /bin/busybox --install -s /bin && \
-         printf '#!/bin/sh\\necho \"$*\"\\n' >$1/bin/nextkernel && chmod +x $1/bin/nextkernel && \
+        "mkdir -p $1/bin $1/run $1/boot $1/usr/local/bin && touch $1/boot/vmlinuz-lts && cp $(command -v busybox) $1/bin/ && chroot $1 /bin/busybox --install -s /bin && \
+         printf '#!/bin/sh\\necho \"$*\"\\n' >$1/usr/local/bin/nextkernel && chmod +x $1/usr/local/bin/nextkernel && \
          make --silent -C $2 install-alpine DESTDIR=$1",
         &[root.path(""), repository()],
     );
     let run = |hook: &str, words: &str| {
-        sh(&format!("chroot $1 /etc/{hook}/zzz-nextkernel.hook {words}"), &[root.path("")])
+        // With the path that apk gives it.
+        let path = "env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+        sh(&format!("{path} chroot $1 /etc/{hook}/zzz-nextkernel.hook {words}"), &[root.path("")])
     };
     let (kernel, commit) = ("kernel-hooks.d", "apk/commit_hooks.d");
     assert_eq!(run(commit, "post-commit"), "", "no kernel was changed");
     assert_eq!(run(kernel, "lts 6.12.2-0 6.12.1-0"), "", "mkinitfs builds its initramfs only now");
+    // The modules of an older one went alone, and a kernel did.
+    assert_eq!(run(kernel, "lts '' 6.12.1-0"), "");
     assert_eq!(run(kernel, "virt '' 6.12.1-0"), "");
     assert_eq!(run(commit, "pre-commit"), "");
-    assert_eq!(run(commit, "post-commit"), "updated\nupdated --removed virt\n");
+    assert_eq!(run(commit, "post-commit"), "updated\nupdated\nupdated --removed virt\n");
     assert_eq!(run(commit, "post-commit"), "", "once");
 }

@@ -5,18 +5,22 @@ _nextkernel_and_entries() {
     typed="${typed##*[[:space:]]}"
     if [[ ${COMP_CWORD} -eq 1 || ${typed} == -* || " @VALUED@ " == *" $3 "* ||
         ${COMP_WORDS[*]} =~ ' '(@INSTEAD@)' ' ]]; then
+        compopt -o bashdefault -o default 2>/dev/null
         _nextkernel "$@"
         return
     fi
     case "${COMP_WORDS[1]}" in
         @ENTRY@)
-            compopt -o filenames +o default +o bashdefault 2>/dev/null
             # A name may be several words to readline, which asks for the end of the last.
             before="${typed%"$2"}"
             typed="${typed//[\\\'\"]/}"
             COMPREPLY=()
             while IFS=$'\t' read -r name _; do
-                [[ ${name} == "${typed}"* ]] && COMPREPLY+=("${name#"${before}"}")
+                [[ ${name} == "${typed}"* ]] || continue
+                name="${name#"${before}"}"
+                # What it means to the shell is taken from it, where no quote does that.
+                [[ ${COMP_LINE:0:COMP_POINT} == *[\'\"]"${typed}" ]] || printf -v name %q "${name}"
+                COMPREPLY+=("${name}")
             done < <(nextkernel entries --names </dev/null 2>/dev/null)
             ;;
         @FOLDER@)
@@ -25,10 +29,10 @@ _nextkernel_and_entries() {
             COMPREPLY=($(compgen -d -- "$2"))
             ;;
         *)
+            compopt -o bashdefault -o default 2>/dev/null
             _nextkernel "$@"
             ;;
     esac
 }
 
-complete -F _nextkernel_and_entries -o nosort -o bashdefault -o default nextkernel 2>/dev/null ||
-    complete -F _nextkernel_and_entries -o bashdefault -o default nextkernel
+complete -F _nextkernel_and_entries -o nosort nextkernel 2>/dev/null || complete -F _nextkernel_and_entries nextkernel

@@ -338,10 +338,15 @@ fn written(name: &str) -> std::path::PathBuf {
     folder
 }
 
+/// Says so past the test's own output, which is shown only of those that fail.
+fn not_tested(why: &str) {
+    let _ = writeln!(std::io::stderr(), "NOT TESTED: {why}");
+}
+
 /// What a program says of a file; `None`, and a word of it, where the program is not there.
 fn judged(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
     let Ok(output) = Command::new(program).args(arguments).output() else {
-        eprintln!("NOT TESTED: {program} is not installed");
+        not_tested(&format!("{program} is not installed"));
         return None;
     };
     let says = [output.stdout, output.stderr].concat();
@@ -381,6 +386,8 @@ impl Shells {
         fs::write(&program, STAND_IN).unwrap();
         fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.join("bzImage"), "").unwrap();
+        // An entry may be called as something here is.
+        fs::create_dir(folder.join("arch.conf")).unwrap();
         Shells { folder }
     }
 
@@ -400,17 +407,18 @@ impl Shells {
         // What is not completed may leave a quote open, and the shell waits for its end.
         let mut terminal = self.command("timeout");
         terminal
-            .args(["20", "script", "-qec", interactive, "/dev/null"])
+            .args(["120", "script", "-qec", interactive, "/dev/null"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let is_there = |program| self.command(program).arg("--version").output().is_ok();
         let (true, true, Ok(terminal)) = (is_there(shell), is_there("script"), terminal.spawn()) else {
-            eprintln!("NOT TESTED: {shell} and script are not installed");
+            not_tested(&format!("{shell} and script are not installed"));
             return None;
         };
         let typed = format!("{setup}\n{keys}exit\n");
         terminal.stdin.as_ref().unwrap().write_all(typed.as_bytes()).unwrap();
         let shown = terminal.wait_with_output().unwrap();
+        assert_ne!(shown.status.code(), Some(124), "{shell} has not come to its end in two minutes");
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(!shown.contains("it failed"), "{shown}");
         let told = self.folder.join("told");
@@ -425,7 +433,10 @@ fn the_shells_take_their_completions_and_complete_entries_files_and_words() {
     let shells = Shells::new();
     let fish = |line: &str| {
         let script = format!("source ./nextkernel.fish; complete -C '{line}'");
-        let output = shells.command("fish").args(["--no-config", "-c", &script]).output().ok()?;
+        let Ok(output) = shells.command("fish").args(["--no-config", "-c", &script]).output() else {
+            not_tested("fish is not installed");
+            return None;
+        };
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     };

@@ -14,7 +14,7 @@ use crate::kexec::{UNSTAGED, hand_over};
 const FILES: &str = "find /etc /usr /var -xdev \\( -path /var/log -o -path /var/cache -o -path /var/lib/apt \
     -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/tmp \\) -prune -o -print | sort";
 
-/// The package that `make deb` made.
+/// The package that `make deb` made, of what is built now.
 pub fn deb() -> Result<PathBuf, String> {
     let made = bed::vm_folder().with_file_name("package");
     let names = fs::read_dir(&made).map_err(|e| format!("{}: {e} (make deb)", made.display()))?;
@@ -22,8 +22,16 @@ pub fn deb() -> Result<PathBuf, String> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("nextkernel_") && name.ends_with("-1_amd64.deb")
     };
-    let deb = names.filter_map(Result::ok).map(|entry| entry.path()).find(is_ours);
-    deb.ok_or_else(|| "no package for amd64: `make deb` makes it".into())
+    let debs: Vec<_> = names.filter_map(Result::ok).map(|entry| entry.path()).filter(is_ours).collect();
+    let [deb] = debs.as_slice() else {
+        return Err(format!("{}: {} packages for amd64; `make deb` makes one", made.display(), debs.len()));
+    };
+    let same = "for program in usr/bin/nextkernel usr/lib/systemd/system-shutdown/nextkernel; do
+        dpkg-deb --fsys-tarfile \"$1\" | tar -xO ./$program | cmp - \"$2/$program\"
+    done";
+    host(Command::new("sh").args(["-ec", same, "sh"]).arg(deb).arg(bed::vm_folder().join("installed")))
+        .map_err(|e| format!("the package is not of what is built now: make deb ({e})"))?;
+    Ok(deb.clone())
 }
 
 /// It, and the next: of a higher version, with another hook.

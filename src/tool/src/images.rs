@@ -762,7 +762,9 @@ mod tests {
         {
             assert!(is_one(bytes), "{:?}", bytes.get(..4));
         }
-        for bytes in [&b"debian\n"[..], IMAGE, ZBOOT, b"0", &[&[0; 9000][..], b"debian"].concat()] {
+        let unaligned = [&[0; 9001][..], b"070701"].concat();
+        for bytes in [&b"debian\n"[..], IMAGE, ZBOOT, b"0", &unaligned, &[&[0; 9000][..], b"debian"].concat()]
+        {
             assert!(!is_one(bytes), "{:?}", bytes.get(..4));
         }
     }

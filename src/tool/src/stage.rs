@@ -275,7 +275,8 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let (kernel, initrds) = Source::of(root, &entry)?;
     for odd in initrds.iter().filter(|initrd| !initrd.may_be_an_initrd()) {
         notes.push(format!(
-            "{} begins like no initrd, neither as an archive nor compressed: the next kernel finds nothing in it",
+            "{} begins like no initrd, neither as an archive nor compressed: the next kernel finds nothing in it, unless \
+             that is a disk to it (/dev/ram0)",
             odd.piece
         ));
     }

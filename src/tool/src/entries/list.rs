@@ -93,11 +93,22 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         let row = Row::of(entry, is_default);
         return facts::print(&row, wish.json, || in_words(|out| row.write_whole(out))).map_err(Error::Output);
     }
-    let list = List::of(survey);
     if wish.names {
-        return facts::print(&list, false, || in_words(|out| list.write_names(out))).map_err(Error::Output);
+        return facts::print(&(), false, || names(&survey)).map_err(Error::Output);
     }
+    let list = List::of(survey);
     facts::print(&list, wish.json, || in_words(|out| list.write_words(out))).map_err(Error::Output)
+}
+
+/// A line for each that can be staged: the shortest name that means it and no other, a tab, its title.
+fn names(survey: &Survey) -> String {
+    let line = |entry: &Entry| {
+        let [short, title, _] = Row::of(entry.clone(), false).cells();
+        let means = |name: &String| survey.find(name).is_ok_and(|found| found == entry);
+        let name = [short, entry.in_full()].into_iter().find(means)?;
+        Some(format!("{name}\t{title}\n"))
+    };
+    survey.entries.iter().filter(|entry| entry.hindrance.is_none()).filter_map(line).collect()
 }
 
 fn in_words(write: impl FnOnce(&mut String) -> std::fmt::Result) -> String {
@@ -126,14 +137,6 @@ impl List {
             no_default,
             notes: survey.notes,
         }
-    }
-
-    fn write_names(&self, out: &mut String) -> std::fmt::Result {
-        for row in self.entries.iter().filter(|row| row.hindrance.is_none()) {
-            let [name, shown, _] = row.cells();
-            writeln!(out, "{name}\t{shown}")?;
-        }
-        Ok(())
     }
 
     /// A table; what cannot be staged, and why, stands below it.
@@ -284,9 +287,12 @@ mod tests {
         machine.put("/efi/loader/entries/gone.conf", "linux /gone\n");
         machine.put("/boot/vmlinuz-6.12", "");
         machine.put("/boot/initrd.img-6.12", "");
-        let names = in_words(|out| list(&machine).write_names(out));
-        assert_eq!(names, "a.conf\tA\u{fffd}B, 6.1\n6.12\t6.12\n");
+        // It is hidden behind an entry.
+        machine.put("/boot/vmlinuz-a", "");
+        machine.put("/boot/initrd.img-a", "");
         let survey = Survey::of(&machine.root, &Conf::default());
+        let names = names(&survey);
+        assert_eq!(names, "a.conf\tA\u{fffd}B, 6.1\n6.12\t6.12\n");
         for name in names.lines().filter_map(|line| line.split('\t').next()) {
             assert!(survey.named(name).is_ok(), "{name}");
         }

@@ -314,7 +314,7 @@ fn are(names: &[String]) -> String {
 
 /// Whoever gives a path means what takes one.
 fn by_file(name: &str) -> &'static str {
-    if name.starts_with('/') { "; a file is named with --kernel" } else { "" }
+    if name.starts_with('/') { "; `nextkernel stage --kernel` takes a file" } else { "" }
 }
 
 fn paths(paths: &[PathBuf]) -> String {

@@ -226,7 +226,9 @@ fn a_name_means_one_entry_or_is_refused_with_all_it_fits() {
     assert_eq!(from("6.1"), Ok("/boot/vmlinuz-6.1".into()));
     let unknown = refused(&machine, Some("x"));
     assert!(unknown.contains("same.conf, same.conf, d.conf") && !unknown.contains("--kernel"), "{unknown}");
-    assert!(refused(&machine, Some("/boot/vmlinuz-6.1")).ends_with("; a file is named with --kernel"));
+    assert!(
+        refused(&machine, Some("/boot/vmlinuz-6.1")).ends_with("; `nextkernel stage --kernel` takes a file")
+    );
 }
 
 #[test]

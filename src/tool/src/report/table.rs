@@ -154,7 +154,7 @@ fn saved_in_words(known: &Known, boot: &Boot) -> String {
         };
     }
     let why = if boot.total_ms().is_none() {
-        "nextkernel-report.service measures it, where it runs before and after (systemctl enable --now nextkernel-report)"
+        "nextkernel-report.service measures it, where it is enabled and runs before and after"
     } else {
         "it is, once this machine has restarted through firmware, too"
     };

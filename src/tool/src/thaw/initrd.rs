@@ -96,12 +96,14 @@ pub fn initrd(from: &File, to: &File, most: u64) -> Result<Initrd, Why> {
 
 /// Whether the kernel would find something in this part of a file: behind zeros an archive, or what is compressed. Of zeros
 /// alone it asks for nothing.
-pub fn is_one(from: &File, at: u64, end: u64) -> io::Result<bool> {
-    let at = behind_zeros(from, at, end)?;
+pub fn is_one(from: &File, begin: u64, end: u64) -> io::Result<bool> {
+    let at = behind_zeros(from, begin, end)?;
+    let is_aligned = at.saturating_sub(begin) % ALIGNMENT == 0;
     let mut head = [0; 6];
     let has = read_at(from, &mut head, at)?;
     let begins = |magic: &[u8]| head.get(..has).is_some_and(|head| head.starts_with(magic));
-    Ok(at >= end || NEWC.iter().any(|magic| begins(magic)) || COMPRESSED.iter().any(|two| begins(two)))
+    let is_archive = is_aligned && NEWC.iter().any(|magic| begins(magic));
+    Ok(at >= end || is_archive || COMPRESSED.iter().any(|two| begins(two)))
 }
 
 /// Whether nothing in an initrd is compressed.

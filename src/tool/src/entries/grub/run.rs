@@ -356,7 +356,8 @@ impl<'a> Run<'a> {
                 set_by_grub(line, name, arguments, state, scope);
                 Ok(None)
             }
-            // A question to the firmware (its 30_uefi-firmware), not the way into its setup.
+            // A question to the firmware (its 30_uefi-firmware), not the way into its setup, which it is to a GRUB that is
+            // older than its menu.
             "fwsetup" if matches!(arguments, [Ok(option)] if option == "--is-supported") => Ok(None),
             "source" | "." => self.source(line, arguments, state, scope),
             "blscfg" => self.blscfg(line, arguments, state, scope).map(|()| None),
