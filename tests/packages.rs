@@ -225,7 +225,9 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
 fn an_alpine_kernel_is_told_of_when_apk_has_done_all_else() {
     let root = Scratch::new().unwrap();
     sh(
-        "mkdir -p $1/bin $1/run $1/boot $1/usr/local/bin && touch $1/boot/vmlinuz-lts && cp $(command -v busybox) $1/bin/ && chroot $1 /bin/busybox --install -s /bin && \
+        "mkdir -p $1/bin $1/run $1/dev $1/boot $1/usr/local/bin && touch $1/boot/vmlinuz-lts && \
+         mknod -m 666 $1/dev/null c 1 3 && cp $(command -v busybox) $1/bin/ && \
+         chroot $1 /bin/busybox --install -s /bin && \
          printf '#!/bin/sh\\necho \"$*\"\\n' >$1/usr/local/bin/nextkernel && chmod +x $1/usr/local/bin/nextkernel && \
          make --silent -C $2 install-alpine DESTDIR=$1",
         &[root.path(""), repository()],
