@@ -37,6 +37,25 @@ fn installed() -> BTreeSet<String> {
         .collect()
 }
 
+/// A root with a shell for scripts, and nothing that runs in it.
+fn root_with_a_shell() -> Scratch {
+    let root = Scratch::new().unwrap();
+    sh(
+        "mkdir -p $1/usr/bin $1/dev $1/proc $1/run $1/var/lib $1/etc && ln -s usr/bin $1/bin && \
+         mknod -m 666 $1/dev/null c 1 3 && cp $(command -v busybox) $1/bin/ && \
+         chroot $1 /bin/busybox --install -s /bin",
+        &[root.path("")],
+    );
+    root
+}
+
+/// What lies in a root, but for the package manager's own; folders that other packages share with ours stay.
+fn names_in(root: &Scratch) -> BTreeSet<String> {
+    let find = "cd $1 && find . -path ./var -prune -o ! -type d -printf '/%P\\n' \
+                -o -name '*nextkernel*' -printf '/%P/\\n'";
+    sh(find, &[root.path("")]).lines().map(Into::into).collect()
+}
+
 #[test]
 #[ignore = "`make deb` and `make rpm` make them first"]
 fn two_builds_of_a_package_are_the_same_to_the_byte() {
@@ -77,24 +96,13 @@ fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
     assert_eq!(files, expected);
     assert!(files.iter().all(|file| listed.lines().any(|line| line == file)), "{listed}");
 
-    // A root with a shell for the scripts, and nothing that runs in it.
-    let root = Scratch::new().unwrap();
-    sh(
-        "mkdir -p $1/bin $1/proc $1/run $1/var/lib $1/etc && cp $(command -v busybox) $1/bin/ && \
-         chroot $1 /bin/busybox --install -s /bin && mkdir $1/run/nextkernel && touch $1/etc/nextkernel.conf",
-        &[root.path("")],
-    );
+    let root = root_with_a_shell();
+    sh("mkdir $1/run/nextkernel && touch $1/etc/nextkernel.conf", &[root.path("")]);
     let do_rpm = |words: &str| {
         let script = format!("rpm --root $1 --dbpath /var/lib/rpm --nodeps {words} 2>&1");
         sh(&script, &[root.path(""), rpm.clone()])
     };
-    let all = || {
-        // Folders that other packages share with it stay.
-        let find = "cd $1 && find . -path ./var -prune -o ! -type d -print -o -name '*nextkernel*' -print";
-        let names = sh(find, &[root.path("")]);
-        names.lines().map(Into::into).collect::<BTreeSet<String>>()
-    };
-    let before = all();
+    let before = names_in(&root);
     let said = do_rpm("-i $2");
     assert!(said.contains("nextkernel: at each shutdown systemd now calls"), "{said}");
     assert!(root.path("usr/lib/systemd/system-shutdown/nextkernel").exists());
@@ -104,7 +112,7 @@ fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
     assert!(said.contains("a plan of version 999"), "{said}");
     assert!(!root.path("run/nextkernel/plan").exists());
     do_rpm("-e nextkernel");
-    let left: Vec<_> = all().difference(&before).cloned().collect();
+    let left: Vec<_> = names_in(&root).difference(&before).cloned().collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(root.path("etc/nextkernel.conf").exists() && !root.path("run/nextkernel").exists());
 }
@@ -139,7 +147,9 @@ const SYSTEMD: &str = r#"
 #[test]
 #[ignore = "`make guest-install` makes what it packs"]
 fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel() {
-    let [arch, root, linux] = [(); 3].map(|()| Scratch::new().unwrap());
+    let [arch, linux] = [(); 2].map(|()| Scratch::new().unwrap());
+    // Laid out as Arch's.
+    let root = root_with_a_shell();
     // The sources, and built already: makepkg runs `package` alone.
     let sources = arch.path(&format!("src/nextkernel-{}", env!("CARGO_PKG_VERSION")));
     sh(
@@ -147,11 +157,8 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
          cp -r --parents target/built target/manuals $2 && cp packaging/arch/* $3",
         &[repository(), sources, arch.path("")],
     );
-    // Laid out as Arch's, with a shell for the scripts, and nothing that runs in it.
     sh(
-        "mkdir -p $1/usr/bin $1/dev $1/run/nextkernel $1/var/lib/pacman $1/etc && ln -s usr/bin $1/bin && \
-         mknod -m 666 $1/dev/null c 1 3 && cp $(command -v busybox) $1/bin/ && \
-         chroot $1 /bin/busybox --install -s /bin && echo stage-on-update=kexec >$1/etc/nextkernel.conf",
+        "mkdir $1/run/nextkernel $1/var/lib/pacman && echo stage-on-update=kexec >$1/etc/nextkernel.conf",
         &[root.path("")],
     );
     let pacman = |words: &str, from: &Scratch| {
@@ -161,19 +168,12 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
         assert!(!said.contains("error"), "{said}");
         said
     };
-    let all = || {
-        // Folders that other packages share with it stay.
-        let find = "cd $1 && find . -path ./var -prune -o ! -type d -printf '/%P\\n' \
-                    -o -name '*nextkernel*' -printf '/%P/\\n'";
-        let names = sh(find, &[root.path("")]);
-        names.lines().map(Into::into).collect::<BTreeSet<String>>()
-    };
-    let before = all();
+    let before = names_in(&root);
 
     makepkg(&arch.path(""), "--repackage");
     let said = pacman("-U $2/*.pkg.tar", &arch);
     assert!(said.contains("nextkernel: at each shutdown systemd now calls"), "{said}");
-    let mut files = all();
+    let mut files = names_in(&root);
     files.retain(|name| !name.ends_with('/') && !before.contains(name));
     let mut expected = installed();
     expected.retain(|file| !file.starts_with("/etc/"));
@@ -215,7 +215,7 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
                 /usr/lib/tmpfiles.d/others\n";
     assert!(said.contains(told), "{said}");
     sh("rm $1/bin/systemctl $1/bin/systemd-tmpfiles $1/usr/lib/tmpfiles.d/others", &[root.path("")]);
-    let left: Vec<_> = all().difference(&before).cloned().collect();
+    let left: Vec<_> = names_in(&root).difference(&before).cloned().collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(root.path("etc/nextkernel.conf").exists() && !root.path("run/nextkernel").exists());
 }
@@ -223,11 +223,9 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
 #[test]
 #[ignore = "it takes root, as its neighbours do"]
 fn an_alpine_kernel_is_told_of_when_apk_has_done_all_else() {
-    let root = Scratch::new().unwrap();
+    let root = root_with_a_shell();
     sh(
-        "mkdir -p $1/bin $1/run $1/dev $1/boot $1/usr/local/bin && touch $1/boot/vmlinuz-lts && \
-         mknod -m 666 $1/dev/null c 1 3 && cp $(command -v busybox) $1/bin/ && \
-         chroot $1 /bin/busybox --install -s /bin && \
+        "mkdir -p $1/boot $1/usr/local/bin && touch $1/boot/vmlinuz-lts && \
          printf '#!/bin/sh\\necho \"$*\"\\n' >$1/usr/local/bin/nextkernel && chmod +x $1/usr/local/bin/nextkernel && \
          make --silent -C $2 install-alpine DESTDIR=$1",
         &[root.path(""), repository()],

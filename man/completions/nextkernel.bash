@@ -1,15 +1,13 @@
 
 # What is no option: an entry, which `nextkernel entries` alone knows, or a folder.
 _nextkernel_and_entries() {
-    local before name typed="${COMP_LINE:0:COMP_POINT}"
+    local before name command="${COMP_WORDS[1]}" typed="${COMP_LINE:0:COMP_POINT}"
     typed="${typed##*[[:space:]]}"
     if [[ ${COMP_CWORD} -eq 1 || ${typed} == -* || " @VALUED@ " == *" $3 "* ||
         ${COMP_WORDS[*]} =~ ' '(@INSTEAD@)' ' ]]; then
-        compopt -o bashdefault -o default 2>/dev/null
-        _nextkernel "$@"
-        return
+        command=
     fi
-    case "${COMP_WORDS[1]}" in
+    case "${command}" in
         @ENTRY@)
             # A name may be several words to readline, which asks for the end of the last.
             before="${typed%"$2"}"

@@ -8,11 +8,12 @@ use std::path::Path;
 
 /// Of Debian's packages shim-signed and grub-efi-amd64-signed, and where they stand on a disk that is not
 /// installed to the machine (UEFI specification, "Removable Media Boot Behavior").
-const SHIM: (&str, &str) = ("usr/lib/shim/shimx64.efi.signed", "EFI/BOOT/BOOTX64.EFI");
-const GRUB: (&str, &str) = ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "EFI/BOOT/grubx64.efi");
+pub const SHIM: (&str, &str) = ("usr/lib/shim/shimx64.efi.signed", "EFI/BOOT/BOOTX64.EFI");
+/// See [`SHIM`].
+pub const GRUB: (&str, &str) = ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "EFI/BOOT/grubx64.efi");
 
 /// Where Debian's GRUB looks for its configuration.
-const GRUB_CFG: &str = "EFI/debian/grub.cfg";
+pub const GRUB_CFG: &str = "EFI/debian/grub.cfg";
 
 /// Makes the disk, by way of a folder, from the image's kernel, an initramfs and a command line.
 pub fn disk(

@@ -2,8 +2,8 @@
 
 use bed::guest::{Disks, Guest, Spec, Starts};
 use bed::harness::Test;
-use bed::host;
 use bed::machine::Scratch;
+use bed::{host, shim};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,12 +11,10 @@ use std::process::Command;
 /// Where the image has it; of the guest's own suite.
 const SYSTEMD_BOOT: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
-/// Where Debian's packages of shim and GRUB have them, and where grub-install puts them; the second place of each is for
-/// firmware that knows nothing of the first (`grub-install --force-extra-removable`).
-const SIGNED: [(&str, [&str; 2]); 2] = [
-    ("usr/lib/shim/shimx64.efi.signed", ["EFI/debian/shimx64.efi", "EFI/BOOT/BOOTX64.EFI"]),
-    ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", ["EFI/debian/grubx64.efi", "EFI/BOOT/grubx64.efi"]),
-];
+/// shim and GRUB, and where grub-install puts them; for firmware that knows nothing of that place, at the other, too
+/// (`grub-install --force-extra-removable`).
+const SIGNED: [((&str, &str), &str); 2] =
+    [(shim::SHIM, "EFI/debian/shimx64.efi"), (shim::GRUB, "EFI/debian/grubx64.efi")];
 
 /// The variables of the Boot Loader Interface.
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
@@ -37,9 +35,10 @@ impl Esp {
     /// it boots the image's kernel.
     pub fn grub(test: &Test) -> Result<Self, String> {
         let (esp, image) = (Self(Scratch::new()?), test.image.files()?);
-        for (from, to) in SIGNED {
+        for ((from, removable), installed) in SIGNED {
             let file = read(&image.builder().join(from))?;
-            to.iter().try_for_each(|to| esp.put(to, &file))?;
+            esp.put(removable, &file)?;
+            esp.put(installed, &file)?;
         }
         let mut blkid = Command::new("blkid");
         let uuid = host(blkid.args(["-s", "UUID", "-o", "value"]).arg(test.image.root(&image)))?;
@@ -49,7 +48,7 @@ impl Esp {
              linux /vmlinuz root=LABEL=root rw console=ttyS0\ninitrd /initrd.img\nboot\n",
             uuid.trim()
         );
-        esp.put("EFI/debian/grub.cfg", config)?;
+        esp.put(shim::GRUB_CFG, config)?;
         Ok(esp)
     }
 

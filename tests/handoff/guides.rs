@@ -26,7 +26,6 @@ const GOES_DOWN: [&str; 2] = ["systemctl kexec", "nextkernel reboot"];
 /// The guest becomes what the guides speak of: one that used kexec-tools and a unit for it, with microcode beside its
 /// initrd, and NVIDIA's modules at every boot, without a run of depmod, which takes minutes here.
 const SITUATION: &str = "set -e
-    cd /root
     tar -xf /root/kexec-tools.tar -C / 2>/dev/null
     cat /root/kexec-tools.status >>/var/lib/dpkg/status
     dpkg -s kexec-tools >/dev/null

@@ -4,6 +4,7 @@ use bed::guest::{Guest, Spec};
 use bed::harness::Test;
 use bed::host;
 use bed::machine::Scratch;
+use std::fs;
 use std::process::Command;
 
 use crate::guides::{newly_installed, with_package};
@@ -108,7 +109,7 @@ pub fn after_apt_has_upgraded_the_kernel_a_reboot_starts_the_new_one_by_kexec(
     let installed = Scratch::new()?;
     with_package(&installed)?;
     let archive = installed.path("root/archive");
-    host(Command::new("mkdir").arg("-p").arg(&archive))?;
+    fs::create_dir(&archive).map_err(|e| format!("{}: {e}", archive.display()))?;
     let packages = test.image.files()?.builder().join("kernel");
     host(Command::new("sh").args(["-ec", ARCHIVE, "sh"]).arg(packages).current_dir(&archive))?;
     let mut guest = newly_installed(&Spec { installed: Some(installed.path("")), ..Spec::new(test) })?;
