@@ -12,11 +12,7 @@ use crate::loader::Against;
 use crate::prepare::memory_map::Memory;
 use crate::root::Root;
 use crate::size::Size;
-use crate::{cmdline, digest, memory};
-
-/// The first version that leaves the digest out where all of an image lies in CMA
-/// (`kexec_calculate_store_digests`, `kernel/kexec_file.c`).
-const WITHOUT_DIGEST: (u32, u32) = (7, 3);
+use crate::{digest, memory};
 
 /// The images of the plan.
 pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut Findings) {
@@ -129,34 +125,11 @@ fn cost(root: &Root, asked: &Asked, bytes: u64, rate: u64, findings: &mut Findin
         Size(bytes),
         Size(rate)
     );
-    let mebibytes = bytes.div_ceil(1 << 20);
-    let running = cmdline::running(root).unwrap_or_default();
-    let release = root.fact("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let sentence = match (
-        version(&release).is_some_and(|version| version >= WITHOUT_DIGEST),
-        cmdline::value(&running, "cma"),
-    ) {
-        (true, None) => format!(
-            "{costs}; with cma={mebibytes}M on the command line of the kernel that runs it would be left out"
-        ),
-        (true, Some(cma)) => format!(
-            "{costs}, unless all of it lies in what cma={cma} keeps, when this kernel leaves it out: it takes {mebibytes} MiB there"
-        ),
-        (false, _) => format!(
-            "{costs}; from Linux 7.3 on it is left out where cma={mebibytes}M is on the command line of the kernel that runs"
-        ),
-    };
     let spared = match Against::find(root, asked.calls) {
         None => "; the direct loader makes none (--loader direct, --thaw)",
         Some(_) => "",
     };
-    findings.say(Verdict::Info, "digest", sentence + spared);
-}
-
-/// The first two numbers of a release.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    findings.say(Verdict::Info, "digest", costs + spared);
 }
 
 #[cfg(test)]
@@ -213,11 +186,6 @@ mod tests {
             return;
         }
         says("some 3.0 s of the jump are a digest over 1500 bytes, an estimate");
-        says("from Linux 7.3 on it is left out where cma=1M");
-        scratch.put("/proc/sys/kernel/osrelease", "7.3.0-rc7\n");
-        says("with cma=1M on the command line of the kernel that runs");
-        scratch.put("/proc/cmdline", "root=x cma=64M\n");
-        says("in what cma=64M keeps");
         says("the direct loader makes none (--loader direct, --thaw)");
         scratch.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
         let (_, sentence) = finding(&scratch, &asked(), "digest").unwrap();
@@ -268,15 +236,5 @@ mod tests {
             verdict == Verdict::Bad && why.starts_with("0x203000 is no longer") && why.contains("the initrd")
         );
         assert!(segments("00200000-00203fff : System RAM\n  00201000-00201fff : reserved\n").is_some());
-    }
-
-    #[test]
-    fn a_release_is_ordered_by_its_numbers() {
-        for (release, is) in
-            [("7.3.0-rc7", true), ("7.10", true), ("10.0", true), ("7.2.13", false), ("6.12.57+deb13", false)]
-        {
-            assert_eq!(version(release).is_some_and(|version| version >= WITHOUT_DIGEST), is, "{release}");
-        }
-        assert_eq!(version(""), None);
     }
 }
