@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 fn demo() -> Result<(), String> {
     let test = Test { name: "demo".into(), image: Image::Debian13 };
     fs::create_dir_all(bed::vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
-    let mut spec = Spec::new(&test);
+    let mut spec = Spec { cold: true, ..Spec::new(&test) };
     if let Some(folder) = env::args_os().nth(1) {
         spec.installed = Some(folder.into());
     }

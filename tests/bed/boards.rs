@@ -164,7 +164,9 @@ pub fn run(test: &Test, kernel: Kernel, processors: u32, scenario: &str) -> Resu
         starts: Starts::Kernel { kernel: &image, initrd: &initrd, cmdline: console },
         memory: 512,
         counting: false,
+        disks: &[],
         args: &["-no-reboot".into(), "-smp".into(), processors.to_string()],
+        waits: false,
         log: &test.log(),
     };
     let mut machine = Machine::start(&setup, scratch)?;

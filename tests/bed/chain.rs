@@ -87,7 +87,9 @@ pub fn run(test: &Test, by: By, handoffs: u32) -> Result<Vec<Memory>, String> {
         starts: Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: &cmdline },
         memory: 640,
         counting: false,
+        disks: &[],
         args: &["-no-reboot".into()],
+        waits: false,
         log: &test.log(),
     };
     let mut machine = Machine::start(&setup, scratch)?;

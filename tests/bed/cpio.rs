@@ -1,6 +1,9 @@
 //! An initramfs, as `Documentation/driver-api/early-userspace/buffer-format.rst` has it.
 
 use std::collections::BTreeSet;
+use std::fs::{self, DirEntry};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// An archive being written. Parent folders come by themselves.
 #[derive(Default)]
@@ -11,6 +14,35 @@ pub struct Cpio {
 }
 
 impl Cpio {
+    /// An archive of all that is in a folder of the host: directories, files with their modes, symbolic links.
+    pub fn of(tree: &Path) -> Result<Self, String> {
+        let mut cpio = Self::default();
+        cpio.add(tree, "")?;
+        Ok(cpio)
+    }
+
+    fn add(&mut self, folder: &Path, within: &str) -> Result<(), String> {
+        let failed = |path: &Path, e| format!("{}: {e}", path.display());
+        let mut entries: Vec<_> =
+            fs::read_dir(folder).map_err(|e| failed(folder, e))?.filter_map(Result::ok).collect();
+        entries.sort_by_key(DirEntry::file_name);
+        for entry in entries {
+            let (path, inside) = (entry.path(), format!("{within}/{}", entry.file_name().to_string_lossy()));
+            let found = path.symlink_metadata().map_err(|e| failed(&path, e))?;
+            if found.is_dir() {
+                self.folder(&inside);
+                self.add(&path, &inside)?;
+            } else if found.is_symlink() {
+                let target = fs::read_link(&path).map_err(|e| failed(&path, e))?;
+                self.link(&inside, &target.to_string_lossy());
+            } else {
+                let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
+                self.file(&inside, found.mode() & 0o7777, &bytes);
+            }
+        }
+        Ok(())
+    }
+
     /// A folder.
     pub fn folder(&mut self, path: &str) {
         let path = path.trim_matches('/');

@@ -26,8 +26,14 @@ pub enum Silence {
 
 impl Feed {
     /// Starts to listen.
-    pub fn of(mut stream: impl Read + Send + 'static) -> Self {
+    pub fn of(stream: impl Read + Send + 'static) -> Self {
+        Self::after(String::new(), stream)
+    }
+
+    /// Starts to listen, with a text that counts as heard already.
+    pub fn after(text: String, mut stream: impl Read + Send + 'static) -> Self {
         let feed = Self(Arc::default());
+        feed.lock().text = text;
         let writer = feed.clone();
         thread::spawn(move || {
             let (mut chunk, mut pending) = ([0; 4096], Vec::new());

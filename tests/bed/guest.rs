@@ -1,10 +1,12 @@
 //! A whole Debian in QEMU, driven through the agent in it (`guest/usr/lib/bed/agent`).
 
+use crate::cpio::Cpio;
 use crate::esp;
 use crate::feed::Feed;
 use crate::harness::Test;
-use crate::image::{self, Image};
+use crate::image::Image;
 use crate::machine::{self, Architecture, End, Machine, Scratch, Setup};
+use crate::snapshot;
 use crate::vm_folder;
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ pub struct Spec {
     pub image: Image,
     /// Other disks than the image's, for its kernel.
     pub disks: Option<Disks>,
-    /// The installed product (`make install DESTDIR=target/vm/installed`), laid over its root.
+    /// The installed product (`make install DESTDIR=target/vm/installed`), laid over its root when it has booted.
     pub installed: Option<PathBuf>,
     /// What starts its kernel.
     pub starts: Starts,
@@ -29,6 +31,8 @@ pub struct Spec {
     pub append: String,
     /// Added to QEMU's.
     pub qemu: Vec<String>,
+    /// Whether it boots before your eyes, where others are restored from a snapshot.
+    pub cold: bool,
     /// MiB.
     pub memory: u32,
     /// Where the console is kept.
@@ -108,6 +112,7 @@ impl Spec {
             starts: Starts::Qemu,
             append: String::new(),
             qemu: Vec::new(),
+            cold: false,
             memory: 1024,
             log: test.log(),
         }
@@ -137,21 +142,14 @@ impl Guest {
         if !matches!(spec.starts, Starts::Bios(_)) {
             disks.extend(spec.image.boot(&files));
         }
-        if let Some(tree) = &spec.installed {
-            if !tree.is_dir() {
+        let product = match &spec.installed {
+            Some(tree) if !tree.is_dir() => {
                 let tree = tree.display();
                 return Err(format!("{tree} is not there: `make install DESTDIR={tree}` makes it"));
             }
-            disks.push(scratch.path("installed.ext4"));
-            image::disk(tree, &scratch.path("installed.ext4"), "NKINSTALL")?;
-        }
-        // Written to a temporary file: what the guest writes lasts over its reboots, not longer.
-        let mut args: Vec<String> = Vec::new();
-        for disk in disks {
-            let drive = format!("file={},format=raw,if=virtio,snapshot=on", disk.display());
-            args.extend(["-drive".into(), drive]);
-        }
-        args.extend(spec.qemu.iter().cloned());
+            Some(tree) => Cpio::of(tree)?,
+            None => Cpio::default(),
+        };
         let release = files.release()?;
         let cmdline =
             format!("BOOT_IMAGE=/boot/vmlinuz-{release} root={root} rw console=ttyS0 {}", spec.append);
@@ -166,22 +164,26 @@ impl Guest {
             }
             Starts::Bios(disk) => machine::Starts::Bios(disk),
         };
-        let machine = Machine::start(
-            &Setup {
-                architecture: Architecture::X86_64,
-                starts,
-                memory: spec.memory,
-                counting: false,
-                args: &args,
-                log: &spec.log,
-            },
-            scratch,
-        )?;
-        let agent = machine.agent.try_clone().map_err(|e| format!("the agent's socket: {e}"))?;
+        // Of the others each is booted once: their disks and loaders are made for one test.
+        let is_usual = spec.disks.is_none() && matches!(spec.starts, Starts::Qemu) && !spec.cold;
+        let setup = Setup {
+            architecture: Architecture::X86_64,
+            starts,
+            memory: spec.memory,
+            counting: false,
+            disks: &disks,
+            args: &spec.qemu,
+            waits: true,
+            log: &spec.log,
+        };
+        let mut machine =
+            if is_usual { snapshot::restore(&setup, scratch)? } else { Machine::start(&setup, scratch)? };
+        machine.give(&product.finish())?;
+        let agent = machine.answers.clone();
         Ok(Self {
             boot: Boot::default(),
             machine,
-            agent: Feed::of(agent),
+            agent,
             agent_read: 0,
             console_read: 0,
             resets: 0,

@@ -3,9 +3,11 @@
 
 use crate::host;
 use crate::machine::Scratch;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// `holder.c`: keeps a device busy.
 pub fn program() -> Result<Vec<u8>, String> {
@@ -32,8 +34,24 @@ pub fn arrived() -> Result<Vec<u8>, String> {
     built("arrived.c", &["-nostdlib"])
 }
 
-/// A program of the host's compiler, static.
-fn built(source: &str, more: &[&str]) -> Result<Vec<u8>, String> {
+/// `restored.c`: waits for a guest's files, and takes them.
+pub fn restored() -> Result<Vec<u8>, String> {
+    built("restored.c", &[])
+}
+
+/// A program of the host's compiler, static. Each is built once in a process.
+fn built(source: &'static str, more: &[&str]) -> Result<Vec<u8>, String> {
+    static BUILT: Mutex<BTreeMap<&str, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let mut all = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = all.get(source) {
+        return Ok(program.clone());
+    }
+    let program = build(source, more)?;
+    all.insert(source, program.clone());
+    Ok(program)
+}
+
+fn build(source: &str, more: &[&str]) -> Result<Vec<u8>, String> {
     let scratch = Scratch::new()?;
     let (source, built) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(source), scratch.path("program"));
     let mut gcc = Command::new("gcc");

@@ -1,6 +1,6 @@
 //! The guests' disks: Debian as mmdebstrap makes it, cached by the hash of the recipe.
 
-use crate::{host, vm_folder};
+use crate::{holder, host, vm_folder};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hasher};
@@ -180,9 +180,10 @@ fn overlay() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("guest")
 }
 
-/// This file and the overlay: whatever changes the image changes the hash.
+/// This file, the overlay, and what is built for it: whatever changes the image changes the hash.
 fn recipe() -> Result<u64, String> {
-    hash(include_bytes!("image.rs"), &overlay())
+    let recipe = [&include_bytes!("image.rs")[..], include_bytes!("../restored.c")].concat();
+    hash(&recipe, &overlay())
 }
 
 /// Of a recipe, and of the names and contents of the files that it takes.
@@ -212,12 +213,15 @@ fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
     // mmdebstrap tells its progress on stderr, which is the tests' own. A test can be killed: its
     // stdin is the lock, so that the next builder waits until it is gone too, and what it mounted
     // in the tree goes with it.
+    let restored = part.join("restored");
+    fs::write(&restored, holder::restored()?).map_err(|e| format!("{}: {e}", restored.display()))?;
     let tools = if suite == "trixie" { ",systemd-boot-tools" } else { "" };
     let stdin = || lock.try_clone().map_err(|e| format!("target/vm/{suite}.lock: {e}"));
     let status = Command::new("unshare")
         .args(["--mount", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"])
         .arg(format!("--include={PACKAGES},{LOADERS}{tools}"))
         .arg(format!("--essential-hook=cp -rT --preserve=mode '{}' \"$1\"", overlay().display()))
+        .arg(format!("--essential-hook=install '{}' \"$1/usr/lib/bed/restored\"", restored.display()))
         .arg(format!("--customize-hook=chroot \"$1\" sh -c '{FINISH}'"))
         .arg(suite)
         .arg(&tree)

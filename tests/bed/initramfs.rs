@@ -2,18 +2,21 @@
 //! They begin where the filesystems are gone, and take seconds.
 
 use crate::cpio::Cpio;
-use crate::feed::Feed;
 use crate::harness::Test;
+use crate::holder;
 use crate::host;
 use crate::image::{Files, Image};
 use crate::machine::{self, Architecture, End, Machine, Scratch, Setup, Starts};
 use crate::modules::Modules;
 use crate::monitor::Picture;
 use crate::shim;
+use crate::snapshot;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
@@ -21,13 +24,14 @@ const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
 /// Links into /usr, as Debian has them; systemd 252 looks for hooks in /lib.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// /scenario is sourced: it may also exec what shall be PID 1 instead.
+/// /scenario comes with a test's files. It is sourced: it may also exec what shall be PID 1 instead.
 pub(crate) const INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs -o mode=0755,nosuid,nodev,noexec tmpfs /run
+[ -e /scenario ] || restored | cpio -idmu --quiet
 . /scenario
 exec /usr/lib/systemd/systemd-shutdown $VERB --timeout=10000000us --log-level=info --log-target=kmsg
 ";
@@ -60,6 +64,8 @@ pub struct Night {
     pub counting: bool,
     /// Whether Debian's shim and GRUB start it, under Secure Boot.
     pub verified: bool,
+    /// Whether it boots, where others are restored from a snapshot.
+    pub cold: bool,
     /// When to give up; a night takes seconds, but machines are busy.
     pub limit: Duration,
     files: Cpio,
@@ -89,6 +95,7 @@ impl Night {
             memory: 512,
             counting: false,
             verified: false,
+            cold: false,
             limit: Duration::from_secs(180),
             files: Cpio::default(),
             log: test.log(),
@@ -154,21 +161,23 @@ impl Night {
     ) -> Result<(Ended, T), String> {
         let limit = self.limit;
         let mut machine = self.start()?;
-        let agent = machine.agent.try_clone().map(Feed::of).map_err(|e| format!("ttyS1: {e}"))?;
         let acted = act(&mut machine)?;
         let end = machine.await_end(limit)?;
-        Ok((Ended { end, console: machine.console.text(), agent: agent.text() }, acted))
+        let answers = machine.answers.text();
+        let agent = answers.split_once(machine::WAITS).map_or(answers.as_str(), |(_, after)| after.trim_start());
+        Ok((Ended { end, console: machine.console.text(), agent: agent.into() }, acted))
     }
 
     fn start(mut self) -> Result<Machine, String> {
         let image = self.image.files()?;
         self.file("/scenario", 0o644, format!("VERB={}\n{}\n", self.verb, self.scenario));
-        let mut initramfs = base(&image)?;
-        initramfs.extend(self.files.finish());
+        let (mut initramfs, files) = (base(self.image)?, self.files.finish());
         let scratch = Scratch::new()?;
         let (initrd, disk, kernel) = (scratch.path("initramfs"), scratch.path("esp"), image.kernel());
         let cmdline = format!("console=ttyS0 {}", self.append);
         let starts = if self.verified {
+            // Lockdown forbids what gives a guest its files later.
+            initramfs.extend(&files);
             shim::disk(&image, &initramfs, cmdline.trim_end(), &scratch.path("tree"), &disk)?;
             Starts::Verified(&disk)
         } else {
@@ -176,17 +185,23 @@ impl Night {
             Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
         };
         self.qemu.push("-no-reboot".into());
-        Machine::start(
-            &Setup {
-                architecture: Architecture::X86_64,
-                starts,
-                memory: self.memory,
-                counting: self.counting,
-                args: &self.qemu,
-                log: &self.log,
-            },
-            scratch,
-        )
+        let setup = Setup {
+            architecture: Architecture::X86_64,
+            starts,
+            memory: self.memory,
+            counting: self.counting,
+            disks: &[],
+            args: &self.qemu,
+            waits: !self.verified,
+            log: &self.log,
+        };
+        if self.verified {
+            return Machine::start(&setup, scratch);
+        }
+        let mut machine =
+            if self.cold { Machine::start(&setup, scratch)? } else { snapshot::restore(&setup, scratch)? };
+        machine.give(&files)?;
+        Ok(machine)
     }
 }
 
@@ -212,9 +227,21 @@ impl Ended {
     }
 }
 
-/// All that nights of an image have in common.
-fn base(image: &Files) -> Result<Vec<u8>, String> {
+/// All that nights of an image have in common. It is made once in a process.
+fn base(image: Image) -> Result<Vec<u8>, String> {
+    static MADE: Mutex<BTreeMap<&str, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(base) = made.get(image.name()) {
+        return Ok(base.clone());
+    }
+    let base = make_base(&image.files()?)?;
+    made.insert(image.name(), base.clone());
+    Ok(base)
+}
+
+fn make_base(image: &Files) -> Result<Vec<u8>, String> {
     let mut cpio = with_busybox(INIT)?;
+    cpio.file("/usr/bin/restored", 0o755, &holder::restored()?);
     for folder in ["proc", "sys", "run", "tmp", "root", "usr/lib/systemd/system-shutdown"] {
         cpio.folder(folder);
     }

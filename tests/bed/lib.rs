@@ -23,6 +23,7 @@ pub mod modules;
 pub mod monitor;
 pub mod shim;
 pub mod signed;
+pub mod snapshot;
 pub mod standins;
 pub mod storage;
 pub mod uki;

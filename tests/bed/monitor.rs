@@ -6,17 +6,20 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A kernel needs longer than this from a reset to its own next one.
 const ONE_RESET: Duration = Duration::from_secs(2);
-/// QEMU draws and writes a few megabytes.
-const PICTURE_LIMIT: Duration = Duration::from_secs(20);
+/// The longest commands write some megabytes.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// The monitor of one machine.
 pub struct Monitor {
     feed: Feed,
     stream: UnixStream,
+    /// How many commands were given that have an answer.
+    asked: usize,
 }
 
 /// What was on a screen.
@@ -42,36 +45,74 @@ pub struct Event {
 }
 
 impl Monitor {
-    /// Takes over the monitor of a machine that was started with `-S`, and lets it run.
+    /// Takes over the monitor of a machine that was started with `-S`, and does not run yet.
     pub fn start(stream: UnixStream) -> Result<Self, String> {
         let reader = stream.try_clone().map_err(|e| format!("the monitor's socket: {e}"))?;
-        let mut monitor = Self { feed: Feed::of(reader), stream };
+        let mut monitor = Self { feed: Feed::of(reader), stream, asked: 0 };
         monitor.command("qmp_capabilities")?;
-        monitor.command("cont")?;
         Ok(monitor)
     }
 
-    /// Gives a command without arguments, such as `system_reset` or `inject-nmi`.
+    /// Gives a command without arguments, such as `cont`, `system_reset` or `inject-nmi`.
     pub fn command(&mut self, name: &str) -> Result<(), String> {
         writeln!(self.stream, "{{\"execute\": \"{name}\"}}")
             .map_err(|e| format!("monitor command {name}: {e}"))
     }
 
+    /// Gives a command, and returns its answer.
+    pub fn ask(&mut self, name: &str, arguments: &Value) -> Result<Value, String> {
+        self.asked += 1;
+        let id = json!(self.asked);
+        let command = json!({"execute": name, "arguments": arguments, "id": id});
+        let before = self.feed.text().len();
+        writeln!(self.stream, "{command}").map_err(|e| format!("monitor command {name}: {e}"))?;
+        let answer = self.feed.wait(ANSWER_LIMIT, |text| {
+            let messages = text.get(before..)?.lines().filter_map(|line| serde_json::from_str(line).ok());
+            messages.into_iter().find(|message: &Value| message.get("id") == Some(&id))
+        });
+        let answer = answer.map_err(|silence| format!("monitor command {name}: no answer ({silence:?})"))?;
+        match answer.get("error") {
+            None => Ok(answer.get("return").cloned().unwrap_or_default()),
+            Some(error) => Err(format!("monitor command {name}: {error}")),
+        }
+    }
+
     /// Writes what is on the screen to a file.
     pub fn screendump(&mut self, file: &Path) -> Result<(), String> {
-        // The one command that is waited for: its answer is known by its id.
-        let command = json!({"execute": "screendump", "arguments": {"filename": file}, "id": file});
-        let before = self.feed.text().len();
-        writeln!(self.stream, "{command}").map_err(|e| format!("monitor command screendump: {e}"))?;
-        let answer = self.feed.wait(PICTURE_LIMIT, |text| {
-            let messages = text.get(before..)?.lines().filter_map(|line| serde_json::from_str(line).ok());
-            messages.into_iter().find(|message: &Value| message.get("id") == Some(&json!(file)))
-        });
-        match answer.map(|answer| answer.get("error").cloned()) {
-            Ok(None) => Ok(()),
-            Ok(Some(error)) => Err(format!("no picture: {error}")),
-            Err(silence) => Err(format!("no picture: the monitor is silent ({silence:?})")),
+        self.ask("screendump", &json!({"filename": file})).map(drop)
+    }
+
+    /// Writes the state of the machine, which stops for good, to a file. Memory that is a shared file stays where it is.
+    pub fn save(&mut self, file: &Path) -> Result<(), String> {
+        self.ask("stop", &json!({}))?;
+        self.leave_out_shared_memory()?;
+        self.ask("migrate", &json!({"uri": format!("exec:cat >'{}'", file.display())}))?;
+        self.await_migration()
+    }
+
+    /// Takes the state from such a file, for a machine that was started with `-incoming defer`. It goes on at `cont`.
+    pub fn restore(&mut self, file: &Path) -> Result<(), String> {
+        self.leave_out_shared_memory()?;
+        self.ask("migrate-incoming", &json!({"uri": format!("exec:cat '{}'", file.display())}))?;
+        self.await_migration()
+    }
+
+    fn await_migration(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        loop {
+            let state = self.ask("query-migrate", &json!({}))?;
+            match state.get("status").and_then(Value::as_str) {
+                Some("completed") => return Ok(()),
+                Some("failed" | "cancelled") => return Err(format!("the machine's state: {state}")),
+                _ if Instant::now() > deadline => return Err(format!("the machine's state: {state}")),
+                _ => thread::sleep(Duration::from_millis(5)),
+            }
         }
+    }
+
+    fn leave_out_shared_memory(&mut self) -> Result<(), String> {
+        let out = json!({"capabilities": [{"capability": "x-ignore-shared", "state": true}]});
+        self.ask("migrate-set-capabilities", &out).map(drop)
     }
 
     /// All events so far.

@@ -277,7 +277,9 @@ fn prepare(base: &image::Files, part: &Path) -> Result<(), String> {
         architecture: Architecture::X86_64,
         memory: 1024,
         counting: false,
+        disks: &[],
         args: &args,
+        waits: false,
         log: &log,
     };
     let mut machine = Machine::start(&setup, scratch)?;

@@ -159,7 +159,9 @@ fn started(test: &Test, kernel: &Path, initrd: &Path, memory: u32) -> Result<f64
         starts: Starts::Kernel { kernel, initrd, cmdline: LINE },
         memory,
         counting: true,
+        disks: &[],
         args: &[],
+        waits: false,
         log: &test.log(),
     };
     let mut machine = Machine::start(&setup, Scratch::new()?)?;

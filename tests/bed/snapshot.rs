@@ -1,0 +1,89 @@
+//! Machines that were saved when they had booted and waited for their files (`tests/restored.c`): a guest that is
+//! restored begins there, a second after QEMU was started.
+//!
+//! A snapshot is kept in `target/vm/snapshots`, in a folder named for the hash of all that is in it: the kernel, its
+//! initrd and command line, the disks, QEMU's version and arguments. The programs under test are never in it.
+
+use crate::host;
+use crate::machine::{Machine, Scratch, Setup, Starts};
+use crate::vm_folder;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+/// The age since its last use at which a snapshot is removed.
+const STALE: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// Starts a machine from its snapshot, which is made first where there is none. The machine waits for
+/// [`Machine::give`].
+pub fn restore(setup: &Setup, scratch: Scratch) -> Result<Machine, String> {
+    let all = vm_folder().join("snapshots");
+    fs::create_dir_all(&all).map_err(|e| format!("{}: {e}", all.display()))?;
+    let folder = all.join(format!("{:016x}", hash(setup)?));
+    let failed = |e| format!("{}: {e}", folder.display());
+    if !folder.exists() {
+        // One maker at a time, be it a thread or a process; the others then find the folder.
+        let lock = File::create(folder.with_extension("lock")).map_err(failed)?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
+        if !folder.exists() {
+            remove_stale(&all)?;
+            make(setup, &folder)?;
+        }
+    }
+    File::open(&folder).and_then(|used| used.set_modified(SystemTime::now())).map_err(failed)?;
+    Machine::restore(setup, scratch, &folder)
+}
+
+fn make(setup: &Setup, folder: &Path) -> Result<(), String> {
+    let part = folder.with_extension("part");
+    let failed = |e| format!("{}: {e}", part.display());
+    let _ = fs::remove_dir_all(&part);
+    fs::create_dir(&part).map_err(failed)?;
+    let setup = Setup { log: &part.join("log"), ..*setup };
+    Machine::start_for_saving(&setup, Scratch::new()?, &part)?.save(&part)?;
+    fs::rename(&part, folder).map_err(failed)
+}
+
+/// Of all that decides what a machine is when it waits.
+fn hash(setup: &Setup) -> Result<u64, String> {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(include_bytes!("machine.rs"));
+    hasher.write(include_bytes!("snapshot.rs"));
+    (qemu_version()?, setup.memory, setup.counting, setup.args).hash(&mut hasher);
+    if let Starts::Kernel { kernel, initrd, cmdline } = setup.starts {
+        for file in [kernel, initrd] {
+            hasher.write(&fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?);
+        }
+        cmdline.hash(&mut hasher);
+    }
+    for disk in setup.disks {
+        // Each is in a folder that is named for what it is made of.
+        disk.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+fn qemu_version() -> Result<&'static str, String> {
+    static VERSION: OnceLock<Result<String, String>> = OnceLock::new();
+    let version = VERSION.get_or_init(|| host(Command::new("qemu-system-x86_64").arg("--version")));
+    version.as_deref().map_err(Clone::clone)
+}
+
+/// Removes what nobody has used for a while, and what was left half made.
+fn remove_stale(all: &Path) -> Result<(), String> {
+    let entries = fs::read_dir(all).map_err(|e| format!("{}: {e}", all.display()))?;
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        let used = path.metadata().and_then(|data| data.modified()).ok();
+        let is_stale = used.and_then(|used| used.elapsed().ok()).is_some_and(|age| age > STALE);
+        if is_stale {
+            let removed: fn(&PathBuf) -> _ =
+                if path.is_dir() { |path| fs::remove_dir_all(path) } else { |path| fs::remove_file(path) };
+            removed(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+    }
+    Ok(())
+}
