@@ -25,6 +25,7 @@ pub mod shim;
 pub mod signed;
 pub mod standins;
 pub mod storage;
+pub mod stub;
 pub mod uki;
 
 use std::path::{Path, PathBuf};
