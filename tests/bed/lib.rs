@@ -26,6 +26,7 @@ pub mod signed;
 pub mod snapshot;
 pub mod standins;
 pub mod storage;
+pub mod stub;
 pub mod uki;
 
 use std::path::{Path, PathBuf};
