@@ -171,7 +171,7 @@ pub fn run(test: &Test, kernel: Kernel, processors: u32, scenario: &str) -> Resu
     };
     let mut machine = Machine::start(&setup, scratch)?;
     let end = machine.await_end(LIMIT)?;
-    Ok(Some(Ended { end, console: machine.console.text(), agent: String::new() }))
+    Ok(Some(Ended { end, console: machine.console.text(), agent: String::new(), real: true }))
 }
 
 fn arm64(image: Image) -> Result<PathBuf, String> {

@@ -11,6 +11,7 @@ use crate::modules::Modules;
 use crate::monitor::Picture;
 use crate::shim;
 use crate::snapshot;
+use crate::stub;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -51,21 +52,22 @@ pub struct Night {
     pub image: Image,
     /// `reboot`, `poweroff`, `kexec`, `halt`; empty for none.
     pub verb: String,
-    /// Shell lines for PID 1 before it becomes systemd-shutdown. The kernel is at `/kernel`, an
-    /// initramfs that says `NEXT KERNEL UP: COMMAND LINE` and powers off at `/next.cpio`.
+    /// Shell lines for PID 1 before it becomes systemd-shutdown. The next kernel is at `/kernel`, an initramfs that says
+    /// `NEXT KERNEL UP: COMMAND LINE` and powers off at `/next.cpio`.
     pub scenario: String,
+    /// Whether `/kernel` is Debian's own. Else it is the stub ([`stub`]), which says and does the same as that initramfs
+    /// a moment after the jump.
+    pub real: bool,
     /// Added to the kernel's command line.
     pub append: String,
     /// Added to QEMU's.
     pub qemu: Vec<String>,
     /// MiB.
     pub memory: u32,
-    /// Whether its time-stamp counter counts instructions.
+    /// Whether its time-stamp counter counts instructions. Then waiting takes no time: the clock goes on at once.
     pub counting: bool,
     /// Whether Debian's shim and GRUB start it, under Secure Boot.
     pub verified: bool,
-    /// Whether it boots, where others are restored from a snapshot.
-    pub cold: bool,
     /// When to give up; a night takes seconds, but machines are busy.
     pub limit: Duration,
     files: Cpio,
@@ -80,6 +82,8 @@ pub struct Ended {
     pub console: String,
     /// Everything on ttyS1.
     pub agent: String,
+    /// Whether the next kernel was Debian's own.
+    pub real: bool,
 }
 
 impl Night {
@@ -90,12 +94,12 @@ impl Night {
             image: test.image,
             verb: verb.into(),
             scenario: String::new(),
+            real: false,
             append: String::new(),
             qemu: Vec::new(),
             memory: 512,
             counting: false,
             verified: false,
-            cold: false,
             limit: Duration::from_secs(180),
             files: Cpio::default(),
             log: test.log(),
@@ -159,18 +163,22 @@ impl Night {
         self,
         act: impl FnOnce(&mut Machine) -> Result<T, String>,
     ) -> Result<(Ended, T), String> {
-        let limit = self.limit;
+        let (limit, real) = (self.limit, self.real);
         let mut machine = self.start()?;
         let acted = act(&mut machine)?;
         let end = machine.await_end(limit)?;
         let answers = machine.answers.text();
-        let agent = answers.split_once(machine::WAITS).map_or(answers.as_str(), |(_, after)| after.trim_start());
-        Ok((Ended { end, console: machine.console.text(), agent: agent.into() }, acted))
+        let agent =
+            answers.split_once(machine::WAITS).map_or(answers.as_str(), |(_, after)| after.trim_start());
+        Ok((Ended { end, console: machine.console.text(), agent: agent.into(), real }, acted))
     }
 
     fn start(mut self) -> Result<Machine, String> {
         let image = self.image.files()?;
         self.file("/scenario", 0o644, format!("VERB={}\n{}\n", self.verb, self.scenario));
+        if self.real {
+            self.host_file("/kernel", 0o644, &image.kernel())?;
+        }
         let (mut initramfs, files) = (base(self.image)?, self.files.finish());
         let scratch = Scratch::new()?;
         let (initrd, disk, kernel) = (scratch.path("initramfs"), scratch.path("esp"), image.kernel());
@@ -198,8 +206,7 @@ impl Night {
         if self.verified {
             return Machine::start(&setup, scratch);
         }
-        let mut machine =
-            if self.cold { Machine::start(&setup, scratch)? } else { snapshot::restore(&setup, scratch)? };
+        let mut machine = snapshot::restore(&setup, scratch)?;
         machine.give(&files)?;
         Ok(machine)
     }
@@ -220,6 +227,20 @@ impl Ended {
             return Ok(());
         }
         Err(self.tell(&format!("expected {end:?}, but it ended with {:?}", self.end)))
+    }
+
+    /// That the next kernel was handed these bytes as its initrd, which the stub tells.
+    pub fn handed(&self, initrd: &[u8]) -> Result<(), String> {
+        if self.real {
+            return Ok(());
+        }
+        let expected = format!("initrd {} bytes sum {:016x},", initrd.len(), stub::sum(initrd));
+        let told = self.line("NEXT KERNEL GOT: ")?;
+        if told.contains(&expected) {
+            Ok(())
+        } else {
+            Err(self.tell(&format!("{told}\nexpected: {expected}")))
+        }
     }
 
     fn tell(&self, what: &str) -> String {
@@ -246,11 +267,16 @@ fn make_base(image: &Files) -> Result<Vec<u8>, String> {
         cpio.folder(folder);
     }
     program(&mut cpio, &image.tree(), SHUTDOWN)?;
-    cpio.file("/kernel", 0o644, &read(&image.kernel())?);
+    cpio.file("/kernel", 0o644, &stub::kernel()?);
+    cpio.file("/next.cpio", 0o644, &next()?);
+    Ok(cpio.finish())
+}
+
+/// The initramfs at `/next.cpio`.
+pub fn next() -> Result<Vec<u8>, String> {
     let mut next = with_busybox(NEXT_INIT)?;
     next.folder("proc");
-    cpio.file("/next.cpio", 0o644, &next.finish());
-    Ok(cpio.finish())
+    Ok(next.finish())
 }
 
 /// A program of a root, and its libraries.

@@ -166,7 +166,10 @@ impl Machine {
     pub fn start_for_saving(setup: &Setup, scratch: Scratch, folder: &Path) -> Result<Self, String> {
         for (number, disk) in setup.disks.iter().enumerate() {
             let mut create = Command::new("qemu-img");
-            create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(disk).arg(overlay(folder, number));
+            create
+                .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+                .arg(disk)
+                .arg(overlay(folder, number));
             host(&mut create)?;
         }
         let mut machine = Self::run(setup, scratch, &Holds::Making(folder))?;
@@ -356,7 +359,8 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
         // What is written to memory that is not shared stays with the machine that wrote it.
         let share = if matches!(holds, Holds::Making(_)) { "on" } else { "off" };
         let (size, file) = (setup.memory, folder.join(MEMORY));
-        let memory = format!("memory-backend-file,id=ram,share={share},size={size}M,mem-path={}", file.display());
+        let memory =
+            format!("memory-backend-file,id=ram,share={share},size={size}M,mem-path={}", file.display());
         qemu.args(["-object", &memory, "-machine", "memory-backend=ram"]);
     }
     if let Holds::Saved(_) = holds {

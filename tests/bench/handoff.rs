@@ -149,6 +149,7 @@ fn night(test: &Test, verb: &str, initrd: &Path, memory: u32) -> Result<Night, S
     night.host_file("/initrd", 0o644, initrd)?;
     night.file("/usr/bin/count", 0o755, holder::count()?);
     (night.memory, night.counting, night.limit) = (memory, true, LIMIT);
+    night.real = true;
     Ok(night)
 }
 
@@ -166,7 +167,7 @@ fn started(test: &Test, kernel: &Path, initrd: &Path, memory: u32) -> Result<f64
     };
     let mut machine = Machine::start(&setup, Scratch::new()?)?;
     let end = machine.await_end(LIMIT)?;
-    let ended = Ended { end, console: machine.console.text(), agent: String::new() };
+    let ended = Ended { end, console: machine.console.text(), agent: String::new(), real: true };
     arrived(&ended)
 }
 

@@ -50,6 +50,7 @@ pub fn bench() -> Result<(), String> {
     let measure = MEASURE.replace("ROUNDS", &ROUNDS.to_string());
     night.scenario.extend(INITRDS.map(|size| measure.replace("SIZE", &size.to_string())));
     (night.memory, night.counting, night.limit) = (2048, true, LIMIT);
+    night.real = true;
     eprintln!(
         "bench: one guest, one instruction after the other: four minutes, more where others are at work"
     );

@@ -39,6 +39,7 @@ pub fn several_initrds_are_joined_on_four_bytes(test: &Test) -> Result<(), Strin
     let mut one = one.finish();
     one.extend([0; 3]);
     night.file("/one", 0o644, one);
+    night.real = true;
     let ended = night.run()?;
     ended.line("NEXT KERNEL UP: console=ttyS0 staged=yes").map(drop)
 }

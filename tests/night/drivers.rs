@@ -57,6 +57,7 @@ fn driven(test: &Test, card: &Card, before: &str, options: &str, after: &str) ->
     night.modules(&modules).file("/driver.cpio", 0o644, next.finish());
     night.file("/usr/bin/holder", 0o755, holder::program()?);
     night.qemu = qemu.map(str::to_owned).into();
+    night.real = true;
     // The last one is where programs speak.
     night.append = "console=tty0 console=ttyS0".into();
     Ok(night)
@@ -242,6 +243,7 @@ fn with_efi(test: &Test, day: &str) -> Result<Ended, String> {
     let day = "modprobe efibc || echo NO EFIBC\n".to_owned() + &stage("--initrd /next-efi.cpio") + day;
     let mut night = night(test, "kexec", &day)?;
     night.modules(&modules).file("/next-efi.cpio", 0o644, cpio.finish());
+    night.real = true;
     night.qemu = vec!["-bios".into(), "/usr/share/ovmf/OVMF.fd".into()];
     let ended = night.run()?;
     ended.expect(End::PoweredOff)?;

@@ -31,7 +31,7 @@ fn faulty(test: &Test, before: &str, options: &str, after: &str) -> Result<Night
     standins::put(&mut night, &["nvidia", "slowdev", "hangblk", "hangnotify", "holdconsole"])?;
     night.file("/holder", 0o755, holder::program()?).file("/stuck", 0o755, holder::stuck()?);
     night.qemu = ["-device", "edu"].repeat(3).into_iter().map(str::to_owned).collect();
-    night.limit = Duration::from_secs(300);
+    (night.counting, night.limit) = (true, Duration::from_secs(300));
     Ok(night)
 }
 

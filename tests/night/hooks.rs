@@ -22,6 +22,7 @@ pub fn the_jump_waits_for_the_other_hooks(test: &Test) -> Result<(), String> {
     let mut night = night(test, "kexec", &stage("--hold late"))?;
     let slow = "#!/bin/sh\nsleep 6\necho the slow hook is done >/dev/kmsg\n";
     night.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
+    night.counting = true;
     let ended = night.run()?;
     handed_over(&ended, "kexec")?;
     let done = ended.console.find("the slow hook is done");
@@ -34,7 +35,7 @@ pub fn the_jump_waits_for_the_other_hooks(test: &Test) -> Result<(), String> {
 pub fn a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline(test: &Test) -> Result<(), String> {
     let mut night = night(test, "kexec", &stage("--hold late"))?;
     night.file("/usr/lib/systemd/system-shutdown/endless", 0o755, "#!/bin/sh\nexec sleep 3600\n");
-    night.limit = std::time::Duration::from_secs(240);
+    night.counting = true;
     let ended = night.run()?;
     ended.line("nextkernel: 'sleep', another shutdown hook, still runs: going on without it")?;
     handed_over(&ended, "kexec")
@@ -82,6 +83,7 @@ pub fn the_guard_ends_with_the_hook(test: &Test) -> Result<(), String> {
     let mut night = night(test, "kexec", &spoiled)?;
     let slow = "#!/bin/sh\nsleep 15\necho the slow hook is done >/dev/kmsg\n";
     night.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
+    night.counting = true;
     let ended = night.run()?;
     ended.line("nextkernel: kexec is left to the init")?;
     ended.line("the slow hook is done")?;

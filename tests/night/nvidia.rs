@@ -22,6 +22,7 @@ fn stack(test: &Test, parameters: &str, day: &str) -> Result<Night, String> {
     standins::put(&mut night, &["nvidia_peermem"])?;
     night.file("/holder", 0o755, holder::program()?);
     night.qemu = vec!["-device".into(), "edu".into()];
+    night.counting = true;
     Ok(night)
 }
 
@@ -67,6 +68,7 @@ pub fn a_module_that_is_still_loading_is_waited_for(test: &Test) -> Result<(), S
     standins::put(&mut night, &["nvidia"])?;
     night.file("/stuck", 0o755, holder::stuck()?);
     night.qemu = vec!["-device".into(), "edu".into()];
+    night.counting = true;
     night.scenario += "/stuck load /nvidia.ko probe_ms=8000\nsleep 1\n";
     let ended = night.run()?;
     in_order(&ended, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;

@@ -36,7 +36,7 @@ pub fn an_initramfs_of_one_program_starts_the_kernel_that_it_holds(test: &Test) 
     // The kernel of this night stands for the board's firmware: it starts the board's own kernel and initramfs.
     let firmware = "nextkernel stage --kernel /kernel --initrd board.cpio --cmdline 'console=ttyS0 board=yes' --hold late\n";
     let mut night = night(test, "", &format!("{BOARD}{firmware}exec {HOOK} kexec"))?;
-    night.memory = 768;
+    (night.memory, night.real) = (768, true);
     let ended = night.run()?;
     ended.expect(End::PoweredOff)?;
     in_order(

@@ -163,11 +163,12 @@ pub fn a_full_run_is_told_with_need_room_and_way_out(test: &Test) -> Result<(), 
     let small = "mount -o remount,size=20M /run";
     let stage = "nextkernel stage --kernel /kernel --initrd /next.cpio --cmdline x";
     let fill = format!("cat /dev/zero >/run/fill 2>/dev/null; {stage}");
-    let ended = refused_and_handed_over(
-        test,
-        small,
-        &[(stage, " MB free, and staging needs "), (&fill, "/run has 0 bytes free, and staging needs ")],
-    )?;
+    let wrong =
+        [(stage, " MB free, and staging needs "), (&*fill, "/run has 0 bytes free, and staging needs ")];
+    let mut night = trying(test, small, &wrong)?;
+    night.real = true;
+    let ended = refused(night, &wrong)?;
+    handed_over(&ended, "kexec")?;
     ended.line("remount,size=")?;
     ended.line("`nextkernel unstage` frees ").map(drop)
 }
@@ -177,7 +178,7 @@ pub fn too_little_memory_is_told_before_anything_is_killed_for_it(test: &Test) -
     let wrong =
         [("nextkernel stage --kernel /kernel --initrd /big --cmdline x", "of memory for a moment, and ")];
     let mut night = trying(test, big, &wrong)?;
-    night.memory = 320;
+    (night.memory, night.real) = (320, true);
     handed_over(&refused(night, &wrong)?, "kexec")
 }
 
@@ -228,6 +229,7 @@ pub fn under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused(
     wrong.push(DIRECT);
     let kernel = kernel(test)?;
     let mut night = trying(test, LOCK_DOWN, &wrong)?;
+    night.real = true;
     night.file("/damaged", 0o644, signed::damaged(&kernel)?);
     night.file("/stripped", 0o644, signed::stripped(&kernel)?);
     let ended = refused(night, &wrong)?;
@@ -261,7 +263,7 @@ pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_go
     let kernel = kernel(test)?;
     night.file("/damaged", 0o644, signed::damaged(&kernel)?);
     night.file("/stripped", 0o644, signed::stripped(&kernel)?);
-    (night.verified, night.memory) = (true, 1024);
+    (night.verified, night.memory, night.real) = (true, 1024, true);
     let ended = refused(night, &wrong)?;
     ended.line("Secure boot enabled")?;
     ended.line("nextkernel: --thaw: the initrd is thawed, and the kernel is not: lockdown is in force")?;

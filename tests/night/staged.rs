@@ -1,7 +1,7 @@
 //! Nights with the product in them, and something staged by day.
 
 use bed::harness::Test;
-use bed::initramfs::{Ended, Night};
+use bed::initramfs::{self, Ended, Night};
 use bed::{machine::End, vm_folder};
 
 /// What the hook is called where systemd-shutdown runs it.
@@ -32,9 +32,10 @@ pub fn night(test: &Test, verb: &str, day: &str) -> Result<Night, String> {
     Ok(night)
 }
 
-/// The next kernel came, by the hook's own load: the record is there, behind the staged line.
+/// The next kernel came, by the hook's own load: the record is there, behind the staged line, and the initrd is whole.
 pub fn handed_over(ended: &Ended, verb: &str) -> Result<(), String> {
     ended.expect(End::PoweredOff)?;
+    ended.handed(&initramfs::next()?)?;
     let line = ended.line("NEXT KERNEL UP: ")?;
     let told = line.split("NEXT KERNEL UP: ").nth(1).unwrap_or_default();
     let record = told.strip_prefix(CMDLINE).map(str::trim).unwrap_or_default();
@@ -51,6 +52,7 @@ pub fn handed_over(ended: &Ended, verb: &str) -> Result<(), String> {
 /// rehearsal's placeholder.
 pub fn jumped_to_the_kept_image(ended: &Ended) -> Result<(), String> {
     ended.expect(End::PoweredOff)?;
+    ended.handed(&initramfs::next()?)?;
     let line = ended.line("NEXT KERNEL UP: ")?;
     if line.contains("staged=yes") && line.contains("nextkernel.record=x") {
         return Ok(());

@@ -37,6 +37,7 @@ fn watched(test: &Test, verb: &str, parameter: &str, day: &str, next: &str) -> R
     modules.put(&mut watched);
     night.modules(&modules).file("/watched.cpio", 0o644, watched.finish());
     night.qemu = vec!["-device".into(), "i6300esb".into()];
+    (night.real, night.counting) = (true, true);
     let ended = night.run()?;
     ended.line("NEXT KERNEL UP")?;
     if ended.console.contains("NO DRIVER") { Err(ended.console) } else { Ok(ended) }
