@@ -87,16 +87,28 @@ test: need-root prepare lint unit ## lints, unit tests, the night's properties, 
 	@$(MAKE) --no-print-directory guest-install
 	$(CARGO) test --quiet --locked -p nextkernel-tests
 
-test-all: test deny ## everything: make test, all other handoffs, packages, licences, a smoke of the fuzzers
-	@tests/prepare packages
+test-all: need-root ## everything: all guests, packages, licences, a smoke of the fuzzers
+	@rm -rf target/vm/logs
+	@tests/stage "what must be installed" tests/prepare all
+	@tests/stage "lints, unit tests, builds, and beside them the guests' images" \
+	    $(MAKE) --no-print-directory -j2 images checked-and-built
+	@tests/stage "all tests, in guests and without" \
+	    $(CARGO) test --quiet --locked -p nextkernel-tests -- --include-ignored
+	@tests/stage "fuzzers" fuzz/run 8
+
+# The guests wait for nothing then.
+images:
+	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin images
+
+checked-and-built:
+	@$(MAKE) --no-print-directory -j1 lint unit guest-install deny cross-where-it-can-be
+	@$(MAKE) --no-print-directory -j1 deb rpm
+
+cross-where-it-can-be:
 	@if (for target in $(CROSS); do tests/cross $$target || exit 1; done); then \
 	    $(MAKE) --no-print-directory cross FASTER="CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
 	    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16"; \
 	    else rm -rf $(CROSS:%=target/built/%); echo "make: NOT TESTED: arm64 and riscv64, for the reason above" >&2; fi
-	@$(MAKE) --no-print-directory deb rpm
-	$(CARGO) test --quiet --locked -p nextkernel-tests --test night -- --ignored --test-threads 3
-	$(CARGO) test --quiet --locked -p nextkernel-tests --test binary --test packages --test handoff -- --ignored
-	fuzz/run 8
 
 deb: all ## Debian packages, into target/package: for this machine and, after `make cross`, for arm64
 	packaging/debian/build
@@ -109,8 +121,7 @@ release: deb rpm ## those, the sources, what they are made of, and the sums of a
 
 vm: need-root prepare ## one property in its guest: make vm TEST=name
 	@$(MAKE) --no-print-directory guest-install
-	$(CARGO) test --quiet --locked -p nextkernel-tests --test initramfs --test night --test handoff -- \
-	    --include-ignored "$(TEST)"
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test initramfs --test guests -- --include-ignored "$(TEST)"
 
 bench: need-root prepare ## what staging and handing over cost, in instructions and memory
 	@$(MAKE) --no-print-directory guest-install
@@ -127,7 +138,7 @@ lint: ## formatting, clippy, rustdoc, links, shellcheck
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
 	shellcheck packaging/debian/build packaging/debian/*.p* packaging/rpm/build packaging/release packaging/sbom packaging/facts packaging/arrange \
 	    packaging/arch/* packaging/alpine/* \
-	    .ci/run fuzz/run tests/prepare tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
+	    .ci/run fuzz/run tests/prepare tests/stage tests/mutations tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
 	    units/systemd/stage-instance triggers/kernel-install/* triggers/debian/* triggers/arch/mkinitcpio-post \
 	    triggers/alpine/* triggers/void/* initramfs/dracut/90nextkernel/*.sh \
 	    initramfs/mkinitcpio/install/nextkernel tests/mkinitcpio/build \
@@ -230,4 +241,4 @@ prepare:
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool manuals cross demo test test-all vm deb rpm release bench lint unit deny fuzz install install-dracut install-mkinitcpio install-debian install-arch install-alpine install-void uninstall clean guest-install prepare need-root
+.PHONY: all help hook tool manuals cross demo test test-all vm deb rpm release bench lint unit deny fuzz install install-dracut install-mkinitcpio install-debian install-arch install-alpine install-void uninstall clean guest-install prepare need-root images checked-and-built cross-where-it-can-be

@@ -1,12 +1,14 @@
 // Gets stuck, and stays behind, as nobody can end it:
 // stuck read DEVICE: in its driver. stuck load MODULE PARAMETERS: in its init. stuck unload
 // /sys/module/NAME: in its exit.
+// stuck contend KERNEL INITRD: keeps the kernel's lock for loads for a second, by loads that fail when both are read.
 // stuck listen FILE: is asked before somebody reads FILE, and does not answer: the reader is stuck.
 #include <err.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static void listen_to(const char *file)
@@ -16,14 +18,28 @@ static void listen_to(const char *file)
 		err(1, "cannot listen to %s", file);
 }
 
+static void contend(int kernel, const char *initrd)
+{
+	int second = open(initrd, O_RDONLY);
+	if (second < 0)
+		err(1, "%s", initrd);
+	// A command line without its end is refused when the files are read: nothing is ever loaded.
+	for (time_t until = time(NULL) + 2; time(NULL) < until;)
+		syscall(SYS_kexec_file_load, kernel, second, 1UL, "x", 0UL);
+}
+
 int main(int argc, char **argv)
 {
 	char byte;
 	if (argc < 3)
-		errx(2, "stuck read|load|unload|listen FILE [PARAMETERS]");
+		errx(2, "stuck read|load|unload|contend|listen FILE [PARAMETERS]");
 	int file = open(argv[2], O_RDONLY);
 	if (file < 0)
 		err(1, "%s", argv[2]);
+	if (!strcmp(argv[1], "contend") && argc > 3) {
+		contend(file, argv[3]);
+		return 0;
+	}
 	if (!strcmp(argv[1], "listen"))
 		listen_to(argv[2]);
 	// What systemd-shutdown leaves alive: https://systemd.io/ROOT_STORAGE_DAEMONS

@@ -5,8 +5,8 @@
 
 use crate::harness::Test;
 use crate::initramfs::{self, with_busybox};
+use crate::installed;
 use crate::machine::{Architecture, End, Machine, Scratch, Setup, Starts, with_last_lines};
-use crate::vm_folder;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub struct Memory {
 /// Makes so many handoffs; each system tells what memory it has, from the first on, which QEMU started.
 pub fn run(test: &Test, by: By, handoffs: u32) -> Result<Vec<Memory>, String> {
     let image = test.image.files()?;
-    let installed = vm_folder().join("installed");
+    let installed = installed();
     let mut cpio = with_busybox(INIT)?;
     for folder in ["proc", "sys", "dev", "run", "tmp", "etc"] {
         cpio.folder(folder);
@@ -86,7 +86,7 @@ pub fn run(test: &Test, by: By, handoffs: u32) -> Result<Vec<Memory>, String> {
         architecture: Architecture::X86_64,
         starts: Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: &cmdline },
         memory: 640,
-        counting: false,
+        counting: true,
         disks: &[],
         args: &["-no-reboot".into()],
         waits: false,

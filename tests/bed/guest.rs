@@ -5,9 +5,9 @@ use crate::esp;
 use crate::feed::Feed;
 use crate::harness::Test;
 use crate::image::Image;
+use crate::installed;
 use crate::machine::{self, Architecture, End, Machine, Scratch, Setup};
 use crate::snapshot;
-use crate::vm_folder;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -108,7 +108,7 @@ impl Spec {
         Self {
             image: test.image,
             disks: None,
-            installed: Some(vm_folder().join("installed")),
+            installed: Some(installed()),
             starts: Starts::Qemu,
             append: String::new(),
             qemu: Vec::new(),

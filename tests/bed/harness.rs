@@ -3,12 +3,17 @@
 use crate::image::Image;
 use crate::vm_folder;
 use libtest_mimic::{Arguments, Trial};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::env;
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
 /// One property of the product.
@@ -65,7 +70,9 @@ impl Test {
         let begun = Instant::now();
         let proved = prove(self);
         // Where the time of all tests goes is found in one file: `sort -n target/vm/logs/times`.
-        note("times", &format!("{:4} s  {}", begun.elapsed().as_secs(), self.name));
+        for file in [ALL_RUNS, THIS_RUN] {
+            note(file, &format!("{:4} s  {}", begun.elapsed().as_secs(), self.name));
+        }
         proved.map_err(|error| format!("{error}\n(consoles: {})", log.display()))?;
         let _ = fs::remove_file(&log);
         Ok(())
@@ -86,24 +93,86 @@ fn note(file: &str, line: &str) {
     let _ = noted.and_then(|mut noted| writeln!(noted, "{line}"));
 }
 
-/// Runs a suite's table: two machines at a time, unless `--test-threads` says otherwise.
+/// Properties of one kind.
+pub struct Suite {
+    /// Its table.
+    pub properties: &'static [Property],
+    /// Seconds that one may take, on a machine that does nothing else. Those that take longer are named, and nothing else.
+    pub budget: u64,
+}
+
+/// Runs all properties in one queue: as many at a time as there are processors, unless `--test-threads` says otherwise;
+/// those that took the longest last time begin first.
 #[must_use]
-pub fn run(properties: &[Property]) -> ExitCode {
+pub fn run(suites: &[Suite]) -> ExitCode {
     let full = env::var("NEXTKERNEL_FULL").is_ok_and(|value| value == "1");
-    let trials = properties.iter().flat_map(|property| {
-        property.on.iter().map(move |&image| {
-            let name = match property.on {
-                [_] => property.name.into(),
-                _ => format!("{}::{}", property.name, image.name()),
-            };
-            let (test, prove) = (Test { name: name.clone(), image }, property.prove);
-            Trial::test(name, move || Ok(test.run(prove)?))
-                .with_ignored_flag(property.set == Set::Full && !full)
-        })
-    });
+    let (mut trials, mut budgets) = (Vec::new(), BTreeMap::new());
+    for suite in suites {
+        for property in suite.properties {
+            for &image in property.on {
+                let name = match property.on {
+                    [_] => property.name.into(),
+                    _ => format!("{}::{}", property.name, image.name()),
+                };
+                budgets.insert(name.clone(), suite.budget);
+                let (test, prove) = (Test { name: name.clone(), image }, property.prove);
+                let trial = Trial::test(name, move || Ok(test.run(prove)?));
+                trials.push(trial.with_ignored_flag(property.set == Set::Full && !full));
+            }
+        }
+    }
+    let last = last_times();
+    // What has never run may take long.
+    trials.sort_by_key(|trial| Reverse(last.get(trial.name()).copied().unwrap_or(u64::MAX)));
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(2);
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    arguments.test_threads.get_or_insert(cores);
+    let _ = fs::remove_file(vm_folder().join("logs").join(THIS_RUN));
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        let summary = summary(&times_in(&vm_folder().join("logs").join(THIS_RUN)), &budgets);
+        print!("{summary}");
+        let _ = fs::write(vm_folder().join("logs/summary"), summary);
+    }
+    conclusion.exit_code()
+}
+
+/// Seconds by property: of this run; and of the last run in which each was, which are the developer's own, else those
+/// that were committed.
+const THIS_RUN: &str = "times-of-this-run";
+const ALL_RUNS: &str = "times";
+
+fn last_times() -> BTreeMap<String, u64> {
+    let mut times = times_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("times"));
+    times.extend(times_in(&vm_folder().join("logs").join(ALL_RUNS)));
+    times
+}
+
+/// A line for each property: `SECONDS s  NAME`. The last one counts.
+fn times_in(file: &Path) -> BTreeMap<String, u64> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let times = text.lines().filter_map(|line| {
+        let (seconds, name) = line.split_once(" s  ")?;
+        Some((name.to_owned(), seconds.trim().parse().ok()?))
+    });
+    times.collect()
+}
+
+/// Where the time went.
+fn summary(times: &BTreeMap<String, u64>, budgets: &BTreeMap<String, u64>) -> String {
+    let mut slowest: Vec<_> = times.iter().collect();
+    slowest.sort_by_key(|(_, seconds)| Reverse(**seconds));
+    let sum: u64 = times.values().sum();
+    let mut text = format!("{} properties in guests, {sum} s one by one; the slowest:\n", slowest.len());
+    for (name, seconds) in slowest.iter().take(10) {
+        let _ = writeln!(text, "{seconds:5} s  {name}");
+    }
+    for (name, seconds) in slowest {
+        if let Some(budget) = budgets.get(name).filter(|budget| *seconds > **budget) {
+            let _ = writeln!(text, "over its budget of {budget} s: {name}, {seconds} s");
+        }
+    }
+    text
 }
 
 /// A suite's table, a property a line: the set, the images, the function whose name is the sentence.

@@ -29,6 +29,7 @@ pub mod storage;
 pub mod stub;
 pub mod uki;
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -37,6 +38,12 @@ use std::process::Command;
 pub fn vm_folder() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap_or(tests).join("target/vm")
+}
+
+/// The product as `make guest-install` has installed it, or another one that `NEXTKERNEL_INSTALLED` names.
+#[must_use]
+pub fn installed() -> PathBuf {
+    env::var_os("NEXTKERNEL_INSTALLED").map_or_else(|| vm_folder().join("installed"), PathBuf::from)
 }
 
 /// Where `make cross` has built the programs for another architecture; where it could not, this says that they are not

@@ -43,7 +43,7 @@ const SECURE_BOOT: [&str; 8] = [
 pub const WAITS: &str = "@waits";
 const WAITING_LIMIT: Duration = Duration::from_secs(240);
 /// The most that a guest is given: modules of a large driver, and a kernel.
-const CHANNEL_SIZE: usize = 32 << 20;
+const CHANNEL_SIZE: usize = 64 << 20;
 /// The files of a machine that was saved: its memory; its devices; its console up to then.
 const MEMORY: &str = "memory";
 const STATE: &str = "state";

@@ -5,8 +5,8 @@ use bed::harness::Test;
 use bed::holder;
 use bed::image::Image;
 use bed::initramfs::{Ended, Night};
+use bed::installed;
 use bed::machine::{Architecture, End, Machine, Scratch, Setup, Starts, with_last_lines};
-use bed::vm_folder;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -122,7 +122,7 @@ pub fn measure(
         }
         Nextkernel(options) => {
             let mut night = night(&test, "kexec", &initrd.packed, memory)?;
-            let installed = vm_folder().join("installed");
+            let installed = installed();
             night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
             night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
             let _ = write!(

@@ -10,8 +10,8 @@ use bed::uki;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use crate::esp::{Esp, set, variable};
-use crate::loader::{entries, rows, text};
+use super::esp::{Esp, set, variable};
+use super::loader::{entries, rows, text};
 
 /// What an EFI system partition holds.
 struct Case {

@@ -4,7 +4,7 @@ use bed::bios;
 use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
 
-use crate::loader::Next;
+use super::loader::Next;
 
 const PLAIN: Next = Next { id: "plain", by: "DEFAULT", word: "bed.entry=plain" };
 const OTHER: Next = Next { id: "other", by: "DEFAULT", word: "bed.entry=other" };

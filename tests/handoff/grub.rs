@@ -5,9 +5,9 @@ use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
 use bed::image::Image;
 
-use crate::esp::Esp;
-use crate::kexec::wait_until;
-use crate::loader::{self, Next};
+use super::esp::Esp;
+use super::kexec::wait_until;
+use super::loader::{self, Next};
 
 /// On the command line of all but the recovery mode's entries.
 const PLAIN: &str = "bed.entry=plain";

@@ -11,8 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::kexec::hand_over;
-use crate::packages;
+use super::kexec::hand_over;
+use super::packages;
 
 /// Those for which one guest has all that they need, in this order.
 const IN_ONE_GUEST: [&str; 5] =

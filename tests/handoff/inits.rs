@@ -8,7 +8,7 @@ use bed::harness::Test;
 use bed::inits;
 use bed::machine::End;
 
-use crate::kexec::{hand_over, reboot};
+use super::kexec::{hand_over, reboot};
 
 /// Not below the agent, for which its init would wait until it has ended what it runs.
 const ASK: &str = "sh -c 'setsid nextkernel reboot &'";

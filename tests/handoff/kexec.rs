@@ -4,7 +4,7 @@ use bed::guest::{Guest, Spec};
 use bed::harness::Test;
 use bed::machine::End;
 
-use crate::report;
+use super::report;
 
 /// What starts kexec.target where nothing is loaded: `systemctl kexec` refuses then.
 pub const START_KEXEC: &str = "systemctl start --no-block --job-mode=replace-irreversibly kexec.target";

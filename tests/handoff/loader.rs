@@ -4,7 +4,7 @@
 use bed::guest::Guest;
 use serde_json::Value;
 
-use crate::kexec::{hand_over, reboot};
+use super::kexec::{hand_over, reboot};
 
 /// What a loader, or the jump past it, puts on a kernel's command line of its own.
 const ADDED: [&str; 3] = ["BOOT_IMAGE=", "initrd=", "nextkernel."];

@@ -7,8 +7,8 @@ use bed::initramfs::with_busybox;
 use bed::kexec_tools;
 use std::fmt::Write;
 
-use crate::esp::Esp;
-use crate::kexec::{boot, hand_over};
+use super::esp::Esp;
+use super::kexec::{boot, hand_over};
 
 pub fn what_is_thawed_is_handed_over_to(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;

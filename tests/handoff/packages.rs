@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::kexec::{UNSTAGED, hand_over};
+use super::kexec::{UNSTAGED, hand_over};
 
 /// What lies on the root, but for what apt, dpkg and systemd write of every package.
 const FILES: &str = "find /etc /usr /var -xdev \\( -path /var/log -o -path /var/cache -o -path /var/lib/apt \

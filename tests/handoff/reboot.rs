@@ -5,7 +5,7 @@ use bed::guest::Guest;
 use bed::harness::Test;
 use bed::machine::End;
 
-use crate::kexec::{UNSTAGED, boot, hand_over, untouched};
+use super::kexec::{UNSTAGED, boot, hand_over, untouched};
 
 /// Somebody who blocks a shutdown, until `systemctl stop blocker`.
 const BLOCK: &str = "systemd-run -q --unit=blocker \

@@ -3,7 +3,7 @@
 use bed::harness::Test;
 use bed::machine::End;
 
-use crate::kexec::{boot, untouched};
+use super::kexec::{boot, untouched};
 
 /// Where the disk of the root is on the PCI bus.
 const ADDRESS: &str = "readlink -f /sys/block/vda/device | grep -o '0000:[0-9a-f:.]*' | tail -n 1";

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use crate::kexec::hand_over;
+use super::kexec::hand_over;
 
 /// What the hook says before it changes anything for the handoff.
 const CLOSED: &str = "the old root is closed";

@@ -6,9 +6,9 @@ use bed::harness::Test;
 use bed::image::Image;
 use bed::kexec_tools;
 
-use crate::esp::{Esp, is_gone, read, says, set};
-use crate::kexec::wait_until;
-use crate::loader::Next;
+use super::esp::{Esp, is_gone, read, says, set};
+use super::kexec::wait_until;
+use super::loader::Next;
 
 /// The entry that loader.conf means, by a pattern.
 const CHOSEN_ENTRY: &str = "title The chosen one\nlinux /bed/linux\n\

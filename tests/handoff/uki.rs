@@ -4,8 +4,8 @@ use bed::guest::Guest;
 use bed::harness::Test;
 use bed::uki;
 
-use crate::esp::{Esp, says};
-use crate::loader::Next;
+use super::esp::{Esp, says};
+use super::loader::Next;
 
 const BASE: Next = Next { id: "bed.efi", by: "the first in systemd-boot's order", word: "bed.profile=base" };
 const SECOND: Next =

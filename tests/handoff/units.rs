@@ -3,7 +3,7 @@
 use bed::guest::Guest;
 use bed::harness::Test;
 
-use crate::kexec::{UNSTAGED, boot, hand_over, reboot, wait_until};
+use super::kexec::{UNSTAGED, boot, hand_over, reboot, wait_until};
 
 /// The instance for the guest's kernel, and the unit.
 fn unit(guest: &mut Guest) -> Result<String, String> {

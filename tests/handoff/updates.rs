@@ -7,8 +7,8 @@ use bed::machine::Scratch;
 use std::fs;
 use std::process::Command;
 
-use crate::guides::{newly_installed, with_package};
-use crate::kexec::{UNSTAGED, boot, hand_over, wait_until};
+use super::guides::{newly_installed, with_package};
+use super::kexec::{UNSTAGED, boot, hand_over, wait_until};
 
 /// Installs the running kernel once more under another version, which boots with the running one's modules.
 const NEW: &str = "old=$(uname -r) new=6.99-new

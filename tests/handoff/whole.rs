@@ -3,7 +3,7 @@
 use bed::harness::Test;
 use std::time::Duration;
 
-use crate::kexec::{START_KEXEC, boot};
+use super::kexec::{START_KEXEC, boot};
 
 /// Kills `nextkernel stage` as it enters each of its system calls that can change anything, in turn, and looks each time:
 /// the plan is the one before or the new one, and `nextkernel-hook --dry-run` finds its images whole. Killed at a call

@@ -1,6 +1,6 @@
 //! What the hook does itself, beside what the kernel does for it.
 
-use crate::staged::{night, stage};
+use super::staged::{night, stage};
 use bed::harness::Test;
 use bed::holder;
 use bed::machine::{End, with_last_lines};

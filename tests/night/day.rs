@@ -1,6 +1,6 @@
 //! What `nextkernel stage` finds out by day, against a real kernel.
 
-use crate::staged::{CMDLINE, handed_over, night, rebooted, stage};
+use super::staged::{CMDLINE, handed_over, night, rebooted, stage};
 use bed::harness::Test;
 use bed::machine::End;
 use bed::modules::Modules;
@@ -14,7 +14,7 @@ pub fn conf(text: &str) -> String {
 }
 
 pub fn the_longest_command_line_that_fits_by_day_fits_at_night(test: &Test) -> Result<(), String> {
-    let padding = "Q".repeat(2016 - 128 - crate::staged::CMDLINE.len() - 1);
+    let padding = "Q".repeat(2016 - 128 - super::staged::CMDLINE.len() - 1);
     for loader in ["verified", "direct"] {
         let day = stage(&format!("--loader {loader} --append {padding}"));
         let ended = night(test, "kexec", &day)?.run()?;

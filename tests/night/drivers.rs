@@ -1,7 +1,7 @@
 //! Debian's own GPU drivers on QEMU's cards, each with a console on it: the next kernel gets the card,
 //! which a picture on its screen shows.
 
-use crate::staged::{HOOK, handed_over, jumped_to_the_kept_image, night, plan, rebooted, stage};
+use super::staged::{HOOK, handed_over, jumped_to_the_kept_image, night, plan, rebooted, stage};
 use bed::harness::Test;
 use bed::holder;
 use bed::initramfs::{self, Ended, Night};

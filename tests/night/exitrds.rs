@@ -1,12 +1,12 @@
 //! The hook in exitrds of others: it is called when the root and what it lies on are closed.
 
-use crate::staged::{HOOK, handed_over, in_order, night, stage};
+use super::staged::{HOOK, handed_over, in_order, night, stage};
 use bed::harness::Test;
 use bed::initramfs::Night;
 use bed::machine::End;
 use bed::machine::Scratch;
 use bed::modules::Modules;
-use bed::{dracut, vm_folder};
+use bed::{dracut, installed};
 
 /// Goes on in a root on an encrypted device in memory, with /run/initramfs filled by `$EXITRD`.
 const ROOT: &str = r#"
@@ -49,7 +49,7 @@ fn encrypted(test: &Test, fill: &str) -> Result<Night, String> {
 
 pub fn in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed(test: &Test) -> Result<(), String> {
     let scratch = Scratch::new()?;
-    let hook = vm_folder().join("installed").join(HOOK.trim_start_matches('/'));
+    let hook = installed().join(HOOK.trim_start_matches('/'));
     let archive = dracut::exitrd(&hook, &scratch.path(""))?;
     // What closes mapped devices comes after the hook here: the first pass is too early for it.
     let fill = "cd /run/initramfs && cpio -id </exitrd.cpio

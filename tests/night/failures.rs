@@ -1,6 +1,6 @@
 //! Whatever is wrong with what is staged, the machine ends in a running kernel, and says why.
 
-use crate::staged::{jumped_to_the_kept_image, night, rebooted, stage};
+use super::staged::{jumped_to_the_kept_image, night, rebooted, stage};
 use bed::harness::Test;
 
 /// Spoils the night twice: with the image kept systemd jumps to it, with nothing kept the machine

@@ -1,7 +1,7 @@
 //! Whatever hangs, the machine restarts: a row for each place where the kernel can hang, all without
 //! `panic=`. With `NEXTKERNEL_SHOW_SECONDS=1` each says how long its night took, for docs/night.md.
 
-use crate::staged::{handed_over, jumped_to_the_kept_image, night, plan, rebooted, stage};
+use super::staged::{handed_over, jumped_to_the_kept_image, night, plan, rebooted, stage};
 use bed::harness::Test;
 use bed::initramfs::{Ended, Night};
 use bed::{holder, standins};

@@ -1,7 +1,7 @@
 //! The ground that the others stand on, the bed's night is systemd's; and how the hook gets on with
 //! the init's other hooks.
 
-use crate::staged::{handed_over, in_order, night, plan, rebooted, stage};
+use super::staged::{handed_over, in_order, night, plan, rebooted, stage};
 use bed::harness::Test;
 use bed::initramfs::Night;
 use bed::machine::End;

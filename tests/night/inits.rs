@@ -9,7 +9,7 @@ use bed::initramfs::Night;
 use bed::inits;
 use bed::machine::End;
 
-use crate::staged::{handed_over, night, stage};
+use super::staged::{handed_over, night, stage};
 
 /// Arms what is staged. Nobody vouches for it: who asked has been killed with all others.
 const ARM: &str = "read -r up _ </proc/uptime

@@ -1,8 +1,9 @@
 //! Both of the kernel's loaders lead to the next kernel, and so does what was thawed by day.
 
-use crate::staged::{handed_over, jumped_to_the_kept_image, night, stage};
+use super::staged::{handed_over, jumped_to_the_kept_image, night, stage};
 use bed::chain::{self, By, Memory};
 use bed::harness::Test;
+use bed::holder;
 use bed::image::Image;
 use bed::initramfs::Ended;
 
@@ -59,6 +60,18 @@ pub fn without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other
     let ended = night(test, "kexec", &day)?.run()?;
     ended.line("loaded: 0")?;
     handed_over_with_all_marks(&ended)
+}
+
+pub fn a_load_that_somebody_else_is_making_is_waited_for(test: &Test) -> Result<(), String> {
+    let day = "truncate -s 64M /big\n".to_owned() + &stage("--hold late");
+    let mut night = night(test, "kexec", &day)?;
+    let beside = "#!/bin/sh\necho another hook loads >/dev/kmsg\nexec /stuck contend /kernel /big\n";
+    night.file("/usr/lib/systemd/system-shutdown/beside", 0o755, beside);
+    night.file("/stuck", 0o755, holder::stuck()?);
+    (night.memory, night.counting) = (768, true);
+    let ended = night.run()?;
+    ended.line("another hook loads")?;
+    handed_over(&ended, "kexec")
 }
 
 /// What free memory differs by from one start of the same kernel to the next, in kilobytes: 7 MB were seen.

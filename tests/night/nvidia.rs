@@ -1,7 +1,7 @@
 //! The nvidia stack by stand-ins, on QEMU's edu: its order, its users and its deadlines are the real
 //! one's. That a real GPU comes back is nothing that could be shown here.
 
-use crate::staged::{handed_over, in_order, night, plan, rebooted, stage};
+use super::staged::{handed_over, in_order, night, plan, rebooted, stage};
 use bed::harness::Test;
 use bed::initramfs::{Ended, Night};
 use bed::{holder, standins};

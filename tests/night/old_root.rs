@@ -1,6 +1,6 @@
 //! What the hook closes as PID 1 of an exitrd: the old root, and all that it lies on.
 
-use crate::staged::{HOOK, handed_over, in_order, night, stage};
+use super::staged::{HOOK, handed_over, in_order, night, stage};
 use bed::harness::Test;
 use bed::modules::Modules;
 

@@ -1,6 +1,6 @@
 //! The hook as PID 1: it never ends, whatever it finds.
 
-use crate::staged::{HOOK, handed_over, in_order, night, rebooted, stage};
+use super::staged::{HOOK, handed_over, in_order, night, rebooted, stage};
 use bed::harness::Test;
 use bed::machine::End;
 

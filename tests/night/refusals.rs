@@ -1,8 +1,8 @@
 //! What is refused by day: one plain sentence and exit status 1 each, and what was staged before is
 //! untouched, to the byte, and is what the night hands over to.
 
-use crate::day::conf;
-use crate::staged::{handed_over, jumped_to_the_kept_image, night, stage};
+use super::day::conf;
+use super::staged::{handed_over, jumped_to_the_kept_image, night, stage};
 use bed::harness::Test;
 use bed::initramfs::{Ended, Night};
 use bed::signed;

@@ -2,7 +2,7 @@
 
 use bed::harness::Test;
 use bed::initramfs::{self, Ended, Night};
-use bed::{machine::End, vm_folder};
+use bed::{installed, machine::End};
 
 /// What the hook is called where systemd-shutdown runs it.
 pub const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";
@@ -24,7 +24,7 @@ pub fn plan(line: &str) -> String {
 
 /// A night with both programs, which begins with these lines by day.
 pub fn night(test: &Test, verb: &str, day: &str) -> Result<Night, String> {
-    let installed = vm_folder().join("installed");
+    let installed = installed();
     let mut night = Night::new(test, verb);
     night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
     night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;

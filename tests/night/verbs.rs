@@ -1,6 +1,6 @@
 //! Each verb leads to where the plan or, without one, the init says.
 
-use crate::staged::{HOOK, handed_over, night, rebooted, stage};
+use super::staged::{HOOK, handed_over, night, rebooted, stage};
 use bed::harness::Test;
 use bed::machine::End;
 
@@ -48,7 +48,7 @@ pub fn with_nothing_staged_all_is_left_to_the_init(test: &Test) -> Result<(), St
 pub fn an_image_that_somebody_else_loaded_is_left_to_systemd(test: &Test) -> Result<(), String> {
     let ended = night(test, "kexec", &(stage("") + "rm -r /run/nextkernel"))?.run()?;
     ended.line("nextkernel: kexec: nothing is staged, left to the init")?;
-    crate::staged::jumped_to_the_kept_image(&ended)
+    super::staged::jumped_to_the_kept_image(&ended)
 }
 
 pub fn what_was_staged_last_replaces_what_is_loaded(test: &Test) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! The hardware watchdog, with QEMU's i6300esb: the one that systemd leaves armed, and the one that the
 //! hook arms for the jump.
 
-use crate::staged::{handed_over, night, plan, stage};
+use super::staged::{handed_over, night, plan, stage};
 use bed::harness::Test;
 use bed::initramfs::{self, Ended};
 use bed::machine::End;

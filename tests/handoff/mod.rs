@@ -20,18 +20,16 @@ mod units;
 mod updates;
 mod whole;
 
-use bed::harness::{self, Property};
+use bed::harness::Property;
 use bed::image::Image::{self, Debian12, Debian12SeparateBoot, Debian13, Debian13SeparateBoot};
-use std::process::ExitCode;
 
 const BOTH: &[Image] = &[Debian13, Debian12];
 const ONE: &[Image] = &[Debian13];
 const BOTH_SEPARATE_BOOT: &[Image] = &[Debian13SeparateBoot, Debian12SeparateBoot];
 const SEPARATE_BOOT: &[Image] = &[Debian13SeparateBoot];
 
-/// They begin in this order: first those for which the most has to be built, and those that take the longest, beside which
-/// others run.
-const PROPERTIES: &[Property] = bed::properties![
+/// All of them.
+pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE storage::a_root_in_luks_on_lvm_is_closed_before_the_jump_and_at_reboot
     Full ONE inits::under_sysvinit_the_staged_kernel_starts_and_nothing_else_starts_it
     Full ONE whole::stage_killed_at_each_call_that_changes_anything_leaves_the_old_plan_or_the_new_one
@@ -71,7 +69,3 @@ const PROPERTIES: &[Property] = bed::properties![
     Full SEPARATE_BOOT reboot::a_reboot_is_a_firmware_reset_that_keeps_what_was_written_and_poweroff_is_untouched
     Full BOTH packages::installed_used_updated_and_purged_by_apt_nothing_is_left
 ];
-
-fn main() -> ExitCode {
-    harness::run(PROPERTIES)
-}

@@ -19,17 +19,16 @@ mod staged;
 mod verbs;
 mod watchdogs;
 
-use bed::harness::{self, Property};
+use bed::harness::Property;
 use bed::image::Image::{self, Debian12, Debian13};
-use std::process::ExitCode;
 
 /// On both, in the quick set.
 const BOTH: &[Image] = &[Debian13, Debian12];
 /// What depends on the kernel and the tool alone.
 const ONE: &[Image] = &[Debian13];
 
-/// They begin in this order: first those for which the most has to be built, beside which others run.
-const PROPERTIES: &[Property] = bed::properties![
+/// All of them.
+pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE boards::on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader
     Full BOTH boards::debians_arm64_kernel_hands_over_by_the_direct_loader
     Full ONE boards::debians_riscv64_kernel_hands_over_by_the_direct_loader
@@ -51,6 +50,7 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE loaders::each_loader_hands_over_time_and_again_and_no_memory_is_lost
     Full BOTH loaders::an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd
     Full ONE loaders::without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other
+    Full ONE loaders::a_load_that_somebody_else_is_making_is_waited_for
     Quick ONE failures::a_plan_of_another_version_is_told_and_survived
     Full ONE failures::a_plan_cut_short_is_told_and_survived
     Quick ONE failures::a_truncated_image_is_told_and_survived
@@ -146,7 +146,3 @@ const PROPERTIES: &[Property] = bed::properties![
     Full ONE faults::the_hooks_memory_does_not_grow_with_what_it_finds
     Full ONE cost::without_a_gpu_the_hook_does_little_itself
 ];
-
-fn main() -> ExitCode {
-    harness::run(PROPERTIES)
-}

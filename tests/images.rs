@@ -1,0 +1,29 @@
+//! Builds what guests are made of, where it is not there yet.
+
+use bed::harness::Test;
+use bed::image::Image;
+use bed::{bios, inits, standins, storage};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match images() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn images() -> Result<(), String> {
+    for image in [Image::Debian13, Image::Debian12] {
+        image.files()?;
+        standins::read(image, "nvidia")?;
+    }
+    inits::tree(&Test { name: "images".into(), image: Image::Debian13 })?;
+    storage::files()?;
+    for image in [Image::Debian13SeparateBoot, Image::Debian12SeparateBoot] {
+        bios::grub(image)?;
+    }
+    Ok(())
+}
