@@ -79,16 +79,16 @@ cross: ## build both for arm64 and riscv64, into target/built/TARGET
 	    $(LINKERS) $(MAKE) --no-print-directory hook $$built && \
 	    $(LINKERS) $(FASTER) $(MAKE) --no-print-directory tool $$built || exit 1; done
 
-demo: need-root prepare ## watch Debian hand over to its next kernel, in a virtual machine
+demo: need-root prepare-demo ## watch Debian hand over to a newer kernel, in a virtual machine
 	@$(MAKE) --no-print-directory guest-install
-	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin demo
+	@PATH="$$PATH:/usr/sbin:/sbin" $(CARGO) run --quiet --locked -p nextkernel-tests --bin demo
 
-test: need-root prepare lint unit ## lints, unit tests, the night's properties, the main handoffs
+test: need-root prepare-test lint unit ## lints, unit tests, the night's properties, the main handoffs
 	@$(MAKE) --no-print-directory guest-install
 	$(CARGO) test --quiet --locked -p nextkernel-tests
 
 test-all: need-root ## everything: all guests, packages, licences, a smoke of the fuzzers
-	@rm -rf target/vm/logs
+	@rm -f target/vm/logs/stages target/vm/logs/summary target/vm/logs/unsteady target/vm/logs/not-tested
 	@tests/stage "what must be installed" tests/prepare all
 	@tests/stage "lints, unit tests, builds, and beside them the guests' images" \
 	    $(MAKE) --no-print-directory -j2 images checked-and-built
@@ -119,11 +119,11 @@ rpm: all ## the same for rpm
 release: deb rpm ## those, the sources, what they are made of, and the sums of all
 	packaging/release
 
-vm: need-root prepare ## one property in its guest: make vm TEST=name
+vm: need-root prepare-all ## one property in its guest: make vm TEST=name
 	@$(MAKE) --no-print-directory guest-install
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test initramfs --test guests -- --include-ignored "$(TEST)"
 
-bench: need-root prepare ## what staging and handing over cost, in instructions and memory
+bench: need-root prepare-test ## what staging and handing over cost, in instructions and memory
 	@$(MAKE) --no-print-directory guest-install
 	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin bench
 
@@ -235,10 +235,10 @@ guest-install: all
 	@rm -rf $(INSTALLED)
 	@$(MAKE) --no-print-directory --silent install install-debian DESTDIR=$(CURDIR)/$(INSTALLED) PREFIX=/usr
 
-prepare:
-	@tests/prepare
+prepare-demo prepare-test prepare-all:
+	@tests/prepare $(@:prepare-%=%)
 
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool manuals cross demo test test-all vm deb rpm release bench lint unit deny fuzz install install-dracut install-mkinitcpio install-debian install-arch install-alpine install-void uninstall clean guest-install prepare need-root images checked-and-built cross-where-it-can-be
+.PHONY: all help hook tool manuals cross demo test test-all vm deb rpm release bench lint unit deny fuzz install install-dracut install-mkinitcpio install-debian install-arch install-alpine install-void uninstall clean guest-install prepare-demo prepare-test prepare-all need-root images checked-and-built cross-where-it-can-be

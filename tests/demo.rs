@@ -1,4 +1,5 @@
-//! The demo: a Debian 13 goes to its next kernel before your eyes, and is asked what it lost.
+//! The demo: a Debian 13 with an updated kernel goes from the old to the new one before your eyes, and is asked what
+//! it lost.
 //!
 //! `demo [FOLDER]`: the folder holds the installed product, `target/vm/installed` by default.
 
@@ -27,17 +28,21 @@ fn main() -> ExitCode {
 }
 
 fn demo() -> Result<(), String> {
-    let test = Test { name: "demo".into(), image: Image::Debian13 };
+    let test = Test { name: "demo".into(), image: Image::Demo };
     fs::create_dir_all(bed::vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
     let mut spec = Spec { cold: true, ..Spec::new(&test) };
     if let Some(folder) = env::args_os().nth(1) {
         spec.installed = Some(folder.into());
     }
+    test.image.files()?;
     say("a Debian 13 boots in QEMU, without KVM: half a minute");
     let mut guest = Guest::start(&spec)?;
     show(guest.machine().console.clone());
     let before = guest.await_boot()?;
 
+    let link = guest.ok("readlink /vmlinuz")?;
+    let installed = link.trim_end().rsplit_once("vmlinuz-").map_or("", |(_, release)| release);
+    say(&format!("Linux {} runs, and an update has installed Linux {installed}", before.release));
     say("a job writes a file, the next kernel is staged, the job writes another");
     let first = guest.ok(&WITNESS.replace("NAME", "first"))?;
     for line in guest.ok("nextkernel stage 2>&1")?.lines() {
@@ -59,13 +64,14 @@ fn demo() -> Result<(), String> {
     let messages = guest.ok("dmesg")? + guest.console().get(seen..).unwrap_or_default();
     let unclean = UNCLEAN.iter().find(|text| messages.contains(**text));
     let facts = [
+        ("it is the kernel of the update", after.release == installed && after.release != before.release),
         ("it is another boot, and no firmware ran", after.jumped() && after.boot_id != before.boot_id),
         ("both files are intact", sums == first + &second),
         ("the root was left clean", unclean.is_none()),
     ];
     say("summary");
-    println!("    from   {}  boot {}", before.release, before.boot_id);
-    println!("    to     {}  boot {}", after.release, after.boot_id);
+    println!("    from   Linux {}  boot {}", before.release, before.boot_id);
+    println!("    to     Linux {}  boot {}", after.release, after.boot_id);
     println!("    with   {}", cmdline.trim_end());
     println!("    after  {:.1} s, from the verb to the next kernel's first line", passage.as_secs_f64());
     for (fact, so) in facts {

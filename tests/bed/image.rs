@@ -12,6 +12,26 @@ use std::time::Duration;
 const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dbus,linux-image-amd64,initramfs-tools,\
     zstd,strace,procps,e2fsprogs,util-linux,mount,sudo";
 
+/// The same for the demo, which needs less; its kernels come by [`KERNELS`].
+const DEMO: &str =
+    "systemd,systemd-sysv,udev,kmod,dbus,linux-base,initramfs-tools,zstd,e2fsprogs,util-linux,mount";
+
+/// Runs on the host with the new tree, before [`FINISH`]: installs Debian's newest kernel but one and then the newest, as
+/// an update would have. The cloud flavour is the smallest that has the drivers of QEMU's devices; where the archive has one
+/// version of it alone, as after a point release, the other flavour's kernel is the one before.
+const KERNELS: &str = r#"set -e
+    export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" DEBIAN_FRONTEND=noninteractive
+    kernel() { apt-cache depends "$1" | sed -n "s/.*Depends: //p"; }
+    newest=$(kernel linux-image-cloud-amd64)
+    older=$(apt-cache pkgnames linux-image- | grep -x "linux-image-[0-9.]*+deb13[0-9.]*-cloud-amd64" |
+        sort -V | sed "/^$newest\$/,\$d" | tail -n 1)
+    [ -n "$older" ] || older=$(kernel linux-image-amd64)
+    cd "$1/tmp"
+    apt-get download -qq -o APT::Sandbox::User=root "$older" "$newest"
+    for package in "$older" "$newest"; do
+        chroot "$1" sh -c "dpkg -i /tmp/${package}_*.deb >/dev/null && rm /tmp/${package}_*.deb"
+    done"#;
+
 /// Boot loaders and their tools. None of these installs anything anywhere by itself.
 const LOADERS: &str = "systemd-boot-efi,grub-pc-bin,grub2-common,extlinux";
 
@@ -67,10 +87,16 @@ pub enum Image {
     Debian13SeparateBoot,
     /// Debian 12 in the same way.
     Debian12SeparateBoot,
+    /// Debian 13 with the kernel that runs and one that an update has installed; without boot loaders and without a builder.
+    Demo,
 }
 
 /// The files of an image.
-pub struct Files(PathBuf);
+pub struct Files {
+    folder: PathBuf,
+    /// The link in the tree to the kernel that runs.
+    kernel: &'static str,
+}
 
 impl Image {
     /// The name as it stands behind a test's.
@@ -81,46 +107,59 @@ impl Image {
             Self::Debian12 => "debian_12",
             Self::Debian13SeparateBoot => "debian_13_separate_boot",
             Self::Debian12SeparateBoot => "debian_12_separate_boot",
+            Self::Demo => "demo",
         }
     }
 
     fn suite(self) -> &'static str {
         match self {
-            Self::Debian13 | Self::Debian13SeparateBoot => "trixie",
+            Self::Debian13 | Self::Debian13SeparateBoot | Self::Demo => "trixie",
             Self::Debian12 | Self::Debian12SeparateBoot => "bookworm",
         }
     }
 
+    /// What its folder's name begins with.
+    fn prefix(self) -> &'static str {
+        if self == Self::Demo { "demo" } else { self.suite() }
+    }
+
+    /// The links in the tree to its kernel and initrd.
+    fn links(self) -> [&'static str; 2] {
+        if self == Self::Demo { ["vmlinuz.old", "initrd.img.old"] } else { ["vmlinuz", "initrd.img"] }
+    }
+
     /// The image's files, built first where they are not there yet.
     pub fn files(self) -> Result<Files, String> {
-        let suite = self.suite();
-        let folder = vm_folder().join(format!("{suite}-{:016x}", recipe()?));
+        let (name, [kernel, _]) = (self.prefix(), self.links());
+        let folder = vm_folder().join(format!("{name}-{:016x}", recipe()?));
         if folder.exists() {
-            return Ok(Files(folder));
+            return Ok(Files { folder, kernel });
         }
         // One builder at a time, be it a thread or a process; the others then find the folder.
         fs::create_dir_all(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
-        let lock = File::create(vm_folder().join(format!("{suite}.lock")))
-            .map_err(|e| format!("target/vm/{suite}.lock: {e}"))?;
-        eprintln!("bed: no image of {suite} yet: building it, or waiting for who does (a minute)");
+        let lock = File::create(vm_folder().join(format!("{name}.lock")))
+            .map_err(|e| format!("target/vm/{name}.lock: {e}"))?;
+        eprintln!("bed: no image {name} yet: building it, or waiting for who does (a minute)");
         let lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, e)| format!("target/vm/{suite}.lock: {e}"))?;
+            .map_err(|(_, e)| format!("target/vm/{name}.lock: {e}"))?;
         if !folder.exists() {
-            let part = vm_folder().join(format!("{suite}.part"));
-            build(suite, &part, &lock)?;
-            remove_stale(suite)?;
+            let part = vm_folder().join(format!("{name}.part"));
+            build(self, &part, &lock)?;
+            remove_stale(name)?;
             fs::rename(&part, &folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-            eprintln!("bed: the image of {suite} is ready");
+            eprintln!("bed: the image {name} is ready");
         }
-        Ok(Files(folder))
+        Ok(Files { folder, kernel })
     }
 
     /// The disk with /.
     #[must_use]
     pub fn root(self, files: &Files) -> PathBuf {
         match self {
-            Self::Debian13 | Self::Debian12 => files.0.join("root.ext4"),
-            Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => files.0.join("root-without-boot.ext4"),
+            Self::Debian13 | Self::Debian12 | Self::Demo => files.folder.join("root.ext4"),
+            Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => {
+                files.folder.join("root-without-boot.ext4")
+            }
         }
     }
 
@@ -128,8 +167,8 @@ impl Image {
     #[must_use]
     pub fn boot(self, files: &Files) -> Option<PathBuf> {
         match self {
-            Self::Debian13 | Self::Debian12 => None,
-            Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => Some(files.0.join("boot.ext4")),
+            Self::Debian13 | Self::Debian12 | Self::Demo => None,
+            Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => Some(files.folder.join("boot.ext4")),
         }
     }
 }
@@ -138,38 +177,38 @@ impl Files {
     /// The root as a folder of the host. Not to be written.
     #[must_use]
     pub fn tree(&self) -> PathBuf {
-        self.0.join("tree")
+        self.folder.join("tree")
     }
 
     /// Debian's kernel.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
-        self.0.join("vmlinuz")
+        self.folder.join("vmlinuz")
     }
 
     /// Debian's initrd for it.
     #[must_use]
     pub fn initrd(&self) -> PathBuf {
-        self.0.join("initrd.img")
+        self.folder.join("initrd.img")
     }
 
     /// A root with a compiler and headers for that kernel, and with kexec-tools; Debian 13's has ukify, the signed files
     /// of shim and GRUB, and in /kernel another kernel's package, too.
     #[must_use]
     pub fn builder(&self) -> PathBuf {
-        self.0.join("builder")
+        self.folder.join("builder")
     }
 
     /// A folder for what is made of the image, gone with it.
     #[must_use]
     pub fn made(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.folder.join(name)
     }
 
     /// `uname -r` of that kernel.
     pub fn release(&self) -> Result<String, String> {
-        let link =
-            fs::read_link(self.tree().join("vmlinuz")).map_err(|e| format!("/vmlinuz of the image: {e}"))?;
+        let link = fs::read_link(self.tree().join(self.kernel))
+            .map_err(|e| format!("/{} of the image: {e}", self.kernel))?;
         let name = link.file_name().unwrap_or_default().to_string_lossy();
         Ok(name.trim_start_matches("vmlinuz-").into())
     }
@@ -205,23 +244,33 @@ pub fn hash(recipe: &[u8], folder: &Path) -> Result<u64, String> {
     Ok(hasher.finish())
 }
 
-fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
+fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
     host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(part))?;
     fs::create_dir_all(part).map_err(|e| format!("{}: {e}", part.display()))?;
-    let tree = part.join("tree");
+    let (suite, tree) = (image.suite(), part.join("tree"));
     // The overlay goes in before initramfs-tools is configured: the first initrd is the small one.
     // mmdebstrap tells its progress on stderr, which is the tests' own. A test can be killed: its
     // stdin is the lock, so that the next builder waits until it is gone too, and what it mounted
     // in the tree goes with it.
     let restored = part.join("restored");
     fs::write(&restored, holder::restored()?).map_err(|e| format!("{}: {e}", restored.display()))?;
-    let tools = if suite == "trixie" { ",systemd-boot-tools" } else { "" };
-    let stdin = || lock.try_clone().map_err(|e| format!("target/vm/{suite}.lock: {e}"));
-    let status = Command::new("unshare")
+    let packages = match (image, suite) {
+        (Image::Demo, _) => DEMO.to_owned(),
+        (_, "trixie") => format!("{PACKAGES},{LOADERS},systemd-boot-tools"),
+        _ => format!("{PACKAGES},{LOADERS}"),
+    };
+    let stdin = || lock.try_clone().map_err(|e| format!("target/vm/{}.lock: {e}", image.prefix()));
+    let mut mmdebstrap = Command::new("unshare");
+    mmdebstrap
         .args(["--mount", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"])
-        .arg(format!("--include={PACKAGES},{LOADERS}{tools}"))
+        .arg(format!("--include={packages}"))
         .arg(format!("--essential-hook=cp -rT --preserve=mode '{}' \"$1\"", overlay().display()))
-        .arg(format!("--essential-hook=install '{}' \"$1/usr/lib/bed/restored\"", restored.display()))
+        .arg(format!("--essential-hook=install '{}' \"$1/usr/lib/bed/restored\"", restored.display()));
+    if image == Image::Demo {
+        // Who watches the demo has not come for the text of these scripts.
+        mmdebstrap.arg("--quiet").arg(format!("--customize-hook={KERNELS}"));
+    }
+    let status = mmdebstrap
         .arg(format!("--customize-hook=chroot \"$1\" sh -c '{FINISH}'"))
         .arg(suite)
         .arg(&tree)
@@ -232,10 +281,13 @@ fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
     if !status.success() {
         return Err(format!("mmdebstrap {suite}: {status}"));
     }
-    for name in ["vmlinuz", "initrd.img"] {
-        fs::copy(tree.join(name), part.join(name)).map_err(|e| format!("/{name} of {suite}: {e}"))?;
+    for (link, name) in image.links().into_iter().zip(["vmlinuz", "initrd.img"]) {
+        fs::copy(tree.join(link), part.join(name)).map_err(|e| format!("/{link} of {suite}: {e}"))?;
     }
     disk(&tree, &part.join("root.ext4"), "root")?;
+    if image == Image::Demo {
+        return Ok(());
+    }
     separate_boot(&tree, part)?;
     let builder = part.join("builder");
     host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree).arg(&builder))?;
@@ -245,11 +297,11 @@ fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
 }
 
 /// Removes what an older recipe made, but not so soon that another process could still use it.
-fn remove_stale(suite: &str) -> Result<(), String> {
+fn remove_stale(name: &str) -> Result<(), String> {
     let entries = fs::read_dir(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
     for entry in entries.filter_map(Result::ok) {
         let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|t| t.elapsed().ok());
-        let ours = entry.file_name().to_string_lossy().starts_with(&format!("{suite}-"));
+        let ours = entry.file_name().to_string_lossy().starts_with(&format!("{name}-"));
         if ours && age.is_some_and(|age| age > STALE) {
             host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(entry.path()))?;
         }
