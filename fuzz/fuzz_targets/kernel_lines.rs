@@ -26,7 +26,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(line.ends_with(name) || line.trim_ascii().ends_with(name), "{line:?}");
         }
     }
-    if shutdown::of_systemd(bytes, Verb::Kexec).is_some() {
+    if let Some((_, Verb::Kexec)) = shutdown::of_systemd(bytes) {
         assert!(bytes.windows(14).any(|word| word == b"shutdown\0kexec"), "{bytes:?}");
     }
 });

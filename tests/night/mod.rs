@@ -45,6 +45,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Quick ONE verbs::a_reboot_that_is_meant_for_the_firmware_is_left_to_it
     Quick ONE verbs::a_line_that_is_reused_does_not_grow
     Full ONE verbs::where_the_plan_says_so_the_jump_is_systemds
+    Full ONE verbs::where_systemd_tells_its_hooks_no_verb_its_command_line_does
     Quick ONE loaders::the_direct_loader_hands_over_and_tells_the_whole_night
     Quick ONE loaders::what_is_thawed_hands_over_with_nothing_loaded_by_day
     Full ONE loaders::each_loader_hands_over_time_and_again_and_no_memory_is_lost

@@ -3,6 +3,7 @@
 use super::staged::{HOOK, handed_over, night, rebooted, stage};
 use bed::harness::Test;
 use bed::machine::End;
+use bed::vm_folder;
 
 pub fn kexec_jumps_with_the_image_kept(test: &Test) -> Result<(), String> {
     let ended = night(test, "kexec", &stage(""))?.run()?;
@@ -88,4 +89,24 @@ pub fn where_the_plan_says_so_the_jump_is_systemds(test: &Test) -> Result<(), St
     handed_over(&ended, "kexec")?;
     ended.line("nextkernel: leave the jump to the init, as the plan says")?;
     if ended.console.contains("nextkernel: jump to") { Err("the hook jumped itself".into()) } else { Ok(()) }
+}
+
+pub fn where_systemd_tells_its_hooks_no_verb_its_command_line_does(test: &Test) -> Result<(), String> {
+    // As systemd 262 does: it wants to tell the verb, and has overwritten it.
+    for (verb, line) in [
+        ("kexec", "nextkernel: jump to /kernel"),
+        ("poweroff", "nextkernel: poweroff: no next kernel is asked for, left to the init"),
+    ] {
+        let mut night = night(test, verb, &stage("--hold late"))?;
+        let hook = vm_folder().join("installed").join(HOOK.trim_start_matches('/'));
+        night.host_file("/usr/bin/nextkernel-hook", 0o755, &hook)?;
+        night.file(HOOK, 0o755, "#!/bin/sh\nexec /usr/bin/nextkernel-hook ''\n");
+        let ended = night.run()?;
+        ended.expect(End::PoweredOff)?;
+        ended.line(line)?;
+        if verb == "kexec" {
+            handed_over(&ended, verb)?;
+        }
+    }
+    Ok(())
 }

@@ -142,6 +142,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     if is_pid_1 {
         pid_1::begin(told);
     }
+    let told = told.or_else(shutdown::verb_of_systemd);
     let caller = match Caller::find(told, is_pid_1) {
         Ok(caller) => caller,
         Err(_) if told.is_none() => {

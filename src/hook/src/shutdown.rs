@@ -74,7 +74,7 @@ impl Caller {
         }
         let mut line = [0; limits::CMDLINE_MAX];
         let line = read(c"/proc/1/cmdline", &mut line);
-        if let Some(caller) = told.and_then(|verb| of_systemd(line, verb)) {
+        if let Some((caller, _)) = of_systemd(line).filter(|(_, verb)| told == Some(*verb)) {
             return Ok(caller);
         }
         let program = program();
@@ -168,21 +168,34 @@ pub fn in_container() -> bool {
     readlinkat_raw(CWD, c"/proc/self/ns/pid", &mut name).is_ok_and(|(name, _)| name != FIRST_NAMESPACE)
 }
 
-/// Whether a command line is that of a shutdown under systemd with that verb: systemd's PID 1 executes
+/// The verb of a shutdown under systemd, by PID 1's command line. systemd 262 hands its hooks an empty word: the verb
+/// lies in its own arguments, and what is forked to run the hooks overwrites those with its name
+/// (`rename_process_full`, src/basic/argv-util.c).
+#[must_use]
+pub fn verb_of_systemd() -> Option<Verb> {
+    let mut line = [0; limits::CMDLINE_MAX];
+    of_systemd(read(c"/proc/1/cmdline", &mut line)).map(|(_, verb)| verb)
+}
+
+/// Whether a command line is that of a shutdown under systemd, and with which verb: systemd's PID 1 executes
 /// systemd-shutdown in its own place, and that executes /shutdown of an exitrd with the same arguments
 /// (`become_shutdown`, src/core/main.c; src/shutdown/shutdown.c). dracut's is a script: the kernel puts its
 /// interpreter before it (`load_script`, `fs/binfmt_script.c`).
 #[must_use]
-pub fn of_systemd<'l>(line: &'l [u8], verb: Verb) -> Option<Caller> {
+pub fn of_systemd(line: &[u8]) -> Option<(Caller, Verb)> {
     let mut words = line.split(|byte| *byte == 0);
-    let last = |path: &'l [u8]| path.rsplit(|byte| *byte == b'/').next();
-    let caller = match last(words.next()?)? {
-        b"systemd-shutdown" => Caller::Systemd,
-        b"shutdown" => Caller::Exitrd,
-        _ if last(words.next()?)? == b"shutdown" => Caller::Script,
-        _ => return None,
+    let is = |path: &[u8], name: &[u8]| path.rsplit(|byte| *byte == b'/').next() == Some(name);
+    let program = words.next()?;
+    let caller = if is(program, b"systemd-shutdown") {
+        Caller::Systemd
+    } else if is(program, b"shutdown") {
+        Caller::Exitrd
+    } else if is(words.next()?, b"shutdown") {
+        Caller::Script
+    } else {
+        return None;
     };
-    (words.next()? == verb.word().as_bytes()).then_some(caller)
+    Some((caller, Verb::from_word(words.next()?)?))
 }
 
 #[cfg(test)]
@@ -190,13 +203,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_shutdown_that_was_asked_for_the_same_verb_is_one() {
+    fn only_a_shutdown_that_was_asked_for_a_verb_is_one() {
         let on_the_host =
             b"/usr/lib/systemd/systemd-shutdown\0kexec\0--timeout=90000000us\0--log-level\0info\0";
-        assert_eq!(of_systemd(on_the_host, Verb::Kexec), Some(Caller::Systemd));
-        assert_eq!(of_systemd(on_the_host, Verb::Reboot), None);
-        assert_eq!(of_systemd(b"/shutdown\0reboot\0", Verb::Reboot), Some(Caller::Exitrd));
-        assert_eq!(of_systemd(b"/bin/sh\0/shutdown\0kexec\0--timeout\0", Verb::Kexec), Some(Caller::Script));
+        assert_eq!(of_systemd(on_the_host), Some((Caller::Systemd, Verb::Kexec)));
+        assert_eq!(of_systemd(b"/shutdown\0reboot\0"), Some((Caller::Exitrd, Verb::Reboot)));
+        let script = b"/bin/sh\0/shutdown\0poweroff\0--timeout\0";
+        assert_eq!(of_systemd(script), Some((Caller::Script, Verb::Poweroff)));
         for running in [
             "/sbin/init\0",
             "/usr/lib/systemd/systemd\0--system\0",
@@ -204,8 +217,9 @@ mod tests {
             "",
             "\0kexec\0",
             "/sbin/shutdown\0--system\0-r\0",
+            "/usr/lib/systemd/systemd-shutdown\0\0",
         ] {
-            assert_eq!(of_systemd(running.as_bytes(), Verb::Kexec), None, "{running:?}");
+            assert_eq!(of_systemd(running.as_bytes()), None, "{running:?}");
         }
     }
 
