@@ -79,7 +79,7 @@ cross: ## build both for arm64 and riscv64, into target/built/TARGET
 	    $(LINKERS) $(MAKE) --no-print-directory hook $$built && \
 	    $(LINKERS) $(FASTER) $(MAKE) --no-print-directory tool $$built || exit 1; done
 
-demo: need-root prepare-demo ## watch Debian hand over to a newer kernel, in a virtual machine
+demo: need-root prepare-demo ## watch Debian go from its kernel to an updated one, in a virtual machine
 	@$(MAKE) --no-print-directory guest-install
 	@PATH="$$PATH:/usr/sbin:/sbin" $(CARGO) run --quiet --locked -p nextkernel-tests --bin demo
 
