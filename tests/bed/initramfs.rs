@@ -66,12 +66,23 @@ pub struct Night {
     pub memory: u32,
     /// Whether its time-stamp counter counts instructions. Then waiting takes no time: the clock goes on at once.
     pub counting: bool,
-    /// Whether Debian's shim and GRUB start it, under Secure Boot.
-    pub verified: bool,
+    /// How it comes to run /init.
+    pub boots: Boots,
     /// When to give up; a night takes seconds, but machines are busy.
     pub limit: Duration,
     files: Cpio,
     log: PathBuf,
+}
+
+/// How a night comes to run /init.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boots {
+    /// One of its kind boots, is saved, and is restored for each.
+    Once,
+    /// It boots: a device of it cannot be restored.
+    Each,
+    /// It boots by Debian's shim and GRUB, under Secure Boot.
+    Verified,
 }
 
 /// What became of it.
@@ -99,7 +110,7 @@ impl Night {
             qemu: Vec::new(),
             memory: 512,
             counting: false,
-            verified: false,
+            boots: Boots::Once,
             limit: Duration::from_secs(180),
             files: Cpio::default(),
             log: test.log(),
@@ -183,7 +194,7 @@ impl Night {
         let scratch = Scratch::new()?;
         let (initrd, disk, kernel) = (scratch.path("initramfs"), scratch.path("esp"), image.kernel());
         let cmdline = format!("console=ttyS0 {}", self.append);
-        let starts = if self.verified {
+        let starts = if self.boots == Boots::Verified {
             // Lockdown forbids what gives a guest its files later.
             initramfs.extend(&files);
             shim::disk(&image, &initramfs, cmdline.trim_end(), &scratch.path("tree"), &disk)?;
@@ -200,13 +211,14 @@ impl Night {
             counting: self.counting,
             disks: &[],
             args: &self.qemu,
-            waits: !self.verified,
+            waits: self.boots != Boots::Verified,
             log: &self.log,
         };
-        if self.verified {
-            return Machine::start(&setup, scratch);
-        }
-        let mut machine = snapshot::restore(&setup, scratch)?;
+        let mut machine = match self.boots {
+            Boots::Verified => return Machine::start(&setup, scratch),
+            Boots::Each => Machine::start(&setup, scratch)?,
+            Boots::Once => snapshot::restore(&setup, scratch)?,
+        };
         machine.give(&files)?;
         Ok(machine)
     }

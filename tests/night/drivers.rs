@@ -4,7 +4,7 @@
 use super::staged::{HOOK, handed_over, jumped_to_the_kept_image, night, plan, rebooted, stage};
 use bed::harness::Test;
 use bed::holder;
-use bed::initramfs::{self, Ended, Night};
+use bed::initramfs::{self, Boots, Ended, Night};
 use bed::machine::End;
 use bed::modules::Modules;
 
@@ -166,7 +166,10 @@ pub fn a_driver_that_is_stuck_in_its_probe_resets_the_machine(test: &Test) -> Re
     // the lock of the console held, so that the reset alone shows what the hook did.
     let card = Card { driver: "radeon", parameters: "", qemu: ["-device", "ati-vga,model=rv100"] };
     let stuck = "echo \"RADEON IS $(cat /sys/module/radeon/initstate)\"\n";
-    let ended = driven(test, &card, stuck, "", "")?.run()?;
+    let mut night = driven(test, &card, stuck, "", "")?;
+    // QEMU dies of a segmentation fault where the driver meets the card restored.
+    night.boots = Boots::Each;
+    let ended = night.run()?;
     ended.line("RADEON IS coming")?;
     rebooted(&ended)
 }

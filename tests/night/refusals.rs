@@ -4,7 +4,7 @@
 use super::day::conf;
 use super::staged::{handed_over, jumped_to_the_kept_image, night, stage};
 use bed::harness::Test;
-use bed::initramfs::{Ended, Night};
+use bed::initramfs::{Boots, Ended, Night};
 use bed::signed;
 use std::fs;
 
@@ -263,7 +263,7 @@ pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_go
     let kernel = kernel(test)?;
     night.file("/damaged", 0o644, signed::damaged(&kernel)?);
     night.file("/stripped", 0o644, signed::stripped(&kernel)?);
-    (night.verified, night.memory, night.real) = (true, 1024, true);
+    (night.boots, night.memory, night.real) = (Boots::Verified, 1024, true);
     let ended = refused(night, &wrong)?;
     ended.line("Secure boot enabled")?;
     ended.line("nextkernel: --thaw: the initrd is thawed, and the kernel is not: lockdown is in force")?;
