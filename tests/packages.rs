@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
+use bed::image::Image;
 use bed::machine::Scratch;
 use bed::{host, host_bytes};
 use std::collections::BTreeSet;
@@ -37,14 +38,17 @@ fn installed() -> BTreeSet<String> {
         .collect()
 }
 
+fn busybox() -> PathBuf {
+    Image::Debian13.files().unwrap().busybox()
+}
+
 /// A root with a shell for scripts, and nothing that runs in it.
 fn root_with_a_shell() -> Scratch {
     let root = Scratch::new().unwrap();
     sh(
         "mkdir -p $1/usr/bin $1/dev $1/proc $1/run $1/var/lib $1/etc && ln -s usr/bin $1/bin && \
-         mknod -m 666 $1/dev/null c 1 3 && cp $(command -v busybox) $1/bin/ && \
-         chroot $1 /bin/busybox --install -s /bin",
-        &[root.path("")],
+         mknod -m 666 $1/dev/null c 1 3 && cp $2 $1/bin/ && chroot $1 /bin/busybox --install -s /bin",
+        &[root.path(""), busybox()],
     );
     root
 }
@@ -87,7 +91,7 @@ fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
     let unpacked = Scratch::new().unwrap();
     let cpio = host_bytes(Command::new("rpm2cpio").arg(rpm)).unwrap();
     fs::write(unpacked.path("cpio"), cpio).unwrap();
-    sh("cd $1 && busybox cpio -id <cpio 2>/dev/null && rm cpio", &[unpacked.path("")]);
+    sh("cd $1 && $2 cpio -id <cpio 2>/dev/null && rm cpio", &[unpacked.path(""), busybox()]);
     let files = sh("cd $1 && find . ! -type d -printf '/%P\\n'", &[unpacked.path("")]);
     let files: BTreeSet<String> = files.lines().map(Into::into).collect();
     // Of the guests' tree without what is Debian's alone.

@@ -35,6 +35,16 @@ const KERNELS: &str = r#"set -e
 /// Boot loaders and their tools. None of these installs anything anywhere by itself.
 const LOADERS: &str = "systemd-boot-efi,grub-pc-bin,grub2-common,extlinux";
 
+/// Runs on the host, in the folder with the new tree: puts Debian's static busybox there, for every initramfs that the bed
+/// makes. The host's own may be linked dynamically, and the packages of both exclude each other.
+const BUSYBOX: &str = r#"set -e
+    export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+    cd "$1/.."
+    apt-get download -qq -o APT::Sandbox::User=root busybox-static
+    dpkg-deb --fsys-tarfile busybox-static_*.deb | tar -xO --wildcards "*/bin/busybox" >busybox
+    chmod +x busybox
+    rm busybox-static_*.deb"#;
+
 /// Runs in the new tree. What it masks costs seconds of an emulated boot and serves no test; the
 /// two stamps say that /etc and /var are up to date, which spares rebuilding caches at boot.
 const FINISH: &str = "set -e
@@ -192,6 +202,12 @@ impl Files {
         self.folder.join("initrd.img")
     }
 
+    /// Debian's busybox, which needs no library. The demo has none.
+    #[must_use]
+    pub fn busybox(&self) -> PathBuf {
+        self.folder.join("busybox")
+    }
+
     /// A root with a compiler and headers for that kernel, and with kexec-tools; Debian 13's has ukify, the signed files
     /// of shim and GRUB, and in /kernel another kernel's package, too.
     #[must_use]
@@ -269,6 +285,8 @@ fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
     if image == Image::Demo {
         // Who watches the demo has not come for the text of these scripts.
         mmdebstrap.arg("--quiet").arg(format!("--customize-hook={KERNELS}"));
+    } else {
+        mmdebstrap.arg(format!("--customize-hook={BUSYBOX}"));
     }
     let status = mmdebstrap
         .arg(format!("--customize-hook=chroot \"$1\" sh -c '{FINISH}'"))

@@ -302,9 +302,9 @@ pub fn program(cpio: &mut Cpio, root: &Path, path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An initramfs of the host's busybox and this /init, and of what is added.
+/// An initramfs of Debian 13's busybox and this /init, and of what is added.
 pub fn with_busybox(init: &str) -> Result<Cpio, String> {
-    Ok(with(&read(Path::new("/bin/busybox"))?, init))
+    Ok(with(&read(&Image::Debian13.files()?.busybox())?, init))
 }
 
 /// The same with another busybox.
