@@ -1,9 +1,10 @@
 //! The guests' disks: Debian as mmdebstrap makes it, cached by the hash of the recipe.
 
-use crate::{host, vm_folder};
+use crate::{forky, host, vm_folder};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hasher};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub enum Image {
     Debian13SeparateBoot,
     /// Debian 12 in the same way.
     Debian12SeparateBoot,
+    /// Debian's next release, with the newest systemd and kernel that the tests meet. It has no builder.
+    Forky,
 }
 
 /// The files of an image.
@@ -81,6 +84,7 @@ impl Image {
             Self::Debian12 => "debian_12",
             Self::Debian13SeparateBoot => "debian_13_separate_boot",
             Self::Debian12SeparateBoot => "debian_12_separate_boot",
+            Self::Forky => "debian_forky",
         }
     }
 
@@ -88,13 +92,20 @@ impl Image {
         match self {
             Self::Debian13 | Self::Debian13SeparateBoot => "trixie",
             Self::Debian12 | Self::Debian12SeparateBoot => "bookworm",
+            Self::Forky => forky::SUITE,
         }
+    }
+
+    /// Why its packages cannot be installed today, where that is so; only a suite that moves may answer this.
+    #[must_use]
+    pub fn missing(self) -> Option<String> {
+        (self == Self::Forky && self.files().is_err()).then(forky::missing).flatten()
     }
 
     /// The image's files, built first where they are not there yet.
     pub fn files(self) -> Result<Files, String> {
         let suite = self.suite();
-        let folder = vm_folder().join(format!("{suite}-{:016x}", recipe()?));
+        let folder = vm_folder().join(format!("{suite}-{:016x}", recipe(self)?));
         if folder.exists() {
             return Ok(Files(folder));
         }
@@ -106,8 +117,11 @@ impl Image {
         let lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, e)| format!("target/vm/{suite}.lock: {e}"))?;
         if !folder.exists() {
+            if let Some(why) = forky::missing().filter(|_| self == Self::Forky) {
+                return Err(why);
+            }
             let part = vm_folder().join(format!("{suite}.part"));
-            build(suite, &part, &lock)?;
+            build(self, &part, &lock)?;
             remove_stale(suite)?;
             fs::rename(&part, &folder).map_err(|e| format!("{}: {e}", folder.display()))?;
             eprintln!("bed: the image of {suite} is ready");
@@ -119,7 +133,7 @@ impl Image {
     #[must_use]
     pub fn root(self, files: &Files) -> PathBuf {
         match self {
-            Self::Debian13 | Self::Debian12 => files.0.join("root.ext4"),
+            Self::Debian13 | Self::Debian12 | Self::Forky => files.0.join("root.ext4"),
             Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => files.0.join("root-without-boot.ext4"),
         }
     }
@@ -128,7 +142,7 @@ impl Image {
     #[must_use]
     pub fn boot(self, files: &Files) -> Option<PathBuf> {
         match self {
-            Self::Debian13 | Self::Debian12 => None,
+            Self::Debian13 | Self::Debian12 | Self::Forky => None,
             Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => Some(files.0.join("boot.ext4")),
         }
     }
@@ -181,8 +195,9 @@ fn overlay() -> PathBuf {
 }
 
 /// This file and the overlay: whatever changes the image changes the hash.
-fn recipe() -> Result<u64, String> {
-    hash(include_bytes!("image.rs"), &overlay())
+fn recipe(image: Image) -> Result<u64, String> {
+    let more = if image == Image::Forky { include_str!("forky.rs") } else { "" };
+    hash([include_str!("image.rs"), more].concat().as_bytes(), &overlay())
 }
 
 /// Of a recipe, and of the names and contents of the files that it takes.
@@ -204,7 +219,8 @@ pub fn hash(recipe: &[u8], folder: &Path) -> Result<u64, String> {
     Ok(hasher.finish())
 }
 
-fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
+fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
+    let suite = image.suite();
     host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(part))?;
     fs::create_dir_all(part).map_err(|e| format!("{}: {e}", part.display()))?;
     let tree = part.join("tree");
@@ -212,32 +228,54 @@ fn build(suite: &str, part: &Path, lock: &File) -> Result<(), String> {
     // mmdebstrap tells its progress on stderr, which is the tests' own. A test can be killed: its
     // stdin is the lock, so that the next builder waits until it is gone too, and what it mounted
     // in the tree goes with it.
-    let tools = if suite == "trixie" { ",systemd-boot-tools" } else { "" };
+    let tools = if suite == "bookworm" { "" } else { ",systemd-boot-tools" };
     let stdin = || lock.try_clone().map_err(|e| format!("target/vm/{suite}.lock: {e}"));
-    let status = Command::new("unshare")
+    let mut mmdebstrap = Command::new("unshare");
+    mmdebstrap
         .args(["--mount", "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"])
         .arg(format!("--include={PACKAGES},{LOADERS}{tools}"))
-        .arg(format!("--essential-hook=cp -rT --preserve=mode '{}' \"$1\"", overlay().display()))
-        .arg(format!("--customize-hook=chroot \"$1\" sh -c '{FINISH}'"))
-        .arg(suite)
-        .arg(&tree)
-        .stdin(stdin()?)
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|e| format!("mmdebstrap: {e} (tests/prepare installs it)"))?;
-    if !status.success() {
-        return Err(format!("mmdebstrap {suite}: {status}"));
+        .arg(format!("--essential-hook=cp -rT --preserve=mode '{}' \"$1\"", overlay().display()));
+    if image == Image::Forky {
+        mmdebstrap.args(forky::options(part));
+    }
+    mmdebstrap.arg(format!("--customize-hook=chroot \"$1\" sh -c '{FINISH}'")).arg(suite).arg(&tree);
+    if let Err(why) = told(mmdebstrap.stdin(stdin()?).stdout(Stdio::null())) {
+        if image == Image::Forky {
+            forky::remember(part, &why)?;
+        }
+        return Err(why);
     }
     for name in ["vmlinuz", "initrd.img"] {
         fs::copy(tree.join(name), part.join(name)).map_err(|e| format!("/{name} of {suite}: {e}"))?;
     }
     disk(&tree, &part.join("root.ext4"), "root")?;
+    if image == Image::Forky {
+        return Ok(());
+    }
     separate_boot(&tree, part)?;
     let builder = part.join("builder");
     host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree).arg(&builder))?;
     let more = if suite == "trixie" { BUILDER_13 } else { "" };
     let script = format!("{BUILDER}{more}\n    apt-get clean");
     host(Command::new("chroot").arg(&builder).args(["sh", "-c", &script]).stdin(stdin()?)).map(drop)
+}
+
+/// Runs mmdebstrap; an error has the first that it told of.
+fn told(mmdebstrap: &mut Command) -> Result<(), String> {
+    let failed = |e| format!("mmdebstrap: {e} (tests/prepare installs it)");
+    let mut child = mmdebstrap.stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let mut error = None;
+    for line in child.stderr.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
+        let line = line.map_err(failed)?;
+        eprintln!("{line}");
+        error = error.or_else(|| line.starts_with("E: ").then_some(line));
+    }
+    let status = child.wait().map_err(failed)?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("mmdebstrap: {status}: {}", error.unwrap_or_default()))
+    }
 }
 
 /// Removes what an older recipe made, but not so soon that another process could still use it.

@@ -18,6 +18,9 @@ use std::time::Duration;
 
 const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
 
+/// What systemd-shutdown opens only when it needs it, since version 262 or before.
+const OPENED_LATER: &str = "/usr/lib/x86_64-linux-gnu/libmount.so.1";
+
 /// Links into /usr, as Debian has them; systemd 252 looks for hooks in /lib.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
@@ -163,7 +166,7 @@ impl Night {
     fn start(mut self) -> Result<Machine, String> {
         let image = self.image.files()?;
         self.file("/scenario", 0o644, format!("VERB={}\n{}\n", self.verb, self.scenario));
-        let mut initramfs = base(&image)?;
+        let mut initramfs = base(self.image, &image)?;
         initramfs.extend(self.files.finish());
         let scratch = Scratch::new()?;
         let (initrd, disk, kernel) = (scratch.path("initramfs"), scratch.path("esp"), image.kernel());
@@ -213,12 +216,15 @@ impl Ended {
 }
 
 /// All that nights of an image have in common.
-fn base(image: &Files) -> Result<Vec<u8>, String> {
+fn base(of: Image, image: &Files) -> Result<Vec<u8>, String> {
     let mut cpio = with_busybox(INIT)?;
     for folder in ["proc", "sys", "run", "tmp", "root", "usr/lib/systemd/system-shutdown"] {
         cpio.folder(folder);
     }
     program(&mut cpio, &image.tree(), SHUTDOWN)?;
+    if of == Image::Forky {
+        program(&mut cpio, &image.tree(), OPENED_LATER)?;
+    }
     cpio.file("/kernel", 0o644, &read(&image.kernel())?);
     let mut next = with_busybox(NEXT_INIT)?;
     next.folder("proc");
