@@ -20,6 +20,9 @@ fn images() -> Result<(), String> {
         image.files()?;
         standins::read(image, "nvidia")?;
     }
+    if let Some(why) = Image::Forky.missing() {
+        eprintln!("no image of Debian forky: {why}");
+    }
     inits::tree(&Test { name: "images".into(), image: Image::Debian13 })?;
     storage::files()?;
     for image in [Image::Debian13SeparateBoot, Image::Debian12SeparateBoot] {

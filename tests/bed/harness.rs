@@ -53,6 +53,10 @@ impl Test {
     }
 
     fn run(&self, prove: fn(&Self) -> Result<(), String>) -> Result<(), String> {
+        if let Some(why) = self.image.missing() {
+            not_tested(&self.name, &why);
+            return Ok(());
+        }
         match self.run_once(prove) {
             Err(error) if once_more() => {
                 eprintln!("NOT STEADY: {} failed, and is proved once more:\n{error}", self.name);
@@ -87,9 +91,17 @@ fn once_more() -> bool {
     is_wanted && LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
+/// Says that something is not tested, at once and in a file beside the consoles, which `.ci/run` shows at its end.
+pub fn not_tested(what: &str, why: &str) {
+    eprintln!("NOT TESTED: {what}: {why}");
+    note("not-tested", &format!("{what}: {why}"));
+}
+
 /// Adds a line to a file beside the consoles.
 fn note(file: &str, line: &str) {
-    let noted = OpenOptions::new().append(true).create(true).open(vm_folder().join("logs").join(file));
+    let folder = vm_folder().join("logs");
+    let _ = fs::create_dir_all(&folder);
+    let noted = OpenOptions::new().append(true).create(true).open(folder.join(file));
     let _ = noted.and_then(|mut noted| writeln!(noted, "{line}"));
 }
 
@@ -110,8 +122,10 @@ pub fn run(suites: &[Suite]) -> ExitCode {
     for suite in suites {
         for property in suite.properties {
             for &image in property.on {
-                let name = match property.on {
-                    [_] => property.name.into(),
+                // A table may have a property in both sets, each on other images.
+                let named = suite.properties.iter().filter(|other| other.name == property.name);
+                let name = match named.map(|other| other.on.len()).sum() {
+                    1_usize => property.name.into(),
                     _ => format!("{}::{}", property.name, image.name()),
                 };
                 budgets.insert(name.clone(), suite.budget);

@@ -1,9 +1,10 @@
 //! The guests' disks: Debian as mmdebstrap makes it, cached by the hash of the recipe.
 
-use crate::{holder, host, vm_folder};
+use crate::{forky, holder, host, vm_folder};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hasher};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -99,6 +100,8 @@ pub enum Image {
     Debian12SeparateBoot,
     /// Debian 13 with the kernel that runs and one that an update has installed; without boot loaders and without a builder.
     Demo,
+    /// Debian's next release, with the newest systemd and kernel that the tests meet. It has no builder.
+    Forky,
 }
 
 /// The files of an image.
@@ -118,6 +121,7 @@ impl Image {
             Self::Debian13SeparateBoot => "debian_13_separate_boot",
             Self::Debian12SeparateBoot => "debian_12_separate_boot",
             Self::Demo => "demo",
+            Self::Forky => "debian_forky",
         }
     }
 
@@ -125,6 +129,7 @@ impl Image {
         match self {
             Self::Debian13 | Self::Debian13SeparateBoot | Self::Demo => "trixie",
             Self::Debian12 | Self::Debian12SeparateBoot => "bookworm",
+            Self::Forky => forky::SUITE,
         }
     }
 
@@ -138,10 +143,16 @@ impl Image {
         if self == Self::Demo { ["vmlinuz.old", "initrd.img.old"] } else { ["vmlinuz", "initrd.img"] }
     }
 
+    /// Why its packages cannot be installed today, where that is so; only a suite that moves may answer this.
+    #[must_use]
+    pub fn missing(self) -> Option<String> {
+        (self == Self::Forky && self.files().is_err()).then(forky::missing).flatten()
+    }
+
     /// The image's files, built first where they are not there yet.
     pub fn files(self) -> Result<Files, String> {
         let (name, [kernel, _]) = (self.prefix(), self.links());
-        let folder = vm_folder().join(format!("{name}-{:016x}", recipe()?));
+        let folder = vm_folder().join(format!("{name}-{:016x}", recipe(self)?));
         if folder.exists() {
             return Ok(Files { folder, kernel });
         }
@@ -153,6 +164,9 @@ impl Image {
         let lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, e)| format!("target/vm/{name}.lock: {e}"))?;
         if !folder.exists() {
+            if let Some(why) = forky::missing().filter(|_| self == Self::Forky) {
+                return Err(why);
+            }
             let part = vm_folder().join(format!("{name}.part"));
             build(self, &part, &lock)?;
             remove_stale(name)?;
@@ -166,7 +180,7 @@ impl Image {
     #[must_use]
     pub fn root(self, files: &Files) -> PathBuf {
         match self {
-            Self::Debian13 | Self::Debian12 | Self::Demo => files.folder.join("root.ext4"),
+            Self::Debian13 | Self::Debian12 | Self::Demo | Self::Forky => files.folder.join("root.ext4"),
             Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => {
                 files.folder.join("root-without-boot.ext4")
             }
@@ -177,7 +191,7 @@ impl Image {
     #[must_use]
     pub fn boot(self, files: &Files) -> Option<PathBuf> {
         match self {
-            Self::Debian13 | Self::Debian12 | Self::Demo => None,
+            Self::Debian13 | Self::Debian12 | Self::Demo | Self::Forky => None,
             Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => Some(files.folder.join("boot.ext4")),
         }
     }
@@ -236,9 +250,10 @@ fn overlay() -> PathBuf {
 }
 
 /// This file, the overlay, and what is built for it: whatever changes the image changes the hash.
-fn recipe() -> Result<u64, String> {
-    let recipe = [&include_bytes!("image.rs")[..], include_bytes!("../restored.c")].concat();
-    hash(&recipe, &overlay())
+fn recipe(image: Image) -> Result<u64, String> {
+    let more = if image == Image::Forky { include_str!("forky.rs") } else { "" };
+    let recipe = [include_str!("image.rs"), include_str!("../restored.c"), more].concat();
+    hash(recipe.as_bytes(), &overlay())
 }
 
 /// Of a recipe, and of the names and contents of the files that it takes.
@@ -272,8 +287,8 @@ fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
     fs::write(&restored, holder::restored()?).map_err(|e| format!("{}: {e}", restored.display()))?;
     let packages = match (image, suite) {
         (Image::Demo, _) => DEMO.to_owned(),
-        (_, "trixie") => format!("{PACKAGES},{LOADERS},systemd-boot-tools"),
-        _ => format!("{PACKAGES},{LOADERS}"),
+        (_, "bookworm") => format!("{PACKAGES},{LOADERS}"),
+        _ => format!("{PACKAGES},{LOADERS},systemd-boot-tools"),
     };
     let stdin = || lock.try_clone().map_err(|e| format!("target/vm/{}.lock: {e}", image.prefix()));
     let mut mmdebstrap = Command::new("unshare");
@@ -288,22 +303,21 @@ fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
     } else {
         mmdebstrap.arg(format!("--customize-hook={BUSYBOX}"));
     }
-    let status = mmdebstrap
-        .arg(format!("--customize-hook=chroot \"$1\" sh -c '{FINISH}'"))
-        .arg(suite)
-        .arg(&tree)
-        .stdin(stdin()?)
-        .stdout(Stdio::null())
-        .status()
-        .map_err(|e| format!("mmdebstrap: {e} (tests/prepare installs it)"))?;
-    if !status.success() {
-        return Err(format!("mmdebstrap {suite}: {status}"));
+    if image == Image::Forky {
+        mmdebstrap.args(forky::options(part));
+    }
+    mmdebstrap.arg(format!("--customize-hook=chroot \"$1\" sh -c '{FINISH}'")).arg(suite).arg(&tree);
+    if let Err(why) = told(mmdebstrap.stdin(stdin()?).stdout(Stdio::null())) {
+        if image == Image::Forky {
+            forky::remember(part, &why)?;
+        }
+        return Err(why);
     }
     for (link, name) in image.links().into_iter().zip(["vmlinuz", "initrd.img"]) {
         fs::copy(tree.join(link), part.join(name)).map_err(|e| format!("/{link} of {suite}: {e}"))?;
     }
     disk(&tree, &part.join("root.ext4"), "root")?;
-    if image == Image::Demo {
+    if matches!(image, Image::Demo | Image::Forky) {
         return Ok(());
     }
     separate_boot(&tree, part)?;
@@ -312,6 +326,24 @@ fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
     let more = if suite == "trixie" { BUILDER_13 } else { "" };
     let script = format!("{BUILDER}{more}\n    apt-get clean");
     host(Command::new("chroot").arg(&builder).args(["sh", "-c", &script]).stdin(stdin()?)).map(drop)
+}
+
+/// Runs mmdebstrap; an error has the first that it told of.
+fn told(mmdebstrap: &mut Command) -> Result<(), String> {
+    let failed = |e| format!("mmdebstrap: {e} (tests/prepare installs it)");
+    let mut child = mmdebstrap.stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let mut error = None;
+    for line in child.stderr.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
+        let line = line.map_err(failed)?;
+        eprintln!("{line}");
+        error = error.or_else(|| line.starts_with("E: ").then_some(line));
+    }
+    let status = child.wait().map_err(failed)?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("mmdebstrap: {status}: {}", error.unwrap_or_default()))
+    }
 }
 
 /// Removes what an older recipe made, but not so soon that another process could still use it.

@@ -22,6 +22,9 @@ use std::time::Duration;
 
 const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
 
+/// What systemd-shutdown opens only when it needs it, since version 262 or before.
+const OPENED_LATER: &str = "/usr/lib/x86_64-linux-gnu/libmount.so.1";
+
 /// Links into /usr, as Debian has them; systemd 252 looks for hooks in /lib.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
@@ -267,18 +270,21 @@ fn base(image: Image) -> Result<Vec<u8>, String> {
     if let Some(base) = made.get(image.name()) {
         return Ok(base.clone());
     }
-    let base = make_base(&image.files()?)?;
+    let base = make_base(image, &image.files()?)?;
     made.insert(image.name(), base.clone());
     Ok(base)
 }
 
-fn make_base(image: &Files) -> Result<Vec<u8>, String> {
+fn make_base(of: Image, image: &Files) -> Result<Vec<u8>, String> {
     let mut cpio = with_busybox(INIT)?;
     cpio.file("/usr/bin/restored", 0o755, &holder::restored()?);
     for folder in ["proc", "sys", "run", "tmp", "root", "usr/lib/systemd/system-shutdown"] {
         cpio.folder(folder);
     }
     program(&mut cpio, &image.tree(), SHUTDOWN)?;
+    if of == Image::Forky {
+        program(&mut cpio, &image.tree(), OPENED_LATER)?;
+    }
     cpio.file("/kernel", 0o644, &stub::kernel()?);
     cpio.file("/next.cpio", 0o644, &next()?);
     Ok(cpio.finish())

@@ -11,6 +11,7 @@ pub mod cpio;
 pub mod dracut;
 pub mod esp;
 pub mod feed;
+pub mod forky;
 pub mod guest;
 pub mod harness;
 pub mod holder;

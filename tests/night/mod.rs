@@ -20,12 +20,14 @@ mod verbs;
 mod watchdogs;
 
 use bed::harness::Property;
-use bed::image::Image::{self, Debian12, Debian13};
+use bed::image::Image::{self, Debian12, Debian13, Forky};
 
 /// On both, in the quick set.
 const BOTH: &[Image] = &[Debian13, Debian12];
 /// What depends on the kernel and the tool alone.
 const ONE: &[Image] = &[Debian13];
+/// The newest systemd-shutdown and kernel.
+const NEWEST: &[Image] = &[Forky];
 
 /// All of them.
 pub const PROPERTIES: &[Property] = bed::properties![
@@ -45,6 +47,11 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Quick ONE verbs::a_reboot_that_is_meant_for_the_firmware_is_left_to_it
     Quick ONE verbs::a_line_that_is_reused_does_not_grow
     Full ONE verbs::where_the_plan_says_so_the_jump_is_systemds
+    Full NEWEST verbs::kexec_jumps_with_the_image_kept
+    Full NEWEST verbs::kexec_jumps_with_nothing_loaded_by_day
+    Full NEWEST verbs::reboot_jumps_when_the_plan_covers_it
+    Full NEWEST verbs::poweroff_and_halt_are_untouched
+    Full NEWEST verbs::where_the_plan_says_so_the_jump_is_systemds
     Full ONE verbs::where_systemd_tells_its_hooks_no_verb_its_command_line_does
     Quick ONE loaders::the_direct_loader_hands_over_and_tells_the_whole_night
     Quick ONE loaders::what_is_thawed_hands_over_with_nothing_loaded_by_day
