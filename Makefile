@@ -123,6 +123,10 @@ vm: need-root prepare-all ## one property in its guest: make vm TEST=name
 	@$(MAKE) --no-print-directory guest-install
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test initramfs --test guests -- --include-ignored "$(TEST)"
 
+mutations: need-root prepare-test ## break the product in ten places, and see that a property notices each
+	@$(MAKE) --no-print-directory guest-install
+	@tests/mutations
+
 bench: need-root prepare-test ## what staging and handing over cost, in instructions and memory
 	@$(MAKE) --no-print-directory guest-install
 	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin bench
@@ -241,4 +245,4 @@ prepare-demo prepare-test prepare-all:
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "make: guests are made by mmdebstrap, which takes root: run this as root" >&2; exit 1; }
 
-.PHONY: all help hook tool manuals cross demo test test-all vm deb rpm release bench lint unit deny fuzz install install-dracut install-mkinitcpio install-debian install-arch install-alpine install-void uninstall clean guest-install prepare-demo prepare-test prepare-all need-root images checked-and-built cross-where-it-can-be
+.PHONY: all help hook tool manuals cross demo test test-all vm mutations deb rpm release bench lint unit deny fuzz install install-dracut install-mkinitcpio install-debian install-arch install-alpine install-void uninstall clean guest-install prepare-demo prepare-test prepare-all need-root images checked-and-built cross-where-it-can-be

@@ -164,8 +164,11 @@ impl Guest {
             }
             Starts::Bios(disk) => machine::Starts::Bios(disk),
         };
-        // Of the others each is booted once: their disks and loaders are made for one test.
-        let is_usual = spec.disks.is_none() && matches!(spec.starts, Starts::Qemu) && !spec.cold;
+        // Of the others each is booted once: their disks, devices and loaders are one test's.
+        let is_usual = spec.disks.is_none()
+            && spec.qemu.is_empty()
+            && matches!(spec.starts, Starts::Qemu)
+            && !spec.cold;
         let setup = Setup {
             architecture: Architecture::X86_64,
             starts,
