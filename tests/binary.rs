@@ -7,6 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+/// What the design allows the hook, whatever compiler builds it. It has some 99,000 bytes today, 109,000 with Rust 1.85.
+const HOOK_MAX: u64 = 128 << 10;
+
 fn hook() -> PathBuf {
     bed::vm_folder().join("installed/usr/lib/systemd/system-shutdown/nextkernel")
 }
@@ -48,12 +51,9 @@ fn the_hook_is_static_and_needs_no_interpreter() {
 }
 
 #[test]
-fn the_hook_is_smaller_than_100_kilobytes() {
+fn the_hook_is_smaller_than_128_kibibytes() {
     let size = hook().metadata().unwrap().len();
-    // The oldest compiler that builds it makes it a tenth larger.
-    let version = text(Command::new("rustc").arg("--version"));
-    let old = (85..90).any(|minor| version.starts_with(&format!("rustc 1.{minor}.")));
-    assert!(size < if old { 115_000 } else { 100_000 }, "{size}");
+    assert!(size < HOOK_MAX, "{size}");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn for_other_architectures_it_is_one_small_static_file_too_and_runs() {
         let hook = built.join("nextkernel-hook");
         assert!(!text(Command::new("readelf").args(["-lW"]).arg(&hook)).contains("DYNAMIC"), "{target}");
         let size = hook.metadata().unwrap().len();
-        assert!(size < 100_000, "{target}: {size}");
+        assert!(size < HOOK_MAX, "{target}: {size}");
         let dry = text(Command::new(emulator).arg(&hook).args(["--dry-run", "kexec"]));
         assert_eq!(dry, "at kexec: nothing is staged, left to the init\n", "{target}");
         let refused = output(Command::new(emulator).arg(&hook).arg("kexec"));

@@ -165,10 +165,8 @@ impl Guest {
             Starts::Bios(disk) => machine::Starts::Bios(disk),
         };
         // Of the others each is booted once: their disks, devices and loaders are one test's.
-        let is_usual = spec.disks.is_none()
-            && spec.qemu.is_empty()
-            && matches!(spec.starts, Starts::Qemu)
-            && !spec.cold;
+        let is_usual =
+            spec.disks.is_none() && spec.qemu.is_empty() && matches!(spec.starts, Starts::Qemu) && !spec.cold;
         let setup = Setup {
             architecture: Architecture::X86_64,
             starts,
