@@ -334,8 +334,7 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
         .arg(format!("{},logfile={},logappend=on", chardev("console"), setup.log.display()))
         .args(["-serial", "chardev:console"])
         .args(["-chardev", &chardev("agent"), "-serial", "chardev:agent"])
-        .args(["-chardev", &chardev("monitor"), "-mon", "chardev=monitor,mode=control"])
-        .args(setup.args);
+        .args(["-chardev", &chardev("monitor"), "-mon", "chardev=monitor,mode=control"]);
     for (number, disk) in setup.disks.iter().enumerate() {
         let (file, how) = match holds {
             Holds::Nothing => (disk.clone(), "format=raw,snapshot=on"),
@@ -344,6 +343,8 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
         };
         qemu.arg("-drive").arg(format!("file={},{how},if=virtio", file.display()));
     }
+    // Disks among these come after those above: the first one is /dev/vda.
+    qemu.args(setup.args);
     if setup.waits {
         let (channel, size) = (scratch.path("channel"), CHANNEL_SIZE);
         let made = File::create(&channel).and_then(|file| file.set_len(size as u64));
