@@ -1,7 +1,7 @@
 // Gets stuck, and stays behind, as nobody can end it:
 // stuck read DEVICE: in its driver. stuck load MODULE PARAMETERS: in its init. stuck unload
 // /sys/module/NAME: in its exit.
-// stuck contend KERNEL INITRD: keeps the kernel's lock for loads for a second, by loads that fail when both are read.
+// stuck contend KERNEL INITRD: keeps the kernel's lock for loads for half a second, by loads that fail when both are read.
 // stuck listen FILE: is asked before somebody reads FILE, and does not answer: the reader is stuck.
 #include <err.h>
 #include <fcntl.h>
@@ -24,8 +24,12 @@ static void contend(int kernel, const char *initrd)
 	if (second < 0)
 		err(1, "%s", initrd);
 	// A command line without its end is refused when the files are read: nothing is ever loaded.
-	for (time_t until = time(NULL) + 2; time(NULL) < until;)
+	struct timespec begun, now;
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	do {
 		syscall(SYS_kexec_file_load, kernel, second, 1UL, "x", 0UL);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while ((now.tv_sec - begun.tv_sec) * 1000 + (now.tv_nsec - begun.tv_nsec) / 1000000 < 500);
 }
 
 int main(int argc, char **argv)

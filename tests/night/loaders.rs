@@ -63,7 +63,7 @@ pub fn without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other
 }
 
 pub fn a_load_that_somebody_else_is_making_is_waited_for(test: &Test) -> Result<(), String> {
-    let day = "truncate -s 64M /big\n".to_owned() + &stage("--hold late");
+    let day = "truncate -s 16M /big\n".to_owned() + &stage("--hold late");
     let mut night = night(test, "kexec", &day)?;
     let beside = "#!/bin/sh\necho another hook loads >/dev/kmsg\nexec /stuck contend /kernel /big\n";
     night.file("/usr/lib/systemd/system-shutdown/beside", 0o755, beside);
