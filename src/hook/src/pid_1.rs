@@ -18,7 +18,12 @@ use crate::{exitrd, files, limits, storage, sys};
 
 /// Mounts what the kernel offers where it is missing: in an initramfs of one file nobody else has. What fails is
 /// missed where it is needed. Then a panic restarts the machine: PID 1 cannot end without one.
+///
+/// What is open is closed first. At kexec systemd hands on the descriptors that it keeps for services, from version 261 on
+/// (`manager_luo_serialize_fd_stores`, src/core/luo.c), whether or not the kernel can preserve them; a socket among them
+/// holds the old root's /run. Such a systemd needs a newer kernel than `close_range` does.
 pub fn begin(told: Option<Verb>) {
+    let _ = sys::close_inherited();
     mount_where_missing(c"proc", c"/proc", c"/proc/self");
     if in_container() {
         return;

@@ -8,9 +8,9 @@ use core::marker::PhantomData;
 use core::time::Duration;
 
 use linux_raw_sys::general::{
-    __NR_clock_gettime, __NR_clone, __NR_exit_group, __NR_getrandom, __NR_ioctl, __NR_kexec_file_load,
-    __NR_kexec_load, __NR_reboot, __NR_rt_sigprocmask, __NR_swapoff, __NR_syslog, CLOCK_BOOTTIME,
-    CLOCK_REALTIME, CLONE_PIDFD, SIG_SETMASK, SIGCHLD,
+    __NR_clock_gettime, __NR_clone, __NR_close_range, __NR_exit_group, __NR_getrandom, __NR_ioctl,
+    __NR_kexec_file_load, __NR_kexec_load, __NR_reboot, __NR_rt_sigprocmask, __NR_swapoff, __NR_syslog,
+    CLOCK_BOOTTIME, CLOCK_REALTIME, CLONE_PIDFD, SIG_SETMASK, SIGCHLD,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::{self, Errno};
@@ -321,6 +321,15 @@ pub fn block_signals() -> io::Result<()> {
     // SAFETY: the kernel reads eight bytes at `set`, its size of a signal set on 64 bits.
     unsafe { syscall(__NR_rt_sigprocmask, [SIG_SETMASK as usize, set, 0, size_of::<u64>(), 0]) }?;
     Ok(())
+}
+
+/// Closes every descriptor but the standard ones. For the very begin, where nothing here has opened one.
+///
+/// - `close_range(2)`, since Linux 5.9
+pub fn close_inherited() -> io::Result<()> {
+    let (first, last) = (3, u32::MAX as usize);
+    // SAFETY: no address is among the arguments, and nobody here owns a descriptor yet.
+    unsafe { syscall(__NR_close_range, [first, last, 0, 0, 0]) }.map(|_| ())
 }
 
 /// Standard output (1) or standard error (2), open or not.
