@@ -156,6 +156,8 @@ impl Image {
         if folder.exists() {
             return Ok(Files { folder, kernel });
         }
+        let missing = || forky::missing().filter(|_| self == Self::Forky).map_or(Ok(()), Err);
+        missing()?;
         // One builder at a time, be it a thread or a process; the others then find the folder.
         fs::create_dir_all(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
         let lock = File::create(vm_folder().join(format!("{name}.lock")))
@@ -164,9 +166,7 @@ impl Image {
         let lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, e)| format!("target/vm/{name}.lock: {e}"))?;
         if !folder.exists() {
-            if let Some(why) = forky::missing().filter(|_| self == Self::Forky) {
-                return Err(why);
-            }
+            missing()?;
             let part = vm_folder().join(format!("{name}.part"));
             build(self, &part, &lock)?;
             remove_stale(name)?;

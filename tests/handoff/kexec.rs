@@ -29,11 +29,16 @@ pub fn wait_until(guest: &mut Guest, condition: &str) -> Result<(), String> {
 /// Goes down by a command, and proves that the next kernel came by the hook's own jump, with the
 /// root clean and the last file whole.
 pub fn hand_over(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> {
+    hand_over_by(guest, command, verb, "nextkernel: jump to ")
+}
+
+/// The same by whoever says this on the console.
+pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) -> Result<(), String> {
     let before = guest.boot.clone();
     let handoff = guest.ok("sed -n 's/^handoff = //p' /run/nextkernel/plan")?;
     // What the command says, say a refusal, is seen on the console.
     guest.send(&format!("{{ {LAST_WORDS}; {command}; }} >/dev/console 2>&1"))?;
-    guest.await_console("nextkernel: jump to ")?;
+    guest.await_console(said)?;
     let after = guest.await_boot()?;
     if !after.jumped() || after.boot_id == before.boot_id {
         return Err(guest.tell(&format!("no jump: {before:?} was followed by {after:?}")));
@@ -63,6 +68,8 @@ pub fn reboot(guest: &mut Guest, command: &str) -> Result<(), String> {
 
 pub fn kexec_jumps_with_the_image_kept_and_with_nothing_loaded(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
+    // From systemd 261 on it would load a boot loader's entry itself, but only in a machine that UEFI has started
+    // (`load_kexec_kernel`, src/systemctl/systemctl-start-special.c).
     let refused = guest.run("systemctl kexec")?;
     if refused.status == 0 {
         return Err(guest.tell("systemctl kexec is accepted with nothing staged"));

@@ -9,10 +9,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use super::kexec::hand_over;
+use super::kexec::{hand_over, hand_over_by};
 
 /// What the hook says before it changes anything for the handoff.
 const CLOSED: &str = "the old root is closed";
+
+/// What systemd-shutdown says at its own jump.
+const SYSTEMDS_JUMP: &str = "systemd-shutdown[1]: Rebooting with kexec.";
 
 /// Debian's /run is noexec: the exitrd has a mount of its own.
 const EXITRD: &str = "findmnt -n -o OPTIONS /run | grep -q noexec && nextkernel exitrd";
@@ -102,6 +105,25 @@ pub fn a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd(test: &Test) -> Result<
         rest = rest.split_once(line).ok_or_else(|| guest.tell(&format!("{line:?} is missing or late")))?.1;
     }
     Ok(())
+}
+
+pub fn where_the_plan_says_so_the_jump_is_systemds_and_in_our_exitrd_a_plain_root_is_closed(
+    test: &Test,
+) -> Result<(), String> {
+    let mut guest = super::kexec::boot(test)?;
+    guest.ok("echo 'jump = init' >/etc/nextkernel.conf; nextkernel stage")?;
+    hand_over_by(&mut guest, "systemctl kexec", "kexec", SYSTEMDS_JUMP)?;
+    let console = guest.console();
+    if console.contains("nextkernel: jump to ") {
+        return Err(guest.tell("the hook jumped itself"));
+    }
+
+    // There is no systemd in it.
+    guest.ok("rm /etc/nextkernel.conf")?;
+    guest.ok(EXITRD)?;
+    guest.ok("nextkernel stage --loader direct")?;
+    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    closed(&guest, &["unmount /oldroot", CLOSED])
 }
 
 fn jump_and_end(mut guest: Guest, acts: &[&str], verb: &str, said: &str, end: End) -> Result<(), String> {
