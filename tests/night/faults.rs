@@ -112,15 +112,17 @@ pub fn a_device_whose_remove_hangs_resets_the_machine(test: &Test) -> Result<(),
 
 pub fn a_device_whose_remove_runs_for_ever_resets_the_machine(test: &Test) -> Result<(), String> {
     // The stack of one that runs cannot always be read; then the jump is tried, and the guard ends it.
-    let night =
+    let mut night =
         faulty(test, "insmod /nvidia.ko spin_remove=1", "", &(plan("gpu-failed = jump") + &plan(GUARD)))?;
+    // A loop is no idle time.
+    night.counting = false;
     resets(night, "a device's remove that runs", "the exit of nvidia hangs")
 }
 
 pub fn where_an_oops_is_a_panic_the_panic_restarts_the_machine(test: &Test) -> Result<(), String> {
     let panic = "echo 1 >/proc/sys/kernel/panic_on_oops; insmod /nvidia.ko oops_remove=1";
     let mut night = faulty(test, panic, "", "")?;
-    // A kernel that panics waits in a loop, which is no idle time.
+    // A kernel that panics waits in a loop.
     night.counting = false;
     let ended = run(night, "a panic")?;
     ended.line("Kernel panic - not syncing: Fatal exception")?;
