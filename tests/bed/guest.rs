@@ -110,7 +110,7 @@ impl Spec {
             disks: None,
             installed: Some(installed()),
             starts: Starts::Qemu,
-            append: String::new(),
+            append: test.image.append().into(),
             qemu: Vec::new(),
             cold: false,
             memory: 1024,

@@ -109,7 +109,7 @@ impl Night {
             verb: verb.into(),
             scenario: String::new(),
             real: false,
-            append: String::new(),
+            append: test.image.append().into(),
             qemu: Vec::new(),
             memory: 512,
             counting: false,

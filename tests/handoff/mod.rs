@@ -45,7 +45,6 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Quick BOTH kexec::kexec_jumps_with_the_image_kept_and_with_nothing_loaded
     Full NEWEST kexec::kexec_jumps_with_the_image_kept_and_with_nothing_loaded
     Full NEWEST storage::where_the_plan_says_so_the_jump_is_systemds_and_in_our_exitrd_a_plain_root_is_closed
-    Full NEWEST systemd_boot::what_systemctl_loads_by_itself_gives_way_to_what_is_staged
     Quick ONE loaders::what_is_thawed_is_handed_over_to
     Full ONE loaders::by_the_direct_loader_the_staged_kernel_arrives_and_a_kept_one_by_systemd
     Full ONE loaders::every_loaders_kernel_finds_the_same_machine_under_a_bios

@@ -7,7 +7,7 @@ use bed::image::Image;
 use bed::kexec_tools;
 
 use super::esp::{Esp, is_gone, read, says, set};
-use super::kexec::{hand_over, wait_until};
+use super::kexec::wait_until;
 use super::loader::Next;
 
 /// The entry that loader.conf means, by a pattern.
@@ -71,31 +71,6 @@ pub fn an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives(
     guest.ok("cat /dev/second-initrd")?;
     // And again from there, where the boot loader never was.
     CHOSEN.is_marked(&mut guest)
-}
-
-pub fn what_systemctl_loads_by_itself_gives_way_to_what_is_staged(test: &Test) -> Result<(), String> {
-    // From systemd 261 on; the two initrds of the default are still refused. Not by the direct loader: it may put the initrd
-    // over the table by which the stub told the first kernel of its own, and Linux 7 clears that once more.
-    let mut guest = esp(test)?.boot(test)?;
-    booted(&mut guest, &CHOSEN)?;
-    guest.ok(&format!("nextkernel stage --hold late {}", CHOSEN.id))?;
-    let refused = guest.run("systemctl kexec 2>&1")?;
-    if refused.status == 0 || !refused.output.contains("multiple initrds, which is not supported") {
-        return Err(guest.tell(&format!("systemctl kexec: {refused:?}")));
-    }
-    guest.ok("echo 'default other*' >/efi/loader/loader.conf")?;
-    hand_over(&mut guest, "systemctl kexec", "kexec")?;
-    CHOSEN.is_running(&mut guest)?;
-    guest.ok("cat /dev/second-initrd")?;
-
-    // With nothing staged what systemd has loaded is its own affair.
-    guest.send("systemctl kexec >/dev/console 2>&1")?;
-    guest.await_console("nextkernel: kexec: nothing is staged, left to the init")?;
-    let after = guest.await_boot()?;
-    if !after.jumped() {
-        return Err(guest.tell(&format!("no jump: {after:?}")));
-    }
-    OTHER.is_running(&mut guest)
 }
 
 pub fn what_is_marked_is_what_systemd_boot_boots_by_default_once_and_past_one_counted_bad(
