@@ -1,13 +1,11 @@
 //! Programs of a night in C: one keeps a device busy, one is stuck, one counts what others take, one says when it was
 //! started.
 
-use crate::host;
 use crate::machine::Scratch;
-use std::collections::BTreeMap;
+use crate::{Made, host};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
 /// `holder.c`: keeps a device busy.
 pub fn program() -> Result<Vec<u8>, String> {
@@ -41,14 +39,8 @@ pub fn restored() -> Result<Vec<u8>, String> {
 
 /// A program of the host's compiler, static. Each is built once in a process.
 fn built(source: &'static str, more: &[&str]) -> Result<Vec<u8>, String> {
-    static BUILT: Mutex<BTreeMap<&str, Vec<u8>>> = Mutex::new(BTreeMap::new());
-    let mut all = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(program) = all.get(source) {
-        return Ok(program.clone());
-    }
-    let program = build(source, more)?;
-    all.insert(source, program.clone());
-    Ok(program)
+    static BUILT: Made = Made::new();
+    BUILT.get(source, || build(source, more))
 }
 
 fn build(source: &str, more: &[&str]) -> Result<Vec<u8>, String> {

@@ -1,6 +1,7 @@
 //! Night guests: Debian's kernel and an initramfs in which PID 1 becomes the real systemd-shutdown.
 //! They begin where the filesystems are gone, and take seconds.
 
+use crate::Made;
 use crate::cpio::Cpio;
 use crate::harness::Test;
 use crate::holder;
@@ -12,12 +13,10 @@ use crate::monitor::Picture;
 use crate::shim;
 use crate::snapshot;
 use crate::stub;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
@@ -265,14 +264,8 @@ impl Ended {
 
 /// All that nights of an image have in common. It is made once in a process.
 fn base(image: Image) -> Result<Vec<u8>, String> {
-    static MADE: Mutex<BTreeMap<&str, Vec<u8>>> = Mutex::new(BTreeMap::new());
-    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(base) = made.get(image.name()) {
-        return Ok(base.clone());
-    }
-    let base = make_base(image, &image.files()?)?;
-    made.insert(image.name(), base.clone());
-    Ok(base)
+    static MADE: Made = Made::new();
+    MADE.get(image.name(), || make_base(image, &image.files()?))
 }
 
 fn make_base(of: Image, image: &Files) -> Result<Vec<u8>, String> {

@@ -30,9 +30,11 @@ pub mod storage;
 pub mod stub;
 pub mod uki;
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// Where images, logs and the installed product are kept: `target/vm`.
 #[must_use]
@@ -45,6 +47,30 @@ pub fn vm_folder() -> PathBuf {
 #[must_use]
 pub fn installed() -> PathBuf {
     env::var_os("NEXTKERNEL_INSTALLED").map_or_else(|| vm_folder().join("installed"), PathBuf::from)
+}
+
+/// Bytes that are made once in a process, each by its name.
+pub(crate) struct Made(Mutex<BTreeMap<&'static str, Vec<u8>>>);
+
+impl Made {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    /// Returns what has that name, made first where it is asked for the first time.
+    pub(crate) fn get(
+        &self,
+        name: &'static str,
+        make: impl FnOnce() -> Result<Vec<u8>, String>,
+    ) -> Result<Vec<u8>, String> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = all.get(name) {
+            return Ok(bytes.clone());
+        }
+        let bytes = make()?;
+        all.insert(name, bytes.clone());
+        Ok(bytes)
+    }
 }
 
 /// Where `make cross` has built the programs for another architecture; where it could not, this says that they are not
