@@ -13,6 +13,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -74,9 +75,9 @@ impl Test {
         let begun = Instant::now();
         let proved = prove(self);
         // Where the time of all tests goes is found in one file: `sort -n target/vm/logs/times`.
-        for file in [ALL_RUNS, THIS_RUN] {
-            note(file, &format!("{:4} s  {}", begun.elapsed().as_secs(), self.name));
-        }
+        let seconds = begun.elapsed().as_secs();
+        note(TIMES, &format!("{seconds:4} s  {}", self.name));
+        OF_THIS_RUN.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name.clone(), seconds);
         proved.map_err(|error| format!("{error}\n(consoles: {})", log.display()))?;
         let _ = fs::remove_file(&log);
         Ok(())
@@ -141,24 +142,25 @@ pub fn run(suites: &[Suite]) -> ExitCode {
     let mut arguments = Arguments::from_args();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     arguments.test_threads.get_or_insert(cores);
-    let _ = fs::remove_file(vm_folder().join("logs").join(THIS_RUN));
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
-        let summary = summary(&times_in(&vm_folder().join("logs").join(THIS_RUN)), &budgets);
+        let summary = summary(&OF_THIS_RUN.lock().unwrap_or_else(PoisonError::into_inner), &budgets);
         print!("{summary}");
         let _ = fs::write(vm_folder().join("logs/summary"), summary);
     }
     conclusion.exit_code()
 }
 
-/// Seconds by property: of this run; and of the last run in which each was, which are the developer's own, else those
-/// that were committed.
-const THIS_RUN: &str = "times-of-this-run";
-const ALL_RUNS: &str = "times";
+/// Seconds by property, of this run.
+static OF_THIS_RUN: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
+/// The file with those of all runs.
+const TIMES: &str = "times";
+
+/// Seconds by property, of the last run in which each was: the developer's own, else those that were committed.
 fn last_times() -> BTreeMap<String, u64> {
     let mut times = times_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("times"));
-    times.extend(times_in(&vm_folder().join("logs").join(ALL_RUNS)));
+    times.extend(times_in(&vm_folder().join("logs").join(TIMES)));
     times
 }
 
