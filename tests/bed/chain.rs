@@ -24,7 +24,8 @@ for word in $(cat /proc/cmdline); do
     case $word in made=*) made=${word#*=} ;; last=*) last=${word#*=} ;; by=*) by=${word#*=} ;; esac
 done
 echo 3 >/proc/sys/vm/drop_caches
-echo \"SYSTEM $made $(awk '/MemTotal|MemFree|MemAvailable/ { printf \"%s \", $2 }' /proc/meminfo)$(cat /proc/cmdline)\"
+place=$(sed -n '/ T _text$/{s/ .*//p;q}' /proc/kallsyms)
+echo \"SYSTEM $made $place $(awk '/MemTotal|MemFree|MemAvailable/ { printf \"%s \", $2 }' /proc/meminfo)$(cat /proc/cmdline)\"
 [ $made = $last ] && poweroff -f
 cat /sys/firmware/initrd >/initrd
 line=\"console=ttyS0 quiet retain_initrd by=$by last=$last made=$((made + 1))\"
@@ -57,6 +58,8 @@ pub struct Memory {
     pub free: u64,
     /// `MemAvailable`.
     pub available: u64,
+    /// Where the kernel lies, virtually: `_text`.
+    pub place: u64,
 }
 
 /// Makes so many handoffs; each system tells what memory it has, from the first on, which QEMU started.
@@ -104,10 +107,11 @@ pub fn run(test: &Test, by: By, handoffs: u32) -> Result<Vec<Memory>, String> {
     Ok(systems.into_iter().map(|(_, memory)| memory).collect())
 }
 
-/// `MADE TOTAL FREE AVAILABLE COMMAND LINE`
+/// `MADE PLACE TOTAL FREE AVAILABLE COMMAND LINE`
 fn system(line: &str) -> Option<(u32, Memory)> {
     let mut words = line.split_whitespace();
     let made = words.next()?.parse().ok()?;
+    let place = u64::from_str_radix(words.next()?, 16).ok()?;
     let mut next = || words.next()?.parse().ok();
-    Some((made, Memory { total: next()?, free: next()?, available: next()? }))
+    Some((made, Memory { total: next()?, free: next()?, available: next()?, place }))
 }

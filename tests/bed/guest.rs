@@ -3,19 +3,26 @@
 use crate::cpio::Cpio;
 use crate::esp;
 use crate::feed::Feed;
-use crate::harness::Test;
+use crate::harness::{self, Test};
 use crate::image::Image;
 use crate::installed;
 use crate::machine::{self, Architecture, End, Machine, Scratch, Setup};
 use crate::snapshot;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A boot takes half a minute when the host is idle.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// One command, and the way to power off; as for a boot, hosts are busy.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
+
+/// The file with the steps of all tests.
+const STEPS: &str = "steps";
+
+/// Libraries lie where they lay: QEMU translates them once, and not for each process (a fifth of a boot).
+const FASTER: &str = "norandmaps";
 
 /// Which guest to boot.
 pub struct Spec {
@@ -48,6 +55,8 @@ pub struct Disks {
     pub initrd: PathBuf,
     /// What `root=` says.
     pub root: String,
+    /// Whether they are several tests', in a folder that is named for what they are made of.
+    pub are_shared: bool,
 }
 
 /// What starts a guest's kernel.
@@ -71,6 +80,8 @@ pub struct Guest {
     console_read: usize,
     resets: usize,
     commands: usize,
+    /// The test's name.
+    name: String,
 }
 
 /// One kernel's arrival.
@@ -131,12 +142,13 @@ impl Guest {
     pub fn start(spec: &Spec) -> Result<Self, String> {
         let files = spec.image.files()?;
         let scratch = Scratch::new()?;
-        let Disks { mut disks, initrd, root } = match &spec.disks {
+        let Disks { mut disks, initrd, root, .. } = match &spec.disks {
             Some(disks) => disks.clone(),
             None => Disks {
                 disks: vec![spec.image.root(&files)],
                 initrd: files.initrd(),
                 root: "/dev/vda".into(),
+                are_shared: true,
             },
         };
         if !matches!(spec.starts, Starts::Bios(_)) {
@@ -151,8 +163,10 @@ impl Guest {
             None => Cpio::default(),
         };
         let release = files.release()?;
-        let cmdline =
-            format!("BOOT_IMAGE=/boot/vmlinuz-{release} root={root} rw console=ttyS0 {}", spec.append);
+        let cmdline = format!(
+            "BOOT_IMAGE=/boot/vmlinuz-{release} root={root} rw console=ttyS0 {FASTER} {}",
+            spec.append
+        );
         let (kernel, disk) = (files.kernel(), scratch.path("esp"));
         let starts = match &spec.starts {
             Starts::Qemu => {
@@ -164,9 +178,11 @@ impl Guest {
             }
             Starts::Bios(disk) => machine::Starts::Bios(disk),
         };
-        // Of the others each is booted once: their disks, devices and loaders are one test's.
-        let is_usual =
-            spec.disks.is_none() && spec.qemu.is_empty() && matches!(spec.starts, Starts::Qemu) && !spec.cold;
+        // Of the others each is booted once: their devices and loaders, or the disks themselves, are one test's.
+        let is_usual = spec.disks.as_ref().is_none_or(|disks| disks.are_shared)
+            && spec.qemu.is_empty()
+            && matches!(spec.starts, Starts::Qemu)
+            && !spec.cold;
         let setup = Setup {
             architecture: Architecture::X86_64,
             starts,
@@ -189,6 +205,7 @@ impl Guest {
             console_read: 0,
             resets: 0,
             commands: 0,
+            name: spec.log.file_stem().unwrap_or_default().to_string_lossy().into(),
         })
     }
 
@@ -199,6 +216,20 @@ impl Guest {
 
     /// The same with a deadline of its own.
     pub fn run_within(&mut self, limit: Duration, script: &str) -> Result<Ran, String> {
+        let begun = Instant::now();
+        let ran = self.answered_within(limit, script);
+        self.note_step(begun, script);
+        ran
+    }
+
+    /// How long each step of each test took: `sort -n target/vm/logs/steps`.
+    fn note_step(&self, begun: Instant, what: &str) {
+        let line = what.split_whitespace().collect::<Vec<_>>().join(" ");
+        let shown: String = line.chars().take(80).collect();
+        harness::note(STEPS, &format!("{:6.1} s  {}: {shown}", begun.elapsed().as_secs_f64(), self.name));
+    }
+
+    fn answered_within(&mut self, limit: Duration, script: &str) -> Result<Ran, String> {
         self.send(script)?;
         let (begins, ends) = (format!("\n@{} begins\n", self.commands), format!("\n@{} ", self.commands));
         let start = self.agent_read;
@@ -242,7 +273,7 @@ impl Guest {
 
     /// Waits for the next kernel's agent.
     pub fn await_boot(&mut self) -> Result<Boot, String> {
-        let start = self.agent_read;
+        let (begun, start) = (Instant::now(), self.agent_read);
         let ready = self.agent.wait(BOOT_LIMIT, |text| {
             let text = text.get(start..)?;
             let at = text.find("\n@ready ")? + 1;
@@ -259,7 +290,20 @@ impl Guest {
         self.boot =
             Boot { release: (*release).into(), boot_id: (*boot_id).into(), resets: resets - self.resets };
         self.resets = resets;
+        self.note_step(begun, "the next boot");
         Ok(self.boot.clone())
+    }
+
+    /// Waits until the machine goes through its firmware again, which follows a restart at once.
+    pub fn await_reset(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + COMMAND_LIMIT;
+        while self.machine.monitor.resets() == self.resets {
+            if Instant::now() > deadline {
+                return Err(self.tell("it does not restart"));
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
     }
 
     /// Waits until the machine is off or halted.
@@ -272,7 +316,7 @@ impl Guest {
 
     /// Waits for a line of the console, after those that were waited for before, and returns it.
     pub fn await_console(&mut self, text: &str) -> Result<String, String> {
-        let start = self.console_read;
+        let (begun, start) = (Instant::now(), self.console_read);
         let found = self.machine.console.wait(BOOT_LIMIT, |console| {
             let console = console.get(start..)?;
             let at = console.find(text)?;
@@ -283,6 +327,7 @@ impl Guest {
         let (line, length) = found
             .map_err(|silence| self.tell(&format!("the console does not say {text:?} ({silence:?})")))?;
         self.console_read += length;
+        self.note_step(begun, text);
         Ok(line)
     }
 

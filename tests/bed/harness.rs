@@ -99,7 +99,7 @@ pub fn not_tested(what: &str, why: &str) {
 }
 
 /// Adds a line to a file beside the consoles.
-fn note(file: &str, line: &str) {
+pub fn note(file: &str, line: &str) {
     let folder = vm_folder().join("logs");
     let _ = fs::create_dir_all(&folder);
     let noted = OpenOptions::new().append(true).create(true).open(folder.join(file));

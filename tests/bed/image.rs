@@ -59,7 +59,12 @@ const FINISH: &str = "set -e
         dev-mqueue.mount dev-hugepages.mount proc-sys-fs-binfmt_misc.automount systemd-binfmt.service \
         systemd-hibernate-clear.service systemd-random-seed.service systemd-pstore.service \
         systemd-ask-password-console.path systemd-ask-password-wall.path systemd-creds.socket \
-        systemd-hostnamed.socket systemd-sysext.socket
+        systemd-hostnamed.socket systemd-sysext.socket \
+        systemd-udev-load-credentials.service systemd-tmpfiles-setup-dev-early.service
+    mkdir -p /etc/systemd/system-generators
+    for name in debug getty hibernate-resume integritysetup rc-local run ssh system-update tpm2 veritysetup; do
+        ln -s /dev/null /etc/systemd/system-generators/systemd-$name-generator
+    done
     : >/etc/machine-id
     touch /etc/.updated /var/.updated";
 

@@ -22,6 +22,7 @@ pub fn spec(test: &Test, init: &str) -> Result<Spec, String> {
         disks: vec![folder(test)?.join("root.ext4")],
         initrd: test.image.files()?.initrd(),
         root: "/dev/vda".into(),
+        are_shared: true,
     };
     Ok(Spec { disks: Some(disks), append, ..Spec::new(test) })
 }

@@ -132,7 +132,7 @@ impl Storage {
             Self::Btrfs => (&["btrfs.disk"], "plain.img", "/dev/vda"),
         };
         let disks = disks.iter().map(|disk| files.0.join(disk)).collect();
-        Ok(Disks { disks, initrd: files.0.join(initrd), root: root.into() })
+        Ok(Disks { disks, initrd: files.0.join(initrd), root: root.into(), are_shared: true })
     }
 }
 
@@ -141,7 +141,7 @@ impl Storage {
 pub fn with_dracut(hook: &Path, folder: &Path) -> Result<Disks, String> {
     dracut::run(hook, folder, &DRACUT)?;
     let disks = Storage::Luks.disks()?.disks;
-    Ok(Disks { disks, initrd: folder.join("initrd"), root: DRACUT_ROOT.into() })
+    Ok(Disks { disks, initrd: folder.join("initrd"), root: DRACUT_ROOT.into(), are_shared: false })
 }
 
 impl Files {

@@ -81,7 +81,8 @@ impl Esp {
         let root = test.image.root(&image);
         let drive = format!("id=root,if=none,format=raw,snapshot=on,file={}", root.display());
         let qemu = ["-drive", &drive, "-device", "virtio-blk-pci,drive=root,bootindex=1"];
-        let disks = Disks { disks: Vec::new(), initrd: image.initrd(), root: "LABEL=root".into() };
+        let disks =
+            Disks { disks: Vec::new(), initrd: image.initrd(), root: "LABEL=root".into(), are_shared: false };
         let qemu = qemu.map(str::to_owned).into();
         self.boots(Spec { disks: Some(disks), qemu, ..Spec::new(test) }, "/boot/efi")
     }

@@ -16,5 +16,5 @@ pub fn what_is_marked_is_the_label_that_extlinux_boots(test: &Test) -> Result<()
     PLAIN.is_marked(&mut guest)?;
     guest.ok("sed -i 's/^default .*/DEFAULT other/' /boot/extlinux/extlinux.conf")?;
     OTHER.jumps(&mut guest)?;
-    OTHER.boots(&mut guest)
+    OTHER.boots_at_last(&mut guest)
 }

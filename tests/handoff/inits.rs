@@ -8,7 +8,7 @@ use bed::harness::Test;
 use bed::inits;
 use bed::machine::End;
 
-use super::kexec::{hand_over, reboot};
+use super::kexec::hand_over;
 
 /// Not below the agent, for which its init would wait until it has ended what it runs.
 const ASK: &str = "sh -c 'setsid nextkernel reboot &'";
@@ -47,18 +47,23 @@ pub fn under_busybox_the_staged_kernel_starts_and_nothing_else_starts_it(test: &
     passage(test, "busybox", "busybox", Some("reboot"), "poweroff")
 }
 
-/// One guest: `nextkernel reboot` hands over, the init's own restart goes through the firmware, and power off powers
-/// off, whatever is armed. `OpenRC` boots slowly, and is spared one.
+/// `nextkernel reboot` hands over, the init's own restart goes through the firmware, and power off powers off, whatever is
+/// armed. Each begins from the same boot.
 fn passage(test: &Test, init: &str, unit: &str, restart: Option<&str>, off: &str) -> Result<(), String> {
-    let mut guest = Guest::boot(&inits::spec(test, init)?)?;
-    install(&mut guest, unit)?;
-    guest.ok("nextkernel stage --loader direct --hold late")?;
-    hand_over(&mut guest, ASK, "kexec")?;
-    if let Some(restart) = restart {
+    let begin = || {
+        let mut guest = Guest::boot(&inits::spec(test, init)?)?;
+        install(&mut guest, unit)?;
         guest.ok("nextkernel stage --loader direct --hold late")?;
-        reboot(&mut guest, restart)?;
+        Ok::<_, String>(guest)
+    };
+    hand_over(&mut begin()?, ASK, "kexec")?;
+    if let Some(restart) = restart {
+        let mut guest = begin()?;
+        guest.send(restart)?;
+        guest.await_console("reboot: Restarting system")?;
+        guest.await_reset()?;
     }
-    guest.ok("nextkernel stage --loader direct --hold late")?;
+    let mut guest = begin()?;
     guest.ok(ARM)?;
     guest.send(off)?;
     let end = guest.await_off()?;

@@ -4,7 +4,7 @@
 use bed::guest::Guest;
 use serde_json::Value;
 
-use super::kexec::{hand_over, reboot};
+use super::kexec::{TOLD, hand_over, reboot};
 
 /// What a loader, or the jump past it, puts on a kernel's command line of its own.
 const ADDED: [&str; 3] = ["BOOT_IMAGE=", "initrd=", "nextkernel."];
@@ -38,17 +38,34 @@ impl Next<'_> {
 
     /// Proves that it alone is marked, and that the loader boots it, just as it would have been staged.
     pub fn boots(&self, guest: &mut Guest) -> Result<(), String> {
+        let staged = self.would_be_staged(guest)?;
+        reboot(guest, "systemctl reboot")?;
+        self.is_running(guest)?;
+        let booted = guest.ok("cat /proc/cmdline")?;
+        same(guest, &staged, &booted)
+    }
+
+    /// The same for the end of a test: what the kernel says first of all is enough.
+    pub fn boots_at_last(&self, guest: &mut Guest) -> Result<(), String> {
+        let (staged, before) = (self.would_be_staged(guest)?, guest.machine().monitor.resets());
+        guest.send("systemctl reboot")?;
+        guest.await_console(RESTARTS)?;
+        let told = guest.await_console(TOLD)?;
+        let (_, booted) = told.split_once(TOLD).unwrap_or_default();
+        if guest.machine().monitor.resets() == before
+            || !booted.split_whitespace().any(|word| word == self.word)
+        {
+            return Err(guest.tell(&format!("{} does not run: the kernel was told {booted:?}", self.id)));
+        }
+        same(guest, &staged, booted)
+    }
+
+    /// The command line that would be staged now.
+    fn would_be_staged(&self, guest: &mut Guest) -> Result<String, String> {
         self.is_marked(guest)?;
         guest.ok("nextkernel stage --no-rehearse")?;
         let staged = guest.ok("sed -n 's/^cmdline = //p' /run/nextkernel/plan")?;
-        guest.ok("nextkernel unstage")?;
-        reboot(guest, "systemctl reboot")?;
-        self.is_running(guest)?;
-        let booted = told(guest)?;
-        if booted == own(&staged) {
-            return Ok(());
-        }
-        Err(guest.tell(&format!("staged would have been {staged:?}, and the loader told {booted:?}")))
+        guest.ok("nextkernel unstage").map(|_| staged)
     }
 
     /// Proves that it alone is marked, and by what.
@@ -86,6 +103,16 @@ pub fn rows(list: &Value) -> impl Iterator<Item = &Value> {
 /// A text in it.
 pub fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)
+}
+
+/// What a kernel says before it restarts the machine.
+const RESTARTS: &str = "reboot: Restarting system";
+
+fn same(guest: &Guest, staged: &str, booted: &str) -> Result<(), String> {
+    if own(booted) == own(staged) {
+        return Ok(());
+    }
+    Err(guest.tell(&format!("staged would have been {staged:?}, and the loader told {booted:?}")))
 }
 
 /// What this kernel was told by its entry alone.

@@ -5,11 +5,10 @@ use bed::guest::{Guest, Spec};
 use bed::harness::Test;
 use bed::machine::{End, Scratch};
 use bed::storage::{self, Storage};
+use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
-use std::{fs, thread};
 
-use super::kexec::{hand_over, hand_over_by};
+use super::kexec::{hand_over, hand_over_by, jump};
 
 /// What the hook says before it changes anything for the handoff.
 const CLOSED: &str = "the old root is closed";
@@ -19,9 +18,6 @@ const SYSTEMDS_JUMP: &str = "systemd-shutdown[1]: Rebooting with kexec.";
 
 /// Debian's /run is noexec: the exitrd has a mount of its own.
 const EXITRD: &str = "findmnt -n -o OPTIONS /run | grep -q noexec && nextkernel exitrd";
-
-/// A reset follows a restart at once.
-const RESET: Duration = Duration::from_secs(240);
 
 fn boot(test: &Test, storage: Storage, root: &str) -> Result<Guest, String> {
     let mut guest = Guest::boot(&Spec { disks: Some(storage.disks()?), ..Spec::new(test) })?;
@@ -33,15 +29,18 @@ fn boot(test: &Test, storage: Storage, root: &str) -> Result<Guest, String> {
 }
 
 pub fn a_root_in_luks_on_lvm_is_closed_before_the_jump_and_at_reboot(test: &Test) -> Result<(), String> {
-    let mut guest = boot(test, Storage::Luks, "/dev/mapper/cryptroot ext4")?;
+    let root = "/dev/mapper/cryptroot ext4";
+    let mut guest = boot(test, Storage::Luks, root)?;
     guest.ok("nextkernel stage --loader direct")?;
-    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    jump(&mut guest, "systemctl kexec", "kexec")?;
     let console = guest.console();
     if !console.contains("nextkernel: there is no exitrd: / stays mounted read-only")
         || console.contains(CLOSED)
     {
         return Err(guest.tell("without an exitrd it is not told what stays open"));
     }
+    drop(guest);
+    let mut guest = boot(test, Storage::Luks, root)?;
 
     let acts =
         ["unmount /oldroot", "remove mapped device dm-", "remove mapped device dm-0 (bed-root)", CLOSED];
@@ -54,14 +53,7 @@ pub fn a_root_in_luks_on_lvm_is_closed_before_the_jump_and_at_reboot(test: &Test
     guest.send("systemctl reboot")?;
     await_all(&mut guest, &acts)?;
     guest.await_console("nextkernel: as PID 1: restart through firmware")?;
-    let deadline = Instant::now() + RESET;
-    while guest.machine().monitor.resets() == 0 {
-        if Instant::now() > deadline {
-            return Err(guest.tell("it does not restart"));
-        }
-        thread::sleep(Duration::from_millis(200));
-    }
-    Ok(())
+    guest.await_reset()
 }
 
 pub fn a_root_on_a_mirror_is_closed_before_the_jump_and_at_halt(test: &Test) -> Result<(), String> {
@@ -96,7 +88,7 @@ pub fn a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd(test: &Test) -> Result<
     guest.ok(
         "nextkernel stage --loader direct --kernel /vmlinuz --initrd /usr/lib/modules/$(uname -r)/initrd --reuse-cmdline",
     )?;
-    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    jump(&mut guest, "systemctl kexec", "kexec")?;
     let console = guest.console();
     let jump = console.rfind("nextkernel: jump to ").unwrap_or_default();
     let mut rest = console.get(..jump).unwrap_or_default();
@@ -122,7 +114,7 @@ pub fn where_the_plan_says_so_the_jump_is_systemds_and_in_our_exitrd_a_plain_roo
     guest.ok("rm /etc/nextkernel.conf")?;
     guest.ok(EXITRD)?;
     guest.ok("nextkernel stage --loader direct")?;
-    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    jump(&mut guest, "systemctl kexec", "kexec")?;
     closed(&guest, &["unmount /oldroot", CLOSED])
 }
 

@@ -3,7 +3,7 @@
 use bed::guest::Guest;
 use bed::harness::Test;
 
-use super::kexec::{UNSTAGED, boot, hand_over, reboot, wait_until};
+use super::kexec::{UNSTAGED, boot, hand_over, jump, reboot, wait_until};
 
 /// The instance for the guest's kernel, and the unit.
 fn unit(guest: &mut Guest) -> Result<String, String> {
@@ -18,7 +18,7 @@ pub fn with_a_separate_boot_the_unit_stages_and_kexec_jumps(test: &Test) -> Resu
     hand_over(&mut guest, "systemctl kexec", "kexec")?;
     // Enabled, it has staged again at boot.
     wait_until(&mut guest, &format!("systemctl is-active {unit}"))?;
-    hand_over(&mut guest, "systemctl kexec", "kexec")
+    jump(&mut guest, "systemctl kexec", "kexec")
 }
 
 pub fn a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages(test: &Test) -> Result<(), String> {

@@ -1,16 +1,21 @@
 //! Nothing half done: neither by a stage that is killed, nor by a hook that would need more than it has.
 
+use bed::guest::{Guest, Spec};
 use bed::harness::Test;
+use bed::machine::Scratch;
+use bed::{host, stub};
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
-use super::kexec::{START_KEXEC, boot};
+use super::kexec::{START_KEXEC, boot, jump};
 
 /// Kills `nextkernel stage` as it enters each of its system calls that can change anything, in turn, and looks each time:
 /// the plan is the one before or the new one, and `nextkernel-hook --dry-run` finds its images whole. Killed at a call
 /// that only looks, it leaves what it leaves at the next that does not.
 const KILL_AT_EACH_CALL: &str = r#"
 cd /root
-staging="nextkernel stage --kernel /vmlinuz --initrd small --cmdline"
+staging="nextkernel stage --kernel kernel --initrd small --cmdline"
 head -c 5000 /dev/urandom >small
 $staging try=0 >/dev/null || exit 1
 strace -o trace $staging try=0 >/dev/null || exit 1
@@ -44,7 +49,17 @@ echo "$n calls, killed at $killed, $replaced new plans"
 pub fn stage_killed_at_each_call_that_changes_anything_leaves_the_old_plan_or_the_new_one(
     test: &Test,
 ) -> Result<(), String> {
-    let mut guest = boot(test)?;
+    let usual = Spec::new(test);
+    let scratch = Scratch::new()?;
+    let with_kernel = scratch.path("installed");
+    host(Command::new("cp").arg("-a").arg(bed::installed()).arg(&with_kernel))?;
+    // It is staged some eighty times, and never started.
+    let kernel = with_kernel.join("root/kernel");
+    let stub = stub::kernel()?;
+    fs::create_dir(with_kernel.join("root"))
+        .and_then(|()| fs::write(&kernel, stub))
+        .map_err(|e| format!("{}: {e}", kernel.display()))?;
+    let mut guest = Guest::boot(&Spec { installed: Some(with_kernel), ..usual })?;
     let ran = guest.run_within(Duration::from_secs(1800), KILL_AT_EACH_CALL)?;
     eprintln!("{}: {}", test.name, ran.output.trim_end());
     if ran.status == 0 { Ok(()) } else { Err(guest.tell(&ran.output)) }
@@ -62,11 +77,10 @@ pub fn at_night_the_hook_asks_for_no_memory(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
     guest.ok("nextkernel stage --hold late")?;
     guest.ok(TRACED_HOOK)?;
-    guest.send(START_KEXEC)?;
-    let after = guest.await_boot()?;
+    jump(&mut guest, START_KEXEC, "kexec")?;
     let console = guest.console();
     let traced = |call: &str| console.lines().any(|line| line.contains(call));
-    if !after.jumped() || !traced("kexec_file_load(") || !traced("LINUX_REBOOT_CMD_KEXEC") {
+    if !traced("kexec_file_load(") || !traced("LINUX_REBOOT_CMD_KEXEC") {
         return Err(guest.tell("the whole night was not traced"));
     }
     let asks = ["brk(", "mmap(", "mremap(", "mprotect("];

@@ -86,5 +86,10 @@ pub fn each_loader_hands_over_time_and_again_and_no_memory_is_lost(test: &Test) 
     if is_lost || most(last) + BY_CHANCE < most(first) {
         return Err(format!("memory is lost: {systems:?}"));
     }
+    // Each third one comes thawed, and nobody but who thaws it chooses where it lies.
+    let thawed: Vec<_> = systems.iter().skip(3).step_by(3).map(|memory| memory.place).collect();
+    if thawed.iter().min() == thawed.iter().max() {
+        return Err(format!("a thawed kernel's place is not random: {thawed:x?}"));
+    }
     Ok(())
 }
