@@ -13,9 +13,9 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One property of the product.
 pub struct Property {
@@ -56,6 +56,10 @@ impl Test {
     fn run(&self, prove: fn(&Self) -> Result<(), String>) -> Result<(), String> {
         if let Some(why) = self.image.missing() {
             not_tested(&self.name, &why);
+            return Ok(());
+        }
+        if DEADLINE.get().is_some_and(|deadline| Instant::now() > *deadline) {
+            not_tested(&self.name, "the time for the guests is up");
             return Ok(());
         }
         match self.run_once(prove) {
@@ -114,14 +118,27 @@ pub struct Suite {
     pub budget: u64,
 }
 
+/// When no further property begins.
+static DEADLINE: OnceLock<Instant> = OnceLock::new();
+
+/// How many minutes there are for the guests of a CI run, whose host may be slow: what does not fit is told as not tested.
+const MINUTES: &str = "NEXTKERNEL_MINUTES";
+
 /// Runs all properties in one queue: as many at a time as there are processors, unless `--test-threads` says otherwise;
-/// those that took the longest last time begin first.
+/// those that took the longest last time begin first. Where there is a deadline, those of the quick set come before the
+/// others, suite by suite, and the last suite begins each day with another one: what does not fit differs from day to day.
 #[must_use]
 pub fn run(suites: &[Suite]) -> ExitCode {
     let full = env::var("NEXTKERNEL_FULL").is_ok_and(|value| value == "1");
+    let minutes: Option<u64> = env::var(MINUTES).ok().and_then(|minutes| minutes.parse().ok());
+    if let Some(minutes) = minutes {
+        DEADLINE.get_or_init(|| Instant::now() + Duration::from_secs(60 * minutes));
+    }
+    let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400;
+    let last = last_times();
     let (mut trials, mut budgets) = (Vec::new(), BTreeMap::new());
-    for suite in suites {
-        for property in suite.properties {
+    for (number, suite) in suites.iter().enumerate() {
+        for (row, property) in suite.properties.iter().enumerate() {
             for &image in property.on {
                 // A table may have a property in both sets, each on other images.
                 let named = suite.properties.iter().filter(|other| other.name == property.name);
@@ -131,14 +148,25 @@ pub fn run(suites: &[Suite]) -> ExitCode {
                 };
                 budgets.insert(name.clone(), suite.budget);
                 let (test, prove) = (Test { name: name.clone(), image }, property.prove);
+                // What has never run may take long.
+                let took = last.get(&name).copied().unwrap_or(u64::MAX);
+                let is_last = property.set == Set::Full && number + 1 == suites.len();
+                let order = match minutes {
+                    None => (0, 0, Reverse(took)),
+                    Some(_) if property.set == Set::Quick => (0, 0, Reverse(took)),
+                    Some(_) if is_last => {
+                        let rows = suite.properties.len() as u64;
+                        (2, (row as u64 + rows - today % rows) % rows, Reverse(took))
+                    }
+                    Some(_) => (1, 0, Reverse(took)),
+                };
                 let trial = Trial::test(name, move || Ok(test.run(prove)?));
-                trials.push(trial.with_ignored_flag(property.set == Set::Full && !full));
+                trials.push((order, trial.with_ignored_flag(property.set == Set::Full && !full)));
             }
         }
     }
-    let last = last_times();
-    // What has never run may take long.
-    trials.sort_by_key(|trial| Reverse(last.get(trial.name()).copied().unwrap_or(u64::MAX)));
+    trials.sort_by_key(|(order, _)| *order);
+    let trials = trials.into_iter().map(|(_, trial)| trial).collect();
     let mut arguments = Arguments::from_args();
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     arguments.test_threads.get_or_insert(cores);

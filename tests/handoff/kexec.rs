@@ -73,6 +73,9 @@ pub fn jump(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> 
     Err(guest.tell(&format!("the next kernel was told {told:?}, not {record}")))
 }
 
+/// What systemd-shutdown says at its own jump.
+pub const SYSTEMDS_JUMP: &str = "systemd-shutdown[1]: Rebooting with kexec.";
+
 /// What a kernel says first of all, and behind it its command line.
 pub const TOLD: &str = "] Command line: ";
 

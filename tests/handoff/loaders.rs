@@ -8,7 +8,7 @@ use bed::kexec_tools;
 use std::fmt::Write;
 
 use super::esp::Esp;
-use super::kexec::{TOLD, boot, hand_over};
+use super::kexec::{SYSTEMDS_JUMP, TOLD, boot, hand_over};
 
 pub fn what_is_thawed_is_handed_over_to(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
@@ -28,6 +28,7 @@ pub fn by_the_direct_loader_the_staged_kernel_arrives_and_a_kept_one_by_systemd(
     // Nothing is staged any more, and what stays loaded is the rehearsal's.
     guest.ok("nextkernel stage --thaw && mv /run/nextkernel /run/aside")?;
     guest.send("systemctl kexec")?;
+    guest.await_console(SYSTEMDS_JUMP)?;
     let told = guest.await_console(TOLD)?;
     let is_jump = guest.machine().monitor.resets() == 0;
     if is_jump && told.contains("nextkernel.record=xxx") {

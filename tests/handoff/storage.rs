@@ -8,13 +8,10 @@ use bed::storage::{self, Storage};
 use std::fs;
 use std::process::Command;
 
-use super::kexec::{hand_over, hand_over_by, jump};
+use super::kexec::{SYSTEMDS_JUMP, hand_over, hand_over_by, jump};
 
 /// What the hook says before it changes anything for the handoff.
 const CLOSED: &str = "the old root is closed";
-
-/// What systemd-shutdown says at its own jump.
-const SYSTEMDS_JUMP: &str = "systemd-shutdown[1]: Rebooting with kexec.";
 
 /// Debian's /run is noexec: the exitrd has a mount of its own.
 const EXITRD: &str = "findmnt -n -o OPTIONS /run | grep -q noexec && nextkernel exitrd";
