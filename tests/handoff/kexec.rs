@@ -63,6 +63,7 @@ pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) ->
 /// told. What a whole system makes of that takes as long as a boot, and [`hand_over`] shows it.
 pub fn jump(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> {
     let handoff = guest.ok("sed -n 's/^handoff = //p' /run/nextkernel/plan")?;
+    guest.skip_console();
     guest.send(&format!("{{ {command}; }} >/dev/console 2>&1"))?;
     guest.await_console("nextkernel: jump to ")?;
     let told = guest.await_console(TOLD)?;

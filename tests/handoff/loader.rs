@@ -48,6 +48,7 @@ impl Next<'_> {
     /// The same for the end of a test: what the kernel says first of all is enough.
     pub fn boots_at_last(&self, guest: &mut Guest) -> Result<(), String> {
         let (staged, before) = (self.would_be_staged(guest)?, guest.machine().monitor.resets());
+        guest.skip_console();
         guest.send("systemctl reboot")?;
         guest.await_console(RESTARTS)?;
         let told = guest.await_console(TOLD)?;

@@ -27,6 +27,7 @@ pub fn by_the_direct_loader_the_staged_kernel_arrives_and_a_kept_one_by_systemd(
 
     // Nothing is staged any more, and what stays loaded is the rehearsal's.
     guest.ok("nextkernel stage --thaw && mv /run/nextkernel /run/aside")?;
+    guest.skip_console();
     guest.send("systemctl kexec")?;
     guest.await_console(SYSTEMDS_JUMP)?;
     let told = guest.await_console(TOLD)?;
