@@ -150,18 +150,18 @@ pub fn run(suites: &[Suite]) -> ExitCode {
                 let (test, prove) = (Test { name: name.clone(), image }, property.prove);
                 // What has never run may take long.
                 let took = last.get(&name).copied().unwrap_or(u64::MAX);
-                let is_last = property.set == Set::Full && number + 1 == suites.len();
-                let order = match minutes {
-                    None => (0, 0, Reverse(took)),
-                    Some(_) if property.set == Set::Quick => (0, 0, Reverse(took)),
-                    Some(_) if is_last => {
-                        let rows = suite.properties.len() as u64;
-                        (2, (row as u64 + rows - today % rows) % rows, Reverse(took))
-                    }
-                    Some(_) => (1, 0, Reverse(took)),
+                let rows = suite.properties.len() as u64;
+                let turn = match property.set {
+                    _ if minutes.is_none() => (0, 0),
+                    Set::Quick => (0, 0),
+                    Set::Full if number + 1 < suites.len() => (1, 0),
+                    Set::Full => (2, (row as u64 + rows - today % rows) % rows),
                 };
                 let trial = Trial::test(name, move || Ok(test.run(prove)?));
-                trials.push((order, trial.with_ignored_flag(property.set == Set::Full && !full)));
+                trials.push((
+                    (turn, Reverse(took)),
+                    trial.with_ignored_flag(property.set == Set::Full && !full),
+                ));
             }
         }
     }

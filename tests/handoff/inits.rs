@@ -58,10 +58,7 @@ fn passage(test: &Test, init: &str, unit: &str, restart: Option<&str>, off: &str
     };
     hand_over(&mut begin()?, ASK, "kexec")?;
     if let Some(restart) = restart {
-        let mut guest = begin()?;
-        guest.send(restart)?;
-        guest.await_console("reboot: Restarting system")?;
-        guest.await_reset()?;
+        super::kexec::restart(&mut begin()?, restart)?;
     }
     let mut guest = begin()?;
     guest.ok(ARM)?;

@@ -35,7 +35,7 @@ pub fn hand_over(guest: &mut Guest, command: &str, verb: &str) -> Result<(), Str
 /// The same by whoever says this on the console.
 pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) -> Result<(), String> {
     let before = guest.boot.clone();
-    let handoff = guest.ok("sed -n 's/^handoff = //p' /run/nextkernel/plan")?;
+    let handoff = guest.ok(HANDOFF)?;
     // What the command says, say a refusal, is seen on the console.
     guest.send(&format!("{{ {LAST_WORDS}; {command}; }} >/dev/console 2>&1"))?;
     guest.await_console(said)?;
@@ -44,11 +44,7 @@ pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) ->
         return Err(guest.tell(&format!("no jump: {before:?} was followed by {after:?}")));
     }
     let cmdline = guest.ok("cat /proc/cmdline")?;
-    let record = format!("nextkernel.record={}:{verb}:", handoff.trim());
-    let last = cmdline.split_ascii_whitespace().last();
-    if !last.is_some_and(|last| last.starts_with(&record)) || cmdline.contains("BOOT_IMAGE") {
-        return Err(guest.tell(&format!("the next kernel was told {cmdline:?}, not {record}")));
-    }
+    has_the_record(guest, &cmdline, &handoff, verb)?;
     guest.ok("sha256sum -c /root/last.sum")?;
     // One of raid6's ways to compute is called so.
     guest.ok("! dmesg | grep -v raid6 | grep -i -E 'recovery|orphan|not properly unmounted|log replay'")?;
@@ -62,16 +58,33 @@ pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) ->
 /// Goes down by a command, and proves that the staged kernel starts by the hook's own jump: it tells itself what it was
 /// told. What a whole system makes of that takes as long as a boot, and [`hand_over`] shows it.
 pub fn jump(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> {
-    let handoff = guest.ok("sed -n 's/^handoff = //p' /run/nextkernel/plan")?;
+    let handoff = guest.ok(HANDOFF)?;
     guest.skip_console();
     guest.send(&format!("{{ {command}; }} >/dev/console 2>&1"))?;
     guest.await_console("nextkernel: jump to ")?;
     let told = guest.await_console(TOLD)?;
+    has_the_record(guest, &told, &handoff, verb)
+}
+
+/// Which handoff is staged.
+const HANDOFF: &str = "sed -n 's/^handoff = //p' /run/nextkernel/plan";
+
+/// The command line is the staged one, with this handoff's record at its end.
+fn has_the_record(guest: &Guest, cmdline: &str, handoff: &str, verb: &str) -> Result<(), String> {
     let record = format!("nextkernel.record={}:{verb}:", handoff.trim());
-    if told.split_ascii_whitespace().last().is_some_and(|last| last.starts_with(&record)) {
+    let last = cmdline.split_ascii_whitespace().last();
+    if last.is_some_and(|last| last.starts_with(&record)) && !cmdline.contains("BOOT_IMAGE") {
         return Ok(());
     }
-    Err(guest.tell(&format!("the next kernel was told {told:?}, not {record}")))
+    Err(guest.tell(&format!("the next kernel was told {cmdline:?}, not {record}")))
+}
+
+/// Goes down by a command, and proves that the machine goes through its firmware again.
+pub fn restart(guest: &mut Guest, command: &str) -> Result<(), String> {
+    guest.skip_console();
+    guest.send(command)?;
+    guest.await_console("reboot: Restarting system")?;
+    guest.await_reset()
 }
 
 /// What systemd-shutdown says at its own jump.

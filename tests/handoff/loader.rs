@@ -4,7 +4,7 @@
 use bed::guest::Guest;
 use serde_json::Value;
 
-use super::kexec::{TOLD, hand_over, reboot};
+use super::kexec::{TOLD, hand_over, reboot, restart};
 
 /// What a loader, or the jump past it, puts on a kernel's command line of its own.
 const ADDED: [&str; 3] = ["BOOT_IMAGE=", "initrd=", "nextkernel."];
@@ -41,21 +41,17 @@ impl Next<'_> {
         let staged = self.would_be_staged(guest)?;
         reboot(guest, "systemctl reboot")?;
         self.is_running(guest)?;
-        let booted = guest.ok("cat /proc/cmdline")?;
+        let booted = told(guest)?;
         same(guest, &staged, &booted)
     }
 
     /// The same for the end of a test: what the kernel says first of all is enough.
     pub fn boots_at_last(&self, guest: &mut Guest) -> Result<(), String> {
-        let (staged, before) = (self.would_be_staged(guest)?, guest.machine().monitor.resets());
-        guest.skip_console();
-        guest.send("systemctl reboot")?;
-        guest.await_console(RESTARTS)?;
+        let staged = self.would_be_staged(guest)?;
+        restart(guest, "systemctl reboot")?;
         let told = guest.await_console(TOLD)?;
         let (_, booted) = told.split_once(TOLD).unwrap_or_default();
-        if guest.machine().monitor.resets() == before
-            || !booted.split_whitespace().any(|word| word == self.word)
-        {
+        if !booted.split_whitespace().any(|word| word == self.word) {
             return Err(guest.tell(&format!("{} does not run: the kernel was told {booted:?}", self.id)));
         }
         same(guest, &staged, booted)
@@ -105,9 +101,6 @@ pub fn rows(list: &Value) -> impl Iterator<Item = &Value> {
 pub fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)
 }
-
-/// What a kernel says before it restarts the machine.
-const RESTARTS: &str = "reboot: Restarting system";
 
 fn same(guest: &Guest, staged: &str, booted: &str) -> Result<(), String> {
     if own(booted) == own(staged) {

@@ -108,5 +108,6 @@ pub fn what_is_marked_is_what_systemd_boot_boots_by_default_once_and_past_one_co
     Next { by: FIRST, ..OTHER }.is_marked(&mut guest)?;
     guest.ok("cd /efi/loader/entries && mv other-9.conf other-9+0-3.conf")?;
     let chosen = Next { by: FIRST, ..CHOSEN };
-    chosen.boots_at_last(&mut guest)
+    chosen.boots(&mut guest)?;
+    booted(&mut guest, &chosen)
 }

@@ -49,7 +49,6 @@ echo "$n calls, killed at $killed, $replaced new plans"
 pub fn stage_killed_at_each_call_that_changes_anything_leaves_the_old_plan_or_the_new_one(
     test: &Test,
 ) -> Result<(), String> {
-    let usual = Spec::new(test);
     let scratch = Scratch::new()?;
     let with_kernel = scratch.path("installed");
     host(Command::new("cp").arg("-a").arg(bed::installed()).arg(&with_kernel))?;
@@ -59,7 +58,7 @@ pub fn stage_killed_at_each_call_that_changes_anything_leaves_the_old_plan_or_th
     fs::create_dir(with_kernel.join("root"))
         .and_then(|()| fs::write(&kernel, stub))
         .map_err(|e| format!("{}: {e}", kernel.display()))?;
-    let mut guest = Guest::boot(&Spec { installed: Some(with_kernel), ..usual })?;
+    let mut guest = Guest::boot(&Spec { installed: Some(with_kernel), ..Spec::new(test) })?;
     let ran = guest.run_within(Duration::from_secs(1800), KILL_AT_EACH_CALL)?;
     eprintln!("{}: {}", test.name, ran.output.trim_end());
     if ran.status == 0 { Ok(()) } else { Err(guest.tell(&ran.output)) }
