@@ -1,5 +1,6 @@
-//! Any file is a kernel that is thawed, or an initrd, or is left as it is, without a panic. What comes out is as large as is
-//! told and as there is room for, and a kernel begins within what it takes.
+//! Any file is a kernel that is thawed or is left as it is, and is whole or damaged as a kernel and as an initrd, without a
+//! panic. What comes out is as large as is told and as there is room for, and a kernel begins within what it takes. Thawing
+//! an initrd and proving it say the same, and what was thawed is whole.
 #![no_main]
 
 use std::cell::RefCell;
@@ -8,7 +9,8 @@ use std::io::{Seek, Write};
 
 use libfuzzer_sys::fuzz_target;
 use nextkernel::root::Root;
-use nextkernel::thaw::{self, Asked};
+use nextkernel::thaw::{self, Asked, Why};
+use nextkernel::whole;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 const MOST: u64 = 8 << 20;
@@ -42,13 +44,22 @@ fuzz_target!(|bytes: &[u8]| {
             Err(why) => plain(&why.to_string()),
         }
 
+        if let Err(why) = whole::kernel(from, true) {
+            plain(&why);
+        }
+
         fresh(to);
+        let proved = thaw::is_whole_initrd(from, 0, bytes.len() as u64).map_err(|why| why.to_string());
         match thaw::initrd(from, to, MOST) {
             Ok(is) => {
                 assert!(is.size == length(to) && is.size <= MOST);
-                is.left.iter().for_each(|why| plain(why));
+                assert!(proved.is_ok() && thaw::is_whole_initrd(to, 0, is.size).is_ok());
             }
-            Err(why) => plain(&why.to_string()),
+            Err(Why::NoRoom) => {}
+            Err(why) => {
+                plain(&why.to_string());
+                assert_eq!(proved, Err(why.to_string()));
+            }
         }
     });
 });

@@ -116,6 +116,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Quick ONE day::check_asks_the_kernel_without_spending_a_load
     Full ONE day::what_is_left_out_of_the_command_line_does_not_arrive_and_what_is_the_inits_stays_behind_the_record
     Quick ONE refusals::files_that_are_no_images_and_lines_that_do_not_fit_are_refused
+    Quick ONE refusals::a_damaged_kernel_or_initrd_is_refused_and_what_was_staged_hands_over
     Full ONE refusals::an_entry_whose_files_are_missing_is_refused
     Quick ONE refusals::a_configuration_that_is_wrong_is_refused
     Quick ONE refusals::a_full_run_is_told_with_need_room_and_way_out

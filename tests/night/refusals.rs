@@ -70,6 +70,56 @@ fn refused_and_handed_over(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<
     Ok(ended)
 }
 
+/// Makes damaged images of those that are there.
+const DAMAGE: &str = "size=$(wc -c </kernel)
+    head -c $((size / 12)) /kernel >/twelfth
+    head -c $((size - 4096)) /kernel >/page
+    cp /kernel /changed && printf 'oops' | dd of=/changed bs=1 seek=$((size - 1500)) conv=notrunc 2>/dev/null
+    gzip -c /next.cpio >/whole.gz
+    gzipped=$(wc -c </whole.gz)
+    head -c $((gzipped / 3)) /whole.gz >/third
+    head -c $((gzipped - 9)) /whole.gz >/nine
+    cp /whole.gz /other && printf 'oops' | dd of=/other bs=1 seek=$((gzipped / 2)) conv=notrunc 2>/dev/null
+    head -c 5000 /next.cpio >/plain";
+
+pub fn a_damaged_kernel_or_initrd_is_refused_and_what_was_staged_hands_over(
+    test: &Test,
+) -> Result<(), String> {
+    let wrong = [
+        ("nextkernel stage --kernel /twelfth --cmdline x", "the kernel /twelfth is damaged: it is cut off: "),
+        ("nextkernel stage --kernel /page --cmdline x", "the kernel /page is damaged: it is cut off: "),
+        (
+            "nextkernel stage --kernel /changed --cmdline x",
+            "the kernel /changed is damaged: what is packed in it ",
+        ),
+        (
+            "nextkernel stage --kernel /changed --cmdline x --thaw",
+            "the kernel /changed is damaged: what is packed in it ",
+        ),
+        (
+            "nextkernel stage --kernel /kernel --initrd /third --cmdline x",
+            "the initrd /third is damaged: at byte 0: as gzip ",
+        ),
+        (
+            "nextkernel stage --kernel /kernel --initrd /nine --cmdline x",
+            "the initrd /nine is damaged: at byte 0: as gzip ",
+        ),
+        (
+            "nextkernel stage --kernel /kernel --initrd /other --cmdline x",
+            "the initrd /other is damaged: at byte 0: as gzip ",
+        ),
+        (
+            "nextkernel stage --kernel /kernel --initrd /whole.gz /other --cmdline x --thaw",
+            "the initrd /other is damaged: at byte 0: ",
+        ),
+        (
+            "nextkernel stage --kernel /kernel --initrd /plain --cmdline x",
+            "the initrd /plain is damaged: at byte 0: its archive ends",
+        ),
+    ];
+    refused_and_handed_over(test, DAMAGE, &wrong).map(drop)
+}
+
 pub fn files_that_are_no_images_and_lines_that_do_not_fit_are_refused(test: &Test) -> Result<(), String> {
     // The longest that fits is another property.
     let line = "Q".repeat(1889);

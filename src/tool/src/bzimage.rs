@@ -1,6 +1,7 @@
 //! What is where in the setup header of a bzImage, and what its flags mean (Documentation/arch/x86/boot.rst).
 
 pub(crate) const SETUP_SECTORS: usize = 0x1f1;
+pub(crate) const SIZE: usize = 0x1f4;
 pub(crate) const BOOT_FLAG: usize = 0x1fe;
 pub(crate) const JUMP: usize = 0x200;
 pub(crate) const MAGIC: usize = 0x202;

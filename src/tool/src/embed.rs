@@ -110,12 +110,14 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
 
     let set = NewSet::at(&wish.folder).map_err(|error| Error::Folder { path: wish.folder.clone(), error })?;
     let staged = images::kernel(&set, &kernel, u64::MAX)?;
+    staged.see_that_it_is_whole(&kernel, true)?;
     let initrd = images::initrd(root, &set, &initrds, &extra)?;
+    initrd.iter().try_for_each(images::Joined::see_that_it_is_whole)?;
     let io = |error| Error::Folder { path: wish.folder.clone(), error };
     // What an initramfs holds has a new inode and change time at every boot.
     let image = |name, size| Image { name, size, stamp: None };
     let kernel_size = staged.copy.metadata().map_err(io)?.len();
-    let initrd_size = initrd.as_ref().map(std::fs::File::metadata).transpose().map_err(io)?;
+    let initrd_size = initrd.map(|joined| joined.copy.metadata()).transpose().map_err(io)?;
     let plan = Plan {
         staged_at: stage::now(),
         // PID 1 without a word from the kernel's command line restarts, and that is what this is for.
@@ -163,8 +165,9 @@ mod tests {
     fn machine() -> Scratch {
         let scratch = Scratch::new();
         scratch.put("/vmlinuz", "a kernel, which the next kernel will be the judge of");
-        scratch.put("/one", "07070");
-        scratch.put("/two", "07070");
+        for name in ["/one", "/two"] {
+            std::fs::write(scratch.root.path(name), crate::archive::tests::entry("a", b"b", None)).unwrap();
+        }
         std::os::unix::fs::symlink("/dev/urandom", scratch.root.path("/dev/urandom")).unwrap_or_else(|_| {
             scratch.put("/dev/urandom", "12345678");
         });
@@ -178,9 +181,9 @@ mod tests {
         let text = std::fs::read(scratch.root.path("/board/plan")).unwrap();
         let plan = Plan::parse(&text).unwrap();
         assert_eq!(plan.kernel.stamp, None);
-        assert_eq!(plan.initrd.map(|initrd| (initrd.name, initrd.size)), Some(("initrd", 13)));
+        assert_eq!(plan.initrd.map(|initrd| (initrd.name, initrd.size)), Some(("initrd", 232)));
         assert!(plan.on.covers(nextkernel_plan::Verb::Reboot) && plan.entry == "/vmlinuz");
-        assert_eq!(std::fs::read(scratch.root.path("/board/initrd")).unwrap().len(), 13);
+        assert_eq!(std::fs::read(scratch.root.path("/board/initrd")).unwrap().len(), 232);
     }
 
     #[test]

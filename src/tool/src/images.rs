@@ -18,6 +18,7 @@ use crate::root::Root;
 use crate::size::Size;
 use crate::thaw;
 use crate::unpack::{self, Unpacked, Wrapping};
+use crate::whole;
 
 /// Every member of an initrd begins on a multiple of this: an uncompressed cpio elsewhere would be
 /// taken for a compressed stream (`unpack_to_rootfs`, init/initramfs.c).
@@ -165,11 +166,30 @@ pub enum Error {
     },
     /// A wrapped kernel does not come out.
     #[error("the kernel {piece} cannot be unpacked: {why}; install it again")]
-    Damaged {
+    NotUnpacked {
         /// The file.
         piece: Piece,
         /// Why.
         why: String,
+    },
+    /// A kernel is not all there, or not as it was made.
+    #[error("the kernel {piece} is damaged: {why}; install it again")]
+    DamagedKernel {
+        /// The file.
+        piece: Piece,
+        /// Why.
+        why: String,
+    },
+    /// The same of an initrd.
+    #[error(
+        "the initrd {piece} is damaged: {why}; make it again (update-initramfs -u, dracut --force, mkinitcpio -P), with \
+         room for it in /boot"
+    )]
+    DamagedInitrd {
+        /// The file.
+        piece: Piece,
+        /// Why, and where.
+        why: thaw::Why,
     },
     /// It comes out larger than there is room for.
     #[error(
@@ -321,17 +341,6 @@ impl Source {
         read.map_or(Header::Unknown, |_| Header::parse(&head))
     }
 
-    /// Whether the kernel would find something in it as an initrd, if only a bootconfig. What cannot be read is told where it
-    /// is copied.
-    #[must_use]
-    pub fn may_be_an_initrd(&self) -> bool {
-        let is_one = || {
-            let begins = thaw::is_initrd(&self.file, self.offset, self.offset.saturating_add(self.size))?;
-            Ok::<_, io::Error>(begins || self.has_boot_config()?)
-        };
-        self.piece.packed.is_some() || is_one().unwrap_or(true)
-    }
-
     /// Whether it is an initrd that has a bootconfig at its end, where the kernel finds it.
     fn has_boot_config(&self) -> io::Result<bool> {
         let most = (BOOT_CONFIG.len() + BOOT_CONFIG_PADDING) as u64;
@@ -381,7 +390,7 @@ impl Source {
     fn unpack_to(&self, to: &mut File, copy: &Path, most: u64) -> Result<(), Error> {
         let damaged = |error| match error {
             unpack::Error::Read(error) => self.unreadable(error),
-            error => Error::Damaged { piece: self.piece.clone(), why: error.to_string() },
+            error => Error::NotUnpacked { piece: self.piece.clone(), why: error.to_string() },
         };
         let bytes = self.bytes().map_err(|error| self.unreadable(error))?;
         let mut kernel = Unpacked::new(bytes).map_err(damaged)?;
@@ -401,6 +410,13 @@ impl Source {
                 part => to.write_all(part),
             }
             .map_err(|error| Error::Unwritable { path: copy.to_path_buf(), error })?;
+        }
+    }
+
+    fn is_not_whole(&self, why: thaw::Why) -> Error {
+        match why {
+            thaw::Why::Read(error) => self.unreadable(error),
+            why => Error::DamagedInitrd { piece: self.piece.clone(), why },
         }
     }
 
@@ -448,26 +464,65 @@ pub fn initrd_size(sources: &[Source], extra: &Extra) -> Result<u64, Error> {
     if size > FILE_MAX { Err(Error::TooLarge { what: "initrd", size }) } else { Ok(size) }
 }
 
-/// Joins an initrd in a set, and returns it open for reading only: a file that is open for writing cannot be
-/// loaded. None where nothing makes one. Behind the last nothing is filled up: a bootconfig stays at the very end.
-pub fn initrd(root: &Root, set: &NewSet, sources: &[Source], extra: &Extra) -> Result<Option<File>, Error> {
+/// An initrd that was joined.
+#[derive(Debug)]
+pub struct Joined<'a> {
+    /// The copy, open for reading only: a file that is open for writing cannot be loaded.
+    pub copy: File,
+    /// From where to where each initrd lies in it.
+    parts: Vec<(&'a Source, u64, u64)>,
+}
+
+impl Joined<'_> {
+    /// Proves each of its initrds whole. What was packed here needs no proof.
+    pub fn see_that_it_is_whole(&self) -> Result<(), Error> {
+        let parts = self.parts.iter().filter(|(source, ..)| source.piece.packed.is_none());
+        for (source, begin, end) in parts {
+            thaw::is_whole_initrd(&self.copy, *begin, *end).map_err(|why| source.is_not_whole(why))?;
+        }
+        Ok(())
+    }
+
+    /// What is said where something at a place in it is damaged.
+    #[must_use]
+    pub fn is_damaged(&self, at: u64, why: String) -> Error {
+        let part = self.parts.iter().rev().find(|(_, begin, _)| *begin <= at);
+        match part {
+            Some((source, begin, _)) => source.is_not_whole(thaw::Why::Damaged { at: at - begin, why }),
+            None => Error::DamagedInitrd { piece: Piece::default(), why: thaw::Why::Damaged { at, why } },
+        }
+    }
+}
+
+/// Joins an initrd in a set. None where nothing makes one. Behind the last nothing is filled up: a bootconfig stays at the
+/// very end.
+pub fn initrd<'a>(
+    root: &Root,
+    set: &NewSet,
+    sources: &'a [Source],
+    extra: &Extra,
+) -> Result<Option<Joined<'a>>, Error> {
     if sources.is_empty() && extra.is_empty() {
         return Ok(None);
     }
     let (path, mut copy) = set.create("initrd")?;
     let unwritable = |error| Error::Unwritable { path: path.clone(), error };
-    let mut length = 0;
+    let (mut length, mut end, mut parts) = (0, 0, Vec::new());
     for source in sources {
         cpio::padding(length, &mut copy).map_err(unwritable)?;
         source.append_to(&mut copy, &path)?;
         length = source.length();
+        let begin = cpio::padded(end);
+        end = begin + length;
+        parts.push((source, begin, end));
     }
     if !extra.is_empty() {
         cpio::padding(length, &mut copy).map_err(unwritable)?;
         extra.append_to(root, &mut copy, &path)?;
     }
     drop(copy);
-    Ok(Some(File::open(&path).map_err(unwritable)?))
+    let copy = File::open(&path).map_err(unwritable)?;
+    Ok(Some(Joined { copy, parts }))
 }
 
 /// A kernel that was staged.
@@ -484,6 +539,13 @@ impl Kernel {
     #[must_use]
     pub fn made(copy: File) -> Kernel {
         Kernel { copy, original: None }
+    }
+
+    /// Proves it whole, as far as can be; what is packed in it is left out where somebody else unpacks it. It is told by the
+    /// name of what it was staged from.
+    pub fn see_that_it_is_whole(&self, source: &Source, unpacks: bool) -> Result<(), Error> {
+        let damaged = |why| Error::DamagedKernel { piece: source.piece.clone(), why };
+        whole::kernel(&self.copy, unpacks).map_err(damaged)
     }
 
     /// What the running kernel is to judge: the original file where there is one, for a copy has neither its IMA
@@ -555,7 +617,7 @@ mod tests {
         let folder = Folder::open(&scratch.root).unwrap();
         let set = folder.new_set(HandoffId(1)).unwrap();
         let initrd = initrd(&scratch.root, &set, &sources, &extra).unwrap();
-        let bytes = initrd.as_ref().map(all).unwrap_or_default();
+        let bytes = initrd.map(|joined| all(&joined.copy)).unwrap_or_default();
         assert_eq!(initrd_size(&sources, &extra).unwrap(), bytes.len() as u64);
         bytes
     }
@@ -752,21 +814,20 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_would_find_nothing_in_is_no_initrd() {
+    fn what_is_damaged_is_told_by_its_file_and_the_place_in_that() {
         let scratch = Scratch::new();
-        let is_one =
-            |bytes: &[u8]| source(&scratch, "initrd", &Path::new("/i").into(), bytes).may_be_an_initrd();
-        let behind_zeros = [&[0; 9000][..], b"070701"].concat();
-        let boot_config = [b"a=b\n\0\0\0\0\0\0\0\0", BOOT_CONFIG].concat();
-        for bytes in [GZIP, b"070701", b"070702", &behind_zeros, &boot_config, &[0; 512], &[0x5d, 0, 0, 0x80]]
-        {
-            assert!(is_one(bytes), "{:?}", bytes.get(..4));
-        }
-        let unaligned = [&[0; 9001][..], b"070701"].concat();
-        for bytes in [&b"debian\n"[..], IMAGE, ZBOOT, b"0", &unaligned, &[&[0; 9000][..], b"debian"].concat()]
-        {
-            assert!(!is_one(bytes), "{:?}", bytes.get(..4));
-        }
+        let good = crate::archive::tests::entry("a", b"abc", None);
+        let files = [("/one", &good[..]), ("/two", b"\x1f\x8b\x08"), ("/three", b"none")];
+        let sources = files.map(|(name, bytes)| source(&scratch, "initrd", &Path::new(name).into(), bytes));
+        let extra = Extra::find(&scratch.root, &[] as &[&str]).unwrap();
+        let folder = Folder::open(&scratch.root).unwrap();
+        let set = folder.new_set(HandoffId(1)).unwrap();
+        let joined = initrd(&scratch.root, &set, &sources, &extra).unwrap().unwrap();
+        let error = joined.see_that_it_is_whole().unwrap_err().to_string();
+        assert!(error.starts_with("the initrd /two is damaged: at byte 0: as gzip it is cut off"), "{error}");
+        let behind = good.len() as u64 + 4;
+        let error = joined.is_damaged(behind + 1, "why".to_owned()).to_string();
+        assert!(error.starts_with("the initrd /three is damaged: at byte 1: why; make it again"), "{error}");
     }
 
     #[test]

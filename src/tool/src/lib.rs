@@ -1,6 +1,7 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
 //! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `report`, `exitrd`, `updated`, `entries/list`; the others are what they stand on.
 
+pub mod archive;
 pub mod armed;
 pub mod attach;
 mod bzimage;
@@ -59,3 +60,4 @@ pub mod unpack;
 pub mod unstage;
 pub mod updated;
 pub mod watchdogs;
+pub mod whole;

@@ -251,6 +251,7 @@ fn kernel(
 ) -> Result<(images::Kernel, Option<Thawed>), Error> {
     let for_initrd = images::initrd_size(order.initrds, order.extra)?;
     let staged = images::kernel(place.set, order.kernel, place.left()?.saturating_sub(for_initrd))?;
+    staged.see_that_it_is_whole(order.kernel, !order.thaws_kernel)?;
     if !order.thaws_kernel {
         return Ok((staged, None));
     }
@@ -268,6 +269,8 @@ fn kernel(
         }
         Err(thaw::Why::NoRoom) => Err(Error::Outgrows { what: "kernel", packed: size(&staged.copy), most }),
         Err(why @ thaw::Why::Unfit(_)) => {
+            // Where it was not unpacked, or not to its end, it is now.
+            staged.see_that_it_is_whole(order.kernel, true)?;
             notes.push(format!("--thaw: the kernel is staged as it is: {why}"));
             place.set.rename(FROZEN, "kernel")?;
             Ok((staged, None))
@@ -280,24 +283,30 @@ fn kernel(
 fn initrd(place: Place<'_>, order: &Order<'_>, notes: &mut Vec<String>) -> Result<Option<File>, Error> {
     let joined = match images::initrd(place.root, place.set, order.initrds, order.extra)? {
         Some(joined) if order.thaws_initrd => joined,
-        joined => return Ok(joined),
+        joined => {
+            joined.iter().try_for_each(images::Joined::see_that_it_is_whole)?;
+            return Ok(joined.map(|joined| joined.copy));
+        }
     };
     place.set.rename("initrd", FROZEN)?;
     let (path, copy) = place.set.create("initrd")?;
     let most = place.left()?;
-    let thawed = match thaw::initrd(&joined, &copy, most) {
+    let thawed = match thaw::initrd(&joined.copy, &copy, most) {
         Ok(thawed) => thawed,
         Err(thaw::Why::NoRoom) => {
-            return Err(Error::Outgrows { what: "initrd", packed: size(&joined), most });
+            return Err(Error::Outgrows { what: "initrd", packed: size(&joined.copy), most });
         }
+        Err(thaw::Why::Damaged { at, why }) => return Err(joined.is_damaged(at, why).into()),
         Err(why) => return Err(Error::Thaw { what: "initrd", why }),
     };
     drop(copy);
     place.set.remove(FROZEN)?;
     if thawed.thawed > 0 {
-        notes.push(grown("initrd", size(&joined), thawed.size));
+        notes.push(grown("initrd", size(&joined.copy), thawed.size));
     }
-    notes.extend(thawed.left.iter().map(|left| format!("--thaw: of the initrd: {left}")));
+    if thawed.is_disk {
+        notes.push("--thaw: the initrd is a disk, and stays as it is".to_owned());
+    }
     Ok(Some(File::open(&path).map_err(|error| images::Error::Unwritable { path, error })?))
 }
 

@@ -273,13 +273,6 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let menu = Original::menu(root, &entry);
     // Before what it says of its command line: a file that is not there says nothing either.
     let (kernel, initrds) = Source::of(root, &entry)?;
-    for odd in initrds.iter().filter(|initrd| !initrd.may_be_an_initrd()) {
-        notes.push(format!(
-            "{} begins like no initrd, neither as an archive nor compressed: the next kernel finds nothing in it, unless \
-             that is a disk to it (/dev/ram0)",
-            odd.piece
-        ));
-    }
     let gpus = gpus::find(root, Said::Conf(&conf));
     let (line, said) = command_line(root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus))?;
     notes.extend(said);

@@ -14,7 +14,7 @@ use std::io;
 
 use thiserror::Error;
 
-pub use initrd::{Initrd, initrd, is_one as is_initrd, is_thawed};
+pub use initrd::{Initrd, initrd, is_thawed, is_whole as is_whole_initrd};
 pub use kernel::{Asked, Thawed, kernel};
 
 use crate::errno::InWords;
@@ -25,6 +25,14 @@ pub enum Why {
     /// It cannot be, or would lose something.
     #[error("{0}")]
     Unfit(String),
+    /// An initrd is not whole.
+    #[error("at byte {at}: {why}")]
+    Damaged {
+        /// Where in it.
+        at: u64,
+        /// What is wrong there.
+        why: String,
+    },
     /// It becomes too large.
     #[error("thawed it is larger than there is room for")]
     NoRoom,

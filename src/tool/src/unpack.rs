@@ -53,6 +53,9 @@ const LZO_BLOCK: usize = 256 << 10;
 /// What lzma begins with where nobody says that it is that: its usual parameters, and a dictionary of whole MiB.
 const LZMA: &[u8] = &[0x5d, 0, 0];
 
+/// What it begins with in an initrd.
+const LZMA_MEMBER: &[u8] = &[0x5d, 0];
+
 /// What an EFI image that unpacks itself is called.
 const ZBOOT: &str = "EFI zboot";
 
@@ -217,19 +220,32 @@ enum Behind {
 }
 
 /// Opens a member of an initrd, behind which others may follow: of the formats that a kernel finds there (`compressed_formats`,
-/// lib/decompress.c) those that end in themselves. At its end exactly what belongs to it was taken from the stream. None
-/// where it is none of these.
+/// lib/decompress.c). At its end exactly what belongs to it was taken from the stream; lz4 takes all there is, as the
+/// kernel's does. None where it is none of these.
 pub fn member<'a>(
     head: &[u8],
     from: impl BufRead + 'a,
 ) -> io::Result<Option<(&'static str, Box<dyn Read + 'a>)>> {
-    let Some(wrapping) = Wrapping::of(head) else { return Ok(None) };
-    match wrapping {
-        Wrapping::Gzip | Wrapping::Xz | Wrapping::Zstd | Wrapping::Lz4Legacy | Wrapping::Bzip2 => {}
-        Wrapping::Zboot { .. } | Wrapping::Lzma | Wrapping::Lz4 | Wrapping::Lzo => return Ok(None),
-    }
-    let member = wrapping.open(Box::new(from), &Told::default(), Behind::Anything)?;
+    // The kernel looks at two bytes.
+    let wrapping = if head.starts_with(LZMA_MEMBER) { Some(Wrapping::Lzma) } else { Wrapping::of(head) };
+    let from: Stream<'a> = match wrapping {
+        None | Some(Wrapping::Zboot { .. } | Wrapping::Lz4) => return Ok(None),
+        // It would read ahead, and what follows is not its own.
+        Some(Wrapping::Lzma) => Box::new(BufReader::with_capacity(1, Single(from))),
+        Some(_) => Box::new(from),
+    };
+    let Some(wrapping) = wrapping else { return Ok(None) };
+    let member = wrapping.open(from, &Told::default(), Behind::Anything)?;
     Ok(Some((wrapping.name(), member)))
+}
+
+/// What is given byte by byte.
+struct Single<R>(R);
+
+impl<R: Read> Read for Single<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into.get_mut(..1).unwrap_or_default())
+    }
 }
 
 /// Bytes on their way.

@@ -286,9 +286,16 @@ mod tests {
     }
 
     fn install(scratch: &Scratch, version: &str) {
-        scratch.put(&format!("/boot/initrd.img-{version}"), "initrd");
+        put_initrd(scratch, version, b"initrd");
         let kernel = header::tests::image(&[(0x202, b"HdrS"), (0x260, &(1_u32 << 20).to_le_bytes())]);
         fs::write(scratch.root.path(format!("/boot/vmlinuz-{version}")), kernel).unwrap();
+    }
+
+    fn put_initrd(scratch: &Scratch, version: &str, content: &[u8]) {
+        let initrd = crate::archive::tests::entry("init", content, None);
+        let path = format!("/boot/initrd.img-{version}");
+        scratch.put(&path, "");
+        fs::write(scratch.root.path(path), initrd).unwrap();
     }
 
     fn links(scratch: &Scratch, version: &str) {
@@ -398,7 +405,7 @@ mod tests {
                 ..Default::default()
             };
             let first = by_hand(&scratch, &wish);
-            scratch.put("/boot/initrd.img-1", "longer initrd");
+            put_initrd(&scratch, "1", b"longer initrd");
             assert!(told(&scratch, &installed("1")).unwrap().starts_with("1 is staged"));
             let (second, ..) = staged(&scratch).unwrap();
             assert_ne!(first, second);
@@ -408,7 +415,7 @@ mod tests {
             fs::remove_file(scratch.root.path("/boot/initrd.img-1")).unwrap();
             let said = told(&scratch, &installed("1")).unwrap();
             assert!(said.contains("no longer staged, for its files changed") && staged(&scratch).is_none());
-            scratch.put("/boot/initrd.img-1", "at last");
+            put_initrd(&scratch, "1", b"at last");
             assert!(told(&scratch, &installed("1")).unwrap().starts_with("1 is staged"));
             assert!(!Folder::place(&scratch.root, crate::folder::DISARMED).exists());
         }

@@ -3,21 +3,19 @@
 //! What the kernel makes of one (`unpack_to_rootfs`, init/initramfs.c): zeros are passed over; an archive that is not
 //! compressed begins at a multiple of 4 and with `0`; anything else is compressed, and holds archives. So decompressing
 //! each member where it stands changes nothing, as long as every one begins at a multiple of 4.
+//!
+//! Going through it once thaws it, proves it whole, or both. Whole is what the kernel unpacks without a complaint, and a
+//! file that ends where it should: every checksum that there is fits, every member and every entry ends, and nothing else
+//! is between them. An initrd that is a disk is whole, too; none of it can be proved then.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 
 use super::{Why, read_at};
+use crate::archive::{self, Entries};
 use crate::images::{BOOT_CONFIG, BOOT_CONFIG_PADDING};
+use crate::little_endian::long;
 use crate::unpack;
-
-/// What an entry of an archive begins with, and how long its header is (Documentation/driver-api/early-userspace).
-const NEWC: [&[u8]; 2] = [b"070701", b"070702"];
-const HEADER: usize = 110;
-
-/// What the kernel looks at to tell what is compressed, and how (`compressed_formats`, lib/decompress.c).
-const COMPRESSED: [[u8; 2]; 8] =
-    [*b"\x1f\x8b", *b"\x1f\x9e", *b"BZ", *b"\x5d\0", *b"\xfd7", *b"\x89L", *b"\x02!", *b"\x28\xb5"];
 
 /// Every archive begins on a multiple of this, and every part of one.
 const ALIGNMENT: u64 = 4;
@@ -28,6 +26,12 @@ const BOOT_CONFIG_NUMBERS: u64 = 8;
 /// What is copied at a time.
 const PART: usize = 1 << 16;
 
+/// How much of a member is looked at to tell how it is compressed.
+const HEAD: usize = 32;
+
+/// What is said of something that is no part of an initrd.
+const NOTHING: &str = "neither an archive nor anything compressed begins there";
+
 /// An initrd that is thawed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Initrd {
@@ -35,53 +39,57 @@ pub struct Initrd {
     pub size: u64,
     /// How many of its members were decompressed; where it is none, the file is as the other.
     pub thawed: usize,
-    /// What stays as it is, and why: a sentence each.
-    pub left: Vec<String>,
+    /// Whether it is a disk, which stays as it is.
+    pub is_disk: bool,
 }
 
-/// Thaws a staged initrd into an empty file, which becomes no larger than `most`. Where that fails the file holds nothing
-/// of use.
+/// Thaws a staged initrd into an empty file, which becomes no larger than `most`, and proves it whole. Where that fails the
+/// file holds nothing of use.
 pub fn initrd(from: &File, to: &File, most: u64) -> Result<Initrd, Why> {
     let all = from.metadata().map_err(Why::Read)?.len();
-    let end = boot_config(from, all).map_err(Why::Read)?.unwrap_or(all);
-    let mut out = Out { to, at: 0, most };
+    walk(from, 0, all, Out { to: Some(to), at: 0, most })
+}
+
+/// Proves that a part of a file is whole as an initrd.
+pub fn is_whole(from: &File, begin: u64, end: u64) -> Result<(), Why> {
+    walk(from, begin, end, Out { to: None, at: begin, most: u64::MAX }).map(drop).map_err(|why| match why {
+        Why::Damaged { at, why } => Why::Damaged { at: at - begin, why },
+        why => why,
+    })
+}
+
+fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, Why> {
+    let end = boot_config(from, begin, all)?.unwrap_or(all);
     let mut is = Initrd::default();
-    let mut at = 0;
+    let mut at = behind_zeros(from, begin, end).map_err(Why::Read)?;
+    let first = at;
     while at < end {
-        let mut head = [0; 32];
+        let mut head = [0; HEAD];
         let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(head.len());
         let has = read_at(from, head.get_mut(..most).unwrap_or_default(), at).map_err(Why::Read)?;
         let head = head.get(..has).unwrap_or_default();
         match head {
-            [] => break,
+            [] => return Err(Why::Read(ErrorKind::UnexpectedEof.into())),
             [0, ..] => at = behind_zeros(from, at, end).map_err(Why::Read)?,
-            [b'0', ..] if at % ALIGNMENT == 0 => {
-                let stop = behind_archive(from, at, end).map_err(Why::Read)?;
+            [b'0', ..] if (at - begin) % ALIGNMENT == 0 => {
                 out.align(0)?;
-                if stop == at {
-                    is.left.push(format!(
-                        "what begins at byte {at} of the initrd is no archive; it stays as it is"
-                    ));
-                    at = out.copy(from, at, end)?;
-                } else {
-                    at = out.copy(from, at, stop)?;
-                }
+                let stop = behind_archive(from, at, end)?;
+                at = out.copy(from, at, stop)?;
             }
             _ => {
                 out.align(0)?;
-                let begin = out.at;
-                match decompressed(from, at, end, head, &mut out) {
-                    Ok(stop) => {
+                let written = out.at;
+                match decompressed(from, [begin, at, end], head, &mut out)? {
+                    Member::Archives { stop } => {
                         is.thawed += 1;
                         at = stop;
                     }
-                    Err(Failed::Here(why)) => {
-                        is.left.push(format!("what begins at byte {at} of the initrd stays as it is: {why}"));
-                        out.cut(begin)?;
-                        out.align(at % ALIGNMENT)?;
-                        at = out.copy(from, at, end)?;
+                    Member::Disk if at == first => {
+                        is.is_disk = true;
+                        out.cut(written)?;
+                        at = out.copy(from, begin, end)?;
                     }
-                    Err(Failed::All(why)) => return Err(why),
+                    Member::Disk => return Err(Why::Damaged { at, why: NOTHING.to_owned() }),
                 }
             }
         }
@@ -94,82 +102,105 @@ pub fn initrd(from: &File, to: &File, most: u64) -> Result<Initrd, Why> {
     Ok(is)
 }
 
-/// Whether the kernel would find something in this part of a file: behind zeros an archive, or what is compressed. Of zeros
-/// alone it asks for nothing.
-pub fn is_one(from: &File, begin: u64, end: u64) -> io::Result<bool> {
-    let at = behind_zeros(from, begin, end)?;
-    let is_aligned = at.saturating_sub(begin) % ALIGNMENT == 0;
-    let mut head = [0; 6];
-    let has = read_at(from, &mut head, at)?;
-    let begins = |magic: &[u8]| head.get(..has).is_some_and(|head| head.starts_with(magic));
-    let is_archive = is_aligned && NEWC.iter().any(|magic| begins(magic));
-    Ok(at >= end || is_archive || COMPRESSED.iter().any(|two| begins(two)))
-}
-
 /// Whether nothing in an initrd is compressed.
 pub fn is_thawed(from: &File) -> io::Result<bool> {
     let all = from.metadata()?.len();
-    let end = boot_config(from, all)?.unwrap_or(all);
+    let why = |why| match why {
+        Why::Read(error) => Err(error),
+        _ => Ok(None),
+    };
+    let end = boot_config(from, 0, all).or_else(why)?.unwrap_or(all);
     let mut at = 0;
     while at < end {
         let mut first = [0];
         read_at(from, &mut first, at)?;
-        let next = match first {
+        at = match first {
             [0] => behind_zeros(from, at, end)?,
-            [b'0'] if at % ALIGNMENT == 0 => behind_archive(from, at, end)?,
-            _ => at,
+            [b'0'] if at % ALIGNMENT == 0 => match behind_archive(from, at, end) {
+                Ok(stop) => stop,
+                Err(Why::Read(error)) => return Err(error),
+                Err(_) => return Ok(false),
+            },
+            _ => return Ok(false),
         };
-        if next == at {
-            return Ok(false);
-        }
-        at = next;
     }
     Ok(true)
 }
 
-/// Why a member is not decompressed.
-enum Failed {
-    /// Because of what it is.
-    Here(String),
-    /// Because of what happens to everything.
-    All(Why),
+/// What a member is.
+enum Member {
+    /// Archives, up to where the next begins.
+    Archives {
+        /// There.
+        stop: u64,
+    },
+    /// A disk, compressed or not, up to the end.
+    Disk,
 }
 
-/// Decompresses a member, and tells where the next begins.
-fn decompressed(from: &File, at: u64, end: u64, head: &[u8], out: &mut Out<'_>) -> Result<u64, Failed> {
+/// Decompresses a member of an initrd that begins at `begin`.
+fn decompressed(
+    from: &File,
+    [begin, at, end]: [u64; 3],
+    head: &[u8],
+    out: &mut Out<'_>,
+) -> Result<Member, Why> {
     let mut file = from;
-    file.seek(SeekFrom::Start(at)).map_err(|error| Failed::All(Why::Read(error)))?;
+    file.seek(SeekFrom::Start(at)).map_err(Why::Read)?;
     let mut counted = Counted { from: BufReader::with_capacity(PART, file.take(end - at)), count: 0 };
-    let here = |error: io::Error| match error.raw_os_error() {
-        Some(_) => Failed::All(Why::Read(error)),
-        None => Failed::Here(format!("it is cut off or damaged ({error})")),
+    let damaged = |why: String| Why::Damaged { at, why };
+    let broken = |error: io::Error| match error.raw_os_error() {
+        Some(_) => Why::Read(error),
+        None => damaged(format!("it is cut off or damaged ({error})")),
     };
-    let Some((name, mut member)) = unpack::member(head, &mut counted).map_err(here)? else {
-        return Err(Failed::Here("it is compressed in a way that is not known here".to_owned()));
+    let Some((name, mut member)) = unpack::member(head, &mut counted).map_err(broken)? else {
+        return if is_disk(from, begin, end).map_err(Why::Read)? {
+            Ok(Member::Disk)
+        } else {
+            Err(damaged(NOTHING.to_owned()))
+        };
     };
-    let (mut part, mut is_first) = (vec![0; PART], true);
+    let broken = |error| match broken(error) {
+        Why::Damaged { why, .. } => damaged(format!("as {name} {why}")),
+        why => why,
+    };
+    let (mut part, mut first, mut entries, mut is_archive) =
+        (vec![0; PART], Vec::new(), Entries::default(), true);
     loop {
         let read = match member.read(&mut part) {
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(here(error)),
+            Err(error) => return Err(broken(error)),
         };
         let part = part.get(..read).unwrap_or_default();
-        if is_first && !matches!(part, [0 | b'0', ..]) {
-            return Err(Failed::Here(format!("{name}, and no archive is in it")));
-        }
-        is_first = false;
         if part.is_empty() {
             break;
         }
-        out.write(part).map_err(Failed::All)?;
+        let missing = archive::DISK_HEAD.saturating_sub(first.len()).min(part.len());
+        first.extend_from_slice(part.get(..missing).unwrap_or_default());
+        // What is no archive is read to its end, too: its checksum tells what it is.
+        is_archive = is_archive && entries.take(part).is_ok_and(|took| took == part.len());
+        if is_archive {
+            out.write(part)?;
+        }
     }
     drop(member);
-    // What was looked at to tell the format is longer than a member can be that has an archive in it.
-    if counted.count <= head.len() as u64 {
-        return Err(Failed::Here("it ends before an archive could".to_owned()));
+    match first.as_slice() {
+        [] => Err(damaged(format!("as {name} it holds nothing"))),
+        _ if is_archive && entries.may_end() => Ok(Member::Archives { stop: at + counted.count }),
+        _ if is_archive => Err(damaged(format!("the archive in it, as {name}, ends in the midst of a file"))),
+        first if archive::is_disk(first) => Ok(Member::Disk),
+        [0 | b'0', ..] => Err(damaged(format!("as {name} it holds something else than archives"))),
+        _ => Err(damaged(format!("as {name} it holds no archive"))),
     }
-    Ok(at + counted.count)
+}
+
+/// Whether a part of a file is a disk with a file system that the kernel looks for.
+fn is_disk(from: &File, begin: u64, end: u64) -> io::Result<bool> {
+    let mut head = [0; archive::DISK_HEAD];
+    let most = usize::try_from(end - begin).unwrap_or(usize::MAX).min(head.len());
+    let has = read_at(from, head.get_mut(..most).unwrap_or_default(), begin)?;
+    Ok(archive::is_disk(head.get(..has).unwrap_or_default()))
 }
 
 /// A stream, and how much was taken from it.
@@ -197,26 +228,27 @@ impl<R: BufRead> BufRead for Counted<R> {
     }
 }
 
-/// What is written.
+/// What is written, if anything.
 struct Out<'a> {
-    to: &'a File,
+    to: Option<&'a File>,
     at: u64,
     most: u64,
 }
 
 impl Out<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Why> {
+        let Some(mut to) = self.to else { return Ok(()) };
         if self.at.saturating_add(bytes.len() as u64) > self.most {
             return Err(Why::NoRoom);
         }
-        self.to.write_all(bytes).map_err(Why::Write)?;
+        to.write_all(bytes).map_err(Why::Write)?;
         self.at += bytes.len() as u64;
         Ok(())
     }
 
     /// Writes zeros up to a place that is so much behind a multiple of 4.
     fn align(&mut self, to: u64) -> Result<(), Why> {
-        while self.at % ALIGNMENT != to {
+        while self.to.is_some() && self.at % ALIGNMENT != to {
             self.write(&[0])?;
         }
         Ok(())
@@ -224,22 +256,22 @@ impl Out<'_> {
 
     /// Copies, and tells up to where.
     fn copy(&mut self, from: &File, at: u64, end: u64) -> Result<u64, Why> {
-        let size = end - at;
+        let (Some(mut to), size) = (self.to, end - at) else { return Ok(end) };
         if self.at.saturating_add(size) > self.most {
             return Err(Why::NoRoom);
         }
         let mut file = from;
         file.seek(SeekFrom::Start(at)).map_err(Why::Read)?;
-        let copied = io::copy(&mut file.take(size), &mut &*self.to).map_err(Why::Write)?;
+        let copied = io::copy(&mut file.take(size), &mut to).map_err(Why::Write)?;
         self.at += copied;
         if copied == size { Ok(end) } else { Err(Why::Read(ErrorKind::UnexpectedEof.into())) }
     }
 
     /// Takes back what was written behind a place.
     fn cut(&mut self, at: u64) -> Result<(), Why> {
-        self.to.set_len(at).map_err(Why::Write)?;
-        let mut file = self.to;
-        file.seek(SeekFrom::Start(at)).map_err(Why::Write)?;
+        let Some(mut to) = self.to else { return Ok(()) };
+        to.set_len(at).map_err(Why::Write)?;
+        to.seek(SeekFrom::Start(at)).map_err(Why::Write)?;
         self.at = at;
         Ok(())
     }
@@ -260,49 +292,63 @@ fn behind_zeros(from: &File, mut at: u64, end: u64) -> io::Result<u64> {
     Ok(end)
 }
 
-/// Where the entries end that begin at a place, one behind the other; at that place itself where none begins.
-fn behind_archive(from: &File, mut at: u64, end: u64) -> io::Result<u64> {
-    loop {
-        let mut header = [0; HEADER];
-        let has = read_at(from, &mut header, at)?;
-        let number = |index: usize| {
-            let digits = header.get(6 + 8 * index..14 + 8 * index)?;
-            let plain = digits.iter().all(u8::is_ascii_hexdigit);
-            u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().filter(|_| plain)
-        };
-        let is_one = has == HEADER && NEWC.iter().any(|magic| header.starts_with(magic));
-        let (true, Some(size), Some(name)) = (is_one, number(6), number(11)) else { return Ok(at) };
-        let data = (at + HEADER as u64 + name).next_multiple_of(ALIGNMENT);
-        let stop = data + size;
-        if stop > end {
-            return Ok(at);
+/// Where the archives end that begin at a place.
+fn behind_archive(from: &File, begin: u64, end: u64) -> Result<u64, Why> {
+    let (mut entries, mut part, mut at) = (Entries::default(), vec![0; PART], begin);
+    let damaged = |why: &str| Why::Damaged { at: begin, why: why.to_owned() };
+    while at < end {
+        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(part.len());
+        let has = read_at(from, part.get_mut(..most).unwrap_or_default(), at).map_err(Why::Read)?;
+        let took = entries.take(part.get(..has).unwrap_or_default()).map_err(damaged)?;
+        at += took as u64;
+        if has == 0 || took < has {
+            break;
         }
-        at = stop.next_multiple_of(ALIGNMENT).min(end);
     }
+    if entries.may_end() { Ok(at) } else { Err(damaged("its archive ends in the midst of a file")) }
 }
 
-/// Where a bootconfig begins, where there is one at the end of an initrd of that size.
-fn boot_config(from: &File, size: u64) -> io::Result<Option<u64>> {
+/// Where a bootconfig begins, where there is one at the end of this part of a file.
+fn boot_config(from: &File, begin: u64, end: u64) -> Result<Option<u64>, Why> {
     let length = BOOT_CONFIG.len() as u64;
     for padding in 0..=BOOT_CONFIG_PADDING as u64 {
-        let Some(numbers) = size.checked_sub(padding + length + BOOT_CONFIG_NUMBERS) else { break };
+        let numbers =
+            end.checked_sub(padding + length + BOOT_CONFIG_NUMBERS).filter(|numbers| *numbers >= begin);
+        let Some(numbers) = numbers else { break };
         let mut bytes = [0; 20];
-        let has = read_at(from, &mut bytes, numbers)?;
+        let has = read_at(from, &mut bytes, numbers).map_err(Why::Read)?;
         if has < bytes.len() || !bytes.ends_with(BOOT_CONFIG) {
             continue;
         }
-        let data = bytes.first_chunk().map_or(0, |size| u64::from(u32::from_le_bytes(*size)));
-        return Ok(numbers.checked_sub(data));
+        let damaged = |why: &str| Why::Damaged { at: numbers, why: why.to_owned() };
+        let size = u64::from(long(&bytes, 0));
+        let config = numbers.checked_sub(size).filter(|config| *config >= begin);
+        let config = config.ok_or_else(|| damaged("its bootconfig says that it is longer than the file"))?;
+        let mut sum = 0_u32;
+        let (mut part, mut at) = (vec![0; PART], config);
+        while at < numbers {
+            let most = usize::try_from(numbers - at).unwrap_or(usize::MAX).min(part.len());
+            let has = read_at(from, part.get_mut(..most).unwrap_or_default(), at).map_err(Why::Read)?;
+            let bytes = part.get(..has).filter(|bytes| !bytes.is_empty());
+            let bytes = bytes.ok_or_else(|| Why::Read(ErrorKind::UnexpectedEof.into()))?;
+            sum = bytes.iter().fold(sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
+            at += has as u64;
+        }
+        if sum != long(&bytes, 4) {
+            return Err(damaged("its bootconfig has another checksum than it says"));
+        }
+        return Ok(Some(config));
     }
     Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation)]
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use std::path::Path;
 
     /// A file of bytes, and one for what comes out.
     fn thawed_to(bytes: &[u8], most: u64) -> (Result<Initrd, Why>, Vec<u8>) {
@@ -329,18 +375,12 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             is_thawed(&File::open(path).unwrap()).unwrap()
         };
-        assert!(known(&out) == is.left.is_empty() && known(bytes) == (is.thawed == 0 && is.left.is_empty()));
+        assert!(known(&out) && known(bytes) == (is.thawed == 0));
         (is, out)
     }
 
     fn entry(name: &str, data: &[u8]) -> Vec<u8> {
-        let mut entry =
-            format!("070701{:048x}{:08x}{:032x}{:08x}{:08x}{name}\0", 0, data.len(), 0, name.len() + 1, 0)
-                .into_bytes();
-        entry.resize(entry.len().next_multiple_of(4), 0);
-        entry.extend(data);
-        entry.resize(entry.len().next_multiple_of(4), 0);
-        entry
+        crate::archive::tests::entry(name, data, None)
     }
 
     fn archive(name: &str, data: &[u8]) -> Vec<u8> {
@@ -369,8 +409,8 @@ mod tests {
             (archive("kernel/x86/microcode", b"12345"), archive("a", b"abc"), archive("b", &[7; 900]));
         let joined = [&one[..], &[0; 512], &gzip(&two), &gzip(&three), &[0; 3], &gzip(&one)].concat();
         let (is, out) = thawed(&joined);
-        assert_eq!((is.thawed, is.left.len()), (3, 0));
-        assert_eq!(out, [&one[..], &two, &three, &one].concat());
+        assert_eq!((is.thawed, is.is_disk), (3, false));
+        assert!(out == [&one[..], &[0; 512], &two, &three, &one].concat());
         // Without one it is as it was, but for padding.
         assert_eq!(
             thawed(&[one.clone(), two.clone()].concat()),
@@ -390,10 +430,12 @@ mod tests {
     #[test]
     fn each_format_that_a_kernel_finds_in_an_initrd_ends_where_it_ends() {
         let (two, three) = (archive("a", &[3; 5000]), archive("b", b"x"));
-        let formats: [(&str, &[&str]); 5] = [
+        let formats: [(&str, &[&str]); 7] = [
             ("zstd", &["-q", "-3"]),
             ("xz", &["--check=crc32"]),
             ("bzip2", &[]),
+            ("lzop", &["-9"]),
+            ("xz", &["--format=lzma"]),
             ("gzip", &["-n"]),
             ("zstd", &["-q", "-19", "--ultra", "--no-check"]),
         ];
@@ -402,7 +444,7 @@ mod tests {
             for padding in 0..5 {
                 let joined = [&packed[..], &vec![0; padding], &gzip(&three), &packed].concat();
                 let (is, out) = thawed(&joined);
-                assert_eq!((is.thawed, &is.left[..]), (3, &[][..]), "{tool} {padding}");
+                assert_eq!(is.thawed, 3, "{tool} {padding}");
                 assert_eq!(out, [&two[..], &three, &two].concat(), "{tool} {padding}");
             }
         }
@@ -412,23 +454,128 @@ mod tests {
         }
     }
 
+    /// What is said of it, where it is not whole; thawing and proving say the same.
+    fn wrong(bytes: &[u8]) -> Option<String> {
+        let (is, _) = thawed_to(bytes, u64::MAX);
+        let thawed = is.err().map(|why| why.to_string());
+        assert_eq!(proved(bytes), thawed);
+        thawed
+    }
+
+    /// The same of its being proved where it is a part of a file.
+    fn proved(bytes: &[u8]) -> Option<String> {
+        let scratch = crate::scratch::Scratch::new();
+        proved_in(&scratch.root.path("/run/part"), bytes)
+    }
+
+    fn proved_in(path: &Path, bytes: &[u8]) -> Option<String> {
+        std::fs::write(path, [b"....", bytes, b"...."].concat()).unwrap();
+        let file = File::open(path).unwrap();
+        is_whole(&file, 4, 4 + bytes.len() as u64).err().map(|why| why.to_string())
+    }
+
     #[test]
-    fn what_cannot_be_decompressed_stays_with_all_behind_it_and_is_told() {
+    fn what_is_damaged_anywhere_is_told_with_its_place() {
         let (one, two) = (archive("a", b"abc"), archive("b", b"xyz"));
         let packed = gzip(&two);
-        let damaged = packed.get(..packed.len() - 5).unwrap();
-        for rest in [&b"\x5d\0\0\x80unknown"[..], damaged, &gzip(b"text"), b"\x02\x21\x4c\x18garbage"] {
-            let joined = [&gzip(&one)[..], rest, &one].concat();
-            let (is, out) = thawed(&joined);
-            assert_eq!((is.thawed, is.left.len()), (1, 1), "{:?}", is.left);
-            assert!(out.starts_with(&one), "{rest:?}");
-            // Whatever follows is as far from a multiple of 4 as it was.
-            let behind = joined.len() - one.len();
-            assert!(out.ends_with(&[rest, &one].concat()), "{rest:?}");
-            assert_eq!((out.len() - one.len()) % 4, behind % 4, "{rest:?}");
+        let cut = packed.get(..packed.len() - 5).unwrap();
+        for (rest, why) in [
+            (&b"\x5d\0\0\x80unknown"[..], "it is cut off or damaged"),
+            (cut, "as gzip it is cut off or damaged"),
+            (&gzip(b"text"), "as gzip it holds no archive"),
+            (&gzip(b""), "as gzip it holds nothing"),
+            (b"\x02\x21\x4c\x18garbage", "as lz4 it is cut off or damaged"),
+            (b"\x04\x22\x4d\x18garbage", NOTHING),
+            (&gzip(two.get(..two.len() - 130).unwrap()), "the archive in it, as gzip, ends in the midst"),
+            (&gzip(&[&two[..], b"more"].concat()), "as gzip it holds something else than archives"),
+            (b"garbage", NOTHING),
+        ] {
+            let begun = gzip(&one);
+            let told = wrong(&[&begun[..], rest].concat()).unwrap();
+            assert!(told.starts_with(&format!("at byte {}: {why}", begun.len())), "{told}");
         }
-        let (is, out) = thawed(&[&one[..], b"070701cut off"].concat());
-        assert_eq!((is.left.len(), out), (1, [&one[..], b"070701cut off"].concat()));
+        let told = wrong(&[&one[..], two.get(..two.len() - 130).unwrap()].concat()).unwrap();
+        assert!(told.contains("ends in the midst of a file"), "{told}");
+    }
+
+    #[test]
+    fn what_the_kernel_accepts_is_whole() {
+        let (one, open) = (archive("a", b"abc"), entry("b", b"abcd"));
+        let disk = [&[0; 0x438][..], b"\x53\xef", &[1; 3000]].concat();
+        let behind_zeros = [&[0; 9000][..], &one].concat();
+        for bytes in [
+            &one[..],
+            &open,
+            &gzip(&open),
+            &[0; 512],
+            &gzip(&[0; 512]),
+            &disk,
+            &gzip(&disk),
+            b"hsqs",
+            &behind_zeros,
+        ] {
+            assert_eq!(wrong(bytes), None, "{:?}", bytes.get(..8));
+        }
+        assert!(thawed_to(&gzip(&disk), u64::MAX).0.unwrap().is_disk);
+        let unaligned = [&[0; 9001][..], &one].concat();
+        for bytes in [&b"debian\n"[..], b"0", &unaligned, &[&[0; 9000][..], b"debian"].concat()] {
+            assert!(wrong(bytes).is_some(), "{:?}", bytes.get(..4));
+        }
+    }
+
+    /// Numbers that are the same in each run.
+    fn numbers() -> impl Iterator<Item = usize> {
+        let mut state = 1_u32;
+        std::iter::repeat_with(move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize
+        })
+    }
+
+    #[test]
+    fn wherever_an_initrd_is_cut_or_changed_a_checksum_that_covers_it_tells() {
+        let content = |number: usize| (number % 19 * (number % 19) * 7 + number % 19 * 13) as u8;
+        let content: Vec<u8> = numbers().map(content).take(3_000).collect();
+        let archive = [archive("a", &content), archive("b", b"b")].concat();
+        let formats: [(&str, &[&str], bool); 7] = [
+            ("gzip", &["-n"], true),
+            ("zstd", &["-q", "-3"], true),
+            ("xz", &["-0", "--check=crc32"], true),
+            ("bzip2", &["-1"], true),
+            ("lzop", &["-9"], true),
+            ("xz", &["-0", "--format=lzma"], false),
+            ("lz4", &["-l", "-q"], false),
+        ];
+        let scratch = crate::scratch::Scratch::new();
+        let proved = |bytes: &[u8]| proved_in(&scratch.root.path("/run/part"), bytes);
+        for (tool, arguments, has_checksum) in formats {
+            let Some(packed) = packed_by(tool, arguments, &archive) else { continue };
+            assert_eq!(proved(&packed), None, "{tool}");
+            for number in numbers().take(1000) {
+                let length = 1 + number % (packed.len() - 1);
+                assert!(proved(&packed[..length]).is_some(), "{tool}, cut to {length}");
+            }
+            for number in numbers().skip(1000).take(1000) {
+                let mut other = packed.clone();
+                other[number % packed.len()] ^= 1 << (number % 8);
+                // What is no part of the content, as a time or a name, may change.
+                let same = || thawed_to(&other, u64::MAX).1 == archive;
+                assert!(!has_checksum || proved(&other).is_some() || same(), "{tool}, {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bootconfig_that_is_damaged_is_told() {
+        let tail = |size: u32, sum: u32| {
+            [&b"a = 1\n"[..], &size.to_le_bytes(), &sum.to_le_bytes(), BOOT_CONFIG].concat()
+        };
+        let sum: u32 = b"a = 1\n".iter().map(|byte| u32::from(*byte)).sum();
+        let one = archive("a", b"abc");
+        assert_eq!(wrong(&[&one[..], &tail(6, sum)].concat()), None);
+        assert_eq!(wrong(&tail(6, sum)), None);
+        assert!(wrong(&[&one[..], &tail(6, sum + 1)].concat()).unwrap().contains("another checksum"));
+        assert!(wrong(&tail(100, sum)).unwrap().contains("longer than the file"));
     }
 
     #[test]
