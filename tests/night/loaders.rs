@@ -6,6 +6,7 @@ use bed::harness::Test;
 use bed::holder;
 use bed::image::Image;
 use bed::initramfs::Ended;
+use bed::machine::with_last_lines;
 
 /// What tells whether an image is loaded.
 const LOADED: &str = "read -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $loaded\"\n";
@@ -26,6 +27,37 @@ pub fn the_direct_loader_hands_over_and_tells_the_whole_night(test: &Test) -> Re
     ended.line("  loader          direct: as asked for (--loader)")?;
     ended.line("loaded: 1")?;
     handed_over_with_all_marks(&ended)
+}
+
+/// The kernel allows two loads, one by day and one at night.
+const TWO_LOADS: &str = "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot\n";
+
+/// What of the memory that is kept for devices is free.
+const FREE_FOR_DEVICES: &str = "grep CmaFree /proc/meminfo\n";
+
+pub fn where_memory_is_kept_for_devices_each_loader_hands_over(test: &Test) -> Result<(), String> {
+    for loader in ["verified", "direct"] {
+        let stage = stage(&format!("--loader {loader}"));
+        let day = [TWO_LOADS, FREE_FOR_DEVICES, &stage, LOADED, FREE_FOR_DEVICES].concat();
+        let mut night = night(test, "kexec", &day)?;
+        night.append += " cma=256M";
+        // Debian's own kernel moves where it must not lie as it was loaded.
+        (night.real, night.memory) = (loader == "verified", 1024);
+        let ended = night.run()?;
+        ended.line("loaded: 1")?;
+        let free: Vec<_> = ended.console.lines().filter(|line| line.starts_with("CmaFree:")).collect();
+        if free.len() != 2
+            || free.first() != free.last()
+            || free.first().is_some_and(|free| free.ends_with(" 0 kB"))
+        {
+            return Err(with_last_lines(
+                &format!("free for devices, before and after: {free:?}"),
+                &ended.console,
+            ));
+        }
+        handed_over(&ended, "kexec")?;
+    }
+    Ok(())
 }
 
 pub fn what_is_thawed_hands_over_with_nothing_loaded_by_day(test: &Test) -> Result<(), String> {

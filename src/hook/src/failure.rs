@@ -220,7 +220,9 @@ fn meaning(errno: Errno) -> &'static str {
         }
         Errno::ACCESS => ": refused by IMA or a security module",
         Errno::BUSY => ": another load or jump is under way",
-        Errno::INVAL => ": no image for this machine, larger than half its memory, or nothing is loaded",
+        Errno::INVAL => {
+            ": no image for this machine, larger than half its memory, nothing is loaded, or CMA cannot be left out"
+        }
         Errno::NOEXEC => ": not a kernel image that this kernel can load",
         Errno::ADDRNOTAVAIL => ": no room in memory where it must lie",
         Errno::NOMEM => ": not enough memory",

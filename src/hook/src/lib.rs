@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod armed;
 pub mod bounds;
 pub mod child;
+pub mod cma;
 pub mod cpus;
 pub mod diary;
 pub mod exitrd;

@@ -202,6 +202,9 @@ pub const PANIC_SECONDS: &[u8] = b"10\n";
 /// Lines of a level below this are shown on consoles: all but those for debugging (`include/linux/kern_levels.h`).
 pub const CONSOLE_LEVEL: usize = 7;
 
+/// /proc/meminfo, which is less than half of it.
+pub const MEMINFO_MAX: usize = 4096;
+
 /// A line of a file in /proc. In mountinfo a path of 4096 bytes may stand there escaped, each byte
 /// as four (`mangle_path`, `fs/seq_file.c`); two such in one line are refused.
 pub const LINE_MAX: usize = 16 * 1024;

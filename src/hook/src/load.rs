@@ -15,7 +15,7 @@ use crate::images::Images;
 use crate::limits;
 use crate::sys::KexecSegment;
 use crate::text::Text;
-use crate::{child, sys};
+use crate::{child, cma, sys};
 
 /// A load under way.
 pub struct Loading {
@@ -31,8 +31,16 @@ pub struct Loading {
 pub fn begin(images: &Images, cmdline: &CommandLine, time: Duration) -> Result<Loading, Failure> {
     let text = cmdline.as_c_str().ok_or(Failure::CommandLineTooLong)?;
     let initrd = images.initrd.as_ref().map(AsFd::as_fd);
-    let load = || unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text));
-    let running = child::begin(LOAD, load)?;
+    let load = |leaves_cma_out| {
+        unless_busy(|| sys::kexec_file_load(images.kernel.as_fd(), initrd, text, leaves_cma_out))
+    };
+    let running = child::begin(LOAD, || {
+        let cma = cma::is_there();
+        match load(cma) {
+            Err(Errno::INVAL) if cma && !cma::is_loaded_into() => load(false),
+            answer => answer,
+        }
+    })?;
     Ok(Loading { until: running.begun + time, running })
 }
 

@@ -21,6 +21,8 @@ use rustix::process::Pid;
 const KEXEC_FILE_NO_INITRAMFS: usize = 0x4;
 /// `KEXEC_FILE_UNLOAD`, include/uapi/linux/kexec.h.
 const KEXEC_FILE_UNLOAD: usize = 0x1;
+/// `KEXEC_FILE_NO_CMA`, include/uapi/linux/kexec.h, since Linux 6.17.
+const KEXEC_FILE_NO_CMA: usize = 0x10;
 
 /// `SYSLOG_ACTION_CONSOLE_LEVEL`, include/linux/syslog.h.
 const SYSLOG_ACTION_CONSOLE_LEVEL: usize = 8;
@@ -41,15 +43,18 @@ const DM_IOCTL_WORDS: usize = 39;
 /// drivers/md/dm-ioctl.c).
 const DM_VERSION_MAJOR: u64 = 4;
 
-/// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded.
+/// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded; none of it into CMA where that is to be
+/// left out.
 ///
 /// - `kexec_file_load(2)`
 pub fn kexec_file_load(
     kernel: BorrowedFd<'_>,
     initrd: Option<BorrowedFd<'_>>,
     cmdline: &CStr,
+    leaves_cma_out: bool,
 ) -> io::Result<()> {
-    let flags = if initrd.is_some() { 0 } else { KEXEC_FILE_NO_INITRAMFS };
+    let initramfs = if initrd.is_some() { 0 } else { KEXEC_FILE_NO_INITRAMFS };
+    let flags = initramfs | if leaves_cma_out { KEXEC_FILE_NO_CMA } else { 0 };
     let fd = |fd: BorrowedFd<'_>| usize::try_from(fd.as_raw_fd()).unwrap_or(usize::MAX);
     let cmdline = cmdline.to_bytes_with_nul();
     // SAFETY: the kernel reads `cmdline.len()` bytes at `cmdline` and writes nothing.

@@ -7,6 +7,7 @@ pub mod attach;
 mod bzimage;
 pub mod carriers;
 pub mod check;
+pub mod cma;
 pub mod cmdline;
 pub mod command;
 pub mod conf;

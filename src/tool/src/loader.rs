@@ -9,11 +9,10 @@ use nextkernel_plan::Plan;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::efi;
 use crate::kconfig::Kconfig;
-use crate::refusal;
 use crate::root::Root;
-use crate::sys::Calls;
+use crate::sys::{self, Calls};
+use crate::{cma, efi, refusal, rehearse};
 
 /// Where segments can be made (`prepare`), as Rust calls these architectures.
 const PREPARED: [&str; 3] = ["x86_64", "aarch64", "riscv64"];
@@ -160,6 +159,8 @@ pub enum Why {
     Thawed,
     /// The other call is not there.
     Only,
+    /// The other call would load into CMA.
+    Cma,
     /// It is there.
     Default,
     /// The direct one is forbidden.
@@ -173,6 +174,7 @@ impl Why {
     pub fn of(root: &Root, calls: Option<Calls>, loader: Loader, thaws_kernel: bool) -> Why {
         match loader {
             Loader::Direct if calls.is_some_and(|calls| !calls.file) => Why::Only,
+            Loader::Direct if calls.is_some_and(|calls| calls.loads_into_cma) => Why::Cma,
             Loader::Direct if thaws_kernel => Why::Thawed,
             Loader::Direct => Why::Asked,
             Loader::Verified => Against::find(root, calls).map_or(Why::Default, Why::Against),
@@ -186,6 +188,8 @@ impl fmt::Display for Why {
             Why::Asked => out.write_str("as asked for (--loader)"),
             Why::Thawed => out.write_str("for the kernel is thawed"),
             Why::Only => out.write_str("for this kernel has no kexec_file_load"),
+            Why::Cma => out
+                .write_str("for kexec_file_load of this kernel would load it into CMA, where it is damaged"),
             Why::Default => out.write_str("the default where the kernel has it"),
             Why::Against(against) => against.fmt(out),
         }
@@ -201,6 +205,9 @@ pub enum Error {
     /// The verified one was asked for, and is not there.
     #[error("{}", refusal::no_call(.0.as_ref().copied()))]
     NoCall(Option<Against>),
+    /// The verified one was asked for, or is the only one, and would load into CMA.
+    #[error("{}", refusal::into_cma(.0.as_ref().copied()))]
+    LoadsIntoCma(Option<Against>),
 }
 
 /// What comes of a wish on this machine.
@@ -233,6 +240,16 @@ impl fmt::Display for Frozen {
     }
 }
 
+/// Asks the kernel for its calls; `None` where that cannot be asked. Where attempts are counted none is spent on whether
+/// CMA can be left out: the load tells.
+#[must_use]
+pub fn calls(root: &Root) -> Option<Calls> {
+    let calls = sys::kexec_calls()?;
+    let may = calls.file && cma::is_there(root) && cma::is_loaded_into(root);
+    let loads_into_cma = may && rehearse::calls_left(root).is_none() && sys::knows_no_flag_for_cma();
+    Some(Calls { loads_into_cma, ..calls })
+}
+
 /// Chooses. `thaws` is whether the kernel is to be thawed, which the direct loader alone can load then; `is_packed`
 /// whether it unpacks itself at all.
 pub fn choose(
@@ -244,7 +261,11 @@ pub fn choose(
 ) -> Result<Choice, Error> {
     let against = Against::find(root, calls);
     let forbidden = against.filter(|against| against.forbids());
-    let has_file = calls.is_none_or(|calls| calls.file);
+    let has_file = calls.is_none_or(|calls| calls.file && !calls.loads_into_cma);
+    let none = match calls {
+        Some(Calls { file: true, .. }) => Error::LoadsIntoCma,
+        _ => Error::NoCall,
+    };
     let thaws_kernel = thaws && is_packed;
     let direct = Choice { loader: Loader::Direct, unthawed: Loader::Direct, frozen: None };
     let verified = |frozen: Option<Frozen>| Choice {
@@ -255,12 +276,12 @@ pub fn choose(
     match (wanted, forbidden) {
         (Wanted::Direct, Some(against)) => Err(Error::Forbidden(against)),
         (Wanted::Verified, _) if has_file => Ok(verified(Some(Frozen::Asked))),
-        (Wanted::Verified, _) => Err(Error::NoCall(None)),
+        (Wanted::Verified, _) => Err(none(None)),
         (Wanted::Auto, _) if has_file => Ok(match against {
             None if thaws_kernel => Choice { unthawed: Loader::Verified, ..direct },
             against => verified(against.map(Frozen::Against)),
         }),
-        (Wanted::Auto, Some(against)) => Err(Error::NoCall(Some(against))),
+        (Wanted::Auto, Some(against)) => Err(none(Some(against))),
         (Wanted::Auto | Wanted::Direct, None) => Ok(direct),
     }
 }
@@ -277,10 +298,10 @@ mod tests {
     use super::*;
     use crate::scratch::Scratch;
 
-    const BOTH: Calls = Calls { file: true, segments: true };
-    const FILE: Calls = Calls { file: true, segments: false };
-    const SEGMENTS: Calls = Calls { file: false, segments: true };
-    const NONE: Calls = Calls { file: false, segments: false };
+    const BOTH: Calls = Calls { file: true, segments: true, loads_into_cma: false };
+    const FILE: Calls = Calls { segments: false, ..BOTH };
+    const SEGMENTS: Calls = Calls { file: false, ..BOTH };
+    const NONE: Calls = Calls { segments: false, ..SEGMENTS };
     const VERIFIED: Choice = Choice { loader: Loader::Verified, unthawed: Loader::Verified, frozen: None };
 
     fn chosen(scratch: &Scratch, calls: Calls, wanted: Wanted, thaws: bool) -> Result<Choice, Error> {
@@ -341,6 +362,20 @@ mod tests {
                 assert_eq!(auto, Ok(Choice { frozen, ..VERIFIED }));
             }
         }
+    }
+
+    #[test]
+    fn what_would_be_loaded_into_cma_goes_by_segments_or_not_at_all() {
+        let scratch = Scratch::new();
+        let cma = Calls { loads_into_cma: true, ..BOTH };
+        assert_eq!(loader(&scratch, cma, Wanted::Auto, false), Some(Loader::Direct));
+        assert_eq!(Why::of(&scratch.root, Some(cma), Loader::Direct, false), Why::Cma);
+        let refused = |calls, wanted| chosen(&scratch, calls, wanted, false).unwrap_err();
+        assert_eq!(refused(cma, Wanted::Verified), Error::LoadsIntoCma(None));
+        let alone = refused(Calls { segments: false, ..cma }, Wanted::Auto);
+        assert_eq!(alone, Error::LoadsIntoCma(Some(Against::NoCall)));
+        let said = alone.to_string();
+        assert!(said.contains("CmaTotal") && said.ends_with("without cma= or with cma=0"), "{said}");
     }
 
     #[test]

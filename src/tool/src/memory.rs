@@ -14,6 +14,12 @@ pub fn available(root: &Root) -> Option<u64> {
     Some(field(root, "MemAvailable")? + field(root, "SwapFree").unwrap_or(0))
 }
 
+/// What is kept for devices that want it contiguous; `None` where the kernel keeps none, or is not to be asked.
+#[must_use]
+pub fn cma(root: &Root) -> Option<u64> {
+    field(root, "CmaTotal")
+}
+
 fn field(root: &Root, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(root.path("/proc/meminfo")).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

@@ -287,11 +287,21 @@ pub fn of_unload(root: &Root, errno: &io::Error, before: Option<Bar>) -> String 
 #[must_use]
 pub fn no_call(direct: Option<Against>) -> String {
     let lacks = "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE)";
+    instead(lacks, direct, "run a kernel that has it, and stage there")
+}
+
+/// The same of a kernel that would load into CMA, and does not know the flag against it.
+#[must_use]
+pub fn into_cma(direct: Option<Against>) -> String {
+    let lacks = "this kernel would load the next one into memory that is kept for devices (CmaTotal in /proc/meminfo), where \
+                 it is damaged, and cannot be told not to";
+    instead(lacks, direct, "run a newer kernel, or this one without cma= or with cma=0")
+}
+
+fn instead(lacks: &str, direct: Option<Against>, way_out: &str) -> String {
     match direct {
         None => format!("{lacks}; leave --loader out, and the direct one takes its place"),
-        Some(against) => format!(
-            "{lacks}, and the direct loader is no way round: {against}; run a kernel that has it, and stage there"
-        ),
+        Some(against) => format!("{lacks}, and the direct loader is no way round: {against}; {way_out}"),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nextkernel_plan::{Direct, Part, Record, Recorded, Segment, limits};
 use thiserror::Error;
 
+use crate::cma;
 use crate::errno::ByName;
 use crate::refusal::{self, Bar, Image};
 use crate::root::Root;
@@ -52,8 +53,16 @@ pub fn load(
     let longest = longest(cmdline);
     let initrd_fd = initrd.map(AsFd::as_fd);
     let before = Bar::to_calls(root);
-    let call = || sys::kexec_file_load(kernel.as_fd(), initrd_fd, &longest);
-    unless_busy(|| calls_left(root), later, call).map_err(|errno| {
+    let load = |leaves_cma_out| {
+        let call = || sys::kexec_file_load(kernel.as_fd(), initrd_fd, &longest, leaves_cma_out);
+        unless_busy(|| calls_left(root), later, call)
+    };
+    let has_cma = cma::is_there(root);
+    let loaded = load(has_cma).or_else(|errno| {
+        let is_flag = errno.raw_os_error() == Some(libc::EINVAL) && has_cma && !cma::is_loaded_into(root);
+        if is_flag { load(false) } else { Err(errno) }
+    });
+    loaded.map_err(|errno| {
         let image = Image::of(kernel, initrd, longest.as_bytes_with_nul().len() as u64);
         Error { act: LOAD, why: refusal::of_load(root, &errno, before, &image), errno }
     })

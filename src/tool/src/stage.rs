@@ -30,7 +30,7 @@ use crate::rehearse::{self, Files};
 use crate::root::Root;
 use crate::set::{self, Beside, Made, Order, Place};
 use crate::size::Size;
-use crate::sys::{self, Calls};
+use crate::sys::Calls;
 use crate::{cmdline, efi, facts, memory, refusal, report, status, systemd, unbind};
 
 /// How many characters of what somebody wrote a note shows.
@@ -240,7 +240,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let Staged { handoff, notes } = stage(root, wish, sys::kexec_calls())?;
+    let Staged { handoff, notes } = stage(root, wish, loader::calls(root))?;
     for note in notes {
         facts::note(note);
     }
@@ -251,7 +251,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
 
 /// Stages, and says nothing.
 pub fn quietly(root: &Root, wish: &Wish) -> Result<(), Error> {
-    stage(root, wish, sys::kexec_calls()).map(drop)
+    stage(root, wish, loader::calls(root)).map(drop)
 }
 
 /// What was staged.
@@ -695,7 +695,7 @@ mod tests {
 
     const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";
 
-    const BOTH: Option<Calls> = Some(Calls { file: true, segments: true });
+    const BOTH: Option<Calls> = Some(Calls { file: true, segments: true, loads_into_cma: false });
 
     /// What a machine that was started with `running` stages, with i915 or without.
     fn staged(running: &str, wish: &Wish, panic: Option<u16>, i915: bool) -> (String, Vec<String>) {

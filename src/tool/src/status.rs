@@ -14,11 +14,11 @@ use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
 use crate::header::Header;
 use crate::init::{Hooked, Init};
-use crate::loader::{Loader, Why};
+use crate::loader::{self, Loader, Why};
 use crate::reboot::{self, First};
 use crate::root::Root;
 use crate::size::Size;
-use crate::sys::{self, Calls};
+use crate::sys::Calls;
 use crate::{cmdline, facts, systemd, thaw};
 
 /// Show what is staged and what each way down leads to
@@ -136,7 +136,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         Conf::default()
     });
     let gpus = gpus::find(root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
-    let status = Status::of(root, plan.as_ref(), gpus, systemd, sys::kexec_calls());
+    let status = Status::of(root, plan.as_ref(), gpus, systemd, loader::calls(root));
     facts::print(&status, wish.json, || status.in_words(systemd)).map_err(Error::Output)
 }
 
@@ -393,7 +393,7 @@ cmdline = root=x
 end
 ";
 
-    const BOTH: Option<Calls> = Some(Calls { file: true, segments: true });
+    const BOTH: Option<Calls> = Some(Calls { file: true, segments: true, loads_into_cma: false });
 
     fn status(loaded: bool, hook: bool, plan: Option<&str>, systemd: u32) -> Status {
         with_gpu(loaded, hook, plan, systemd, "live")

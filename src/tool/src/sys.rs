@@ -10,19 +10,25 @@ use std::ptr::NonNull;
 const UNLOAD: libc::c_ulong = 0x1;
 const NO_INITRAMFS: libc::c_ulong = 0x4;
 
+/// `KEXEC_FILE_NO_CMA`, since Linux 6.17.
+const NO_CMA: libc::c_ulong = 0x10;
+
 /// Its number; libc lacks it for riscv64, which has the common table (include/uapi/asm-generic/unistd.h).
 #[cfg(not(target_arch = "riscv64"))]
 const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
 #[cfg(target_arch = "riscv64")]
 const KEXEC_FILE_LOAD: libc::c_long = 294;
 
-/// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded (`kexec_file_load(2)`).
+/// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded, and none of it into CMA where that is
+/// to be left out (`kexec_file_load(2)`).
 pub fn kexec_file_load(
     kernel: BorrowedFd<'_>,
     initrd: Option<BorrowedFd<'_>>,
     cmdline: &CStr,
+    leaves_cma_out: bool,
 ) -> io::Result<()> {
-    let flags = if initrd.is_some() { 0 } else { NO_INITRAMFS };
+    let initramfs = if initrd.is_some() { 0 } else { NO_INITRAMFS };
+    let flags = initramfs | if leaves_cma_out { NO_CMA } else { 0 };
     call(kernel.as_raw_fd(), initrd.map_or(-1, |fd| fd.as_raw_fd()), Some(cmdline), flags)
 }
 
@@ -122,6 +128,8 @@ pub struct Calls {
     pub file: bool,
     /// `kexec_load(2)`
     pub segments: bool,
+    /// Whether the first would load into CMA, and cannot be told not to ([`crate::cma`]).
+    pub loads_into_cma: bool,
 }
 
 /// Asks for them as somebody who may not: the kernel looks at the capability first (`kexec_load_permitted`,
@@ -137,9 +145,15 @@ pub fn kexec_calls() -> Option<Calls> {
             let file = there(libc::syscall(KEXEC_FILE_LOAD, -1, -1, 0_usize, 0_usize, 0_usize));
             (file, there(libc::syscall(libc::SYS_kexec_load, 0_usize, 0_usize, 0_usize, 0_usize)))
         };
-        Some(Calls { file, segments })
+        Some(Calls { file, segments, loads_into_cma: false })
     });
     asking.ok()?.join().ok()?
+}
+
+/// Whether `kexec_file_load(2)` does not know the flag that leaves CMA out. It is looked at before the files, and there are
+/// none. Where calls are counted this is one.
+pub fn knows_no_flag_for_cma() -> bool {
+    call(-1, -1, None, NO_INITRAMFS | NO_CMA).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 
 /// What the processor says of itself (`CPUID`), as eax, ebx, ecx, edx; none on one that is no x86, or knows nothing of

@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn stage(root: &Root, wish: &stage::Wish) -> Result<(), stage::Error> {
-        let calls = Some(Calls { file: true, segments: true });
+        let calls = Some(Calls { file: true, segments: true, loads_into_cma: false });
         stage::stage(root, &stage::Wish { no_rehearse: true, ..wish.clone() }, calls).map(drop)
     }
 

@@ -15,7 +15,16 @@ use crate::sys::Calls;
 pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
     let against = Against::find(root, asked.calls);
     match (asked.calls, against) {
-        (Some(Calls { file: true, segments }), against) => {
+        (Some(Calls { file: true, loads_into_cma: true, .. }), against) => {
+            let forbidden = against.filter(|against| against.forbids());
+            let verdict = if forbidden.is_some() { Verdict::Bad } else { Verdict::Ok };
+            let so = match forbidden {
+                None => "kexec_load(2) loads the next kernel: this one's kexec_file_load(2) would load it into CMA".to_owned(),
+                forbidden => refusal::into_cma(forbidden),
+            };
+            findings.say(verdict, "calls", so);
+        }
+        (Some(Calls { file: true, segments, .. }), against) => {
             let other = match against {
                 _ if !segments => "; kexec_load(2) is not".to_owned(),
                 Some(against) => format!("; kexec_load(2) is not for --loader direct and --thaw: {against}"),
@@ -122,7 +131,7 @@ mod tests {
     fn a_kernel_that_has_not_the_call_is_bad_and_one_that_cannot_be_asked_is_not() {
         let scratch = machine();
         let with = |calls| Asked { calls, ..asked() };
-        let calls = |file, segments| with(Some(Calls { file, segments }));
+        let calls = |file, segments| with(Some(Calls { file, segments, loads_into_cma: false }));
         let says = |asked: &Asked, verdict, words| says_when_asked(&scratch, asked, "calls", verdict, words);
         says(&calls(true, true), Verdict::Ok, "so is kexec_load(2)");
         says(&calls(true, false), Verdict::Ok, "kexec_load(2) is not");
@@ -132,6 +141,9 @@ mod tests {
             Verdict::Bad,
             "and the direct loader is no way round: this kernel was built",
         );
+        let cma = |segments| with(Some(Calls { file: true, segments, loads_into_cma: true }));
+        says(&cma(true), Verdict::Ok, "would load it into CMA");
+        says(&cma(false), Verdict::Bad, "cannot be told not to, and the direct loader is no way round");
         scratch.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
         says(&calls(true, true), Verdict::Ok, "is not for --loader direct and --thaw: lockdown");
         says(&calls(false, true), Verdict::Bad, "is no way round: lockdown is in force");

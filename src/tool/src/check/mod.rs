@@ -20,8 +20,9 @@ use crate::conf::{self, Conf};
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Said};
+use crate::loader;
 use crate::root::Root;
-use crate::sys::{self, Calls};
+use crate::sys::Calls;
 use crate::{digest, facts, systemd};
 
 /// Tell what may stand between this machine and its next kernel
@@ -88,7 +89,7 @@ impl Verdict {
 
 /// Prints the findings.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    let found = Found { findings: all(root, &Asked::now(), &Folder::plan_text(root)) };
+    let found = Found { findings: all(root, &Asked::now(root), &Folder::plan_text(root)) };
     let in_words = || found.findings.iter().map(Finding::in_words).collect();
     facts::print(&found, wish.json, in_words).map_err(Error::Output)?;
     let bad = found.findings.into_iter().filter(|finding| finding.verdict == Verdict::Bad);
@@ -99,13 +100,13 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
 /// What is bad, each a sentence: of this machine and of what is staged.
 #[must_use]
 pub fn bad(root: &Root) -> Vec<String> {
-    bad_of(all(root, &Asked::now(), &Folder::plan_text(root)))
+    bad_of(all(root, &Asked::now(root), &Folder::plan_text(root)))
 }
 
 /// What is bad whatever is staged: before something else is.
 #[must_use]
 pub fn bad_of_the_machine(root: &Root) -> Vec<String> {
-    bad_of(all(root, &Asked::now(), &Ok(None)))
+    bad_of(all(root, &Asked::now(root), &Ok(None)))
 }
 
 fn bad_of(findings: Vec<Finding>) -> Vec<String> {
@@ -138,8 +139,8 @@ struct Asked {
 }
 
 impl Asked {
-    fn now() -> Asked {
-        let calls = sys::kexec_calls();
+    fn now(root: &Root) -> Asked {
+        let calls = loader::calls(root);
         Asked { calls, systemd: systemd::version(), hash_rate: digest::rate, process_on: gpus::process_on }
     }
 }
@@ -278,7 +279,7 @@ mod tests {
     /// A system that answers as it should.
     pub(super) fn asked() -> Asked {
         Asked {
-            calls: Some(Calls { file: true, segments: true }),
+            calls: Some(Calls { file: true, segments: true, loads_into_cma: false }),
             systemd: Some(257),
             hash_rate: || 300 << 20,
             process_on: |_, _| None,
