@@ -2,6 +2,7 @@
 //! purgatory, hashes the whole image once more, with plain SHA-256 and none of the processor's help
 //! (arch/x86/purgatory, lib/crypto/sha256.c). How fast this processor does that is measured, not known.
 
+use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 /// How long is measured.
@@ -31,6 +32,30 @@ pub fn rate() -> u64 {
     std::hint::black_box(state);
     let micros = since.elapsed().as_micros().max(1);
     u64::try_from(u128::from(bytes) * 1_000_000 / micros).unwrap_or(u64::MAX)
+}
+
+/// SHA-256 of what is read.
+pub fn sha256(mut from: impl Read) -> io::Result<[u8; 32]> {
+    let (mut state, mut chunk, mut length) = (INITIAL, Vec::with_capacity(CHUNK), 0_u64);
+    loop {
+        chunk.clear();
+        let read = from.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
+        length += read as u64;
+        if read < CHUNK {
+            break;
+        }
+        hash(&mut state, &chunk);
+    }
+    // FIPS 180-4, 5.1.1: a bit, zeros, and the length in bits.
+    chunk.push(0x80);
+    chunk.resize((chunk.len() + 8).next_multiple_of(64) - 8, 0);
+    chunk.extend((length * 8).to_be_bytes());
+    hash(&mut state, &chunk);
+    let mut sum = [0; 32];
+    for (to, from) in sum.iter_mut().zip(state.iter().flat_map(|word| word.to_be_bytes())) {
+        *to = from;
+    }
+    Ok(sum)
 }
 
 /// FIPS 180-4, 5.3.3: of the square roots of the first eight primes.
@@ -83,22 +108,22 @@ fn hash(state: &mut [u32; 8], bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn what_is_measured_is_sha256() {
-        // FIPS 180-4's own example, "abc", in its one padded block.
-        let mut block = [0; 64];
-        for (to, from) in block.iter_mut().zip([b'a', b'b', b'c', 0x80]) {
-            *to = from;
-        }
-        if let Some(length) = block.last_mut() {
-            *length = 24;
-        }
-        let mut state = INITIAL;
-        hash(&mut state, &block);
-        let digest = state.map(|word| format!("{word:08x}")).concat();
-        assert_eq!(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        let digest = |bytes: &[u8]| sha256(bytes).unwrap().map(|byte| format!("{byte:02x}")).concat();
+        // FIPS 180-4's own examples: "abc", a million times "a".
+        assert_eq!(digest(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        let million = digest(&vec![b'a'; 1_000_000]);
+        assert_eq!(million, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+        // Where the length no longer fits into the last block, and where nothing is in it; as sha256sum has them.
+        assert_eq!(digest(&[0; 56]), "d4817aa5497628e7c77e6b606107042bbba3130888c5f47a375e6179be789fbb");
+        assert_eq!(
+            digest(&vec![0; CHUNK]),
+            "de2f256064a0af797747c2b97505dc0b9f3df0de4f489eac731c23ae9ca9cc31"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::cpio::{self, Member};
+use crate::digest;
 use crate::entries::Entry;
 use crate::errno::InWords;
 use crate::extra::{self, Extra};
@@ -44,6 +45,8 @@ pub struct Piece {
     pub found_in: Option<Box<Identity>>,
     /// Where it goes as a file of its own, where it is no image but something for one.
     pub packed: Option<Box<Packed>>,
+    /// Its SHA-256, where whoever names it says which it has to have.
+    pub sha256: Option<Box<[u8; 32]>>,
 }
 
 /// A file that the next system finds in its initramfs: root's, in an archive of its own, as systemd-stub packs it.
@@ -171,6 +174,17 @@ pub enum Error {
         piece: Piece,
         /// Why.
         why: String,
+    },
+    /// It is another one than whoever names it means.
+    #[error(
+        "the {what} {piece} is not the one that its boot entry was made for: its SHA-256 differs; make the entry again \
+         (on NixOS: nixos-rebuild boot)"
+    )]
+    NotMeant {
+        /// Kernel or initrd.
+        what: &'static str,
+        /// The file.
+        piece: Piece,
     },
     /// A kernel is not all there, or not as it was made.
     #[error("the kernel {piece} is damaged: {why}; install it again")]
@@ -420,6 +434,17 @@ impl Source {
         }
     }
 
+    /// Sees that its copy, which begins there, is what whoever names it means.
+    fn see_that_it_is_meant(&self, copy: &File, begin: u64) -> Result<(), Error> {
+        let Some(sha256) = &self.piece.sha256 else { return Ok(()) };
+        let mut from = copy;
+        let sum = from.seek(SeekFrom::Start(begin)).and_then(|_| digest::sha256(from.take(self.size)));
+        if sum.map_err(|error| self.unreadable(error))? == **sha256 {
+            return Ok(());
+        }
+        Err(Error::NotMeant { what: self.what, piece: self.piece.clone() })
+    }
+
     fn see_that_it_is_as_it_was(&self) -> Result<(), Error> {
         // A file that grew has another time, too, but for clocks that are coarse.
         if Identity::of(&self.file).map_err(|error| self.unreadable(error))? != self.identity {
@@ -522,6 +547,7 @@ pub fn initrd<'a>(
     }
     drop(copy);
     let copy = File::open(&path).map_err(unwritable)?;
+    parts.iter().try_for_each(|(source, begin, _)| source.see_that_it_is_meant(&copy, *begin))?;
     Ok(Some(Joined { copy, parts }))
 }
 
@@ -569,6 +595,9 @@ pub fn kernel(set: &NewSet, source: &Source, most: u64) -> Result<Kernel, Error>
     }
     drop(copy);
     let copy = File::open(&path).map_err(|error| Error::Unwritable { path, error })?;
+    // Of a wrapped one the file itself is meant.
+    let (file, begin) = if is_wrapped { (&source.file, source.offset) } else { (&copy, 0) };
+    source.see_that_it_is_meant(file, begin)?;
     let is_original = !is_wrapped && source.piece.section.is_none();
     let original = is_original.then(|| source.file.try_clone()).transpose().map_err(unreadable)?;
     Ok(Kernel { copy, original })

@@ -61,6 +61,16 @@ pub enum Error {
         /// How many it has.
         has: usize,
     },
+    /// It names a file that is none, or is not there.
+    #[error("its section {section} names {path:?}, {why}")]
+    Elsewhere {
+        /// The section.
+        section: &'static str,
+        /// What it names.
+        path: String,
+        /// Why that is no file.
+        why: &'static str,
+    },
     /// It brings a device tree.
     #[error("it has a device tree ({0}), and a kernel that is loaded with kexec gets the running one's")]
     DeviceTree(&'static str),
@@ -108,6 +118,43 @@ pub struct Profile {
     pub has_firmware: bool,
     /// What systemd-stub hands on as files, and their names.
     handed_on: Vec<(Section, &'static str)>,
+    /// The kernel and the initrd, where the sections hold but their paths, as lanzaboote makes it for NixOS.
+    elsewhere: Option<(Elsewhere, Option<Elsewhere>)>,
+}
+
+/// A file on the image's own partition, in place of a section (rust/tool/shared/src/pe.rs of lanzaboote).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Elsewhere {
+    section: &'static str,
+    path: String,
+    sha256: [u8; 32],
+}
+
+impl Elsewhere {
+    /// What a section names, where there is another one with a sum.
+    fn read(
+        file: &mut (impl Read + Seek),
+        [names, sum]: [Option<Section>; 2],
+    ) -> Result<Option<Elsewhere>, Error> {
+        let (Some(names), Some(sum)) = (names, sum) else { return Ok(None) };
+        let path = text(file, &names)?.replace('\\', "/");
+        let mut sha256 = [0; 32];
+        file.seek(SeekFrom::Start(sum.offset))?;
+        file.take(sum.size).read_exact(&mut sha256)?;
+        Ok(Some(Elsewhere { section: names.name, path, sha256 }))
+    }
+
+    /// Where it is seen, with the partition mounted there.
+    fn piece(&self, root: &Root, point: &Path) -> Result<Piece, Error> {
+        let Elsewhere { section, path, .. } = self;
+        let wrong = |why| Error::Elsewhere { section, path: path.clone(), why };
+        let below = path.strip_prefix('/').filter(|path| !path.split('/').any(|part| part == ".."));
+        let seen = point.join(below.ok_or_else(|| wrong("which is no path on its partition"))?);
+        if !root.path(&seen).is_file() {
+            return Err(wrong("and there is no such file on its partition"));
+        }
+        Ok(Piece { sha256: Some(Box::new(self.sha256)), ..seen.into() })
+    }
 }
 
 impl Uki {
@@ -168,6 +215,11 @@ impl Profile {
             (".osrel", "os-release"),
             (".profile", "profile"),
         ];
+        let mut elsewhere = |names, sum| Elsewhere::read(file, [section(names), section(sum)]);
+        let elsewhere = match elsewhere(".linux", ".linuxh")? {
+            Some(kernel) => Some((kernel, elsewhere(".initrd", ".initrdh")?)),
+            None => None,
+        };
         Ok(Profile {
             id: said("ID"),
             title: said("TITLE"),
@@ -180,6 +232,7 @@ impl Profile {
             devicetree: [".dtbauto", ".dtb"].into_iter().find(|name| section(name).is_some()),
             has_firmware: section(".efifw").is_some(),
             handed_on: handed_on.into_iter().filter_map(|(from, to)| Some((section(from)?, to))).collect(),
+            elsewhere,
         })
     }
 }
@@ -321,7 +374,14 @@ pub fn boots(
         section.as_ref().map(|section| piece(&addon.path, Some(addon.file), section))
     };
     let mut initrds: Vec<_> = addons.iter().rev().filter_map(|addon| added(addon, &addon.ucode)).collect();
-    initrds.extend(profile.ucode.iter().chain(&profile.initrd).map(of));
+    let (kernel, initrd) = match &profile.elsewhere {
+        None => (of(&profile.linux), profile.initrd.as_ref().map(of)),
+        Some((kernel, initrd)) => {
+            let initrd = initrd.as_ref().map(|initrd| initrd.piece(root, point)).transpose()?;
+            (kernel.piece(root, point)?, initrd)
+        }
+    };
+    initrds.extend(profile.ucode.as_ref().map(of).into_iter().chain(initrd));
     initrds.extend(beside(root, path, point));
     let packed = |name| Packed { name: format!(".extra/{name}"), folder: 0o555, file: 0o444 };
     let handed_on = profile.handed_on.iter();
@@ -341,7 +401,7 @@ pub fn boots(
         Some(line) => Some(format!("{line} {more}")),
         None => Some(more.to_owned()),
     });
-    Ok(Boots { kernel: of(&profile.linux), initrds, cmdline, notes })
+    Ok(Boots { kernel, initrds, cmdline, notes })
 }
 
 /// What the machine itself adds to the command line, as whoever runs a virtual one sets it (SMBIOS, OEM Strings; the
@@ -607,6 +667,54 @@ pub(crate) mod tests {
         let uki = Uki::read(&mut Cursor::new(file)).unwrap();
         assert_eq!(uki.profiles.first().map(|profile| profile.linux.size), Some(512));
         assert!(!uki.is_native());
+    }
+
+    #[test]
+    fn where_the_sections_hold_paths_those_files_are_booted_if_they_are_the_ones_that_are_meant() {
+        let scratch = Scratch::new();
+        let (kernel, initrd) = (b"a kernel", crate::archive::tests::entry("a", b"b", None));
+        let sums = [&kernel[..], &initrd].map(|bytes| crate::digest::sha256(bytes).unwrap());
+        let image = |path: &[u8], sums: [[u8; 32]; 2]| {
+            let sections: [(&str, &[u8]); 5] = [
+                (".linux", path),
+                (".initrd", b"\\EFI\\nixos\\i.efi"),
+                (".cmdline", b"init=/nix/store/x/init"),
+                (".linuxh", &sums[0]),
+                (".initrdh", &sums[1]),
+            ];
+            put(&scratch, "/boot/EFI/Linux/nixos.efi", &sections);
+            let path = Path::new("/boot/EFI/Linux/nixos.efi");
+            let uki = Uki::open(&scratch.root, path).unwrap();
+            boots(&scratch.root, &uki, path, 0, None, Path::new("/boot"))
+        };
+        let named = b"\\EFI\\nixos\\k.efi";
+        scratch.put("/boot/EFI/nixos/k.efi", std::str::from_utf8(kernel).unwrap());
+        assert_eq!(
+            image(named, sums).unwrap_err().to_string(),
+            "its section .initrd names \"/EFI/nixos/i.efi\", and there is no such file on its partition"
+        );
+        fs::write(scratch.root.path("/boot/EFI/nixos/i.efi"), &initrd).unwrap();
+        let whole = |sums| {
+            let boots = image(named, sums).unwrap();
+            assert_eq!(boots.kernel.path, Path::new("/boot/EFI/nixos/k.efi"));
+            let open = |what, piece: &Piece| Source::open(&scratch.root, what, piece).unwrap();
+            let folder = crate::folder::Folder::open(&scratch.root).unwrap();
+            let set = folder.new_set(nextkernel_plan::HandoffId(1)).unwrap();
+            let extra = crate::extra::Extra::find(&scratch.root, &[] as &[&str]).unwrap();
+            let initrds: Vec<_> = boots.initrds.iter().map(|initrd| open("initrd", initrd)).collect();
+            let copied = images::kernel(&set, &open("kernel", &boots.kernel), u64::MAX);
+            let joined = copied.and_then(|_| images::initrd(&scratch.root, &set, &initrds, &extra).map(drop));
+            joined.map_err(|error| error.to_string())
+        };
+        assert_eq!(whole(sums), Ok(()));
+        let [kernel, initrd] = sums;
+        let wrong = whole([[1; 32], initrd]).unwrap_err();
+        assert!(wrong.starts_with("the kernel /boot/EFI/nixos/k.efi is not the one"), "{wrong}");
+        let wrong = whole([kernel, [1; 32]]).unwrap_err();
+        assert!(wrong.starts_with("the initrd /boot/EFI/nixos/i.efi is not the one"), "{wrong}");
+        for path in [&b"EFI\\k.efi"[..], b"\\..\\etc\\shadow"] {
+            assert!(image(path, sums).unwrap_err().to_string().contains("which is no path on its partition"));
+        }
     }
 
     #[test]

@@ -135,7 +135,18 @@ pub struct Config {
     default: Option<String>,
     on_timeout: Option<String>,
     menu_defaults: Vec<String>,
-    is_syslinux: bool,
+    syslinux: Option<Menu>,
+    /// The line that lets syslinux begin with what was chosen last.
+    saves: Option<usize>,
+}
+
+/// How a file says that syslinux shows its menu.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Menu {
+    /// `DEFAULT` names the menu's program, and no label.
+    Default,
+    /// `UI` does.
+    Ui,
 }
 
 /// Why a label is next.
@@ -166,6 +177,12 @@ pub enum Undecided {
     /// Two ways to say it, and they do not say the same.
     #[error("U-Boot and syslinux differ in which label is next: {0} or {1}; name an entry")]
     Differ(String, String),
+    /// syslinux keeps it where nobody else looks.
+    #[error(
+        "line {0}: by MENU SAVE syslinux begins with the label that was chosen last, and keeps that in a file of its own \
+         (ldlinux.sys), which is not read; name an entry"
+    )]
+    Saved(usize),
 }
 
 impl Config {
@@ -191,7 +208,10 @@ impl Config {
         if self.labels.is_empty() {
             return Err(Undecided::Empty);
         }
-        let menu_default = match (self.is_syslinux, self.menu_defaults.as_slice()) {
+        if let Some(line) = self.saves {
+            return Err(Undecided::Saved(line));
+        }
+        let menu_default = match (self.syslinux.is_some(), self.menu_defaults.as_slice()) {
             (_, []) => None,
             (true, [.., last]) => Some(last),
             (false, [one]) => Some(one),
@@ -202,8 +222,9 @@ impl Config {
         let on_timeout = self.on_timeout.as_ref().map(|name| (name, Because::OnTimeout));
         let menu_default = menu_default.map(|name| (name, Because::MenuDefault));
         // U-Boot takes ONTIMEOUT and DEFAULT for the same, and the last of them; syslinux's menu knows
-        // MENU DEFAULT and the first label, and at the end of its time ONTIMEOUT.
-        let ways = if self.is_syslinux {
+        // MENU DEFAULT and the first label, and at the end of its time ONTIMEOUT. With UI its DEFAULT names a label, and is
+        // put in behind all labels (com32/menu/readconfig.c).
+        let ways = if self.syslinux == Some(Menu::Default) {
             [on_timeout, menu_default.or(first), default]
         } else {
             [on_timeout, default, menu_default.or(first)]
@@ -301,7 +322,8 @@ struct Reader {
     menu_defaults: Vec<String>,
     common: Option<String>,
     network: bool,
-    is_syslinux: bool,
+    syslinux: Option<Menu>,
+    saves: Option<usize>,
 }
 
 impl Reader {
@@ -321,7 +343,7 @@ impl Reader {
         }
         match keyword.as_str() {
             "label" => return self.label(at, value),
-            "menu" => return self.menu(value),
+            "menu" => return self.menu(at, value),
             "include" => return Err(Why::Include(shown(value))),
             _ => {}
         }
@@ -333,8 +355,8 @@ impl Reader {
             label.ended = label.ended.or(Some(at));
         }
         match keyword.as_str() {
-            "ui" => self.is_syslinux = true,
-            "default" if is_program(value) => self.is_syslinux = true,
+            "ui" => self.syslinux = Some(Menu::Ui),
+            "default" if is_program(value) => self.syslinux = self.syslinux.or(Some(Menu::Default)),
             "default" => self.default = Some(told("DEFAULT", value)?),
             "ontimeout" => self.on_timeout = Some(told("ONTIMEOUT", value)?),
             "fallback" => self.fallback = Some(told("FALLBACK", value)?),
@@ -357,11 +379,12 @@ impl Reader {
         Ok(())
     }
 
-    fn menu(&mut self, value: &str) -> Result<(), Why> {
+    fn menu(&mut self, at: usize, value: &str) -> Result<(), Why> {
         let (word, value) = split(value);
         match (word.to_ascii_lowercase().as_str(), self.labels.last_mut()) {
             ("include", _) => return Err(Why::Include(shown(value))),
             ("default", Some(label)) => self.menu_defaults.push(label.name.clone()),
+            ("save", _) => self.saves = self.saves.or(Some(at)),
             // The '^' marks the key.
             ("label", Some(label)) => label.title = Some(value.replacen('^', "", 1)),
             // Submenus have a default of their own, and GOTO, EXIT and HIDE change what is in a menu.
@@ -426,7 +449,7 @@ impl Reader {
     }
 
     fn config(self) -> Config {
-        let (common, network, is_syslinux) = (self.common, self.network, self.is_syslinux);
+        let (common, network, is_syslinux) = (self.common, self.network, self.syslinux.is_some());
         let labels = self.labels.into_iter().map(|label| Label {
             name: label.name.clone(),
             title: label.title.clone().unwrap_or_else(|| label.name.clone()),
@@ -440,7 +463,8 @@ impl Reader {
             default: self.default,
             on_timeout: self.on_timeout,
             menu_defaults: self.menu_defaults,
-            is_syslinux,
+            syslinux: self.syslinux,
+            saves: self.saves,
         }
     }
 }
@@ -604,9 +628,10 @@ label l0r
             ("LABELS\nmenu default\n", 2, Because::MenuDefault),
             ("default a\nLABELS\nmenu default\n", 0, Because::Default),
             ("ui menu.c32\nLABELS\nmenu default\n", 2, Because::MenuDefault),
-            ("ui menu.c32\ndefault a\nLABELS\nmenu default\n", 2, Because::MenuDefault),
+            ("ui menu.c32\ndefault a\nLABELS\nmenu default\n", 0, Because::Default),
+            ("default menu.c32\nLABELS\nmenu default\n", 2, Because::MenuDefault),
             ("default vesamenu.c32\nLABELS\n", 0, Because::First),
-            ("ui menu.c32\ndefault a\nLABELS\n", 0, Because::First),
+            ("ui menu.c32\ndefault b\nLABELS\n", 1, Because::Default),
             ("default b\nontimeout b\nLABELS\n", 1, Because::OnTimeout),
         ] {
             assert_eq!(next(text), Ok((number, because)), "{text:?}");
@@ -621,7 +646,11 @@ label l0r
             ("default b quiet\nLABELS\n", "'b quiet', and no label"),
             ("default a\nLABELS\nlabel a\nlinux /z\n", "several labels"),
             ("default a\nontimeout b\nLABELS\n", "'b' or 'a'"),
-            ("ui menu.c32\ndefault b\nLABELS\n", "'a' or 'b'"),
+            ("ui menu.c32\nmenu save\ndefault a\nLABELS\n", "line 2: by MENU SAVE"),
+            (
+                "default a\nLABELS\nmenu save\n",
+                "by MENU SAVE syslinux begins with the label that was chosen last",
+            ),
             ("LABELS\nmenu default\nlabel d\nmenu default\n", "'c' or 'd'"),
         ] {
             let undecided = next(text).unwrap_err().to_string();

@@ -100,6 +100,34 @@ fn alone(root: &Root) -> Result<InCharge, Error> {
     }
 }
 
+/// Files of boot loaders whose choice is not known here, beside the partitions that the firmware reads.
+const OTHERS: [&str; 5] = [
+    "/boot/limine/limine.conf",
+    "/boot/refind_linux.conf",
+    "/boot/config.txt",
+    "/boot/firmware/config.txt",
+    "/boot/lilo.conf",
+];
+
+/// The same on one of those partitions.
+const OTHERS_ON_ESP: [&str; 5] = [
+    "limine.conf",
+    "limine/limine.conf",
+    "EFI/limine/limine.conf",
+    "EFI/BOOT/limine.conf",
+    "EFI/refind/refind.conf",
+];
+
+/// The configurations of boot loaders that are here, and of which no more is known.
+#[must_use]
+pub fn others(root: &Root) -> Vec<PathBuf> {
+    let on_esp = POINTS.iter().flat_map(|point| OTHERS_ON_ESP.map(|name| Path::new(point).join(name)));
+    let named = OTHERS.map(PathBuf::from).into_iter().chain(on_esp);
+    let mut found: Vec<_> = named.filter(|path| root.path(path).is_file()).collect();
+    found.extend(grub::found::on_esp(root));
+    found
+}
+
 /// systemd-boot itself, where bootctl(1) installs it.
 fn systemd_boot(root: &Root) -> Option<PathBuf> {
     let folders = POINTS.map(|point| Path::new(point).join("EFI/systemd"));

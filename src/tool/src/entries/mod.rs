@@ -424,6 +424,12 @@ impl Survey {
             Ok(InCharge::Grub(menu)) => grub(root, &mut attached, &menu),
             Ok(InCharge::Extlinux(menu)) => extlinux(root, &mut attached, &menu),
             Ok(InCharge::Nobody) => {
+                notes.extend(in_charge::others(root).iter().map(|path| {
+                    let path = path.display();
+                    format!(
+                        "warning: {path} is a boot loader's, and what that would boot is not read from it"
+                    )
+                }));
                 let unread = found.iter().find(|found| found.offered && conf.boot_loader.is_none());
                 let default = match (unread, nixos::default(root, &generations)) {
                     (Some(unread), _) => Err(Error::Unread(unread.entry.in_full())),

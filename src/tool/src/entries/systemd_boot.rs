@@ -21,6 +21,13 @@ const WITHOUT_COUNTERS: (u32, u32) = (257, 10);
 /// The version of the days when that came.
 const UNSURE: (u32, u32) = (258, 0);
 
+/// The first version whose names for entries end in `.conf` or `.efi` (systemd's issue 15068).
+const WITH_ENDINGS: (u32, u32) = (245, 0);
+
+/// What the version has in it of the systemd-boot of `Pop!_OS`, whose patterns fit a name without its ending, too
+/// (pop-os/systemd, debian/patches/systemd-boot-id-compat.patch).
+const POP: &str = "pop";
+
 /// The first version that knows profiles of unified kernel images (systemd's NEWS).
 const WITH_PROFILES: (u32, u32) = (257, 0);
 
@@ -33,6 +40,7 @@ pub struct Loader {
     pub with_counters: bool,
     /// Whether it shows the profiles of an image.
     pub with_profiles: bool,
+    endings: Endings,
     /// What it found itself the last time, and is no Linux.
     own: Vec<String>,
     knows_preferred: bool,
@@ -42,6 +50,18 @@ pub struct Loader {
     preferred: Option<String>,
     default: Option<String>,
     last_booted: Option<String>,
+}
+
+/// The endings of the names that it gives entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Endings {
+    /// A pattern has to fit them, too.
+    #[default]
+    Count,
+    /// A pattern may leave them out.
+    MayBeLeftOut,
+    /// There are none.
+    AreLeftOut,
 }
 
 /// What loader.conf says of the entry to boot. Of a key that is there twice the last counts.
@@ -73,6 +93,12 @@ impl Loader {
                 .collect(),
             with_counters,
             with_profiles: version >= WITH_PROFILES,
+            endings: match version {
+                _ if info.contains(POP) => Endings::MayBeLeftOut,
+                // A version that cannot be read is a new one's.
+                (1.., _) if version < WITH_ENDINGS => Endings::AreLeftOut,
+                _ => Endings::Count,
+            },
             knows_preferred: efi::flags(root, "LoaderFeatures")? & PREFERRED != 0,
             partition: text("LoaderDevicePartUUID")?,
             one_shot: text(VARIABLE)?,
@@ -144,13 +170,11 @@ impl Loader {
         ];
         for (why, pattern, not_bad) in told {
             let Some(pattern) = pattern else { continue };
-            if let Some(unsure) =
-                order.iter().find(|found| found.unsure && fits(&pattern, &found.id(self.with_counters)))
-            {
+            if let Some(unsure) = order.iter().find(|found| found.unsure && self.fits(&pattern, found)) {
                 return Err(unsure.entry.hindrance.clone().unwrap_or(Error::NoEntry));
             }
             let mut offered = order.iter().filter(|found| found.offered && !(not_bad && found.is_bad()));
-            match offered.find(|found| fits(&pattern, &found.id(self.with_counters))) {
+            match offered.find(|found| self.fits(&pattern, found)) {
                 Some(Found { entry, .. }) => {
                     let once = (why == VARIABLE).then(|| Once::Efi(pattern.clone()));
                     return Ok(ByDefault { entry: entry.clone(), why, once });
@@ -172,6 +196,18 @@ impl Loader {
         }
         let first = order.iter().find(|found| found.offered && found.number == 0).ok_or(Error::NoEntry)?;
         Ok(ByDefault::always(&first.entry, "the first in systemd-boot's order"))
+    }
+}
+
+impl Loader {
+    fn fits(&self, pattern: &str, found: &Found) -> bool {
+        let id = found.id(self.with_counters);
+        let stem = [".conf", ".efi"].iter().find_map(|ending| id.strip_suffix(ending)).unwrap_or(&id);
+        match self.endings {
+            Endings::Count => fits(pattern, &id),
+            Endings::MayBeLeftOut => fits(pattern, &id) || fits(pattern, stem),
+            Endings::AreLeftOut => fits(pattern, stem),
+        }
     }
 }
 

@@ -610,3 +610,100 @@ fn of_fedoras_entries_the_first_word_counts_and_an_empty_line_ends_them() {
     let entry = choose(&machine.root, &Conf::default(), None).unwrap().entry;
     assert_eq!((entry.cmdline.as_deref(), entry.initrds.len()), (Some("root=UUID=7 quiet"), 0));
 }
+
+/// The line of what would be booted, or why that is not known.
+fn line(scratch: &Scratch) -> String {
+    let default = Survey::of(&scratch.root, &Conf::default()).default;
+    default.map_or_else(|error| error.to_string(), |default| default.entry.cmdline.unwrap_or_default())
+}
+
+#[test]
+fn patterns_fit_names_without_an_ending_where_the_boot_loader_has_it_so() {
+    let machine = machine();
+    for name in ["Pop_OS-current", "Pop_OS-oldkern"] {
+        machine.put(&format!("/efi/loader/entries/{name}.conf"), &format!("linux /k1\noptions {name}\n"));
+    }
+    for (info, default, booted) in [
+        ("systemd-boot 255.4-1ubuntu8.4pop0~1744", "Pop_OS-current", "Pop_OS-current"),
+        ("systemd-boot 255.4-1ubuntu8.4pop0~1744", "Pop_OS-current.conf", "Pop_OS-current"),
+        ("systemd-boot 255.4-1ubuntu8.4", "Pop_OS-current", "Pop_OS-oldkern"),
+        ("systemd-boot 244.3", "pop_os-current", "Pop_OS-current"),
+        ("systemd-boot 244.3", "pop_os-current.conf", "Pop_OS-oldkern"),
+    ] {
+        set(&machine, "LoaderInfo", &[info]);
+        machine.put("/efi/loader/loader.conf", &format!("default {default}\n"));
+        assert_eq!(line(&machine), booted, "{info}, {default}");
+    }
+}
+
+/// A machine without systemd-boot, with an ESP at /boot/efi.
+fn without_systemd_boot() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.put(
+        "/proc/self/mountinfo",
+        "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n2 1 8:1 / /boot/efi rw - vfat /dev/sda1 rw\n",
+    );
+    for (device, name) in [("8:1", "sda1"), ("8:3", "sda3")] {
+        scratch.put(&format!("/run/udev/data/b{device}"), "E:ID_PART_ENTRY_DISK=8:0\n");
+        scratch.put(&format!("/sys/class/block/{name}/dev"), device);
+        scratch.put(&format!("/dev/{name}"), "");
+    }
+    for file in ["vmlinuz-1", "initramfs-1.img"] {
+        scratch.put(&format!("/boot/{file}"), "x");
+    }
+    scratch
+}
+
+#[test]
+fn extlinux_finds_its_menu_at_the_top_too() {
+    for path in ["/boot/extlinux.conf", "/extlinux.conf"] {
+        let machine = without_systemd_boot();
+        let menu = "ui menu.c32\ndefault a\nlabel a\nlinux /boot/vmlinuz-1\nappend NEW\n";
+        machine.put(path, menu);
+        assert_eq!(line(&machine), "NEW", "{path}");
+    }
+}
+
+#[test]
+fn grubs_menu_is_the_one_on_the_esp_unless_that_calls_another() {
+    let machine = without_systemd_boot();
+    let menu = |line: &str| format!("menuentry 'A' --id a {{\n linux /boot/vmlinuz-1 {line}\n}}\n");
+    machine.put("/boot/efi/EFI/openEuler/grub.cfg", &menu("ESP"));
+    machine.put("/boot/grub2/grub.cfg", &menu("BOOT"));
+    // A BIOS starts what it finds elsewhere.
+    assert_eq!(line(&machine), "BOOT");
+    machine.folder("/sys/firmware/efi");
+    assert_eq!(line(&machine), "ESP");
+    machine.put(
+        "/boot/efi/EFI/fedora/grub.cfg",
+        "search --label boot --set prefix\nconfigfile $prefix/grub.cfg\n",
+    );
+    let several = line(&machine);
+    assert!(
+        several.contains("EFI/openEuler/grub.cfg") && several.contains("/boot/grub2/grub.cfg"),
+        "{several}"
+    );
+    std::fs::remove_dir_all(machine.root.path("/boot/efi/EFI/openEuler")).unwrap();
+    assert_eq!(line(&machine), "BOOT");
+}
+
+#[test]
+fn where_the_convention_decides_beside_a_boot_loader_that_is_not_read_that_is_told() {
+    let machine = without_systemd_boot();
+    let notes = || choose(&machine.root, &Conf::default(), None).unwrap().notes;
+    assert!(notes().iter().all(|note| !note.contains("not read from it")));
+    // Below a BIOS nobody reads the last one.
+    let others = [
+        "/boot/limine.conf",
+        "/boot/refind_linux.conf",
+        "/boot/firmware/config.txt",
+        "/boot/efi/EFI/x/grub.cfg",
+    ];
+    for other in others {
+        machine.put(other, "default a\n");
+    }
+    for other in others {
+        let told = |note: &String| note.starts_with(&format!("warning: {other} is a boot loader's"));
+        assert!(notes().iter().any(told), "{other}: {:?}", notes());
+    }
+}

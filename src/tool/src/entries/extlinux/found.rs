@@ -12,8 +12,9 @@ use crate::mounts::Mount;
 use crate::root::Root;
 
 /// Where EXTLINUX and U-Boot look, on a partition of its own at /boot or on the root (EXTLINUX's wiki page,
-/// "Configuration file"; U-Boot's doc/develop/bootstd).
-const FOLDERS: [&str; 4] = ["/boot/extlinux", "/boot/syslinux", "/extlinux", "/syslinux"];
+/// "Configuration file", and core/fs/lib/loadconfig.c; U-Boot's doc/develop/bootstd). EXTLINUX alone looks at the top, and
+/// in the folder where it was installed, which is /boot itself on Alpine.
+const FOLDERS: [&str; 6] = ["/boot/extlinux", "/boot/syslinux", "/boot", "/extlinux", "/syslinux", "/"];
 const NAMES: [&str; 2] = ["extlinux.conf", "syslinux.cfg"];
 
 /// The menu, and what is next.

@@ -1,13 +1,13 @@
 //! GRUB's menu on this machine: where its folder is, and where the files of its entries are seen.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::super::bls::{self, Keys};
 use super::super::{Entry, Error, Source, devicetree};
 use super::{Because, Boots, Config, Device, Environment, File, Linux, Named, Next, Undecided, order};
-use crate::attach::Attached;
+use crate::attach::{Attached, POINTS};
 use crate::file_systems::Name;
 use crate::mounts::Mount;
 use crate::once::NEXT_ENTRY;
@@ -34,10 +34,21 @@ pub struct Menu {
     next: Result<Next, Undecided>,
 }
 
-/// grub.cfg of each folder that has one.
+/// More of a grub.cfg on an ESP is not looked at to tell what it is.
+const ESP_MAX: u64 = 1 << 20;
+
+/// The menus that GRUB may read. Where the firmware is UEFI it is started from a folder of the ESP, and the grub.cfg there
+/// is the menu itself (openEuler, RHEL 8), or calls the one below /boot.
 #[must_use]
 pub fn configs(root: &Root) -> Vec<PathBuf> {
-    let configs = FOLDERS.map(|folder| Path::new(folder).join("grub.cfg"));
+    let (on_esp, calls) =
+        if root.path("/sys/firmware/efi").is_dir() { of_esp(root) } else { (Vec::new(), 0) };
+    let below_boot = || FOLDERS.map(|folder| Path::new(folder).join("grub.cfg"));
+    let configs = match on_esp.len() {
+        0 => below_boot().to_vec(),
+        _ if calls == 0 => on_esp,
+        _ => on_esp.into_iter().chain(below_boot()).collect(),
+    };
     let mut found: Vec<PathBuf> = Vec::new();
     for config in configs.into_iter().filter(|config| root.path(config).is_file()) {
         // One folder may be a link to the other.
@@ -48,6 +59,37 @@ pub fn configs(root: &Root) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Every grub.cfg on an ESP that is a menu, and how many call another one.
+fn of_esp(root: &Root) -> (Vec<PathBuf>, usize) {
+    let (mut menus, mut calls) = (Vec::new(), 0);
+    for config in on_esp(root) {
+        let mut text = Vec::new();
+        let read = root.open(&config).and_then(|file| file.take(ESP_MAX).read_to_end(&mut text));
+        let text = String::from_utf8_lossy(&text);
+        let has = |words: &[&str]| text.split_whitespace().any(|word| words.contains(&word));
+        if read.is_ok() && has(&["configfile", "normal"]) && !has(&["menuentry", "blscfg"]) {
+            calls += 1;
+        } else {
+            // What cannot be read may be one.
+            menus.push(config);
+        }
+    }
+    (menus, calls)
+}
+
+/// Every grub.cfg in a folder of a vendor's, by name.
+#[must_use]
+pub fn on_esp(root: &Root) -> Vec<PathBuf> {
+    let folders = POINTS.iter().flat_map(|point| {
+        let folder = Path::new(point).join("EFI");
+        let vendors = fs::read_dir(root.path(&folder)).into_iter().flatten().flatten();
+        vendors.map(move |vendor| folder.join(vendor.file_name()).join("grub.cfg"))
+    });
+    let mut configs: Vec<_> = folders.filter(|config| root.path(config).is_file()).collect();
+    configs.sort();
+    configs
 }
 
 /// grubenv, which lies beside it.

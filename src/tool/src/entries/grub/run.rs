@@ -345,8 +345,10 @@ impl<'a> Run<'a> {
                 Ok(Some(true))
             }
             "insmod" => {
-                // Only Fedora's GRUB has it (its 08_fallback_counting).
-                self.fedora |= arguments.iter().any(|module| module.as_deref() == Ok("increment"));
+                // Only Fedora's GRUB has it (its 08_fallback_counting); and until 2.14 blscfg, which no grub-mkconfig but
+                // Fedora's writes.
+                let is_fedoras = |module: &str| matches!(module, "increment" | "blscfg");
+                self.fedora |= arguments.iter().any(|module| module.as_deref().is_ok_and(is_fedoras));
                 Ok(None)
             }
             "search" | "search.fs_uuid" | "search.fs_label" | "search.file" => {

@@ -238,14 +238,15 @@ fn a_number_begins_where_upstreams_grub_sees_one_and_fedoras_looks_for_names_fir
     let at = |default: &str, before: &str| {
         plain(&format!("{before}set default='{default}'\n{entries}")).unwrap().next(&[])
     };
-    let fedora = "insmod increment\n";
-    // "1f" begins with a number.
-    assert_eq!(at("2f", "").unwrap().place, [2]);
-    assert_eq!(at("1f", "").unwrap().place, [1]);
-    assert_eq!(at("1f", fedora).unwrap().place, [1]);
-    assert_eq!(at("2", fedora).unwrap().place, [2]);
-    assert_eq!(at("2f", fedora), Err(Undecided::Versions("'2f'".to_owned())));
-    assert_eq!(at("9f", fedora).unwrap().because, Because::First);
+    for fedora in ["insmod increment\n", "insmod blscfg\n"] {
+        // "1f" begins with a number.
+        assert_eq!(at("2f", "").unwrap().place, [2]);
+        assert_eq!(at("1f", "").unwrap().place, [1]);
+        assert_eq!(at("1f", fedora).unwrap().place, [1]);
+        assert_eq!(at("2", fedora).unwrap().place, [2]);
+        assert_eq!(at("2f", fedora), Err(Undecided::Versions("'2f'".to_owned())));
+        assert_eq!(at("9f", fedora).unwrap().because, Because::First);
+    }
 }
 
 #[test]
