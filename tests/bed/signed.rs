@@ -8,6 +8,9 @@ const HEADER_AT: usize = 0x3c;
 /// From there to the entry for signatures, the fifth of the data directories of a 64-bit image.
 const SIGNATURES: usize = 24 + 112 + 4 * 8;
 
+/// How many sectors of a bzImage stand before its code, less one (Documentation/arch/x86/boot.rst).
+const SETUP_SECTORS: usize = 0x1f1;
+
 /// A kernel without its signatures.
 pub fn stripped(kernel: &[u8]) -> Result<Vec<u8>, String> {
     let (entry, signatures) = signatures(kernel).ok_or("the kernel has no signature")?;
@@ -16,11 +19,13 @@ pub fn stripped(kernel: &[u8]) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// A kernel with one bit of its code changed, under the same signatures.
+/// A kernel with one bit of its code changed, under the same signatures: of the code that unpacks the rest, which nobody but
+/// a signature covers.
 pub fn damaged(kernel: &[u8]) -> Result<Vec<u8>, String> {
     let mut bytes = kernel.to_vec();
-    let middle = bytes.len() / 2;
-    *bytes.get_mut(middle).ok_or("the kernel is empty")? ^= 1;
+    let sectors = *bytes.get(SETUP_SECTORS).ok_or("the kernel is empty")?;
+    let code = (usize::from(sectors) + 1) * 512 + 256;
+    *bytes.get_mut(code).ok_or("the kernel is cut off")? ^= 1;
     Ok(bytes)
 }
 
