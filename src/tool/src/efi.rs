@@ -19,6 +19,13 @@ const FOLDER: &str = "/sys/firmware/efi/efivars";
 /// Whose the firmware's own are (UEFI, "Globally Defined Variables").
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
+/// Whose shim's are.
+const SHIM: &str = "605dab50-e046-4300-abb6-3dd810dd8b23";
+
+/// What the kernel was told when it started, and where in it Secure Boot is (Documentation/arch/x86/zero-page.rst).
+const BOOT_PARAMETERS: &str = "/sys/kernel/boot_params/data";
+const SECURE_BOOT: usize = 0x1ec;
+
 /// Where the kernel tells the addresses of the firmware's tables (drivers/firmware/efi/efi.c).
 const TABLES: &str = "/sys/firmware/efi/systab";
 
@@ -62,11 +69,21 @@ pub fn flags(root: &Root, name: &str) -> Result<u64, Error> {
     Ok(bytes.try_into().map_or(0, u64::from_le_bytes))
 }
 
-/// Whether the firmware started this machine with Secure Boot; none where it does not say.
+/// Whether this machine was started with Secure Boot, as its kernel sees it; none where nobody says. On x86 the kernel tells:
+/// it takes it for off where shim's validation is (`efi_get_secureboot`, drivers/firmware/efi/libstub/secureboot.c).
 #[must_use]
 pub fn secure_boot(root: &Root) -> Option<bool> {
-    let value = of(root, GLOBAL, "SecureBoot").ok()??;
-    value.first().map(|byte| *byte == 1)
+    let of_the_kernel = fs::read(root.path(BOOT_PARAMETERS)).ok();
+    match of_the_kernel.as_ref().and_then(|bytes| bytes.get(SECURE_BOOT)) {
+        Some(2) => return Some(false),
+        Some(3) => return Some(true),
+        _ => {}
+    }
+    let first = |whose, name| of(root, whose, name).ok().flatten().and_then(|value| value.first().copied());
+    let is_on = first(GLOBAL, "SecureBoot")? == 1;
+    let is_setup = first(GLOBAL, "SetupMode") == Some(1);
+    let is_left_to_shim = first(SHIM, "MokSBStateRT") == Some(1);
+    Some(is_on && !is_setup && !is_left_to_shim)
 }
 
 /// The address of the ACPI tables' root, as `acpi_rsdp=` takes it. The newer of two counts: it leads to 64-bit
@@ -157,6 +174,35 @@ pub(crate) mod tests {
             set_secure_boot(&scratch, value);
             assert_eq!(secure_boot(&scratch.root), Some(on));
         }
+    }
+
+    #[test]
+    fn secure_boot_is_off_where_the_kernel_shim_or_the_firmware_has_switched_its_checks_off() {
+        let scratch = Scratch::new();
+        let put = |name: &str, value: u8| {
+            let path = format!("{FOLDER}/{name}");
+            scratch.put(&path, "");
+            fs::write(scratch.root.path(&path), [6, 0, 0, 0, value]).unwrap();
+        };
+        for name in [
+            "SetupMode-8be4df61-93ca-11d2-aa0d-00e098032b8c",
+            "MokSBStateRT-605dab50-e046-4300-abb6-3dd810dd8b23",
+        ] {
+            set_secure_boot(&scratch, 1);
+            put(name, 1);
+            assert_eq!(secure_boot(&scratch.root), Some(false), "{name}");
+            put(name, 0);
+            assert_eq!(secure_boot(&scratch.root), Some(true), "{name}");
+        }
+        for (told, on) in [(0, true), (1, true), (2, false), (3, true)] {
+            let mut parameters = vec![0; 4096];
+            parameters.splice(SECURE_BOOT..=SECURE_BOOT, [told]);
+            scratch.put(BOOT_PARAMETERS, "");
+            fs::write(scratch.root.path(BOOT_PARAMETERS), parameters).unwrap();
+            assert_eq!(secure_boot(&scratch.root), Some(on), "{told}");
+        }
+        set_secure_boot(&scratch, 0);
+        assert_eq!(secure_boot(&scratch.root), Some(true), "the kernel's word counts");
     }
 
     #[test]

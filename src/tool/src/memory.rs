@@ -8,10 +8,45 @@ pub fn total(root: &Root) -> Option<u64> {
     field(root, "MemTotal")
 }
 
-/// What can be used before anything must be killed for it: what the kernel could free, and swap.
+/// What can be used before anything must be killed for it: what the kernel could free, and swap on disks. What zram holds
+/// lies in memory itself.
 #[must_use]
 pub fn available(root: &Root) -> Option<u64> {
-    Some(field(root, "MemAvailable")? + field(root, "SwapFree").unwrap_or(0))
+    let on_disks = swaps(root).iter().filter(|swap| !swap.is_zram).map(|swap| swap.free).sum::<u64>();
+    let free =
+        if root.path("/proc/swaps").is_file() { on_disks } else { field(root, "SwapFree").unwrap_or(0) };
+    Some(field(root, "MemAvailable")? + free)
+}
+
+/// What is kept as huge pages and used by nobody: no load gets it.
+#[must_use]
+pub fn unused_huge_pages(root: &Root) -> u64 {
+    // A number of pages, and no size.
+    let pages = line(root, "HugePages_Free").and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    field(root, "Hugepagesize").unwrap_or(0).saturating_mul(pages)
+}
+
+/// A file or a device that memory is swapped to.
+struct Swap {
+    is_zram: bool,
+    /// In bytes.
+    free: u64,
+}
+
+/// `proc_swaps(5)`: name, type, size, used, and priority; both in KiB. What is a name's own white space is escaped there.
+fn swaps(root: &Root) -> Vec<Swap> {
+    let text = std::fs::read_to_string(root.path("/proc/swaps")).unwrap_or_default();
+    let swaps = text.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (name, _) = (words.next()?, words.next()?);
+        let mut size = || words.next()?.parse::<u64>().ok();
+        let free = size()?.saturating_sub(size()?).saturating_mul(1024);
+        let device = name.strip_prefix("/dev/").unwrap_or_default();
+        // Only these have it (Documentation/admin-guide/blockdev/zram.rst).
+        let is_zram = root.path(format!("/sys/class/block/{device}/comp_algorithm")).is_file();
+        Some(Swap { is_zram, free })
+    });
+    swaps.collect()
 }
 
 /// What is kept for devices that want it contiguous; `None` where the kernel keeps none, or is not to be asked.
@@ -21,9 +56,13 @@ pub fn cma(root: &Root) -> Option<u64> {
 }
 
 fn field(root: &Root, name: &str) -> Option<u64> {
+    line(root, name)?.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn line(root: &Root, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(root.path("/proc/meminfo")).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+    Some(value.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -40,5 +79,22 @@ mod tests {
         let meminfo = "MemTotal:  1000 kB\nMemFree:  1 kB\nMemAvailable:    500 kB\nSwapFree:    20 kB\n";
         std::fs::write(scratch.root.path("/proc/meminfo"), meminfo).unwrap();
         assert_eq!((total(&scratch.root), available(&scratch.root)), (Some(1_024_000), Some(532_480)));
+    }
+
+    #[test]
+    fn what_lies_in_memory_is_no_more_memory() {
+        let scratch = Scratch::new();
+        scratch.put(
+            "/proc/meminfo",
+            "MemAvailable: 500 kB\nSwapFree: 90 kB\nHugePages_Free: 3\nHugepagesize: 2048 kB\n",
+        );
+        scratch.put(
+            "/proc/swaps",
+            "Filename Type Size Used Priority\n/dev/zram0 partition 100 30 100\n/swap\\040file file 60 40 -2\n",
+        );
+        assert_eq!(available(&scratch.root), Some((500 + 70 + 20) * 1024));
+        scratch.put("/sys/class/block/zram0/comp_algorithm", "lzo [zstd]\n");
+        assert_eq!(available(&scratch.root), Some((500 + 20) * 1024));
+        assert_eq!(unused_huge_pages(&scratch.root), 6 << 20);
     }
 }

@@ -421,8 +421,23 @@ fn wrong_image(root: &Root, header: &Header) -> Option<String> {
 /// Whether images may lie in memory alone that is kept for handing over (Documentation/admin-guide/mm/kho.rst).
 #[must_use]
 pub fn hands_memory_over(root: &Root) -> bool {
+    let config = Kconfig::find(root);
+    let has = |name: &str| config.as_ref().map(|config| config.has(name));
+    if has("KEXEC_HANDOVER") == Some(false) {
+        return false;
+    }
     let line = cmdline::running(root).unwrap_or_default();
-    matches!(cmdline::value(&line, "kho"), Some("on" | "1" | "y" | "yes"))
+    let said = cmdline::value(&line, "kho").and_then(truth);
+    said.unwrap_or(has("KEXEC_HANDOVER_ENABLE_DEFAULT") == Some(true))
+}
+
+/// What a word means to the kernel (`kstrtobool`, lib/kstrtox.c).
+fn truth(word: &str) -> Option<bool> {
+    match word.as_bytes() {
+        [b'y' | b'Y' | b't' | b'T' | b'e' | b'E' | b'1', ..] | [b'o' | b'O', b'n' | b'N', ..] => Some(true),
+        [b'n' | b'N' | b'f' | b'F' | b'd' | b'D' | b'0', ..] | [b'o' | b'O', b'f' | b'F', ..] => Some(false),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -431,6 +446,27 @@ mod tests {
     use crate::efi;
     use crate::header::Bz;
     use crate::scratch::Scratch;
+
+    #[test]
+    fn whether_memory_is_handed_over_is_read_as_the_kernel_reads_it() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/sys/kernel/osrelease", "7.2\n");
+        let with = |config: &str, line: &str| {
+            scratch.put("/boot/config-7.2", config);
+            scratch.put("/proc/cmdline", line);
+            hands_memory_over(&scratch.root)
+        };
+        let (built, default) = ("CONFIG_KEXEC_HANDOVER=y\n", "CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT=y\n");
+        for on in ["kho=on", "kho=1", "kho=Yes", "kho=true", "kho=0 kho=ON", "kho=enabled"] {
+            assert!(with(built, on), "{on}");
+        }
+        for off in ["quiet", "kho=off", "kho=0", "kho=no", "kho=odd", "kho", "kho=on kho=off"] {
+            assert!(!with(built, off), "{off}");
+        }
+        let default = built.to_owned() + default;
+        assert!(with(&default, "quiet") && with(&default, "kho=odd") && !with(&default, "kho=Off"));
+        assert!(!with("CONFIG_KEXEC=y\n", "kho=on"));
+    }
 
     const ALL: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\nSeccomp:\t0\n";
 

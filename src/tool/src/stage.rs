@@ -192,9 +192,13 @@ pub enum Error {
     },
     /// Too little memory.
     #[error(
-        "staging takes {} of memory for a moment, and {} can be had without killing anything; free some, \
-         use a smaller initrd, {}or leave the trial load out with --no-rehearse",
-        Size(*.need), Size(*.available), if *.thaws { "leave --thaw out, " } else { "" }
+        "staging takes {} of memory for a moment, and {} can be had without killing anything{}; free some, {}use a smaller \
+         initrd, {}or leave the trial load out with --no-rehearse, if services that end leave enough for the load at shutdown",
+        Size(*.need),
+        Size(*.available),
+        if *.huge > 0 { format!(", for {} are kept as huge pages that nobody uses", Size(*.huge)) } else { String::new() },
+        if *.huge > 0 { "give those back (sysctl vm.nr_hugepages=0), " } else { "" },
+        if *.thaws { "leave --thaw out, " } else { "" }
     )]
     NoMemory {
         /// Whether it is to be thawed.
@@ -203,6 +207,8 @@ pub enum Error {
         need: u64,
         /// Bytes available.
         available: u64,
+        /// Bytes of huge pages that nobody uses.
+        huge: u64,
     },
     /// Too few loads are allowed.
     #[error(
@@ -649,7 +655,9 @@ fn way_to_room(size: u64, taken: u64, room: u64, need: u64) -> String {
 /// The kernel would rather kill than refuse.
 fn see_that_there_is_memory(root: &Root, need: u64, thaws: bool) -> Result<(), Error> {
     match memory::available(root) {
-        Some(available) if available < need => Err(Error::NoMemory { thaws, need, available }),
+        Some(available) if available < need => {
+            Err(Error::NoMemory { thaws, need, available, huge: memory::unused_huge_pages(root) })
+        }
         _ => Ok(()),
     }
 }
