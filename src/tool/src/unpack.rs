@@ -531,6 +531,8 @@ fn lz4_block(blocks: &mut Blocks<'_>) -> io::Result<()> {
             [] | [0, 0, 0, 0] => return Ok(()),
             &[a, b, c, d] if [a, b, c, d] != LZ4_MAGIC.to_le_bytes() => break [a, b, c, d],
             [_, _, _, _] => {}
+            // What fills it up to a multiple of 4 (`unlz4`, lib/decompress_unlz4.c).
+            rest if rest.iter().all(|byte| *byte == 0) => return Ok(()),
             _ => return Err(ErrorKind::UnexpectedEof.into()),
         }
     };

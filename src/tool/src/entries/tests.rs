@@ -665,26 +665,32 @@ fn extlinux_finds_its_menu_at_the_top_too() {
 }
 
 #[test]
-fn grubs_menu_is_the_one_on_the_esp_unless_that_calls_another() {
-    let machine = without_systemd_boot();
+fn grubs_menu_is_the_one_on_the_esp_where_there_is_no_other_and_it_calls_none() {
     let menu = |line: &str| format!("menuentry 'A' --id a {{\n linux /boot/vmlinuz-1 {line}\n}}\n");
+    let machine = without_systemd_boot();
     machine.put("/boot/efi/EFI/openEuler/grub.cfg", &menu("ESP"));
-    machine.put("/boot/grub2/grub.cfg", &menu("BOOT"));
-    // A BIOS starts what it finds elsewhere.
-    assert_eq!(line(&machine), "BOOT");
     machine.folder("/sys/firmware/efi");
     assert_eq!(line(&machine), "ESP");
-    machine.put(
-        "/boot/efi/EFI/fedora/grub.cfg",
-        "search --label boot --set prefix\nconfigfile $prefix/grub.cfg\n",
-    );
+    // The menu on the ESP may be of another system, and GRUB's own place be built into it.
+    machine.put("/boot/grub2/grub.cfg", &menu("BOOT"));
     let several = line(&machine);
     assert!(
         several.contains("EFI/openEuler/grub.cfg") && several.contains("/boot/grub2/grub.cfg"),
         "{several}"
     );
-    std::fs::remove_dir_all(machine.root.path("/boot/efi/EFI/openEuler")).unwrap();
+    // A BIOS starts what it finds elsewhere.
+    std::fs::remove_dir_all(machine.root.path("/sys/firmware/efi")).unwrap();
     assert_eq!(line(&machine), "BOOT");
+    machine.folder("/sys/firmware/efi");
+    // Debian's and Fedora's; openSUSE's; SUSE's older one.
+    for calls in [
+        "search --label boot --set prefix\nconfigfile $prefix/grub.cfg\n",
+        "search --fs-uuid --set=root x\nset prefix=(${root})/boot/grub2\nsource \"${prefix}/grub.cfg\"\n",
+        "set prefix=(${root})/boot/grub2\nnormal\n",
+    ] {
+        machine.put("/boot/efi/EFI/openEuler/grub.cfg", calls);
+        assert_eq!(line(&machine), "BOOT", "{calls}");
+    }
 }
 
 #[test]

@@ -450,7 +450,10 @@ mod tests {
         }
         // The kernel's lz4 takes all there is.
         if let Some(packed) = packed_by("lz4", &["-l", "-q"], &two) {
-            assert_eq!(thawed(&[&three[..], &packed].concat()).1, [&three[..], &two].concat());
+            for padding in 0..8 {
+                let joined = [&three[..], &packed, &vec![0; padding]].concat();
+                assert_eq!(thawed(&joined).1, [&three[..], &two].concat(), "{padding}");
+            }
         }
     }
 

@@ -38,19 +38,14 @@ pub struct Menu {
 const ESP_MAX: u64 = 1 << 20;
 
 /// The menus that GRUB may read. Where the firmware is UEFI it is started from a folder of the ESP, and the grub.cfg there
-/// is the menu itself (openEuler, RHEL 8), or calls the one below /boot.
+/// is the menu itself (openEuler, RHEL 8), or calls the one below /boot; that folder may also be of another system on the same
+/// ESP, and then nothing here tells which is read.
 #[must_use]
 pub fn configs(root: &Root) -> Vec<PathBuf> {
-    let (on_esp, calls) =
-        if root.path("/sys/firmware/efi").is_dir() { of_esp(root) } else { (Vec::new(), 0) };
-    let below_boot = || FOLDERS.map(|folder| Path::new(folder).join("grub.cfg"));
-    let configs = match on_esp.len() {
-        0 => below_boot().to_vec(),
-        _ if calls == 0 => on_esp,
-        _ => on_esp.into_iter().chain(below_boot()).collect(),
-    };
+    let on_esp = if root.path("/sys/firmware/efi").is_dir() { of_esp(root) } else { Vec::new() };
+    let below_boot = FOLDERS.map(|folder| Path::new(folder).join("grub.cfg"));
     let mut found: Vec<PathBuf> = Vec::new();
-    for config in configs.into_iter().filter(|config| root.path(config).is_file()) {
+    for config in on_esp.into_iter().chain(below_boot).filter(|config| root.path(config).is_file()) {
         // One folder may be a link to the other.
         let is_same =
             |other: &PathBuf| root.path(other).canonicalize().ok() == root.path(&config).canonicalize().ok();
@@ -61,22 +56,19 @@ pub fn configs(root: &Root) -> Vec<PathBuf> {
     found
 }
 
-/// Every grub.cfg on an ESP that is a menu, and how many call another one.
-fn of_esp(root: &Root) -> (Vec<PathBuf>, usize) {
-    let (mut menus, mut calls) = (Vec::new(), 0);
-    for config in on_esp(root) {
+/// Every grub.cfg on an ESP that is a menu, and does not just call another one.
+fn of_esp(root: &Root) -> Vec<PathBuf> {
+    let is_menu = |config: &PathBuf| {
         let mut text = Vec::new();
-        let read = root.open(&config).and_then(|file| file.take(ESP_MAX).read_to_end(&mut text));
+        let read = root.open(config).and_then(|file| file.take(ESP_MAX).read_to_end(&mut text));
         let text = String::from_utf8_lossy(&text);
         let has = |words: &[&str]| text.split_whitespace().any(|word| words.contains(&word));
-        if read.is_ok() && has(&["configfile", "normal"]) && !has(&["menuentry", "blscfg"]) {
-            calls += 1;
-        } else {
-            // What cannot be read may be one.
-            menus.push(config);
-        }
-    }
-    (menus, calls)
+        // What cannot be read may be one.
+        read.is_err() || has(&["menuentry", "blscfg"]) || !has(&["configfile", "normal", "source", "."])
+    };
+    let mut menus = on_esp(root);
+    menus.retain(is_menu);
+    menus
 }
 
 /// Every grub.cfg in a folder of a vendor's, by name.
