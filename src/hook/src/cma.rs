@@ -4,7 +4,7 @@
 
 use core::mem::{ManuallyDrop, MaybeUninit};
 
-use nextkernel_plan::limits::LOADS_INTO_CMA;
+use nextkernel_plan::may_load_into_cma;
 use rustix::fs::CWD;
 use rustix::io::read;
 use rustix::system::uname;
@@ -45,19 +45,7 @@ fn is_told(meminfo: &[u8]) -> bool {
 /// Whether the running kernel is of a release that may load a kernel into CMA, or does not tell.
 #[must_use]
 pub fn is_loaded_into() -> bool {
-    is_since(uname().release().to_bytes())
-}
-
-fn is_since(release: &[u8]) -> bool {
-    let mut numbers = release.split(|byte| !byte.is_ascii_digit()).map(|digits| {
-        digits.iter().fold(0_u32, |number, digit| {
-            number.saturating_mul(10).saturating_add(u32::from(digit.wrapping_sub(b'0')))
-        })
-    });
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => (major, minor) >= LOADS_INTO_CMA || major == 0,
-        _ => true,
-    }
+    may_load_into_cma(uname().release().to_bytes())
 }
 
 #[cfg(test)]
@@ -77,16 +65,6 @@ mod tests {
             b"CmaTotal:",
         ] {
             assert!(!is_told(without));
-        }
-    }
-
-    #[test]
-    fn releases_are_compared_by_their_numbers() {
-        for release in ["6.17.0", "6.18.3+deb14-amd64", "7.0-rc1", "10.2", "odd", ""] {
-            assert!(is_since(release.as_bytes()), "{release}");
-        }
-        for release in ["6.16.12", "6.12.118+deb13-amd64", "5.14.0-611.el9", "6.1.0-57-amd64"] {
-            assert!(!is_since(release.as_bytes()), "{release}");
         }
     }
 }

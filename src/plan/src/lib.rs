@@ -27,6 +27,7 @@
 #![cfg_attr(not(test), no_std)]
 
 mod armed;
+mod cma;
 mod direct;
 #[cfg(test)]
 mod hostile;
@@ -40,6 +41,7 @@ mod teardown;
 mod verb;
 
 pub use armed::Armed;
+pub use cma::may_load_into_cma;
 pub use direct::{Area, Direct, Part, Segment};
 pub use id::HandoffId;
 pub use image::{Changed, Image, Stamp};

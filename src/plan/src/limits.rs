@@ -60,7 +60,3 @@ pub const SEGMENTS_MAX: usize = 16;
 
 /// How many pieces of the parameters are random: an arm64 kernel takes two.
 pub const SEEDS_MAX: usize = 4;
-
-/// The first release of Linux, major and minor, whose `kexec_file_load(2)` puts a kernel into memory that is kept for devices
-/// (CMA) unless a flag leaves that out (`kexec_alloc_contig`, `kernel/kexec_file.c`).
-pub const LOADS_INTO_CMA: (u32, u32) = (6, 17);

@@ -4,7 +4,7 @@
 //! An archive need not have an end of its own (`TRAILER!!!`): it may stop behind any entry, and what fills an entry up may
 //! be missing then. Between two entries there may be zeros.
 
-use crate::cpio::ALIGNMENT;
+use crate::cpio::{ALIGNMENT, padded};
 use crate::little_endian;
 
 /// What an entry begins with, without checksums and with them; and how long its header is.
@@ -133,7 +133,7 @@ fn entry(header: &[u8]) -> Result<State, &'static str> {
     let [Some(mode), Some(size), Some(name), Some(sum)] = numbers else {
         return Err("the header of an entry holds something else than numbers");
     };
-    let filled = |size: u64| size.next_multiple_of(ALIGNMENT) - size;
+    let filled = |size| padded(size) - size;
     let (size, name) = (u64::from(size), u64::from(name));
     // Where several names have one content, the others say its sum, too, and have none.
     let has_sum = is_summed && size > 0 && mode & libc::S_IFMT == libc::S_IFREG;

@@ -23,6 +23,9 @@ pub(crate) const EFI_KEXEC: u16 = 1 << 4;
 pub(crate) const FIVE_LEVELS: u16 = 1 << 5;
 pub(crate) const FIVE_LEVELS_ENABLED: u16 = 1 << 6;
 
+/// The protocol from which on it says where its payload is.
+pub(crate) const PAYLOAD_SINCE: u16 = 0x0208;
+
 /// Whether what begins so is one.
 pub(crate) fn is_one(head: &[u8]) -> bool {
     head.get(MAGIC..MAGIC + 4) == Some(b"HdrS") && head.get(BOOT_FLAG..BOOT_FLAG + 2) == Some(&[0x55, 0xaa])

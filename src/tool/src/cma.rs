@@ -2,7 +2,7 @@
 //! where it does not lie as it must: it moves over its own initrd, and panics (seen with 7.3; `kexec_alloc_contig`,
 //! `kernel/kexec_file.c`). A flag leaves CMA out, which some kernels of that time refuse. The hook does the same at night.
 
-use nextkernel_plan::limits::LOADS_INTO_CMA;
+use nextkernel_plan::may_load_into_cma;
 
 use crate::memory;
 use crate::root::Root;
@@ -16,12 +16,7 @@ pub fn is_there(root: &Root) -> bool {
 /// Whether the running kernel is of a release that may load a kernel into CMA, or does not tell.
 #[must_use]
 pub fn is_loaded_into(root: &Root) -> bool {
-    let release = root.fact("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= LOADS_INTO_CMA,
-        _ => true,
-    }
+    may_load_into_cma(root.fact("/proc/sys/kernel/osrelease").unwrap_or_default().as_bytes())
 }
 
 #[cfg(test)]

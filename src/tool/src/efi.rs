@@ -23,8 +23,8 @@ const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const SHIM: &str = "605dab50-e046-4300-abb6-3dd810dd8b23";
 
 /// What the kernel was told when it started, and where in it Secure Boot is (Documentation/arch/x86/zero-page.rst).
-const BOOT_PARAMETERS: &str = "/sys/kernel/boot_params/data";
-const SECURE_BOOT: usize = 0x1ec;
+pub(crate) const BOOT_PARAMETERS: &str = "/sys/kernel/boot_params/data";
+pub(crate) const SECURE_BOOT: usize = 0x1ec;
 
 /// Where the kernel tells the addresses of the firmware's tables (drivers/firmware/efi/efi.c).
 const TABLES: &str = "/sys/firmware/efi/systab";

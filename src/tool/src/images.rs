@@ -532,17 +532,16 @@ pub fn initrd<'a>(
     }
     let (path, mut copy) = set.create("initrd")?;
     let unwritable = |error| Error::Unwritable { path: path.clone(), error };
-    let (mut length, mut end, mut parts) = (0, 0, Vec::new());
+    let (mut end, mut parts) = (0, Vec::new());
     for source in sources {
-        cpio::padding(length, &mut copy).map_err(unwritable)?;
+        cpio::padding(end, &mut copy).map_err(unwritable)?;
         source.append_to(&mut copy, &path)?;
-        length = source.length();
         let begin = cpio::padded(end);
-        end = begin + length;
+        end = begin + source.length();
         parts.push((source, begin, end));
     }
     if !extra.is_empty() {
-        cpio::padding(length, &mut copy).map_err(unwritable)?;
+        cpio::padding(end, &mut copy).map_err(unwritable)?;
         extra.append_to(root, &mut copy, &path)?;
     }
     drop(copy);

@@ -12,10 +12,8 @@ pub fn total(root: &Root) -> Option<u64> {
 /// lies in memory itself.
 #[must_use]
 pub fn available(root: &Root) -> Option<u64> {
-    let on_disks = swaps(root).iter().filter(|swap| !swap.is_zram).map(|swap| swap.free).sum::<u64>();
-    let free =
-        if root.path("/proc/swaps").is_file() { on_disks } else { field(root, "SwapFree").unwrap_or(0) };
-    Some(field(root, "MemAvailable")? + free)
+    let swap = swap_on_disks(root).or_else(|| field(root, "SwapFree")).unwrap_or(0);
+    Some(field(root, "MemAvailable")? + swap)
 }
 
 /// What is kept as huge pages and used by nobody: no load gets it.
@@ -26,27 +24,21 @@ pub fn unused_huge_pages(root: &Root) -> u64 {
     field(root, "Hugepagesize").unwrap_or(0).saturating_mul(pages)
 }
 
-/// A file or a device that memory is swapped to.
-struct Swap {
-    is_zram: bool,
-    /// In bytes.
-    free: u64,
-}
-
-/// `proc_swaps(5)`: name, type, size, used, and priority; both in KiB. What is a name's own white space is escaped there.
-fn swaps(root: &Root) -> Vec<Swap> {
-    let text = std::fs::read_to_string(root.path("/proc/swaps")).unwrap_or_default();
-    let swaps = text.lines().skip(1).filter_map(|line| {
+/// What is free of it, by `proc_swaps(5)`: name, type, size, used, and priority; both in KiB. What is a name's own white space is
+/// escaped there.
+fn swap_on_disks(root: &Root) -> Option<u64> {
+    let text = std::fs::read_to_string(root.path("/proc/swaps")).ok()?;
+    let free = text.lines().skip(1).filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
         let (name, _) = (words.next()?, words.next()?);
         let mut size = || words.next()?.parse::<u64>().ok();
         let free = size()?.saturating_sub(size()?).saturating_mul(1024);
         let device = name.strip_prefix("/dev/").unwrap_or_default();
-        // Only these have it (Documentation/admin-guide/blockdev/zram.rst).
+        // Only zram's have it (Documentation/admin-guide/blockdev/zram.rst).
         let is_zram = root.path(format!("/sys/class/block/{device}/comp_algorithm")).is_file();
-        Some(Swap { is_zram, free })
+        (!is_zram).then_some(free)
     });
-    swaps.collect()
+    Some(free.sum())
 }
 
 /// What is kept for devices that want it contiguous; `None` where the kernel keeps none, or is not to be asked.

@@ -226,15 +226,17 @@ pub fn member<'a>(
     head: &[u8],
     from: impl BufRead + 'a,
 ) -> io::Result<Option<(&'static str, Box<dyn Read + 'a>)>> {
-    // The kernel looks at two bytes.
-    let wrapping = if head.starts_with(LZMA_MEMBER) { Some(Wrapping::Lzma) } else { Wrapping::of(head) };
-    let from: Stream<'a> = match wrapping {
+    let wrapping = match Wrapping::of(head) {
+        // The kernel looks at two bytes.
+        _ if head.starts_with(LZMA_MEMBER) => Wrapping::Lzma,
         None | Some(Wrapping::Zboot { .. } | Wrapping::Lz4) => return Ok(None),
-        // It would read ahead, and what follows is not its own.
-        Some(Wrapping::Lzma) => Box::new(BufReader::with_capacity(1, Single(from))),
-        Some(_) => Box::new(from),
+        Some(wrapping) => wrapping,
     };
-    let Some(wrapping) = wrapping else { return Ok(None) };
+    let from: Stream<'a> = match wrapping {
+        // It would read ahead, and what follows is not its own.
+        Wrapping::Lzma => Box::new(BufReader::with_capacity(1, Single(from))),
+        _ => Box::new(from),
+    };
     let member = wrapping.open(from, &Told::default(), Behind::Anything)?;
     Ok(Some((wrapping.name(), member)))
 }

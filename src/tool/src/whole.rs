@@ -22,10 +22,7 @@ use crate::unpack::Unpacked;
 /// More than the headers take: those of an EFI program point to its sections, which stand in the first page.
 const HEAD: usize = 4096;
 
-/// The boot protocol from which on a bzImage says where its payload is.
-const PAYLOAD: u16 = 0x0208;
-
-/// The units in which it says how long it is.
+/// The units in which a bzImage says how long it is.
 const PARAGRAPH: u64 = 16;
 
 /// What is unpacked at a time.
@@ -79,7 +76,7 @@ fn bzimage_payload(head: &[u8], size: u64) -> Result<Option<(u64, u64)>, String>
     cut_off("what its header says is loaded", begin + loaded, size)?;
     let at = begin + u64::from(long(head, bzimage::PAYLOAD));
     let length = u64::from(long(head, bzimage::PAYLOAD_LENGTH));
-    if short(head, bzimage::VERSION) < PAYLOAD || length == 0 {
+    if short(head, bzimage::VERSION) < bzimage::PAYLOAD_SINCE || length == 0 {
         return Ok(None);
     }
     cut_off("what is packed in it", at + length, size)?;

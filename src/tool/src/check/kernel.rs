@@ -16,11 +16,12 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
     let against = Against::find(root, asked.calls);
     match (asked.calls, against) {
         (Some(Calls { file: true, loads_into_cma: true, .. }), against) => {
-            let forbidden = against.filter(|against| against.forbids());
-            let verdict = if forbidden.is_some() { Verdict::Bad } else { Verdict::Ok };
-            let so = match forbidden {
-                None => "kexec_load(2) loads the next kernel: this one's kexec_file_load(2) would load it into CMA".to_owned(),
-                forbidden => refusal::into_cma(forbidden),
+            let (verdict, so) = match against.filter(|against| against.forbids()) {
+                None => (
+                    Verdict::Ok,
+                    "kexec_load(2) loads the next kernel: this one's kexec_file_load(2) would load it into CMA".to_owned(),
+                ),
+                forbidden => (Verdict::Bad, refusal::into_cma(forbidden)),
             };
             findings.say(verdict, "calls", so);
         }

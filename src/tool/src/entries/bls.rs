@@ -286,6 +286,12 @@ pub fn names(
     Ok(names)
 }
 
+/// The name of an entry without the ending that its file has.
+#[must_use]
+pub fn stem(name: &str) -> &str {
+    [".conf", ".efi"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
+}
+
 /// What identifies an entry: its file's name, without counters. The ending is kept as it is written.
 #[must_use]
 pub fn id(name: &str, ending: &str) -> (String, Option<Tries>) {

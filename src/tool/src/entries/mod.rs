@@ -468,11 +468,7 @@ impl Survey {
 
     fn find(&self, name: &str) -> Result<&Entry, Error> {
         let all = || self.entries.iter().chain(&self.foreign);
-        let stem = |name: &str| {
-            let lower = name.to_ascii_lowercase();
-            let stem = [".conf", ".efi"].iter().find_map(|ending| lower.strip_suffix(ending));
-            stem.unwrap_or(&lower).to_owned()
-        };
+        let stem = |name: &str| bls::stem(&name.to_ascii_lowercase()).to_owned();
         let file =
             |entry: &Entry| entry.from.as_ref().and_then(|from| Some(from.file_name()?.to_str()?.to_owned()));
         let asked = stem(name);

@@ -202,7 +202,7 @@ impl Loader {
 impl Loader {
     fn fits(&self, pattern: &str, found: &Found) -> bool {
         let id = found.id(self.with_counters);
-        let stem = [".conf", ".efi"].iter().find_map(|ending| id.strip_suffix(ending)).unwrap_or(&id);
+        let stem = bls::stem(&id);
         match self.endings {
             Endings::Count => fits(pattern, &id),
             Endings::MayBeLeftOut => fits(pattern, &id) || fits(pattern, stem),

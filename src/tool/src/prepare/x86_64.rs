@@ -33,13 +33,14 @@ use crate::{cmdline, efi, processor, sys};
 const PAGE: u64 = 4096;
 
 /// What the running kernel was told itself (Documentation/ABI/testing/sysfs-kernel-boot_params).
-const RUNNING: &str = "/sys/kernel/boot_params/data";
+const RUNNING: &str = efi::BOOT_PARAMETERS;
 
 /// `struct boot_params` (arch/x86/include/uapi/asm/bootparam.h), and what is where in it beside the setup header
 /// (zero-page.rst).
 const LENGTH: usize = 4096;
 mod at {
     pub(super) use crate::bzimage::*;
+    pub(super) use crate::efi::SECURE_BOOT;
 
     pub(super) const SCREEN: usize = 0x000;
     pub(super) const SCREEN_MEMORY: usize = 0x002;
@@ -53,7 +54,6 @@ mod at {
     pub(super) const MAP_COUNT: usize = 0x1e8;
     pub(super) const DISKS_COUNT: usize = 0x1e9;
     pub(super) const SIGNATURES_COUNT: usize = 0x1ea;
-    pub(super) const SECURE_BOOT: usize = 0x1ec;
     pub(super) const HEADER: usize = 0x1f1;
     pub(super) const HEADER_END: usize = 0x201;
     pub(super) const LOADER: usize = 0x210;

@@ -13,12 +13,10 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 
 use super::{Why, read_at};
 use crate::archive::{self, Entries};
+use crate::cpio::ALIGNMENT;
 use crate::images::{BOOT_CONFIG, BOOT_CONFIG_PADDING};
 use crate::little_endian::long;
 use crate::unpack;
-
-/// Every archive begins on a multiple of this, and every part of one.
-const ALIGNMENT: u64 = 4;
 
 /// What stands before the end of a bootconfig: its size and a sum (`get_boot_config_from_initrd`, init/main.c).
 const BOOT_CONFIG_NUMBERS: u64 = 8;
@@ -65,9 +63,7 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, W
     let first = at;
     while at < end {
         let mut head = [0; HEAD];
-        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(head.len());
-        let has = read_at(from, head.get_mut(..most).unwrap_or_default(), at).map_err(Why::Read)?;
-        let head = head.get(..has).unwrap_or_default();
+        let head = part_at(from, &mut head, at, end).map_err(Why::Read)?;
         match head {
             [] => return Err(Why::Read(ErrorKind::UnexpectedEof.into())),
             [0, ..] => at = behind_zeros(from, at, end).map_err(Why::Read)?,
@@ -198,9 +194,7 @@ fn decompressed(
 /// Whether a part of a file is a disk with a file system that the kernel looks for.
 fn is_disk(from: &File, begin: u64, end: u64) -> io::Result<bool> {
     let mut head = [0; archive::DISK_HEAD];
-    let most = usize::try_from(end - begin).unwrap_or(usize::MAX).min(head.len());
-    let has = read_at(from, head.get_mut(..most).unwrap_or_default(), begin)?;
-    Ok(archive::is_disk(head.get(..has).unwrap_or_default()))
+    Ok(archive::is_disk(part_at(from, &mut head, begin, end)?))
 }
 
 /// A stream, and how much was taken from it.
@@ -277,16 +271,23 @@ impl Out<'_> {
     }
 }
 
+/// What there is at a place: as much as fits, and nothing behind an end.
+fn part_at<'p>(from: &File, part: &'p mut [u8], at: u64, end: u64) -> io::Result<&'p [u8]> {
+    let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(part.len());
+    let part = part.get_mut(..most).unwrap_or_default();
+    let has = read_at(from, part, at)?;
+    Ok(part.get(..has).unwrap_or_default())
+}
+
 /// Where something else than zeros begins.
 fn behind_zeros(from: &File, mut at: u64, end: u64) -> io::Result<u64> {
     let mut part = vec![0; PART];
     while at < end {
-        let has = read_at(from, &mut part, at)?;
-        let part = part.get(..has).unwrap_or_default();
+        let part = part_at(from, &mut part, at, end)?;
         match part.iter().position(|byte| *byte != 0) {
-            Some(zeros) => return Ok((at + zeros as u64).min(end)),
-            None if has == 0 => break,
-            None => at += has as u64,
+            Some(zeros) => return Ok(at + zeros as u64),
+            None if part.is_empty() => break,
+            None => at += part.len() as u64,
         }
     }
     Ok(end)
@@ -297,11 +298,10 @@ fn behind_archive(from: &File, begin: u64, end: u64) -> Result<u64, Why> {
     let (mut entries, mut part, mut at) = (Entries::default(), vec![0; PART], begin);
     let damaged = |why: &str| Why::Damaged { at: begin, why: why.to_owned() };
     while at < end {
-        let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(part.len());
-        let has = read_at(from, part.get_mut(..most).unwrap_or_default(), at).map_err(Why::Read)?;
-        let took = entries.take(part.get(..has).unwrap_or_default()).map_err(damaged)?;
+        let part = part_at(from, &mut part, at, end).map_err(Why::Read)?;
+        let took = entries.take(part).map_err(damaged)?;
         at += took as u64;
-        if has == 0 || took < has {
+        if part.is_empty() || took < part.len() {
             break;
         }
     }
@@ -327,12 +327,12 @@ fn boot_config(from: &File, begin: u64, end: u64) -> Result<Option<u64>, Why> {
         let mut sum = 0_u32;
         let (mut part, mut at) = (vec![0; PART], config);
         while at < numbers {
-            let most = usize::try_from(numbers - at).unwrap_or(usize::MAX).min(part.len());
-            let has = read_at(from, part.get_mut(..most).unwrap_or_default(), at).map_err(Why::Read)?;
-            let bytes = part.get(..has).filter(|bytes| !bytes.is_empty());
-            let bytes = bytes.ok_or_else(|| Why::Read(ErrorKind::UnexpectedEof.into()))?;
-            sum = bytes.iter().fold(sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
-            at += has as u64;
+            let part = part_at(from, &mut part, at, numbers).map_err(Why::Read)?;
+            if part.is_empty() {
+                return Err(Why::Read(ErrorKind::UnexpectedEof.into()));
+            }
+            sum = part.iter().fold(sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
+            at += part.len() as u64;
         }
         if sum != long(&bytes, 4) {
             return Err(damaged("its bootconfig has another checksum than it says"));

@@ -14,9 +14,6 @@ use crate::{cmdline, processor, sys};
 /// How much of an image its setup header is in (Documentation/arch/x86/boot.rst).
 const HEAD: usize = 0x290;
 
-/// The protocol that tells where the payload is.
-const PROTOCOL: u16 = 0x0208;
-
 /// Where the kernel is mapped, and how much of that is its own where it is moved at random (`__START_KERNEL_map`,
 /// `KERNEL_IMAGE_SIZE`, `arch/x86/include/asm/page_64_types.h`), and what it is a multiple of (`MIN_KERNEL_ALIGN`).
 const MAPPED: u64 = 0xffff_ffff_8000_0000;
@@ -183,7 +180,10 @@ struct Image {
 
 impl Image {
     fn parse(head: &[u8]) -> Result<Image, Why> {
-        if !bzimage::is_one(head) || head.len() < HEAD || short(head, bzimage::VERSION) < PROTOCOL {
+        if !bzimage::is_one(head)
+            || head.len() < HEAD
+            || short(head, bzimage::VERSION) < bzimage::PAYLOAD_SINCE
+        {
             return Err(unfit("it is no bzImage of protocol 2.08 or later, and no ELF file"));
         }
         let (offset, length) =
