@@ -53,10 +53,7 @@ fn codes(line: &str) -> Vec<String> {
 }
 
 fn names(terms: &[Term]) -> BTreeSet<String> {
-    terms
-        .iter()
-        .map(|term| term.code.trim_end_matches("= yes").trim_end_matches(['=', ' ']).to_owned())
-        .collect()
+    terms.iter().map(|term| term.code.split(" =").next().unwrap_or_default().to_owned()).collect()
 }
 
 fn source(path: &str) -> syn::File {
@@ -274,7 +271,13 @@ fn no_page_names_an_option_or_a_command_that_does_not_exist() {
         options.extend(command.get_arguments().filter_map(|it| Some(format!("--{}", it.get_long()?))));
     }
     // Of other programs.
-    options.extend(words(&["--firmware-setup", "--list"]));
+    options.extend(words(&[
+        "--bootnext",
+        "--delete-bootnext",
+        "--firmware-setup",
+        "--list",
+        "--reboot-argument",
+    ]));
     let mut commands: BTreeSet<String> = tool.get_subcommands().map(|it| it.get_name().to_owned()).collect();
     commands.extend(words(&["help", "--version", "ENTRY"]));
     for page in PAGES.iter().copied().chain([keys::FILE]) {

@@ -69,6 +69,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE guides::the_guide_for_a_root_in_luks_is_walked_through
     Full ONE stands::what_carries_the_root_is_never_unbound_and_halt_is_untouched
     Full ONE reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
+    Full ONE reboot::nextkernel_reboot_full_goes_through_the_firmware_whatever_is_staged
     Full SEPARATE_BOOT reboot::a_reboot_is_a_firmware_reset_that_keeps_what_was_written_and_poweroff_is_untouched
     Full BOTH packages::installed_used_updated_and_purged_by_apt_nothing_is_left
 ];

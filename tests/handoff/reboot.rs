@@ -76,6 +76,20 @@ pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &
     if told.contains("nextkernel.record=") { Ok(()) } else { Err(guest.tell(&told)) }
 }
 
+pub fn nextkernel_reboot_full_goes_through_the_firmware_whatever_is_staged(
+    test: &Test,
+) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    guest.ok("nextkernel stage --on kexec --on reboot && [ \"$(cat /sys/kernel/kexec_loaded)\" = 1 ]")?;
+    let told = guest.ok("nextkernel reboot --full --dry-run && [ ! -e /run/nextkernel/firmware ]")?;
+    if !told.contains("then              systemctl reboot, through the firmware\n") {
+        return Err(guest.tell(&told));
+    }
+    guest.send("nextkernel reboot --full")?;
+    guest.await_console("this one is meant for the firmware (/run/nextkernel/firmware), left to the init")?;
+    guest.await_reset()
+}
+
 /// A command is refused with these words.
 fn refused(guest: &mut Guest, command: &str, words: &str) -> Result<(), String> {
     let ran = guest.run(&format!("{command} 2>&1"))?;

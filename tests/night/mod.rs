@@ -45,6 +45,8 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Quick ONE verbs::an_image_that_somebody_else_loaded_is_left_to_systemd
     Quick ONE verbs::what_was_staged_last_replaces_what_is_loaded
     Quick ONE verbs::a_reboot_that_is_meant_for_the_firmware_is_left_to_it
+    Full ONE verbs::whoever_asks_for_the_firmware_in_its_variables_gets_it_and_nothing_stays_loaded
+    Full ONE verbs::where_the_configuration_says_so_a_request_in_the_firmwares_variables_is_passed_over
     Quick ONE verbs::a_line_that_is_reused_does_not_grow
     Full ONE verbs::where_the_plan_says_so_the_jump_is_systemds
     Full NEWEST verbs::kexec_jumps_with_the_image_kept

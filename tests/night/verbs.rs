@@ -2,7 +2,9 @@
 
 use super::staged::{HOOK, handed_over, night, rebooted, stage};
 use bed::harness::Test;
-use bed::machine::End;
+use bed::initramfs::Ended;
+use bed::machine::{End, with_last_lines};
+use bed::modules::Modules;
 use bed::vm_folder;
 
 pub fn kexec_jumps_with_the_image_kept(test: &Test) -> Result<(), String> {
@@ -65,9 +67,75 @@ pub fn a_reboot_that_is_meant_for_the_firmware_is_left_to_it(test: &Test) -> Res
     // What `systemctl reboot --reboot-argument=` writes.
     let asks = format!("mkdir /run/systemd && echo x >/run/systemd/reboot-param\n{HOOK} --dry-run reboot");
     let ended = night(test, "reboot", &(stage("--hold late --on reboot") + &asks))?.run()?;
-    ended.line("at reboot: this one is meant for the firmware, left to the init")?;
-    ended.line("nextkernel: reboot: this one is meant for the firmware, left to the init")?;
+    let why = "this one is meant for the firmware (/run/systemd/reboot-param), left to the init";
+    ended.line(&format!("at reboot: {why}"))?;
+    ended.line(&format!("nextkernel: reboot: {why}"))?;
+    rebooted(&ended)?;
+    // What `nextkernel reboot --full` leaves, where something is loaded again since.
+    let full = "touch /run/nextkernel/firmware\n";
+    let ended = night(test, "kexec", &(stage("--on kexec --on reboot") + full))?.run()?;
+    ended.line("nextkernel: unload what may be loaded: it is not for this restart")?;
+    ended.line(
+        "nextkernel: kexec: this one is meant for the firmware (/run/nextkernel/firmware), left to the init",
+    )?;
     rebooted(&ended)
+}
+
+/// Variables of the firmware's that ask for it, by their names, and what is written to each behind its attributes.
+const REQUESTS: [(&str, &str, &str); 4] = [
+    ("BootNext", GLOBAL, "\\001\\000"),
+    ("OsIndications", GLOBAL, "\\001\\000\\000\\000\\000\\000\\000\\000"),
+    ("LoaderEntryOneShot", OF_THE_LOADER, "o\\000\\000\\000"),
+    ("LoaderConfigTimeoutOneShot", OF_THE_LOADER, "5\\000\\000\\000"),
+];
+
+/// Whose they are: the firmware's own (UEFI), and systemd's Boot Loader Interface.
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+const OF_THE_LOADER: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+
+/// A night under OVMF, in whose variables somebody asks for something; what is staged is kept, and is for both verbs.
+fn with_request(
+    test: &Test,
+    verb: &str,
+    (name, whose, value): (&str, &str, &str),
+    day: &str,
+) -> Result<Ended, String> {
+    let asks = format!(
+        "{day}
+        modprobe efivarfs && mount -t efivarfs none /sys/firmware/efi/efivars || echo NO VARIABLES
+        printf '\\007\\000\\000\\000{value}' >/sys/firmware/efi/efivars/{name}-{whose} || echo NOT WRITTEN\n"
+    );
+    let mut night = night(test, verb, &(asks + &stage("--on kexec --on reboot")))?;
+    night.modules(&Modules::of(&test.image.files()?, &["efivarfs"])?);
+    night.qemu = vec!["-bios".into(), "/usr/share/ovmf/OVMF.fd".into()];
+    let ended = night.run()?;
+    match ["NO VARIABLES", "NOT WRITTEN"].iter().find(|wrong| ended.console.contains(**wrong)) {
+        Some(wrong) => Err(with_last_lines(wrong, &ended.console)),
+        None => Ok(ended),
+    }
+}
+
+pub fn whoever_asks_for_the_firmware_in_its_variables_gets_it_and_nothing_stays_loaded(
+    test: &Test,
+) -> Result<(), String> {
+    for (request, verb) in REQUESTS.into_iter().zip(["kexec", "reboot"].into_iter().cycle()) {
+        let ended = with_request(test, verb, request, "")?;
+        ended.line("nextkernel: unload what may be loaded: it is not for this restart")?;
+        let (name, ..) = request;
+        ended.line(&format!(
+            "nextkernel: {verb}: this one is meant for the firmware ({name}), left to the init"
+        ))?;
+        rebooted(&ended)?;
+    }
+    Ok(())
+}
+
+pub fn where_the_configuration_says_so_a_request_in_the_firmwares_variables_is_passed_over(
+    test: &Test,
+) -> Result<(), String> {
+    let [request, ..] = REQUESTS;
+    let day = "mkdir -p /etc; echo 'firmware-requests = ignore' >/etc/nextkernel.conf";
+    handed_over(&with_request(test, "kexec", request, day)?, "kexec")
 }
 
 pub fn a_line_that_is_reused_does_not_grow(test: &Test) -> Result<(), String> {

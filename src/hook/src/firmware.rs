@@ -1,26 +1,128 @@
-//! Does somebody want the firmware at this reboot? Then it is no kernel's to start.
+//! Does somebody want the firmware at this restart, or another entry of the boot loader's? Then it is no kernel's to start,
+//! whatever the verb: an image that is kept makes systemd's own restart a kexec.
 
 use core::ffi::CStr;
+use core::fmt;
 
+use nextkernel_plan::{ONCE, Plan, checksum};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
+use crate::text::Text;
 use crate::{files, limits};
 
 /// What `systemctl reboot --reboot-argument=` leaves for the firmware (`update_reboot_parameter_and_warn`,
 /// src/shared/reboot-util.c).
 const PARAMETER: &CStr = c"/run/systemd/reboot-param";
 
+/// What `nextkernel reboot --full` leaves.
+const FULL: &CStr = c"/run/nextkernel/firmware";
+
+/// Where the firmware's variables are seen (Documentation/filesystems/efivarfs.rst).
+const VARIABLES: &CStr = c"/sys/firmware/efi/efivars";
+
 /// What `systemctl reboot --firmware-setup` and capsule updates ask of the firmware (UEFI 2.10, 8.5.4
 /// "Exchanging information between the OS and Firmware").
-const INDICATIONS: &CStr = c"/sys/firmware/efi/efivars/OsIndications-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+const INDICATIONS: &CStr = c"OsIndications-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
-/// Whether this reboot is meant for the firmware.
+/// The entry of the firmware's that it starts next, once (UEFI 2.10, 3.3; `efibootmgr --bootnext`, fwupd).
+const BOOT_NEXT: &CStr = c"BootNext-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// The entry of the boot loader's that it starts next, once, and whether it shows its menu then (systemd's Boot Loader
+/// Interface; `bootctl set-oneshot`, `systemctl reboot --boot-loader-menu=`).
+const ONE_SHOT: &CStr = c"LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+const MENU: &CStr = c"LoaderConfigTimeoutOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+
+/// Before its value a variable has attributes.
+const ATTRIBUTES: usize = 4;
+
+/// Who asks for the firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// `nextkernel reboot --full`
+    Full,
+    /// A parameter for reboot(2).
+    Parameter,
+    /// The firmware's setup, or a capsule.
+    Indications,
+    /// Another of the firmware's entries.
+    BootNext,
+    /// Another of the boot loader's entries.
+    OneShot,
+    /// Its menu.
+    Menu,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Request::Full => "/run/nextkernel/firmware",
+            Request::Parameter => "/run/systemd/reboot-param",
+            Request::Indications => "OsIndications",
+            Request::BootNext => "BootNext",
+            Request::OneShot => "LoaderEntryOneShot",
+            Request::Menu => "LoaderConfigTimeoutOneShot",
+        })
+    }
+}
+
+/// The first request that there is against a plan.
 #[must_use]
-pub fn is_wanted() -> bool {
-    let parameter = openat(CWD, PARAMETER, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok();
-    let mut variable = [0; 12];
-    let indications = files::open(CWD, INDICATIONS).and_then(|file| files::up_to(&file, &mut variable));
-    parameter || indications.is_ok_and(asks)
+pub fn request(plan: &Plan<'_>) -> Option<Request> {
+    let is_there = |path| openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok();
+    if is_there(FULL) {
+        return Some(Request::Full);
+    }
+    if is_there(PARAMETER) {
+        return Some(Request::Parameter);
+    }
+    if plan.passes_firmware_over {
+        return None;
+    }
+    let variables = files::folder(CWD, VARIABLES).ok()?;
+    let mut buffer = [0; limits::VARIABLE_MAX];
+    let mut value =
+        |name| value(&variables, name, &mut buffer).map(|value| (asks(value), is_staged_one(value, plan)));
+    // Whatever these hold is a request; the flags are one where any is set.
+    match [INDICATIONS, BOOT_NEXT, MENU, ONE_SHOT].map(&mut value) {
+        [Some((true, _)), ..] => Some(Request::Indications),
+        [_, Some(_), ..] => Some(Request::BootNext),
+        [_, _, Some(_), _] => Some(Request::Menu),
+        [.., Some((true, false))] => Some(Request::OneShot),
+        _ => None,
+    }
+}
+
+/// What a variable holds, where it is there and holds anything. What does not fit is cut off.
+fn value<'b>(variables: &OwnedFd, name: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let file = files::open(variables.as_fd(), name).ok()?;
+    files::up_to(file, buffer).ok()?.get(ATTRIBUTES..).filter(|value| !value.is_empty())
+}
+
+/// Whether anything in it is set.
+fn asks(value: &[u8]) -> bool {
+    value.iter().any(|byte| *byte != 0)
+}
+
+/// Whether a one-shot entry is the one that is staged, whose checksum stands on the next kernel's line.
+fn is_staged_one(value: &[u8], plan: &Plan<'_>) -> bool {
+    let staged = plan.cmdline.split(' ').find_map(|word| word.strip_prefix(ONCE)?.strip_prefix("=efi:"));
+    let is = Text::<9>::of(format_args!("{:08x}", checksum(lower_case(value))));
+    staged.is_some_and(|staged| is.as_c_str().is_some_and(|is| is.to_bytes() == staged.as_bytes()))
+}
+
+/// A text of UTF-16 up to its NUL, in lower case as boot loaders compare, as UTF-8.
+fn lower_case(value: &[u8]) -> impl Iterator<Item = u8> {
+    let units = value
+        .chunks_exact(2)
+        .map(|pair| pair.iter().rev().fold(0, |unit, byte| (unit << 8) | u16::from(*byte)));
+    let characters = char::decode_utf16(units.take_while(|unit| *unit != 0));
+    characters.flat_map(|character| {
+        let mut bytes = [0; 4];
+        let character = character.unwrap_or(char::REPLACEMENT_CHARACTER).to_ascii_lowercase();
+        let length = character.encode_utf8(&mut bytes).len();
+        bytes.into_iter().take(length)
+    })
 }
 
 /// What is left for the firmware, as reboot(2) takes it, in a buffer of the caller's.
@@ -32,21 +134,32 @@ pub fn parameter(buffer: &mut [u8; limits::PARAMETER_MAX]) -> Option<&CStr> {
     CStr::from_bytes_until_nul(buffer).ok().filter(|parameter| !parameter.is_empty())
 }
 
-/// An efivarfs file: four bytes of attributes, then the value (Documentation/filesystems/efivarfs.rst).
-fn asks(variable: &[u8]) -> bool {
-    variable.iter().skip(4).any(|byte| *byte != 0)
-}
-
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use nextkernel_plan::{HandoffId, Image};
+    use std::format;
+    use std::vec::Vec;
 
     #[test]
     fn any_indication_asks_for_the_firmware() {
-        assert!(asks(&[7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
-        assert!(asks(&[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 128]));
-        assert!(!asks(&[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
-        assert!(!asks(&[7, 0, 0, 0]));
-        assert!(!asks(&[]));
+        assert!(asks(&[1, 0, 0, 0, 0, 0, 0, 0]) && asks(&[0, 0, 0, 0, 0, 0, 0, 128]));
+        assert!(!asks(&[0; 8]));
+    }
+
+    #[test]
+    fn a_one_shot_entry_is_the_staged_one_where_its_checksum_is_on_the_line() {
+        let value =
+            |text: &str| text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+        let sum = checksum("arch-\u{e9}.conf".bytes());
+        let kernel = Image { name: "k", size: 1, stamp: None };
+        let is = |line: &str, text: &str| {
+            is_staged_one(&value(text), &Plan::bare(HandoffId(1), "x", kernel, line))
+        };
+        let line = format!("root=x {ONCE}=efi:{sum:08x} -- single");
+        assert!(is(&line, "arch-\u{e9}.conf") && is(&line, "Arch-\u{e9}.CONF"));
+        assert!(!is(&line, "other.conf") && !is("root=x", "arch-\u{e9}.conf"));
+        assert!(!is(&format!("{ONCE}=grub:{sum:08x}"), "arch-\u{e9}.conf"));
     }
 }

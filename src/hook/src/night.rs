@@ -14,6 +14,7 @@ use crate::arguments::Watchdog;
 use crate::bounds::Bounds;
 use crate::diary::Diary;
 use crate::failure::{Failure, LOAD, LOAD_SEGMENTS};
+use crate::firmware::Request;
 use crate::guard::Guard;
 use crate::images::{Folder, Images};
 use crate::leftovers::{self, Ending};
@@ -173,7 +174,17 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     let relatives = Relatives::of_this_process();
     let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
     let (verb, failure) = match decided.map(Tonight::unless_firmware_is_wanted) {
-        Ok(Tonight::LeftToTheInit(why)) => return leave(told, caller, &why),
+        Ok(Tonight::LeftToTheInit(why)) => {
+            let end = leave(told, caller, &why);
+            // What could not be unloaded the init would jump to.
+            if matches!(why, Why::MeantForFirmware(_))
+                && something_is_loaded()
+                && mounts::nothing_writable().is_ok()
+            {
+                bounds.restart();
+            }
+            return end;
+        }
         Ok(Tonight::Refused(refused)) => return refuse(&refused),
         Ok(Tonight::HandOver(staged)) => {
             armed::use_up(&staged.folder.file);
@@ -193,9 +204,10 @@ fn refuse(refused: &Failure) -> End {
 }
 
 fn leave(told: Option<Verb>, caller: Caller, why: &Why) -> End {
-    // Some inits jump at every restart when something is loaded (Void's shutdown.d/90-kexec.sh); what we keep loaded is
-    // not meant for this one.
-    if caller == Caller::Init && matches!(why, Why::NotCovered(_) | Why::MeantForFirmware) {
+    // Some inits jump at every restart when something is loaded (Void's shutdown.d/90-kexec.sh), and systemd makes a kexec
+    // of every restart then; what we keep loaded is not meant for this one.
+    let is_for_the_firmware = matches!(why, Why::MeantForFirmware(_));
+    if is_for_the_firmware || (caller == Caller::Init && matches!(why, Why::NotCovered(_))) {
         info!("unload what may be loaded: it is not for this restart");
         if let Err(failure) = unload() {
             warn!("it stays loaded: {failure}");
@@ -276,9 +288,10 @@ impl Tonight<'_> {
     /// Asks the firmware, which may hang: at night under the guard.
     fn unless_firmware_is_wanted(self) -> Self {
         match self {
-            Tonight::HandOver(staged) if staged.verb == Verb::Reboot && firmware::is_wanted() => {
-                Tonight::LeftToTheInit(Why::MeantForFirmware)
-            }
+            Tonight::HandOver(staged) => match firmware::request(&staged.plan) {
+                Some(request) => Tonight::LeftToTheInit(Why::MeantForFirmware(request)),
+                None => Tonight::HandOver(staged),
+            },
             tonight => tonight,
         }
     }
@@ -289,7 +302,7 @@ enum Why {
     NoNextKernel,
     NothingStaged,
     NotCovered(On),
-    MeantForFirmware,
+    MeantForFirmware(Request),
     NotArmed,
 }
 
@@ -337,7 +350,7 @@ impl fmt::Display for Why {
             Why::NoNextKernel => out.write_str("no next kernel is asked for"),
             Why::NothingStaged => out.write_str("nothing is staged"),
             Why::NotCovered(on) => write!(out, "staged for {on} alone"),
-            Why::MeantForFirmware => out.write_str("this one is meant for the firmware"),
+            Why::MeantForFirmware(request) => write!(out, "this one is meant for the firmware ({request})"),
             Why::NotArmed => {
                 out.write_str("the init does not tell what is asked for, and `nextkernel reboot` did not ask")
             }

@@ -28,6 +28,7 @@ guard = 600
 watchdog = 60
 jump = init
 offline-cpus = yes
+firmware-requests = ignore
 parameters = 5f3a9c1e2b7d4a60/parameters size=16384 inode=43 changed=1763900002.000000000
 start = 0x3f002f80
 segment = kernel 0x4200+12328782 at=0x1000000 takes=50331648
@@ -82,6 +83,7 @@ fn plan() -> Plan<'static> {
         watchdog: Some(Watchdog::Seconds(60)),
         jump: Some(Jump::Init),
         offline_cpus: true,
+        passes_firmware_over: true,
         direct: Some(Direct {
             parameters: Image {
                 name: "5f3a9c1e2b7d4a60/parameters",
@@ -122,6 +124,7 @@ fn a_plan_without_an_initrd_or_a_source_is_whole() {
         watchdog: None,
         jump: None,
         offline_cpus: false,
+        passes_firmware_over: false,
         direct: None,
         ..plan()
     };
@@ -181,7 +184,7 @@ fn a_missing_key_is_named() {
     ] {
         let line = TEXT.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap();
         let without = TEXT.replacen(&format!("{line}\n"), "", 1);
-        assert_eq!(refused(&without), (27, Why::Missing(key)));
+        assert_eq!(refused(&without), (28, Why::Missing(key)));
     }
 }
 
@@ -204,15 +207,16 @@ fn what_is_wrong_is_told_with_its_line() {
     assert_eq!(change("efi_pstore", "efi-pstore"), (16, Why::BadValue("module")));
     assert_eq!(change("0000:3b:00.0", "../nvme0"), (17, Why::BadValue("unbind")));
     assert_eq!(change("guard = 600", "guard = 4"), (18, Why::BadValue("guard")));
-    assert_eq!(change("end\n", "end"), (28, Why::NoEnd));
-    assert_eq!(change("end\n", ""), (28, Why::NoEnd));
+    assert_eq!(change("end\n", "end"), (29, Why::NoEnd));
+    assert_eq!(change("end\n", ""), (29, Why::NoEnd));
     assert_eq!(change("jump = init", "jump = exit"), (20, Why::BadValue("jump")));
     assert_eq!(change("cpus = yes", "cpus = no"), (21, Why::BadValue("offline-cpus")));
-    assert_eq!(change("start = 0x3f002f80", "start = 1"), (23, Why::BadValue("start")));
-    assert_eq!(change("0x4200+12328782", "0x4200+12328783"), (28, Why::Outside));
-    assert_eq!(change("0x1810+32", "0x4000+1"), (28, Why::Outside));
-    assert_eq!(change("parameters 0x0", "initrd 0x2255101"), (28, Why::Outside));
-    assert_eq!(change("end\n", "end\n\n"), (29, Why::AfterEnd));
+    assert_eq!(change("= ignore", "= honour"), (22, Why::BadValue("firmware-requests")));
+    assert_eq!(change("start = 0x3f002f80", "start = 1"), (24, Why::BadValue("start")));
+    assert_eq!(change("0x4200+12328782", "0x4200+12328783"), (29, Why::Outside));
+    assert_eq!(change("0x1810+32", "0x4000+1"), (29, Why::Outside));
+    assert_eq!(change("parameters 0x0", "initrd 0x2255101"), (29, Why::Outside));
+    assert_eq!(change("end\n", "end\n\n"), (30, Why::AfterEnd));
     assert_eq!(
         Plan::parse(b"nextkernel-plan 2\n").unwrap_err().to_string(),
         "line 1: a plan of version 2, and only version 1 is known here",

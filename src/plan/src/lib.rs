@@ -35,6 +35,7 @@ mod id;
 mod image;
 pub mod limits;
 mod list;
+mod once;
 mod plan;
 mod record;
 mod teardown;
@@ -46,6 +47,7 @@ pub use direct::{Area, Direct, Part, Segment};
 pub use id::HandoffId;
 pub use image::{Changed, Image, Stamp};
 pub use list::List;
+pub use once::{ONCE, checksum};
 pub use plan::{Hold, Jump, Malformed, Plan, VERSION, Why};
 pub use record::{Marks, Night, Record, Recorded, Trouble};
 pub use teardown::{

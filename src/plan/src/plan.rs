@@ -102,6 +102,8 @@ pub struct Plan<'a> {
     pub jump: Option<Jump>,
     /// Whether every processor but the first is taken offline early, where the administrator said so.
     pub offline_cpus: bool,
+    /// Whether requests for the firmware that stand in its variables are passed over, as the administrator said.
+    pub passes_firmware_over: bool,
     /// What the direct loader takes; `None` where the kernel is to load, and verify, kernel and initrd itself.
     pub direct: Option<Direct<'a>>,
 }
@@ -211,6 +213,9 @@ impl fmt::Display for Plan<'_> {
         if self.offline_cpus {
             writeln!(out, "offline-cpus = yes")?;
         }
+        if self.passes_firmware_over {
+            writeln!(out, "firmware-requests = ignore")?;
+        }
         if let Some(direct) = &self.direct {
             direct.fmt(out)?;
         }
@@ -241,6 +246,7 @@ impl<'a> Plan<'a> {
             watchdog: None,
             jump: None,
             offline_cpus: false,
+            passes_firmware_over: false,
             direct: None,
         }
     }
@@ -311,7 +317,7 @@ impl<'a> Lines<'a> {
 }
 
 /// Every key: first those that each plan has, in the end those that may stand there several times.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "handoff",
     "entry",
     "staged-at",
@@ -326,6 +332,7 @@ const KEYS: [&str; 23] = [
     "watchdog",
     "jump",
     "offline-cpus",
+    "firmware-requests",
     "parameters",
     "start",
     "cmdline-at",
@@ -337,7 +344,7 @@ const KEYS: [&str; 23] = [
     "seed-at",
 ];
 const NEEDED: usize = 7;
-const SEVERAL: usize = 17;
+const SEVERAL: usize = 18;
 
 /// A plan while it is being read, with a bit for each key that was there.
 struct Draft<'a> {
@@ -385,6 +392,7 @@ impl<'a> Draft<'a> {
             "watchdog" => plan.watchdog = Some(Watchdog::from_word(value)?),
             "jump" => plan.jump = Some(Jump::from_word(value)?),
             "offline-cpus" => plan.offline_cpus = Some(value == "yes").filter(|is| *is)?,
+            "firmware-requests" => plan.passes_firmware_over = Some(value == "ignore").filter(|is| *is)?,
             "parameters" => direct.parameters = Image::parse(value)?,
             "start" => direct.start = address(value)?,
             "cmdline-at" => direct.cmdline = Area::parse(value)?,

@@ -24,6 +24,16 @@ const SIZE_MAX: u64 = 64 * 1024;
 /// How many characters of what somebody wrote an error shows.
 const SHOWN_MAX: usize = 40;
 
+/// What is done where somebody asks for the firmware at the next restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FirmwareRequests {
+    /// That restart goes through the firmware.
+    #[default]
+    Honour,
+    /// What is staged starts all the same.
+    Ignore,
+}
+
 /// What it says; where it says nothing, what is right for the machine holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conf {
@@ -51,6 +61,8 @@ pub struct Conf {
     pub loader: Option<Wanted>,
     /// `offline-cpus`: whether every processor but the first is taken offline early.
     pub offline_cpus: bool,
+    /// `firmware-requests`: what is done with those in the firmware's variables.
+    pub firmware_requests: FirmwareRequests,
     /// `thaw`: whether kernel and initrd are unpacked when they are staged.
     pub thaw: bool,
     /// `stage-on-update`: what an update of the kernel is staged for.
@@ -127,7 +139,7 @@ pub enum Why {
     /// A key that nobody knows.
     #[error(
         "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, jump, \
-         offline-cpus, panic, acpi-rsdp, boot-loader, loader, thaw and stage-on-update"
+         offline-cpus, firmware-requests, panic, acpi-rsdp, boot-loader, loader, thaw and stage-on-update"
     )]
     UnknownKey(String),
     /// A key or a name that stands there before.
@@ -247,6 +259,13 @@ impl Conf {
                 self.loader = Some(Wanted::from_word(value).ok_or(bad("auto, verified or direct"))?);
             }
             "offline-cpus" => self.offline_cpus = yes_or_no(value).ok_or(bad("yes or no"))?,
+            "firmware-requests" => {
+                self.firmware_requests = match value {
+                    "honour" => FirmwareRequests::Honour,
+                    "ignore" => FirmwareRequests::Ignore,
+                    _ => return Err(bad("honour or ignore")),
+                };
+            }
             "thaw" => self.thaw = yes_or_no(value).ok_or(bad("yes or no"))?,
             "stage-on-update" => {
                 self.stage_on_update = OnUpdate::from_word(value).ok_or(bad("no, kexec or reboot"))?;
@@ -383,6 +402,7 @@ guard = 600
 watchdog = off
 jump = init
 offline-cpus = yes
+firmware-requests = ignore
 boot-loader = grub
 panic = 30
 acpi-rsdp = yes
@@ -413,6 +433,7 @@ stage-on-update = reboot";
                 acpi_rsdp: true,
                 loader: Some(Wanted::Direct),
                 offline_cpus: true,
+                firmware_requests: FirmwareRequests::Ignore,
                 thaw: true,
                 stage_on_update: OnUpdate::Reboot,
             }
@@ -446,6 +467,7 @@ stage-on-update = reboot";
                 "watchdog",
                 "jump",
                 "offline-cpus",
+                "firmware-requests",
                 "panic",
                 "acpi-rsdp",
                 "boot-loader",
@@ -492,6 +514,7 @@ stage-on-update = reboot";
             ("acpi-rsdp = 0x1", 1, "it takes yes or no"),
             ("loader = fast", 1, "it takes auto, verified or direct"),
             ("offline-cpus = 3", 1, "it takes yes or no"),
+            ("firmware-requests = no", 1, "it takes honour or ignore"),
             ("thaw = kernel", 1, "it takes yes or no"),
             ("stage-on-update = yes", 1, "it takes no, kexec or reboot"),
             ("modules = a/b", 1, "names of modules"),

@@ -112,6 +112,11 @@ pub fn decoded(value: &[u8]) -> Vec<String> {
     texts.filter(|text| !text.is_empty()).collect()
 }
 
+/// What one of the firmware's own holds; none where it is not set.
+pub fn global(root: &Root, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    of(root, GLOBAL, name)
+}
+
 fn value(root: &Root, name: &str) -> Result<Option<Vec<u8>>, Error> {
     of(root, VENDOR, name)
 }
@@ -136,6 +141,13 @@ pub(crate) mod tests {
     pub(crate) fn set(scratch: &Scratch, name: &str, texts: &[&str]) {
         let units = texts.iter().flat_map(|text| text.encode_utf16().chain([0]));
         put(scratch, name, &units.flat_map(u16::to_le_bytes).collect::<Vec<_>>());
+    }
+
+    /// Sets one of the firmware's own.
+    pub(crate) fn put_global(scratch: &Scratch, name: &str, value: &[u8]) {
+        let path = format!("{FOLDER}/{name}-{GLOBAL}");
+        scratch.put(&path, "");
+        fs::write(scratch.root.path(&path), [&[7, 0, 0, 0], value].concat()).unwrap();
     }
 
     /// Sets a variable to bytes.

@@ -21,6 +21,7 @@ pub mod exitrd;
 pub mod extra;
 pub mod facts;
 pub mod file_systems;
+pub mod firmware;
 pub mod folder;
 pub mod gpus;
 pub mod header;

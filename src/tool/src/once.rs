@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use nextkernel_plan::{ONCE, checksum};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use thiserror::Error;
 
@@ -61,8 +62,8 @@ pub enum Error {
 }
 
 impl Once {
-    /// The parameter's name. It has a dot, so that the kernel takes it for a module's and says nothing.
-    pub const KEY: &'static str = "nextkernel.once";
+    /// The parameter's name.
+    pub const KEY: &'static str = ONCE;
 
     /// What the next kernel is told: who keeps it, and a checksum of what it says.
     #[must_use]
@@ -71,13 +72,8 @@ impl Once {
             Once::Efi(says) => ("efi", says),
             Once::Grub(says) => ("grub", says),
         };
-        format!("{}={keeper}:{:08x}", Once::KEY, checksum(says))
+        format!("{}={keeper}:{:08x}", Once::KEY, checksum(says.bytes()))
     }
-}
-
-/// FNV-1a: it tells one name from another, and is no secret.
-fn checksum(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Uses it up, where this kernel was started from one.

@@ -22,7 +22,7 @@ use crate::inhibitors::{self, Inhibitor};
 use crate::init::{self, Init};
 use crate::loader::Loader;
 use crate::root::Root;
-use crate::{check, facts, stage};
+use crate::{check, facts, firmware, rehearse, stage};
 
 /// Start the staged kernel now, in place of a reboot
 ///
@@ -36,6 +36,9 @@ use crate::{check, facts, stage};
 pub struct Wish {
     /// Stage this first: a boot entry, or the version of an installed kernel
     pub entry: Option<String>,
+    /// Restart through the firmware this once, whatever is staged; what is configured stays
+    #[arg(long, conflicts_with = "entry")]
+    pub full: bool,
     /// Tell every step, and do none; the exit status is what the first refusal would make it
     #[arg(long)]
     pub dry_run: bool,
@@ -145,6 +148,8 @@ enum Ask {
     Kexec,
     /// systemd, with nothing loaded, when `systemctl kexec` refuses, or from systemd 261 on loads what it finds.
     Target,
+    /// systemd, for a restart.
+    Full,
     /// Another, for a restart.
     Restart(init::Ask),
 }
@@ -169,6 +174,7 @@ impl Ask {
     fn words(&self) -> &'static [&'static str] {
         match self {
             Ask::Kexec => &["systemctl", "kexec"],
+            Ask::Full => &["systemctl", "reboot"],
             Ask::Target => {
                 &["systemctl", "start", "--no-block", "--job-mode=replace-irreversibly", "kexec.target"]
             }
@@ -241,6 +247,9 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let init = Init::find(root);
     Ask::of(root, &init)?;
+    if wish.full {
+        return through_the_firmware(root, &init, wish.dry_run);
+    }
     // Staging another would take from it what it has armed.
     if armed::is_held(root) {
         return Err(armed::Error::Held.into());
@@ -278,6 +287,31 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     facts::say(format_args!("{} starts in place of this kernel: the machine goes down now", plan.entry));
     let ask = Ask::of(root, &init)?;
     if init == Init::Systemd { ask.now() } else { ask_armed(root, handoff, &ask) }
+}
+
+/// Restarts through the firmware. The hook is told, for what is staged may be for a plain restart, too; and nothing stays
+/// loaded, for systemd makes a kexec of a restart then.
+fn through_the_firmware(root: &Root, init: &Init, dry_run: bool) -> Result<(), Error> {
+    let ask = if *init == Init::Systemd { Ask::Full } else { Ask::of(root, init)? };
+    if let Some(note) = uninhibited(inhibitors::find())?.filter(|_| *init == Init::Systemd) {
+        facts::note(note);
+    }
+    if dry_run {
+        facts::say(format_args!("leaves            {} for the hook", firmware::FULL));
+        facts::say(format_args!("then              {ask}, through the firmware"));
+        return Ok(());
+    }
+    Folder::open(root)?;
+    let marker = root.path(firmware::FULL);
+    let failed = |error| folder::Error::Io { path: firmware::FULL.into(), error };
+    std::fs::write(&marker, "").map_err(failed)?;
+    if root.kexec_loaded() {
+        if let Err(error) = rehearse::unload(root, 0) {
+            facts::note(format!("{error}; the hook unloads it once more, or restarts by itself"));
+        }
+    }
+    facts::say("the machine restarts through the firmware now");
+    ask.now().inspect_err(|_| drop(std::fs::remove_file(&marker)))
 }
 
 /// Asks with the handoff armed, and stays to vouch for it until the machine is down.

@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
 
-use crate::conf::{self, Conf};
+use crate::conf::{self, Conf, FirmwareRequests};
 use crate::entries::{self, Choice, Entry};
 use crate::errno::InWords;
 use crate::extra::{self, Extra};
@@ -353,6 +353,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
         watchdog: wish.watchdog.or(conf.watchdog),
         jump: conf.jump,
         offline_cpus: conf.offline_cpus,
+        passes_firmware_over: conf.firmware_requests == FirmwareRequests::Ignore,
         direct: direct.transpose()?,
     };
     see_that_nobody_interrupts(uninterrupted.as_ref())?;

@@ -6,16 +6,29 @@ use nextkernel_plan::Plan;
 
 use super::{Findings, Verdict};
 use crate::attach::POINTS;
-use crate::cmdline;
-use crate::efi;
+use crate::conf::Conf;
 use crate::hypervisor::Hypervisor;
 use crate::root::Root;
+use crate::{cmdline, efi, firmware};
 
 /// Under whom this machine runs.
 pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
     if let Some(hypervisor) = Hypervisor::find(root) {
         let verdict = if hypervisor.forbids_the_jump() { Verdict::Bad } else { Verdict::Warn };
         findings.say(verdict, "hypervisor", hypervisor.in_words());
+    }
+}
+
+/// Somebody wants the firmware at the next restart, and the hook leaves that one to it.
+pub(super) fn firmware(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>, findings: &mut Findings) {
+    match firmware::requests(root, conf, plan) {
+        Ok(requests) => {
+            for request in requests {
+                let so = format!("the next restart goes through the firmware, whatever is staged: {request}");
+                findings.say(Verdict::Bad, "firmware", so);
+            }
+        }
+        Err(error) => findings.say(Verdict::Info, "firmware", error.to_string()),
     }
 }
 
@@ -112,6 +125,14 @@ mod tests {
         says(&scratch, "hypervisor", Verdict::Warn, "soft reset");
         scratch.put("/sys/hypervisor/guest_type", "PV\n");
         says(&scratch, "hypervisor", Verdict::Bad, "use `reboot`");
+    }
+
+    #[test]
+    fn a_request_for_the_firmware_is_bad_and_named() {
+        let scratch = machine();
+        assert!(finding(&scratch, &asked(), "firmware").is_none());
+        crate::efi::tests::put_global(&scratch, "BootNext", &[2, 0]);
+        says(&scratch, "firmware", Verdict::Bad, "`efibootmgr --delete-bootnext` takes it back");
     }
 
     #[test]

@@ -166,6 +166,7 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
     next::guard(root, plan.map_or(conf.guard, |plan| plan.guard), &mut findings);
     next::command_line(root, plan, &gpus, &conf, &mut findings);
     next::hardware_watchdogs(root, plan.map_or(conf.watchdog, |plan| plan.watchdog), &mut findings);
+    boot::firmware(root, &conf, plan, &mut findings);
     boot::counting(root, &mut findings);
     boot::tpm(root, plan, &mut findings);
     init::exitrd(root, &mut findings);
