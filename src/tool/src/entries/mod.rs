@@ -8,6 +8,7 @@ pub mod grub;
 pub mod in_charge;
 pub mod list;
 mod nixos;
+mod of_version;
 pub mod partition;
 pub mod systemd_boot;
 pub mod unified;
@@ -558,14 +559,21 @@ pub struct Choice {
 pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Error> {
     let mut survey = Survey::of(root, conf);
     if let Some(name) = name {
-        let entry = survey.named(name)?;
-        let notes = entry.notes.clone();
+        let named = survey.named(name)?;
+        let (entry, said) = match named.source {
+            Source::Convention => of_version::meant(root, &survey, named),
+            _ => (named, Vec::new()),
+        };
+        let notes = entry.notes.iter().cloned().chain(said).collect();
         return Ok(Choice { entry, once: None, notes });
     }
-    let default = survey.default?;
+    let default = survey.default.clone()?;
     let entry = default.entry.stageable()?;
     let mut notes = std::mem::take(&mut survey.notes);
     notes.extend(entry.notes.iter().cloned());
+    if entry.source == Source::Convention {
+        notes.extend(of_version::strays(root, &survey));
+    }
     if let Some(loader) = &survey.loader {
         notes.push(format!("{} is what {loader} would boot: {}", entry.id, default.why));
     }

@@ -410,9 +410,12 @@ fn an_entry_of_grubs_is_named_by_id_title_or_number() {
             "{name}"
         );
     }
-    // The convention's name is a version, and its line the running one.
+    // The convention's name is a version, and means GRUB's entry for that kernel.
     let by_version = choose(&machine.root, &Conf::default(), Some("6.1")).unwrap().entry;
-    assert_eq!((by_version.source, by_version.cmdline), (Source::Convention, None));
+    assert_eq!(
+        (by_version.source, by_version.cmdline.as_deref()),
+        (Source::Grub, Some("root=UUID=7 ro quiet"))
+    );
     assert!(refused(&machine, Some("uefi")).contains("starts no Linux kernel, but 'fwsetup'"));
 }
 
