@@ -127,7 +127,7 @@ fn in_grubenv(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
     for config in configs {
         let path = grub::found::grubenv(&config);
         let seen = root.path(&path);
-        let block = fs::read(&seen).map_err(failed(path.clone()))?;
+        let block = root.read_up_to(&path, grub::ENVIRONMENT_MAX).map_err(failed(path.clone()))?;
         let says = grub::Environment::parse(&block).ok();
         let says = says.as_ref().and_then(|environment| environment.get(NEXT_ENTRY));
         if says.is_none_or(|says| Once::Grub(says.to_owned()).parameter() != told) {

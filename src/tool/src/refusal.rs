@@ -228,6 +228,7 @@ pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Imag
         libc::ENOPKG => "this kernel lacks the algorithm of its signature; stage another kernel".into(),
         libc::EMSGSIZE => "its signature has a form that this kernel does not read; stage another kernel".into(),
         libc::ENOSYS => no_call(Against::find(root, None)),
+        libc::EOPNOTSUPP => this_machine_cannot(),
         _ => unknown(),
     }
 }
@@ -268,6 +269,7 @@ pub fn of_direct_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes
         libc::ENOMEM => format!("there is not enough free memory for another {}; free some", Size(takes)),
         libc::EFAULT => "a staged file shrank meanwhile; is another program at work in /run/nextkernel? stage again".into(),
         libc::ENOSYS => format!("{}; {INSTEAD}", Against::NoCall),
+        libc::EOPNOTSUPP => this_machine_cannot(),
         _ => unknown(),
     }
 }
@@ -333,6 +335,13 @@ pub fn too_large(root: &Root, takes: u64) -> Option<String> {
             Size(half)
         )
     })
+}
+
+/// `machine_kexec_prepare`, `arch/x86/kernel/machine_kexec_64.c`: a processor whose memory stays poisoned behind TDX.
+fn this_machine_cannot() -> String {
+    "this machine cannot start a kernel from a kernel: with TDX enabled some processors leave memory that the next one may not \
+     touch (the kernel log says so: dmesg); use `reboot`"
+        .into()
 }
 
 fn unknown() -> String {

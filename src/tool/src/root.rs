@@ -1,7 +1,7 @@
 //! Where the system's files are: below `/`, or below a folder in a test.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +41,15 @@ impl Root {
     /// its place.
     pub fn open(&self, absolute: impl AsRef<Path>) -> io::Result<File> {
         File::options().read(true).custom_flags(libc::O_NONBLOCK).open(self.path(absolute))
+    }
+
+    /// A file of which no more than so many bytes are of use: of a larger one, as a sparse file of some gigabytes, there is one
+    /// byte more, by which its reader knows it.
+    pub fn read_up_to(&self, absolute: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = File::open(self.path(absolute))?;
+        file.take(u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1)).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// The first line of one of the kernel's files, where it is there and can be read.

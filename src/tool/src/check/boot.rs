@@ -1,6 +1,7 @@
 //! What the firmware and the boot loader left behind, and what of it a jump does not renew.
 
 use std::fs;
+use std::path::Path;
 
 use nextkernel_plan::Plan;
 
@@ -58,12 +59,29 @@ pub(super) fn counting(root: &Root, findings: &mut Findings) {
                     boot loader counts";
         findings.say(Verdict::Ok, "boot counting", good);
     } else {
-        let why = format!(
-            "{path} was on trial when the boot loader started it, and is not found now: mount its partition to see \
-             whether it is blessed ({})",
-            POINTS.join(", ")
-        );
-        findings.say(Verdict::Info, "boot counting", why);
+        let folder = Path::new(relative).parent().unwrap_or(Path::new(""));
+        let mounted =
+            POINTS.iter().map(|point| Path::new(point).join(folder)).find(|seen| root.path(seen).is_dir());
+        // An update removes the entry of the kernel that runs, too.
+        let (verdict, why) = match mounted {
+            Some(seen) => (
+                Verdict::Warn,
+                format!(
+                    "gone from {}: behind a jump systemd-bless-boot.service fails for want of it, and the next system counts \
+                     as degraded; a restart through the firmware ends that (`nextkernel reboot --full`)",
+                    seen.display()
+                ),
+            ),
+            None => (
+                Verdict::Info,
+                format!(
+                    "not found now: mount its partition to see whether it is blessed ({})",
+                    POINTS.join(", ")
+                ),
+            ),
+        };
+        let why = format!("{path} was on trial when the boot loader started it, and is {why}");
+        findings.say(verdict, "boot counting", why);
     }
 }
 
@@ -151,6 +169,8 @@ mod tests {
         let entries = scratch.root.path("/efi/loader/entries");
         let _ = fs::rename(entries.join("arch+2-1.conf"), entries.join("arch.conf"));
         says(&scratch, "boot counting", Verdict::Ok, "is blessed");
+        let _ = fs::remove_file(entries.join("arch.conf"));
+        says(&scratch, "boot counting", Verdict::Warn, "is gone from /efi/loader/entries");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use thiserror::Error;
 use crate::quoted::quoted;
 
 pub use choice::{Because, Next, Undecided};
-pub use environment::{Broken, Environment, without};
+pub use environment::{Broken, Environment, SIZE_MAX as ENVIRONMENT_MAX, without};
 
 /// More bytes than this are no configuration.
 const SIZE_MAX: usize = 4 << 20;

@@ -237,7 +237,11 @@ impl Row {
         for initrd in &self.initrds {
             fact("initrd", initrd)?;
         }
-        fact("options", self.options.as_deref().unwrap_or("those of the running kernel"))?;
+        // What cannot be staged has none that are known.
+        let running = self.hindrance.is_none().then_some("those of the running kernel");
+        if let Some(options) = self.options.as_deref().or(running) {
+            fact("options", options)?;
+        }
         if let (Some(left), Some(done)) = (self.tries_left, self.tries_done) {
             fact("tries", &format!("{left} left, {done} done{}", if left == 0 { ": bad" } else { "" }))?;
         }

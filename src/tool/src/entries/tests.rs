@@ -716,3 +716,14 @@ fn where_the_convention_decides_beside_a_boot_loader_that_is_not_read_that_is_to
         assert!(notes().iter().any(told), "{other}: {:?}", notes());
     }
 }
+
+#[test]
+fn a_menu_as_large_as_a_disk_is_refused_and_not_read() {
+    for path in ["/boot/grub/grub.cfg", "/boot/extlinux/extlinux.conf"] {
+        let machine = without_systemd_boot();
+        machine.put(path, "");
+        let file = std::fs::File::options().write(true).open(machine.root.path(path)).unwrap();
+        file.set_len(20 << 30).unwrap();
+        assert!(line(&machine).contains("the file is larger than"), "{path}: {}", line(&machine));
+    }
+}

@@ -1,7 +1,6 @@
 //! The menu of U-Boot or syslinux on this machine: where its file is, and where the files of its labels are
 //! seen.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::{Entry, Error, Source, devicetree};
@@ -37,7 +36,7 @@ pub fn configs(root: &Root) -> Vec<PathBuf> {
 impl Menu {
     /// Reads it; `attached` mounts what its labels lie on.
     pub fn read(root: &Root, attached: &mut Attached, from: &Path) -> Result<Menu, Error> {
-        let text = fs::read(root.path(from)).map_err(|error| Error::unreadable(from, &error))?;
+        let text = root.read_up_to(from, super::SIZE_MAX).map_err(|error| Error::unreadable(from, &error))?;
         let config = Config::parse(&text);
         let config =
             config.map_err(|wrong| Error::Menu { path: from.to_path_buf(), why: wrong.to_string() })?;

@@ -6,7 +6,7 @@ use thiserror::Error;
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 
 /// grub-editenv makes 1024 bytes; more than this is something else under its name.
-const SIZE_MAX: usize = 64 * 1024;
+pub const SIZE_MAX: usize = 64 * 1024;
 
 /// Why it cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

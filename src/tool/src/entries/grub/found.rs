@@ -142,7 +142,7 @@ impl Menu {
 }
 
 fn contents(root: &Root, path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match fs::read(root.path(path)) {
+    match root.read_up_to(path, super::SIZE_MAX) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::unreadable(path, &error)),
@@ -162,11 +162,16 @@ type Bls = (String, String, Result<Entry, String>);
 impl Places<'_, '_> {
     fn entry(&mut self, entry: super::Entry, bls: &[Bls]) -> Entry {
         let also = [entry.numbers(), entry.title()].into_iter();
-        let also: Vec<_> =
-            also.chain(entry.ids.last().cloned()).chain(entry.titles.last().cloned()).collect();
-        let title = entry.titles.last().cloned();
+        let also = also.chain(entry.ids.last().cloned()).chain(entry.titles.last().cloned());
+        let (id, title) = (entry.id(), entry.titles.last().cloned());
+        // Its number stands first, whatever else is the same.
+        let mut names: Vec<String> = Vec::new();
+        for name in also {
+            if name != id && !names.contains(&name) {
+                names.push(name);
+            }
+        }
         let from = self.from.to_path_buf();
-        let id = entry.id();
         let made = match entry.boots {
             Boots::Linux(linux) => self.linux(&id, linux),
             Boots::Bls(number) => match bls.get(number) {
@@ -180,7 +185,7 @@ impl Places<'_, '_> {
             hindrance: Some(hindrance),
             ..Entry::new(Source::Grub, id.clone(), Path::new(""))
         });
-        Entry { id, title, also, from: made.from.clone().or(Some(from)), ..made }
+        Entry { id, title, also: names, from: made.from.clone().or(Some(from)), ..made }
     }
 
     fn linux(&mut self, id: &str, linux: Linux) -> Result<Entry, Error> {
