@@ -33,6 +33,7 @@ pub mod kconfig;
 pub mod layers;
 mod little_endian;
 pub mod loader;
+pub mod luks;
 mod lzo;
 pub mod memory;
 pub mod mounts;

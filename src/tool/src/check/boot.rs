@@ -10,7 +10,7 @@ use crate::attach::POINTS;
 use crate::conf::Conf;
 use crate::hypervisor::Hypervisor;
 use crate::root::Root;
-use crate::{cmdline, efi, firmware};
+use crate::{cmdline, efi, firmware, luks};
 
 /// Under whom this machine runs.
 pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
@@ -111,6 +111,7 @@ pub(super) fn tpm(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings)
         matches!(name, "rd.luks.options" | "luks.options") && by_tpm(parameter)
     };
     bound.extend(cmdline::parameters(line).filter(named).map(|it| format!("{it} on the command line")));
+    bound.extend(luks::unlocked_by_tpm(root));
     if !bound.is_empty() {
         let why = format!(
             "the TPM unlocks a volume here ({}), and a jump does not reset its registers: bound to PCR 7 alone it is \
@@ -119,6 +120,20 @@ pub(super) fn tpm(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings)
             bound.join(", ")
         );
         findings.say(Verdict::Warn, "tpm", why);
+    }
+}
+
+/// In FIPS mode dracut proves the kernel before it goes on, and finds it by what a boot loader tells (its module fips; dracut's
+/// issue 1539).
+pub(super) fn fips(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings) {
+    let Some(plan) = plan.filter(|_| root.path("/usr/lib/dracut").is_dir()) else { return };
+    if cmdline::value(plan.cmdline, "fips") == Some("1")
+        && cmdline::value(plan.cmdline, "BOOT_IMAGE").is_none()
+    {
+        let why = "fips=1 is on the next kernel's line, and BOOT_IMAGE= is not, which boot loaders add: dracut finds the kernel \
+                   by it where it does not lie in /boot itself, as with ostree, and ends the boot otherwise; stage with --append \
+                   BOOT_IMAGE=PATH, which is the kernel's path on /boot";
+        findings.say(Verdict::Warn, "fips", why);
     }
 }
 
@@ -171,6 +186,23 @@ mod tests {
         says(&scratch, "boot counting", Verdict::Ok, "is blessed");
         let _ = fs::remove_file(entries.join("arch.conf"));
         says(&scratch, "boot counting", Verdict::Warn, "is gone from /efi/loader/entries");
+    }
+
+    #[test]
+    fn in_fips_mode_what_a_boot_loader_adds_is_missed() {
+        let scratch = machine();
+        scratch.folder("/usr/lib/dracut");
+        let stage = |line: &str| {
+            staged(&scratch, "hold = kept");
+            let plan = fs::read_to_string(scratch.root.path("/run/nextkernel/plan")).unwrap_or_default();
+            scratch.put("/run/nextkernel/plan", &plan.replace("root=x panic=7", line));
+        };
+        for (line, is_told) in
+            [("fips=1", true), ("fips=1 BOOT_IMAGE=/k", false), ("fips=0", false), ("quiet", false)]
+        {
+            stage(line);
+            assert_eq!(finding(&scratch, &asked(), "fips").is_some(), is_told, "{line}");
+        }
     }
 
     #[test]

@@ -169,6 +169,7 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
     boot::firmware(root, &conf, plan, &mut findings);
     boot::counting(root, &mut findings);
     boot::tpm(root, plan, &mut findings);
+    boot::fips(root, plan, &mut findings);
     init::exitrd(root, &mut findings);
     init::jump(root, asked, plan, &conf, &mut findings);
     findings.0
