@@ -59,7 +59,16 @@ pub fn a_root_on_a_mirror_is_closed_before_the_jump_and_at_halt(test: &Test) -> 
 }
 
 pub fn a_root_on_btrfs_is_closed_before_the_jump_and_at_poweroff(test: &Test) -> Result<(), String> {
-    let guest = boot(test, Storage::Btrfs, "/dev/vda btrfs")?;
+    let mut guest = boot(test, Storage::Btrfs, "/dev/vda btrfs")?;
+    // As `snapper rollback` leaves it.
+    guest.ok("btrfs subvolume create /other && btrfs subvolume set-default /other")?;
+    let other = guest.run("nextkernel stage 2>&1")?;
+    if other.status != 1
+        || !other.output.contains("is in the subvolume 5, which runs now, and the next restart takes")
+    {
+        return Err(guest.tell(&other.output));
+    }
+    guest.ok("btrfs subvolume set-default 5 / && btrfs subvolume delete /other")?;
     jump_and_end(guest, &["unmount /oldroot", CLOSED], "poweroff", "power off", End::PoweredOff)
 }
 

@@ -53,6 +53,7 @@ pub mod set;
 pub mod size;
 pub mod stage;
 pub mod status;
+pub mod subvolume;
 pub mod swap;
 mod sys;
 pub mod systemd;

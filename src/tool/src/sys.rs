@@ -156,6 +156,29 @@ pub fn knows_no_flag_for_cma() -> bool {
     call(-1, -1, None, NO_INITRAMFS | NO_CMA).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 
+/// The items of a tree of btrfs's that have an id and a kind, as many as fit, each behind its header
+/// (`BTRFS_IOC_TREE_SEARCH`, include/uapi/linux/btrfs.h).
+pub fn btrfs_search(file: &File, tree: u64, object: u64, kind: u32) -> io::Result<Vec<u8>> {
+    /// `_IOWR(0x94, 17, struct btrfs_ioctl_search_args)`, whose size is a page of x86's everywhere.
+    const TREE_SEARCH: libc::c_ulong = 0xd000_9411;
+    const SIZE: usize = 4096;
+    const KEY: usize = 104;
+    let mut arguments = vec![0_u8; SIZE];
+    let numbers = [tree, object, object, 0, u64::MAX, 0, u64::MAX];
+    let key = numbers.iter().flat_map(|number| number.to_le_bytes());
+    let key = key.chain([kind, kind, u32::MAX, 0].into_iter().flat_map(u32::to_le_bytes));
+    for (to, from) in arguments.iter_mut().zip(key) {
+        *to = from;
+    }
+    // SAFETY: the kernel reads and writes `SIZE` bytes at `arguments`, which has as many.
+    let answer = unsafe { libc::ioctl(file.as_raw_fd(), TREE_SEARCH as _, arguments.as_mut_ptr()) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    arguments.drain(..KEY);
+    Ok(arguments)
+}
+
 /// What the processor says of itself (`CPUID`), as eax, ebx, ecx, edx; none on one that is no x86, or knows nothing of
 /// what is asked.
 #[cfg(target_arch = "x86_64")]

@@ -33,6 +33,22 @@ pub(super) fn firmware(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>, findin
     }
 }
 
+/// Where ostree leaves what it makes an entry of as the system goes down, behind all that was chosen before
+/// (ostree-finalize-staged.service; `_OSTREE_SYSROOT_RUNSTATE_STAGED`).
+const STAGED_DEPLOYMENT: &str = "/run/ostree/staged-deployment";
+
+/// A deployment that is written at shutdown: the next restart is meant to start that, and what an older entry names may go.
+pub(super) fn deployment(root: &Root, findings: &mut Findings) {
+    if root.path(STAGED_DEPLOYMENT).exists() {
+        let why = format!(
+            "a deployment is staged ({STAGED_DEPLOYMENT}), whose boot entry is written as the system goes down: nothing that is \
+             staged now starts it, and what it names may be gone by then; `nextkernel reboot --full` starts the deployment, \
+             `ostree admin undeploy 0` (`rpm-ostree cleanup --pending`) takes it back"
+        );
+        findings.say(Verdict::Bad, "deployment", why);
+    }
+}
+
 /// An entry on trial: `LoaderBootCountPath` names its file as it was when the firmware started it, and goes on
 /// doing so behind a jump, where systemd-bless-boot would call it good for another kernel's boot
 /// (`verb_set`, src/bless-boot/bless-boot.c).
@@ -166,6 +182,14 @@ mod tests {
         assert!(finding(&scratch, &asked(), "firmware").is_none());
         crate::efi::tests::put_global(&scratch, "BootNext", &[2, 0]);
         says(&scratch, "firmware", Verdict::Bad, "`efibootmgr --delete-bootnext` takes it back");
+    }
+
+    #[test]
+    fn a_deployment_that_is_written_at_shutdown_is_bad() {
+        let scratch = machine();
+        assert!(finding(&scratch, &asked(), "deployment").is_none());
+        scratch.put(STAGED_DEPLOYMENT, "x");
+        says(&scratch, "deployment", Verdict::Bad, "whose boot entry is written as the system goes down");
     }
 
     #[test]

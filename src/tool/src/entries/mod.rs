@@ -25,6 +25,7 @@ use crate::efi;
 use crate::images::Piece;
 use crate::once::Once;
 use crate::root::Root;
+use crate::subvolume;
 use bls::{Found, Tries};
 use in_charge::InCharge;
 use systemd_boot::Loader;
@@ -260,6 +261,20 @@ pub enum Error {
          (mount -t efivarfs efivarfs /sys/firmware/efi/efivars), or name an entry"
     )]
     NoVariables,
+    /// It lies in another snapshot than the boot loader reads.
+    #[error(
+        "{} is in the subvolume {current}, which runs now, and the next restart takes the default one, {default}, with a menu of \
+         its own: `nextkernel reboot --full` goes there; or name the files with --kernel, --initrd and --cmdline",
+        .path.display()
+    )]
+    OtherSnapshot {
+        /// Its menu, or where its kernels are.
+        path: PathBuf,
+        /// The subvolume that runs.
+        current: u64,
+        /// The default one.
+        default: u64,
+    },
     /// A menu, or a line of it, that cannot be read.
     #[error("{}: {why}; name another entry, or the files with --kernel, --initrd and --cmdline", .path.display())]
     Menu {
@@ -408,6 +423,16 @@ impl Survey {
             for entry in &mut installed {
                 entry.hindrance.clone_from(&hidden);
             }
+        }
+        let read_from = match &in_charge {
+            Ok(InCharge::SystemdBoot) | Err(_) => None,
+            Ok(InCharge::Grub(menu) | InCharge::Extlinux(menu)) => Some(menu.as_path()),
+            Ok(InCharge::Nobody) => Some(Path::new("/boot")),
+        };
+        // Who may not ask is told nothing of it: a look at the entries is nobody's harm, and staging is root's.
+        let other = read_from.and_then(|path| Some((path, subvolume::other_than_default(root, path).ok()??)));
+        if let Some((path, (current, default))) = other {
+            blind = blind.or(Some(Error::OtherSnapshot { path: path.to_path_buf(), current, default }));
         }
         let told = match in_charge {
             Ok(InCharge::SystemdBoot) => {
