@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::errno::InWords;
+use crate::little_endian::{long, wide};
 use crate::root::Root;
 
 /// Where the kernel lists what lies where (`proc_iomem(5)`).
@@ -29,6 +30,13 @@ const FIRMWARE: &str = "/sys/firmware/memmap";
 /// Where the memory of the firmware's own is that it needs while a system runs
 /// (Documentation/ABI/testing/sysfs-firmware-efi-runtime-map).
 const RUNTIME: &str = "/sys/firmware/efi/runtime-map";
+
+/// What x86's was told when it started (Documentation/ABI/testing/sysfs-kernel-boot_params), and where in it the memory map
+/// is; `SETUP_E820_EXT` is more of it.
+const TOLD: &str = "/sys/kernel/boot_params";
+const E820_COUNT: usize = 0x1e8;
+const E820: usize = 0x2d0;
+const E820_EXT: u64 = 1;
 
 /// What memory is called in both, and what of a running kernel lies in it (`e820_type_to_string`,
 /// arch/x86/kernel/e820.c; `request_standard_resources`, arch/arm64/kernel/setup.c).
@@ -208,7 +216,9 @@ impl Memory {
 }
 
 /// What the firmware said where memory is, as x86's kernel hands it on: entries in their order. None on a machine whose
-/// kernel keeps no such list.
+/// kernel keeps no such list. Memory that was put in since the machine started is in that list, too (`firmware_map_add_hotplug`,
+/// drivers/firmware/memmap.c), and is left out: the next kernel finds it as this one did, and is not to take it for memory that
+/// never leaves.
 pub fn of_firmware(root: &Root) -> Result<Option<Vec<Entry>>, Error> {
     let Some(folders) = numbered(root, FIRMWARE)? else { return Ok(None) };
     let mut entries = Vec::new();
@@ -219,8 +229,46 @@ pub fn of_firmware(root: &Root) -> Result<Option<Vec<Entry>>, Error> {
         let range = range.ok_or_else(|| Error::Malformed(root.path(&folder)))?;
         entries.push(Entry { range, name });
     }
+    if let Some(booted) = of_boot(root)? {
+        let booted = united(booted);
+        let parts = entries.into_iter().flat_map(|entry| {
+            let ranges = if entry.name == RAM { both(&[entry.range], &booted) } else { vec![entry.range] };
+            ranges.into_iter().map(move |range| Entry { range, name: entry.name.clone() })
+        });
+        entries = parts.collect();
+    }
     entries.sort_by_key(|entry| entry.range);
     Ok(Some(entries))
+}
+
+/// The memory that this kernel was told of when it started; none where it was told in another way.
+fn of_boot(root: &Root) -> Result<Option<Vec<Range>>, Error> {
+    let path = format!("{TOLD}/data");
+    let told = match fs::read(root.path(&path)) {
+        Ok(told) => told,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::Unreadable { path: root.path(path), error }),
+    };
+    let count = usize::from(told.get(E820_COUNT).copied().unwrap_or(0));
+    let mut ranges = ram_of(told.get(E820..).unwrap_or_default(), count);
+    // What does not fit goes on behind.
+    for folder in numbered(root, &format!("{TOLD}/setup_data"))?.unwrap_or_default() {
+        if hex(&word(root, &format!("{folder}/type"))?) == Some(E820_EXT) {
+            let path = root.path(format!("{folder}/data"));
+            let more = fs::read(&path).map_err(|error| Error::Unreadable { path, error })?;
+            ranges.extend(ram_of(&more, usize::MAX));
+        }
+    }
+    Ok((!ranges.is_empty()).then_some(ranges))
+}
+
+/// The memory among so many entries of the boot protocol's map (`struct boot_e820_entry`). Total: any bytes have some, or none.
+fn ram_of(entries: &[u8], count: usize) -> Vec<Range> {
+    const LENGTH: usize = 20;
+    const KIND_OF_RAM: u32 = 1;
+    let ram = entries.chunks_exact(LENGTH).take(count).filter(|entry| long(entry, 16) == KIND_OF_RAM);
+    ram.map(|entry| Range { start: wide(entry, 0), end: wide(entry, 0).saturating_add(wide(entry, 8)) })
+        .collect()
 }
 
 /// A descriptor of the EFI memory map (`EFI_MEMORY_DESCRIPTOR`, UEFI 2.10, 7.2.3).
@@ -448,6 +496,37 @@ fd000000-fdffffff : 0000:00:02.0
         (0x10_0000, 0x3ffd_bfff, RAM),
         (0x3ffd_c000, 0x3fff_ffff, "Reserved"),
     ];
+
+    /// The boot protocol's entries for the memory among some of the firmware's.
+    pub(crate) fn told(entries: &[(u64, u64, &str)]) -> Vec<u8> {
+        let entry = |(start, last, name): &(u64, u64, &str)| {
+            let kind: u32 = if *name == RAM { 1 } else { 2 };
+            [&start.to_le_bytes()[..], &(last - start + 1).to_le_bytes(), &kind.to_le_bytes()].concat()
+        };
+        entries.iter().flat_map(entry).collect()
+    }
+
+    #[test]
+    fn memory_that_was_put_in_since_is_not_told_of() {
+        let scratch = Scratch::new();
+        let put_in = (0x1_0000_0000, 0x1_3fff_ffff, RAM);
+        put_firmware(&scratch, &[&FIRMWARE_ENTRIES[..], &[put_in]].concat());
+        let count = || of_firmware(&scratch.root).unwrap().unwrap().len();
+        assert_eq!(count(), 6);
+        let mut data = vec![0; E820];
+        *data.get_mut(E820_COUNT).unwrap() = 5;
+        data.extend(told(&FIRMWARE_ENTRIES));
+        // What stands behind those that count is none.
+        data.extend(told(&[put_in]));
+        scratch.put(&format!("{TOLD}/data"), "");
+        fs::write(scratch.root.path(format!("{TOLD}/data")), &data).unwrap();
+        assert_eq!(count(), 5);
+        // Unless it goes on elsewhere.
+        scratch.put(&format!("{TOLD}/setup_data/0/type"), "0x1\n");
+        scratch.put(&format!("{TOLD}/setup_data/0/data"), "");
+        fs::write(scratch.root.path(format!("{TOLD}/setup_data/0/data")), told(&[put_in])).unwrap();
+        assert_eq!(count(), 6);
+    }
 
     /// Puts the firmware's own memory into a system.
     pub(crate) fn put_runtime(scratch: &Scratch, descriptors: &[Descriptor]) {

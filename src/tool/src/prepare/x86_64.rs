@@ -24,6 +24,7 @@ use super::{Error, Parts, Prepared, Random};
 use crate::bzimage::{self, ANYWHERE, EFI_KEXEC, FIVE_LEVELS, KERNEL_64};
 use crate::kconfig::Kconfig;
 use crate::little_endian::{long, short, wide};
+use crate::quoted::quoted;
 use crate::root::Root;
 use crate::size::Size;
 use crate::thaw::Thawed;
@@ -473,7 +474,7 @@ impl Told<'_> {
             bytes.split(at::INITRD, at::INITRD_HIGH, initrd);
             bytes.split(at::INITRD_SIZE, at::INITRD_SIZE_HIGH, size);
         }
-        let map: Vec<u8> = machine.map.iter().flat_map(map_entry).collect();
+        let map = machine.map.iter().map(map_entry).collect::<Result<Vec<_>, _>>()?.concat();
         let (first, more) = map.split_at_checked(MAP_ENTRIES * MAP_ENTRY).unwrap_or((&map, &[]));
         let count = u8::try_from(first.len() / MAP_ENTRY).unwrap_or(u8::MAX);
         bytes.put(at::MAP_COUNT, &[count]);
@@ -545,7 +546,8 @@ impl Told<'_> {
 
     /// In KiB: how far the memory goes that begins at 1 MiB or before (`setup_boot_parameters`).
     fn memory_above_1_mib(&self) -> u64 {
-        let ram = self.machine.map.iter().filter(|entry| kind(&entry.name) == 1).map(|entry| entry.range);
+        let ram =
+            self.machine.map.iter().filter(|entry| kind(&entry.name) == Some(1)).map(|entry| entry.range);
         let mut across = ram.filter(|range| range.start <= LOWEST && range.end > LOWEST + 1);
         across.next_back().map_or(0, |range| ((range.end - 1) >> 10) - (LOWEST >> 10))
     }
@@ -599,24 +601,32 @@ impl Nodes {
 }
 
 /// An entry of the memory map (`struct boot_e820_entry`).
-fn map_entry(entry: &Entry) -> impl Iterator<Item = u8> + use<> {
-    let (start, size) = (entry.range.start.to_le_bytes(), entry.range.size().to_le_bytes());
-    start.into_iter().chain(size).chain(kind(&entry.name).to_le_bytes())
+fn map_entry(entry: &Entry) -> Result<Vec<u8>, Error> {
+    let kind = kind(&entry.name).ok_or_else(|| {
+        let name = quoted(&entry.name, 60);
+        Error::Unfit(format!(
+            "this kernel calls a part of the memory {name} (/sys/firmware/memmap), and how the next one is told of that is not \
+             known; stage with --loader verified"
+        ))
+    })?;
+    Ok([&entry.range.start.to_le_bytes()[..], &entry.range.size().to_le_bytes(), &kind.to_le_bytes()]
+        .concat())
 }
 
 /// The number of what the kernel calls so (`e820_type_to_string`, arch/x86/kernel/e820.c; before Linux 4.12 some began in
-/// lower case). What nobody knows is not to be touched.
-fn kind(name: &str) -> u32 {
-    match name {
+/// lower case); none of what nobody knows.
+fn kind(name: &str) -> Option<u32> {
+    Some(match name {
         "System RAM" => 1,
+        "Reserved" | "reserved" => 2,
         "ACPI Tables" => 3,
         "ACPI Non-volatile Storage" => 4,
         "Unusable memory" => 5,
         "Persistent Memory" => 7,
         "Persistent Memory (legacy)" => 12,
         "Soft Reserved" => 0xefff_ffff,
-        _ => 2,
-    }
+        _ => return None,
+    })
 }
 
 /// A descriptor of EFI's map.
@@ -664,7 +674,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::prepare;
-    use crate::prepare::memory_map::tests::{FIRMWARE_ENTRIES, IOMEM_TEXT, put_firmware, put_runtime};
+    use crate::prepare::memory_map::tests::{FIRMWARE_ENTRIES, IOMEM_TEXT, put_firmware, put_runtime, told};
     use crate::scratch::Scratch;
     use std::fs::File;
 
@@ -686,9 +696,16 @@ mod tests {
     /// What the running kernel was told: each byte its place, but for some.
     fn put_running(scratch: &Scratch, fields: &[(usize, &[u8])]) {
         let mut bytes: Vec<u8> = (0..LENGTH).map(|at| (at % 251).to_le_bytes()[0]).collect();
-        for (at, value) in [(at::CONFIDENTIAL, &[0; 4][..]), (at::ACPI, &[0xd0, 0x59, 0x0f, 0, 0, 0, 0, 0])]
-            .iter()
-            .chain(fields)
+        let map = told(&FIRMWARE_ENTRIES);
+        let count = [u8::try_from(FIRMWARE_ENTRIES.len()).unwrap()];
+        for (at, value) in [
+            (at::CONFIDENTIAL, &[0; 4][..]),
+            (at::MAP_COUNT, &count),
+            (at::MAP, &map),
+            (at::ACPI, &[0xd0, 0x59, 0x0f, 0, 0, 0, 0, 0]),
+        ]
+        .iter()
+        .chain(fields)
         {
             bytes[*at..at + value.len()].copy_from_slice(value);
         }
@@ -866,6 +883,7 @@ mod tests {
             let iomem = format!("00100000-{low_end:08x} : System RAM\n100000000-{high_end:x} : System RAM\n");
             scratch.put("/proc/iomem", &iomem);
             put_firmware(&scratch, &[(0x10_0000, low_end, "System RAM"), (1 << 32, high_end, "System RAM")]);
+            put_running(&scratch, &[(at::MAP_COUNT, &[0])]);
             let is = prepared(&scratch, &image(9000, &[]), None, "").unwrap();
             assert_eq!(of(&is, Part::Initrd).at < LAST_HANDED_OUT, is_below);
         }
@@ -959,6 +977,7 @@ mod tests {
         let entries: Vec<_> =
             (0..131).map(|number| (number << 30, (number << 30) + 0x3fff_ffff, "System RAM")).collect();
         put_firmware(&scratch, &entries);
+        put_running(&scratch, &[(at::MAP_COUNT, &[0])]);
         let is = prepared(&scratch, &image(9000, &[]), None, "").unwrap();
         assert_eq!(is.parameters[at::MAP_COUNT], 128);
         let (kind, at, length) = *nodes(&is).last().unwrap();
@@ -980,7 +999,8 @@ mod tests {
             "Soft Reserved",
             "Unknown E820 type",
         ];
-        assert_eq!(names.map(kind), [1, 2, 2, 3, 4, 5, 7, 12, 0xefff_ffff, 2]);
+        let numbers = [1, 2, 2, 3, 4, 5, 7, 12, 0xefff_ffff].map(Some);
+        assert_eq!(names.map(kind), [&numbers[..], &[None]].concat()[..]);
     }
 
     #[test]
