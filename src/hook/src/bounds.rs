@@ -5,14 +5,13 @@ use core::time::Duration;
 
 use crate::say::{error, info};
 use rustix::io;
-use rustix::system::{RebootCommand, reboot};
 
 use crate::diary::Diary;
 use crate::failure::{Failure, Named};
 use crate::guard::Guard;
 use crate::limits::Budget;
 use crate::processes::Relatives;
-use crate::{child, others, sync, sys};
+use crate::{child, firmware, others, sync, sys};
 
 /// How long the night's steps may take, and who helps where nothing else does.
 #[derive(Clone, Copy)]
@@ -44,9 +43,7 @@ impl Bounds<'_> {
         info!("restart the machine through firmware");
         self.finish_others();
         self.guard.jumping();
-        if let Err(errno) = reboot(RebootCommand::Restart) {
-            error!("the kernel refused to restart: {}", Named(errno));
-        }
+        error!("the kernel refused to restart: {}", Named(firmware::restart()));
     }
 
     fn finish_others(&self) {

@@ -4,12 +4,14 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use nextkernel_plan::{ONCE, Plan, checksum};
+use nextkernel_plan::{NO_MENU, ONCE, Plan, checksum};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::system::{RebootCommand, reboot};
 
 use crate::text::Text;
-use crate::{files, limits};
+use crate::{files, limits, sys};
 
 /// What `systemctl reboot --reboot-argument=` leaves for the firmware (`update_reboot_parameter_and_warn`,
 /// src/shared/reboot-util.c).
@@ -66,9 +68,9 @@ impl fmt::Display for Request {
     }
 }
 
-/// The first request that there is against a plan.
+/// The first request that there is against a plan; where none can be read, against whatever may be loaded.
 #[must_use]
-pub fn request(plan: &Plan<'_>) -> Option<Request> {
+pub fn request(plan: Option<&Plan<'_>>) -> Option<Request> {
     let is_there = |path| openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok();
     if is_there(FULL) {
         return Some(Request::Full);
@@ -76,20 +78,25 @@ pub fn request(plan: &Plan<'_>) -> Option<Request> {
     if is_there(PARAMETER) {
         return Some(Request::Parameter);
     }
-    if plan.passes_firmware_over {
+    if plan.is_some_and(|plan| plan.passes_firmware_over) {
         return None;
     }
     let variables = files::folder(CWD, VARIABLES).ok()?;
     let mut buffer = [0; limits::VARIABLE_MAX];
-    let mut value =
-        |name| value(&variables, name, &mut buffer).map(|value| (asks(value), is_staged_one(value, plan)));
-    // Whatever these hold is a request; the flags are one where any is set.
-    match [INDICATIONS, BOOT_NEXT, MENU, ONE_SHOT].map(&mut value) {
-        [Some((true, _)), ..] => Some(Request::Indications),
-        [_, Some(_), ..] => Some(Request::BootNext),
-        [_, _, Some(_), _] => Some(Request::Menu),
-        [.., Some((true, false))] => Some(Request::OneShot),
-        _ => None,
+    let mut says =
+        |name, asks: &dyn Fn(&[u8]) -> bool| value(&variables, name, &mut buffer).is_some_and(asks);
+    if says(INDICATIONS, &is_any_set) {
+        Some(Request::Indications)
+    } else if says(BOOT_NEXT, &|_| true) {
+        Some(Request::BootNext)
+    } else if says(MENU, &shows_a_menu) {
+        Some(Request::Menu)
+    } else if says(ONE_SHOT, &|value| {
+        is_any_set(value) && !plan.is_some_and(|plan| is_staged_one(value, plan))
+    }) {
+        Some(Request::OneShot)
+    } else {
+        None
     }
 }
 
@@ -100,8 +107,13 @@ fn value<'b>(variables: &OwnedFd, name: &CStr, buffer: &'b mut [u8]) -> Option<&
 }
 
 /// Whether anything in it is set.
-fn asks(value: &[u8]) -> bool {
+fn is_any_set(value: &[u8]) -> bool {
     value.iter().any(|byte| *byte != 0)
+}
+
+/// Whether the time that a menu is shown for is any.
+fn shows_a_menu(value: &[u8]) -> bool {
+    is_any_set(value) && !NO_MENU.iter().any(|none| none.bytes().eq(lower_case(value)))
 }
 
 /// Whether a one-shot entry is the one that is staged, whose checksum stands on the next kernel's line.
@@ -125,6 +137,17 @@ fn lower_case(value: &[u8]) -> impl Iterator<Item = u8> {
     })
 }
 
+/// Restarts the machine through the firmware, with what somebody left for it, as systemd does. Returns what the kernel has
+/// against it.
+#[must_use]
+pub fn restart() -> Errno {
+    let mut buffer = [0; limits::PARAMETER_MAX];
+    if let Some(parameter) = parameter(&mut buffer) {
+        let _ = sys::restart_with(parameter);
+    }
+    reboot(RebootCommand::Restart).err().unwrap_or(Errno::AGAIN)
+}
+
 /// What is left for the firmware, as reboot(2) takes it, in a buffer of the caller's.
 pub fn parameter(buffer: &mut [u8; limits::PARAMETER_MAX]) -> Option<&CStr> {
     let (last, room) = buffer.split_last_mut()?;
@@ -144,19 +167,26 @@ mod tests {
 
     #[test]
     fn any_indication_asks_for_the_firmware() {
-        assert!(asks(&[1, 0, 0, 0, 0, 0, 0, 0]) && asks(&[0, 0, 0, 0, 0, 0, 0, 128]));
-        assert!(!asks(&[0; 8]));
+        assert!(is_any_set(&[1, 0, 0, 0, 0, 0, 0, 0]) && is_any_set(&[0, 0, 0, 0, 0, 0, 0, 128]));
+        assert!(!is_any_set(&[0; 8]));
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
+    }
+
+    #[test]
+    fn a_menu_that_is_hidden_asks_for_nothing() {
+        assert!(["5", "menu-force", "05"].iter().all(|time| shows_a_menu(&text(time))));
+        assert!(!["0", "menu-hidden", "menu-disabled", ""].iter().any(|time| shows_a_menu(&text(time))));
     }
 
     #[test]
     fn a_one_shot_entry_is_the_staged_one_where_its_checksum_is_on_the_line() {
-        let value =
-            |text: &str| text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect::<Vec<_>>();
         let sum = checksum("arch-\u{e9}.conf".bytes());
         let kernel = Image { name: "k", size: 1, stamp: None };
-        let is = |line: &str, text: &str| {
-            is_staged_one(&value(text), &Plan::bare(HandoffId(1), "x", kernel, line))
-        };
+        let is =
+            |line: &str, name: &str| is_staged_one(&text(name), &Plan::bare(HandoffId(1), "x", kernel, line));
         let line = format!("root=x {ONCE}=efi:{sum:08x} -- single");
         assert!(is(&line, "arch-\u{e9}.conf") && is(&line, "Arch-\u{e9}.CONF"));
         assert!(!is(&line, "other.conf") && !is("root=x", "arch-\u{e9}.conf"));

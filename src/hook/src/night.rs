@@ -173,18 +173,12 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     let guard = Guard::post(diary.begun, budget.whole, jump);
     let relatives = Relatives::of_this_process();
     let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
-    let (verb, failure) = match decided.map(Tonight::unless_firmware_is_wanted) {
-        Ok(Tonight::LeftToTheInit(why)) => {
-            let end = leave(told, caller, &why);
-            // What could not be unloaded the init would jump to.
-            if matches!(why, Why::MeantForFirmware(_))
-                && something_is_loaded()
-                && mounts::nothing_writable().is_ok()
-            {
-                bounds.restart();
-            }
-            return end;
-        }
+    // The firmware may hang over this: it is asked under the guard.
+    if let Some(request) = firmware::request(plan_of(&decided)) {
+        return leave_to_the_firmware(told, request, &bounds);
+    }
+    let (verb, failure) = match decided {
+        Ok(Tonight::LeftToTheInit(why)) => return leave(told, caller, &why),
         Ok(Tonight::Refused(refused)) => return refuse(&refused),
         Ok(Tonight::HandOver(staged)) => {
             armed::use_up(&staged.folder.file);
@@ -204,10 +198,9 @@ fn refuse(refused: &Failure) -> End {
 }
 
 fn leave(told: Option<Verb>, caller: Caller, why: &Why) -> End {
-    // Some inits jump at every restart when something is loaded (Void's shutdown.d/90-kexec.sh), and systemd makes a kexec
-    // of every restart then; what we keep loaded is not meant for this one.
-    let is_for_the_firmware = matches!(why, Why::MeantForFirmware(_));
-    if is_for_the_firmware || (caller == Caller::Init && matches!(why, Why::NotCovered(_))) {
+    // Some inits jump at every restart when something is loaded (Void's shutdown.d/90-kexec.sh); what we keep loaded is
+    // not meant for this one.
+    if caller == Caller::Init && matches!(why, Why::NotCovered(_)) {
         info!("unload what may be loaded: it is not for this restart");
         if let Err(failure) = unload() {
             warn!("it stays loaded: {failure}");
@@ -215,6 +208,25 @@ fn leave(told: Option<Verb>, caller: Caller, why: &Why) -> End {
     }
     info!("{}: {why}, left to the init", Told(told));
     End::Done
+}
+
+/// Leaves a restart to the firmware. systemd makes a kexec of every restart while something is loaded, and jumps by itself:
+/// where that stays loaded, the init must not have its turn.
+fn leave_to_the_firmware(told: Option<Verb>, request: Request, bounds: &Bounds<'_>) -> End {
+    info!("unload what may be loaded: it is not for this restart");
+    let end = unload_or_restart(bounds);
+    info!("{}: {}, left to the init", Told(told), MeantForFirmware(request));
+    end
+}
+
+/// Unloads, so that nobody jumps; where the kernel refuses, the machine restarts whatever is writable.
+fn unload_or_restart(bounds: &Bounds<'_>) -> End {
+    let Err(failure) = unload() else { return End::Done };
+    error!("it stays loaded: {failure}");
+    if something_is_loaded() || failure.is_busy() {
+        bounds.restart();
+    }
+    End::NoJump
 }
 
 /// What follows when there is no handoff. The init jumps to a kept image by itself, and looks at nothing
@@ -229,12 +241,7 @@ fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: &Bou
     // something is loaded.
     if !may_jump && (verb == Some(Verb::Kexec) || !caller.jumps()) {
         info!("unload what may be loaded, so that nobody jumps now");
-        if let Err(failure) = unload() {
-            error!("it stays loaded: {failure}");
-            if something_is_loaded() || failure.is_busy() {
-                bounds.restart();
-            }
-        }
+        unload_or_restart(bounds);
     }
     error!("{} is left to the init: {}", Told(verb), what_follows(verb, caller, failure));
     if may_jump { End::Failed } else { End::NoJump }
@@ -246,13 +253,19 @@ pub fn dry_run(verb: Verb) -> End {
     let mut text = [0; plan_limits::PLAN_MAX + 1];
     let mut out = Terminal::output();
     let mut caller = shutdown::who_would_call();
-    let shown = match decide(Some(verb), caller, &mut text).map(Tonight::unless_firmware_is_wanted) {
-        Ok(Tonight::LeftToTheInit(why)) => {
+    let decided = decide(Some(verb), caller, &mut text);
+    let request = firmware::request(plan_of(&decided));
+    let shown = match (decided, request) {
+        (Ok(Tonight::LeftToTheInit(why)), _) => {
             let _ = writeln!(out, "at {verb}: {why}, left to the init");
             Ok(())
         }
-        Ok(Tonight::Refused(refused)) => Err(refused),
-        Ok(Tonight::HandOver(staged)) => {
+        (Ok(Tonight::HandOver(_)), Some(request)) => {
+            let _ = writeln!(out, "at {verb}: {}, left to the init", MeantForFirmware(request));
+            Ok(())
+        }
+        (Ok(Tonight::Refused(refused)), _) => Err(refused),
+        (Ok(Tonight::HandOver(staged)), None) => {
             let Plan { handoff, entry, .. } = &staged.plan;
             let _ = writeln!(out, "at {verb}: handoff {handoff} to {entry}");
             if caller == Caller::Systemd && exitrd::goes_on() {
@@ -265,7 +278,7 @@ pub fn dry_run(verb: Verb) -> End {
             let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
             hand_over(&staged, caller, &Watchdog::default(), How::DryRun, &bounds)
         }
-        Err(failure) => Err(failure),
+        (Err(failure), _) => Err(failure),
     };
     let Err(failure) = shown else { return End::Done };
     let _ = writeln!(Terminal::error(), "nextkernel-hook: no handoff: {failure}");
@@ -284,16 +297,11 @@ enum Tonight<'a> {
     HandOver(Staged<'a>),
 }
 
-impl Tonight<'_> {
-    /// Asks the firmware, which may hang: at night under the guard.
-    fn unless_firmware_is_wanted(self) -> Self {
-        match self {
-            Tonight::HandOver(staged) => match firmware::request(&staged.plan) {
-                Some(request) => Tonight::LeftToTheInit(Why::MeantForFirmware(request)),
-                None => Tonight::HandOver(staged),
-            },
-            tonight => tonight,
-        }
+/// What is staged for this verb; none where that cannot be told.
+fn plan_of<'d, 'p>(decided: &'d Result<Tonight<'p>, Failure>) -> Option<&'d Plan<'p>> {
+    match decided {
+        Ok(Tonight::HandOver(staged)) => Some(&staged.plan),
+        _ => None,
     }
 }
 
@@ -302,7 +310,6 @@ enum Why {
     NoNextKernel,
     NothingStaged,
     NotCovered(On),
-    MeantForFirmware(Request),
     NotArmed,
 }
 
@@ -350,11 +357,19 @@ impl fmt::Display for Why {
             Why::NoNextKernel => out.write_str("no next kernel is asked for"),
             Why::NothingStaged => out.write_str("nothing is staged"),
             Why::NotCovered(on) => write!(out, "staged for {on} alone"),
-            Why::MeantForFirmware(request) => write!(out, "this one is meant for the firmware ({request})"),
             Why::NotArmed => {
                 out.write_str("the init does not tell what is asked for, and `nextkernel reboot` did not ask")
             }
         }
+    }
+}
+
+/// Why a restart is left to the firmware.
+struct MeantForFirmware(Request);
+
+impl fmt::Display for MeantForFirmware {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "this one is meant for the firmware ({})", self.0)
     }
 }
 

@@ -72,18 +72,18 @@ pub fn end(end: End, request: Request) -> ! {
         info!("as PID 1: jump to what is loaded");
         let _ = reboot(RebootCommand::Kexec);
     }
-    let (command, word) = match verb {
+    let word = match verb {
         // Who is asked to leave the machine itself switches it off (systemd, src/shutdown/shutdown.c).
-        Verb::Poweroff | Verb::Exit => (RebootCommand::PowerOff, "power off"),
-        Verb::Halt => (RebootCommand::Halt, "halt"),
-        Verb::Kexec | Verb::Reboot => (RebootCommand::Restart, "restart through firmware"),
+        Verb::Poweroff | Verb::Exit => "power off",
+        Verb::Halt => "halt",
+        Verb::Kexec | Verb::Reboot => "restart through firmware",
     };
     info!("as PID 1: {word}");
-    let mut parameter = [0; limits::PARAMETER_MAX];
-    if let Some(parameter) = firmware::parameter(&mut parameter).filter(|_| verb == Verb::Reboot) {
-        let _ = sys::restart_with(parameter);
-    }
-    let _ = reboot(command);
+    let _ = match verb {
+        Verb::Poweroff | Verb::Exit => reboot(RebootCommand::PowerOff),
+        Verb::Halt => reboot(RebootCommand::Halt),
+        Verb::Kexec | Verb::Reboot => Err(firmware::restart()),
+    };
     // Only without CAP_SYS_BOOT, and so in a container that could not be told as one, is it refused.
     error!("the kernel refused to {word}");
     sys::exit(end.status())

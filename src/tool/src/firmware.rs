@@ -3,14 +3,14 @@
 
 use std::fmt;
 
-use nextkernel_plan::Plan;
+use nextkernel_plan::{NO_MENU, Plan};
 
 use crate::conf::{Conf, FirmwareRequests};
 use crate::efi::{self, Error};
 use crate::once::{Once, VARIABLE};
 use crate::root::Root;
 
-/// What `nextkernel reboot --full` leaves for the hook, and counts until the next boot.
+/// What `nextkernel reboot --full` leaves for the hook. It counts until the machine restarts, or somebody takes it back.
 pub const FULL: &str = "/run/nextkernel/firmware";
 
 /// What `systemctl reboot --reboot-argument=` leaves.
@@ -36,7 +36,7 @@ pub enum Request {
 impl fmt::Display for Request {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Request::Full => write!(out, "`nextkernel reboot --full` was given ({FULL}; `rm` takes it back)"),
+            Request::Full => write!(out, "`nextkernel reboot --full` was given ({FULL}; staging anew or `nextkernel unstage` takes it back)"),
             Request::Parameter => {
                 write!(out, "a parameter for the firmware is in {PARAMETER} (`rm` takes it back)")
             }
@@ -61,6 +61,11 @@ impl fmt::Display for Request {
     }
 }
 
+/// Takes back what `nextkernel reboot --full` asked for.
+pub fn take_back(root: &Root) {
+    let _ = std::fs::remove_file(root.path(FULL));
+}
+
 /// All of them. A one-shot entry is none where it is the one that is staged, or where nothing is: it would be staged.
 pub fn requests(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>) -> Result<Vec<Request>, Error> {
     let is_there = |path: &str| root.path(path).exists();
@@ -73,7 +78,8 @@ pub fn requests(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>) -> Result<Vec
     let is_set = |value: Option<Vec<u8>>| value.is_some_and(|value| value.iter().any(|byte| *byte != 0));
     requests.extend(is_set(efi::global(root, "OsIndications")?).then_some(Request::Indications));
     requests.extend(efi::global(root, "BootNext")?.map(|_| Request::BootNext));
-    requests.extend(efi::text(root, "LoaderConfigTimeoutOneShot")?.map(|_| Request::Menu));
+    let time = efi::text(root, "LoaderConfigTimeoutOneShot")?;
+    requests.extend(time.filter(|time| !NO_MENU.contains(&time.as_str())).map(|_| Request::Menu));
     let other = efi::text(root, VARIABLE)?.filter(|entry| {
         let parameter = Once::Efi(entry.to_ascii_lowercase()).parameter();
         plan.is_some_and(|plan| !plan.cmdline.split(' ').any(|word| word == parameter))
@@ -110,6 +116,8 @@ mod tests {
         let all = found(Some(&plan));
         assert_eq!(all.len(), 6, "{all:?}");
         assert!(all.iter().all(|request| request.to_string().contains("takes ")), "{all:?}");
+        set(&scratch, "LoaderConfigTimeoutOneShot", &["menu-hidden"]);
+        assert_eq!(found(Some(&plan)).len(), 5);
         let ignoring = Plan { passes_firmware_over: true, ..plan };
         assert_eq!(found(Some(&ignoring)), [Request::Full, Request::Parameter]);
     }

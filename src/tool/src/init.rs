@@ -160,6 +160,12 @@ impl Init {
         })
     }
 
+    /// Whether the hook is there, where it looks for one.
+    #[must_use]
+    pub fn runs_the_hook(&self, root: &Root) -> bool {
+        root.hook_installed() && (*self == Init::Systemd || matches!(self.hooked(root), Hooked::By(_)))
+    }
+
     /// Whether it runs the hook at the end.
     #[must_use]
     pub fn hooked(&self, root: &Root) -> Hooked {

@@ -72,16 +72,36 @@ fn bound(token: &Value) -> Option<String> {
                 format!(", a signed policy over PCRs {signed}")
             };
             let bound = if bound.is_empty() { "no PCRs".to_owned() } else { format!("PCRs {bound}") };
-            Some(format!("systemd-tpm2, {bound}{signed}"))
+            let locked = token.get("tpm2_pcrlock").and_then(Value::as_bool) == Some(true);
+            let locked = if locked { ", a policy of systemd-pcrlock's" } else { "" };
+            Some(format!("systemd-tpm2, {bound}{signed}{locked}"))
         }
         "clevis" => {
             // A JWE's protected header names the pin (clevis(1)), in base64 for URLs.
-            let header = token.get("jwe")?.get("protected")?.as_str()?;
-            let header = String::from_utf8_lossy(&decoded(header)).into_owned();
-            header.contains("tpm2").then(|| "clevis, by the pin tpm2".to_owned())
+            let pins = pins(token.get("jwe")?.get("protected")?.as_str()?, SHARES_MAX);
+            pins.contains(&"tpm2".to_owned()).then(|| format!("clevis, by the pin {}", pins.join(" of ")))
         }
         _ => None,
     }
+}
+
+/// How deep shares of shares are looked into.
+const SHARES_MAX: usize = 3;
+
+/// A JWE's protected header names the pin, and that of shares holds the JWEs of each (clevis(1), clevis-encrypt-sss(1)): the
+/// pin, or the way to the first that is the TPM's, the innermost first.
+fn pins(header: &str, deeper: usize) -> Vec<String> {
+    let header: Value = serde_json::from_slice(&decoded(header)).unwrap_or_default();
+    let clevis = header.get("clevis");
+    let Some(pin) = clevis.and_then(|clevis| clevis.get("pin")).and_then(Value::as_str) else {
+        return Vec::new();
+    };
+    let shares = clevis.and_then(|clevis| clevis.get(pin)?.get("jwe")?.as_array());
+    let shares = shares.into_iter().flatten().filter_map(Value::as_str).filter(|_| deeper > 0);
+    let mut of_shares = shares.map(|jwe| pins(jwe.split('.').next().unwrap_or_default(), deeper - 1));
+    let mut found = of_shares.find(|pins| pins.contains(&"tpm2".to_owned())).unwrap_or_default();
+    found.push(pin.to_owned());
+    found
 }
 
 /// base64 for URLs, without padding (RFC 4648, 5), up to what is none.
@@ -123,13 +143,21 @@ mod tests {
         "0":{"type":"systemd-tpm2","keyslots":["1"],"tpm2-pcrs":[7,11],"tpm2_pubkey_pcrs":[11]},
         "1":{"type":"clevis","jwe":{"protected":"eyJjbGV2aXMiOnsicGluIjoidHBtMiJ9fQ"}},
         "2":{"type":"clevis","jwe":{"protected":"eyJjbGV2aXMiOnsicGluIjoidGFuZyJ9fQ"}},
-        "3":{"type":"systemd-recovery","keyslots":["2"]}}}"#;
+        "3":{"type":"systemd-recovery","keyslots":["2"]},
+        "4":{"type":"systemd-tpm2","tpm2-pcrs":[],"tpm2_pcrlock":true},
+        "5":{"type":"clevis","jwe":{"protected":"eyJjbGV2aXMiOnsicGluIjoic3NzIiwic3NzIjp7InQiOjEsImp3ZSI6WyJleUpqYkdWMmFYTWlPbnNpY0dsdUlqb2lkR0Z1WnlKOWZRLmEuYiIsImV5SmpiR1YyYVhNaU9uc2ljR2x1SWpvaWRIQnRNaUo5ZlEuYy5kIl19fX0"}},
+        "6":{"type":"clevis","jwe":{"protected":"eyJjbGV2aXMiOnsicGluIjoic3NzIiwic3NzIjp7InQiOjEsImp3ZSI6WyJleUpqYkdWMmFYTWlPbnNpY0dsdUlqb2lkR0Z1WnlKOWZRLmEuYiJdfX19"}}}}"#;
 
     #[test]
     fn what_is_bound_to_a_tpm_is_told_from_what_is_not() {
         assert_eq!(
             tokens(&header(TOKENS)),
-            ["systemd-tpm2, PCRs 7+11, a signed policy over PCRs 11", "clevis, by the pin tpm2"]
+            [
+                "systemd-tpm2, PCRs 7+11, a signed policy over PCRs 11",
+                "clevis, by the pin tpm2",
+                "systemd-tpm2, no PCRs, a policy of systemd-pcrlock's",
+                "clevis, by the pin tpm2 of sss",
+            ]
         );
         assert!(
             tokens(&header("{}")).is_empty() && tokens(b"LUKS").is_empty() && tokens(&[0; 5000]).is_empty()
@@ -155,9 +183,9 @@ mod tests {
         scratch.put("/dev/sda2", "");
         std::fs::write(scratch.root.path("/dev/sda2"), header(TOKENS)).unwrap();
         let found = unlocked_by_tpm(&scratch.root);
-        assert_eq!(
-            found.last().map(String::as_str),
-            Some("clevis, by the pin tpm2 in the header of /dev/sda2")
+        assert!(
+            found.iter().any(|found| found == "clevis, by the pin tpm2 in the header of /dev/sda2"),
+            "{found:?}"
         );
     }
 }

@@ -194,7 +194,12 @@ impl Ask {
             return kill(Pid::from_raw(1), signal).map_err(|errno| refused(errno.desc().to_owned()));
         }
         let Some((program, arguments)) = self.words().split_first() else { return Ok(()) };
-        let output = Command::new(program).args(arguments).output();
+        let mut command = Command::new(program);
+        if *self == Ask::Full {
+            // What is loaded, or lies in /run/nextroot, is not meant by it (systemctl(1); docs/ENVIRONMENT.md of systemd's).
+            command.env("SYSTEMCTL_SKIP_AUTO_KEXEC", "1").env("SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT", "1");
+        }
+        let output = command.args(arguments).output();
         let output = output.map_err(|error| Error::NoProgram { program, error })?;
         if output.status.success() {
             return Ok(());
@@ -289,8 +294,8 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if init == Init::Systemd { ask.now() } else { ask_armed(root, handoff, &ask) }
 }
 
-/// Restarts through the firmware. The hook is told, for what is staged may be for a plain restart, too; and nothing stays
-/// loaded, for systemd makes a kexec of a restart then.
+/// Restarts through the firmware. The hook is told, for what is staged may be for a plain restart, too; it unloads what is
+/// loaded, so that a restart that is refused leaves everything as it was.
 fn through_the_firmware(root: &Root, init: &Init, dry_run: bool) -> Result<(), Error> {
     let ask = if *init == Init::Systemd { Ask::Full } else { Ask::of(root, init)? };
     if let Some(note) = uninhibited(inhibitors::find())?.filter(|_| *init == Init::Systemd) {
@@ -301,28 +306,35 @@ fn through_the_firmware(root: &Root, init: &Init, dry_run: bool) -> Result<(), E
         facts::say(format_args!("then              {ask}, through the firmware"));
         return Ok(());
     }
+    go_on_at_signals();
     Folder::open(root)?;
     let marker = root.path(firmware::FULL);
     let failed = |error| folder::Error::Io { path: firmware::FULL.into(), error };
     std::fs::write(&marker, "").map_err(failed)?;
-    if root.kexec_loaded() {
+    // systemd is told to start nothing that is loaded; another init may, where no hook unloads it before.
+    let hook_unloads = init.runs_the_hook(root) && Folder::plan_text(root)?.is_some();
+    if *init != Init::Systemd && !hook_unloads && root.kexec_loaded() {
         if let Err(error) = rehearse::unload(root, 0) {
-            facts::note(format!("{error}; the hook unloads it once more, or restarts by itself"));
+            facts::note(format!("{error}; {} may start the image that is loaded", init.name()));
         }
     }
     facts::say("the machine restarts through the firmware now");
-    ask.now().inspect_err(|_| drop(std::fs::remove_file(&marker)))
+    ask.now().inspect_err(|_| firmware::take_back(root))
 }
 
-/// Asks with the handoff armed, and stays to vouch for it until the machine is down.
-fn ask_armed(root: &Root, handoff: HandoffId, ask: &Ask) -> Result<(), Error> {
-    // A session that ends, and whoever ends all processes politely, must not leave it armed and nobody there to
-    // take it back.
+/// A session that ends, and whoever ends all processes politely, must not leave the hook told and nobody there to take it
+/// back.
+fn go_on_at_signals() {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
         signals.add(signal);
     }
     let _ = signals.thread_block();
+}
+
+/// Asks with the handoff armed, and stays to vouch for it until the machine is down.
+fn ask_armed(root: &Root, handoff: HandoffId, ask: &Ask) -> Result<(), Error> {
+    go_on_at_signals();
     let arming = Arming::of(root, handoff)?;
     if let Err(error) = ask.now() {
         arming.disarm();

@@ -31,7 +31,7 @@ use crate::root::Root;
 use crate::set::{self, Beside, Made, Order, Place};
 use crate::size::Size;
 use crate::sys::Calls;
-use crate::{cmdline, efi, facts, memory, refusal, report, status, systemd, unbind};
+use crate::{cmdline, efi, facts, firmware, memory, refusal, report, status, systemd, unbind};
 
 /// How many characters of what somebody wrote a note shows.
 const SHOWN_MAX: usize = 40;
@@ -246,6 +246,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
+    firmware::take_back(root);
     let Staged { handoff, notes } = stage(root, wish, loader::calls(root))?;
     for note in notes {
         facts::note(note);

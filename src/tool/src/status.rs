@@ -13,13 +13,13 @@ use crate::errno::InWords;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
 use crate::header::Header;
-use crate::init::{Hooked, Init};
+use crate::init::Init;
 use crate::loader::{self, Loader, Why};
 use crate::reboot::{self, First};
 use crate::root::Root;
 use crate::size::Size;
 use crate::sys::Calls;
-use crate::{cmdline, facts, systemd, thaw};
+use crate::{cmdline, facts, firmware, systemd, thaw};
 
 /// Show what is staged and what each way down leads to
 #[derive(Args, Debug, Default)]
@@ -61,6 +61,8 @@ struct Status {
     reboot: Leads,
     /// The drivers that own a GPU; what is done with them is as staged, or else as configured.
     gpus: Vec<Gpu>,
+    /// Who asks for the firmware at the next restart, so that what is staged does not start.
+    firmware_requests: Vec<String>,
     /// The handoff that started the running kernel.
     started_by: Option<StartedBy>,
 }
@@ -150,11 +152,13 @@ impl Status {
     ) -> Status {
         let loaded = root.kexec_loaded();
         // The hook then restarts the machine instead.
-        let staged = if gpus::forbids_the_jump(&gpus).is_some() { Leads::Firmware } else { Leads::Staged };
+        let requests = plan.and_then(|plan| firmware::requests(root, &Conf::default(), Some(plan)).ok());
+        let requests: Vec<_> = requests.into_iter().flatten().map(|request| request.to_string()).collect();
+        let is_for_the_firmware = !requests.is_empty() || gpus::forbids_the_jump(&gpus).is_some();
+        let staged = if is_for_the_firmware { Leads::Firmware } else { Leads::Staged };
         let init = Init::find(root);
         let is_systemd = init == Init::Systemd;
-        let hook_installed =
-            root.hook_installed() && (is_systemd || matches!(init.hooked(root), Hooked::By(_)));
+        let hook_installed = init.runs_the_hook(root);
         let covers = |verb| hook_installed && plan.is_some_and(|plan| plan.on.covers(verb));
         let at_kexec = match (covers(Verb::Kexec), loaded) {
             (_, false) if systemd::loads_by_itself(systemd) => Leads::Systemd,
@@ -185,9 +189,10 @@ impl Status {
             } else {
                 at_reboot
             }),
-            nextkernel_reboot: if asked && starts { staged } else { Leads::Refused },
+            nextkernel_reboot: if asked && starts && requests.is_empty() { staged } else { Leads::Refused },
             reboot: if loaded && is_systemd { at_kexec } else { at_reboot },
             gpus,
+            firmware_requests: requests,
             started_by: record.map(|record| StartedBy {
                 handoff: record.handoff.to_string(),
                 verb: record.verb.to_string(),
@@ -250,6 +255,9 @@ impl Status {
         }
         if let Some(gpu) = gpus::forbids_the_jump(&self.gpus).filter(|_| self.staged.is_some()) {
             writeln!(out, "                  (there is no jump because of {}: see below)", gpu.module)?;
+        }
+        for request in &self.firmware_requests {
+            writeln!(out, "firmware          {request}")?;
         }
         for gpu in &self.gpus {
             writeln!(out, "{:<17} {}", format!("gpu {}", gpu.module), gpu.in_words())?;
@@ -451,6 +459,25 @@ end
         assert_eq!(leads(&with_gpu(true, false, Some(&forbidden), 257, "live")), (Loaded, Loaded, Loaded));
     }
 
+    #[test]
+    fn a_request_for_the_firmware_leads_there_and_is_told() {
+        let scratch = Scratch::new();
+        scratch.folder("/run/systemd/system");
+        scratch.put("/sys/kernel/kexec_loaded", "1\n");
+        scratch.put("/usr/lib/systemd/system-shutdown/nextkernel", "");
+        scratch.put(firmware::FULL, "");
+        let status = |text: &[u8]| {
+            let plan = Plan::parse(text).unwrap();
+            Status::of(&scratch.root, Some(&plan), Vec::new(), Some(257), BOTH)
+        };
+        let status = status(PLAN);
+        let leads = (status.systemctl_kexec, status.systemctl_reboot, status.reboot);
+        assert_eq!(leads, (Some(Firmware), Some(Firmware), Firmware));
+        assert!(
+            status.in_words(Some(257)).contains("firmware          `nextkernel reboot --full` was given")
+        );
+    }
+
     /// With another init, which runs the hook or not.
     fn elsewhere(pid_1: &str, hooked: Option<&str>, plan: &str) -> Status {
         with_image(pid_1, hooked, Some(plan), false)
@@ -547,7 +574,7 @@ end
         fields.sort();
         assert_eq!(
             fields.join(" "),
-            "gpus hook_installed init loaded nextkernel_reboot reboot staged staged.cmdline staged.entry staged.guard staged.handoff \
+            "firmware_requests gpus hook_installed init loaded nextkernel_reboot reboot staged staged.cmdline staged.entry staged.guard staged.handoff \
              staged.hold staged.initrd staged.jump staged.kernel staged.loader staged.loader_why staged.modules staged.on \
              staged.staged_at staged.thawed staged.unbind staged.watchdog started_by systemctl_kexec systemctl_reboot"
         );

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::little_endian::wide;
 use crate::mounts::Mount;
 use crate::root::Root;
-use crate::sys;
+use crate::{cmdline, sys};
 
 /// The top, which is the default where nobody set another (`BTRFS_FS_TREE_OBJECTID`, `include/uapi/linux/btrfs_tree.h`).
 const TOP: u64 = 5;
@@ -26,11 +26,19 @@ const NAME: &[u8] = b"default";
 const HEADER: usize = 32;
 const ENTRY: usize = 30;
 
-/// The subvolume that is seen at a place, and the default one, where that is another; `None` where it is the same, or
-/// nobody set one. Root alone can ask.
+/// Whether a command line says which subvolume the root is in (`rootflags=subvol=@`), so that no default counts.
+#[must_use]
+pub fn is_named(line: &str) -> bool {
+    let mut options = cmdline::value(line, "rootflags").unwrap_or_default().split(',');
+    options.any(|option| option.starts_with("subvol=") || option.starts_with("subvolid="))
+}
+
+/// The subvolume that the root is in, and the default one, where that is another; `None` where it is the same, nobody set
+/// one, or a path is seen on another mount than the root: what lies there is the same for every root. Root alone can ask.
 pub fn other_than_default(root: &Root, path: &Path) -> io::Result<Option<(u64, u64)>> {
     let mounts = Mount::all(root);
-    let Some(mount) = Mount::over(&mounts, path).filter(|mount| mount.kind == "btrfs") else {
+    let of_root = |mount: &&Mount| mount.kind == "btrfs" && mount.point == Path::new("/");
+    let Some(mount) = Mount::over(&mounts, path).filter(of_root) else {
         return Ok(None);
     };
     let options = mount.of_system.split(',');
@@ -87,6 +95,12 @@ mod tests {
         let bytes = entries.concat();
         let length = u32::try_from(bytes.len()).unwrap_or(0);
         [&[0; 24][..], &84_u32.to_le_bytes(), &length.to_le_bytes(), &bytes].concat()
+    }
+
+    #[test]
+    fn a_line_that_names_its_subvolume_asks_for_no_default() {
+        assert!(is_named("root=x rootflags=rw,subvol=@ quiet") && is_named("rootflags=subvolid=256"));
+        assert!(!is_named("root=x rootflags=compress=zstd -- rootflags=subvol=@") && !is_named("subvol=@"));
     }
 
     #[test]

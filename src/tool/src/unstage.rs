@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::folder::{self, Folder};
 use crate::origin::Origin;
 use crate::root::Root;
-use crate::{armed, facts, rehearse, systemd};
+use crate::{armed, facts, firmware, rehearse, systemd};
 
 /// Take back what is staged, and unload what was kept loaded
 #[derive(Args, Debug, Default)]
@@ -41,6 +41,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
+    firmware::take_back(root);
     facts::say(unstage(root, wish, || rehearse::unload(root, 0))?);
     Ok(())
 }
@@ -74,7 +75,9 @@ pub(crate) fn unstage(
     let plan = Plan::parse(&text);
     let staged = plan.as_ref().map(|plan| plan.entry);
     if let (Some(wanted), Ok(staged)) = (wish.entry.as_deref().map(systemd::unescape), staged) {
-        if wanted != staged {
+        // A version may have been taken for the boot loader's entry for it.
+        let asked = Origin::staged(root).and_then(|known| known.origin.wish.entry);
+        if wanted != staged && asked.is_none_or(|asked| systemd::unescape(&asked) != wanted) {
             return Ok(format!("{staged} is staged, not {wanted}: nothing done"));
         }
     }
@@ -142,6 +145,20 @@ end
             }
             let (unloaded, said) = unstaged(&scratch);
             assert!(unloaded == unloads && said.ends_with("is no longer staged"), "{plan}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_was_staged_by_a_version_is_unstaged_by_that_or_by_the_entry_that_it_meant() {
+        for (asked, goes) in [("6.1", true), ("6.12", true), ("6.3", false)] {
+            let scratch = Scratch::new();
+            scratch.put("/run/nextkernel/plan", PLAN);
+            let origin = r#"{"wish":{"entry":"6.1"},"folder":"/","kernel":{"path":"/k","size":1,"times":[[0,0],[0,0]]},
+                "initrds":[],"menu":null,"aside":false}"#;
+            scratch.put("/run/nextkernel/0000000000000007/origin", origin);
+            let wish = Wish { entry: Some(asked.to_owned()), ..Wish::default() };
+            let said = unstage(&scratch.root, &wish, || Ok(())).unwrap();
+            assert_eq!(said.ends_with("is no longer staged"), goes, "{asked}: {said}");
         }
     }
 

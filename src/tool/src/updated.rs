@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::conf::{Conf, OnUpdate};
-use crate::entries::{Entry, Source, Survey};
+use crate::entries::{self, Entry, Source, Survey};
 use crate::origin::{Known, Origin, Original};
 use crate::root::Root;
 use crate::stage::{self, OnVerb};
@@ -235,6 +235,10 @@ fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<stage::Wish
             ))
         }
         (Ok(_), _, _) => Ok(by_update),
+        // What would be named is not what the next restart looks at.
+        (Err(why @ entries::Error::OtherSnapshot { .. }), ..) => {
+            Err(format!("after the update nothing new is staged: {why}"))
+        }
         (Err(_), Some(version), _) => Ok(stage::Wish { entry: Some(version.to_owned()), ..by_update }),
         (Err(why), None, _) => Err(format!("after the update nothing new is staged: {why}")),
     }

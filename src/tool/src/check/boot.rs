@@ -9,8 +9,9 @@ use super::{Findings, Verdict};
 use crate::attach::POINTS;
 use crate::conf::Conf;
 use crate::hypervisor::Hypervisor;
+use crate::origin::Origin;
 use crate::root::Root;
-use crate::{cmdline, efi, firmware, luks};
+use crate::{cmdline, efi, firmware, luks, stage, subvolume};
 
 /// Under whom this machine runs.
 pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
@@ -33,13 +34,32 @@ pub(super) fn firmware(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>, findin
     }
 }
 
+/// Another subvolume of btrfs is the default one since this was staged: the next restart is meant to start that one's kernel.
+pub(super) fn snapshot(root: &Root, plan: &Plan<'_>, findings: &mut Findings) {
+    if subvolume::is_named(plan.cmdline) {
+        return;
+    }
+    let Ok(Some((current, default))) = subvolume::other_than_default(root, Path::new("/boot")) else {
+        return;
+    };
+    let named = |wish: &stage::Wish| !wish.by_update && (wish.entry.is_some() || wish.kernel.is_some());
+    let was_named = Origin::staged(root).is_some_and(|known| named(&known.origin.wish));
+    let verdict = if was_named { Verdict::Warn } else { Verdict::Bad };
+    let why = format!(
+        "what is staged is from the subvolume {current}, which runs now, and the next restart takes the default one, {default}: \
+         `nextkernel reboot --full` goes there, and `nextkernel stage ENTRY` says that this one is meant"
+    );
+    findings.say(verdict, "snapshot", why);
+}
+
 /// Where ostree leaves what it makes an entry of as the system goes down, behind all that was chosen before
 /// (ostree-finalize-staged.service; `_OSTREE_SYSROOT_RUNSTATE_STAGED`).
 const STAGED_DEPLOYMENT: &str = "/run/ostree/staged-deployment";
 
-/// A deployment that is written at shutdown: the next restart is meant to start that, and what an older entry names may go.
+/// A deployment that is written at shutdown, unless it is locked: the next restart is meant to start that, and what an older entry names may go.
 pub(super) fn deployment(root: &Root, findings: &mut Findings) {
-    if root.path(STAGED_DEPLOYMENT).exists() {
+    let is_locked = root.path(format!("{STAGED_DEPLOYMENT}-locked")).exists();
+    if root.path(STAGED_DEPLOYMENT).exists() && !is_locked {
         let why = format!(
             "a deployment is staged ({STAGED_DEPLOYMENT}), whose boot entry is written as the system goes down: nothing that is \
              staged now starts it, and what it names may be gone by then; `nextkernel reboot --full` starts the deployment, \
@@ -143,7 +163,9 @@ pub(super) fn tpm(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings)
 /// issue 1539).
 pub(super) fn fips(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings) {
     let Some(plan) = plan.filter(|_| root.path("/usr/lib/dracut").is_dir()) else { return };
+    let lies_where_dracut_looks = plan.kernel_from.is_some_and(|path| path.starts_with("/boot/vmlinuz-"));
     if cmdline::value(plan.cmdline, "fips") == Some("1")
+        && !lies_where_dracut_looks
         && cmdline::value(plan.cmdline, "BOOT_IMAGE").is_none()
     {
         let why = "fips=1 is on the next kernel's line, and BOOT_IMAGE= is not, which boot loaders add: dracut finds the kernel \
@@ -190,6 +212,8 @@ mod tests {
         assert!(finding(&scratch, &asked(), "deployment").is_none());
         scratch.put(STAGED_DEPLOYMENT, "x");
         says(&scratch, "deployment", Verdict::Bad, "whose boot entry is written as the system goes down");
+        scratch.put("/run/ostree/staged-deployment-locked", "");
+        assert!(finding(&scratch, &asked(), "deployment").is_none());
     }
 
     #[test]

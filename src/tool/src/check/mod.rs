@@ -159,6 +159,7 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
     boot::hypervisor(root, &mut findings);
     if let Some(plan) = plan {
         memory::staged(root, plan, asked, &mut findings);
+        boot::snapshot(root, plan, &mut findings);
     }
     devices::drivers(root, asked, &gpus, &conf, &mut findings);
     devices::modules(root, plan, &gpus, &conf, &mut findings);

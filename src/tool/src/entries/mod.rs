@@ -20,6 +20,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::attach::{self, Attached};
+use crate::cmdline;
 use crate::conf::Conf;
 use crate::efi;
 use crate::images::Piece;
@@ -430,10 +431,10 @@ impl Survey {
             Ok(InCharge::Nobody) => Some(Path::new("/boot")),
         };
         // Who may not ask is told nothing of it: a look at the entries is nobody's harm, and staging is root's.
-        let other = read_from.and_then(|path| Some((path, subvolume::other_than_default(root, path).ok()??)));
-        if let Some((path, (current, default))) = other {
-            blind = blind.or(Some(Error::OtherSnapshot { path: path.to_path_buf(), current, default }));
-        }
+        let other = read_from.and_then(|path| {
+            let (current, default) = subvolume::other_than_default(root, path).ok()??;
+            Some(Error::OtherSnapshot { path: path.to_path_buf(), current, default })
+        });
         let told = match in_charge {
             Ok(InCharge::SystemdBoot) => {
                 let default = loader.as_ref().ok_or(Error::NoVariables).and_then(|loader| {
@@ -472,7 +473,14 @@ impl Survey {
         }
         notes.append(&mut attached.notes);
         let marked = |entry: Entry| Entry { aside: attached.covers(&entry.kernel.path), ..entry };
-        let default = blind.map_or(told.default, Err);
+        let names_its_root = |default: &ByDefault| {
+            let running = || cmdline::running(root).unwrap_or_default();
+            subvolume::is_named(&default.entry.cmdline.clone().unwrap_or_else(running))
+        };
+        let default = match (blind.map_or(told.default, Err), other) {
+            (Ok(default), Some(other)) if !names_its_root(&default) => Err(other),
+            (default, _) => default,
+        };
         let default = default.map(|default| ByDefault { entry: marked(default.entry), ..default });
         let (foreign, shown): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.foreign);
         let shown = shown.into_iter().map(|found| found.entry);
@@ -590,7 +598,11 @@ pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Er
             _ => (named, Vec::new()),
         };
         let notes = entry.notes.iter().cloned().chain(said).collect();
-        return Ok(Choice { entry, once: None, notes });
+        // Whoever names what the boot loader is to start once means that, and it is used up.
+        let is_that =
+            |default: &ByDefault| default.entry.source == entry.source && default.entry.id == entry.id;
+        let once = survey.default.ok().filter(is_that).and_then(|default| default.once);
+        return Ok(Choice { entry, once, notes });
     }
     let default = survey.default.clone()?;
     let entry = default.entry.stageable()?;

@@ -14,6 +14,9 @@ use crate::root::Root;
 const FOR_ONCE: [&str; 10] =
     ["single", "s", "S", "1", "emergency", "rescue", "-b", "rd.break", "rd.emergency", "break"];
 
+/// What staging adds where the configuration says so.
+const OWN: [&str; 2] = ["panic=", "acpi_rsdp="];
+
 /// The entry that a kernel of the convention is started by, and what is to be said of that.
 pub fn meant(root: &Root, survey: &Survey, installed: Entry) -> (Entry, Vec<String>) {
     let version = installed.id.clone();
@@ -72,6 +75,10 @@ pub fn strays(root: &Root, survey: &Survey) -> Option<String> {
     let running = cmdline::reused(root).unwrap_or_default();
     let has_entries = loaders(survey).next().is_some();
     let known = |word: &&str| {
+        // What nextkernel itself put there for the running kernel.
+        if *word == cmdline::NO_SYSFB || OWN.iter().any(|name| word.starts_with(name)) {
+            return true;
+        }
         let in_entry = |entry: &Entry| {
             entry.cmdline.as_deref().is_some_and(|line| cmdline::parameters(line).any(|known| known == *word))
         };

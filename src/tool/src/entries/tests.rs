@@ -134,6 +134,9 @@ fn what_systemd_boot_was_told_decides_in_its_order() {
     let Choice { notes, once, .. } = choose(&machine.root, &Conf::default(), None).unwrap();
     assert_eq!(once, Some(Once::Efi("g.conf".to_owned())));
     assert!(notes.iter().any(|note| note.contains("counts once")), "{notes:?}");
+    let by_name = |name| choose(&machine.root, &Conf::default(), Some(name)).unwrap().once;
+    assert_eq!(by_name("g+0-1.conf"), Some(Once::Efi("g.conf".to_owned())), "named, it is used up, too");
+    assert_eq!(by_name("c.conf"), None);
     put(&machine, "LoaderFeatures", &[0; 8]);
     set(&machine, "LoaderEntryOneShot", &["gone.conf"]);
     let survey = Survey::of(&machine.root, &Conf::default());
