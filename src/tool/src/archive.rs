@@ -2,7 +2,8 @@
 //! format, with checksums or without, one entry behind the other. What is in them is not kept.
 //!
 //! An archive need not have an end of its own (`TRAILER!!!`): it may stop behind any entry, and what fills an entry up may
-//! be missing then. Between two entries there may be zeros.
+//! be missing then, unless it is compressed. Between two entries there may be zeros. Behind an archive that is not compressed
+//! something else begins at a multiple of 4.
 
 use crate::cpio::{ALIGNMENT, padded};
 use crate::little_endian;
@@ -12,11 +13,8 @@ const PLAIN: &[u8] = b"070701";
 const SUMMED: &[u8] = b"070702";
 const HEADER: usize = 110;
 
-/// Which of a header's numbers is what: each has eight hexadecimal digits, behind the magic.
-const MODE: usize = 1;
-const SIZE: usize = 6;
-const NAME: usize = 11;
-const SUM: usize = 12;
+/// How many numbers a header has: each has eight hexadecimal digits, behind the magic.
+const NUMBERS: usize = 13;
 
 /// Archives on their way past.
 #[derive(Debug, Default)]
@@ -34,7 +32,7 @@ enum State {
     /// In a header, of which these bytes were seen.
     Header(Vec<u8>),
     /// In a name, and what fills it up; behind it comes the content.
-    Name { left: u64, content: Content },
+    Name { left: u64, filling: u64, content: Content },
     /// In the content.
     Content(Content),
     /// In what fills that up.
@@ -63,6 +61,9 @@ impl Entries {
                     self.skip(&mut rest, zeros as u64);
                     match rest.first() {
                         Some(b'0') if self.at % ALIGNMENT == 0 => State::Header(Vec::with_capacity(HEADER)),
+                        Some(_) if self.at % ALIGNMENT != 0 => {
+                            return Err("what stands behind an archive begins at no multiple of 4");
+                        }
                         _ => return Ok(bytes.len() - rest.len()),
                     }
                 }
@@ -72,10 +73,18 @@ impl Entries {
                     self.skip(&mut rest, part.len() as u64);
                     if header.len() == HEADER { entry(&header)? } else { State::Header(header) }
                 }
-                State::Name { left, content } => match left - self.skip(&mut rest, left) {
-                    0 => State::Content(content),
-                    left => State::Name { left, content },
-                },
+                State::Name { left, filling, content } => {
+                    // Its last byte ends it.
+                    let last =
+                        left.checked_sub(filling + 1).and_then(|last| rest.get(usize::try_from(last).ok()?));
+                    if last.is_some_and(|last| *last != 0) {
+                        return Err("the name of an entry does not end where its header says");
+                    }
+                    match left - self.skip(&mut rest, left) {
+                        0 => State::Content(content),
+                        left => State::Name { left, filling, content },
+                    }
+                }
                 State::Content(mut content) => {
                     let before = rest;
                     let skipped = self.skip(&mut rest, content.left);
@@ -109,6 +118,15 @@ impl Entries {
         matches!(self.state, State::Between | State::Filling(_) | State::Content(Content { left: 0, .. }))
     }
 
+    /// Whether it ends here with all that fills it up, as it must where it was compressed.
+    #[must_use]
+    pub fn is_at_an_end(&self) -> bool {
+        matches!(
+            self.state,
+            State::Between | State::Filling(0) | State::Content(Content { left: 0, filling: 0, .. })
+        )
+    }
+
     /// Takes so many bytes, or as many as there are, and tells how many.
     fn skip(&mut self, rest: &mut &[u8], count: u64) -> u64 {
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(rest.len());
@@ -129,16 +147,18 @@ fn entry(header: &[u8]) -> Result<State, &'static str> {
         let text = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_hexdigit))?;
         u32::from_str_radix(text, 16).ok()
     };
-    let numbers = [MODE, SIZE, NAME, SUM].map(number);
-    let [Some(mode), Some(size), Some(name), Some(sum)] = numbers else {
-        return Err("the header of an entry holds something else than numbers");
-    };
+    let mut numbers = [0; NUMBERS];
+    for (index, to) in numbers.iter_mut().enumerate() {
+        *to = number(index).ok_or("the header of an entry holds something else than numbers")?;
+    }
+    let [_, mode, _, _, _, _, size, _, _, _, _, name, sum] = numbers;
     let filled = |size| padded(size) - size;
     let (size, name) = (u64::from(size), u64::from(name));
     // Where several names have one content, the others say its sum, too, and have none.
     let has_sum = is_summed && size > 0 && mode & libc::S_IFMT == libc::S_IFREG;
     let content = Content { left: size, filling: filled(size), sums: has_sum.then_some((sum, 0)) };
-    Ok(State::Name { left: name + filled(HEADER as u64 + name), content })
+    let filling = filled(HEADER as u64 + name);
+    Ok(State::Name { left: name + filling, filling, content })
 }
 
 /// A disk that the kernel takes for one where an initrd is no archive (`identify_ramdisk_image`, `init/do_mounts_rd.c`): it
@@ -206,12 +226,13 @@ pub(crate) mod tests {
         .concat();
         for part in [1, 2, 3, 7, 110, 4096] {
             assert_eq!(taken(&archive, part), Ok((archive.len(), true)), "{part}");
+            assert!(taken(&[&archive[..], b"\x1f\x8b"].concat(), part).is_err(), "{part}");
+            let archive = [&archive[..], &[0; 3]].concat();
             let more = [&archive[..], b"\x1f\x8b"].concat();
             assert_eq!(taken(&more, part), Ok((archive.len(), true)), "{part}");
         }
         // What begins like one elsewhere is none.
-        let odd = [&archive[..], b"070701"].concat();
-        assert_eq!(taken(&odd, 64).map(|(all, _)| all), Ok(archive.len()));
+        assert!(taken(&[&archive[..], b"070701"].concat(), 64).is_err());
     }
 
     #[test]
@@ -230,7 +251,7 @@ pub(crate) mod tests {
         assert!(taken(&entry("a", b"abc", Some(97 + 98 + 99)), 5).is_ok());
         assert!(taken(&entry("a", b"abc", Some(97 + 98 + 100)), 5).is_err());
         let whole = entry("a", b"abc", None);
-        for at in [1, 5, 14, 60, 100] {
+        for at in [1, 5, 14, 60, 100, 70, 111] {
             let mut odd = whole.clone();
             *odd.get_mut(at).unwrap() = b'x';
             assert!(taken(&odd, 64).is_err(), "{at}");

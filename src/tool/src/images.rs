@@ -243,6 +243,15 @@ pub enum Error {
         /// What would follow it.
         behind: String,
     },
+    /// The kernel takes what follows for more of it.
+    #[error(
+        "the initrd {piece} is compressed by lz4, and the kernel reads nothing behind that: --extra would be lost; make it with \
+         another compression (zstd, gzip), or leave --extra out"
+    )]
+    BehindLz4 {
+        /// The initrd.
+        piece: Piece,
+    },
     /// Something that is added to the initrd.
     #[error(transparent)]
     Extra(#[from] extra::Error),
@@ -484,6 +493,13 @@ pub fn initrd_size(sources: &[Source], extra: &Extra) -> Result<u64, Error> {
             return Err(Error::BootConfig { piece: source.piece.clone(), behind });
         }
     }
+    let last = sources.last().filter(|last| !extra.is_empty() && last.piece.packed.is_none());
+    if let Some(last) = last {
+        let is_lz4 = thaw::is_lz4_initrd(&last.file, last.offset, last.offset + last.size);
+        if is_lz4.map_err(|error| last.unreadable(error))? {
+            return Err(Error::BehindLz4 { piece: last.piece.clone() });
+        }
+    }
     let lengths = sources.iter().map(Source::length).chain((!extra.is_empty()).then(|| extra.length()));
     let size = lengths.fold(0, |size: u64, length| size.next_multiple_of(MEMBER_ALIGNMENT) + length);
     if size > FILE_MAX { Err(Error::TooLarge { what: "initrd", size }) } else { Ok(size) }
@@ -684,6 +700,30 @@ mod tests {
         let members = read(&mut added).unwrap();
         assert_eq!(members.last().unwrap().1, b"initrd");
         assert!(added.is_empty());
+    }
+
+    #[test]
+    fn behind_an_initrd_of_lz4_nothing_is_added() {
+        let scratch = Scratch::new();
+        scratch.put("/key", "key");
+        let refused = |initrd: &[u8], extra: &[&str]| {
+            let extra = Extra::find(&scratch.root, extra).unwrap();
+            let sources = [source(&scratch, "initrd", &Path::new("/a").into(), initrd)];
+            initrd_size(&sources, &extra).err().map(|error| error.to_string())
+        };
+        let lz4 = [&b"\x02\x21\x4c\x18"[..], &[7; 60]].concat();
+        let early = crate::archive::tests::entry("kernel/x86/microcode/x", b"x", None);
+        for initrd in [&lz4[..], &[&early[..], &lz4].concat()] {
+            assert_eq!(refused(initrd, &[]), None);
+            let sentence = refused(initrd, &["/key"]).unwrap();
+            assert!(
+                sentence.contains("/a is compressed by lz4") && sentence.contains("--extra"),
+                "{sentence}"
+            );
+        }
+        for initrd in [&early[..], b"\x1f\x8b\x08", b"x"] {
+            assert_eq!(refused(initrd, &["/key"]), None);
+        }
     }
 
     #[test]

@@ -69,8 +69,17 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, W
             [0, ..] => at = behind_zeros(from, at, end).map_err(Why::Read)?,
             [b'0', ..] if (at - begin) % ALIGNMENT == 0 => {
                 out.align(0)?;
-                let stop = behind_archive(from, at, end)?;
-                at = out.copy(from, at, stop)?;
+                let (begins, stop) = match behind_archive(from, at, end) {
+                    // A disk may begin like that.
+                    Err(Why::Damaged { .. })
+                        if at == first && is_disk(from, begin, end).map_err(Why::Read)? =>
+                    {
+                        is.is_disk = true;
+                        (begin, end)
+                    }
+                    stop => (at, stop?),
+                };
+                at = out.copy(from, begins, stop)?;
             }
             _ => {
                 out.align(0)?;
@@ -101,26 +110,38 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, W
 /// Whether nothing in an initrd is compressed.
 pub fn is_thawed(from: &File) -> io::Result<bool> {
     let all = from.metadata()?.len();
-    let why = |why| match why {
-        Why::Read(error) => Err(error),
-        _ => Ok(None),
+    Ok(first_packed(from, 0, all)?.is_none())
+}
+
+/// Whether a part of a file is an initrd of lz4, behind an early archive or not: whatever follows it, the kernel takes for
+/// more of it (`unlz4`, lib/decompress_unlz4.c).
+pub fn is_lz4(from: &File, begin: u64, end: u64) -> io::Result<bool> {
+    let mut head = [0; HEAD];
+    let Some(at) = first_packed(from, begin, end)? else { return Ok(false) };
+    Ok(unpack::is_lz4_member(part_at(from, &mut head, at, end)?))
+}
+
+/// Where the first member begins that is no archive as it is.
+fn first_packed(from: &File, begin: u64, all: u64) -> io::Result<Option<u64>> {
+    let end = match boot_config(from, begin, all) {
+        Err(Why::Read(error)) => return Err(error),
+        config => config.ok().flatten().unwrap_or(all),
     };
-    let end = boot_config(from, 0, all).or_else(why)?.unwrap_or(all);
-    let mut at = 0;
+    let mut at = begin;
     while at < end {
         let mut first = [0];
         read_at(from, &mut first, at)?;
         at = match first {
             [0] => behind_zeros(from, at, end)?,
-            [b'0'] if at % ALIGNMENT == 0 => match behind_archive(from, at, end) {
+            [b'0'] if (at - begin) % ALIGNMENT == 0 => match behind_archive(from, at, end) {
                 Ok(stop) => stop,
                 Err(Why::Read(error)) => return Err(error),
-                Err(_) => return Ok(false),
+                Err(_) => return Ok(Some(at)),
             },
-            _ => return Ok(false),
+            _ => return Ok(Some(at)),
         };
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// What a member is.
@@ -183,8 +204,10 @@ fn decompressed(
     drop(member);
     match first.as_slice() {
         [] => Err(damaged(format!("as {name} it holds nothing"))),
-        _ if is_archive && entries.may_end() => Ok(Member::Archives { stop: at + counted.count }),
-        _ if is_archive => Err(damaged(format!("the archive in it, as {name}, ends in the midst of a file"))),
+        _ if is_archive && entries.is_at_an_end() => Ok(Member::Archives { stop: at + counted.count }),
+        _ if is_archive => Err(damaged(format!(
+            "the archive in it, as {name}, ends in the midst of a file or of what fills it up"
+        ))),
         first if archive::is_disk(first) => Ok(Member::Disk),
         [0 | b'0', ..] => Err(damaged(format!("as {name} it holds something else than archives"))),
         _ => Err(damaged(format!("as {name} it holds no archive"))),
@@ -513,6 +536,7 @@ mod tests {
             &[0; 512],
             &gzip(&[0; 512]),
             &disk,
+            &[b"0", disk.get(1..).unwrap()].concat(),
             &gzip(&disk),
             b"hsqs",
             &behind_zeros,
@@ -521,7 +545,15 @@ mod tests {
         }
         assert!(thawed_to(&gzip(&disk), u64::MAX).0.unwrap().is_disk);
         let unaligned = [&[0; 9001][..], &one].concat();
-        for bytes in [&b"debian\n"[..], b"0", &unaligned, &[&[0; 9000][..], b"debian"].concat()] {
+        // What fills up its last entry is missing, which the kernel minds where it was compressed; and a member that it takes
+        // for what fills up the archive before it.
+        let odd = [entry("x", b"abc"), entry("y", b"abcde")].concat();
+        let odd = odd.get(..odd.len() - 3).unwrap();
+        assert_eq!(wrong(odd), None);
+        let behind = [&one[..], &[0], &gzip(&one)].concat();
+        for bytes in
+            [&b"debian\n"[..], b"0", &unaligned, &gzip(odd), &behind, &[&[0; 9000][..], b"debian"].concat()]
+        {
             assert!(wrong(bytes).is_some(), "{:?}", bytes.get(..4));
         }
     }
