@@ -59,6 +59,8 @@ pub struct Conf {
     pub acpi_rsdp: bool,
     /// `loader`: which of the kernel's calls loads the next one.
     pub loader: Option<Wanted>,
+    /// `handoff-failed`: after so many that failed in a row nothing is staged.
+    pub handoff_failed: Option<u16>,
     /// `offline-cpus`: whether every processor but the first is taken offline early.
     pub offline_cpus: bool,
     /// `firmware-requests`: what is done with those in the firmware's variables.
@@ -139,7 +141,7 @@ pub enum Why {
     /// A key that nobody knows.
     #[error(
         "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, jump, \
-         offline-cpus, firmware-requests, panic, acpi-rsdp, boot-loader, loader, thaw and stage-on-update"
+         offline-cpus, firmware-requests, handoff-failed, panic, acpi-rsdp, boot-loader, loader, thaw and stage-on-update"
     )]
     UnknownKey(String),
     /// A key or a name that stands there before.
@@ -259,6 +261,10 @@ impl Conf {
                 self.loader = Some(Wanted::from_word(value).ok_or(bad("auto, verified or direct"))?);
             }
             "offline-cpus" => self.offline_cpus = yes_or_no(value).ok_or(bad("yes or no"))?,
+            "handoff-failed" => {
+                let count = value.parse().ok().filter(|count| (1..=99).contains(count));
+                self.handoff_failed = Some(count.ok_or(bad("a number of handoffs, 1 to 99"))?);
+            }
             "firmware-requests" => {
                 self.firmware_requests = match value {
                     "honour" => FirmwareRequests::Honour,
@@ -403,6 +409,7 @@ watchdog = off
 jump = init
 offline-cpus = yes
 firmware-requests = ignore
+handoff-failed = 2
 boot-loader = grub
 panic = 30
 acpi-rsdp = yes
@@ -434,6 +441,7 @@ stage-on-update = reboot";
                 loader: Some(Wanted::Direct),
                 offline_cpus: true,
                 firmware_requests: FirmwareRequests::Ignore,
+                handoff_failed: Some(2),
                 thaw: true,
                 stage_on_update: OnUpdate::Reboot,
             }
@@ -468,6 +476,7 @@ stage-on-update = reboot";
                 "jump",
                 "offline-cpus",
                 "firmware-requests",
+                "handoff-failed",
                 "panic",
                 "acpi-rsdp",
                 "boot-loader",
@@ -514,6 +523,7 @@ stage-on-update = reboot";
             ("acpi-rsdp = 0x1", 1, "it takes yes or no"),
             ("loader = fast", 1, "it takes auto, verified or direct"),
             ("offline-cpus = 3", 1, "it takes yes or no"),
+            ("handoff-failed = 0", 1, "it takes a number of handoffs, 1 to 99"),
             ("firmware-requests = no", 1, "it takes honour or ignore"),
             ("thaw = kernel", 1, "it takes yes or no"),
             ("stage-on-update = yes", 1, "it takes no, kexec or reboot"),

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::armed::{self, Arming};
 use crate::conf::Conf;
+use crate::elsewhere::{Elsewhere, see_that_this_is_the_system};
 use crate::entries::Choice;
 use crate::errno::InWords;
 use crate::folder::{self, Folder};
@@ -21,8 +22,9 @@ use crate::gpus::{self, Said};
 use crate::inhibitors::{self, Inhibitor};
 use crate::init::{self, Init};
 use crate::loader::Loader;
+use crate::report::words::Date;
 use crate::root::Root;
-use crate::{check, facts, firmware, rehearse, stage};
+use crate::{check, facts, firmware, rehearse, report, stage};
 
 /// Start the staged kernel now, in place of a reboot
 ///
@@ -50,6 +52,9 @@ pub enum Error {
     /// Not root.
     #[error("/run/nextkernel belongs to root; run this with sudo")]
     NotRoot,
+    /// Not the running system.
+    #[error(transparent)]
+    Elsewhere(#[from] Elsewhere),
     /// Another init.
     #[error(
         "PID 1 is {0}, which is not known here, and cannot be asked; nextkernel-hook can be PID 1 itself at the end \
@@ -250,6 +255,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
+    see_that_this_is_the_system(root)?;
     let init = Init::find(root);
     Ask::of(root, &init)?;
     if wish.full {
@@ -268,6 +274,12 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     };
     if !bad.is_empty() {
         return Err(Error::Bad(bad));
+    }
+    if let Some(failed) = report::failed(root).first() {
+        facts::note(format_args!(
+            "warning: the last handoff failed, and the firmware started this kernel on {} UTC (`nextkernel report` tells more)",
+            Date(failed.started_at)
+        ));
     }
     let staging = stage::Wish { entry: wish.entry.clone(), ..stage::Wish::default() };
     if wish.dry_run {
@@ -527,7 +539,9 @@ mod tests {
 
     #[test]
     fn where_an_init_runs_that_is_not_known_nothing_is_done() {
-        let refused = run(&Scratch::new().root, &Wish::default()).unwrap_err();
+        let scratch = Scratch::new();
+        crate::elsewhere::tests::is_the_system(&scratch);
+        let refused = run(&scratch.root, &Wish::default()).unwrap_err();
         // Tests may run as anybody.
         assert!(matches!(refused, Error::OtherInit(_) | Error::NotRoot), "{refused}");
     }

@@ -14,11 +14,14 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
+use nextkernel_plan::{Plan, Verb};
 use thiserror::Error;
 
+use crate::conf::Conf;
 use crate::errno::InWords;
+use crate::folder::Folder;
 use crate::root::Root;
-use crate::{facts, systemd};
+use crate::{facts, firmware, systemd};
 use boot::{Asked, Boot, Came};
 use history::{HISTORY, History, Stopped};
 
@@ -46,6 +49,9 @@ pub struct Wish {
     /// Keep the running boot in the history: once the default target is reached
     #[arg(long, conflicts_with_all = ["form", "history", "output"])]
     record: bool,
+    /// Say that failed handoffs were seen, so that they count no more for `handoff-failed` in /etc/nextkernel.conf
+    #[arg(long, conflicts_with_all = ["form", "history", "output", "record", "stopping"])]
+    seen: bool,
     /// Keep when the system began to go down: as the first that is stopped
     #[arg(long, conflicts_with_all = ["form", "history", "output", "record"])]
     stopping: bool,
@@ -141,11 +147,16 @@ impl Known {
 
 /// Reports, or keeps what later reports need.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    if (wish.record || wish.stopping) && !nix::unistd::geteuid().is_root() {
+    if (wish.record || wish.stopping || wish.seen) && !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
     if wish.stopping {
         return stopping(root, clock::told(), systemd::going_down_to());
+    }
+    if wish.seen {
+        history::see(root, &arrival::boot_id(root)).map_err(Error::Unwritable)?;
+        facts::say("failed handoffs up to now count no more");
+        return Ok(());
     }
     let history = History::read(root).map_err(Error::Unreadable)?;
     if history.damaged > 0 {
@@ -178,6 +189,15 @@ impl Wish {
     }
 }
 
+/// The handoffs that failed since one succeeded or a person has seen it, the last first; this kernel's arrival counts,
+/// too. What nobody kept is not known.
+#[must_use]
+pub fn failed(root: &Root) -> Vec<Boot> {
+    let history = History::read(root).unwrap_or_default();
+    let known = Known::of(history, &arrival::boot_id(root), |history| arrival::arrived(root, history));
+    known.history.failed(history::seen(root).as_deref()).cloned().collect()
+}
+
 /// Adds the running boot to the history, once.
 fn record(root: &Root, mut history: History) -> Result<(), Error> {
     let boot_id = arrival::boot_id(root);
@@ -203,7 +223,13 @@ fn record(root: &Root, mut history: History) -> Result<(), Error> {
 
 /// Keeps the moment for the next kernel, if this is one in which the system goes down.
 fn stopping(root: &Root, then: clock::Then, to: Option<&str>) -> Result<(), Error> {
+    let text = Folder::plan_text(root).ok().flatten().unwrap_or_default();
+    let plan = Plan::parse(&text).ok();
+    let requests = firmware::requests(root, &Conf::default(), plan.as_ref());
+    let is_for_the_firmware = requests.is_ok_and(|requests| !requests.is_empty());
     let asked = match to {
+        // Somebody wants the firmware, and gets it.
+        Some("kexec.target") if is_for_the_firmware => Asked::Reboot,
         Some("kexec.target") => Asked::Kexec,
         Some("reboot.target") => Asked::Reboot,
         Some("poweroff.target") => Asked::Poweroff,
@@ -214,7 +240,14 @@ fn stopping(root: &Root, then: clock::Then, to: Option<&str>) -> Result<(), Erro
         }
     };
     let clock::Then { counter, realtime_ms } = then;
-    let stopped = Stopped { boot_id: arrival::boot_id(root), asked, realtime_ms, counter };
+    let verb = match asked {
+        Asked::Kexec => Some(Verb::Kexec),
+        Asked::Reboot => Some(Verb::Reboot),
+        _ => None,
+    };
+    let is_meant = |plan: &Plan<'_>| !is_for_the_firmware && verb.is_some_and(|verb| plan.on.covers(verb));
+    let handoff = plan.filter(is_meant).map(|plan| plan.handoff.to_string());
+    let stopped = Stopped { boot_id: arrival::boot_id(root), asked, realtime_ms, handoff, counter };
     stopped.write(root).map_err(Error::Unwritable)
 }
 

@@ -16,6 +16,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
 
 use crate::conf::{self, Conf, FirmwareRequests};
+use crate::elsewhere::{Elsewhere, see_that_this_is_the_system};
 use crate::entries::{self, Choice, Entry};
 use crate::errno::InWords;
 use crate::extra::{self, Extra};
@@ -141,6 +142,15 @@ pub enum Error {
     /// Not root.
     #[error("/run/nextkernel belongs to root; run this with sudo")]
     NotRoot,
+    /// Not the running system.
+    #[error(transparent)]
+    Elsewhere(#[from] Elsewhere),
+    /// It failed too often.
+    #[error(
+        "{0} handoffs in a row failed, and `handoff-failed = {1}` leaves restarts to the firmware then; `nextkernel report` shows \
+         them, `nextkernel report --seen` makes them count no more"
+    )]
+    Failed(usize, u16),
     /// No jump from here.
     #[error("{}", .0.in_words())]
     NoJump(Hypervisor),
@@ -246,6 +256,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
+    see_that_this_is_the_system(root)?;
     firmware::take_back(root);
     let Staged { handoff, notes } = stage(root, wish, loader::calls(root))?;
     for note in notes {
@@ -276,6 +287,12 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     }
     let hold = hold(wish)?;
     let conf = Conf::read(root)?;
+    if let Some(most) = conf.handoff_failed {
+        let failed = report::failed(root).len();
+        if failed >= usize::from(most) {
+            return Err(Error::Failed(failed, most));
+        }
+    }
     let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;
     let menu = Original::menu(root, &entry);
     // Before what it says of its command line: a file that is not there says nothing either.

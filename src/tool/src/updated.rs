@@ -1,13 +1,13 @@
 //! After an update: what the triggers of package managers call, whatever they are. A new kernel is staged where the
 //! administrator said so; what is staged from files that changed is staged again or taken back.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::conf::{Conf, OnUpdate};
+use crate::elsewhere::see_that_this_is_the_system;
 use crate::entries::{self, Entry, Source, Survey};
 use crate::origin::{Known, Origin, Original};
 use crate::root::Root;
@@ -55,8 +55,8 @@ pub fn run(root: &Root, wish: &Wish) {
     if !nix::unistd::geteuid().is_root() {
         return facts::note("updated: /run/nextkernel belongs to root; nothing was done");
     }
-    if is_elsewhere(root) {
-        return facts::note("updated: this is another root than the running system's; nothing was done");
+    if let Err(elsewhere) = see_that_this_is_the_system(root) {
+        return facts::note(format_args!("updated: nothing was done: {elsewhere}"));
     }
     let staging = Staging { stage: &stage::quietly, unstage: &unstage::quietly };
     for _ in 0..ROUNDS {
@@ -68,12 +68,6 @@ pub fn run(root: &Root, wish: &Wish) {
             break;
         }
     }
-}
-
-/// A chroot, in which a system is built: what is staged is the running one's.
-fn is_elsewhere(root: &Root) -> bool {
-    let place = |path| root.path(path).metadata().ok().map(|found| (found.dev(), found.ino()));
-    place("/proc/1/root").is_some_and(|first| Some(first) != place("/"))
 }
 
 /// What is staged was made from these files, as they are now.

@@ -10,8 +10,10 @@ use crate::attach::POINTS;
 use crate::conf::Conf;
 use crate::hypervisor::Hypervisor;
 use crate::origin::Origin;
+use crate::report::history::History;
+use crate::report::words::Date;
 use crate::root::Root;
-use crate::{cmdline, efi, firmware, luks, stage, subvolume};
+use crate::{cmdline, efi, firmware, luks, report, stage, subvolume};
 
 /// Under whom this machine runs.
 pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
@@ -31,6 +33,32 @@ pub(super) fn firmware(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>, findin
             }
         }
         Err(error) => findings.say(Verdict::Info, "firmware", error.to_string()),
+    }
+}
+
+/// Handoffs that failed, and nobody has seen it.
+pub(super) fn handoffs(root: &Root, conf: &Conf, findings: &mut Findings) {
+    let failed = report::failed(root);
+    let most = conf.handoff_failed.map(usize::from);
+    if let Some(last) = failed.first() {
+        let (verdict, then) = match most {
+            Some(most) if failed.len() >= most => (Verdict::Bad, "nothing is staged until then"),
+            _ => (Verdict::Warn, "the next may fail, too"),
+        };
+        let why = format!(
+            "{}, the last on {} UTC: the firmware started this machine instead; {then}; `nextkernel report --history` shows them, \
+             and `nextkernel report --seen` makes them count no more",
+            if failed.len() == 1 {
+                "a handoff failed".to_owned()
+            } else {
+                format!("{} handoffs in a row failed", failed.len())
+            },
+            Date(last.started_at)
+        );
+        findings.say(verdict, "handoffs", why);
+    } else if most.is_some() && History::read(root).is_ok_and(|history| history.boots.is_empty()) {
+        let why = "`handoff-failed` is set, and nothing is counted: no history is kept; enable nextkernel-report.service";
+        findings.say(Verdict::Warn, "handoffs", why);
     }
 }
 
@@ -204,6 +232,34 @@ mod tests {
         assert!(finding(&scratch, &asked(), "firmware").is_none());
         crate::efi::tests::put_global(&scratch, "BootNext", &[2, 0]);
         says(&scratch, "firmware", Verdict::Bad, "`efibootmgr --delete-bootnext` takes it back");
+    }
+
+    #[test]
+    fn a_handoff_that_failed_is_told_until_somebody_has_seen_it() {
+        use crate::report::boot::{Boot, tests::firmware};
+        let scratch = machine();
+        assert!(finding(&scratch, &asked(), "handoffs").is_none());
+        scratch.put("/etc/nextkernel.conf", "handoff-failed = 2");
+        says(&scratch, "handoffs", Verdict::Warn, "enable nextkernel-report.service");
+        let failed = |id: u8| Boot {
+            boot_id: format!("{id}f0e0d0c-0b0a-0908-0706-050403020100"),
+            failed: Some("00000000000000a7".to_owned()),
+            ..firmware()
+        };
+        let mut history = History::default();
+        history.push(firmware());
+        history.push(failed(2));
+        history.write(&scratch.root).unwrap();
+        says(&scratch, "handoffs", Verdict::Warn, "a handoff failed, the last on");
+        history.push(failed(3));
+        history.write(&scratch.root).unwrap();
+        says(&scratch, "handoffs", Verdict::Bad, "2 handoffs in a row failed");
+        let wish =
+            stage::Wish { cmdline: Some("x".to_owned()), kernel: Some("/k".into()), ..Default::default() };
+        let refused = stage::stage(&scratch.root, &wish, None).unwrap_err().to_string();
+        assert!(refused.starts_with("2 handoffs in a row failed"), "{refused}");
+        report::history::see(&scratch.root, &failed(3).boot_id).unwrap();
+        assert!(finding(&scratch, &asked(), "handoffs").is_none());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::layers::Layer;
 use crate::mounts::Mount;
 use crate::root::{HOOK, Root};
 use crate::systemd;
+use crate::uncovered::{self, Then};
 
 /// The hook stands where this init will run it.
 pub(super) fn hook(root: &Root, findings: &mut Findings) {
@@ -42,12 +43,39 @@ pub(super) fn hook(root: &Root, findings: &mut Findings) {
             "{HOOK} lies on {point}, which is mounted noexec: {name} cannot run it; remount that with exec"
         );
         (Verdict::Bad, why)
+    } else if let Some(goes) = goes_away(root, &init) {
+        goes
     } else if init == Init::Systemd {
         (Verdict::Ok, format!("{HOOK} is where systemd-shutdown runs it"))
     } else {
         (Verdict::Ok, format!("{HOOK} is there, and can be executed"))
     };
     findings.say(verdict, "hook", sentence);
+}
+
+/// The hook comes with a layer that systemd takes away before it runs hooks; an exitrd that carries it does not mind.
+fn goes_away(root: &Root, init: &Init) -> Option<(Verdict, String)> {
+    if *init != Init::Systemd || matches!(Runs::look(root), Runs::Yes { carries: true }) {
+        return None;
+    }
+    match uncovered::then(root, HOOK) {
+        Then::Something => None,
+        Then::Nothing { point, source } => {
+            let (point, source) = (point.display(), source.display());
+            let why = format!(
+                "{HOOK} comes with what is mounted at {point} ({source}), which is gone when systemd runs hooks: nothing would \
+                 be done at night; put it below that, or let an exitrd carry it (`nextkernel exitrd`)"
+            );
+            Some((Verdict::Bad, why))
+        }
+        Then::Unknown { point, why } => {
+            let why = format!(
+                "{HOOK} may come with what is mounted at {}, which is gone when systemd runs hooks: {why}",
+                point.display()
+            );
+            Some((Verdict::Warn, why))
+        }
+    }
 }
 
 /// Whether another init than systemd runs it.

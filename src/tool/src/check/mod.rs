@@ -169,6 +169,7 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
     next::hardware_watchdogs(root, plan.map_or(conf.watchdog, |plan| plan.watchdog), &mut findings);
     boot::firmware(root, &conf, plan, &mut findings);
     boot::deployment(root, &mut findings);
+    boot::handoffs(root, &conf, &mut findings);
     boot::counting(root, &mut findings);
     boot::tpm(root, plan, &mut findings);
     boot::fips(root, plan, &mut findings);

@@ -51,6 +51,16 @@ fn jumped(root: &Root) -> Option<bool> {
 /// Looks at all of it now.
 #[must_use]
 pub fn measure(root: &Root, history: &History) -> Boot {
+    of(root, history, if root.runs_systemd() { systemd::reached() } else { Reached::default() })
+}
+
+/// How this kernel came, without what took how long.
+#[must_use]
+pub fn arrived(root: &Root, history: &History) -> Boot {
+    of(root, history, Reached::default())
+}
+
+fn of(root: &Root, history: &History, reached: Reached) -> Boot {
     let line = cmdline::running(root).unwrap_or_default();
     let record = Record::find(&line);
     let kernel = root.fact("/proc/sys/kernel/osrelease");
@@ -63,7 +73,7 @@ pub fn measure(root: &Root, history: &History) -> Boot {
         stopped: Stopped::read(root),
         history,
         now: Now::read(root),
-        reached: if root.runs_systemd() { systemd::reached() } else { Reached::default() },
+        reached,
     };
     let mut boot = facts.boot();
     let staged = record.and_then(|record| Staged::of(root, record.handoff));
@@ -109,6 +119,11 @@ impl Facts<'_> {
                 load_rehearsed_ms: None,
                 trouble: record.night.map_or_else(Vec::new, |night| Trouble::of(night.trouble)),
             }),
+            // Of a jump of somebody else's, and of what cannot be told, another may be the reason.
+            failed: self
+                .stop()
+                .filter(|_| came == Came::Firmware)
+                .and_then(|stopped| stopped.handoff.clone()),
             phases: Vec::new(),
             measured_by: None,
             disagree: None,
@@ -124,12 +139,22 @@ impl Facts<'_> {
 
     /// What the system before was asked for. One that is known and left no word was asked for nothing.
     fn asked(&self) -> Option<Asked> {
-        let last = self.history.boots.last().filter(|last| last.boot_id != self.boot_id);
-        match (&self.stopped, last) {
-            (Some(stopped), Some(last)) if stopped.boot_id == last.boot_id => Some(stopped.asked),
+        match (&self.stopped, self.last()) {
             (None, Some(_)) if self.record.is_none() => Some(Asked::Nothing),
-            _ => self.last_stop().map(|stopped| stopped.asked),
+            _ => self.stop().map(|stopped| stopped.asked),
         }
+    }
+
+    /// The boot before, where it is known.
+    fn last(&self) -> Option<&Boot> {
+        self.history.boots.last().filter(|last| last.boot_id != self.boot_id)
+    }
+
+    /// What that left as it went down, however long ago; or what one left that is not known, just before this one.
+    fn stop(&self) -> Option<&Stopped> {
+        let of_last =
+            self.stopped.as_ref().zip(self.last()).filter(|(stopped, last)| stopped.boot_id == last.boot_id);
+        of_last.map(|(stopped, _)| stopped).or_else(|| self.last_stop())
     }
 
     /// When the system just before this one began to go down.
@@ -257,7 +282,7 @@ mod tests {
     fn stop(ago_ms: u32, asked: Asked) -> Stopped {
         let then = before(ago_ms.into(), ago_ms.into());
         let Then { counter, realtime_ms } = then;
-        Stopped { boot_id: BEFORE.to_owned(), asked, realtime_ms, counter }
+        Stopped { boot_id: BEFORE.to_owned(), asked, realtime_ms, handoff: None, counter }
     }
 
     fn facts(history: &History, record: Option<Record>, stopped: Option<Stopped>) -> Facts<'_> {
@@ -313,6 +338,18 @@ mod tests {
         let other =
             Facts { reached: Reached::default(), ..facts(&none, Some(record(marks(4, None, 4))), None) };
         assert_eq!(parts(&other.boot()), [(Part::Sync, 4), (Part::Jump, 4796)]);
+    }
+
+    #[test]
+    fn a_handoff_that_was_meant_and_did_not_start_this_kernel_is_kept_however_long_ago() {
+        let mut history = History::default();
+        history.push(Boot { boot_id: BEFORE.to_owned(), ..boots::boot() });
+        let meant = |ago| Stopped { handoff: Some("00000000000000a7".to_owned()), ..stop(ago, Asked::Kexec) };
+        let failed = facts(&history, None, Some(meant(3_700_000))).boot();
+        assert_eq!((failed.failed.as_deref(), failed.came), (Some("00000000000000a7"), Came::Firmware));
+        assert!(failed.is_sound());
+        let came = facts(&history, Some(record(marks(41, None, 44))), Some(meant(9000))).boot();
+        assert_eq!(came.failed, None);
     }
 
     #[test]

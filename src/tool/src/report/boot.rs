@@ -20,6 +20,9 @@ pub struct Boot {
     /// The handoff that started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handoff: Option<Handoff>,
+    /// The handoff that was meant to start it, where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
     /// What the way took, part by part, in its order; one that was not measured is not there.
     pub phases: Vec<Phase>,
     /// By what the parts were measured during which one kernel ended and the next began.
@@ -190,8 +193,16 @@ impl Boot {
         let both = self.disagree.is_none_or(|Disagree { counter_ms, clock_ms }| {
             counter_ms <= LONGEST_MS && clock_ms.unsigned_abs() < 1 << 53
         });
+        let failed = self.failed.as_deref().is_none_or(|id| HandoffId::from_digits(id).is_some());
         let moment = self.started_at < 1 << 36;
-        is_id(&self.boot_id) && is_plain(&self.kernel, 64) && in_order && handoff && short && both && moment
+        is_id(&self.boot_id)
+            && is_plain(&self.kernel, 64)
+            && in_order
+            && handoff
+            && failed
+            && short
+            && both
+            && moment
     }
 }
 
@@ -270,6 +281,7 @@ pub(crate) mod tests {
                 load_rehearsed_ms: Some(410),
                 trouble: vec![Trouble::GpuDriverStayed],
             }),
+            failed: None,
             phases: phases(&[
                 (Part::Stop, 2310),
                 (Part::Sync, 41),

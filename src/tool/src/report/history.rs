@@ -10,7 +10,7 @@ use std::time::Duration;
 use nextkernel_plan::{HandoffId, Record};
 use serde::{Deserialize, Serialize};
 
-use super::boot::{Asked, Boot, LONGEST_MS, is_id, is_plain};
+use super::boot::{Asked, Boot, Came, LONGEST_MS, is_id, is_plain};
 use super::clock::Then;
 use crate::cmdline;
 use crate::root::Root;
@@ -21,6 +21,7 @@ pub const FOLDER: &str = "/var/lib/nextkernel";
 pub const HISTORY: &str = "/var/lib/nextkernel/history";
 const STOPPED: &str = "/var/lib/nextkernel/stopped";
 const STAGED: &str = "/var/lib/nextkernel/staged";
+const SEEN: &str = "/var/lib/nextkernel/seen";
 
 /// So many boots are kept.
 pub const BOOTS_MAX: usize = 200;
@@ -73,6 +74,15 @@ impl History {
         replace(root, HISTORY, (lines.join("\n") + "\n").as_bytes())
     }
 
+    /// The boots behind the last handoff that succeeded, and behind the last that a person has seen, in which another was
+    /// meant to start; the last first.
+    pub fn failed(&self, seen: Option<&str>) -> impl Iterator<Item = &Boot> {
+        let since = self.boots.iter().rev().take_while(move |boot| {
+            !matches!(boot.came, Came::Handoff | Came::Kept) && Some(boot.boot_id.as_str()) != seen
+        });
+        since.filter(|boot| boot.failed.is_some())
+    }
+
     /// What handoffs are measured by: the last restart through firmware.
     #[must_use]
     pub fn yardstick(&self) -> Option<&Boot> {
@@ -89,6 +99,9 @@ pub struct Stopped {
     pub asked: Asked,
     /// Milliseconds since the epoch.
     pub realtime_ms: u64,
+    /// The handoff that was to be carried out then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handoff: Option<String>,
     /// The processor's counter, where it goes on in the next kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter: Option<u64>,
@@ -155,6 +168,18 @@ impl Staged {
         let mut lines = all.split(|byte| *byte == b'\n').filter_map(Staged::parse);
         lines.find(|staged| staged.handoff == handoff)
     }
+}
+
+/// The last boot whose failed handoff a person has seen.
+#[must_use]
+pub fn seen(root: &Root) -> Option<String> {
+    let text = bounded(root, SEEN).ok()?;
+    Some(String::from_utf8_lossy(&text).trim_end().to_owned()).filter(|boot_id| !boot_id.is_empty())
+}
+
+/// Keeps that a person has seen it.
+pub fn see(root: &Root, boot_id: &str) -> io::Result<()> {
+    replace(root, SEEN, format!("{boot_id}\n").as_bytes())
 }
 
 /// Keeps what the next kernel's report tells of what was staged, and cannot know otherwise: `nextkernel stage` calls
@@ -231,8 +256,13 @@ mod tests {
         history.write(&scratch.root).unwrap();
         assert_eq!(History::read(&scratch.root).unwrap(), history);
 
-        let stopped =
-            Stopped { boot_id: boot().boot_id, asked: Asked::Kexec, realtime_ms: 5, counter: Some(7) };
+        let stopped = Stopped {
+            boot_id: boot().boot_id,
+            asked: Asked::Kexec,
+            realtime_ms: 5,
+            handoff: None,
+            counter: Some(7),
+        };
         stopped.write(&scratch.root).unwrap();
         assert_eq!(Stopped::read(&scratch.root), Some(stopped));
         Stopped::remove(&scratch.root);

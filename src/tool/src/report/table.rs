@@ -101,6 +101,10 @@ fn came_in_words(boot: &Boot) -> String {
             "by the firmware, although another kernel was asked for",
             "that handoff failed: the console's last lines say why, and /sys/fs/pstore where it keeps them",
         ),
+        (Came::Firmware, Some(Asked::Reboot)) if boot.failed.is_some() => (
+            "by the firmware, although what is staged was to start at this reboot",
+            "that handoff failed: the console's last lines say why, and /sys/fs/pstore where it keeps them",
+        ),
         (Came::Firmware, Some(Asked::Reboot)) => ("by the firmware, as it was asked for", ""),
         (Came::Firmware, Some(Asked::Poweroff)) => ("by the firmware, after it had been switched off", ""),
         (Came::Firmware, Some(Asked::Halt)) => ("by the firmware, after it had been halted", ""),
@@ -169,6 +173,9 @@ fn write_history(out: &mut String, known: &Known) -> std::fmt::Result {
             (Came::Handoff, None, _) => "handoff".to_owned(),
             (Came::Kept, ..) => "a jump to the kept image".to_owned(),
             (Came::Jump, ..) => "somebody else's jump".to_owned(),
+            (Came::Firmware, _, Some(Asked::Reboot)) if boot.failed.is_some() => {
+                "firmware: the handoff failed".to_owned()
+            }
             (Came::Firmware, _, Some(Asked::Kexec)) => "firmware: the handoff failed".to_owned(),
             (Came::Firmware, _, Some(Asked::Reboot)) => "firmware, at reboot".to_owned(),
             (Came::Firmware, _, Some(Asked::Nothing)) => "firmware, without a word".to_owned(),

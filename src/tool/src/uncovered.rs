@@ -1,0 +1,117 @@
+//! What a path leads to once the system goes down: systemd-sysext(8) and systemd-confext(8) take their layers away before the
+//! hooks run, and everything but the root, /usr and /run is unmounted by then (systemd-shutdown(8)).
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::mounts::Mount;
+use crate::root::Root;
+
+/// What it will lead to then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The same, or what lay below all the time.
+    Something,
+    /// Nothing: it comes with what is mounted there, which goes away.
+    Nothing {
+        /// Where that is mounted.
+        point: PathBuf,
+        /// What it is called: `sysext`, or a device.
+        source: PathBuf,
+    },
+    /// Nobody may look.
+    Unknown {
+        /// Where something is mounted that goes away.
+        point: PathBuf,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// How systemd names the source of its layers (`image_class_info`, src/basic/os-util.c).
+const LAYERS: [&str; 2] = ["sysext", "confext"];
+
+/// What is not unmounted before the hooks run (`nonunmountable_path`, src/shutdown/umount.c).
+const STAYS: [&str; 2] = ["/", "/usr"];
+
+/// Looks where that takes root.
+#[must_use]
+pub fn then(root: &Root, path: &str) -> Then {
+    let mounts = Mount::all(root);
+    let of_system = |path: PathBuf| match path.strip_prefix(root.path("/")) {
+        Ok(below) => Path::new("/").join(below),
+        Err(_) => path,
+    };
+    let seen = of_system(root.path(path).canonicalize().unwrap_or_else(|_| root.path(path)));
+    let is_layer = |mount: &Mount| LAYERS.iter().any(|layer| mount.source == OsStr::new(layer));
+    let goes = |mount: &Mount| {
+        let stays =
+            STAYS.iter().any(|stays| mount.point == Path::new(stays)) || mount.point.starts_with("/run");
+        is_layer(mount) || !stays
+    };
+    // What PID 1 itself runs from is busy to the end, as /nix/store.
+    let first = std::fs::read_link(root.path("/proc/1/exe")).map(of_system);
+    let of_first =
+        first.as_ref().ok().and_then(|exe| Mount::over(&mounts, &exe)).map(|mount| mount.point.clone());
+    let goes = |mount: &&Mount| goes(mount) && (of_first.as_deref() != Some(&mount.point) || is_layer(mount));
+    let Some(mount) = Mount::over(&mounts, &seen).filter(goes) else { return Then::Something };
+    let (point, source) = (mount.point.clone(), mount.source.clone());
+    match is_there_without(&root.path(&mount.point), &root.path(path)) {
+        Ok(true) => Then::Something,
+        Ok(false) => Then::Nothing { point, source },
+        Err(error) => Then::Unknown { point, why: crate::errno::InWords(&error).to_string() },
+    }
+}
+
+/// Takes a mount away for one thread alone, and looks.
+fn is_there_without(point: &Path, path: &Path) -> io::Result<bool> {
+    let look = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
+        umount2(point, MntFlags::MNT_DETACH)?;
+        Ok(path.exists())
+    };
+    std::thread::scope(|scope| scope.spawn(look).join()).unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root::HOOK;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn what_pid_1_runs_from_is_there_to_the_end() {
+        let scratch = Scratch::new();
+        scratch.put("/nix/store/hook", "x");
+        scratch.link(HOOK, "/nix/store/hook");
+        scratch.put("/proc/self/mountinfo", "30 24 8:2 / /nix/store ro - ext4 /dev/sda2 ro\n");
+        let hook = "/nix/store/hook";
+        assert!(matches!(then(&scratch.root, hook), Then::Unknown { .. }));
+        scratch.link("/proc/1/exe", "/nix/store/systemd");
+        assert_eq!(then(&scratch.root, hook), Then::Something);
+    }
+
+    #[test]
+    fn what_lies_on_the_root_or_usr_is_there_when_the_hooks_run() {
+        let scratch = Scratch::new();
+        scratch.put(HOOK, "x");
+        for mounts in ["", "24 1 0:31 / / rw - overlay overlay rw\n30 24 8:2 / /usr ro - ext4 /dev/sda2 ro\n"]
+        {
+            scratch.put("/proc/self/mountinfo", mounts);
+            assert_eq!(then(&scratch.root, HOOK), Then::Something, "{mounts}");
+        }
+        // Nothing is mounted there, and so nothing can be taken away.
+        for mounts in
+            ["30 24 0:50 / /usr ro - overlay sysext ro\n", "30 24 8:2 / /usr/lib rw - ext4 /dev/sda2 rw\n"]
+        {
+            scratch.put("/proc/self/mountinfo", mounts);
+            assert!(matches!(then(&scratch.root, HOOK), Then::Unknown { .. }), "{mounts}");
+        }
+    }
+}
