@@ -168,3 +168,12 @@ pub fn a_root_that_is_still_written_to_is_jumped_from_by_nobody(test: &Test) -> 
     }
     Ok(())
 }
+
+/// A command is refused with these words.
+pub fn refused(guest: &mut Guest, command: &str, words: &str) -> Result<(), String> {
+    let ran = guest.run(&format!("{command} 2>&1"))?;
+    if ran.status == 1 && ran.output.contains(words) {
+        return Ok(());
+    }
+    Err(guest.tell(&format!("{command}: exit status {}, and not {words:?}:\n{}", ran.status, ran.output)))
+}

@@ -11,6 +11,7 @@ mod loader;
 mod loaders;
 mod packages;
 mod reboot;
+mod refusals;
 mod report;
 mod stands;
 mod storage;
@@ -68,6 +69,9 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Full BOTH_SEPARATE_BOOT guides::every_guide_is_walked_through_as_it_is_written
     Full ONE guides::the_guide_for_a_root_in_luks_is_walked_through
     Full ONE stands::what_carries_the_root_is_never_unbound_and_halt_is_untouched
+    Full ONE refusals::a_plain_system_has_nothing_bad_and_what_a_shutdown_would_not_find_is_refused
+    Full ONE refusals::in_a_chroot_a_container_or_where_nobody_may_look_nothing_is_staged
+    Full ONE refusals::swap_in_memory_is_no_room_for_an_image
     Full ONE reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
     Full ONE reboot::nextkernel_reboot_full_goes_through_the_firmware_whatever_is_staged
     Full SEPARATE_BOOT reboot::a_reboot_is_a_firmware_reset_that_keeps_what_was_written_and_poweroff_is_untouched

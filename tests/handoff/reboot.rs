@@ -1,11 +1,10 @@
 //! The ground that the others stand on, the bed tells a reboot from a jump; and `nextkernel reboot`, which makes
 //! the one of the other.
 
-use bed::guest::Guest;
 use bed::harness::Test;
 use bed::machine::End;
 
-use super::kexec::{TOLD, UNSTAGED, boot, hand_over, untouched};
+use super::kexec::{TOLD, UNSTAGED, boot, hand_over, refused, untouched};
 
 /// Somebody who blocks a shutdown, until `systemctl stop blocker`.
 const BLOCK: &str = "systemd-run -q --unit=blocker \
@@ -88,13 +87,4 @@ pub fn nextkernel_reboot_full_goes_through_the_firmware_whatever_is_staged(
     guest.send("nextkernel reboot --full")?;
     guest.await_console("this one is meant for the firmware (/run/nextkernel/firmware), left to the init")?;
     guest.await_reset()
-}
-
-/// A command is refused with these words.
-fn refused(guest: &mut Guest, command: &str, words: &str) -> Result<(), String> {
-    let ran = guest.run(&format!("{command} 2>&1"))?;
-    if ran.status == 1 && ran.output.contains(words) {
-        return Ok(());
-    }
-    Err(guest.tell(&format!("{command}: exit status {}, and not {words:?}:\n{}", ran.status, ran.output)))
 }
