@@ -5,7 +5,7 @@ use bed::chain::{self, By, Memory};
 use bed::harness::Test;
 use bed::holder;
 use bed::image::Image;
-use bed::initramfs::Ended;
+use bed::initramfs::{Boots, Ended};
 use bed::machine::with_last_lines;
 
 /// What tells whether an image is loaded.
@@ -27,6 +27,27 @@ pub fn the_direct_loader_hands_over_and_tells_the_whole_night(test: &Test) -> Re
     ended.line("  loader          direct: as asked for (--loader)")?;
     ended.line("loaded: 1")?;
     handed_over_with_all_marks(&ended)
+}
+
+/// Memory that is added while the system runs, which the kernel sees as a device of ACPI's.
+const ADDED: [&str; 4] =
+    ["-object", "memory-backend-ram,id=added,size=512M", "-device", "pc-dimm,memdev=added"];
+
+pub fn memory_that_was_added_is_not_the_next_kernels_from_its_start(test: &Test) -> Result<(), String> {
+    let seen = "grep -i 'system ram' /proc/iomem\n".to_owned();
+    let mut night = night(test, "kexec", &(seen + &stage("--loader direct")))?;
+    // What has more than its memory is not restored.
+    night.boots = Boots::Each;
+    night.qemu = ["-m", "1024,slots=1,maxmem=4G"].into_iter().chain(ADDED).map(Into::into).collect();
+    let ended = night.run()?;
+    ended.line("100000000-11fffffff : System RAM")?;
+    handed_over(&ended, "kexec")?;
+    let map = ended.line("NEXT KERNEL GOT: ")?;
+    let usable = map.split(", ").find_map(|size| size.strip_suffix(" KiB usable")?.parse::<u64>().ok());
+    if usable.is_some_and(|usable| (900 << 10..1025 << 10).contains(&usable)) {
+        return Ok(());
+    }
+    Err(with_last_lines(map, &ended.console))
 }
 
 /// The kernel allows two loads, one by day and one at night.

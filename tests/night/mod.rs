@@ -57,6 +57,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE verbs::where_systemd_tells_its_hooks_no_verb_its_command_line_does
     Quick ONE loaders::the_direct_loader_hands_over_and_tells_the_whole_night
     Full NEWEST loaders::where_memory_is_kept_for_devices_each_loader_hands_over
+    Full NEWEST loaders::memory_that_was_added_is_not_the_next_kernels_from_its_start
     Quick ONE loaders::what_is_thawed_hands_over_with_nothing_loaded_by_day
     Full ONE loaders::each_loader_hands_over_time_and_again_and_no_memory_is_lost
     Full BOTH loaders::an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd
