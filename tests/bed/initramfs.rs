@@ -85,6 +85,8 @@ pub enum Boots {
     Each,
     /// It boots by Debian's shim and GRUB, under Secure Boot.
     Verified,
+    /// The same, and shim is told to verify nothing.
+    Unverified,
 }
 
 /// What became of it.
@@ -196,11 +198,19 @@ impl Night {
         let scratch = Scratch::new()?;
         let (initrd, disk, kernel) = (scratch.path("initramfs"), scratch.path("esp"), image.kernel());
         let cmdline = format!("console=ttyS0 {}", self.append);
-        let starts = if self.boots == Boots::Verified {
+        let variables = scratch.path("variables");
+        let by_shim = matches!(self.boots, Boots::Verified | Boots::Unverified);
+        let starts = if by_shim {
             // Lockdown forbids what gives a guest its files later.
             initramfs.extend(&files);
             shim::disk(&image, &initramfs, cmdline.trim_end(), &scratch.path("tree"), &disk)?;
-            Starts::Verified(&disk)
+            if self.boots == Boots::Verified {
+                Starts::Verified(&disk, Path::new(shim::VARIABLES))
+            } else {
+                let written = fs::write(&variables, shim::without_validation()?);
+                written.map_err(|e| format!("{}: {e}", variables.display()))?;
+                Starts::Verified(&disk, &variables)
+            }
         } else {
             fs::write(&initrd, initramfs).map_err(|e| format!("{}: {e}", initrd.display()))?;
             Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
@@ -213,11 +223,11 @@ impl Night {
             counting: self.counting,
             disks: &[],
             args: &self.qemu,
-            waits: self.boots != Boots::Verified,
+            waits: !by_shim,
             log: &self.log,
         };
         let mut machine = match self.boots {
-            Boots::Verified => return Machine::start(&setup, scratch),
+            Boots::Verified | Boots::Unverified => return Machine::start(&setup, scratch),
             Boots::Each => Machine::start(&setup, scratch)?,
             Boots::Once => snapshot::restore(&setup, scratch)?,
         };

@@ -29,15 +29,13 @@ const OVMF: [&str; 4] = [
     "if=pflash,unit=1,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.fd",
 ];
 /// The same with Secure Boot and Microsoft's keys; nobody but the firmware can write these variables.
-const SECURE_BOOT: [&str; 8] = [
+const SECURE_BOOT: [&str; 6] = [
     "-machine",
     "q35,smm=on",
     "-global",
     "driver=cfi.pflash01,property=secure,value=on",
     "-drive",
     "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
-    "-drive",
-    "if=pflash,unit=1,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
 ];
 /// What a guest says on ttyS1 when it waits for its files (`tests/restored.c`), and how long it may take until then.
 pub const WAITS: &str = "@waits";
@@ -89,7 +87,7 @@ pub enum Starts<'a> {
     /// The boot loader on a disk's EFI system partition. The firmware is UEFI's then.
     Uefi(&'a Path),
     /// The same under Secure Boot.
-    Verified(&'a Path),
+    Verified(&'a Path, &'a Path),
     /// The boot loader in a disk's first sector.
     Bios(&'a Path),
 }
@@ -375,8 +373,9 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
         Starts::Uefi(disk) => {
             qemu.args(OVMF).args(first(disk));
         }
-        Starts::Verified(disk) => {
-            qemu.args(SECURE_BOOT).args(first(disk));
+        Starts::Verified(disk, variables) => {
+            let variables = format!("if=pflash,unit=1,format=raw,snapshot=on,file={}", variables.display());
+            qemu.args(SECURE_BOOT).args(["-drive", &variables]).args(first(disk));
         }
         Starts::Bios(disk) => {
             qemu.args(first(disk));

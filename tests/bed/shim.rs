@@ -15,6 +15,57 @@ pub const GRUB: (&str, &str) = ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.sign
 /// Where Debian's GRUB looks for its configuration.
 pub const GRUB_CFG: &str = "EFI/debian/grub.cfg";
 
+/// Microsoft's keys are enrolled in it (Debian's package ovmf).
+pub const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
+
+/// A variable that says that shim verifies nothing, as `mokutil --disable-validation` has it set (shim's mok.c): its vendor,
+/// `605dab50-e046-4300-abb6-3dd810dd8b23`, and its name. Nobody sets it from a running system.
+const VENDOR: [u8; 16] =
+    [0x50, 0xab, 0x5d, 0x60, 0x46, 0xe0, 0, 0x43, 0xab, 0xb6, 0x3d, 0xd8, 0x10, 0xdd, 0x8b, 0x23];
+const NAME: &str = "MokSBState";
+
+/// How the firmware keeps its variables (edk2's VariableFormat.h): behind the headers of the volume and of the store one
+/// behind another at multiples of 4, each with a header; where none begins there are ones.
+const FIRST: usize = 0x64;
+const HEADER: usize = 60;
+const BEGIN: [u8; 2] = [0xaa, 0x55];
+
+/// The firmware's variables with that one more.
+pub fn without_validation() -> Result<Vec<u8>, String> {
+    let mut store = fs::read(VARIABLES).map_err(|e| format!("{VARIABLES}: {e}"))?;
+    let name: Vec<u8> = NAME.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+    let number = |at: usize| {
+        let bytes = store.get(at..)?.first_chunk()?;
+        usize::try_from(u32::from_le_bytes(*bytes)).ok()
+    };
+    let mut at = FIRST;
+    while store.get(at..).is_some_and(|rest| rest.starts_with(&BEGIN)) {
+        let size = number(at + 36).zip(number(at + 40)).map(|(name, data)| HEADER + name + data);
+        at += size.ok_or("a variable is cut off")?.next_multiple_of(4);
+    }
+    let mut variable = vec![0; HEADER];
+    // Whole, kept, and for boot services alone.
+    let parts: [(usize, &[u8]); 6] = [
+        (0, &BEGIN),
+        (2, &[0x3f]),
+        (4, &[3]),
+        (36, &(u32::try_from(name.len()).unwrap_or_default()).to_le_bytes()),
+        (40, &1_u32.to_le_bytes()),
+        (44, &VENDOR),
+    ];
+    for (at, bytes) in parts {
+        variable.splice(at..at + bytes.len(), bytes.iter().copied());
+    }
+    variable.extend(name);
+    variable.push(1);
+    let end = at + variable.len();
+    if store.get(at..end).is_none_or(|room| room.iter().any(|byte| *byte != 0xff)) {
+        return Err(format!("{VARIABLES} has no room at {at:#x}"));
+    }
+    store.splice(at..end, variable);
+    Ok(store)
+}
+
 /// Makes the disk, by way of a folder, from the image's kernel, an initramfs and a command line.
 pub fn disk(
     image: &Files,

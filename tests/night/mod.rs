@@ -129,6 +129,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE refusals::kexec_load_disabled_by_day_leaves_the_image_that_is_kept
     Full ONE refusals::under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused
     Full ONE refusals::under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_good
+    Full ONE refusals::where_shim_verifies_nothing_secure_boot_forbids_nothing
     Quick ONE nvidia::the_stack_is_unloaded_leaf_first
     Quick ONE nvidia::processes_that_keep_the_gpu_open_past_systemds_killing_are_ended
     Full ONE nvidia::a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended

@@ -5,6 +5,7 @@ use super::day::conf;
 use super::staged::{handed_over, jumped_to_the_kept_image, night, stage};
 use bed::harness::Test;
 use bed::initramfs::{Boots, Ended, Night};
+use bed::modules::Modules;
 use bed::signed;
 use std::fs;
 
@@ -319,6 +320,18 @@ pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_go
     ended.line("nextkernel: --thaw: the initrd is thawed, and the kernel is not: lockdown is in force")?;
     ended.line("  loader          verified: lockdown is in force")?;
     ended.line(SIGNER)?;
+    handed_over(&ended, "kexec")
+}
+
+/// What is not verified by shim is not locked down by the kernel, either.
+pub fn where_shim_verifies_nothing_secure_boot_forbids_nothing(test: &Test) -> Result<(), String> {
+    let variables = "modprobe efivarfs && mount -t efivarfs none /sys/firmware/efi/efivars\n".to_owned();
+    let mut night = night(test, "kexec", &(variables + &stage("--loader direct --thaw")))?;
+    night.modules(&Modules::of(&test.image.files()?, &["efivarfs"])?);
+    (night.boots, night.memory) = (Boots::Unverified, 1024);
+    let ended = night.run()?;
+    ended.line("Secure boot disabled")?;
+    ended.line("  thawed          kernel and initrd")?;
     handed_over(&ended, "kexec")
 }
 
