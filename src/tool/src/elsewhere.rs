@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::root::Root;
 
-/// The namespace of processes that the kernel makes itself (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+/// The namespace of processes that the kernel makes itself (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const FIRST_PIDS: &str = "pid:[4026531836]";
 
 /// Where this is, where it is not the running system.

@@ -56,7 +56,7 @@ pub fn then(root: &Root, path: &str) -> Then {
     // What PID 1 itself runs from is busy to the end, as /nix/store.
     let first = std::fs::read_link(root.path("/proc/1/exe")).map(of_system);
     let of_first =
-        first.as_ref().ok().and_then(|exe| Mount::over(&mounts, &exe)).map(|mount| mount.point.clone());
+        first.as_ref().ok().and_then(|exe| Mount::over(&mounts, exe)).map(|mount| mount.point.clone());
     let goes = |mount: &&Mount| goes(mount) && (of_first.as_deref() != Some(&mount.point) || is_layer(mount));
     let Some(mount) = Mount::over(&mounts, &seen).filter(goes) else { return Then::Something };
     let (point, source) = (mount.point.clone(), mount.source.clone());

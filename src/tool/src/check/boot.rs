@@ -210,6 +210,7 @@ fn by_tpm(options: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::super::tests::{asked, finding, machine, says, staged};
     use super::*;
 

@@ -369,6 +369,12 @@ impl ByDefault {
     fn always(entry: &Entry, why: &'static str) -> ByDefault {
         ByDefault { entry: entry.clone(), why, once: None }
     }
+
+    /// Whether its command line says which subvolume the root is in.
+    fn names_its_root(&self, root: &Root) -> bool {
+        let running = || cmdline::running(root).unwrap_or_default();
+        subvolume::is_named(&self.entry.cmdline.clone().unwrap_or_else(running))
+    }
 }
 
 /// What a boot loader in charge says.
@@ -378,6 +384,18 @@ struct Told {
     default: Result<ByDefault, Error>,
     /// Whether its menu holds the entries of loader/entries, too.
     has_bls: bool,
+}
+
+/// Why what a menu says is not what the next restart leads to, unless the entry itself names the root's subvolume. Who may not
+/// ask is told nothing of it: a look at the entries is nobody's harm, and staging is root's.
+fn other_snapshot(root: &Root, in_charge: &Result<InCharge, Error>) -> Option<Error> {
+    let path = match in_charge {
+        Ok(InCharge::SystemdBoot) | Err(_) => return None,
+        Ok(InCharge::Grub(menu) | InCharge::Extlinux(menu)) => menu.as_path(),
+        Ok(InCharge::Nobody) => Path::new("/boot"),
+    };
+    let (current, default) = subvolume::other_than_default(root, path).ok()??;
+    Some(Error::OtherSnapshot { path: path.to_path_buf(), current, default })
 }
 
 impl Survey {
@@ -425,16 +443,7 @@ impl Survey {
                 entry.hindrance.clone_from(&hidden);
             }
         }
-        let read_from = match &in_charge {
-            Ok(InCharge::SystemdBoot) | Err(_) => None,
-            Ok(InCharge::Grub(menu) | InCharge::Extlinux(menu)) => Some(menu.as_path()),
-            Ok(InCharge::Nobody) => Some(Path::new("/boot")),
-        };
-        // Who may not ask is told nothing of it: a look at the entries is nobody's harm, and staging is root's.
-        let other = read_from.and_then(|path| {
-            let (current, default) = subvolume::other_than_default(root, path).ok()??;
-            Some(Error::OtherSnapshot { path: path.to_path_buf(), current, default })
-        });
+        let other = other_snapshot(root, &in_charge);
         let told = match in_charge {
             Ok(InCharge::SystemdBoot) => {
                 let default = loader.as_ref().ok_or(Error::NoVariables).and_then(|loader| {
@@ -473,12 +482,8 @@ impl Survey {
         }
         notes.append(&mut attached.notes);
         let marked = |entry: Entry| Entry { aside: attached.covers(&entry.kernel.path), ..entry };
-        let names_its_root = |default: &ByDefault| {
-            let running = || cmdline::running(root).unwrap_or_default();
-            subvolume::is_named(&default.entry.cmdline.clone().unwrap_or_else(running))
-        };
         let default = match (blind.map_or(told.default, Err), other) {
-            (Ok(default), Some(other)) if !names_its_root(&default) => Err(other),
+            (Ok(default), Some(other)) if !default.names_its_root(root) => Err(other),
             (default, _) => default,
         };
         let default = default.map(|default| ByDefault { entry: marked(default.entry), ..default });

@@ -114,7 +114,7 @@ pub fn is_thawed(from: &File) -> io::Result<bool> {
 }
 
 /// Whether a part of a file is an initrd of lz4, behind an early archive or not: whatever follows it, the kernel takes for
-/// more of it (`unlz4`, lib/decompress_unlz4.c).
+/// more of it (`unlz4`, `lib/decompress_unlz4.c`).
 pub fn is_lz4(from: &File, begin: u64, end: u64) -> io::Result<bool> {
     let mut head = [0; HEAD];
     let Some(at) = first_packed(from, begin, end)? else { return Ok(false) };
