@@ -72,6 +72,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE refusals::a_plain_system_has_nothing_bad_and_what_a_shutdown_would_not_find_is_refused
     Full ONE refusals::in_a_chroot_a_container_or_where_nobody_may_look_nothing_is_staged
     Full ONE refusals::swap_in_memory_is_no_room_for_an_image
+    Full ONE report::a_handoff_that_failed_is_told_and_leaves_restarts_to_the_firmware_where_that_is_wanted
     Full ONE reboot::nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it
     Full ONE reboot::nextkernel_reboot_full_goes_through_the_firmware_whatever_is_staged
     Full SEPARATE_BOOT reboot::a_reboot_is_a_firmware_reset_that_keeps_what_was_written_and_poweroff_is_untouched

@@ -1,7 +1,10 @@
 //! What `nextkernel report` tells of each boot, whatever the times are.
 
 use bed::guest::Guest;
+use bed::harness::Test;
 use serde_json::Value;
+
+use super::kexec::{boot, refused};
 
 /// Waits for the unit, which is off until somebody enables it.
 const KEPT: &str =
@@ -45,6 +48,28 @@ pub fn begins(guest: &mut Guest) -> Result<(), String> {
         return Ok(());
     }
     Err(guest.tell(&report.to_string()))
+}
+
+/// A handoff that could not be carried out, for its image changed meanwhile, ends in the firmware and is remembered until a
+/// person has seen it.
+pub fn a_handoff_that_failed_is_told_and_leaves_restarts_to_the_firmware_where_that_is_wanted(
+    test: &Test,
+) -> Result<(), String> {
+    let mut guest = boot(test)?;
+    guest.ok(KEPT)?;
+    guest.ok("nextkernel stage --hold late && echo more >>/run/nextkernel/*/kernel")?;
+    guest.send("systemctl start --no-block --job-mode=replace-irreversibly kexec.target")?;
+    let after = guest.await_boot()?;
+    if after.resets != 1 {
+        return Err(guest.tell(&format!("it came back so: {after:?}")));
+    }
+    guest.ok("nextkernel check | grep '^warn *handoffs *a handoff failed'")?;
+    guest.ok("nextkernel stage && nextkernel reboot --dry-run 2>&1 | grep 'the last handoff failed'")?;
+    guest.ok("nextkernel unstage; echo 'handoff-failed = 1' >/etc/nextkernel.conf")?;
+    refused(&mut guest, "nextkernel stage", "a handoff failed, and `handoff-failed = 1` leaves restarts")?;
+    refused(&mut guest, "nextkernel reboot", "handoffs: a handoff failed")?;
+    guest.ok("nextkernel report --history | grep 'firmware: the handoff failed'")?;
+    guest.ok("nextkernel report --seen && nextkernel stage && nextkernel reboot --dry-run").map(drop)
 }
 
 /// The running kernel came by a handoff, of which each part was measured, and counter and clock agree. What it saved is

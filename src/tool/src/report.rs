@@ -198,6 +198,12 @@ pub fn failed(root: &Root) -> Vec<Boot> {
     known.history.failed(history::seen(root).as_deref()).cloned().collect()
 }
 
+/// How many failed.
+#[must_use]
+pub fn so_many_failed(count: usize) -> String {
+    if count == 1 { "a handoff failed".to_owned() } else { format!("{count} handoffs in a row failed") }
+}
+
 /// Adds the running boot to the history, once.
 fn record(root: &Root, mut history: History) -> Result<(), Error> {
     let boot_id = arrival::boot_id(root);

@@ -147,10 +147,16 @@ pub enum Error {
     Elsewhere(#[from] Elsewhere),
     /// It failed too often.
     #[error(
-        "{0} handoffs in a row failed, and `handoff-failed = {1}` leaves restarts to the firmware then; `nextkernel report` shows \
-         them, `nextkernel report --seen` makes them count no more"
+        "{so_many}, and `handoff-failed = {most}` leaves restarts to the firmware then; `nextkernel report` shows \
+         them, `nextkernel report --seen` makes them count no more",
+        so_many = report::so_many_failed(*.count)
     )]
-    Failed(usize, u16),
+    Failed {
+        /// How many.
+        count: usize,
+        /// How many may.
+        most: u16,
+    },
     /// No jump from here.
     #[error("{}", .0.in_words())]
     NoJump(Hypervisor),
@@ -288,9 +294,9 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let hold = hold(wish)?;
     let conf = Conf::read(root)?;
     if let Some(most) = conf.handoff_failed {
-        let failed = report::failed(root).len();
-        if failed >= usize::from(most) {
-            return Err(Error::Failed(failed, most));
+        let count = report::failed(root).len();
+        if count >= usize::from(most) {
+            return Err(Error::Failed { count, most });
         }
     }
     let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;

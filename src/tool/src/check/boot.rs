@@ -1,6 +1,7 @@
 //! What the firmware and the boot loader left behind, and what of it a jump does not renew.
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::Path;
 
 use nextkernel_plan::Plan;
@@ -20,6 +21,31 @@ pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
     if let Some(hypervisor) = Hypervisor::find(root) {
         let verdict = if hypervisor.forbids_the_jump() { Verdict::Bad } else { Verdict::Warn };
         findings.say(verdict, "hypervisor", hypervisor.in_words());
+    }
+}
+
+/// What tells a guest whose memory its host cannot read: the processor's flag (arch/x86/include/asm/cpufeatures.h), and the
+/// devices by which a guest asks for a report of itself (`drivers/virt/coco`).
+const CONFIDENTIAL: [(&str, &str); 2] =
+    [("TDX", "/sys/class/misc/tdx_guest"), ("SEV-SNP", "/sys/class/misc/sev-guest")];
+
+/// A confidential guest: its shared pages have to become its own again before a jump.
+pub(super) fn confidential(root: &Root, findings: &mut Findings) {
+    let flags = root
+        .open("/proc/cpuinfo")
+        .and_then(|file| io::read_to_string(file.take(1 << 16)))
+        .unwrap_or_default();
+    let is_flagged = flags.lines().any(|line| {
+        line.starts_with("flags") && line.split_ascii_whitespace().any(|flag| flag == "tdx_guest")
+    });
+    let by_device = CONFIDENTIAL.iter().find(|(_, device)| root.path(device).exists()).map(|(name, _)| *name);
+    if let Some(name) = by_device.or(is_flagged.then_some("TDX")) {
+        let why = format!(
+            "this is a confidential guest ({name}): older kernels do not take back what they share with the host, and freeze at a \
+             jump (canonical/tdx, issue 204); and what was measured at its launch stays that of the first kernel; try it once \
+             with a console at hand"
+        );
+        findings.say(Verdict::Warn, "confidential", why);
     }
 }
 
@@ -48,11 +74,7 @@ pub(super) fn handoffs(root: &Root, conf: &Conf, findings: &mut Findings) {
         let why = format!(
             "{}, the last on {} UTC: the firmware started this machine instead; {then}; `nextkernel report --history` shows them, \
              and `nextkernel report --seen` makes them count no more",
-            if failed.len() == 1 {
-                "a handoff failed".to_owned()
-            } else {
-                format!("{} handoffs in a row failed", failed.len())
-            },
+            report::so_many_failed(failed.len()),
             Date(last.started_at)
         );
         findings.say(verdict, "handoffs", why);
@@ -225,6 +247,18 @@ mod tests {
         says(&scratch, "hypervisor", Verdict::Warn, "soft reset");
         scratch.put("/sys/hypervisor/guest_type", "PV\n");
         says(&scratch, "hypervisor", Verdict::Bad, "use `reboot`");
+    }
+
+    #[test]
+    fn a_confidential_guest_is_told() {
+        let scratch = machine();
+        assert!(finding(&scratch, &asked(), "confidential").is_none());
+        scratch.put("/proc/cpuinfo", "flags\t\t: fpu tdx_guest\n");
+        says(&scratch, "confidential", Verdict::Warn, "(TDX)");
+        scratch.put("/proc/cpuinfo", "flags\t\t: fpu sev_snp\n");
+        assert!(finding(&scratch, &asked(), "confidential").is_none(), "a host");
+        scratch.folder("/sys/class/misc/sev-guest");
+        says(&scratch, "confidential", Verdict::Warn, "(SEV-SNP)");
     }
 
     #[test]

@@ -157,6 +157,7 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
     kernel::load(root, asked, &mut findings);
     kernel::signatures(root, plan, &mut findings);
     boot::hypervisor(root, &mut findings);
+    boot::confidential(root, &mut findings);
     if let Some(plan) = plan {
         memory::staged(root, plan, asked, &mut findings);
         boot::snapshot(root, plan, &mut findings);
