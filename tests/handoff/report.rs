@@ -57,7 +57,7 @@ pub fn a_handoff_that_failed_is_told_and_leaves_restarts_to_the_firmware_where_t
 ) -> Result<(), String> {
     let mut guest = boot(test)?;
     guest.ok(KEPT)?;
-    guest.ok("nextkernel stage --hold late && echo more >>/run/nextkernel/*/kernel")?;
+    guest.ok("nextkernel stage --hold late && for kernel in /run/nextkernel/*/kernel; do echo more >>$kernel; done")?;
     guest.send("systemctl start --no-block --job-mode=replace-irreversibly kexec.target")?;
     let after = guest.await_boot()?;
     if after.resets != 1 {

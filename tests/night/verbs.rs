@@ -86,7 +86,8 @@ const REQUESTS: [(&str, &str, &str); 4] = [
     ("BootNext", GLOBAL, "\\001\\000"),
     ("OsIndications", GLOBAL, "\\001\\000\\000\\000\\000\\000\\000\\000"),
     ("LoaderEntryOneShot", OF_THE_LOADER, "o\\000\\000\\000"),
-    ("LoaderConfigTimeoutOneShot", OF_THE_LOADER, "5\\000\\000\\000"),
+    // The menu, which waits for ever.
+    ("LoaderConfigTimeoutOneShot", OF_THE_LOADER, "0\\000\\000\\000"),
 ];
 
 /// Whose they are: the firmware's own (UEFI), and systemd's Boot Loader Interface.
@@ -103,9 +104,12 @@ fn with_request(
     let asks = format!(
         "{day}
         modprobe efivarfs && mount -t efivarfs none /sys/firmware/efi/efivars || echo NO VARIABLES
+        printf '\\006\\000\\000\\000x\\000\\000\\000' >/sys/firmware/efi/efivars/LoaderInfo-{OF_THE_LOADER} || echo NOT WRITTEN
         printf '\\007\\000\\000\\000{value}' >/sys/firmware/efi/efivars/{name}-{whose} || echo NOT WRITTEN\n"
     );
-    let mut night = night(test, verb, &(asks + &stage("--on kexec --on reboot")))?;
+    // As in an exitrd of systemd 252's, and under inits that do not mount them.
+    let unmounted = "umount /sys/firmware/efi/efivars\n";
+    let mut night = night(test, verb, &(asks + &stage("--on kexec --on reboot") + unmounted))?;
     night.modules(&Modules::of(&test.image.files()?, &["efivarfs"])?);
     night.qemu = vec!["-bios".into(), "/usr/share/ovmf/OVMF.fd".into()];
     let ended = night.run()?;

@@ -4,12 +4,15 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use nextkernel_plan::{NO_MENU, ONCE, Plan, checksum};
+use nextkernel_plan::{ONCE, Plan, checksum};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::failure::Named;
+use crate::say::warn;
 use crate::text::Text;
 use crate::{files, limits, sys};
 
@@ -20,7 +23,8 @@ const PARAMETER: &CStr = c"/run/systemd/reboot-param";
 /// What `nextkernel reboot --full` leaves.
 const FULL: &CStr = c"/run/nextkernel/firmware";
 
-/// Where the firmware's variables are seen (Documentation/filesystems/efivarfs.rst).
+/// It is there on machines with UEFI, and where their variables are seen (Documentation/filesystems/efivarfs.rst).
+const FIRMWARE: &CStr = c"/sys/firmware/efi";
 const VARIABLES: &CStr = c"/sys/firmware/efi/efivars";
 
 /// What `systemctl reboot --firmware-setup` and capsule updates ask of the firmware (UEFI 2.10, 8.5.4
@@ -34,6 +38,9 @@ const BOOT_NEXT: &CStr = c"BootNext-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// Interface; `bootctl set-oneshot`, `systemctl reboot --boot-loader-menu=`).
 const ONE_SHOT: &CStr = c"LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 const MENU: &CStr = c"LoaderConfigTimeoutOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+
+/// What a boot loader that knows these calls itself: one that does not leaves them for ever.
+const INFO: &CStr = c"LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// Before its value a variable has attributes.
 const ATTRIBUTES: usize = 4;
@@ -83,17 +90,17 @@ pub fn request(plan: Option<&Plan<'_>>) -> Option<Request> {
     }
     let variables = files::folder(CWD, VARIABLES).ok()?;
     let mut buffer = [0; limits::VARIABLE_MAX];
+    // A menu's time of 0 asks for one, too, which waits for ever.
+    let is_other = |value: &[u8]| is_any_set(value) && !plan.is_some_and(|plan| is_staged_one(value, plan));
     let mut says =
         |name, asks: &dyn Fn(&[u8]) -> bool| value(&variables, name, &mut buffer).is_some_and(asks);
     if says(INDICATIONS, &is_any_set) {
         Some(Request::Indications)
     } else if says(BOOT_NEXT, &|_| true) {
         Some(Request::BootNext)
-    } else if says(MENU, &shows_a_menu) {
+    } else if says(MENU, &is_any_set) && says(INFO, &|_| true) {
         Some(Request::Menu)
-    } else if says(ONE_SHOT, &|value| {
-        is_any_set(value) && !plan.is_some_and(|plan| is_staged_one(value, plan))
-    }) {
+    } else if says(ONE_SHOT, &is_other) && says(INFO, &|_| true) {
         Some(Request::OneShot)
     } else {
         None
@@ -109,11 +116,6 @@ fn value<'b>(variables: &OwnedFd, name: &CStr, buffer: &'b mut [u8]) -> Option<&
 /// Whether anything in it is set.
 fn is_any_set(value: &[u8]) -> bool {
     value.iter().any(|byte| *byte != 0)
-}
-
-/// Whether the time that a menu is shown for is any.
-fn shows_a_menu(value: &[u8]) -> bool {
-    is_any_set(value) && !NO_MENU.iter().any(|none| none.bytes().eq(lower_case(value)))
 }
 
 /// Whether a one-shot entry is the one that is staged, whose checksum stands on the next kernel's line.
@@ -135,6 +137,19 @@ fn lower_case(value: &[u8]) -> impl Iterator<Item = u8> {
         let length = character.encode_utf8(&mut bytes).len();
         bytes.into_iter().take(length)
     })
+}
+
+/// Mounts the firmware's variables where they are missing: systemd before 254 takes /sys into an exitrd without what is
+/// mounted in it, and some inits never mount them. Where they are there the kernel answers EBUSY.
+pub fn mount_variables() {
+    if !files::exists(FIRMWARE) {
+        return;
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    match mount(c"efivarfs", VARIABLES, c"efivarfs", flags, None) {
+        Ok(()) | Err(Errno::BUSY) => {}
+        Err(errno) => warn!("who asks for the firmware in its variables is not known: {}", Named(errno)),
+    }
 }
 
 /// Restarts the machine through the firmware, with what somebody left for it, as systemd does. Returns what the kernel has
@@ -173,12 +188,6 @@ mod tests {
 
     fn text(text: &str) -> Vec<u8> {
         text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
-    }
-
-    #[test]
-    fn a_menu_that_is_hidden_asks_for_nothing() {
-        assert!(["5", "menu-force", "05"].iter().all(|time| shows_a_menu(&text(time))));
-        assert!(!["0", "menu-hidden", "menu-disabled", ""].iter().any(|time| shows_a_menu(&text(time))));
     }
 
     #[test]

@@ -221,8 +221,8 @@ pub const CMDLINE_MAX: usize = 512;
 /// A mount point, its NUL included (`PATH_MAX`, limits.h).
 pub const MOUNT_POINT_MAX: usize = 4096;
 
-/// A variable of the firmware's: attributes, and 250 characters.
-pub const VARIABLE_MAX: usize = 504;
+/// A variable of the firmware's: attributes, and a file's name on a FAT file system with its NUL.
+pub const VARIABLE_MAX: usize = 4 + 2 * 256;
 
 /// What reboot(2) takes for the firmware, its NUL included (`sys_reboot`, kernel/reboot.c).
 pub const PARAMETER_MAX: usize = 256;

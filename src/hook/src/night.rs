@@ -174,6 +174,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     let relatives = Relatives::of_this_process();
     let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
     // The firmware may hang over this: it is asked under the guard.
+    firmware::mount_variables();
     if let Some(request) = firmware::request(plan_of(&decided)) {
         return leave_to_the_firmware(told, request, &bounds);
     }
@@ -260,7 +261,8 @@ pub fn dry_run(verb: Verb) -> End {
             let _ = writeln!(out, "at {verb}: {why}, left to the init");
             Ok(())
         }
-        (Ok(Tonight::HandOver(_)), Some(request)) => {
+        (Ok(Tonight::HandOver(_)) | Err(_), Some(request)) => {
+            How::DryRun.say("unload what may be loaded: it is not for this restart");
             let _ = writeln!(out, "at {verb}: {}, left to the init", MeantForFirmware(request));
             Ok(())
         }
@@ -278,7 +280,7 @@ pub fn dry_run(verb: Verb) -> End {
             let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
             hand_over(&staged, caller, &Watchdog::default(), How::DryRun, &bounds)
         }
-        (Err(failure), _) => Err(failure),
+        (Err(failure), None) => Err(failure),
     };
     let Err(failure) = shown else { return End::Done };
     let _ = writeln!(Terminal::error(), "nextkernel-hook: no handoff: {failure}");

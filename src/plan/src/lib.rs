@@ -47,7 +47,7 @@ pub use direct::{Area, Direct, Part, Segment};
 pub use id::HandoffId;
 pub use image::{Changed, Image, Stamp};
 pub use list::List;
-pub use once::{NO_MENU, ONCE, checksum};
+pub use once::{ONCE, checksum};
 pub use plan::{Hold, Jump, Malformed, Plan, VERSION, Why};
 pub use record::{Marks, Night, Record, Recorded, Trouble};
 pub use teardown::{

@@ -2,10 +2,6 @@
 /// up. It has a dot, so that the kernel takes it for a module's and says nothing.
 pub const ONCE: &str = "nextkernel.once";
 
-/// What systemd-boot is told where its menu is not to be shown this once (`LoaderConfigTimeoutOneShot`, its loader.conf(5));
-/// anything else is a menu.
-pub const NO_MENU: [&str; 3] = ["0", "menu-hidden", "menu-disabled"];
-
 /// What that parameter holds of a one-shot entry besides who keeps it: FNV-1a of what it says, which tells one name from
 /// another, and is no secret.
 #[must_use]

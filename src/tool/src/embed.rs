@@ -181,9 +181,9 @@ mod tests {
         let text = std::fs::read(scratch.root.path("/board/plan")).unwrap();
         let plan = Plan::parse(&text).unwrap();
         assert_eq!(plan.kernel.stamp, None);
-        assert_eq!(plan.initrd.map(|initrd| (initrd.name, initrd.size)), Some(("initrd", 232)));
+        assert_eq!(plan.initrd.map(|initrd| (initrd.name, initrd.size)), Some(("initrd", 236)));
         assert!(plan.on.covers(nextkernel_plan::Verb::Reboot) && plan.entry == "/vmlinuz");
-        assert_eq!(std::fs::read(scratch.root.path("/board/initrd")).unwrap().len(), 232);
+        assert_eq!(std::fs::read(scratch.root.path("/board/initrd")).unwrap().len(), 236);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use nextkernel_plan::{NO_MENU, Plan};
+use nextkernel_plan::Plan;
 
 use crate::conf::{Conf, FirmwareRequests};
 use crate::efi::{self, Error};
@@ -66,26 +66,49 @@ pub fn take_back(root: &Root) {
     let _ = std::fs::remove_file(root.path(FULL));
 }
 
-/// All of them. A one-shot entry is none where it is the one that is staged, or where nothing is: it would be staged.
-pub fn requests(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>) -> Result<Vec<Request>, Error> {
-    let is_there = |path: &str| root.path(path).exists();
-    let mut requests = Vec::new();
-    requests.extend(is_there(FULL).then_some(Request::Full));
-    requests.extend(is_there(PARAMETER).then_some(Request::Parameter));
-    if plan.map_or(conf.firmware_requests == FirmwareRequests::Ignore, |plan| plan.passes_firmware_over) {
-        return Ok(requests);
+/// All of them, and why there may be more: a variable that cannot be read.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// They.
+    pub found: Vec<Request>,
+    /// The first variable that could not be read.
+    pub unread: Option<Error>,
+}
+
+impl Requests {
+    /// Those that there are. A one-shot entry is none where it is the one that is staged, or where nothing is: it would be
+    /// staged.
+    #[must_use]
+    pub fn find(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>) -> Requests {
+        let is_there = |path: &str| root.path(path).exists();
+        let mut all = Requests::default();
+        all.found.extend(is_there(FULL).then_some(Request::Full));
+        all.found.extend(is_there(PARAMETER).then_some(Request::Parameter));
+        let passes_over = |plan: &Plan<'_>| plan.passes_firmware_over;
+        if !plan.map_or(conf.firmware_requests == FirmwareRequests::Ignore, passes_over) {
+            all.unread = all.look(root, plan).err();
+        }
+        all
     }
-    let is_set = |value: Option<Vec<u8>>| value.is_some_and(|value| value.iter().any(|byte| *byte != 0));
-    requests.extend(is_set(efi::global(root, "OsIndications")?).then_some(Request::Indications));
-    requests.extend(efi::global(root, "BootNext")?.map(|_| Request::BootNext));
-    let time = efi::text(root, "LoaderConfigTimeoutOneShot")?;
-    requests.extend(time.filter(|time| !NO_MENU.contains(&time.as_str())).map(|_| Request::Menu));
-    let other = efi::text(root, VARIABLE)?.filter(|entry| {
-        let parameter = Once::Efi(entry.to_ascii_lowercase()).parameter();
-        plan.is_some_and(|plan| !plan.cmdline.split(' ').any(|word| word == parameter))
-    });
-    requests.extend(other.map(Request::OneShot));
-    Ok(requests)
+
+    /// Looks at the variables, up to one that cannot be read.
+    fn look(&mut self, root: &Root, plan: Option<&Plan<'_>>) -> Result<(), Error> {
+        let is_set = |value: Option<Vec<u8>>| value.is_some_and(|value| value.iter().any(|byte| *byte != 0));
+        self.found.extend(is_set(efi::global(root, "OsIndications")?).then_some(Request::Indications));
+        let next = efi::global(root, "BootNext")?.filter(|next| !next.is_empty());
+        self.found.extend(next.map(|_| Request::BootNext));
+        // What a boot loader that does not know these leaves for ever is no request.
+        if efi::text(root, "LoaderInfo")?.is_none() {
+            return Ok(());
+        }
+        self.found.extend(efi::text(root, "LoaderConfigTimeoutOneShot")?.map(|_| Request::Menu));
+        let other = efi::text(root, VARIABLE)?.filter(|entry| {
+            let parameter = Once::Efi(entry.to_ascii_lowercase()).parameter();
+            plan.is_some_and(|plan| !plan.cmdline.split(' ').any(|word| word == parameter))
+        });
+        self.found.extend(other.map(Request::OneShot));
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -102,11 +125,12 @@ mod tests {
     fn whoever_asks_for_the_firmware_is_named_with_the_way_back() {
         let scratch = Scratch::new();
         let plan = Plan::bare(HandoffId(1), "x", KERNEL, "root=x");
-        let found = |plan: Option<&Plan<'_>>| requests(&scratch.root, &Conf::default(), plan).unwrap();
+        let found = |plan: Option<&Plan<'_>>| Requests::find(&scratch.root, &Conf::default(), plan).found;
         assert!(found(Some(&plan)).is_empty());
         put_global(&scratch, "OsIndications", &[0; 8]);
         set(&scratch, "LoaderBootCountPath", &["x+1.conf"]);
         assert!(found(Some(&plan)).is_empty());
+        set(&scratch, "LoaderInfo", &["systemd-boot 257"]);
         scratch.put(FULL, "");
         scratch.put(PARAMETER, "x");
         put_global(&scratch, "OsIndications", &[1, 0, 0, 0, 0, 0, 0, 0]);
@@ -116,8 +140,9 @@ mod tests {
         let all = found(Some(&plan));
         assert_eq!(all.len(), 6, "{all:?}");
         assert!(all.iter().all(|request| request.to_string().contains("takes ")), "{all:?}");
-        set(&scratch, "LoaderConfigTimeoutOneShot", &["menu-hidden"]);
-        assert_eq!(found(Some(&plan)).len(), 5);
+        // Its time may be none: then it waits for ever.
+        set(&scratch, "LoaderConfigTimeoutOneShot", &["0"]);
+        assert_eq!(found(Some(&plan)).len(), 6);
         let ignoring = Plan { passes_firmware_over: true, ..plan };
         assert_eq!(found(Some(&ignoring)), [Request::Full, Request::Parameter]);
     }
@@ -126,13 +151,26 @@ mod tests {
     fn a_one_shot_entry_is_a_request_where_it_is_another_than_the_staged_one() {
         let scratch = Scratch::new();
         set(&scratch, VARIABLE, &["Arch.conf"]);
+        set(&scratch, "LoaderInfo", &["systemd-boot 257"]);
         let line = format!("root=x {} -- single", Once::Efi("arch.conf".to_owned()).parameter());
-        let found = |plan: Option<&Plan<'_>>| requests(&scratch.root, &Conf::default(), plan).unwrap();
+        let found = |plan: Option<&Plan<'_>>| Requests::find(&scratch.root, &Conf::default(), plan).found;
         assert!(
             found(None).is_empty() && found(Some(&Plan::bare(HandoffId(1), "x", KERNEL, &line))).is_empty()
         );
         set(&scratch, VARIABLE, &["Other.conf"]);
-        let other = found(Some(&Plan::bare(HandoffId(1), "x", KERNEL, &line)));
-        assert_eq!(other, [Request::OneShot("Other.conf".to_owned())]);
+        let plan = Plan::bare(HandoffId(1), "x", KERNEL, &line);
+        assert_eq!(found(Some(&plan)), [Request::OneShot("Other.conf".to_owned())]);
+        // GRUB is another boot loader, and nobody takes it away any more.
+        std::fs::remove_file(scratch.root.path(efi::path("LoaderInfo"))).unwrap();
+        assert_eq!(found(Some(&plan)), []);
+    }
+
+    #[test]
+    fn what_was_found_before_a_variable_that_cannot_be_read_counts() {
+        let scratch = Scratch::new();
+        scratch.put(FULL, "");
+        scratch.folder("/sys/firmware/efi/efivars/OsIndications-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+        let all = Requests::find(&scratch.root, &Conf::default(), None);
+        assert!(all.found == [Request::Full] && all.unread.is_some(), "{all:?}");
     }
 }

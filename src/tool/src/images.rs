@@ -21,9 +21,8 @@ use crate::thaw;
 use crate::unpack::{self, Unpacked, Wrapping};
 use crate::whole;
 
-/// Every member of an initrd begins on a multiple of this: an uncompressed cpio elsewhere would be
-/// taken for a compressed stream (`unpack_to_rootfs`, init/initramfs.c).
-const MEMBER_ALIGNMENT: u64 = 4;
+/// So many zeros stand between two initrds, behind those up to a multiple of 4.
+const GAP: u64 = 4;
 
 /// What `kexec_file_load(2)` reads at most (`KEXEC_FILE_SIZE_MAX`, `kernel/kexec_file.c`). Before Linux 6.0 it is less,
 /// 2 GiB (`INT_MAX`); what a distribution made of that its kernel says itself.
@@ -242,15 +241,6 @@ pub enum Error {
         piece: Piece,
         /// What would follow it.
         behind: String,
-    },
-    /// The kernel takes what follows for more of it.
-    #[error(
-        "the initrd {piece} is compressed by lz4, and the kernel reads nothing behind that: --extra would be lost; make it with \
-         another compression (zstd, gzip), or leave --extra out"
-    )]
-    BehindLz4 {
-        /// The initrd.
-        piece: Piece,
     },
     /// Something that is added to the initrd.
     #[error(transparent)]
@@ -493,16 +483,20 @@ pub fn initrd_size(sources: &[Source], extra: &Extra) -> Result<u64, Error> {
             return Err(Error::BootConfig { piece: source.piece.clone(), behind });
         }
     }
-    let last = sources.last().filter(|last| !extra.is_empty() && last.piece.packed.is_none());
-    if let Some(last) = last {
-        let is_lz4 = thaw::is_lz4_initrd(&last.file, last.offset, last.offset + last.size);
-        if is_lz4.map_err(|error| last.unreadable(error))? {
-            return Err(Error::BehindLz4 { piece: last.piece.clone() });
-        }
-    }
     let lengths = sources.iter().map(Source::length).chain((!extra.is_empty()).then(|| extra.length()));
-    let size = lengths.fold(0, |size: u64, length| size.next_multiple_of(MEMBER_ALIGNMENT) + length);
+    let size = lengths.fold(0, |size: u64, length| next_begin(size) + length);
     if size > FILE_MAX { Err(Error::TooLarge { what: "initrd", size }) } else { Ok(size) }
+}
+
+/// Where the next initrd begins behind one that ends there: archives at a multiple of 4, and behind so many zeros that lz4's
+/// stream has an end there, which would take them for more of it otherwise (`unlz4`, `lib/decompress_unlz4.c`).
+fn next_begin(end: u64) -> u64 {
+    if end == 0 { 0 } else { cpio::padded(end) + GAP }
+}
+
+fn fill(copy: &mut File, end: u64, begin: u64) -> io::Result<()> {
+    let zeros = [0; 2 * GAP as usize];
+    copy.write_all(zeros.get(..usize::try_from(begin - end).unwrap_or(0)).unwrap_or_default())
 }
 
 /// An initrd that was joined.
@@ -550,14 +544,14 @@ pub fn initrd<'a>(
     let unwritable = |error| Error::Unwritable { path: path.clone(), error };
     let (mut end, mut parts) = (0, Vec::new());
     for source in sources {
-        cpio::padding(end, &mut copy).map_err(unwritable)?;
+        let begin = next_begin(end);
+        fill(&mut copy, end, begin).map_err(unwritable)?;
         source.append_to(&mut copy, &path)?;
-        let begin = cpio::padded(end);
         end = begin + source.length();
         parts.push((source, begin, end));
     }
     if !extra.is_empty() {
-        cpio::padding(end, &mut copy).map_err(unwritable)?;
+        fill(&mut copy, end, next_begin(end)).map_err(unwritable)?;
         extra.append_to(root, &mut copy, &path)?;
     }
     drop(copy);
@@ -690,40 +684,27 @@ mod tests {
 
     #[test]
     fn every_member_of_several_initrds_begins_on_four_bytes() {
-        assert_eq!(joined(&[b"a", b"bbbb", b"ccccc"]), b"a\0\0\0bbbbccccc");
+        assert_eq!(joined(&[b"a", b"bbbb", b"ccccc"]), b"a\0\0\0\0\0\0\0bbbb\0\0\0\0ccccc");
     }
 
     #[test]
     fn what_is_added_comes_last_and_begins_on_four_bytes() {
         let bytes = joined_with(&[(b"initrd", None)], &["/0:etc/key"]);
-        let mut added = bytes.strip_prefix(b"initrd\0\0").unwrap();
+        let mut added = bytes.strip_prefix(b"initrd\0\0\0\0\0\0").unwrap();
         let members = read(&mut added).unwrap();
         assert_eq!(members.last().unwrap().1, b"initrd");
         assert!(added.is_empty());
     }
 
     #[test]
-    fn behind_an_initrd_of_lz4_nothing_is_added() {
-        let scratch = Scratch::new();
-        scratch.put("/key", "key");
-        let refused = |initrd: &[u8], extra: &[&str]| {
-            let extra = Extra::find(&scratch.root, extra).unwrap();
-            let sources = [source(&scratch, "initrd", &Path::new("/a").into(), initrd)];
-            initrd_size(&sources, &extra).err().map(|error| error.to_string())
-        };
-        let lz4 = [&b"\x02\x21\x4c\x18"[..], &[7; 60]].concat();
-        let early = crate::archive::tests::entry("kernel/x86/microcode/x", b"x", None);
-        for initrd in [&lz4[..], &[&early[..], &lz4].concat()] {
-            assert_eq!(refused(initrd, &[]), None);
-            let sentence = refused(initrd, &["/key"]).unwrap();
-            assert!(
-                sentence.contains("/a is compressed by lz4") && sentence.contains("--extra"),
-                "{sentence}"
-            );
-        }
-        for initrd in [&early[..], b"\x1f\x8b\x08", b"x"] {
-            assert_eq!(refused(initrd, &["/key"]), None);
-        }
+    fn what_follows_an_initrd_of_lz4_is_no_more_of_it() {
+        let lz4 = [&b"\x02\x21\x4c\x18"[..], &[7; 61]].concat();
+        let last = crate::archive::tests::entry("x", b"x", None);
+        let joined = joined(&[&lz4, &last]);
+        let behind = joined.get(lz4.len()..).unwrap();
+        let zeros = behind.len() - last.len();
+        assert!(behind.ends_with(&last) && behind.iter().take(zeros).all(|byte| *byte == 0));
+        assert!(zeros >= 4 && (lz4.len() + zeros) % 4 == 0, "{zeros}");
     }
 
     #[test]
@@ -758,9 +739,9 @@ mod tests {
     fn a_packed_file_is_an_archive_of_its_own_with_its_folders() {
         let packed = Packed { name: ".extra/credentials/a.cred".to_owned(), folder: 0o500, file: 0o400 };
         let bytes = joined_with(&[(b"a", None), (b"secret", Some(packed)), (b"z", None)], &[]);
-        let mut archive = bytes.strip_prefix(b"a\0\0\0").unwrap();
+        let mut archive = bytes.strip_prefix(b"a\0\0\0\0\0\0\0").unwrap();
         let members = read(&mut archive).unwrap();
-        assert_eq!(archive, b"z");
+        assert_eq!(archive, b"\0\0\0\0z");
         let seen: Vec<_> = members.iter().map(|(member, _)| (member.name.as_slice(), member.mode)).collect();
         let (folder, file) = (libc::S_IFDIR, libc::S_IFREG);
         assert_eq!(
@@ -893,7 +874,7 @@ mod tests {
         let joined = initrd(&scratch.root, &set, &sources, &extra).unwrap().unwrap();
         let error = joined.see_that_it_is_whole().unwrap_err().to_string();
         assert!(error.starts_with("the initrd /two is damaged: at byte 0: as gzip it is cut off"), "{error}");
-        let behind = good.len() as u64 + 4;
+        let behind = next_begin(next_begin(good.len() as u64) + 3);
         let error = joined.is_damaged(behind + 1, "why".to_owned()).to_string();
         assert!(error.starts_with("the initrd /three is damaged: at byte 1: why; make it again"), "{error}");
     }

@@ -275,7 +275,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if !bad.is_empty() {
         return Err(Error::Bad(bad));
     }
-    if let Some(failed) = report::failed(root).first() {
+    if let Some(failed) = report::failed(root).unwrap_or_default().first() {
         facts::note(format_args!(
             "warning: the last handoff failed, and the firmware started this kernel on {} UTC (`nextkernel report` tells more)",
             Date(failed.started_at)

@@ -19,9 +19,10 @@ use thiserror::Error;
 
 use crate::conf::Conf;
 use crate::errno::InWords;
+use crate::firmware::Requests;
 use crate::folder::Folder;
 use crate::root::Root;
-use crate::{facts, firmware, systemd};
+use crate::{facts, systemd};
 use boot::{Asked, Boot, Came};
 use history::{HISTORY, History, Stopped};
 
@@ -154,8 +155,13 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         return stopping(root, clock::told(), systemd::going_down_to());
     }
     if wish.seen {
-        history::see(root, &arrival::boot_id(root)).map_err(Error::Unwritable)?;
-        facts::say("failed handoffs up to now count no more");
+        let failed = failed(root)?;
+        let Some(last) = failed.first() else {
+            facts::say("no handoff failed: nothing is done");
+            return Ok(());
+        };
+        history::see(root, &last.boot_id).map_err(Error::Unwritable)?;
+        facts::say(format_args!("{}, and that counts no more", so_many_failed(failed.len())));
         return Ok(());
     }
     let history = History::read(root).map_err(Error::Unreadable)?;
@@ -191,11 +197,10 @@ impl Wish {
 
 /// The handoffs that failed since one succeeded or a person has seen it, the last first; this kernel's arrival counts,
 /// too. What nobody kept is not known.
-#[must_use]
-pub fn failed(root: &Root) -> Vec<Boot> {
-    let history = History::read(root).unwrap_or_default();
+pub fn failed(root: &Root) -> Result<Vec<Boot>, Error> {
+    let history = History::read(root).map_err(Error::Unreadable)?;
     let known = Known::of(history, &arrival::boot_id(root), |history| arrival::arrived(root, history));
-    known.history.failed(history::seen(root).as_deref()).cloned().collect()
+    Ok(known.history.failed(history::seen(root).as_deref()).cloned().collect())
 }
 
 /// How many failed.
@@ -231,8 +236,8 @@ fn record(root: &Root, mut history: History) -> Result<(), Error> {
 fn stopping(root: &Root, then: clock::Then, to: Option<&str>) -> Result<(), Error> {
     let text = Folder::plan_text(root).ok().flatten().unwrap_or_default();
     let plan = Plan::parse(&text).ok();
-    let requests = firmware::requests(root, &Conf::default(), plan.as_ref());
-    let is_for_the_firmware = requests.is_ok_and(|requests| !requests.is_empty());
+    let Requests { found, unread } = Requests::find(root, &Conf::default(), plan.as_ref());
+    let is_for_the_firmware = !found.is_empty();
     let asked = match to {
         // Somebody wants the firmware, and gets it.
         Some("kexec.target") if is_for_the_firmware => Asked::Reboot,
@@ -251,7 +256,9 @@ fn stopping(root: &Root, then: clock::Then, to: Option<&str>) -> Result<(), Erro
         Asked::Reboot => Some(Verb::Reboot),
         _ => None,
     };
-    let is_meant = |plan: &Plan<'_>| !is_for_the_firmware && verb.is_some_and(|verb| plan.on.covers(verb));
+    let is_meant = |plan: &Plan<'_>| {
+        !is_for_the_firmware && unread.is_none() && verb.is_some_and(|verb| plan.on.covers(verb))
+    };
     let handoff = plan.filter(is_meant).map(|plan| plan.handoff.to_string());
     let stopped = Stopped { boot_id: arrival::boot_id(root), asked, realtime_ms, handoff, counter };
     stopped.write(root).map_err(Error::Unwritable)

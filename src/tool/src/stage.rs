@@ -147,7 +147,7 @@ pub enum Error {
     Elsewhere(#[from] Elsewhere),
     /// It failed too often.
     #[error(
-        "{so_many}, and `handoff-failed = {most}` leaves restarts to the firmware then; `nextkernel report` shows \
+        "{so_many}, and `handoff-failed = {most}` leaves restarts to the firmware then; `nextkernel report --history` shows \
          them, `nextkernel report --seen` makes them count no more",
         so_many = report::so_many_failed(*.count)
     )]
@@ -157,6 +157,9 @@ pub enum Error {
         /// How many may.
         most: u16,
     },
+    /// Whether it failed cannot be told.
+    #[error("{0}; `handoff-failed` needs it")]
+    Report(#[from] report::Error),
     /// No jump from here.
     #[error("{}", .0.in_words())]
     NoJump(Hypervisor),
@@ -263,8 +266,8 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
         return Err(Error::NotRoot);
     }
     see_that_this_is_the_system(root)?;
-    firmware::take_back(root);
     let Staged { handoff, notes } = stage(root, wish, loader::calls(root))?;
+    firmware::take_back(root);
     for note in notes {
         facts::note(note);
     }
@@ -294,7 +297,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let hold = hold(wish)?;
     let conf = Conf::read(root)?;
     if let Some(most) = conf.handoff_failed {
-        let count = report::failed(root).len();
+        let count = report::failed(root)?.len();
         if count >= usize::from(most) {
             return Err(Error::Failed { count, most });
         }

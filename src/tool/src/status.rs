@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::conf::Conf;
 use crate::errno::InWords;
+use crate::firmware::Requests;
 use crate::folder::{self, Folder};
 use crate::gpus::{self, Gpu, Said};
 use crate::header::Header;
@@ -19,7 +20,7 @@ use crate::reboot::{self, First};
 use crate::root::Root;
 use crate::size::Size;
 use crate::sys::Calls;
-use crate::{cmdline, facts, firmware, systemd, thaw};
+use crate::{cmdline, facts, systemd, thaw};
 
 /// Show what is staged and what each way down leads to
 #[derive(Args, Debug, Default)]
@@ -63,6 +64,8 @@ struct Status {
     gpus: Vec<Gpu>,
     /// Who asks for the firmware at the next restart, so that what is staged does not start.
     firmware_requests: Vec<String>,
+    /// Why there may be more.
+    firmware_requests_unknown: Option<String>,
     /// The handoff that started the running kernel.
     started_by: Option<StartedBy>,
 }
@@ -152,8 +155,9 @@ impl Status {
     ) -> Status {
         let loaded = root.kexec_loaded();
         // The hook then restarts the machine instead.
-        let requests = plan.and_then(|plan| firmware::requests(root, &Conf::default(), Some(plan)).ok());
-        let requests: Vec<_> = requests.into_iter().flatten().map(|request| request.to_string()).collect();
+        let conf = if plan.is_some() { Conf::default() } else { Conf::read(root).unwrap_or_default() };
+        let Requests { found, unread } = Requests::find(root, &conf, plan);
+        let requests: Vec<_> = found.iter().map(ToString::to_string).collect();
         let is_for_the_firmware = !requests.is_empty() || gpus::forbids_the_jump(&gpus).is_some();
         let staged = if is_for_the_firmware { Leads::Firmware } else { Leads::Staged };
         let init = Init::find(root);
@@ -193,6 +197,7 @@ impl Status {
             reboot: if loaded && is_systemd { at_kexec } else { at_reboot },
             gpus,
             firmware_requests: requests,
+            firmware_requests_unknown: unread.map(|error| error.to_string()),
             started_by: record.map(|record| StartedBy {
                 handoff: record.handoff.to_string(),
                 verb: record.verb.to_string(),
@@ -256,7 +261,7 @@ impl Status {
         if let Some(gpu) = gpus::forbids_the_jump(&self.gpus).filter(|_| self.staged.is_some()) {
             writeln!(out, "                  (there is no jump because of {}: see below)", gpu.module)?;
         }
-        for request in &self.firmware_requests {
+        for request in self.firmware_requests.iter().chain(&self.firmware_requests_unknown) {
             writeln!(out, "firmware          {request}")?;
         }
         for gpu in &self.gpus {
@@ -465,7 +470,7 @@ end
         scratch.folder("/run/systemd/system");
         scratch.put("/sys/kernel/kexec_loaded", "1\n");
         scratch.put("/usr/lib/systemd/system-shutdown/nextkernel", "");
-        scratch.put(firmware::FULL, "");
+        scratch.put(crate::firmware::FULL, "");
         let status = |text: &[u8]| {
             let plan = Plan::parse(text).unwrap();
             Status::of(&scratch.root, Some(&plan), Vec::new(), Some(257), BOTH)
@@ -574,7 +579,7 @@ end
         fields.sort();
         assert_eq!(
             fields.join(" "),
-            "firmware_requests gpus hook_installed init loaded nextkernel_reboot reboot staged staged.cmdline staged.entry staged.guard staged.handoff \
+            "firmware_requests firmware_requests_unknown gpus hook_installed init loaded nextkernel_reboot reboot staged staged.cmdline staged.entry staged.guard staged.handoff \
              staged.hold staged.initrd staged.jump staged.kernel staged.loader staged.loader_why staged.modules staged.on \
              staged.staged_at staged.thawed staged.unbind staged.watchdog started_by systemctl_kexec systemctl_reboot"
         );

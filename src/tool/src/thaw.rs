@@ -14,7 +14,7 @@ use std::io;
 
 use thiserror::Error;
 
-pub use initrd::{Initrd, initrd, is_lz4 as is_lz4_initrd, is_thawed, is_whole as is_whole_initrd};
+pub use initrd::{Initrd, initrd, is_thawed, is_whole as is_whole_initrd};
 pub use kernel::{Asked, Thawed, kernel};
 
 use crate::errno::InWords;

@@ -1,7 +1,6 @@
 //! What a path leads to once the system goes down: systemd-sysext(8) and systemd-confext(8) take their layers away before the
 //! hooks run, and everything but the root, /usr and /run is unmounted by then (systemd-shutdown(8)).
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +31,8 @@ pub enum Then {
     },
 }
 
-/// How systemd names the source of its layers (`image_class_info`, src/basic/os-util.c).
+/// How systemd names the source of its layers (`image_class_info`, src/basic/os-util.c), and the services that take them away;
+/// of one that runs PID 1 keeps a link (`unit_export_invocation_id`, src/core/unit.c).
 const LAYERS: [&str; 2] = ["sysext", "confext"];
 
 /// What is not unmounted before the hooks run (`nonunmountable_path`, src/shutdown/umount.c).
@@ -46,19 +46,30 @@ pub fn then(root: &Root, path: &str) -> Then {
         Ok(below) => Path::new("/").join(below),
         Err(_) => path,
     };
-    let seen = of_system(root.path(path).canonicalize().unwrap_or_else(|_| root.path(path)));
-    let is_layer = |mount: &Mount| LAYERS.iter().any(|layer| mount.source == OsStr::new(layer));
-    let goes = |mount: &Mount| {
-        let stays =
-            STAYS.iter().any(|stays| mount.point == Path::new(stays)) || mount.point.starts_with("/run");
-        is_layer(mount) || !stays
+    // Where its name stands, and where that leads to.
+    let real = |path: &Path| of_system(root.path(path).canonicalize().unwrap_or_else(|_| root.path(path)));
+    let (folder, name) = (Path::new(path).parent(), Path::new(path).file_name());
+    let named = folder.zip(name).map(|(folder, name)| real(folder).join(name));
+    let seen = [named.unwrap_or_else(|| path.into()), real(Path::new(path))];
+    // Merged by hand, nobody takes them away, and their places stay.
+    let is_layer = |mount: &Mount| LAYERS.iter().any(|layer| mount.source == Path::new(layer));
+    let is_taken_away = |mount: &Mount| {
+        let service = format!("/run/systemd/units/invocation:systemd-{}.service", mount.source.display());
+        root.path(service).symlink_metadata().is_ok()
+    };
+    let stays = |mount: &Mount| {
+        STAYS.iter().any(|stays| mount.point == Path::new(stays)) || mount.point.starts_with("/run")
     };
     // What PID 1 itself runs from is busy to the end, as /nix/store.
     let first = std::fs::read_link(root.path("/proc/1/exe")).map(of_system);
     let of_first =
         first.as_ref().ok().and_then(|exe| Mount::over(&mounts, exe)).map(|mount| mount.point.clone());
-    let goes = |mount: &&Mount| goes(mount) && (of_first.as_deref() != Some(&mount.point) || is_layer(mount));
-    let Some(mount) = Mount::over(&mounts, &seen).filter(goes) else { return Then::Something };
+    let goes = |mount: &&Mount| match is_layer(mount) {
+        true => is_taken_away(mount),
+        false => !stays(mount) && of_first.as_deref() != Some(&mount.point),
+    };
+    let mut on = seen.iter().filter_map(|seen| Mount::over(&mounts, seen));
+    let Some(mount) = on.find(goes) else { return Then::Something };
     let (point, source) = (mount.point.clone(), mount.source.clone());
     match is_there_without(&root.path(&mount.point), &root.path(path)) {
         Ok(true) => Then::Something,
@@ -106,6 +117,9 @@ mod tests {
             scratch.put("/proc/self/mountinfo", mounts);
             assert_eq!(then(&scratch.root, HOOK), Then::Something, "{mounts}");
         }
+        scratch.put("/proc/self/mountinfo", "30 24 0:50 / /usr ro - overlay sysext ro\n");
+        assert_eq!(then(&scratch.root, HOOK), Then::Something, "merged by hand");
+        scratch.put("/run/systemd/units/invocation:systemd-sysext.service", "");
         // Nothing is mounted there, and so nothing can be taken away.
         for mounts in
             ["30 24 0:50 / /usr ro - overlay sysext ro\n", "30 24 8:2 / /usr/lib rw - ext4 /dev/sda2 rw\n"]

@@ -241,12 +241,6 @@ pub fn member<'a>(
     Ok(Some((wrapping.name(), member)))
 }
 
-/// Whether a member of an initrd is lz4's, by what it begins with.
-#[must_use]
-pub fn is_lz4_member(head: &[u8]) -> bool {
-    matches!(Wrapping::of(head), Some(Wrapping::Lz4Legacy))
-}
-
 /// What is given byte by byte.
 struct Single<R>(R);
 

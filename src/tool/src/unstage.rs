@@ -41,7 +41,6 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    firmware::take_back(root);
     facts::say(unstage(root, wish, || rehearse::unload(root, 0))?);
     Ok(())
 }
@@ -65,6 +64,7 @@ pub(crate) fn unstage(
             unload()?;
         }
         armed::disarm(root);
+        firmware::take_back(root);
         folder.sweep(None);
         folder.withdraw();
         folder.forget();
@@ -92,6 +92,7 @@ pub(crate) fn unstage(
         unload()?;
     }
     armed::disarm(root);
+    firmware::take_back(root);
     folder.clear()?;
     Ok(format!("{} is no longer staged", staged.unwrap_or("what could not be read")))
 }

@@ -9,12 +9,13 @@ use nextkernel_plan::Plan;
 use super::{Findings, Verdict};
 use crate::attach::POINTS;
 use crate::conf::Conf;
+use crate::firmware::Requests;
 use crate::hypervisor::Hypervisor;
 use crate::origin::Origin;
 use crate::report::history::History;
 use crate::report::words::Date;
 use crate::root::Root;
-use crate::{cmdline, efi, firmware, luks, report, stage, subvolume};
+use crate::{cmdline, efi, luks, report, stage, subvolume};
 
 /// Under whom this machine runs.
 pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
@@ -51,35 +52,43 @@ pub(super) fn confidential(root: &Root, findings: &mut Findings) {
 
 /// Somebody wants the firmware at the next restart, and the hook leaves that one to it.
 pub(super) fn firmware(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>, findings: &mut Findings) {
-    match firmware::requests(root, conf, plan) {
-        Ok(requests) => {
-            for request in requests {
-                let so = format!("the next restart goes through the firmware, whatever is staged: {request}");
-                findings.say(Verdict::Bad, "firmware", so);
-            }
-        }
-        Err(error) => findings.say(Verdict::Info, "firmware", error.to_string()),
+    let Requests { found, unread } = Requests::find(root, conf, plan);
+    for request in found {
+        let so = format!("the next restart goes through the firmware, whatever is staged: {request}");
+        findings.say(Verdict::Bad, "firmware", so);
+    }
+    if let Some(error) = unread {
+        let so =
+            format!("whether somebody asks for the firmware at the next restart cannot be told: {error}");
+        findings.say(Verdict::Warn, "firmware", so);
+    } else if root.path("/sys/firmware/efi").is_dir() && !efi::are_there(root) {
+        let so = "whether somebody asks for the firmware at the next restart cannot be told: its variables are not mounted \
+                  (mount -t efivarfs efivarfs /sys/firmware/efi/efivars); the hook mounts them";
+        findings.say(Verdict::Warn, "firmware", so);
     }
 }
 
 /// Handoffs that failed, and nobody has seen it.
 pub(super) fn handoffs(root: &Root, conf: &Conf, findings: &mut Findings) {
-    let failed = report::failed(root);
     let most = conf.handoff_failed.map(usize::from);
+    let failed = match report::failed(root) {
+        Ok(failed) => failed,
+        Err(error) => return findings.say(Verdict::Warn, "handoffs", error.to_string()),
+    };
     if let Some(last) = failed.first() {
         let (verdict, then) = match most {
             Some(most) if failed.len() >= most => (Verdict::Bad, "nothing is staged until then"),
             _ => (Verdict::Warn, "the next may fail, too"),
         };
         let why = format!(
-            "{}, the last on {} UTC: the firmware started this machine instead; {then}; `nextkernel report --history` shows them, \
-             and `nextkernel report --seen` makes them count no more",
+            "{}: the firmware started this machine on {} UTC, and nothing was kept of a next system in between; {then}; \
+             `nextkernel report --history` shows them, and `nextkernel report --seen` makes them count no more",
             report::so_many_failed(failed.len()),
             Date(last.started_at)
         );
         findings.say(verdict, "handoffs", why);
     } else if most.is_some() && History::read(root).is_ok_and(|history| history.boots.is_empty()) {
-        let why = "`handoff-failed` is set, and nothing is counted: no history is kept; enable nextkernel-report.service";
+        let why = "`handoff-failed` is set, and no boot is kept yet: nextkernel-report.service does that, once it is enabled";
         findings.say(Verdict::Warn, "handoffs", why);
     }
 }
@@ -267,6 +276,9 @@ mod tests {
         assert!(finding(&scratch, &asked(), "firmware").is_none());
         crate::efi::tests::put_global(&scratch, "BootNext", &[2, 0]);
         says(&scratch, "firmware", Verdict::Bad, "`efibootmgr --delete-bootnext` takes it back");
+        let scratch = machine();
+        scratch.folder("/sys/firmware/efi/efivars");
+        says(&scratch, "firmware", Verdict::Warn, "its variables are not mounted");
     }
 
     #[test]
@@ -275,7 +287,7 @@ mod tests {
         let scratch = machine();
         assert!(finding(&scratch, &asked(), "handoffs").is_none());
         scratch.put("/etc/nextkernel.conf", "handoff-failed = 2");
-        says(&scratch, "handoffs", Verdict::Warn, "enable nextkernel-report.service");
+        says(&scratch, "handoffs", Verdict::Warn, "nextkernel-report.service does that");
         let failed = |id: u8| Boot {
             boot_id: format!("{id}f0e0d0c-0b0a-0908-0706-050403020100"),
             failed: Some("00000000000000a7".to_owned()),
@@ -285,7 +297,7 @@ mod tests {
         history.push(firmware());
         history.push(failed(2));
         history.write(&scratch.root).unwrap();
-        says(&scratch, "handoffs", Verdict::Warn, "a handoff failed, the last on");
+        says(&scratch, "handoffs", Verdict::Warn, "a handoff failed: the firmware");
         history.push(failed(3));
         history.write(&scratch.root).unwrap();
         says(&scratch, "handoffs", Verdict::Bad, "2 handoffs in a row failed");

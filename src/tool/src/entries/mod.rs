@@ -23,6 +23,7 @@ use crate::attach::{self, Attached};
 use crate::cmdline;
 use crate::conf::Conf;
 use crate::efi;
+use crate::errno::InWords;
 use crate::images::Piece;
 use crate::once::Once;
 use crate::root::Root;
@@ -388,13 +389,22 @@ struct Told {
 
 /// Why what a menu says is not what the next restart leads to, unless the entry itself names the root's subvolume. Who may not
 /// ask is told nothing of it: a look at the entries is nobody's harm, and staging is root's.
-fn other_snapshot(root: &Root, in_charge: &Result<InCharge, Error>) -> Option<Error> {
+fn other_snapshot(
+    root: &Root,
+    in_charge: &Result<InCharge, Error>,
+    notes: &mut Vec<String>,
+) -> Option<Error> {
     let path = match in_charge {
         Ok(InCharge::SystemdBoot) | Err(_) => return None,
         Ok(InCharge::Grub(menu) | InCharge::Extlinux(menu)) => menu.as_path(),
         Ok(InCharge::Nobody) => Path::new("/boot"),
     };
-    let (current, default) = subvolume::other_than_default(root, path).ok()??;
+    let asked = subvolume::other_than_default(root, path);
+    if let Some(error) = asked.as_ref().err().filter(|_| nix::unistd::geteuid().is_root()) {
+        let why = InWords(error);
+        notes.push(format!("warning: whether / is in btrfs's default subvolume cannot be told: {why}"));
+    }
+    let (current, default) = asked.ok()??;
     Some(Error::OtherSnapshot { path: path.to_path_buf(), current, default })
 }
 
@@ -443,7 +453,7 @@ impl Survey {
                 entry.hindrance.clone_from(&hidden);
             }
         }
-        let other = other_snapshot(root, &in_charge);
+        let other = other_snapshot(root, &in_charge, &mut notes);
         let told = match in_charge {
             Ok(InCharge::SystemdBoot) => {
                 let default = loader.as_ref().ok_or(Error::NoVariables).and_then(|loader| {

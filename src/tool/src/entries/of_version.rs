@@ -21,27 +21,37 @@ const OWN: [&str; 2] = ["panic=", "acpi_rsdp="];
 pub fn meant(root: &Root, survey: &Survey, installed: Entry) -> (Entry, Vec<String>) {
     let version = installed.id.clone();
     let mut that_load: Vec<&Entry> = Vec::new();
-    for entry in loaders(survey).filter(|entry| entry.hindrance.is_none() && loads(root, entry, &installed)) {
+    let all: Vec<&Entry> = loaders(survey).filter(|entry| loads(root, entry, &installed)).collect();
+    for entry in all.iter().copied().filter(|entry| entry.hindrance.is_none()) {
         // Debian's menu has one and the same twice, in its submenu, too.
         let is_same = |other: &&Entry| other.cmdline == entry.cmdline && other.initrds == entry.initrds;
         if !that_load.iter().any(is_same) {
             that_load.push(entry);
         }
     }
-    if let [one] = that_load.as_slice() {
+    let hindered = all.iter().find(|entry| entry.hindrance.is_some());
+    if let ([one], None) = (that_load.as_slice(), hindered) {
         let said = format!("{version} is started as the boot loader's entry {} starts it", one.id);
         return ((*one).clone(), vec![said]);
     }
-    let mut said: Vec<_> = strays(root, survey).into_iter().collect();
     let running = cmdline::reused(root).unwrap_or_default();
     let is_running =
         |entry: &&&Entry| entry.cmdline.as_deref().map(cmdline::without_added).as_deref() == Some(&running);
-    said.extend(match (that_load.as_slice(), that_load.iter().find(is_running)) {
-        ([], _) if loaders(survey).next().is_none() => None,
-        ([], _) => Some(format!("no entry of the boot loader starts {version}: it gets the running command line")),
-        (_, Some(one)) => Some(format!(
-            "{version} gets the running command line, which is that of the boot loader's entry {}",
+    if let Some(one) = that_load.iter().find(is_running) {
+        let said = format!(
+            "{version} is started as the boot loader's entry {} starts it, which has the running command line",
             one.id
+        );
+        return ((*one).clone(), vec![said]);
+    }
+    let mut said: Vec<_> = strays(root, survey).into_iter().collect();
+    said.extend(match (that_load.as_slice(), hindered) {
+        ([], None) if loaders(survey).next().is_none() => None,
+        ([], None) => Some(format!("no entry of the boot loader starts {version}: it gets the running command line")),
+        (_, Some(hindered)) => Some(format!(
+            "the boot loader's entry {} starts {version}, and cannot be staged (`nextkernel entries` says why): it gets the \
+             running command line",
+            hindered.id
         )),
         (several, None) => {
             let ids: Vec<_> = several.iter().map(|entry| entry.id.as_str()).collect();
@@ -153,11 +163,9 @@ mod tests {
     fn where_several_differ_or_none_starts_it_the_running_line_is_taken_and_that_is_told() {
         let two = [("one", "root=x quiet"), ("one, recovery", "root=x single")];
         let (line, initrds, notes) = chosen(&machine("BOOT_IMAGE=/k root=x quiet", &two), "6.1");
-        assert_eq!((line, initrds), (None, 1));
-        assert!(
-            notes.contains("which is that of the boot loader's entry one") && !notes.contains("warning"),
-            "{notes}"
-        );
+        assert_eq!((line.as_deref(), initrds), (Some("root=x quiet"), 2));
+        assert!(notes.contains("entry one starts it, which has the running command line"), "{notes}");
+        assert!(!notes.contains("warning"), "{notes}");
         let (_, _, notes) = chosen(&machine("root=x quiet rd.break x=y", &two), "6.1");
         assert!(
             notes.contains("several entries of the boot loader start 6.1 (one, one, recovery), and differ"),

@@ -618,7 +618,8 @@ fn map_entry(entry: &Entry) -> Result<Vec<u8>, Error> {
 fn kind(name: &str) -> Option<u32> {
     Some(match name {
         "System RAM" => 1,
-        "Reserved" | "reserved" => 2,
+        // What the kernel itself has no name for, it leaves alone.
+        "Reserved" | "reserved" | "Unknown E820 type" => 2,
         "ACPI Tables" => 3,
         "ACPI Non-volatile Storage" => 4,
         "Unusable memory" => 5,
@@ -998,8 +999,9 @@ mod tests {
             "Persistent Memory (legacy)",
             "Soft Reserved",
             "Unknown E820 type",
+            "Something new",
         ];
-        let numbers = [1, 2, 2, 3, 4, 5, 7, 12, 0xefff_ffff].map(Some);
+        let numbers = [1, 2, 2, 3, 4, 5, 7, 12, 0xefff_ffff, 2].map(Some);
         assert_eq!(names.map(kind), [&numbers[..], &[None]].concat()[..]);
     }
 

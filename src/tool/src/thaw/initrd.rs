@@ -110,38 +110,26 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, W
 /// Whether nothing in an initrd is compressed.
 pub fn is_thawed(from: &File) -> io::Result<bool> {
     let all = from.metadata()?.len();
-    Ok(first_packed(from, 0, all)?.is_none())
-}
-
-/// Whether a part of a file is an initrd of lz4, behind an early archive or not: whatever follows it, the kernel takes for
-/// more of it (`unlz4`, `lib/decompress_unlz4.c`).
-pub fn is_lz4(from: &File, begin: u64, end: u64) -> io::Result<bool> {
-    let mut head = [0; HEAD];
-    let Some(at) = first_packed(from, begin, end)? else { return Ok(false) };
-    Ok(unpack::is_lz4_member(part_at(from, &mut head, at, end)?))
-}
-
-/// Where the first member begins that is no archive as it is.
-fn first_packed(from: &File, begin: u64, all: u64) -> io::Result<Option<u64>> {
-    let end = match boot_config(from, begin, all) {
-        Err(Why::Read(error)) => return Err(error),
-        config => config.ok().flatten().unwrap_or(all),
+    let why = |why| match why {
+        Why::Read(error) => Err(error),
+        _ => Ok(None),
     };
-    let mut at = begin;
+    let end = boot_config(from, 0, all).or_else(why)?.unwrap_or(all);
+    let mut at = 0;
     while at < end {
         let mut first = [0];
         read_at(from, &mut first, at)?;
         at = match first {
             [0] => behind_zeros(from, at, end)?,
-            [b'0'] if (at - begin) % ALIGNMENT == 0 => match behind_archive(from, at, end) {
+            [b'0'] if at % ALIGNMENT == 0 => match behind_archive(from, at, end) {
                 Ok(stop) => stop,
                 Err(Why::Read(error)) => return Err(error),
-                Err(_) => return Ok(Some(at)),
+                Err(_) => return Ok(false),
             },
-            _ => return Ok(Some(at)),
+            _ => return Ok(false),
         };
     }
-    Ok(None)
+    Ok(true)
 }
 
 /// What a member is.
@@ -545,6 +533,10 @@ mod tests {
         }
         assert!(thawed_to(&gzip(&disk), u64::MAX).0.unwrap().is_disk);
         let unaligned = [&[0; 9001][..], &one].concat();
+        if let Some(lz4) = packed_by("lz4", &["-l", "-c"], &one) {
+            let fill = vec![0; lz4.len().next_multiple_of(4) - lz4.len() + 4];
+            assert_eq!(wrong(&[&lz4[..], &fill, &one].concat()), None, "lz4, and another behind zeros");
+        }
         // What fills up its last entry is missing, which the kernel minds where it was compressed; and a member that it takes
         // for what fills up the archive before it.
         let odd = [entry("x", b"abc"), entry("y", b"abcde")].concat();
