@@ -104,7 +104,7 @@ fn with_request(
     let asks = format!(
         "{day}
         modprobe efivarfs && mount -t efivarfs none /sys/firmware/efi/efivars || echo NO VARIABLES
-        printf '\\006\\000\\000\\000x\\000\\000\\000' >/sys/firmware/efi/efivars/LoaderInfo-{OF_THE_LOADER} || echo NOT WRITTEN
+        printf '\\007\\000\\000\\000x\\000\\000\\000' >/sys/firmware/efi/efivars/LoaderInfo-{OF_THE_LOADER} || echo NOT WRITTEN
         printf '\\007\\000\\000\\000{value}' >/sys/firmware/efi/efivars/{name}-{whose} || echo NOT WRITTEN\n"
     );
     // As in an exitrd of systemd 252's, and under inits that do not mount them.

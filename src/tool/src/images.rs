@@ -495,8 +495,7 @@ fn next_begin(end: u64) -> u64 {
 }
 
 fn fill(copy: &mut File, end: u64, begin: u64) -> io::Result<()> {
-    let zeros = [0; 2 * GAP as usize];
-    copy.write_all(zeros.get(..usize::try_from(begin - end).unwrap_or(0)).unwrap_or_default())
+    io::copy(&mut io::repeat(0).take(begin - end), copy).map(drop)
 }
 
 /// An initrd that was joined.

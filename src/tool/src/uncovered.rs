@@ -64,9 +64,12 @@ pub fn then(root: &Root, path: &str) -> Then {
     let first = std::fs::read_link(root.path("/proc/1/exe")).map(of_system);
     let of_first =
         first.as_ref().ok().and_then(|exe| Mount::over(&mounts, exe)).map(|mount| mount.point.clone());
-    let goes = |mount: &&Mount| match is_layer(mount) {
-        true => is_taken_away(mount),
-        false => !stays(mount) && of_first.as_deref() != Some(&mount.point),
+    let goes = |mount: &&Mount| {
+        if is_layer(mount) {
+            is_taken_away(mount)
+        } else {
+            !stays(mount) && of_first.as_deref() != Some(&mount.point)
+        }
     };
     let mut on = seen.iter().filter_map(|seen| Mount::over(&mounts, seen));
     let Some(mount) = on.find(goes) else { return Then::Something };
