@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nextkernel_plan::Plan;
+use nextkernel_plan::{HandoffId, Plan};
 use serde::{Deserialize, Serialize};
 
 use crate::entries::Entry;
@@ -53,6 +53,8 @@ pub struct Known {
     pub origin: Origin,
     /// What a person calls it; `None` where it is disarmed.
     pub entry: Option<String>,
+    /// Which handoff it is; `None` where it is disarmed.
+    pub handoff: Option<HandoffId>,
 }
 
 impl Original {
@@ -120,12 +122,14 @@ impl Origin {
     pub fn staged(root: &Root) -> Option<Known> {
         let text = Folder::plan_text(root).ok()?;
         let plan = text.as_deref().map(Plan::parse).transpose().ok()?;
-        let (path, entry) = match plan {
-            Some(plan) => (format!("{}/{NAME}", plan.handoff), Some(plan.entry.to_owned())),
-            None => (folder::DISARMED.to_owned(), None),
+        let (path, entry, handoff) = match plan {
+            Some(plan) => {
+                (format!("{}/{NAME}", plan.handoff), Some(plan.entry.to_owned()), Some(plan.handoff))
+            }
+            None => (folder::DISARMED.to_owned(), None, None),
         };
         let text = fs::read(Folder::place(root, &path)).ok()?;
-        Some(Known { origin: serde_json::from_slice(&text).ok()?, entry })
+        Some(Known { origin: serde_json::from_slice(&text).ok()?, entry, handoff })
     }
 
     /// Keeps it for a later update, which may be able to stage it again.

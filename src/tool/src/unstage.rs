@@ -1,7 +1,7 @@
 //! Taking back what was staged.
 
 use clap::Args;
-use nextkernel_plan::{Hold, Plan};
+use nextkernel_plan::{HandoffId, Hold, Plan};
 use thiserror::Error;
 
 use crate::folder::{self, Folder};
@@ -17,6 +17,9 @@ pub struct Wish {
     /// Only if what is staged follows the boot loader (`nextkernel stage --follow`)
     #[arg(long, conflicts_with = "entry")]
     pub follow: bool,
+    /// Only if this very handoff is staged: another may have been, by the same name.
+    #[arg(skip)]
+    pub handoff: Option<HandoffId>,
 }
 
 /// Why it is still staged.
@@ -74,6 +77,11 @@ pub(crate) fn unstage(
     };
     let plan = Plan::parse(&text);
     let staged = plan.as_ref().map(|plan| plan.entry);
+    if let (Some(wanted), Ok(plan)) = (wish.handoff, &plan) {
+        if wanted != plan.handoff {
+            return Ok(format!("{} was staged meanwhile: nothing done", plan.entry));
+        }
+    }
     if let (Some(wanted), Ok(staged)) = (wish.entry.as_deref().map(systemd::unescape), staged) {
         // A version may have been taken for the boot loader's entry for it.
         let asked = Origin::staged(root).and_then(|known| known.origin.wish.entry);
@@ -161,6 +169,18 @@ end
             let said = unstage(&scratch.root, &wish, || Ok(())).unwrap();
             assert_eq!(said.ends_with("is no longer staged"), goes, "{asked}: {said}");
         }
+    }
+
+    #[test]
+    fn what_was_staged_meanwhile_stays_whatever_it_is_called() {
+        let scratch = Scratch::new();
+        scratch.put("/run/nextkernel/plan", PLAN);
+        let unstage = |handoff| {
+            let wish = Wish { handoff: Some(HandoffId(handoff)), ..Wish::default() };
+            unstage(&scratch.root, &wish, || Ok(())).unwrap()
+        };
+        assert_eq!(unstage(8), "6.12 was staged meanwhile: nothing done");
+        assert_eq!(unstage(7), "6.12 is no longer staged");
     }
 
     #[test]

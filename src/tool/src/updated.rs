@@ -107,7 +107,9 @@ fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
     }
     let entry = known.as_ref().and_then(|known| known.entry.clone());
     let staged = entry.clone().unwrap_or_default();
-    let unstage = || (staging.unstage)(root, &unstage::Wish { entry: entry.clone(), follow: false });
+    // Another may be staged by now.
+    let handoff = known.as_ref().and_then(|known| known.handoff);
+    let unstage = || (staging.unstage)(root, &unstage::Wish { handoff, ..unstage::Wish::default() });
     match decide(root, wish, &conf, known.as_ref()) {
         Step::Leave(said) => said.or(wrong),
         Step::Unstage(said) => Some(match unstage() {
@@ -119,7 +121,7 @@ fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
                 Ok(()) => return Some(done(root)),
                 Err(error) => error.to_string(),
             };
-            let Some(Known { origin, entry: Some(_) }) = known.filter(|_| stale) else {
+            let Some(Known { origin, entry: Some(_), .. }) = known.filter(|_| stale) else {
                 return Some(format!("after the update nothing new is staged: {why}"));
             };
             if let Err(error) = unstage() {
@@ -143,7 +145,7 @@ fn done(root: &Root) -> String {
 
 fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step {
     let key = conf.stage_on_update;
-    let Some(Known { origin, entry }) = known else {
+    let Some(Known { origin, entry, .. }) = known else {
         if key == OnUpdate::No || wish.removed.is_some() || is_staged(root) {
             return Step::Leave(None);
         }
