@@ -11,8 +11,8 @@ use crate::root::Root;
 
 /// What a person types at a boot menu for once: for the init, and for initramfs-tools, dracut and systemd
 /// (kernel-command-line(7), dracut.cmdline(7), initramfs-tools(7)).
-const FOR_ONCE: [&str; 10] =
-    ["single", "s", "S", "1", "emergency", "rescue", "-b", "rd.break", "rd.emergency", "break"];
+const FOR_ONCE: [&str; 11] =
+    ["single", "recovery", "s", "S", "1", "emergency", "rescue", "-b", "rd.break", "rd.emergency", "break"];
 
 /// What staging adds where the configuration says so.
 const OWN: [&str; 2] = ["panic=", "acpi_rsdp="];
@@ -30,7 +30,11 @@ pub fn meant(root: &Root, survey: &Survey, installed: Entry) -> (Entry, Vec<Stri
         }
     }
     let hindered = all.iter().find(|entry| entry.hindrance.is_some());
-    if let ([one], None) = (that_load.as_slice(), hindered) {
+    // Where the ordinary one cannot be read, its recovery entry is the only one left.
+    let is_ordinary =
+        |entry: &&&Entry| !entry.cmdline.iter().flat_map(|line| cmdline::parameters(line)).any(is_for_once);
+    let only = that_load.first().filter(|_| that_load.len() == 1 && hindered.is_none());
+    if let Some(one) = only.filter(is_ordinary) {
         let said = format!("{version} is started as the boot loader's entry {} starts it", one.id);
         return ((*one).clone(), vec![said]);
     }
@@ -52,6 +56,11 @@ pub fn meant(root: &Root, survey: &Survey, installed: Entry) -> (Entry, Vec<Stri
             "the boot loader's entry {} starts {version}, and cannot be staged (`nextkernel entries` says why): it gets the \
              running command line",
             hindered.id
+        )),
+        ([one], None) => Some(format!(
+            "the boot loader's only entry for {version}, {}, is for one boot: it gets the running command line; name that \
+             entry if it is meant",
+            one.id
         )),
         (several, None) => {
             let ids: Vec<_> = several.iter().map(|entry| entry.id.as_str()).collect();
@@ -174,6 +183,14 @@ mod tests {
         assert!(notes.contains("stand in no boot entry: 'rd.break x=y'; `--remove NAME`"), "{notes}");
         let (_, _, notes) = chosen(&machine("root=x quiet", &two), "6.2");
         assert!(notes.contains("no entry of the boot loader starts 6.2"), "{notes}");
+    }
+
+    #[test]
+    fn a_recovery_entry_is_not_meant_by_a_version_even_where_it_is_the_only_one() {
+        let machine = machine("root=x quiet", &[("one, recovery", "root=x single")]);
+        let (line, _, notes) = chosen(&machine, "6.1");
+        assert_eq!(line, None);
+        assert!(notes.contains("only entry for 6.1, one, recovery, is for one boot"), "{notes}");
     }
 
     #[test]
