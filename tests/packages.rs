@@ -161,6 +161,11 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
          cp -r --parents target/built target/manuals $2 && cp packaging/arch/* $3",
         &[repository(), sources, arch.path("")],
     );
+    // nextkernel leaves a chroot alone: to it this one is the running system, whose first process is in the same root.
+    sh(
+        "mkdir -p $1/proc/self/ns $1/proc/1 && ln -s 'pid:[4026531836]' $1/proc/self/ns/pid && ln -s / $1/proc/1/root",
+        &[root.path("")],
+    );
     sh(
         "mkdir $1/run/nextkernel $1/var/lib/pacman && echo stage-on-update=kexec >$1/etc/nextkernel.conf",
         &[root.path("")],
