@@ -86,7 +86,7 @@ pub enum Starts<'a> {
     },
     /// The boot loader on a disk's EFI system partition. The firmware is UEFI's then.
     Uefi(&'a Path),
-    /// The same under Secure Boot.
+    /// The same under Secure Boot, with these variables of the firmware's.
     Verified(&'a Path, &'a Path),
     /// The boot loader in a disk's first sector.
     Bios(&'a Path),

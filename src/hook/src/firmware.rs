@@ -6,7 +6,7 @@ use core::fmt;
 
 use nextkernel_plan::{ONCE, Plan, checksum};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
@@ -78,11 +78,10 @@ impl fmt::Display for Request {
 /// The first request that there is against a plan; where none can be read, against whatever may be loaded.
 #[must_use]
 pub fn request(plan: Option<&Plan<'_>>) -> Option<Request> {
-    let is_there = |path| openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).is_ok();
-    if is_there(FULL) {
+    if files::exists(FULL) {
         return Some(Request::Full);
     }
-    if is_there(PARAMETER) {
+    if files::exists(PARAMETER) {
         return Some(Request::Parameter);
     }
     if plan.is_some_and(|plan| plan.passes_firmware_over) {

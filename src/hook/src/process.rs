@@ -72,17 +72,16 @@ pub fn end(end: End, request: Request) -> ! {
         info!("as PID 1: jump to what is loaded");
         let _ = reboot(RebootCommand::Kexec);
     }
-    let word = match verb {
+    let (stays_down, word) = match verb {
         // Who is asked to leave the machine itself switches it off (systemd, src/shutdown/shutdown.c).
-        Verb::Poweroff | Verb::Exit => "power off",
-        Verb::Halt => "halt",
-        Verb::Kexec | Verb::Reboot => "restart through firmware",
+        Verb::Poweroff | Verb::Exit => (Some(RebootCommand::PowerOff), "power off"),
+        Verb::Halt => (Some(RebootCommand::Halt), "halt"),
+        Verb::Kexec | Verb::Reboot => (None, "restart through firmware"),
     };
     info!("as PID 1: {word}");
-    let _ = match verb {
-        Verb::Poweroff | Verb::Exit => reboot(RebootCommand::PowerOff),
-        Verb::Halt => reboot(RebootCommand::Halt),
-        Verb::Kexec | Verb::Reboot => Err(firmware::restart()),
+    let _ = match stays_down {
+        Some(command) => reboot(command),
+        None => Err(firmware::restart()),
     };
     // Only without CAP_SYS_BOOT, and so in a container that could not be told as one, is it refused.
     error!("the kernel refused to {word}");

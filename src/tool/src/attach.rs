@@ -5,11 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use thiserror::Error;
 
 use crate::file_systems::{self, FileSystem, Line, Name, fstab};
-use crate::mounts::Mount;
+use crate::mounts::{Mount, own_namespace};
 use crate::root::Root;
 
 /// Where a boot loader's partitions are mounted (Boot Loader Specification, "Mount Points").
@@ -201,11 +200,7 @@ impl<'a> Attached<'a> {
             return Err(Error::NotPlain { device: shown, what: told.unwrap_or_default() });
         }
         if !self.is_own {
-            // What is mounted outside is seen here, too, and not the other way round.
-            let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-            let own = unshare(CloneFlags::CLONE_NEWNS)
-                .and_then(|()| mount(None::<&str>, "/", None::<&str>, slave, None::<&str>));
-            own.map_err(|errno| refused(&errno.desc()))?;
+            own_namespace().map_err(|errno| refused(&errno.desc()))?;
             self.is_own = true;
         }
         if point.starts_with(ASIDE) {

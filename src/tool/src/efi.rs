@@ -143,16 +143,18 @@ pub(crate) mod tests {
         put(scratch, name, &units.flat_map(u16::to_le_bytes).collect::<Vec<_>>());
     }
 
-    /// Sets one of the firmware's own.
-    pub(crate) fn put_global(scratch: &Scratch, name: &str, value: &[u8]) {
-        let path = format!("{FOLDER}/{name}-{GLOBAL}");
-        scratch.put(&path, "");
-        fs::write(scratch.root.path(&path), [&[7, 0, 0, 0], value].concat()).unwrap();
-    }
-
     /// Sets a variable to bytes.
     pub(crate) fn put(scratch: &Scratch, name: &str, value: &[u8]) {
-        let path = format!("/sys/firmware/efi/efivars/{name}-{VENDOR}");
+        put_of(scratch, VENDOR, name, value);
+    }
+
+    /// Sets one of the firmware's own.
+    pub(crate) fn put_global(scratch: &Scratch, name: &str, value: &[u8]) {
+        put_of(scratch, GLOBAL, name, value);
+    }
+
+    fn put_of(scratch: &Scratch, whose: &str, name: &str, value: &[u8]) {
+        let path = format!("{FOLDER}/{name}-{whose}");
         scratch.put(&path, "");
         fs::write(scratch.root.path(&path), [&[7, 0, 0, 0], value].concat()).unwrap();
     }

@@ -5,6 +5,9 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
 use crate::root::Root;
 
 /// One line of mountinfo (`proc_pid_mountinfo(5)`).
@@ -24,6 +27,12 @@ pub struct Mount {
     pub source: PathBuf,
     /// How, of the file system itself, as the kernel writes it.
     pub of_system: String,
+}
+
+/// A mount namespace of the calling thread's own: what is mounted outside is seen in it, too, and not the other way round.
+pub fn own_namespace() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
 }
 
 impl Mount {

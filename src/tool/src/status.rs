@@ -141,7 +141,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         Conf::default()
     });
     let gpus = gpus::find(root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
-    let status = Status::of(root, plan.as_ref(), gpus, systemd, loader::calls(root));
+    let status = Status::of(root, plan.as_ref(), &conf, gpus, systemd, loader::calls(root));
     facts::print(&status, wish.json, || status.in_words(systemd)).map_err(Error::Output)
 }
 
@@ -149,14 +149,14 @@ impl Status {
     fn of(
         root: &Root,
         plan: Option<&Plan<'_>>,
+        conf: &Conf,
         gpus: Vec<Gpu>,
         systemd: Option<u32>,
         calls: Option<Calls>,
     ) -> Status {
         let loaded = root.kexec_loaded();
         // The hook then restarts the machine instead.
-        let conf = if plan.is_some() { Conf::default() } else { Conf::read(root).unwrap_or_default() };
-        let Requests { found, unread } = Requests::find(root, &conf, plan);
+        let Requests { found, unread } = Requests::find(root, conf, plan);
         let requests: Vec<_> = found.iter().map(ToString::to_string).collect();
         let is_for_the_firmware = !requests.is_empty() || gpus::forbids_the_jump(&gpus).is_some();
         let staged = if is_for_the_firmware { Leads::Firmware } else { Leads::Staged };
@@ -423,7 +423,7 @@ end
         let plan = plan.map(|plan| Plan::parse(plan.as_bytes()).unwrap());
         let conf = Conf::default();
         let gpus = gpus::find(&scratch.root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
-        Status::of(&scratch.root, plan.as_ref(), gpus, Some(systemd), BOTH)
+        Status::of(&scratch.root, plan.as_ref(), &conf, gpus, Some(systemd), BOTH)
     }
 
     #[test]
@@ -473,7 +473,7 @@ end
         scratch.put(crate::firmware::FULL, "");
         let status = |text: &[u8]| {
             let plan = Plan::parse(text).unwrap();
-            Status::of(&scratch.root, Some(&plan), Vec::new(), Some(257), BOTH)
+            Status::of(&scratch.root, Some(&plan), &Conf::default(), Vec::new(), Some(257), BOTH)
         };
         let status = status(PLAN);
         let leads = (status.systemctl_kexec, status.systemctl_reboot, status.reboot);
@@ -508,7 +508,7 @@ end
         let of = format!("kernel = {name} size=1 inode=1 changed=1.000000001");
         let plan = plan.map(|plan| plan.replace(&of, &format!("kernel = {image}")));
         let plan = plan.as_ref().map(|plan| Plan::parse(plan.as_bytes()).unwrap());
-        Status::of(&scratch.root, plan.as_ref(), Vec::new(), None, BOTH)
+        Status::of(&scratch.root, plan.as_ref(), &Conf::default(), Vec::new(), None, BOTH)
     }
 
     #[test]

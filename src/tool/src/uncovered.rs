@@ -4,10 +4,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::{MntFlags, umount2};
 
-use crate::mounts::Mount;
+use crate::mounts::{Mount, own_namespace};
 use crate::root::Root;
 
 /// What it will lead to then.
@@ -84,9 +83,7 @@ pub fn then(root: &Root, path: &str) -> Then {
 /// Takes a mount away for one thread alone, and looks.
 fn is_there_without(point: &Path, path: &Path) -> io::Result<bool> {
     let look = || {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
+        own_namespace()?;
         umount2(point, MntFlags::MNT_DETACH)?;
         Ok(path.exists())
     };

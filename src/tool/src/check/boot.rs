@@ -1,7 +1,6 @@
 //! What the firmware and the boot loader left behind, and what of it a jump does not renew.
 
 use std::fs;
-use std::io::{self, Read};
 use std::path::Path;
 
 use nextkernel_plan::Plan;
@@ -15,7 +14,7 @@ use crate::origin::Origin;
 use crate::report::history::History;
 use crate::report::words::Date;
 use crate::root::Root;
-use crate::{cmdline, efi, luks, report, stage, subvolume};
+use crate::{cmdline, efi, luks, processor, report, stage, subvolume};
 
 /// Under whom this machine runs.
 pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
@@ -32,13 +31,7 @@ const CONFIDENTIAL: [(&str, &str); 2] =
 
 /// A confidential guest: its shared pages have to become its own again before a jump.
 pub(super) fn confidential(root: &Root, findings: &mut Findings) {
-    let flags = root
-        .open("/proc/cpuinfo")
-        .and_then(|file| io::read_to_string(file.take(1 << 16)))
-        .unwrap_or_default();
-    let is_flagged = flags.lines().any(|line| {
-        line.starts_with("flags") && line.split_ascii_whitespace().any(|flag| flag == "tdx_guest")
-    });
+    let is_flagged = processor::flags(root).split_ascii_whitespace().any(|flag| flag == "tdx_guest");
     let by_device = CONFIDENTIAL.iter().find(|(_, device)| root.path(device).exists()).map(|(name, _)| *name);
     if let Some(name) = by_device.or(is_flagged.then_some("TDX")) {
         let why = format!(
@@ -115,7 +108,8 @@ pub(super) fn snapshot(root: &Root, plan: &Plan<'_>, findings: &mut Findings) {
 /// (ostree-finalize-staged.service; `_OSTREE_SYSROOT_RUNSTATE_STAGED`).
 const STAGED_DEPLOYMENT: &str = "/run/ostree/staged-deployment";
 
-/// A deployment that is written at shutdown, unless it is locked: the next restart is meant to start that, and what an older entry names may go.
+/// A deployment that is written at shutdown, unless it is locked: the next restart is meant to start that, and what an older
+/// entry names may go.
 pub(super) fn deployment(root: &Root, findings: &mut Findings) {
     let is_locked = root.path(format!("{STAGED_DEPLOYMENT}-locked")).exists();
     if root.path(STAGED_DEPLOYMENT).exists() && !is_locked {

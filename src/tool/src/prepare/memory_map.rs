@@ -31,12 +31,14 @@ const FIRMWARE: &str = "/sys/firmware/memmap";
 /// (Documentation/ABI/testing/sysfs-firmware-efi-runtime-map).
 const RUNTIME: &str = "/sys/firmware/efi/runtime-map";
 
-/// What x86's was told when it started (Documentation/ABI/testing/sysfs-kernel-boot_params), and where in it the memory map
-/// is; `SETUP_E820_EXT` is more of it.
+/// What x86's was told when it started (Documentation/ABI/testing/sysfs-kernel-boot_params).
 const TOLD: &str = "/sys/kernel/boot_params";
-const E820_COUNT: usize = 0x1e8;
-const E820: usize = 0x2d0;
-const E820_EXT: u64 = 1;
+/// Where in that the number of the memory map's entries is (zero-page.rst).
+pub const E820_COUNT: usize = 0x1e8;
+/// Where they begin.
+pub const E820: usize = 0x2d0;
+/// The type of `setup_data` that has more of them.
+pub const SETUP_E820_EXT: u32 = 1;
 
 /// What memory is called in both, and what of a running kernel lies in it (`e820_type_to_string`,
 /// arch/x86/kernel/e820.c; `request_standard_resources`, arch/arm64/kernel/setup.c).
@@ -253,7 +255,7 @@ fn of_boot(root: &Root) -> Result<Option<Vec<Range>>, Error> {
     let mut ranges = ram_of(told.get(E820..).unwrap_or_default(), count);
     // What does not fit goes on behind.
     for folder in numbered(root, &format!("{TOLD}/setup_data"))?.unwrap_or_default() {
-        if hex(&word(root, &format!("{folder}/type"))?) == Some(E820_EXT) {
+        if hex(&word(root, &format!("{folder}/type"))?) == Some(SETUP_E820_EXT.into()) {
             let path = root.path(format!("{folder}/data"));
             let more = fs::read(&path).map_err(|error| Error::Unreadable { path, error })?;
             ranges.extend(ram_of(&more, usize::MAX));

@@ -19,7 +19,7 @@ use std::fs;
 
 use nextkernel_plan::{Area, Part, Segment};
 
-use super::memory_map::{self, Bounds, Descriptor, Entry, Memory, Pick};
+use super::memory_map::{self, Bounds, Descriptor, Entry, Memory, Pick, SETUP_E820_EXT};
 use super::{Error, Parts, Prepared, Random};
 use crate::bzimage::{self, ANYWHERE, EFI_KEXEC, FIVE_LEVELS, KERNEL_64};
 use crate::kconfig::Kconfig;
@@ -52,7 +52,7 @@ mod at {
     pub(super) const CONFIDENTIAL: usize = 0x13c;
     pub(super) const EFI: usize = 0x1c0;
     pub(super) const MEMORY: usize = 0x1e0;
-    pub(super) const MAP_COUNT: usize = 0x1e8;
+    pub(super) use super::memory_map::E820_COUNT as MAP_COUNT;
     pub(super) const DISKS_COUNT: usize = 0x1e9;
     pub(super) const SIGNATURES_COUNT: usize = 0x1ea;
     pub(super) const HEADER: usize = 0x1f1;
@@ -65,7 +65,7 @@ mod at {
     pub(super) const SUBARCH: usize = 0x23c;
     pub(super) const SETUP_DATA: usize = 0x250;
     pub(super) const SIGNATURES: usize = 0x290;
-    pub(super) const MAP: usize = 0x2d0;
+    pub(super) use super::memory_map::E820 as MAP;
     pub(super) const DISKS: usize = 0xd00;
 }
 
@@ -90,7 +90,6 @@ const KASLR: u8 = 1 << 1;
 const LOADER: u8 = 0xd0;
 
 /// Types of `setup_data`.
-const SETUP_E820_EXT: u32 = 1;
 const SETUP_EFI: u32 = 4;
 const SETUP_RNG_SEED: u32 = 9;
 
