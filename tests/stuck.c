@@ -2,9 +2,12 @@
 // stuck read DEVICE: in its driver. stuck load MODULE PARAMETERS: in its init. stuck unload
 // /sys/module/NAME: in its exit.
 // stuck contend KERNEL INITRD: keeps the kernel's lock for loads for half a second, by loads that fail when both are read.
+// They are for a crash: the same lock, and another limit.
 // stuck listen FILE: is asked before somebody reads FILE, and does not answer: the reader is stuck.
+// stuck unload-image: unloads what is loaded for a kexec, and ends.
 #include <err.h>
 #include <fcntl.h>
+#include <linux/kexec.h>
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/syscall.h>
@@ -27,7 +30,7 @@ static void contend(int kernel, const char *initrd)
 	struct timespec begun, now;
 	clock_gettime(CLOCK_MONOTONIC, &begun);
 	do {
-		syscall(SYS_kexec_file_load, kernel, second, 1UL, "x", 0UL);
+		syscall(SYS_kexec_file_load, kernel, second, 1UL, "x", (unsigned long)KEXEC_FILE_ON_CRASH);
 		clock_gettime(CLOCK_MONOTONIC, &now);
 	} while ((now.tv_sec - begun.tv_sec) * 1000 + (now.tv_nsec - begun.tv_nsec) / 1000000 < 500);
 }
@@ -35,8 +38,13 @@ static void contend(int kernel, const char *initrd)
 int main(int argc, char **argv)
 {
 	char byte;
+	if (argc == 2 && !strcmp(argv[1], "unload-image")) {
+		if (syscall(SYS_kexec_load, 0UL, 0UL, NULL, 0UL))
+			err(1, "cannot unload the image");
+		return 0;
+	}
 	if (argc < 3)
-		errx(2, "stuck read|load|unload|contend|listen FILE [PARAMETERS]");
+		errx(2, "stuck read|load|unload|contend|listen FILE [PARAMETERS], stuck unload-image");
 	int file = open(argv[2], O_RDONLY);
 	if (file < 0)
 		err(1, "%s", argv[2]);

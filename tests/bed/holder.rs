@@ -1,5 +1,5 @@
-//! Programs of a night in C: one keeps a device busy, one is stuck, one counts what others take, one says when it was
-//! started.
+//! Programs of a night in C: one keeps a device busy, one is stuck, one hides, one mounts, one counts what others take, one
+//! says when it was started.
 
 use crate::machine::Scratch;
 use crate::{Made, host};
@@ -15,6 +15,16 @@ pub fn program() -> Result<Vec<u8>, String> {
 /// `stuck.c`: cannot be ended, or lets somebody else get stuck.
 pub fn stuck() -> Result<Vec<u8>, String> {
     built("stuck.c", &[])
+}
+
+/// `hide.c`: hides from who looks for processes, or is too many for them.
+pub fn hide() -> Result<Vec<u8>, String> {
+    built("hide.c", &[])
+}
+
+/// `mounts.c`: mounts more than anybody looks for.
+pub fn mounts() -> Result<Vec<u8>, String> {
+    built("mounts.c", &[])
 }
 
 /// `count.c`: runs a program and says what it took.

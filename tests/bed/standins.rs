@@ -22,15 +22,37 @@ pub fn put(night: &mut Night, names: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
+/// One that stands on `nvidia_modeset`, and one by the longest name that there may be.
+const SHORT: &str = "nvidia_drm";
+const LONG: &str = "nvidia_drm_with_a_name_as_long_as_one_of_a_module_is_00";
+
 /// Puts many modules into a night that are alike but for their names: `/nvidia_d00.ko` and so on, all
 /// standing on `nvidia_modeset`.
-pub fn put_many(night: &mut Night, count: u8) -> Result<(), String> {
-    let one = read(night.image, "nvidia_drm")?;
-    for number in 0..count.min(100) {
-        let name = format!("nvidia_d{number:02}");
-        night.file(&format!("/{name}.ko"), 0o644, renamed(&one, b"nvidia_drm", name.as_bytes()));
+pub fn put_many(night: &mut Night, count: u32) -> Result<(), String> {
+    put_many_of(night, SHORT, count)
+}
+
+/// The same by names as long as there may be.
+pub fn put_many_with_long_names(night: &mut Night, count: u32) -> Result<(), String> {
+    put_many_of(night, LONG, count)
+}
+
+/// As many of one module, at most a thousand.
+fn put_many_of(night: &mut Night, name: &str, count: u32) -> Result<(), String> {
+    let one = read(night.image, name)?;
+    let stem = name.get(..name.len().saturating_sub(2)).unwrap_or_default();
+    for end in (0..count.min(1000)).map_while(two_characters) {
+        let other = format!("{stem}{end}");
+        night.file(&format!("/{other}.ko"), 0o644, renamed(&one, name.as_bytes(), other.as_bytes()));
     }
     Ok(())
+}
+
+/// A number as two digits or, from 100 on, as a letter and a letter or digit.
+fn two_characters(number: u32) -> Option<String> {
+    let Some(number) = number.checked_sub(100) else { return Some(format!("{number:02}")) };
+    let (first, second) = (char::from_digit(10 + number / 36, 36)?, char::from_digit(number % 36, 36)?);
+    Some(format!("{first}{second}"))
 }
 
 /// A module with another name of the same length; the name stands in it as text, some times over.

@@ -104,7 +104,7 @@ fn freed(test: &Test, card: &Card, hold: &str) -> Result<Ended, String> {
 
 pub fn bochs_is_freed_of_a_process_that_systemd_spares(test: &Test) -> Result<(), String> {
     let ended = freed(test, &BOCHS, "holder @ open /dev/dri/card0")?;
-    ended.line(", which holds bochs").map(drop)
+    ended.line("nextkernel: end who holds bochs: 'holder'").map(drop)
 }
 
 pub fn by_day_the_hook_and_the_tool_tell_of_the_same_gpu(test: &Test) -> Result<(), String> {
@@ -120,13 +120,13 @@ pub fn by_day_the_hook_and_the_tool_tell_of_the_same_gpu(test: &Test) -> Result<
 
 pub fn virtio_gpu_is_freed_of_a_mapping_alone(test: &Test) -> Result<(), String> {
     let ended = freed(test, &VIRTIO_GPU, "holder @ map /dev/dri/card0")?;
-    ended.line(", which holds virtio_gpu").map(drop)
+    ended.line("nextkernel: end who holds virtio_gpu: 'holder'").map(drop)
 }
 
 pub fn cirrus_is_freed_of_a_mapping_of_its_framebuffer(test: &Test) -> Result<(), String> {
     let card = Card { driver: "cirrus", parameters: "", qemu: ["-vga", "cirrus"] };
     let ended = freed(test, &card, "holder @ map /dev/fb0")?;
-    ended.line(", which holds cirrus").map(drop)
+    ended.line("nextkernel: end who holds cirrus: 'holder'").map(drop)
 }
 
 pub fn qxl_is_freed_by_the_hook_as_pid_1_of_whatever_still_runs(test: &Test) -> Result<(), String> {
@@ -134,14 +134,14 @@ pub fn qxl_is_freed_by_the_hook_as_pid_1_of_whatever_still_runs(test: &Test) -> 
     let hold = format!("holder open /dev/fb0\n{IS_IT_HELD}");
     let ended = arrives(driven(test, &card, &hold, "--hold late", &format!("exec {HOOK} kexec"))?)?;
     ended.line("HELD")?;
-    ended.line("nextkernel: end 'holder', which still runs")?;
+    ended.line("nextkernel: end 1 process that still runs: 'holder'")?;
     unloaded(&ended, &card)
 }
 
 pub fn cirrusfb_is_freed_of_its_console(test: &Test) -> Result<(), String> {
     // The one driver of these that its console holds, and no process.
     let ended = freed(test, &CIRRUSFB, "")?;
-    if ended.console.contains("which holds") { Err("somebody was ended".into()) } else { Ok(()) }
+    if ended.console.contains("end who holds") { Err("somebody was ended".into()) } else { Ok(()) }
 }
 
 pub fn a_card_without_vga_gives_the_console_back(test: &Test) -> Result<(), String> {

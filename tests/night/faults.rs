@@ -119,6 +119,11 @@ pub fn a_device_whose_remove_runs_for_ever_resets_the_machine(test: &Test) -> Re
     resets(night, "a device's remove that runs", "the exit of nvidia hangs")
 }
 
+pub fn a_device_whose_remove_goes_in_circles_resets_the_machine(test: &Test) -> Result<(), String> {
+    let night = faulty(test, "insmod /nvidia.ko circle_remove=1", "", &plan("gpu-failed = jump"))?;
+    resets(night, "a device's remove that goes in circles", "the exit of nvidia hangs, for 45 seconds by now")
+}
+
 pub fn where_an_oops_is_a_panic_the_panic_restarts_the_machine(test: &Test) -> Result<(), String> {
     let panic = "echo 1 >/proc/sys/kernel/panic_on_oops; insmod /nvidia.ko oops_remove=1";
     let mut night = faulty(test, panic, "", "")?;
@@ -161,13 +166,17 @@ pub fn a_driver_that_hangs_in_its_shutdown_is_ended_by_the_guard(test: &Test) ->
     resets(
         night,
         "a driver's shutdown, guard = 5",
-        "nextkernel: the jump did not come within 5 seconds: reset",
+        "nextkernel: the jump or the restart did not come within 5 seconds: reset",
     )
 }
 
 pub fn a_reboot_notifier_that_hangs_is_ended_by_the_guard(test: &Test) -> Result<(), String> {
     let night = faulty(test, "insmod /hangnotify.ko", "", &plan(GUARD))?;
-    resets(night, "a reboot notifier, guard = 5", "nextkernel: the jump did not come within 5 seconds: reset")
+    resets(
+        night,
+        "a reboot notifier, guard = 5",
+        "nextkernel: the jump or the restart did not come within 5 seconds: reset",
+    )
 }
 
 pub fn a_restart_that_hangs_is_ended_by_the_guard(test: &Test) -> Result<(), String> {
@@ -293,7 +302,7 @@ pub fn the_hooks_memory_does_not_grow_with_what_it_finds(test: &Test) -> Result<
     }
     let [alone, in_a_crowd] = sizes;
     // The kernel's count is exact to a few pages.
-    if in_a_crowd <= 256 && in_a_crowd <= alone + 16 {
+    if in_a_crowd <= 288 && in_a_crowd <= alone + 16 {
         return Ok(());
     }
     Err(format!("{alone} kB alone, {in_a_crowd} kB in a crowd"))

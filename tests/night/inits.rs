@@ -57,7 +57,7 @@ exec poweroff -f
 ";
 
 /// `procd_shutdown` and what follows (state.c, rcS.c), and of rc.common what runs a script.
-const PROCD: &str = "printf '#!/bin/sh\\n. $1\\n$2\\n' >/etc/rc.common
+pub(super) const PROCD: &str = "printf '#!/bin/sh\\n. $1\\n$2\\n' >/etc/rc.common
 printf '#!/bin/sh\\necho reboot >/run/asked\\n' >/run/reboot
 chmod 755 /etc/rc.common
 rm /bin/reboot
@@ -139,7 +139,7 @@ fn both_ways(
 }
 
 /// A shell under the name of an init, and what it does.
-fn pid_1(night: &mut Night, name: &str, script: &str) -> Result<(), String> {
+pub(super) fn pid_1(night: &mut Night, name: &str, script: &str) -> Result<(), String> {
     let shell = night.image.files()?.tree().join("usr/bin/dash");
     let shell = fs::read(&shell).map_err(|e| format!("{}: {e}", shell.display()))?;
     night.program("/usr/bin/dash")?;

@@ -10,11 +10,13 @@ mod failures;
 mod faults;
 mod hooks;
 mod inits;
+mod leftovers;
 mod loaders;
 mod nvidia;
 mod old_root;
 mod pid1;
 mod refusals;
+mod slow;
 mod staged;
 mod verbs;
 mod watchdogs;
@@ -42,6 +44,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Quick BOTH verbs::reboot_reboots_when_the_plan_does_not_cover_it
     Quick ONE verbs::poweroff_and_halt_are_untouched
     Quick ONE verbs::with_nothing_staged_all_is_left_to_the_init
+    Quick ONE verbs::a_containers_own_shutdown_is_left_alone_and_what_is_typed_in_one_is_refused
     Quick ONE verbs::an_image_that_somebody_else_loaded_is_left_to_systemd
     Quick ONE verbs::what_was_staged_last_replaces_what_is_loaded
     Quick ONE verbs::a_reboot_that_is_meant_for_the_firmware_is_left_to_it
@@ -145,6 +148,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Quick ONE faults::a_device_whose_remove_hangs_resets_the_machine
     Quick ONE faults::a_device_whose_remove_dies_resets_the_machine
     Full ONE faults::a_device_whose_remove_runs_for_ever_resets_the_machine
+    Full ONE faults::a_device_whose_remove_goes_in_circles_resets_the_machine
     Full ONE faults::where_an_oops_is_a_panic_the_panic_restarts_the_machine
     Full ONE faults::a_probe_that_never_ends_resets_the_machine
     Quick ONE faults::a_driver_that_hangs_in_its_shutdown_is_ended_by_the_guard
@@ -158,5 +162,34 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE faults::another_device_that_hangs_while_it_is_unbound_is_ended_by_the_guard
     Full ONE faults::where_the_plan_wants_firmware_for_a_gpu_nothing_jumps
     Full ONE faults::the_hooks_memory_does_not_grow_with_what_it_finds
+    Full ONE slow::a_gpus_driver_that_makes_progress_is_waited_for_beyond_its_deadline
+    Full ONE slow::a_gpus_driver_whose_one_device_comes_on_step_by_step_is_waited_for
+    Full ONE slow::a_probe_that_takes_long_is_waited_for
+    Full ONE slow::a_remove_that_hangs_after_a_long_sync_is_left_to_the_guard
+    Full ONE slow::where_nobody_may_read_stacks_a_driver_that_hangs_resets_the_machine
+    Full ONE slow::many_devices_that_hang_while_they_are_unbound_have_one_deadline_together
+    Full ONE slow::an_image_that_nobody_may_jump_to_is_unloaded_before_the_other_hooks_are_waited_for
+    Full ONE slow::the_gpu_is_freed_for_the_kept_image_when_the_staged_one_was_replaced
+    Full ONE slow::nothing_stays_loaded_when_the_staged_image_was_replaced_and_the_gpu_cannot_be_freed
+    Full ONE slow::a_jump_that_fails_leaves_no_watchdog_armed
+    Full ONE slow::five_hundred_modules_that_stand_on_a_driver_are_unloaded
+    Full ONE slow::a_limit_on_loads_is_not_spent_while_somebody_else_loads
+    Full ONE slow::an_unknown_option_is_no_verb_to_pid_1
+    Full ONE slow::in_an_initrd_the_hook_leaves_nothing_to_an_exitrd
+    Full ONE leftovers::a_process_that_lives_on_without_its_first_thread_is_ended
+    Full ONE leftovers::a_process_whose_command_line_reads_as_empty_is_ended
+    Full ONE leftovers::a_process_that_stands_deep_below_others_is_ended
+    Full ONE leftovers::the_gpu_is_freed_of_a_process_that_lives_on_without_its_first_thread
+    Full ONE leftovers::the_gpu_is_freed_of_a_thread_that_has_descriptors_of_its_own
+    Full ONE leftovers::the_gpu_is_freed_of_a_process_that_stands_deep_below_others
+    Full ONE leftovers::a_crowd_is_ended_first_and_told_of_in_one_line_after_it
+    Full ONE leftovers::a_process_that_is_another_one_at_each_look_is_ended
+    Full ONE leftovers::processes_that_multiply_are_ended
+    Full ONE leftovers::where_sigchld_is_ignored_it_hands_over_all_the_same
+    Full ONE leftovers::two_thousand_processes_are_ended
+    Full ONE leftovers::thousands_of_processes_that_systemd_spares_hold_up_nothing
+    Full ONE leftovers::a_name_from_outside_never_begins_a_line_of_the_log
+    Full ONE leftovers::a_mount_that_has_a_long_line_is_closed_with_all_others
+    Full ONE leftovers::thousands_of_mounts_are_closed
     Full ONE cost::without_a_gpu_the_hook_does_little_itself
 ];

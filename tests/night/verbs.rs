@@ -42,6 +42,27 @@ pub fn poweroff_and_halt_are_untouched(test: &Test) -> Result<(), String> {
     Ok(())
 }
 
+/// A container whose own PID 1 carries out a shutdown, as dracut's script does; and one in which somebody types a verb.
+const CONTAINERS: &str = r#"
+printf '#!/bin/sh\nHOOK $1 2>&1; echo "own $1: $?"\n' >/shutdown; chmod 755 /shutdown
+for verb in poweroff reboot; do unshare -m -p -f --mount-proc /shutdown $verb; done
+unshare -m -p -f --mount-proc sh -c 'HOOK reboot 2>&1; echo "typed: $?"'
+"#;
+
+pub fn a_containers_own_shutdown_is_left_alone_and_what_is_typed_in_one_is_refused(
+    test: &Test,
+) -> Result<(), String> {
+    let day = stage("--hold late") + &CONTAINERS.replace("HOOK", HOOK);
+    let ended = night(test, "poweroff", &day)?.run()?;
+    ended.expect(End::PoweredOff)?;
+    for line in ["own poweroff: 0", "own reboot: 0", "refused: this is a container", "typed: 1"] {
+        ended.line(line)?;
+    }
+    // Of the three one was refused; it says so on its terminal, and in the kernel log.
+    let own = ended.console.split("own reboot: 0").next().unwrap_or_default();
+    if own.contains("refused") { Err("a container's own shutdown is refused".into()) } else { Ok(()) }
+}
+
 pub fn with_nothing_staged_all_is_left_to_the_init(test: &Test) -> Result<(), String> {
     let ended = night(test, "kexec", "")?.run()?;
     ended.line("nextkernel: kexec: nothing is staged, left to the init")?;

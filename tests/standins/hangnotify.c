@@ -1,10 +1,18 @@
-/* A reboot notifier that never returns: every reboot(2) waits for it. */
+/* A reboot notifier that never returns, or late: every reboot(2) waits for it. */
 #include "standin.h"
+#include <linux/delay.h>
 #include <linux/reboot.h>
+
+static uint pause_ms;
+module_param(pause_ms, uint, 0444);
+MODULE_PARM_DESC(pause_ms, "it returns after so long, and says so");
 
 static int called(struct notifier_block *block, unsigned long action, void *data)
 {
-	hang("reboot notifier");
+	if (!pause_ms)
+		hang("reboot notifier");
+	msleep(pause_ms);
+	pr_info("reboot notifier returns\n");
 	return NOTIFY_DONE;
 }
 

@@ -21,6 +21,12 @@ MODULE_PARM_DESC(exit_ms, "the module's exit takes so long");
 static uint probe_ms;
 module_param(probe_ms, uint, 0444);
 MODULE_PARM_DESC(probe_ms, "the device's probe takes so long, and so the module's init");
+static uint remove_ms;
+module_param(remove_ms, uint, 0444);
+MODULE_PARM_DESC(remove_ms, "the remove of each device takes so long");
+static uint step_ms;
+module_param(step_ms, uint, 0444);
+MODULE_PARM_DESC(step_ms, "each of four steps of a device's remove takes so long");
 static bool hang_exit;
 module_param(hang_exit, bool, 0444);
 MODULE_PARM_DESC(hang_exit, "the module's exit never ends; no lock of a device is held");
@@ -33,6 +39,9 @@ MODULE_PARM_DESC(hang_remove, "the device's remove never ends: its lock is held"
 static bool spin_remove;
 module_param(spin_remove, bool, 0444);
 MODULE_PARM_DESC(spin_remove, "the same, and it runs instead of sleeping");
+static bool circle_remove;
+module_param(circle_remove, bool, 0444);
+MODULE_PARM_DESC(circle_remove, "the same, and it asks hardware that is gone, at two places, again and again");
 static bool oops_remove;
 module_param(oops_remove, bool, 0444);
 MODULE_PARM_DESC(oops_remove, "the device's remove dies, and leaves its lock behind");
@@ -78,14 +87,37 @@ static int probe(struct pci_dev *device, const struct pci_device_id *id)
 	return 0;
 }
 
+/* Each has a place of its own on the stack. */
+#define STEP(name) \
+	static noinline void name(void) \
+	{ \
+		msleep(step_ms); \
+		barrier(); \
+	}
+STEP(stop_its_firmware)
+STEP(wait_for_its_firmware)
+STEP(give_back_its_memory)
+STEP(take_its_power)
+
 static void remove(struct pci_dev *device)
 {
 	if (hang_remove)
 		hang("remove");
 	while (spin_remove)
 		cond_resched();
+	while (circle_remove) {
+		msleep(700);
+		msleep(600);
+	}
 	if (oops_remove)
 		*nowhere = 0;
+	msleep(remove_ms);
+	if (step_ms) {
+		stop_its_firmware();
+		wait_for_its_firmware();
+		give_back_its_memory();
+		take_its_power();
+	}
 	pci_clear_master(device);
 	pci_disable_device(device);
 	pr_info("%s removed\n", pci_name(device));

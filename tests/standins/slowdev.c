@@ -8,7 +8,7 @@ module_param(remove_ms, uint, 0444);
 MODULE_PARM_DESC(remove_ms, "a device's remove takes so long");
 static char *hang_at = "";
 module_param(hang_at, charp, 0444);
-MODULE_PARM_DESC(hang_at, "the device whose remove never ends");
+MODULE_PARM_DESC(hang_at, "the devices whose remove never ends");
 
 static int probe(struct pci_dev *device, const struct pci_device_id *id)
 {
@@ -18,7 +18,7 @@ static int probe(struct pci_dev *device, const struct pci_device_id *id)
 static void remove(struct pci_dev *device)
 {
 	pr_info("slowdev: %s goes\n", pci_name(device));
-	if (!strcmp(pci_name(device), hang_at))
+	if (strstr(hang_at, pci_name(device)))
 		hang("remove");
 	msleep(remove_ms);
 	pr_info("slowdev: %s is gone\n", pci_name(device));

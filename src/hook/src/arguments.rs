@@ -37,6 +37,18 @@ pub struct Arguments {
     pub watchdog: Watchdog,
 }
 
+impl Request {
+    /// What PID 1 of a machine is asked: the kernel hands it every word of its command line that it does not know itself,
+    /// and none of those is an option.
+    #[must_use]
+    pub fn of_pid_1(self) -> Request {
+        match self {
+            Request::CarryOut(_) => self,
+            _ => Request::CarryOut(None),
+        }
+    }
+}
+
 impl Arguments {
     /// Sorts out argv, the program's name first, and the environment. systemd-shutdown adds
     /// options behind the verb, and later versions may add more: they are not looked at.
@@ -99,6 +111,14 @@ mod tests {
         assert_eq!(request(&[c"--force", c"kexec"]), Request::Wrong);
         assert_eq!(request(&[c"--dry-run"]), Request::Wrong);
         assert_eq!(request(&[c"--dry-run", c"kexec"]), Request::DryRun(Verb::Kexec));
+    }
+
+    #[test]
+    fn pid_1_takes_no_word_of_the_kernels_command_line_for_an_option() {
+        for word in [c"--help", c"-v", c"--version", c"--quiet"] {
+            assert_eq!(request(&[word]).of_pid_1(), Request::CarryOut(None), "{word:?}");
+        }
+        assert_eq!(request(&[c"kexec"]).of_pid_1(), Request::CarryOut(Some(Verb::Kexec)));
     }
 
     #[test]

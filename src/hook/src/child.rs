@@ -8,7 +8,7 @@ use rustix::io::{self, Errno};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::failure::Failure;
-use crate::{limits, locks, sys};
+use crate::{limits, sys};
 
 /// What a child that panics ends with: no errno is so large.
 pub const DIED: u8 = u8::MAX;
@@ -33,7 +33,7 @@ pub fn within(
 }
 
 /// The same; one copy of it is enough, whatever the act.
-pub fn fork_within(
+fn fork_within(
     time: Duration,
     name: &'static str,
     act: &mut dyn FnMut() -> io::Result<()>,
@@ -79,6 +79,12 @@ pub fn fork(name: &'static str, act: &mut dyn FnMut() -> io::Result<()>) -> Resu
 }
 
 impl Running {
+    /// Whose process it is.
+    #[must_use]
+    pub fn id(&self) -> Pid {
+        self.child
+    }
+
     /// Waits for its end, each time for as long as `patience` says. When that says `None`, the child is
     /// left behind: a process that the kernel does not let go cannot be waited for, and must not be.
     pub fn wait(&self, mut patience: impl FnMut() -> Option<Duration>) -> Result<(), Failure> {
@@ -95,9 +101,13 @@ impl Running {
         loop {
             let Some(time) = patience() else { return Err(self.given_up()) };
             if self.ends_within(time) {
-                break;
+                return self.result();
             }
         }
+    }
+
+    /// What became of one that has ended.
+    pub fn result(&self) -> Result<(), Failure> {
         let act = self.name;
         let ended = waitpid(Some(self.child), WaitOptions::empty())
             .map_err(|errno| Failure::Call { call: "waitpid", errno })?;
@@ -111,14 +121,26 @@ impl Running {
     }
 
     fn given_up(&self) -> Failure {
-        let seconds = sys::uptime().saturating_sub(self.begun).as_secs();
-        let _ = kill_process(self.child, Signal::KILL);
-        let lets_go = self.ends_within(limits::LETS_GO);
-        let holds_lock = !lets_go && locks::held_by(self.child);
-        Failure::Hangs { act: self.name, seconds, lets_go, holds_lock }
+        self.kill();
+        self.hangs(limits::LETS_GO)
     }
 
-    fn ends_within(&self, time: Duration) -> bool {
+    /// Ends it, where the kernel lets it go.
+    pub fn kill(&self) {
+        let _ = kill_process(self.child, Signal::KILL);
+    }
+
+    /// What is told of one that was given up and killed; it has so long to end all the same.
+    #[must_use]
+    pub fn hangs(&self, time: Duration) -> Failure {
+        let seconds = sys::uptime().saturating_sub(self.begun).as_secs();
+        let lets_go = self.ends_within(time);
+        Failure::Hangs { act: self.name, seconds, lets_go }
+    }
+
+    /// Whether it has ended, or does within this time.
+    #[must_use]
+    pub fn ends_within(&self, time: Duration) -> bool {
         let mut fds = [PollFd::new(&self.handle, PollFlags::IN)];
         matches!(poll(&mut fds, Some(&timespec(time))), Ok(1..))
     }
@@ -158,8 +180,7 @@ mod tests {
         };
         let mut once = Some(SHORT);
         let hangs = bounded("act", || once.take(), hang).unwrap_err();
-        // The kernel lets go of this one: no lock can be held by it.
-        assert!(matches!(hangs, Failure::Hangs { lets_go: true, holds_lock: false, .. }), "{hangs}");
+        assert!(matches!(hangs, Failure::Hangs { lets_go: true, .. }), "{hangs}");
     }
 
     #[test]

@@ -49,8 +49,6 @@ pub enum Failure {
         seconds: u64,
         /// Its process could be ended.
         lets_go: bool,
-        /// It could not, and the kernel holds the lock of a device for it.
-        holds_lock: bool,
     },
     /// A sync makes progress, and its time is over.
     StillWriting {

@@ -96,7 +96,8 @@ pub fn write(at: impl AsFd, path: &CStr, word: &[u8]) -> io::Result<()> {
     io::write(&file, word).map(|_| ())
 }
 
-/// Calls `each` with every line of a file, until it returns something.
+/// Calls `each` with every line of a file, until it returns something; with the begin of a line that is longer than its
+/// place, once.
 pub fn find_line<T>(
     at: impl AsFd,
     path: &CStr,
@@ -114,27 +115,28 @@ pub fn find_line<T>(
 fn lines_until(file: &OwnedFd, is_it: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut buffer = [0; limits::LINE_MAX];
     let mut held = 0;
+    // The begin of a line was shown, and its rest is not looked at.
+    let mut skips = false;
     loop {
-        let room = buffer.get_mut(held..).unwrap_or_default();
-        if room.is_empty() {
-            return Err(Errno::NAMETOOLONG);
-        }
-        let count = match io::read(file, room) {
+        let count = match io::read(file, buffer.get_mut(held..).unwrap_or_default()) {
             Ok(count) => count,
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(errno),
         };
         held += count;
+        let is_full = held == buffer.len();
         let mut used = 0;
         let full = buffer.get(..held).unwrap_or_default();
         for line in full.split_inclusive(|byte| *byte == b'\n') {
             let whole = line.strip_suffix(b"\n");
-            if whole.is_none() && count > 0 {
+            let fills_it = is_full && used == 0;
+            if whole.is_none() && count > 0 && !fills_it {
                 break;
             }
-            if is_it(whole.unwrap_or(line)) {
+            if !skips && is_it(whole.unwrap_or(line)) {
                 return Ok(());
             }
+            skips = whole.is_none();
             used += line.len();
         }
         if count == 0 {
@@ -176,8 +178,15 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_its_limit_is_an_error_and_never_half_a_line() {
-        let long = "x".repeat(limits::LINE_MAX + 1);
-        assert_eq!(lines_of(long.as_bytes()), Err(Errno::NAMETOOLONG));
+    fn of_a_line_longer_than_its_place_the_begin_is_seen_once_and_those_around_it_whole() {
+        for more in [0, 1, 2, limits::LINE_MAX, 3 * limits::LINE_MAX + 7] {
+            let long = "x".repeat(limits::LINE_MAX + more);
+            let lines = lines_of(format!("before\n{long}\nafter\n\nlast").as_bytes()).unwrap();
+            let begin = lines.get(1).cloned().unwrap_or_default();
+            assert_eq!(lines, ["before", &begin, "after", "", "last"], "{more}");
+            assert!(begin.len() > limits::LINE_MAX / 2 && long.starts_with(&begin), "{more}");
+            let alone = lines_of(long.as_bytes()).unwrap();
+            assert!(matches!(&*alone, [begin] if long.starts_with(begin)), "{more}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::say::{error, warn};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io;
+use rustix::io::{self, Errno};
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open};
@@ -23,6 +23,8 @@ pub struct Guard {
     trigger: Option<OwnedFd>,
     starts_the_clock: Option<OwnedFd>,
     processes: [Option<Pid>; limits::GUARDS.len()],
+    /// Why not all of its processes could be made, where that is so.
+    pub incomplete: Option<Errno>,
 }
 
 impl Guard {
@@ -40,13 +42,15 @@ impl Guard {
         if let Err(errno) = &starts_the_clock {
             warn!("the guard is not complete: {}", crate::failure::Named(*errno));
         }
-        Guard { trigger: Some(trigger), starts_the_clock: starts_the_clock.ok(), processes }
+        let incomplete = starts_the_clock.as_ref().err().copied();
+        Guard { trigger: Some(trigger), starts_the_clock: starts_the_clock.ok(), processes, incomplete }
     }
 
     /// Nobody, for where nothing is done.
     #[must_use]
     pub const fn none() -> Guard {
-        Guard { trigger: None, starts_the_clock: None, processes: [None; limits::GUARDS.len()] }
+        let processes = [None; limits::GUARDS.len()];
+        Guard { trigger: None, starts_the_clock: None, processes, incomplete: None }
     }
 
     /// Whether this is one of its processes.
@@ -103,9 +107,15 @@ fn post(
         if process.is_some() {
             continue;
         }
-        if stand(&hook, &clock, begun, night + jump + late, jump + late) == Stood::UntilItsTimeWasOver {
-            if late.is_zero() {
-                error!("the jump did not come within {} seconds: reset", jump.as_secs());
+        let stood = stand(&hook, &clock, begun, night + jump + late, jump + late);
+        let seconds = |since: Duration| sys::uptime().saturating_sub(since).as_secs();
+        if let Stood::UntilItsTimeWasOver { since } = stood {
+            match since {
+                _ if !late.is_zero() => {}
+                Some(since) => {
+                    error!("the jump or the restart did not come within {} seconds: reset", seconds(since));
+                }
+                None => error!("the hook did not come to its end within {} seconds: reset", seconds(begun)),
             }
             reset(trigger);
         }
@@ -129,19 +139,21 @@ fn never_killed_for_memory<T>(act: impl FnOnce() -> T) -> T {
     done
 }
 
-#[derive(PartialEq, Eq)]
 enum Stood {
     UntilTheHookEnded,
-    UntilItsTimeWasOver,
+    /// `since` when only the jump was left, where it came so far.
+    UntilItsTimeWasOver {
+        since: Option<Duration>,
+    },
 }
 
 fn stand(hook: &OwnedFd, clock: &OwnedFd, begun: Duration, whole: Duration, jump: Duration) -> Stood {
     // From here on it asks nothing of a disk.
     let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
     let (mut deadline, mut left) = (begun + whole, whole);
-    let mut started = false;
+    let mut started = None;
     while !left.is_zero() {
-        let other = if started { hook } else { clock };
+        let other = if started.is_some() { hook } else { clock };
         let mut fds = [PollFd::new(hook, PollFlags::IN), PollFd::new(other, PollFlags::IN)];
         let _ = poll(&mut fds, Some(&child::timespec(left)));
         let [hook_ended, clock_started] = fds.map(|fd| !fd.revents().is_empty());
@@ -150,10 +162,10 @@ fn stand(hook: &OwnedFd, clock: &OwnedFd, begun: Duration, whole: Duration, jump
         }
         let now = sys::uptime();
         if clock_started {
-            started = true;
+            started = started.or(Some(now));
             deadline = deadline.min(now + jump);
         }
         left = deadline.saturating_sub(now);
     }
-    Stood::UntilItsTimeWasOver
+    Stood::UntilItsTimeWasOver { since: started }
 }

@@ -10,13 +10,14 @@ use nextkernel_plan::{List, is_nvidia};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, StatxFlags, readlinkat_raw, statx};
 use rustix::io::{self, Errno};
-use rustix::process::{Signal, kill_process};
+use rustix::process::Signal;
 
+use crate::crowd::{self, Crowd};
 use crate::gpu::Device;
 use crate::module::ModuleName;
 use crate::processes::{self, Process, Relatives};
 use crate::text::Text;
-use crate::{child, files, limits, sys};
+use crate::{files, limits, sys};
 
 /// The major number of sound devices (Documentation/admin-guide/devices.txt).
 const SOUND: u32 = 116;
@@ -68,49 +69,46 @@ impl<'a> Held<'a> {
 
     /// Ends all that hold it, and waits until they are gone. EBUSY: one is still there.
     pub fn end(&self) -> io::Result<()> {
+        let holds = |process: &Process, folder: &OwnedFd| self.is_held_by(process, folder);
         let until = sys::uptime() + limits::HOLDERS;
-        let mut first_look = true;
-        loop {
-            let mut found = false;
-            let _ = processes::find(|process, folder| {
-                if self.is_held_by(process, folder) {
-                    found = true;
-                    if first_look {
-                        info!(
-                            "end '{}' ({}), which holds {}",
-                            process.name,
-                            process.id.as_raw_nonzero(),
-                            self.module
-                        );
-                    }
-                    let _ = kill_process(process.id, Signal::KILL);
-                }
-                None::<()>
-            })?;
-            if !found {
-                return Ok(());
-            }
-            if sys::uptime() >= until {
-                return Err(Errno::BUSY);
-            }
-            first_look = false;
-            child::sleep(limits::GLANCE);
+        let crowd = Crowd::each(&holds, until, &mut |folder| crowd::signal(folder, Signal::KILL));
+        if crowd.is_empty() {
+            return Ok(());
         }
+        info!("end who holds {}: {crowd}", self.module);
+        if Crowd::kill(&holds, limits::HOLDERS).is_empty() { Ok(()) } else { Err(Errno::BUSY) }
     }
 
     fn is_held_by(&self, process: &Process, folder: &OwnedFd) -> bool {
-        !process.ended
-            && self.has_a_file_of_it(folder)
+        !process.is_kernel
+            && !process.has_ended()
+            && (self.is_held_by_one(folder, true) || self.is_held_by_a_thread(process, folder))
             && !self.relatives.include(process, processes::parent_of)
     }
 
+    /// What is open is each thread's own matter, where it wants that; and where the first one has gone, its folder shows
+    /// nothing. Each thread has a folder like a process, though /proc does not list it (`proc_pid_lookup`, fs/proc/base.c).
+    fn is_held_by_a_thread(&self, process: &Process, folder: &OwnedFd) -> bool {
+        let threads = (process.threads > 1).then(|| files::folder(folder, c"task"));
+        let Some(Ok(threads)) = threads else { return false };
+        let held = files::find_entry(&threads, |name| {
+            let thread = Text::<32>::of(format_args!("/proc/{}", name.to_str().ok()?));
+            let thread = files::folder(rustix::fs::CWD, thread.as_c_str()?).ok()?;
+            // What is mapped is the same for all of them.
+            self.is_held_by_one(&thread, process.has_lost_its_first_thread()).then_some(())
+        });
+        matches!(held, Ok(Some(())))
+    }
+
     /// `map_files` has what is mapped and no longer open (proc(5)).
-    fn has_a_file_of_it(&self, process: impl AsFd) -> bool {
-        [c"fd", c"map_files"].into_iter().any(|files| {
-            let Ok(folder) = files::folder(&process, files) else { return false };
-            let held = files::find_entry(&folder, |name| self.is_file_of_it(&folder, name).then_some(()));
-            matches!(held, Ok(Some(())))
-        })
+    fn is_held_by_one(&self, one: &OwnedFd, with_mappings: bool) -> bool {
+        [(c"fd", true), (c"map_files", with_mappings)].into_iter().filter(|(_, looks)| *looks).any(
+            |(files, _)| {
+                let Ok(folder) = files::folder(one, files) else { return false };
+                let held = files::find_entry(&folder, |name| self.is_file_of_it(&folder, name).then_some(()));
+                matches!(held, Ok(Some(())))
+            },
+        )
     }
 
     fn is_file_of_it(&self, folder: impl AsFd, name: &CStr) -> bool {

@@ -1,17 +1,23 @@
 //! What an init leaves behind: processes that run, file systems that are writable. systemd ends the ones and
 //! sees to the others; here is who has to where nobody does.
 
+use core::ffi::CStr;
 use core::time::Duration;
 
+use nextkernel_plan::List;
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_remount};
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal};
 
+use crate::crowd::{self, Crowd};
+use crate::failure::Failure;
 use crate::guard::Guard;
+use crate::limits::Budget;
 use crate::mounts;
 use crate::name::Name;
 use crate::processes::{self, Process, Relatives};
-use crate::say::{info, warn};
+use crate::say::{info, one_of_many, warn};
 use crate::{child, files, limits, sys};
 
 /// Which processes are to end: all but PID 1, the hook and those that it was called by.
@@ -21,84 +27,112 @@ pub struct Ending<'g> {
     pub relatives: Relatives,
     /// Who is, too.
     pub guard: &'g Guard,
+    /// How long it may take.
+    pub budget: &'static Budget,
     /// Whether those end, too, whose names begin with '@': they may serve the root's storage (systemd.io,
     /// `ROOT_STORAGE_DAEMONS`).
     pub storages: bool,
+}
+
+/// Those that have called the hook.
+type Callers = List<Pid, { limits::ANCESTORS_MAX }>;
+
+/// Posts the guard ([`Guard::post`]) where an init may have left who has made all processes that there can be.
+#[must_use]
+pub fn post(relatives: Relatives, begun: Duration, night: Duration, jump: Duration) -> Guard {
+    let guard = Guard::post(begun, night, jump);
+    if guard.incomplete != Some(Errno::AGAIN) {
+        return guard;
+    }
+    make_room(relatives, &guard);
+    guard.dismiss();
+    Guard::post(begun, night, jump)
+}
+
+/// Lets a process be made again.
+fn make_room(relatives: Relatives, guard: &Guard) {
+    let callers = relatives.callers();
+    crowd::make_room(&|process, _| may_end(process, relatives, &callers, guard));
+}
+
+fn may_end(process: &Process, relatives: Relatives, callers: &Callers, guard: &Guard) -> bool {
+    !process.is_kernel
+        && !process.has_ended()
+        && !guard.includes(process.id)
+        && !callers.iter().any(|caller| caller == process.id)
+        && !relatives.include(process, processes::parent_of)
 }
 
 impl Ending<'_> {
     /// Ends them: first kindly, then not. What remains is told, and no failure: what it keeps busy is seen
     /// before the jump. In a child, for looking at a process may hang with its memory's lock.
     pub fn carry_out(self) {
-        let act = || {
-            self.send(Signal::TERM, limits::TERM);
-            self.send(Signal::KILL, limits::KILL);
-            self.each(&mut |process| warn!("'{}' does not end", process.name));
-            Ok(())
+        let end = || {
+            child::within(self.budget.end(), "end what still runs", || {
+                self.end();
+                Ok(())
+            })
         };
-        if let Err(failure) = child::within(limits::END, "end what still runs", act) {
+        let ended = match end() {
+            Err(Failure::Call { errno: Errno::AGAIN, .. }) => {
+                make_room(self.relatives, self.guard);
+                end()
+            }
+            ended => ended,
+        };
+        if let Err(failure) = ended {
             warn!("{failure}");
         }
+        crowd::reap();
     }
 
-    fn send(self, signal: Signal, time: Duration) {
-        let send = &mut |process: &Process| {
-            info!("end '{}', which still runs ({})", process.name, signal.as_raw());
-            let _ = kill_process(process.id, signal);
+    fn end(self) {
+        // Who makes processes for ever leaves little time to who looks for them.
+        let _ = sys::run_first();
+        let callers = self.relatives.callers();
+        let includes = |process: &Process, folder: &OwnedFd| {
+            may_end(process, self.relatives, &callers, self.guard)
+                && (self.storages || !serves_storage(folder))
         };
-        let until = sys::uptime() + time;
-        let mut some_are_left = self.each(send);
-        while some_are_left && sys::uptime() < until {
-            child::sleep(limits::GLANCE);
-            some_are_left = self.each(&mut |_| ());
+        let until = sys::uptime() + self.budget.term;
+        let crowd = Crowd::each(&includes, until, &mut |folder| crowd::signal(folder, Signal::TERM));
+        if crowd.count > 0 {
+            let what = if crowd.count == 1 { "process that still runs" } else { "processes that still run" };
+            info!("end {} {what}: {crowd}", crowd.count);
+            while sys::uptime() < until && !Crowd::each(&includes, until, &mut |_| ()).is_empty() {
+                child::sleep(limits::GLANCE);
+            }
+        }
+        let left = Crowd::kill(&includes, self.budget.kill);
+        if left.count > 0 {
+            warn!("not every process ends: {left}");
         }
     }
+}
 
-    /// Calls `act` with each, and tells whether there was any.
-    fn each(self, act: &mut dyn FnMut(&Process)) -> bool {
-        let mut any = false;
-        let _ = processes::find(|process, folder| {
-            if self.includes(process, folder) {
-                any = true;
-                act(process);
-            }
-            None::<()>
-        });
-        any
-    }
-
-    fn includes(self, process: &Process, folder: &OwnedFd) -> bool {
-        let mut name = [0; 1];
-        let name = files::open(folder, c"cmdline").and_then(|file| files::up_to(&file, &mut name));
-        // A thread of the kernel has no command line.
-        let is_meant = match name {
-            Ok([]) | Err(_) => false,
-            // systemd spares root's alone (`ignore_proc`, src/shared/killall.c).
-            Ok(name) => {
-                self.storages || name != b"@" || !rustix::fs::fstat(folder).is_ok_and(|it| it.st_uid == 0)
-            }
-        };
-        is_meant
-            && !process.ended
-            && !self.guard.includes(process.id)
-            && !self.relatives.include(process, processes::parent_of)
-            && !self.relatives.called_by(process.id)
-    }
+/// Whether a process says that it serves the root's storage, and is root's: systemd spares those alone (`ignore_proc`,
+/// src/shared/killall.c).
+fn serves_storage(folder: &OwnedFd) -> bool {
+    let mut name = [0; 1];
+    files::open(folder, c"cmdline").and_then(|file| files::up_to(&file, &mut name)) == Ok(&b"@"[..])
+        && processes::is_roots(folder)
 }
 
 /// Remounts read-only what is still writable. What cannot be within this time is found again where it counts, before the jump.
-pub fn make_read_only(time: Duration) {
-    let until = sys::uptime() + time;
-    let _ = mounts::last_first(|line| mounts::writable(line).is_some(), |line| remount(line, until));
+pub fn make_read_only(until: Duration) {
+    let _ = mounts::last_first(
+        |line| mounts::writable(line).is_some(),
+        |path, before| remount(path, before, until),
+    );
 }
 
-fn remount(line: &[u8], until: Duration) {
-    let mut path = [0; limits::MOUNT_POINT_MAX];
-    let Some(path) = mounts::point(line, &mut path) else { return };
-    info!("remount {} read-only", Name::<200>::cut(path.to_bytes()));
-    let done = child::within(until.saturating_sub(sys::uptime()), "remount it read-only", || {
-        mount_remount(path, MountFlags::RDONLY, c"")
-    });
+fn remount(path: &CStr, before: usize, until: Duration) {
+    let rest = until.saturating_sub(sys::uptime());
+    if rest.is_zero() {
+        return;
+    }
+    one_of_many!(before, "remount {} read-only", Name::<200>::cut(path.to_bytes()));
+    let done = child::within(rest, "remount it read-only", || mount_remount(path, MountFlags::RDONLY, c""));
     if let Err(failure) = done {
         warn!("{failure}");
     }

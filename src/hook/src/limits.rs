@@ -2,25 +2,31 @@
 
 use core::time::Duration;
 
-/// How long each step may take. What ends in `_until` is counted from the hook's start, so that the
-/// whole night ends before the init's patience does.
+/// How long each step may take. What ends in `_until` is counted from the hook's start, and no step goes on beyond the one
+/// of its name, but for what a child that is given up takes, and a kernel that is busy for a moment: so the whole night ends
+/// before the init's patience does, whatever takes how long. A console that takes its time for each line is not counted.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// What the init gives its hooks.
     pub whole: Duration,
+    /// Where the init has left processes they are asked to end, and then have so long.
+    pub term: Duration,
+    /// Those that were killed have so long.
+    pub kill: Duration,
+    /// What the init has left writable is made read-only until here, which writes back first.
+    pub remount_until: Duration,
     /// A sync that makes no progress for this long is given up. systemd waits three times ten seconds
     /// (`sync_with_progress`, src/shutdown/shutdown.c) and has synced before; this is the second time.
     pub sync: Duration,
     /// A sync that makes progress is given up here, too: the init then takes over.
     pub sync_until: Duration,
-    /// The exit of a module that drives no GPU.
+    /// The exit of a module that drives no GPU; giving back a console, the sound of a GPU, a dump of its state.
     pub module: Duration,
-    /// That of a driver of GPUs, or the removal of one device: each GPU takes some seconds to stop its
-    /// firmware, and eight of them behind one module take that one after the other.
+    /// The exit of a driver of GPUs, or the removal of one device. Each GPU takes some seconds to stop its firmware, and
+    /// those behind one module take that one after the other: with progress it is waited for on.
     pub gpu: Duration,
-    /// A driver that is still initialising is waited for so long: then its device's probe is stuck, and with
-    /// it `wait_for_device_probe`, at the begin of every reboot(2). IGT gives the slowest as long as
-    /// systemd's (`lib/igt_kmod.c`).
+    /// A driver that is still initialising; the same. Without progress its device's probe is stuck, and with
+    /// it `wait_for_device_probe`, at the begin of every reboot(2).
     pub initialising: Duration,
     /// All teardown is given up here.
     pub teardown_until: Duration,
@@ -36,6 +42,13 @@ pub struct Budget {
     pub sync_again_until: Duration,
     /// The direct loader's copying, and then the unbinding of other devices, may take until here.
     pub unbind_until: Duration,
+    /// The sync before the hook restarts the machine itself: without progress. It is the last there is, for reboot(2) writes
+    /// nothing.
+    pub last_sync: Duration,
+    /// It is given up here, too.
+    pub last_sync_until: Duration,
+    /// Talking to a watchdog, behind which a management controller may hang.
+    pub watchdog: Duration,
 }
 
 impl Budget {
@@ -45,58 +58,94 @@ impl Budget {
         match init {
             b"nitro" => &NITRO,
             b"procd" => &PROCD,
-            _ => &SYSTEMD,
+            b"systemd" => &SYSTEMD,
+            _ => &PATIENT,
         }
+    }
+
+    /// All that ending what still runs may take, the looks at it included.
+    #[must_use]
+    pub fn end(&self) -> Duration {
+        self.term + self.kill + LOOKS
     }
 }
 
-/// systemd gives all its hooks together 90 seconds (`DEFAULT_TIMEOUT_USEC`, src/shutdown/shutdown.c). As
-/// PID 1 nobody waits for the hook, and this is as good as any.
+/// systemd gives all its hooks together 90 seconds (`DEFAULT_TIMEOUT_USEC`, src/shutdown/shutdown.c).
 pub const SYSTEMD: Budget = Budget {
     whole: seconds(90),
+    term: seconds(2),
+    kill: seconds(3),
+    remount_until: seconds(20),
     sync: seconds(20),
-    sync_until: seconds(40),
+    sync_until: seconds(41),
     module: seconds(15),
     gpu: seconds(45),
-    initialising: seconds(10),
+    initialising: seconds(30),
     teardown_until: seconds(65),
     load: seconds(25),
-    others_until: seconds(72),
+    others_until: seconds(70),
     sync_again: seconds(5),
+    sync_again_until: seconds(76),
+    unbind_until: seconds(81),
+    last_sync: seconds(20),
+    last_sync_until: seconds(85),
+    watchdog: seconds(3),
+};
+
+/// As PID 1, and under the other inits, nobody waits for the hook: as systemd's, but for the end of thousands of processes,
+/// and the last sync.
+pub const PATIENT: Budget = Budget {
+    whole: seconds(120),
+    kill: seconds(12),
+    remount_until: seconds(26),
+    sync_until: seconds(47),
     sync_again_until: seconds(78),
-    unbind_until: seconds(87),
+    last_sync_until: seconds(115),
+    ..SYSTEMD
 };
 
 /// nitro kills SYS/final after 30 seconds.
 pub const NITRO: Budget = Budget {
     whole: seconds(30),
-    sync: seconds(8),
+    term: seconds(2),
+    kill: seconds(2),
+    remount_until: seconds(7),
+    sync: seconds(4),
     sync_until: seconds(12),
-    module: seconds(6),
+    module: seconds(4),
     gpu: seconds(8),
-    initialising: seconds(5),
-    teardown_until: seconds(20),
-    load: seconds(10),
-    others_until: seconds(22),
-    sync_again: seconds(3),
-    sync_again_until: seconds(25),
-    unbind_until: seconds(28),
+    initialising: seconds(6),
+    teardown_until: seconds(18),
+    load: seconds(6),
+    others_until: seconds(19),
+    sync_again: seconds(2),
+    sync_again_until: seconds(22),
+    unbind_until: seconds(23),
+    last_sync: seconds(15),
+    last_sync_until: seconds(27),
+    watchdog: seconds(2),
 };
 
 /// procd gives a script of its shutdown 15 seconds (rcS.c).
 pub const PROCD: Budget = Budget {
     whole: seconds(15),
-    sync: seconds(4),
+    term: seconds(1),
+    kill: seconds(1),
+    remount_until: Duration::from_millis(3500),
+    sync: seconds(2),
     sync_until: seconds(6),
-    module: seconds(3),
-    gpu: seconds(3),
-    initialising: seconds(2),
-    teardown_until: seconds(9),
-    load: seconds(4),
-    others_until: seconds(10),
-    sync_again: seconds(1),
-    sync_again_until: seconds(11),
-    unbind_until: seconds(13),
+    module: Duration::from_millis(1500),
+    gpu: seconds(2),
+    initialising: Duration::from_millis(1500),
+    teardown_until: seconds(8),
+    load: Duration::from_millis(2500),
+    others_until: seconds(9),
+    sync_again: Duration::from_millis(500),
+    sync_again_until: Duration::from_millis(9800),
+    unbind_until: Duration::from_millis(10_200),
+    last_sync: seconds(8),
+    last_sync_until: seconds(13),
+    watchdog: seconds(1),
 };
 
 const fn seconds(seconds: u64) -> Duration {
@@ -111,9 +160,6 @@ pub const GUARD: u16 = 300;
 /// The guards act one after the other, so much later each.
 pub const GUARDS: [Duration; 3] = [seconds(0), seconds(2), seconds(4)];
 
-/// Talking to a watchdog, behind which a management controller may hang.
-pub const WATCHDOG: Duration = seconds(3);
-
 /// A child that was killed is given so long to end, before it counts as held by the kernel.
 pub const LETS_GO: Duration = Duration::from_millis(300);
 
@@ -126,9 +172,18 @@ pub const HOLDERS: Duration = seconds(2);
 /// Looking for them reads other processes' files in /proc, which may hang with their memory's lock.
 pub const HOLDERS_LOOK: Duration = seconds(5);
 
-/// Giving back a framebuffer console, the sound of a GPU, a dump of its state: work of moments, unless a
-/// lock hangs.
-pub const PINS: Duration = seconds(5);
+/// What takes longer than a moment is looked at so often: does it get on?
+pub const LOOK: Duration = seconds(1);
+
+/// Without progress for so much of its time an act is given up: a third.
+pub const STALLED: u32 = 3;
+
+/// What had less time than this is not called hung, whatever the init's patience: each GPU takes some seconds, and the answer
+/// would be a reset.
+pub const HUNG: Duration = seconds(10);
+
+/// So many places of a driver are told from those where it has not been.
+pub const PLACES: usize = 8;
 
 /// A module that is in use is tried again for so long: its last user is ending.
 pub const IN_USE: Duration = seconds(3);
@@ -142,8 +197,11 @@ pub const STOREYS: u32 = 8;
 /// How many devices of one driver are unbound, one after the other.
 pub const DEVICES_MAX: u32 = 64;
 
-/// Processes below processes below the one that runs the hooks: a hook, its shell, its pipes.
+/// Processes between PID 1 and the hook.
 pub const ANCESTORS_MAX: usize = 32;
+
+/// Processes below processes below the one that runs the hooks: a hook, its shell, its pipes.
+pub const RELATIVES_DEPTH: usize = 12;
 
 /// How many drivers of GPUs one machine is looked at for.
 pub const GPUS_MAX: usize = 8;
@@ -151,15 +209,24 @@ pub const GPUS_MAX: usize = 8;
 /// How many majors of character devices belong to one driver; nvidia has four.
 pub const MAJORS_MAX: usize = 8;
 
-/// Where the init has left processes they are asked to end, and then have so long: procd gives the whole night
-/// fifteen seconds.
-pub const TERM: Duration = seconds(2);
+/// The looks at every process while they are ended: a look that takes longer is cut off, but for so many processes.
+pub const LOOKS: Duration = Duration::from_millis(500);
 
-/// Those that were killed have so long.
-pub const KILL: Duration = seconds(1);
+/// After so many processes a look asks whether its time is over.
+pub const LOOKS_AT_A_TIME: u32 = 64;
 
-/// Both, and the looks between.
-pub const END: Duration = seconds(4);
+/// Between two looks at who is being ended.
+pub const MOMENT: Duration = Duration::from_millis(1);
+
+/// Where no process can be made, those of other users than root are ended for so long.
+pub const ROOM: Duration = Duration::from_millis(300);
+
+/// How many of those that are ended are told by their names.
+pub const NAMED: usize = 4;
+
+/// So many lines of a kind go to the consoles, and the rest to the kernel log alone: a serial console takes a hundredth of
+/// a second for each.
+pub const SHOWN: usize = 32;
 
 /// As PID 1: all that is remounted read-only, which writes back first. Elsewhere it has what the first sync has.
 pub const REMOUNT: Duration = seconds(30);
@@ -205,11 +272,11 @@ pub const CONSOLE_LEVEL: usize = 7;
 /// /proc/meminfo, which is less than half of it.
 pub const MEMINFO_MAX: usize = 4096;
 
-/// A line of a file in /proc. In mountinfo a path of 4096 bytes may stand there escaped, each byte
-/// as four (`mangle_path`, `fs/seq_file.c`); two such in one line are refused.
+/// A line of a file in /proc; of a longer one the begin is looked at. In mountinfo a path of 4096 bytes may stand there
+/// escaped, each byte as four (`mangle_path`, `fs/seq_file.c`). What is too long to be judged counts as writable.
 pub const LINE_MAX: usize = 16 * 1024;
 
-/// /proc/PID/stat up to the parent: a name of at most 64 bytes and three numbers (`proc_pid_stat(5)`).
+/// /proc/PID/stat up to the number of threads: a name of at most 64 bytes and nineteen numbers (`proc_pid_stat(5)`).
 pub const STAT_MAX: usize = 512;
 
 /// The line of the children of a process, where it has one child.
@@ -220,6 +287,12 @@ pub const CMDLINE_MAX: usize = 512;
 
 /// A mount point, its NUL included (`PATH_MAX`, limits.h).
 pub const MOUNT_POINT_MAX: usize = 4096;
+
+/// Mount points that are held at a time, the last of them all: some hundreds.
+pub const MOUNT_POINTS_MAX: usize = 16 * 1024;
+
+/// Pieces of storage that the kernel does not come back from, and that are tried no more.
+pub const HUNG_MAX: usize = 8;
 
 /// A variable of the firmware's: attributes, and a file's name on a FAT file system with its NUL.
 pub const VARIABLE_MAX: usize = 4 + 2 * 256;
@@ -238,19 +311,89 @@ pub const PATH_MAX: usize = 640;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::vec::Vec;
+
+    /// What a child that is given up takes beyond its time: it is killed, and may still end.
+    const GIVING_UP: Duration = LETS_GO;
+
+    /// The same where the stack of one that does not end is looked at.
+    fn looking_at_a_stack() -> Duration {
+        LETS_GO + GLANCE * STACK_LOOKS
+    }
+
+    /// A call that meets another one.
+    fn busy() -> Duration {
+        GLANCE * BUSY_TRIES
+    }
+
+    /// When a step ends at the latest that begins at `at`, goes on until `until`, and takes `least` even where that is over.
+    fn ends(at: Duration, until: Duration, least: Duration) -> Duration {
+        until.max(at + least)
+    }
+
+    /// The steps of docs/night.md in their order, each taking all that it may, and when each has ended.
+    fn steps(budget: &Budget) -> Vec<(&'static str, Duration)> {
+        let sync = |at, until| ends(at, until, SYNC_UNSEEN) + GIVING_UP;
+        let mut at = Duration::ZERO;
+        let mut all = Vec::new();
+        let mut step = |name, end| {
+            assert!(end >= at, "{name} {budget:?}");
+            at = end;
+            all.push((name, at));
+            at
+        };
+        // Room for the guard's processes, and once more for the one that ends the others.
+        let at = step("end what still runs", ROOM * 2 + budget.end() + GIVING_UP);
+        let at = step("remount", ends(at, budget.remount_until, Duration::ZERO) + GIVING_UP);
+        let at = step("sync", sync(at, budget.sync_until));
+        let loaded = at + budget.load + GIVING_UP;
+        let torn = ends(at, budget.teardown_until, Duration::ZERO) + looking_at_a_stack();
+        let at = step("teardown", torn);
+        let at = step("load", loaded.max(at));
+        let at = step("others", ends(at, budget.others_until, Duration::ZERO) + GLANCE);
+        let at = step("sync again", sync(at, budget.sync_again_until));
+        let at = step("load directly", ends(at, budget.unbind_until, Duration::ZERO) + GIVING_UP);
+        let at = step("unbind", ends(at, budget.unbind_until, Duration::ZERO) + GIVING_UP);
+        let at = step("watchdog", at + budget.watchdog + GIVING_UP);
+        let at = step("jump", at + busy());
+        step("watchdog again", at + budget.watchdog + GIVING_UP);
+        all
+    }
+
+    /// When the hook restarts the machine at the latest, where a step that has ended at `at` says so: it unloads, waits for
+    /// the other hooks, syncs once more, and unloads again.
+    fn restarts(budget: &Budget, at: Duration) -> Duration {
+        let at = ends(at + busy(), budget.others_until, Duration::ZERO) + GLANCE;
+        ends(at, budget.last_sync_until, SYNC_UNSEEN) + GIVING_UP + busy()
+    }
 
     #[test]
-    fn every_step_ends_before_the_next_and_the_last_before_the_inits_patience() {
-        for budget in [SYSTEMD, NITRO, PROCD] {
-            let Budget { whole, sync, sync_until, teardown_until, load, .. } = budget;
-            assert!(sync < sync_until, "{budget:?}");
-            assert!(sync_until + budget.module <= teardown_until, "{budget:?}");
-            assert!(sync_until + load <= budget.others_until, "{budget:?}");
-            assert!(sync_until + budget.initialising < teardown_until, "{budget:?}");
-            assert!(teardown_until < budget.others_until && budget.others_until < budget.sync_again_until);
-            assert!(budget.others_until + budget.sync_again <= budget.sync_again_until, "{budget:?}");
-            assert!(budget.sync_again_until < budget.unbind_until && budget.unbind_until < whole);
+    fn whatever_takes_as_long_as_it_may_the_last_step_ends_before_the_inits_patience_does() {
+        for budget in [SYSTEMD, PATIENT, NITRO, PROCD] {
+            let steps = steps(&budget);
+            let ended = |name| steps.iter().find(|step| step.0 == name).map(|step| step.1).unwrap();
+            assert!(steps.iter().all(|(_, end)| *end < budget.whole), "{steps:?}");
+            for (name, end) in &steps {
+                // Behind the last sync nothing restarts the machine but an oops, or what was unbound.
+                if !matches!(*name, "watchdog" | "jump" | "watchdog again") {
+                    assert!(restarts(&budget, *end) < budget.whole, "{name} {budget:?}");
+                }
+            }
+            // Whatever came before, each step has the time that it needs where nothing is wrong with it.
+            assert!(ended("remount") + budget.sync <= budget.sync_until, "{steps:?}");
+            assert!(ended("sync") + budget.module <= budget.teardown_until, "{steps:?}");
+            assert!(ended("others") + budget.sync_again <= budget.sync_again_until, "{steps:?}");
+            assert!(budget.gpu < budget.teardown_until && budget.initialising < budget.teardown_until);
         }
+    }
+
+    #[test]
+    fn as_pid_1_all_that_comes_before_the_night_ends_before_its_guard_acts() {
+        let end = ROOM * 2 + PATIENT.end() + GIVING_UP;
+        // Where something stays open, it is tried once more, within the same time.
+        let close = CLOSE + GIVING_UP + end + GIVING_UP;
+        assert!(end + close + REMOUNT + GIVING_UP < CLEAN_UP);
     }
 }

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use nextkernel_plan::{Direct, Part, Plan, Record, Recorded, limits as plan_limits};
 use rustix::fd::AsFd;
+use rustix::fs::CWD;
 use rustix::io::{self, Errno};
 use rustix::system::{RebootCommand, reboot};
 
@@ -15,7 +16,7 @@ use crate::images::Images;
 use crate::limits;
 use crate::sys::KexecSegment;
 use crate::text::Text;
-use crate::{child, cma, sys};
+use crate::{child, cma, files, sys};
 
 /// A load under way.
 pub struct Loading {
@@ -108,7 +109,7 @@ impl Loading {
 /// - reboot(2)
 pub fn jump(guard: &Guard) -> Result<(), Failure> {
     guard.jumping();
-    unless_busy(|| reboot(RebootCommand::Kexec))
+    while_busy(|| reboot(RebootCommand::Kexec), || limits::BUSY_TRIES)
         .map_err(|errno| Failure::Kexec { call: "reboot(KEXEC)", errno })
 }
 
@@ -119,14 +120,34 @@ pub fn unload() -> Result<(), Failure> {
     unless_busy(sys::kexec_unload).map_err(|errno| Failure::Kexec { call: "unload", errno })
 }
 
-fn unless_busy(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    for _ in 0..limits::BUSY_TRIES {
-        match call() {
-            Err(Errno::BUSY) => child::sleep(limits::GLANCE),
-            answer => return answer,
+/// Tries a load again, or an unloading. Where the kernel counts loads each try spends one of them (`kexec_load_permitted`,
+/// `kernel/kexec_core.c`): those that are left are spread over the time.
+fn unless_busy(call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    while_busy(call, || loads_left().unwrap_or(limits::BUSY_TRIES))
+}
+
+/// Tries again for a while, as often as is left, while somebody else is at it.
+fn while_busy(mut call: impl FnMut() -> io::Result<()>, left: impl Fn() -> u32) -> io::Result<()> {
+    let until = sys::uptime() + limits::GLANCE * limits::BUSY_TRIES;
+    loop {
+        let answer = call();
+        if answer != Err(Errno::BUSY) {
+            return answer;
         }
+        let (rest, tries) = (until.saturating_sub(sys::uptime()), left().min(limits::BUSY_TRIES));
+        if rest.is_zero() || tries == 0 {
+            return answer;
+        }
+        child::sleep(limits::GLANCE.max(rest / tries));
     }
-    call()
+}
+
+/// How many loads the kernel still allows, where it counts them (Documentation/admin-guide/sysctl/kernel.rst).
+fn loads_left() -> Option<u32> {
+    let mut number = [0; 16];
+    let file = files::open(CWD, c"/proc/sys/kernel/kexec_load_limit_reboot").ok()?;
+    // It is -1 where they are not.
+    core::str::from_utf8(files::up_to(file, &mut number).ok()?.trim_ascii()).ok()?.parse().ok()
 }
 
 /// The next kernel's command line: the staged one and the record.

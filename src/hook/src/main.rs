@@ -24,8 +24,10 @@ starts the staged kernel, and `nextkernel stage` stages it.
 ";
 
 fn main(arguments: Arguments) -> ! {
-    log::set_max_level(LevelFilter::Info);
-    let end = match arguments.request {
+    log::set_max_level(LevelFilter::Debug);
+    let is_the_machines = shutdown::is_pid_1() && !shutdown::in_container();
+    let request = if is_the_machines { arguments.request.of_pid_1() } else { arguments.request };
+    let end = match request {
         Request::Help => print(HELP),
         Request::Version => print(concat!("nextkernel-hook ", env!("CARGO_PKG_VERSION"), "\n")),
         Request::Wrong => {
@@ -35,7 +37,7 @@ fn main(arguments: Arguments) -> ! {
         Request::DryRun(verb) => night::dry_run(verb),
         Request::CarryOut(word) => night::carry_out(word, &arguments.watchdog),
     };
-    process::end(end, arguments.request)
+    process::end(end, request)
 }
 
 fn print(text: &str) -> End {

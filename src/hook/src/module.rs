@@ -10,11 +10,12 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::system::delete_module;
 
-use crate::bounds::Bounds;
-use crate::failure::{Failure, Named};
+use crate::bounds::{Bounds, Hang, Undone};
+use crate::failure::Named;
+use crate::locks::{self, Lock};
 use crate::name::Name;
 use crate::text::Text;
-use crate::{child, files, limits, locks, sys};
+use crate::{child, files, limits, sys};
 
 /// The name of a module, with room for the NUL.
 pub type ModuleName = Name<{ MODULE_NAME_MAX + 1 }>;
@@ -46,6 +47,23 @@ pub fn state(root: BorrowedFd<'_>, module: &ModuleName) -> Option<State> {
     }
 }
 
+/// How many devices the drivers of a module have, and how much else stands in their folders. It counts where it changes.
+#[must_use]
+pub fn devices(root: BorrowedFd<'_>, module: &ModuleName) -> u32 {
+    let mut count = 0;
+    let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/drivers"));
+    let Some(Ok(drivers)) = path.as_c_str().map(|path| files::folder(root, path)) else { return 0 };
+    let _ = files::find_entry(&drivers, |driver| {
+        let driver = files::folder(&drivers, driver).ok()?;
+        let _ = files::find_entry(&driver, |_| {
+            count += 1;
+            None::<()>
+        });
+        None::<()>
+    });
+    count
+}
+
 /// Why a module is still there.
 #[derive(Clone, Copy, Debug)]
 pub struct Stuck {
@@ -62,15 +80,14 @@ pub enum Why {
     InUse,
     /// It has no exit.
     Permanent,
-    /// It has not come back from its initialisation: its device's probe is stuck, and with it every reboot(2).
-    Initialising,
-    /// Its exit hangs.
-    Hangs {
-        /// For how long it was waited.
-        seconds: u64,
-        /// With the lock of a device held: then every reboot(2) hangs, too.
-        holds_lock: bool,
+    /// It has not come back from its initialisation. Where that has stalled, its device's probe is stuck, and with it every
+    /// reboot(2).
+    Initialising {
+        /// It had all its time, and made no progress.
+        stalled: bool,
     },
+    /// Its exit hangs.
+    Hangs(Hang),
     /// The kernel failed in its exit, and may hold any lock.
     Oopsed,
     /// The time for all teardown was over.
@@ -83,7 +100,11 @@ impl Stuck {
     /// Whether every reboot(2) would hang now, a jump as well as a restart.
     #[must_use]
     pub fn blocks_reboot(&self) -> bool {
-        matches!(self.why, Why::Initialising | Why::Hangs { holds_lock: true, .. } | Why::Oopsed)
+        match self.why {
+            Why::Initialising { stalled } => stalled,
+            Why::Hangs(hang) => hang.blocks_reboot(),
+            why => matches!(why, Why::Oopsed),
+        }
     }
 }
 
@@ -93,10 +114,12 @@ impl fmt::Display for Stuck {
         match self.why {
             Why::InUse => write!(out, "{module} is in use"),
             Why::Permanent => write!(out, "{module} is permanent: it has no exit"),
-            Why::Initialising => write!(out, "{module} has not come back from its initialisation"),
-            Why::Hangs { seconds, holds_lock } => {
-                let lock = if holds_lock { ", with the lock of its device held" } else { "" };
+            Why::Initialising { .. } => write!(out, "{module} has not come back from its initialisation"),
+            Why::Hangs(Hang { seconds, lock, stalled: true }) => {
                 write!(out, "the exit of {module} hangs, for {seconds} seconds by now{lock}")
+            }
+            Why::Hangs(Hang { seconds, lock, .. }) => {
+                write!(out, "the exit of {module} has not come to its end after {seconds} seconds{lock}")
             }
             Why::Oopsed => write!(out, "the kernel failed in the exit of {module}"),
             Why::OutOfTime => write!(out, "the time was over before {module} could be unloaded"),
@@ -154,18 +177,18 @@ impl Unloading<'_> {
         }
         info!("unload {module}");
         let mut since = sys::uptime();
+        let mut comes_up = self.bounds.progress(self.bounds.budget.initialising);
+        let mut goes = self.bounds.progress(self.exit);
         let [mut pause, longest] = limits::IN_USE_PAUSES;
         loop {
             let before = state(self.root, module);
             let errno = match self.attempt(module) {
                 Ok(()) => return Ok(()),
-                Err(Failure::Call { errno, .. }) => errno,
-                Err(Failure::Hangs { seconds, holds_lock, .. }) => {
-                    return stuck(Why::Hangs { seconds, holds_lock });
-                }
-                Err(Failure::Died { .. }) => return stuck(Why::Oopsed),
+                Err(Undone::Refused(errno)) => errno,
+                Err(Undone::Hangs(hang)) => return stuck(Why::Hangs(hang)),
+                Err(Undone::Died) => return stuck(Why::Oopsed),
                 Err(_) if state(self.root, module) == Some(State::Initialising) => {
-                    return stuck(Why::Initialising);
+                    return stuck(Why::Initialising { stalled: comes_up.has_stalled() });
                 }
                 Err(_) => return stuck(Why::OutOfTime),
             };
@@ -181,13 +204,22 @@ impl Unloading<'_> {
                 (Errno::BUSY, Some(State::Live)) if before == Some(State::Live) => {
                     return stuck(Why::Permanent);
                 }
-                (Errno::BUSY, Some(State::Initialising)) if waited >= self.bounds.budget.initialising => {
-                    return stuck(Why::Initialising);
+                (Errno::BUSY, Some(State::Initialising)) => {
+                    comes_up.see(devices(self.root, module), 0);
+                    if comes_up.patience().is_none() {
+                        return stuck(Why::Initialising { stalled: comes_up.has_stalled() });
+                    }
                 }
                 // Somebody else began it, by day perhaps, and has not come back.
-                (Errno::BUSY, Some(State::Going)) if waited >= self.exit => {
-                    let holds_lock = locks::held_by_anybody();
-                    return stuck(Why::Hangs { seconds: waited.as_secs(), holds_lock });
+                (Errno::BUSY, Some(State::Going)) => {
+                    goes.see(devices(self.root, module), 0);
+                    if goes.patience().is_none() {
+                        let (seconds, stalled) = (goes.seconds(), goes.has_stalled());
+                        let lock = locks::held_by_anybody(limits::HOLDERS_LOOK.min(self.bounds.left()));
+                        // Where there was no time to look at all nothing is known, and nothing is reset.
+                        let (lock, stalled) = lock.map_or((Lock::Unknown, false), |lock| (lock, stalled));
+                        return stuck(Why::Hangs(Hang { seconds, lock, stalled }));
+                    }
                 }
                 (Errno::AGAIN | Errno::BUSY, _) => {}
                 (errno, _) => return stuck(Why::Refused(errno)),
@@ -197,10 +229,11 @@ impl Unloading<'_> {
         }
     }
 
-    fn attempt(&self, module: &ModuleName) -> Result<(), Failure> {
+    fn attempt(&self, module: &ModuleName) -> Result<(), Undone> {
         // O_NONBLOCK, as every caller passes it: without it old kernels waited for the last user.
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-        self.bounds.bounded("unload", self.exit, || delete_module(module.as_c_str(), flags))
+        let devices = || devices(self.root, module);
+        self.bounds.watched("unload", self.exit, &devices, || delete_module(module.as_c_str(), flags))
     }
 
     /// A module that uses symbols of this one, but for the first few.

@@ -6,15 +6,15 @@ use core::ffi::CStr;
 use rustix::fs::CWD;
 
 use crate::failure::Failure;
-use crate::files;
 use crate::name::Name;
+use crate::{files, limits};
 
 /// All mounts of this process (`proc_pid_mountinfo(5)`).
 pub const MOUNTINFO: &CStr = c"/proc/self/mountinfo";
 
 /// File systems whose contents end with this kernel, or stand on another one that is judged itself
 /// (overlay), or are served by a program that the init has ended (fuse).
-const NOTHING_TO_LOSE: [&[u8]; 31] = [
+const NOTHING_TO_LOSE: [&[u8]; 38] = [
     b"autofs",
     b"binder",
     b"binfmt_misc",
@@ -22,6 +22,7 @@ const NOTHING_TO_LOSE: [&[u8]; 31] = [
     b"cgroup",
     b"cgroup2",
     b"configfs",
+    b"cpuset",
     b"debugfs",
     b"devpts",
     b"devtmpfs",
@@ -29,10 +30,15 @@ const NOTHING_TO_LOSE: [&[u8]; 31] = [
     b"functionfs",
     b"fuse",
     b"fusectl",
+    b"gadgetfs",
     b"hugetlbfs",
+    b"ibmasmfs",
+    b"ipathfs",
     b"mqueue",
     b"nfsd",
     b"nsfs",
+    b"nullfs",
+    b"ocfs2_dlmfs",
     b"overlay",
     b"proc",
     b"pstore",
@@ -46,6 +52,7 @@ const NOTHING_TO_LOSE: [&[u8]; 31] = [
     b"sysfs",
     b"tmpfs",
     b"tracefs",
+    b"xenfs",
 ];
 
 /// Where something is left writable, and what kind of file system that is; long names are cut.
@@ -67,7 +74,8 @@ pub fn nothing_writable() -> Result<(), Failure> {
 }
 
 /// Judges one line of mountinfo (`proc_pid_mountinfo(5))`: by the options of the file system itself,
-/// behind the dash, for a mount can be read-only while its file system is written to elsewhere.
+/// behind the dash, for a mount can be read-only while its file system is written to elsewhere. The first of them alone
+/// tells (`show_mountinfo`, `fs/proc_namespace.c`): what follows is the file system's own, and may be anybody's words.
 #[must_use]
 pub fn writable(line: &[u8]) -> Option<Writable> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -75,33 +83,86 @@ pub fn writable(line: &[u8]) -> Option<Writable> {
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = fields.next().unwrap_or_default();
     let options = fields.nth(1).unwrap_or_default();
-    let read_only = options.split(|byte| *byte == b',').any(|option| option == b"ro");
+    let read_only = options.split(|byte| *byte == b',').next() == Some(b"ro");
     let served = kind.starts_with(b"fuse.");
     (!read_only && !served && !NOTHING_TO_LOSE.contains(&kind))
         .then(|| Writable { path: Name::cut(path), kind: Name::cut(kind) })
 }
 
-/// Calls `act` with each line that concerns it, what was mounted last first, for it may lie on what was mounted before.
-/// mountinfo is read anew for each: one act may take other mounts along. What stays is passed over.
+/// Calls `act` with the mount point of each line that concerns it, what was mounted last first, for it may lie on what was
+/// mounted before, and with how many were before it. mountinfo is read anew every few hundred, and what stays is passed
+/// over.
 pub fn last_first(
     mut concerns: impl FnMut(&[u8]) -> bool,
-    mut act: impl FnMut(&[u8]),
+    mut act: impl FnMut(&CStr, usize),
 ) -> Result<(), Failure> {
-    let mut find = |number: usize| {
+    let mut last = Last { bytes: [0; limits::MOUNT_POINTS_MAX], length: 0, count: 0 };
+    let (mut up_to, mut done) = (usize::MAX, 0);
+    loop {
+        last.forget();
         let mut seen = 0;
-        let found = files::find_line(CWD, MOUNTINFO, |line| {
-            seen += usize::from(concerns(line));
-            (seen > number).then(|| act(line))
+        let read = files::find_line(CWD, MOUNTINFO, |line| {
+            if concerns(line) {
+                seen += 1;
+                if seen <= up_to {
+                    let mut path = [0; limits::MOUNT_POINT_MAX];
+                    last.keep(point(line, &mut path).unwrap_or_default());
+                }
+            }
+            None::<()>
         });
-        found.map(|_| seen).map_err(|errno| Failure::Call { call: "read /proc/self/mountinfo", errno })
-    };
-    // There are never so many: this counts them.
-    let mut left = find(usize::MAX)?;
-    while let Some(number) = left.checked_sub(1) {
-        left = number;
-        find(number)?;
+        read.map_err(|errno| Failure::Call { call: "read /proc/self/mountinfo", errno })?;
+        if last.count == 0 {
+            return Ok(());
+        }
+        last.each_from_the_end(|path| {
+            // One that is too long for its place stays, and is found where it counts.
+            if !path.is_empty() {
+                act(path, done);
+            }
+            done += 1;
+        });
+        // What comes behind them has had its turn.
+        up_to = seen.min(up_to).saturating_sub(last.count);
     }
-    Ok(())
+}
+
+/// The last of a row of mount points, as many as there is room for.
+struct Last {
+    /// Each with its NUL.
+    bytes: [u8; limits::MOUNT_POINTS_MAX],
+    length: usize,
+    count: usize,
+}
+
+impl Last {
+    fn forget(&mut self) {
+        (self.length, self.count) = (0, 0);
+    }
+
+    /// Keeps one more, and forgets the first ones where there is no room for all.
+    fn keep(&mut self, path: &CStr) {
+        let path = path.to_bytes_with_nul();
+        while self.length + path.len() > self.bytes.len() {
+            let end = self.held().iter().position(|byte| *byte == 0).map_or(self.length, |end| end + 1);
+            self.bytes.copy_within(end..self.length, 0);
+            (self.length, self.count) = (self.length - end, self.count.saturating_sub(1));
+        }
+        let end = self.length + path.len();
+        if let Some(place) = self.bytes.get_mut(self.length..end) {
+            place.copy_from_slice(path);
+            (self.length, self.count) = (end, self.count + 1);
+        }
+    }
+
+    fn each_from_the_end(&self, act: impl FnMut(&CStr)) {
+        let paths = self.held().split_inclusive(|byte| *byte == 0);
+        paths.rev().filter_map(|path| CStr::from_bytes_with_nul(path).ok()).for_each(act);
+    }
+
+    fn held(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 }
 
 /// The mount point on a line, in a buffer of the caller's.
@@ -129,7 +190,10 @@ pub fn unescape<'b>(mut escaped: &[u8], buffer: &'b mut [u8]) -> Option<&'b CStr
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::ffi::CString;
+    use std::vec::Vec;
 
     #[test]
     fn what_is_left_writable_is_found_and_named() {
@@ -139,6 +203,13 @@ mod tests {
             ("22 1 254:0 / / ro,relatime - ext4 /dev/vda rw,errors=remount-ro", Some("/ ext4")),
             ("22 1 254:0 / / ro,relatime shared:1 master:2 - ext4 /dev/vda ro,seclabel", None),
             ("22 1 0:30 /root / rw - btrfs /dev/vda rw,space_cache=v2", Some("/ btrfs")),
+            (
+                "22 1 0:30 /x,ro / rw - btrfs /dev/vda rw,space_cache=v2,subvolid=256,subvol=/x,ro",
+                Some("/ btrfs"),
+            ),
+            ("22 1 0:30 /x / ro - btrfs /dev/vda rw,ro", Some("/ btrfs")),
+            ("22 1 0:31 / /proc/xen rw - xenfs xenfs rw", None),
+            ("22 1 0:32 / /dev/cpuset rw - cpuset none rw", None),
             ("22 1 0:40 / /srv rw - nfs4 host:/x rw,vers=4.2", Some("/srv nfs4")),
             ("22 1 0:41 / /tank rw - zfs tank rw,xattr", Some("/tank zfs")),
             ("22 1 8:1 / /mnt rw - fuseblk /dev/sda1 rw,user_id=0", Some("/mnt fuseblk")),
@@ -152,6 +223,32 @@ mod tests {
             let text = |at: Writable| format!("{} {}", at.path, at.kind);
             assert_eq!(writable(line.as_bytes()).map(text).as_deref(), found, "{line}");
         }
+    }
+
+    #[test]
+    fn of_many_mount_points_the_last_are_kept_and_come_from_the_end() {
+        let mut last = Last { bytes: [0; limits::MOUNT_POINTS_MAX], length: 0, count: 0 };
+        let path = |number: usize| CString::new(format!("/srv/{number:0100}")).unwrap();
+        for number in 0..5000 {
+            last.keep(&path(number));
+        }
+        let mut next = 5000;
+        last.each_from_the_end(|kept| {
+            next -= 1;
+            assert_eq!(kept, &*path(next));
+        });
+        assert!(last.count == 5000 - next && last.count > 100, "{}", last.count);
+    }
+
+    #[test]
+    fn every_mount_has_its_turn_once_though_none_of_them_goes() {
+        let all = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mut turns = Vec::new();
+        last_first(|_| true, |path, before| turns.push((path.to_owned(), before))).unwrap();
+        assert_eq!(turns.len(), all.lines().count());
+        assert!(turns.iter().enumerate().all(|(number, turn)| turn.1 == number));
+        let first = all.lines().next().unwrap().split(' ').nth(4).unwrap();
+        assert_eq!(turns.last().unwrap().0.to_str().unwrap(), first);
     }
 
     #[test]

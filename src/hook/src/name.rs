@@ -55,6 +55,14 @@ impl<const N: usize> fmt::Display for Name<N> {
     }
 }
 
+/// A number for some bytes, which tells them from others (FNV-1a).
+#[must_use]
+pub fn hash(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 // One copy of each is enough for names of all lengths.
 
 #[inline(never)]
@@ -70,7 +78,11 @@ fn copy(place: &mut [u8], name: &[u8]) -> u8 {
 #[inline(never)]
 fn write_text(bytes: &[u8], out: &mut fmt::Formatter<'_>) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
-        out.write_str(chunk.valid())?;
+        // What it is the name of was named by anybody: a newline would begin a line of ours.
+        for (number, plain) in chunk.valid().split(char::is_control).enumerate() {
+            out.write_str(if number == 0 { "" } else { "?" })?;
+            out.write_str(plain)?;
+        }
         if !chunk.invalid().is_empty() {
             out.write_str("?")?;
         }
@@ -88,5 +100,11 @@ mod tests {
         assert_eq!(Name::<4>::cut(b"btrfs").to_string(), "btrf");
         assert_eq!(Name::<8>::cut(b"a\xffb").to_string(), "a?b");
         assert_eq!(Name::<8>::cut(b"").to_string(), "");
+    }
+
+    #[test]
+    fn a_name_is_never_more_than_a_part_of_one_line() {
+        let evil = "x\nnextkernel: \r\x1b[2J\u{85}\0";
+        assert_eq!(Name::<64>::cut(evil.as_bytes()).to_string(), "x?nextkernel: ??[2J??");
     }
 }

@@ -74,35 +74,46 @@ fn hand_over(
 
     how.act("restart on a panic, let the log through", protect)?;
     let images =
-        how.look("check that the images are the ones that were staged", || Images::open(folder, plan))?;
+        how.look("check that the images are the ones that were staged", || Images::open(folder, plan));
+    // The init may jump to what is loaded already, and then the GPUs are freed all the same.
+    let may_jump = something_is_loaded() && (*verb == Verb::Kexec || !caller.jumps());
+    let images = match images {
+        Err(failure) if !may_jump => return Err(failure),
+        images => images,
+    };
     let teardown = Teardown::find(plan)?;
     if caller.leaves_work() {
         how.act("end what still runs, and make read-only what is still writable", || {
-            Ending { relatives, guard, storages: false }.carry_out();
-            leftovers::make_read_only(budget.sync);
+            Ending { relatives, guard, budget, storages: false }.carry_out();
+            leftovers::make_read_only(begun + budget.remount_until);
             Ok(())
         })?;
     }
     how.act("sync, for as long as it makes progress", || sync(budget.sync, begun + budget.sync_until))?;
     diary.mark(|marks| &mut marks.synced);
     // The verified loader takes its time, and works beside the teardown: its record ends here.
-    let beside = match plan.direct {
-        None => {
+    let beside = match (&images, plan.direct) {
+        (Ok(images), None) => {
             let cmdline = cmdline();
-            let load = || load::begin(&images, &cmdline, budget.load);
-            Some(how.act(Loading { plan, cmdline: &cmdline }, load)?)
+            let load = || load::begin(images, &cmdline, budget.load);
+            Some(how.act(Loading { plan, cmdline: &cmdline }, load))
         }
-        Some(_) => None,
+        _ => None,
     };
     // It goes on until the jump, beside all that follows.
     cpus::begin(plan, how);
     let freed = teardown.carry_out(how, bounds);
     diary.mark(|marks| &mut marks.torn_down);
     let loaded = match beside {
-        Some(loading) => how.act("wait for the load", || loading.map_or(Ok(()), |it| it.finish())),
+        Some(Ok(loading)) => how.act("wait for the load", || loading.map_or(Ok(()), |it| it.finish())),
+        Some(Err(failure)) => Err(failure),
         None => Ok(None),
     };
+    if let (Err(_), Err(failure)) = (&freed, &images) {
+        warn!("{failure}");
+    }
     freed?;
+    let images = images?;
     loaded?;
     let others =
         how.act("wait for the init's other hooks", || others::wait(relatives, begun + budget.others_until))?;
@@ -125,13 +136,16 @@ fn hand_over(
     if !plan.unbind.is_empty() {
         how.act(Unbinding(plan), || unbind(plan, bounds))?;
     }
-    how.act("settle the watchdog", || watchdog::settle(*verb, plan.watchdog, left))?;
+    how.act("settle the watchdog", || watchdog::settle(*verb, plan.watchdog, left, budget))?;
     if plan.jump == Some(Jump::Init) && *verb == Verb::Kexec && caller.jumps() {
         how.say("leave the jump to the init, as the plan says");
         return Ok(());
     }
-    how.act(Jumping { plan }, || jump(guard))?;
-    Ok(())
+    let jumped = how.act(Jumping { plan }, || jump(guard));
+    if jumped.is_err() {
+        watchdog::unsettle(plan.watchdog, left, budget);
+    }
+    jumped.map(drop)
 }
 
 /// Carries the plan out at the verb that was told, if there is one that covers it.
@@ -139,6 +153,7 @@ fn hand_over(
 pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     // From the first moment: systemd ends a hook when another one died by a signal.
     let _ = sys::block_signals();
+    let _ = sys::notice_children();
     let is_pid_1 = shutdown::is_pid_1();
     if is_pid_1 {
         pid_1::begin(told);
@@ -150,6 +165,8 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
             info!("no verb that is known: nothing done");
             return End::Done;
         }
+        // A container's own shutdown. Nobody meant a next kernel.
+        Err(Failure::InContainer) if shutdown::verb_of_systemd() == told => return End::Done,
         Err(refused) => return refuse(&refused),
     };
     if caller == Caller::Systemd && exitrd::goes_on() {
@@ -170,8 +187,12 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     };
     let budget = caller.budget();
     let jump = Duration::from_secs(jump.unwrap_or(limits::GUARD).into());
-    let guard = Guard::post(diary.begun, budget.whole, jump);
     let relatives = Relatives::of_this_process();
+    let guard = if caller.leaves_work() && matches!(decided, Ok(Tonight::HandOver(_))) {
+        leftovers::post(relatives, diary.begun, budget.whole, jump)
+    } else {
+        Guard::post(diary.begun, budget.whole, jump)
+    };
     let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
     // The firmware may hang over this: it is asked under the guard.
     firmware::mount_variables();
@@ -215,34 +236,39 @@ fn leave(told: Option<Verb>, caller: Caller, why: &Why) -> End {
 /// where that stays loaded, the init must not have its turn.
 fn leave_to_the_firmware(told: Option<Verb>, request: Request, bounds: &Bounds<'_>) -> End {
     info!("unload what may be loaded: it is not for this restart");
-    let end = unload_or_restart(bounds);
+    let end = if unloads() {
+        End::Done
+    } else {
+        bounds.restart();
+        End::NoJump
+    };
     info!("{}: {}, left to the init", Told(told), MeantForFirmware(request));
     end
 }
 
-/// Unloads, so that nobody jumps; where the kernel refuses, the machine restarts whatever is writable.
-fn unload_or_restart(bounds: &Bounds<'_>) -> End {
-    let Err(failure) = unload() else { return End::Done };
+/// Unloads, so that nobody jumps; tells whether nobody can.
+fn unloads() -> bool {
+    let Err(failure) = unload() else { return true };
     error!("it stays loaded: {failure}");
-    if something_is_loaded() || failure.is_busy() {
-        bounds.restart();
-    }
-    End::NoJump
+    !something_is_loaded() && !failure.is_busy()
 }
 
 /// What follows when there is no handoff. The init jumps to a kept image by itself, and looks at nothing
 /// before; and when it restarts, nobody guards it.
 fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: &Bounds<'_>) -> End {
     let clean = !failure.is_of_sync() && mounts::nothing_writable().is_ok();
-    let may_jump = clean && !failure.wants_firmware();
-    if failure.is_of_the_kernel() || (clean && failure.wants_firmware()) {
-        bounds.restart();
-    }
-    // Where a file system is still writable, the init may know how to unmount it. Some jump at a reboot, too, when
-    // something is loaded.
-    if !may_jump && (verb == Some(Verb::Kexec) || !caller.jumps()) {
+    let hangs = failure.is_of_the_kernel();
+    let may_jump = clean && !hangs && !failure.wants_firmware();
+    // Before anything that takes its time: should the init lose its patience meanwhile, it jumps. Some do at a reboot, too,
+    // when something is loaded.
+    let may_stay = may_jump || (verb != Some(Verb::Kexec) && caller.jumps());
+    let stays = !may_stay && {
         info!("unload what may be loaded, so that nobody jumps now");
-        unload_or_restart(bounds);
+        !unloads()
+    };
+    // Where a file system is still writable, the init may know how to unmount it.
+    if hangs || stays || (clean && failure.wants_firmware()) {
+        bounds.restart();
     }
     error!("{} is left to the init: {}", Told(verb), what_follows(verb, caller, failure));
     if may_jump { End::Failed } else { End::NoJump }
@@ -431,6 +457,9 @@ fn what_follows(verb: Option<Verb>, caller: Caller, failure: &Failure) -> &'stat
         }
         _ if verb == Some(Verb::Kexec) && caller.jumps() && something_is_loaded() => {
             "it jumps to the image that stays loaded"
+        }
+        _ if verb == Some(Verb::Kexec) && caller == Caller::Script && something_is_loaded() => {
+            "it jumps where it has kexec, else it restarts the machine through firmware"
         }
         _ => "it restarts the machine through firmware",
     }

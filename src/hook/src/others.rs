@@ -17,7 +17,7 @@ pub fn wait(relatives: Relatives, until: Duration) -> Result<bool, Failure> {
             return Ok(true);
         }
         let other = processes::find(|process, _| {
-            (relatives.is_other_hook(process) && !process.ended).then_some(process.name)
+            (relatives.is_other_hook(process) && !process.has_ended()).then_some(process.name)
         });
         let other =
             other.map_err(|errno| Failure::Call { call: "look through /proc for other hooks", errno })?;

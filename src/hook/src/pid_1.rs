@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use nextkernel_plan::Verb;
 use rustix::fs::{CWD, Mode, mkdirat};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
 use crate::failure::Failure;
@@ -14,6 +15,7 @@ use crate::processes::Relatives;
 use crate::protect::protect;
 use crate::say::{info, warn};
 use crate::shutdown::in_container;
+use crate::storage::Open;
 use crate::{exitrd, files, limits, storage, sys};
 
 /// Mounts what the kernel offers where it is missing: in an initramfs of one file nobody else has. What fails is
@@ -46,16 +48,17 @@ fn mount_where_missing(kind: &CStr, place: &CStr, there: &CStr) {
 /// Ends what still runs, closes what lies below the old root, and makes read-only what is still writable. Whatever
 /// remains, the night goes on: it looks itself before it jumps.
 pub fn clean_up(told: Option<Verb>) {
+    let relatives = Relatives::of_this_process();
     let guard = match told {
         Some(verb) if verb.stays_down() => Guard::none(),
-        _ => Guard::post(sys::uptime(), Duration::ZERO, limits::CLEAN_UP),
+        _ => leftovers::post(relatives, sys::uptime(), Duration::ZERO, limits::CLEAN_UP),
     };
-    let ending = Ending { relatives: Relatives::of_this_process(), guard: &guard, storages: false };
+    let ending = Ending { relatives, guard: &guard, budget: &limits::PATIENT, storages: false };
     ending.carry_out();
     if exitrd::is_here() {
         close(ending);
     }
-    leftovers::make_read_only(limits::REMOUNT);
+    leftovers::make_read_only(sys::uptime() + limits::REMOUNT);
     guard.dismiss();
 }
 
@@ -64,7 +67,8 @@ fn close(ending: Ending<'_>) {
     let close = || storage::close(exitrd::OLD_ROOT, until);
     // What the root's storage needs itself is refused by day (`nextkernel exitrd`); a splash is called so, too.
     let closed = close().or_else(|failure| match failure {
-        Failure::StillOpen(_) => {
+        // Where something hangs, one of them may be what it waits for.
+        Failure::StillOpen(Open { why, .. }) if why != Errno::TIMEDOUT => {
             Ending { storages: true, ..ending }.carry_out();
             close()
         }

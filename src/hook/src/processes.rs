@@ -1,5 +1,6 @@
 //! The other processes, one look at a time.
 
+use nextkernel_plan::List;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, stat};
 use rustix::io::{self, pread};
@@ -9,7 +10,11 @@ use crate::name::Name;
 use crate::text::Text;
 use crate::{files, limits};
 
-/// What `/proc/PID/stat` says of a process, up to its parent.
+/// A thread of the kernel (`PF_KTHREAD`, include/linux/sched.h), as systemd tells one (`pidref_is_kernel_thread`,
+/// src/basic/process-util.c).
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// What `/proc/PID/stat` says of a process, up to the number of its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
@@ -18,8 +23,14 @@ pub struct Process {
     pub name: Name<16>,
     /// Its parent; `None` for PID 1 and the kernel's own.
     pub parent: Option<Pid>,
-    /// Whether it has ended and waits for its parent to notice.
-    pub ended: bool,
+    /// Whether it is a thread of the kernel. What it calls itself, and what its memory says, tell nothing: both are its own.
+    pub is_kernel: bool,
+    /// Whether it is stopped, or waits in the kernel, and so makes no other process now.
+    pub stands_still: bool,
+    /// How many threads it has, the first one counted until all have ended.
+    pub threads: u32,
+    /// Whether its first thread has ended.
+    first_ended: bool,
 }
 
 /// Calls `each` with every other process and its folder in /proc, until it returns something. One that
@@ -67,25 +78,30 @@ impl Relatives {
     pub fn include(self, process: &Process, parent_of: impl Fn(Pid) -> Option<Pid>) -> bool {
         // As PID 1 the hook is above everything, and only what holds nothing is its own.
         let top = self.parent_of_hooks().or(Some(self.hook)).filter(|top| *top != Pid::INIT);
+        let Some(top) = top else { return process.id == Pid::INIT };
         let mut ancestor = Some(process.id);
-        for _ in 0..limits::ANCESTORS_MAX {
+        for _ in 0..limits::RELATIVES_DEPTH {
             let id = match ancestor {
                 Some(id) if id != Pid::INIT => id,
                 _ => return process.id == Pid::INIT,
             };
-            if top == Some(id) {
+            if top == id {
                 return true;
             }
             ancestor = if id == process.id { process.parent } else { parent_of(id) };
         }
-        // Whoever stands so deep is not touched.
-        true
+        // No hook stands so far below the one that runs it: nobody hides by standing deep.
+        false
     }
 
-    /// Whether the hook was called by it, or by what it called.
+    /// Those that have called the hook, from its parent up to PID 1, which is none of them.
     #[must_use]
-    pub fn called_by(self, id: Pid) -> bool {
-        ancestors(self.parent).any(|above| above == id)
+    pub fn callers(self) -> List<Pid, { limits::ANCESTORS_MAX }> {
+        let mut callers = List::new();
+        for caller in ancestors(self.parent) {
+            let _ = callers.push(caller);
+        }
+        callers
     }
 
     /// Whether the hook's parent has no other child, where the kernel tells that in one line and there is no need to
@@ -115,6 +131,25 @@ impl Relatives {
     }
 }
 
+/// Whether a process was started by root, by its folder in /proc. Its real user counts, as systemd has it (`get_process_uid`,
+/// src/basic/process-util.c): anybody can run a program that becomes root.
+#[must_use]
+pub fn is_roots(folder: &OwnedFd) -> bool {
+    let of_root = files::find_line(folder, c"status", |line| {
+        let users = line.strip_prefix(b"Uid:")?.trim_ascii();
+        Some(users.split(u8::is_ascii_whitespace).next() == Some(b"0"))
+    });
+    of_root == Ok(Some(true))
+}
+
+/// The number of the process that was made last (`proc_loadavg(5)`).
+#[must_use]
+pub fn newest() -> Option<Pid> {
+    let mut line = [0; 96];
+    let line = files::up_to(files::open(CWD, c"/proc/loadavg").ok()?, &mut line).ok()?;
+    number(line.trim_ascii().rsplit(|byte| *byte == b' ').next()?)
+}
+
 /// A process and those above it, as far as PID 1, which is none of them.
 pub fn ancestors(from: Option<Pid>) -> impl Iterator<Item = Pid> {
     let known = core::iter::successors(from, |id| parent_of(*id)).take_while(|id| *id != Pid::INIT);
@@ -134,6 +169,19 @@ fn look_at(id: Pid, folder: &OwnedFd) -> Option<Process> {
 }
 
 impl Process {
+    /// Whether it has ended and waits for its parent to notice. A program whose first thread has ended looks the same,
+    /// but for its other threads.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.first_ended && self.threads <= 1
+    }
+
+    /// Whether its folder in /proc tells of nothing that it holds, for that is its first thread's.
+    #[must_use]
+    pub fn has_lost_its_first_thread(&self) -> bool {
+        self.first_ended && self.threads > 1
+    }
+
     /// Reads `PID (NAME) STATE PARENT …` (`proc_pid_stat(5)`); a name may hold anything, brackets too.
     #[must_use]
     pub fn parse(id: Pid, stat: &[u8]) -> Option<Process> {
@@ -141,16 +189,29 @@ impl Process {
         let close = stat.iter().rposition(|byte| *byte == b')')?;
         let name = Name::cut(stat.get(open + 1..close)?);
         let mut fields = stat.get(close + 2..)?.split(|byte| *byte == b' ');
-        let ended = matches!(fields.next()?, b"Z" | b"X" | b"x");
-        let parent: u32 = core::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        let parent = i32::try_from(parent).ok().and_then(Pid::from_raw);
-        Some(Process { id, name, parent, ended })
+        let state = fields.next()?;
+        let parent = digits(fields.next()?)?;
+        // The ninth field, and the twentieth; the parent is the fourth.
+        let flags = digits(fields.nth(4)?)?;
+        let threads = digits(fields.nth(10)?)?;
+        Some(Process {
+            id,
+            name,
+            parent: i32::try_from(parent).ok().and_then(Pid::from_raw),
+            is_kernel: flags & PF_KTHREAD != 0,
+            stands_still: matches!(state, b"T" | b"t" | b"D"),
+            threads,
+            first_ended: matches!(state, b"Z" | b"X" | b"x"),
+        })
     }
 }
 
-fn number(digits: &[u8]) -> Option<Pid> {
-    let number: u32 = core::str::from_utf8(digits).ok()?.parse().ok()?;
-    i32::try_from(number).ok().and_then(Pid::from_raw)
+fn number(name: &[u8]) -> Option<Pid> {
+    i32::try_from(digits(name)?).ok().and_then(Pid::from_raw)
+}
+
+fn digits(number: &[u8]) -> Option<u32> {
+    core::str::from_utf8(number).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -162,6 +223,11 @@ mod tests {
         Pid::from_raw(number).unwrap()
     }
 
+    /// The rest of a line, from the fifth field to the twentieth.
+    fn rest(flags: u32, threads: u32) -> String {
+        format!("77 77 0 -1 {flags} 12 0 0 0 3 4 0 0 20 0 {threads} 0 4242")
+    }
+
     fn process(stat: &str) -> Option<Process> {
         Process::parse(pid(80), stat.as_bytes())
     }
@@ -169,13 +235,32 @@ mod tests {
     #[test]
     fn a_name_may_hold_anything() {
         for (stat, name) in
-            [("80 (mdadm.shutdown) S 77 1", "mdadm.shutdown"), ("80 (a) b (c)) R 77 0", "a) b (c)")]
+            [("80 (mdadm.shutdown) S 77", "mdadm.shutdown"), ("80 (a) b (c)) R 77", "a) b (c)")]
         {
-            assert_eq!(process(stat).unwrap().name.to_string(), name);
+            assert_eq!(process(&format!("{stat} {}", rest(0, 1))).unwrap().name.to_string(), name);
         }
         for bad in ["", "80", "80 (x", "80 (x)", "80 (x) S", "80 (x) S -77 0", ") S 77 (", "80 (x) S y"] {
             assert_eq!(process(bad), None, "{bad:?}");
         }
+        // Up to the number of threads every field counts.
+        assert_eq!(process("80 (x) S 77 77 77 0 -1 0 12 0 0 0 3 4 0 0 20 0"), None);
+    }
+
+    #[test]
+    fn no_process_can_look_like_the_kernels_or_like_one_that_has_ended() {
+        let of = |state: &str, flags, threads| {
+            process(&format!("80 (x) {state} 77 {}", rest(flags, threads))).unwrap()
+        };
+        assert!(of("S", 0x0020_8040, 1).is_kernel && !of("S", 0x0040_0100, 1).is_kernel);
+        assert!(of("Z", 0, 1).has_ended() && of("X", 0, 0).has_ended() && !of("S", 0, 1).has_ended());
+        // Its first thread has gone, another one lives on.
+        let headless = of("Z", 0, 2);
+        assert!(!headless.has_ended() && headless.has_lost_its_first_thread());
+        assert!(
+            !of("Z", 0, 1).has_lost_its_first_thread()
+                && of("T", 0, 1).stands_still
+                && !of("R", 0, 1).stands_still
+        );
     }
 
     #[test]
@@ -184,7 +269,10 @@ mod tests {
             id: pid(id),
             name: Name::cut(b"x"),
             parent: Pid::from_raw(parent),
-            ended: false,
+            is_kernel: false,
+            stands_still: false,
+            threads: 1,
+            first_ended: false,
         };
         // 60 runs the hooks 70 and 80; 81 and 82 are a script's; 71 is the guard.
         let parents = |id: Pid| match id.as_raw_nonzero().get() {
@@ -203,9 +291,24 @@ mod tests {
         // Run by PID 1 itself, the hook cannot tell its siblings from what was left over.
         let alone = Relatives { hook: pid(70), parent: Some(Pid::INIT) };
         assert!(!alone.include(&other(90, 1), parents) && alone.include(&other(71, 70), parents));
-        assert!(ours.called_by(pid(60)) && !ours.called_by(pid(80)));
+        // Nobody hides behind a long line of ancestors.
+        assert!(!ours.include(&other(500, 499), |id| Pid::from_raw(id.as_raw_nonzero().get() - 1)));
         let init = Relatives { hook: Pid::INIT, parent: None };
         assert!(!init.include(&other(90, 0), parents));
+    }
+
+    #[test]
+    fn who_started_a_process_is_read_of_its_status() {
+        let folder = files::folder(CWD, c"/proc/self").unwrap();
+        assert_eq!(is_roots(&folder), rustix::process::getuid().is_root());
+        assert!(!is_roots(&files::folder(CWD, c"/proc").unwrap()));
+    }
+
+    #[test]
+    fn who_called_is_all_that_stand_above() {
+        let callers = Relatives::of_this_process().callers();
+        assert!(callers.iter().next() == getppid().filter(|parent| *parent != Pid::INIT));
+        assert!(newest().is_some_and(|newest| newest.as_raw_nonzero().get() > 1));
     }
 
     #[test]

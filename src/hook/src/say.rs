@@ -6,6 +6,8 @@ use core::fmt;
 use kmsg_logger::KmsgLogger;
 use log::{Level, Log, Record};
 
+use crate::limits;
+
 /// Where it goes, once the program has begun with it.
 pub static LOG: KmsgLogger = KmsgLogger::new("nextkernel");
 
@@ -23,4 +25,16 @@ macro_rules! warning {
 macro_rules! error {
     ($($line:tt)*) => { $crate::say::say(log::Level::Error, format_args!($($line)*)) };
 }
-pub(crate) use {error, info, warning as warn};
+/// One line of many of its kind, of which consoles show the first few: the kernel log has all.
+macro_rules! one_of_many {
+    ($before:expr, $($line:tt)*) => {
+        $crate::say::say($crate::say::level_of($before), format_args!($($line)*))
+    };
+}
+pub(crate) use {error, info, one_of_many, warning as warn};
+
+/// The level of a line that so many of its kind came before.
+#[must_use]
+pub fn level_of(before: usize) -> Level {
+    if before < limits::SHOWN { Level::Info } else { Level::Debug }
+}

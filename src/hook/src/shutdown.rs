@@ -114,6 +114,7 @@ impl Caller {
     #[must_use]
     pub fn budget(self) -> &'static Budget {
         match self {
+            Caller::Nobody => &limits::PATIENT,
             Caller::Init | Caller::Untold => Budget::of(program().as_bytes()),
             _ => &limits::SYSTEMD,
         }

@@ -12,11 +12,12 @@ use core::ffi::CStr;
 use core::fmt;
 use core::time::Duration;
 
+use nextkernel_plan::List;
 use rustix::io::{self, Errno};
 
 use crate::failure::{Failure, Named};
-use crate::name::Name;
-use crate::say::info;
+use crate::name::{Name, hash};
+use crate::say::{one_of_many, warn};
 use crate::{child, limits, sys};
 
 /// Unmounts everything at and below `below`, turns swap off, detaches loop devices, mapped devices and arrays,
@@ -24,14 +25,12 @@ use crate::{child, limits, sys};
 pub fn close(below: &CStr, until: Duration) -> Result<(), Failure> {
     let mut before = usize::MAX;
     let mut pauses = limits::CLOSE_PAUSES.iter();
+    let mut round = Round { until, tried: 0, seen: 0, left: None, hung: List::new() };
     loop {
-        let mut round = Round { until, seen: 0, left: None, hangs: None };
+        (round.seen, round.left) = (0, None);
         swaps::close(&mut round);
         mounted::close(below, &mut round)?;
         devices::close(&mut round);
-        if let Some(hangs) = round.hangs {
-            return Err(hangs);
-        }
         if round.seen == 0 {
             return Ok(());
         }
@@ -53,36 +52,45 @@ pub fn close(below: &CStr, until: Duration) -> Result<(), Failure> {
 /// What is found open, and tried, one thing after the other.
 struct Round {
     until: Duration,
+    /// How many acts there were so far, in all rounds.
+    tried: usize,
     /// How many things were found open.
     seen: usize,
     /// The first of them that could not be closed.
     left: Option<Open>,
-    /// The first act that the kernel did not come back from.
-    hangs: Option<Failure>,
+    /// What the kernel did not come back from, in all rounds: it is not tried again, and the rest is all the same.
+    hung: List<u64, { limits::HUNG_MAX }>,
 }
 
 impl Round {
     /// Says it, then does it, in a child.
     fn attempt(&mut self, kind: Kind, name: &[u8], act: &mut dyn FnMut() -> io::Result<()>) {
-        if self.hangs.is_some() {
+        let this = hash(name) ^ kind as u64;
+        let rest = self.until.saturating_sub(sys::uptime());
+        if rest.is_zero() || self.hung.iter().any(|hung| hung == this) {
             return self.leave(kind, name, Errno::TIMEDOUT);
         }
         let verb = kind.verb();
-        info!("{verb} {}", Name::<200>::cut(name));
-        let time = limits::CLOSE_ACT.min(self.until.saturating_sub(sys::uptime()));
-        match child::within(time, verb, act) {
+        one_of_many!(self.tried, "{verb} {}", Name::<200>::cut(name));
+        self.tried += 1;
+        match child::within(limits::CLOSE_ACT.min(rest), verb, act) {
             Ok(()) => self.seen += 1,
             Err(Failure::Call { errno, .. }) => self.leave(kind, name, errno),
             Err(failure) => {
+                warn!("{}: {failure}", Name::<200>::cut(name));
                 self.leave(kind, name, Errno::TIMEDOUT);
-                self.hangs = self.hangs.or(Some(failure));
+                // More than there is room for cost their time again, which is bounded.
+                let _ = self.hung.push(this);
             }
         }
     }
 
     fn leave(&mut self, kind: Kind, name: &[u8], why: Errno) {
         self.seen += 1;
-        self.left = self.left.or(Some(Open { kind, name: Name::cut(name), why }));
+        // What hangs is told before what is busy.
+        if self.left.is_none() || why == Errno::TIMEDOUT {
+            self.left = Some(Open { kind, name: Name::cut(name), why });
+        }
     }
 }
 
@@ -149,13 +157,32 @@ mod tests {
         );
     }
 
+    fn round() -> Round {
+        Round { until: Duration::MAX, tried: 0, seen: 0, left: None, hung: List::new() }
+    }
+
     #[test]
     fn the_first_that_is_left_is_the_one_that_is_told() {
-        let mut round = Round { until: Duration::MAX, seen: 0, left: None, hangs: None };
+        let mut round = round();
         round.attempt(Kind::Mounted, b"/a", &mut || Ok(()));
         round.attempt(Kind::Mounted, b"/b", &mut || Err(Errno::BUSY));
         round.attempt(Kind::Array, b"md0", &mut || Err(Errno::INVAL));
-        assert!(round.seen == 3 && round.hangs.is_none());
+        assert_eq!(round.seen, 3);
         assert!(round.left.is_some_and(|left| left.name.as_bytes() == b"/b" && left.why == Errno::BUSY));
+    }
+
+    #[test]
+    fn what_hangs_is_not_tried_again_and_the_rest_is() {
+        let mut round = Round { until: sys::uptime() + Duration::from_millis(200), ..round() };
+        round.attempt(Kind::Mounted, b"/hangs", &mut || loop {
+            child::sleep(Duration::from_secs(60));
+        });
+        assert!(round.left.is_some_and(|left| left.why == Errno::TIMEDOUT));
+        let mut round = Round { until: Duration::MAX, seen: 0, left: None, ..round };
+        round.attempt(Kind::Mounted, b"/hangs", &mut || Ok(()));
+        assert!(round.left.is_some_and(|left| left.why == Errno::TIMEDOUT));
+        round.left = None;
+        round.attempt(Kind::Mounted, b"/other", &mut || Ok(()));
+        assert!(round.left.is_none() && round.seen == 2);
     }
 }

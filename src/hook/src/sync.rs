@@ -7,8 +7,8 @@ use rustix::fs::CWD;
 use crate::failure::Failure;
 use crate::{child, files, limits, sys};
 
-/// Syncs, and waits for as long as less and less is dirty, at most until the machine has been up so long, but for
-/// its patience once. What is still being written then is told from what hangs.
+/// Syncs, and waits for as long as less and less is dirty, at most until the machine has been up so long, and for a moment
+/// where it has been already. What is still being written then is told from what hangs.
 ///
 /// - sync(2)
 pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
@@ -16,7 +16,6 @@ pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
         rustix::fs::sync();
         Ok(())
     })?;
-    let until = until.max(syncing.begun + patience);
     let (mut left, mut shrinks) = (u64::MAX, true);
     // A little is written in a moment, and nobody has to look at how much it is.
     let mut moment = Some(limits::SYNC_UNSEEN);

@@ -9,8 +9,9 @@ use core::time::Duration;
 
 use linux_raw_sys::general::{
     __NR_clock_gettime, __NR_clone, __NR_close_range, __NR_exit_group, __NR_getrandom, __NR_ioctl,
-    __NR_kexec_file_load, __NR_kexec_load, __NR_reboot, __NR_rt_sigprocmask, __NR_swapoff, __NR_syslog,
-    CLOCK_BOOTTIME, CLOCK_REALTIME, CLONE_PIDFD, SIG_SETMASK, SIGCHLD,
+    __NR_kexec_file_load, __NR_kexec_load, __NR_reboot, __NR_rt_sigaction, __NR_rt_sigprocmask,
+    __NR_sched_setscheduler, __NR_swapoff, __NR_syslog, CLOCK_BOOTTIME, CLOCK_REALTIME, CLONE_PIDFD,
+    SIG_SETMASK, SIGCHLD,
 };
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::{self, Errno};
@@ -326,6 +327,29 @@ pub fn block_signals() -> io::Result<()> {
     // SAFETY: the kernel reads eight bytes at `set`, its size of a signal set on 64 bits.
     unsafe { syscall(__NR_rt_sigprocmask, [SIG_SETMASK as usize, set, 0, size_of::<u64>(), 0]) }?;
     Ok(())
+}
+
+/// Has the end of a child told again: who ignores SIGCHLD hands that on to what it executes, and then nobody can wait for a
+/// child (wait(2), "Notes").
+///
+/// - `rt_sigaction(2)`
+pub fn notice_children() -> io::Result<()> {
+    // struct sigaction of the kernel: SIG_DFL, no flags, no signal blocked, and where there is one no restorer.
+    let default = [0_u64; 4];
+    let action = (&raw const default).expose_provenance();
+    // SAFETY: the kernel reads at most four words at `action`, and eight bytes are its size of a signal set on 64 bits.
+    unsafe { syscall(__NR_rt_sigaction, [SIGCHLD as usize, action, 0, size_of::<u64>(), 0]) }.map(|_| ())
+}
+
+/// Has this process run before all others that want to, until it ends.
+///
+/// - `SCHED_FIFO`, sched(7)
+pub fn run_first() -> io::Result<()> {
+    const SCHED_FIFO: usize = 1;
+    let lowest = 1_i32;
+    let priority = (&raw const lowest).expose_provenance();
+    // SAFETY: the kernel reads an int at `priority`; 0 is this process.
+    unsafe { syscall(__NR_sched_setscheduler, [0, SCHED_FIFO, priority, 0, 0]) }.map(|_| ())
 }
 
 /// Closes every descriptor but the standard ones. For the very begin, where nothing here has opened one.

@@ -9,13 +9,14 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use crate::act::How;
-use crate::bounds::Bounds;
+use crate::bounds::{Bounds, Undone};
 use crate::failure::Failure;
 use crate::gpu::{self, Device, Driver};
 use crate::holders::Held;
 use crate::limits::{self, GPUS_MAX};
+use crate::locks::Lock;
 use crate::module::{self, ModuleName, State, Stuck, Unloading, Why};
-use crate::{child, files, pins, sys};
+use crate::{child, files, pins};
 
 /// What is to be freed.
 pub struct Teardown<'a> {
@@ -102,8 +103,8 @@ impl<'a> Teardown<'a> {
                     Ok(self.has_come_up(bounds, &module))
                 }),
             Policy::FirmwareReboot => match self.has_come_up(bounds, &module) {
-                Ok(()) => return Err(Failure::MeantForFirmware(module)),
-                stuck => Ok(Some(stuck)),
+                Err(stuck) if stuck.blocks_reboot() => Ok(Some(Err(stuck))),
+                _ => return Err(Failure::MeantForFirmware(module)),
             },
         };
         Ok(freed?.unwrap_or(Ok(())))
@@ -116,10 +117,8 @@ impl<'a> Teardown<'a> {
             for pin in pins.by_ref() {
                 match pin.free(self.root.as_fd(), gpu, &held, bounds) {
                     Ok(()) => return Ok(true),
-                    Err(Failure::Hangs { seconds, holds_lock: true, .. }) => {
-                        return Err(Why::Hangs { seconds, holds_lock: true });
-                    }
-                    Err(Failure::Died { .. }) => return Err(Why::Oopsed),
+                    Err(Undone::Hangs(hang)) if hang.lock != Lock::Free => return Err(Why::Hangs(hang)),
+                    Err(Undone::Died) => return Err(Why::Oopsed),
                     // Whoever could not be ended holds all the rest.
                     Err(_) if pin == Pin::Holders => return Ok(false),
                     // Nothing of the kind is there.
@@ -147,32 +146,33 @@ impl<'a> Teardown<'a> {
             match unbound {
                 None => return Ok(()),
                 Some(Ok(())) => {}
-                Some(Err(Failure::Hangs { seconds, holds_lock, .. })) => {
-                    return Err(stuck(Why::Hangs { seconds, holds_lock }));
-                }
-                Some(Err(Failure::Died { .. })) => return Err(stuck(Why::Oopsed)),
-                Some(Err(Failure::Call { errno, .. })) => return Err(stuck(Why::Refused(errno))),
+                Some(Err(Undone::Hangs(hang))) => return Err(stuck(Why::Hangs(hang))),
+                Some(Err(Undone::Died)) => return Err(stuck(Why::Oopsed)),
+                Some(Err(Undone::Refused(errno))) => return Err(stuck(Why::Refused(errno))),
                 Some(Err(_)) => return Err(stuck(Why::OutOfTime)),
             }
         }
         Err(stuck(Why::OutOfTime))
     }
 
-    fn unbind(&self, bounds: &Bounds<'_>, device: &Device) -> Result<(), Failure> {
-        let failed = |errno| Failure::Call { call: "unbind", errno };
-        let name = device.name(self.root.as_fd()).ok_or(failed(Errno::NODEV))?;
+    fn unbind(&self, bounds: &Bounds<'_>, device: &Device) -> Result<(), Undone> {
+        let name = device.name(self.root.as_fd()).ok_or(Undone::Refused(Errno::NODEV))?;
         let file = device.file("driver/unbind");
-        let file = file.as_c_str().ok_or(failed(Errno::NAMETOOLONG))?;
+        let file = file.as_c_str().ok_or(Undone::Refused(Errno::NAMETOOLONG))?;
         info!("unbind {name} from {}", device.driver);
-        bounds.bounded("unbind", bounds.budget.gpu, || files::write(&self.root, file, name.as_bytes()))
+        bounds.watched("unbind", bounds.budget.gpu, &|| 1, || files::write(&self.root, file, name.as_bytes()))
     }
 
     /// Waits for a driver that is still initialising.
     fn has_come_up(&self, bounds: &Bounds<'_>, module: &ModuleName) -> Result<(), Stuck> {
-        let until = sys::uptime() + bounds.budget.initialising.min(bounds.left());
+        let mut comes_up = bounds.progress(bounds.budget.initialising);
         while module::state(self.root.as_fd(), module) == Some(State::Initialising) {
-            if sys::uptime() >= until {
-                return Err(Stuck { module: *module, why: Why::Initialising });
+            comes_up.see(module::devices(self.root.as_fd(), module), 0);
+            if comes_up.patience().is_none() {
+                return Err(Stuck {
+                    module: *module,
+                    why: Why::Initialising { stalled: comes_up.has_stalled() },
+                });
             }
             child::sleep(limits::GLANCE);
         }
@@ -214,18 +214,20 @@ impl Pin {
         gpu: &Driver,
         held: &Held<'_>,
         bounds: &Bounds<'_>,
-    ) -> Result<(), Failure> {
-        let none = |errno| Failure::Call { call: "free", errno };
+    ) -> Result<(), Undone> {
+        let time = bounds.budget.module;
         match self {
             // Other hooks could not be told from what was left over.
-            Pin::Holders if !bounds.relatives.are_known() => Err(none(Errno::SRCH)),
-            Pin::Holders => bounds.bounded("end what holds it", limits::HOLDERS_LOOK, || held.end()),
-            Pin::Consoles => {
-                bounds.bounded("unbind the consoles", limits::PINS, || pins::unbind_consoles(root))
+            Pin::Holders if !bounds.relatives.are_known() => Err(Undone::Refused(Errno::SRCH)),
+            Pin::Holders => {
+                bounds.bounded("end what holds it", limits::HOLDERS_LOOK, || held.end()).map_err(Undone::from)
             }
-            Pin::Sound if !gpu.family.pinned_by_audio => Err(none(Errno::NODEV)),
-            Pin::Sound => bounds.bounded("unbind the sound", limits::PINS, || pins::unbind_sound(root)),
-            Pin::Dumps => bounds.bounded("drop its dumps", limits::PINS, || pins::drop_dumps(root)),
+            Pin::Consoles => {
+                bounds.watched("unbind the consoles", time, &|| 1, || pins::unbind_consoles(root))
+            }
+            Pin::Sound if !gpu.family.pinned_by_audio => Err(Undone::Refused(Errno::NODEV)),
+            Pin::Sound => bounds.watched("unbind the sound", time, &|| 1, || pins::unbind_sound(root)),
+            Pin::Dumps => bounds.watched("drop its dumps", time, &|| 1, || pins::drop_dumps(root)),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! devices goes one after the other, and with slow ones that takes the sum.
 
 use core::fmt;
+use core::time::Duration;
 
 use crate::say::{info, warn};
 use nextkernel_plan::{Plan, is_nvidia, limits as plan_limits};
@@ -14,7 +15,7 @@ use crate::child::Running;
 use crate::failure::Failure;
 use crate::module::ModuleName;
 use crate::text::Text;
-use crate::{child, files, sys};
+use crate::{child, files, limits, sys};
 
 /// Unbinds what the plan lists. What cannot be unbound is left to the kernel; does not return where
 /// every reboot(2) would hang then.
@@ -28,17 +29,30 @@ pub fn unbind(plan: &Plan<'_>, bounds: &Bounds<'_>) -> Result<(), Failure> {
             Err(failure) => warn!("{address} stays bound: {failure}"),
         }
     }
-    for (address, running) in plan.unbind.iter().zip(&under_way) {
-        let Some(running) = running else { continue };
-        let left = (bounds.diary.begun + bounds.budget.unbind_until).saturating_sub(sys::uptime());
-        let Err(failure) = running.end_within(left.min(bounds.budget.module)) else { continue };
-        warn!("{address}: {failure}");
-        // One that is slow may be writing back its cache. The jump waits for it, and the guard for the jump.
-        if matches!(failure, Failure::Died { .. }) {
-            return Err(bounds.reset());
+    // All of them have one deadline, and none is told of before all that hang have been killed: each word may take its time.
+    let until = bounds.diary.begun + bounds.budget.unbind_until;
+    let until = until.min(sys::uptime() + bounds.budget.module);
+    let rest = |until: Duration| until.saturating_sub(sys::uptime());
+    let mut ended = [true; plan_limits::UNBIND_MAX];
+    for (running, ended) in under_way.iter().zip(&mut ended) {
+        if let Some(running) = running {
+            *ended = running.ends_within(rest(until));
+            if !*ended {
+                running.kill();
+            }
         }
     }
-    Ok(())
+    let until = sys::uptime() + limits::LETS_GO;
+    let mut died = false;
+    for ((address, running), ended) in plan.unbind.iter().zip(&under_way).zip(ended) {
+        let Some(running) = running else { continue };
+        let result = if ended { running.result() } else { Err(running.hangs(rest(until))) };
+        let Err(failure) = result else { continue };
+        warn!("{address}: {failure}");
+        died |= matches!(failure, Failure::Died { .. });
+    }
+    // One that is slow may be writing back its cache. The jump waits for it, and the guard for the jump.
+    if died { Err(bounds.reset()) } else { Ok(()) }
 }
 
 fn begin(address: &str) -> Result<Running, Failure> {

@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use crate::say::warn;
+use crate::say::{info, warn};
 use nextkernel_plan::{Verb, Watchdog};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -10,7 +10,8 @@ use rustix::io;
 
 use crate::arguments;
 use crate::failure::Failure;
-use crate::{child, files, limits, sys};
+use crate::limits::Budget;
+use crate::{child, files, sys};
 
 /// Arms it, stops it, or leaves it as it is.
 ///
@@ -20,20 +21,39 @@ use crate::{child, files, limits, sys};
 /// set `KExecWatchdogSec=`, and then it is meant.
 ///
 /// The jump goes on without a watchdog that does not do what it should.
-pub fn settle(verb: Verb, wanted: Option<Watchdog>, left: &arguments::Watchdog) -> Result<(), Failure> {
-    let device = left.device.unwrap_or(c"/dev/watchdog0");
-    let bounded =
-        |act: &dyn Fn() -> io::Result<()>| child::within(limits::WATCHDOG, "settle the watchdog", act);
-    let settled = match wanted {
-        Some(Watchdog::Seconds(seconds)) => bounded(&|| arm(device, seconds)),
-        Some(Watchdog::Off) => bounded(&|| stop(device)),
-        None if verb == Verb::Reboot && left.armed => bounded(&|| stop(device)),
-        None => Ok(()),
-    };
-    if let Err(failure) = settled {
-        warn!("{failure}");
+pub fn settle(
+    verb: Verb,
+    wanted: Option<Watchdog>,
+    left: &arguments::Watchdog,
+    budget: &Budget,
+) -> Result<(), Failure> {
+    let device = device(left);
+    match wanted {
+        Some(Watchdog::Seconds(seconds)) => bounded(budget, &|| arm(device, seconds)),
+        Some(Watchdog::Off) => bounded(budget, &|| stop(device)),
+        None if verb == Verb::Reboot && left.armed => bounded(budget, &|| stop(device)),
+        None => {}
     }
     Ok(())
+}
+
+/// Stops it again where the plan had it armed and the next kernel was not started: it counts for that one, and would reset
+/// the machine in the midst of the firmware's work.
+pub fn unsettle(wanted: Option<Watchdog>, left: &arguments::Watchdog, budget: &Budget) {
+    if matches!(wanted, Some(Watchdog::Seconds(_))) {
+        info!("stop the watchdog again, for nothing was started");
+        bounded(budget, &|| stop(device(left)));
+    }
+}
+
+fn device(left: &arguments::Watchdog) -> &'static CStr {
+    left.device.unwrap_or(c"/dev/watchdog0")
+}
+
+fn bounded(budget: &Budget, act: &dyn Fn() -> io::Result<()>) {
+    if let Err(failure) = child::within(budget.watchdog, "settle the watchdog", act) {
+        warn!("{failure}");
+    }
 }
 
 fn open(device: &CStr) -> io::Result<OwnedFd> {

@@ -14,9 +14,7 @@ pub fn close(below: &CStr, round: &mut Round) -> Result<(), Failure> {
     let concerns = |line: &[u8]| {
         mounts::point(line, &mut point).is_some_and(|path| is_below(path.to_bytes(), below.to_bytes()))
     };
-    mounts::last_first(concerns, |line| {
-        let mut point = [0; limits::MOUNT_POINT_MAX];
-        let Some(path) = mounts::point(line, &mut point) else { return };
+    mounts::last_first(concerns, |path, _| {
         // Forced as systemd does it: it ends requests to a server that is gone, and nothing else.
         let flags = UnmountFlags::FORCE | UnmountFlags::NOFOLLOW;
         round.attempt(Kind::Mounted, path.to_bytes(), &mut || unmount(path, flags));

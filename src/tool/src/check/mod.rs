@@ -166,6 +166,7 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>
     devices::modules(root, plan, &gpus, &conf, &mut findings);
     devices::others(root, &conf, until_then, &mut findings);
     next::guard(root, plan.map_or(conf.guard, |plan| plan.guard), &mut findings);
+    next::stacks(root, &mut findings);
     next::command_line(root, plan, &gpus, &conf, &mut findings);
     next::hardware_watchdogs(root, plan.map_or(conf.watchdog, |plan| plan.watchdog), &mut findings);
     boot::firmware(root, &conf, plan, &mut findings);
@@ -272,6 +273,7 @@ mod tests {
         executable(&scratch, HOOK);
         scratch.folder("/run/systemd/system");
         scratch.put("/proc/sysrq-trigger", "");
+        scratch.put("/proc/1/stack", "");
         scratch.put("/proc/cmdline", "root=x panic=30\n");
         gpus::tests::add(&scratch, "bochs", "0000:00:02.0", "live");
         scratch

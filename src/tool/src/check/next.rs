@@ -1,5 +1,7 @@
 //! The next kernel: what it is told, and what ends a jump or a start that hangs.
 
+use std::io::ErrorKind;
+
 use nextkernel_plan::{Plan, Watchdog};
 
 use super::{Findings, Verdict};
@@ -52,18 +54,54 @@ pub(super) fn command_line(
     }
 }
 
-/// A jump that hangs can be ended.
+/// A jump that hangs can be ended, as far as can be tried: the file is opened as the hook opens it, and nothing is written.
 pub(super) fn guard(root: &Root, seconds: Option<u16>, findings: &mut Findings) {
-    if root.path("/proc/sysrq-trigger").exists() {
-        let seconds = seconds.unwrap_or(nextkernel_hook::limits::GUARD);
-        let resets =
-            format!("a jump that hangs in the kernel's device shutdown is reset after {seconds} seconds");
-        findings.say(Verdict::Ok, "guard", resets);
-    } else {
-        let why = "this kernel has no /proc/sysrq-trigger (CONFIG_MAGIC_SYSRQ): nothing but a hardware watchdog ends a \
-                   jump that hangs in the kernel's device shutdown";
-        findings.say(Verdict::Warn, "guard", why);
-    }
+    let opened = std::fs::OpenOptions::new().write(true).open(root.path("/proc/sysrq-trigger"));
+    let why = match opened {
+        Ok(_) => {
+            let seconds = seconds.unwrap_or(nextkernel_hook::limits::GUARD);
+            let resets =
+                format!("a jump that hangs in the kernel's device shutdown is reset after {seconds} seconds");
+            return findings.say(Verdict::Ok, "guard", resets);
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            "this kernel has no /proc/sysrq-trigger (CONFIG_MAGIC_SYSRQ)".to_owned()
+        }
+        // Another user than root never may.
+        Err(_) if !nix::unistd::geteuid().is_root() => return,
+        Err(error) => format!(
+            "root itself may not write to /proc/sysrq-trigger ({error}), and at shutdown the hook may not either"
+        ),
+    };
+    let but = "nothing but a hardware watchdog ends a jump that hangs in the kernel's device shutdown";
+    findings.say(Verdict::Warn, "guard", format!("{why}: {but}"));
+}
+
+/// Whether the hook can see where a driver hangs.
+pub(super) fn stacks(root: &Root, findings: &mut Findings) {
+    let why = match root.read_up_to("/proc/1/stack", 1) {
+        Ok(_) => return,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            "this kernel shows none (CONFIG_STACKTRACE)".to_owned()
+        }
+        Err(_) if !nix::unistd::geteuid().is_root() => return,
+        Err(error) => {
+            let scope = root.read_up_to("/proc/sys/kernel/yama/ptrace_scope", 2).unwrap_or_default();
+            if scope.starts_with(b"3") {
+                "kernel.yama.ptrace_scope is 3".to_owned()
+            } else {
+                error.to_string()
+            }
+        }
+    };
+    findings.say(
+        Verdict::Info,
+        "stacks",
+        format!(
+            "the stacks of processes cannot be read ({why}): where the driver of a GPU hangs the hook cannot tell whether a \
+             jump would hang, too, and resets the machine when its time is over"
+        ),
+    );
 }
 
 /// How far a hardware watchdog covers the next kernel.
@@ -93,6 +131,7 @@ pub(super) fn hardware_watchdogs(root: &Root, wanted: Option<Watchdog>, findings
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::super::tests::{machine, says};
     use super::*;
     use crate::conf;
@@ -106,6 +145,13 @@ mod tests {
         says(&scratch, "panic", Verdict::Ok, "panic=5");
         std::fs::remove_file(scratch.root.path("/proc/sysrq-trigger")).unwrap_or_default();
         says(&scratch, "guard", Verdict::Warn, "no /proc/sysrq-trigger");
+        // What cannot be opened for writing stands for a file that a security module keeps.
+        std::fs::create_dir(scratch.root.path("/proc/sysrq-trigger")).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            says(&scratch, "guard", Verdict::Warn, "root itself may not write to /proc/sysrq-trigger");
+        }
+        std::fs::remove_file(scratch.root.path("/proc/1/stack")).unwrap();
+        says(&scratch, "stacks", Verdict::Info, "this kernel shows none (CONFIG_STACKTRACE)");
     }
 
     #[test]

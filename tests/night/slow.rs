@@ -1,0 +1,288 @@
+//! What is slow is not what hangs: progress is waited for, and what hangs keeps nobody longer than it must. And
+//! what stays behind when the handoff fails.
+
+use super::staged::{HOOK, handed_over, in_order, jumped_to_the_kept_image, night, plan, rebooted, stage};
+use bed::harness::Test;
+use bed::initramfs::{Ended, Night};
+use bed::machine::with_last_lines;
+use bed::modules::Modules;
+use bed::{holder, installed, standins};
+use std::time::Duration;
+
+/// Where systemd looks for a hook beside ours.
+const BESIDE: &str = "/usr/lib/systemd/system-shutdown/beside";
+
+/// How such a hook waits until ours says something.
+fn when_the_hook_says(line: &str) -> String {
+    format!("#!/bin/sh\nuntil dmesg | grep -q \"nextkernel: {line}\"; do sleep 0.1; done\n")
+}
+
+/// A night with so many edu devices, stand-ins and something staged, and more lines by day before and after that.
+fn with_devices(
+    test: &Test,
+    count: usize,
+    before: &str,
+    options: &str,
+    after: &str,
+) -> Result<Night, String> {
+    let mut night = night(test, "kexec", &format!("{before}\n{}{after}", stage(options)))?;
+    standins::put(&mut night, &["nvidia", "slowdev", "hangblk", "hangnotify"])?;
+    night.file("/holder", 0o755, holder::program()?).file("/stuck", 0o755, holder::stuck()?);
+    night.qemu = ["-device", "edu"].repeat(count).into_iter().map(str::to_owned).collect();
+    (night.counting, night.limit) = (true, Duration::from_secs(300));
+    Ok(night)
+}
+
+/// A night with as few devices as the others of its kind have.
+fn with_gpus(test: &Test, before: &str, options: &str, after: &str) -> Result<Night, String> {
+    with_devices(test, 3, before, options, after)
+}
+
+/// That the console does not say this.
+fn silent_of(ended: &Ended, text: &str) -> Result<(), String> {
+    if ended.console.contains(text) {
+        return Err(with_last_lines(&format!("the console says {text:?}"), &ended.console));
+    }
+    Ok(())
+}
+
+/// When the console said so, in seconds of the kernel.
+fn when(ended: &Ended, text: &str) -> Result<f64, String> {
+    let line = ended.line(text)?;
+    let stamp = line.trim_start().strip_prefix('[').and_then(|line| line.split(']').next());
+    let stamp = stamp.and_then(|stamp| stamp.trim().parse().ok());
+    stamp.ok_or_else(|| format!("no time stands before {line:?}"))
+}
+
+/// A driver of so many GPUs whose exit takes longer than one may hang, which is 45 s. The first of them goes last.
+fn takes_its_time(test: &Test, count: usize, parameter: &str) -> Result<(), String> {
+    let before = format!("insmod /nvidia.ko {parameter}");
+    let ended = with_devices(test, count, &before, "--hold late", "")?.run()?;
+    let took = when(&ended, "nextkernel: jump to")? - when(&ended, "nextkernel: unload nvidia")?;
+    if took < 48.0 {
+        return Err(format!("the driver was gone after {took:.1} s, which is no long time"));
+    }
+    in_order(&ended, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;
+    handed_over(&ended, "kexec")
+}
+
+pub fn a_gpus_driver_that_makes_progress_is_waited_for_beyond_its_deadline(
+    test: &Test,
+) -> Result<(), String> {
+    takes_its_time(test, 16, "remove_ms=3000")
+}
+
+pub fn a_gpus_driver_whose_one_device_comes_on_step_by_step_is_waited_for(test: &Test) -> Result<(), String> {
+    // Its stack shows another step each twelve seconds.
+    takes_its_time(test, 1, "step_ms=12000")
+}
+
+pub fn a_probe_that_takes_long_is_waited_for(test: &Test) -> Result<(), String> {
+    // Of three devices, one after the other.
+    let loads = "/stuck load /nvidia.ko probe_ms=7000\n";
+    let ended = with_gpus(test, "", "--hold late", loads)?.run()?;
+    let took =
+        when(&ended, "nvidia stand-in: 0000:00:02.0 removed")? - when(&ended, "nextkernel: unload nvidia")?;
+    if took < 15.0 {
+        return Err(format!("the probe was over after {took:.1} s, which is no long time"));
+    }
+    in_order(&ended, &["nvidia stand-in: 0000:00:04.0 removed", "nextkernel: jump to"])?;
+    handed_over(&ended, "kexec")
+}
+
+/// A disk with something to write, which answers nothing by day. Somebody keeps it open: the last one who closes it
+/// would wait, too.
+const WRITTEN: &str = "insmod /hangblk.ko; /holder @ open /dev/hangblk
+dd if=/dev/zero of=/dev/hangblk bs=4096 count=512";
+
+/// From the first sync of the hook on the disk answers so slowly that all is written after some 33 s.
+const ANSWERS: &str = "echo 60 >/sys/module/hangblk/parameters/answer_ms\n";
+
+pub fn a_remove_that_hangs_after_a_long_sync_is_left_to_the_guard(test: &Test) -> Result<(), String> {
+    // What is left for the teardown then is less than a slow driver may take.
+    for policy in ["gpu-failed = jump", "gpu-failed = firmware-reboot"] {
+        let before = format!("insmod /nvidia.ko hang_remove=1\n{WRITTEN}");
+        let mut night = with_gpus(test, &before, "", &(plan(policy) + &plan("guard = 5")))?;
+        night.file(BESIDE, 0o755, when_the_hook_says("sync, for as long as") + ANSWERS);
+        let ended = night.run()?;
+        let took =
+            when(&ended, "nextkernel: load /kernel")? - when(&ended, "nextkernel: sync, for as long as")?;
+        if !(30.0..40.0).contains(&took) {
+            return Err(with_last_lines(&format!("the sync took {took:.1} s"), &ended.console));
+        }
+        silent_of(&ended, "a reboot would hang like this, too")?;
+        ended.line("nextkernel: the jump or the restart did not come within 5 seconds: reset")?;
+        rebooted(&ended)?;
+    }
+    Ok(())
+}
+
+pub fn where_nobody_may_read_stacks_a_driver_that_hangs_resets_the_machine(
+    test: &Test,
+) -> Result<(), String> {
+    // The second holds no lock; of the third somebody else's unloading hangs since before.
+    for fault in ["hang_remove=1", "hang_exit=1", "hang_remove=1; /stuck unload /sys/module/nvidia"] {
+        let before = format!(
+            "echo 3 >/proc/sys/kernel/yama/ptrace_scope
+            read -r scope </proc/sys/kernel/yama/ptrace_scope; echo \"scope: $scope\"
+            insmod /nvidia.ko {fault}"
+        );
+        let after = plan("gpu-failed = jump") + &plan("guard = 100");
+        let ended = with_gpus(test, &before, "", &after)?.run()?;
+        ended.line("scope: 3")?;
+        ended.line("whether the lock of its device is held cannot be told")?;
+        ended.line("sysrq: Resetting")?;
+        silent_of(&ended, "nextkernel: jump to")?;
+        rebooted(&ended)?;
+    }
+    Ok(())
+}
+
+pub fn many_devices_that_hang_while_they_are_unbound_have_one_deadline_together(
+    test: &Test,
+) -> Result<(), String> {
+    let devices: Vec<_> = (2..18).map(|slot| format!("0000:00:{slot:02x}.0")).collect();
+    let hang = devices.get(4..).unwrap_or_default().join(",");
+    let lines: String = devices.iter().map(|device| plan(&format!("unbind = {device}"))).collect();
+    let before = format!("insmod /slowdev.ko hang_at={hang}");
+    let ended = with_devices(test, 16, &before, "", &(lines + &plan("guard = 5")))?.run()?;
+    let count = ended.console.matches(" goes\r").count();
+    if count != devices.len() {
+        return Err(with_last_lines(&format!("{count} devices were unbound"), &ended.console));
+    }
+    let took =
+        when(&ended, "nextkernel: jump to")? - when(&ended, "nextkernel: unbind, all at the same time:")?;
+    if !(14.0..18.0).contains(&took) {
+        return Err(format!("the jump came after {took:.1} s"));
+    }
+    ended.line("sysrq: Resetting")?;
+    rebooted(&ended)
+}
+
+pub fn an_image_that_nobody_may_jump_to_is_unloaded_before_the_other_hooks_are_waited_for(
+    test: &Test,
+) -> Result<(), String> {
+    // The plan wants no jump; and every reboot(2) would hang, which is known after 45 s.
+    for (parameter, policy, seconds) in
+        [("", "gpu = nvidia firmware-reboot", 30), ("hang_remove=1", "gpu-failed = jump", 55)]
+    {
+        let mut night = with_gpus(test, &format!("insmod /nvidia.ko {parameter}"), "", &plan(policy))?;
+        let looks = "read -r loaded </sys/kernel/kexec_loaded\necho \"loaded: $loaded\" >/dev/kmsg\n";
+        night.file(BESIDE, 0o755, format!("#!/bin/sh\nsleep {seconds}\n{looks}"));
+        let ended = night.run()?;
+        ended.line("loaded: 0")?;
+        rebooted(&ended)?;
+    }
+    Ok(())
+}
+
+/// The kernel is not the one that was staged, and one is kept loaded.
+const REPLACED: &str = "cd /run/nextkernel/*/ && cp kernel other && mv other kernel && cd /\n";
+
+pub fn the_gpu_is_freed_for_the_kept_image_when_the_staged_one_was_replaced(
+    test: &Test,
+) -> Result<(), String> {
+    let ended = with_gpus(test, "insmod /nvidia.ko", "", REPLACED)?.run()?;
+    ended.line("nextkernel: no handoff: the kernel in /run/nextkernel is not the one that was staged")?;
+    let freed = ["nextkernel: unload nvidia\r", "nvidia stand-in: 0000:00:02.0 removed"];
+    in_order(&ended, &[&freed[..], &["NEXT KERNEL UP"]].concat())?;
+    jumped_to_the_kept_image(&ended)
+}
+
+pub fn nothing_stays_loaded_when_the_staged_image_was_replaced_and_the_gpu_cannot_be_freed(
+    test: &Test,
+) -> Result<(), String> {
+    let before = "insmod /nvidia.ko; mknod /dev/nvidia0 c 195 0; /stuck read /dev/nvidia0";
+    let ended = with_gpus(test, before, "", REPLACED)?.run()?;
+    rebooted(&ended)?;
+    ended.line("'stuck' (").map(drop)
+}
+
+pub fn a_jump_that_fails_leaves_no_watchdog_armed(test: &Test) -> Result<(), String> {
+    // What it would jump to is gone by then; and the restart that follows takes twice as long as the watchdog waits.
+    let load = "modprobe watchdog stop_on_reboot=0 && modprobe i6300esb || echo NO DRIVER\n";
+    let day =
+        load.to_owned() + &stage("") + &plan("watchdog = 15") + "insmod /hangnotify.ko pause_ms=30000\n";
+    let mut night = night(test, "kexec", &day)?;
+    standins::put(&mut night, &["hangnotify"])?;
+    night.modules(&Modules::of(&test.image.files()?, &["watchdog", "i6300esb"])?);
+    night.file("/stuck", 0o755, holder::stuck()?);
+    night.file(
+        BESIDE,
+        0o755,
+        when_the_hook_says("wait for the init's other hooks") + "/stuck unload-image\n",
+    );
+    night.qemu = vec!["-device".into(), "i6300esb".into()];
+    night.counting = true;
+    let ended = night.run()?;
+    silent_of(&ended, "NO DRIVER")?;
+    in_order(
+        &ended,
+        &[
+            "nextkernel: settle the watchdog",
+            "nextkernel: jump to",
+            "nextkernel: stop the watchdog again, for nothing was started",
+            "reboot notifier returns",
+        ],
+    )?;
+    rebooted(&ended)
+}
+
+pub fn five_hundred_modules_that_stand_on_a_driver_are_unloaded(test: &Test) -> Result<(), String> {
+    // They are named in one line of /proc/modules, before that of the driver below.
+    let load = "insmod /nvidia.ko; insmod /nvidia_modeset.ko
+        for module in /nvidia_drm_*.ko; do insmod $module; done
+        grep ^nvidia_modeset /proc/modules | wc -c | sed 's/^/the line in bytes: /'";
+    let mut night = with_gpus(test, load, "--hold late", "")?;
+    standins::put(&mut night, &["nvidia_modeset"])?;
+    standins::put_many_with_long_names(&mut night, 500)?;
+    let ended = night.run()?;
+    let bytes: usize = ended
+        .line("the line in bytes: ")?
+        .rsplit(' ')
+        .next()
+        .and_then(|bytes| bytes.trim().parse().ok())
+        .unwrap_or_default();
+    let count = ended.console.matches("nextkernel: unload nvidia_drm_").count();
+    if bytes < 500 * 56 || count != 500 {
+        return Err(with_last_lines(&format!("a line of {bytes} bytes, {count} unloaded"), &ended.console));
+    }
+    in_order(&ended, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;
+    handed_over(&ended, "kexec")
+}
+
+pub fn a_limit_on_loads_is_not_spent_while_somebody_else_loads(test: &Test) -> Result<(), String> {
+    // The load that meets the other ones comes in their midst, for the hook is called late.
+    let limit = "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot\n";
+    let day = "truncate -s 16M /big\n".to_owned() + &stage("--hold late") + limit;
+    let mut night = night(test, "kexec", &day)?;
+    night.file("/stuck", 0o755, holder::stuck()?);
+    night.file(BESIDE, 0o755, "#!/bin/sh\nexec /stuck contend /kernel /big\n");
+    night.host_file("/usr/bin/nextkernel-hook", 0o755, &installed().join(HOOK.trim_start_matches('/')))?;
+    night.file(HOOK, 0o755, "#!/bin/sh\nsleep 0.2\nexec /usr/bin/nextkernel-hook $1\n");
+    (night.memory, night.counting) = (768, true);
+    handed_over(&night.run()?, "kexec")
+}
+
+pub fn an_unknown_option_is_no_verb_to_pid_1(test: &Test) -> Result<(), String> {
+    for option in ["--quiet", "-s"] {
+        let day = stage("--hold late --on reboot") + &format!("exec {HOOK} {option}");
+        handed_over(&night(test, "", &day)?.run()?, "reboot")?;
+    }
+    Ok(())
+}
+
+/// An initrd with an exitrd that carries the hook, to which systemd-shutdown does not change from there. It lies on a
+/// file system of its own, as /run is noexec.
+const IN_AN_INITRD: &str = "
+mkdir -p /etc; : >/etc/initrd-release
+mkdir -p /run/initramfs; mount -t tmpfs -o mode=0755 exitrd /run/initramfs
+hooks=/run/initramfs/usr/lib/systemd/system-shutdown
+mkdir -p $hooks && cp /usr/lib/systemd/system-shutdown/nextkernel $hooks
+cp /usr/lib/systemd/systemd-shutdown /run/initramfs/shutdown
+";
+
+pub fn in_an_initrd_the_hook_leaves_nothing_to_an_exitrd(test: &Test) -> Result<(), String> {
+    let ended = night(test, "kexec", &(stage("--hold late") + IN_AN_INITRD))?.run()?;
+    handed_over(&ended, "kexec")
+}
