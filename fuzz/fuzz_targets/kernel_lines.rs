@@ -19,13 +19,18 @@ fuzz_target!(|bytes: &[u8]| {
         let point = mounts::point(line, &mut buffer).map(|point| point.count_bytes());
         assert!(point.is_none_or(|length| length < buffer.len() && length <= line.len()));
         let _ = sync::amount(line);
-        let _ = Process::parse(Pid::INIT, line);
+        if let Some(process) = Process::parse(Pid::INIT, line) {
+            assert!(!(process.has_ended() && process.has_lost_its_first_thread()), "{line:?}");
+        }
         let _ = families::of(line);
-        let _ = locks::is_under_device_lock(line);
         if let Some((_, name)) = holders::major(line) {
             assert!(line.ends_with(name) || line.trim_ascii().ends_with(name), "{line:?}");
         }
     }
+    // A stack that shows the lock is never called free, whatever stands around it.
+    let lines = || bytes.split(|byte| *byte == b'\n');
+    let stack = locks::Stack::of_lines(lines());
+    assert_eq!(lines().any(locks::is_under_device_lock), stack.lock() == locks::Lock::Held);
     if let Some((_, Verb::Kexec)) = shutdown::of_systemd(bytes) {
         assert!(bytes.windows(14).any(|word| word == b"shutdown\0kexec"), "{bytes:?}");
     }

@@ -58,10 +58,14 @@ impl Crowd {
         let begun = sys::uptime();
         let (half, until) = (begun + time / 2, begun + time);
         let runs = |process: &Process, folder: &OwnedFd| !process.stands_still && is_one(process, folder);
-        let mut stop = |folder: &OwnedFd| signal(folder, Signal::STOP);
-        while !Crowd::each(&runs, half, &mut stop).is_empty() && sys::uptime() < half {
-            child::sleep(limits::MOMENT);
+        let stop = &mut |folder: &OwnedFd| signal(folder, Signal::STOP);
+        // Who makes processes for ever leaves little time to who looks for them. What is stopped leaves all of it.
+        let _ = sys::run_first(true);
+        let mut look = sys::uptime();
+        while !Crowd::each(&runs, half, stop).is_empty() && sys::uptime() < half {
+            look = wait_as_long_as(look);
         }
+        let _ = sys::run_first(false);
         let mut before = None;
         loop {
             let left = Crowd::each(is_one, until, &mut |folder| signal(folder, Signal::KILL));
@@ -70,9 +74,16 @@ impl Crowd {
                 return left;
             }
             before = newest;
-            child::sleep(limits::MOMENT);
+            look = wait_as_long_as(look);
         }
     }
+}
+
+/// Leaves those that were sent a signal as much time as the look at them took that began at `look`; returns when the next
+/// one begins.
+fn wait_as_long_as(look: Duration) -> Duration {
+    child::sleep(limits::MOMENT.max(sys::uptime().saturating_sub(look)));
+    sys::uptime()
 }
 
 /// Sends a signal to the process whose folder in /proc this is: its number may be another's by now.

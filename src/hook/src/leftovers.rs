@@ -87,8 +87,6 @@ impl Ending<'_> {
     }
 
     fn end(self) {
-        // Who makes processes for ever leaves little time to who looks for them.
-        let _ = sys::run_first();
         let callers = self.relatives.callers();
         let includes = |process: &Process, folder: &OwnedFd| {
             may_end(process, self.relatives, &callers, self.guard)

@@ -113,7 +113,7 @@ impl Stack {
     }
 
     fn at(folder: impl AsFd, path: &core::ffi::CStr) -> Stack {
-        let mut stack = Stack { lock: Lock::Unknown, could_be_read: false, place: 0 };
+        let mut stack = Stack::of_lines(core::iter::empty());
         let mut above = [0; 2];
         let read = files::find_line(folder, path, |line| {
             stack.take(line, &mut above);
@@ -121,6 +121,22 @@ impl Stack {
         });
         stack.could_be_read = read.is_ok();
         stack
+    }
+
+    /// One that could be read, of its lines.
+    pub fn of_lines<'l>(lines: impl Iterator<Item = &'l [u8]>) -> Stack {
+        let mut stack = Stack { lock: Lock::Unknown, could_be_read: true, place: 0 };
+        let mut above = [0; 2];
+        for line in lines {
+            stack.take(line, &mut above);
+        }
+        stack
+    }
+
+    /// What it tells of the lock of a device.
+    #[must_use]
+    pub fn lock(&self) -> Lock {
+        self.lock
     }
 
     /// Takes a line; the innermost comes first.
@@ -185,14 +201,12 @@ pub fn is_under_device_lock(line: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::String;
+    use std::vec::Vec;
 
     fn stack(lines: &[&str]) -> Stack {
-        let mut stack = Stack { lock: Lock::Unknown, could_be_read: true, place: 0 };
-        let mut above = [0; 2];
-        for line in lines {
-            stack.take(format!("[<0>] {line}").as_bytes(), &mut above);
-        }
-        stack
+        let lines: Vec<_> = lines.iter().map(|line| format!("[<0>] {line}")).collect();
+        Stack::of_lines(lines.iter().map(String::as_bytes))
     }
 
     /// As Debian 13's kernel shows the exit of a driver, with what hangs on top.

@@ -341,15 +341,15 @@ pub fn notice_children() -> io::Result<()> {
     unsafe { syscall(__NR_rt_sigaction, [SIGCHLD as usize, action, 0, size_of::<u64>(), 0]) }.map(|_| ())
 }
 
-/// Has this process run before all others that want to, until it ends.
+/// Has this process run before all others that want to, or again like them.
 ///
 /// - `SCHED_FIFO`, sched(7)
-pub fn run_first() -> io::Result<()> {
-    const SCHED_FIFO: usize = 1;
-    let lowest = 1_i32;
-    let priority = (&raw const lowest).expose_provenance();
+pub fn run_first(first: bool) -> io::Result<()> {
+    // SCHED_FIFO with its lowest priority; SCHED_OTHER, which has none.
+    let priority = i32::from(first);
+    let (policy, priority) = (usize::from(first), (&raw const priority).expose_provenance());
     // SAFETY: the kernel reads an int at `priority`; 0 is this process.
-    unsafe { syscall(__NR_sched_setscheduler, [0, SCHED_FIFO, priority, 0, 0]) }.map(|_| ())
+    unsafe { syscall(__NR_sched_setscheduler, [0, policy, priority, 0, 0]) }.map(|_| ())
 }
 
 /// Closes every descriptor but the standard ones. For the very begin, where nothing here has opened one.
