@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::say::info;
 use nextkernel_plan::limits::MODULE_NAME_MAX;
-use rustix::fd::BorrowedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::system::delete_module;
@@ -48,19 +48,27 @@ pub fn state(root: BorrowedFd<'_>, module: &ModuleName) -> Option<State> {
 }
 
 /// How many devices the drivers of a module have, and how much else stands in their folders. It counts where it changes.
+/// While a driver probes its first devices the module does not show it yet (`bus_add_driver`, drivers/base/bus.c): one of
+/// the PCI bus is found by its name, which is the module's for those of GPUs.
 #[must_use]
 pub fn devices(root: BorrowedFd<'_>, module: &ModuleName) -> u32 {
+    let folder = |path: Text<{ limits::PATH_MAX }>| files::folder(root, path.as_c_str()?).ok();
     let mut count = 0;
-    let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/drivers"));
-    let Some(Ok(drivers)) = path.as_c_str().map(|path| files::folder(root, path)) else { return 0 };
-    let _ = files::find_entry(&drivers, |driver| {
-        let driver = files::folder(&drivers, driver).ok()?;
-        let _ = files::find_entry(&driver, |_| {
+    let mut count_in = |driver: &OwnedFd| {
+        let _ = files::find_entry(driver, |_| {
             count += 1;
             None::<()>
         });
-        None::<()>
-    });
+    };
+    if let Some(driver) = folder(Text::of(format_args!("sys/bus/pci/drivers/{module}"))) {
+        count_in(&driver);
+    }
+    if let Some(drivers) = folder(Text::of(format_args!("sys/module/{module}/drivers"))) {
+        let _ = files::find_entry(&drivers, |driver| {
+            count_in(&files::folder(&drivers, driver).ok()?);
+            None::<()>
+        });
+    }
     count
 }
 
