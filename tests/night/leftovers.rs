@@ -140,6 +140,15 @@ pub fn processes_that_multiply_are_ended(test: &Test) -> Result<(), String> {
     is_ended(test, By::Procd, "/hide nobody multiply /kept/file 100").map(drop)
 }
 
+pub fn where_no_process_can_be_made_room_is_made_first(test: &Test) -> Result<(), String> {
+    let mut night = hidden(test, By::Nobody, "/hide nobody many /kept/file 300")?;
+    let last = format!("exec {HOOK}");
+    night.scenario =
+        night.scenario.replace(&last, &format!("echo 200 >/proc/sys/kernel/threads-max\n{last}"));
+    let ended = is_ended_in(night, By::Nobody)?;
+    ended.line("nextkernel: the guard is not complete: EAGAIN").map(drop)
+}
+
 pub fn where_sigchld_is_ignored_it_hands_over_all_the_same(test: &Test) -> Result<(), String> {
     let day = "/hide careless /bin/busybox grep SigIgn /proc/self/status\nexec /hide careless";
     let mut night = night(test, "", &(stage("--hold late") + &format!("{day} {HOOK} kexec")))?;

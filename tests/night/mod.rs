@@ -185,6 +185,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE leftovers::a_crowd_is_ended_first_and_told_of_in_one_line_after_it
     Full ONE leftovers::a_process_that_is_another_one_at_each_look_is_ended
     Full ONE leftovers::processes_that_multiply_are_ended
+    Full ONE leftovers::where_no_process_can_be_made_room_is_made_first
     Full ONE leftovers::where_sigchld_is_ignored_it_hands_over_all_the_same
     Full ONE leftovers::two_thousand_processes_are_ended
     Full ONE leftovers::thousands_of_processes_that_systemd_spares_hold_up_nothing

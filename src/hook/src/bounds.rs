@@ -152,18 +152,18 @@ impl Bounds<'_> {
         let mut progress = self.progress(time);
         // Mostly it is a matter of moments, and nobody has to look.
         let mut first = Some(limits::LOOK.min(time).min(self.left()));
-        let mut sees_stacks = true;
+        let (mut sees_stacks, mut stalled) = (true, false);
         let ended = running.wait(|| {
             first.take().or_else(|| {
                 let stack = sees_stacks.then(|| Stack::of(running.id()));
                 sees_stacks = stack.is_some_and(|stack| stack.could_be_read);
                 progress.see(devices(), stack.map_or(0, |stack| stack.place));
+                stalled = progress.has_stalled();
                 progress.patience()
             })
         });
         ended.map_err(|failure| match failure {
             Failure::Hangs { seconds, lets_go, .. } => {
-                let stalled = progress.has_stalled();
                 let lock = if lets_go { Lock::Free } else { locks::held_by(running.id()) };
                 Undone::Hangs(Hang { seconds, lock, stalled })
             }

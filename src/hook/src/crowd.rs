@@ -52,38 +52,40 @@ impl Crowd {
     }
 
     /// Ends them all, in this time, and returns who is left. Whoever makes processes for ever is stopped first, for a
-    /// process that is stopped makes none; and each look ends whom the look before did not find. Nobody is left where a look
-    /// finds none and no process was made since the look before: one that is another at each look may never be found.
+    /// process that is stopped makes none; and each look ends whom the look before did not find. A look has found all where
+    /// no process was made since the one before: one that is another at each look may never be found.
+    ///
+    /// Who makes processes for ever leaves little time to who looks for them, and so this runs first.
     pub fn kill(is_one: &dyn Fn(&Process, &OwnedFd) -> bool, time: Duration) -> Crowd {
         let begun = sys::uptime();
-        let (half, until) = (begun + time / 2, begun + time);
-        let runs = |process: &Process, folder: &OwnedFd| !process.stands_still && is_one(process, folder);
-        let stop = &mut |folder: &OwnedFd| signal(folder, Signal::STOP);
-        // Who makes processes for ever leaves little time to who looks for them. What is stopped leaves all of it.
         let _ = sys::run_first(true);
-        let mut look = sys::uptime();
-        while !Crowd::each(&runs, half, stop).is_empty() && sys::uptime() < half {
-            look = wait_as_long_as(look);
-        }
+        Crowd::send_until(is_one, Signal::STOP, begun + time / 2, &|_| true);
+        let left = Crowd::send_until(is_one, Signal::KILL, begun + time, &Crowd::is_empty);
         let _ = sys::run_first(false);
+        left
+    }
+
+    /// Sends them a signal at each look, until the machine has been up so long, or a look has found all, and they are as
+    /// they are wanted.
+    fn send_until(
+        is_one: &dyn Fn(&Process, &OwnedFd) -> bool,
+        wanted: Signal,
+        until: Duration,
+        suffices: &dyn Fn(&Crowd) -> bool,
+    ) -> Crowd {
         let mut before = None;
         loop {
-            let left = Crowd::each(is_one, until, &mut |folder| signal(folder, Signal::KILL));
+            let begun = sys::uptime();
+            let crowd = Crowd::each(is_one, until, &mut |folder| signal(folder, wanted));
             let newest = processes::newest();
-            if (left.is_empty() && newest == before) || sys::uptime() >= until {
-                return left;
+            if (newest == before && suffices(&crowd)) || sys::uptime() >= until {
+                return crowd;
             }
             before = newest;
-            look = wait_as_long_as(look);
+            // They have as much time to obey as the look at them took.
+            child::sleep(limits::MOMENT.max(sys::uptime().saturating_sub(begun)));
         }
     }
-}
-
-/// Leaves those that were sent a signal as much time as the look at them took that began at `look`; returns when the next
-/// one begins.
-fn wait_as_long_as(look: Duration) -> Duration {
-    child::sleep(limits::MOMENT.max(sys::uptime().saturating_sub(look)));
-    sys::uptime()
 }
 
 /// Sends a signal to the process whose folder in /proc this is: its number may be another's by now.
@@ -95,10 +97,10 @@ pub fn signal(folder: &OwnedFd, signal: Signal) {
 
 /// Where no process can be made, somebody has made too many. Who is not root has no business at this hour, and is ended by
 /// this process itself. As PID 1, what has ended is gone then, too: nobody else waits for it.
-pub fn make_room(is_one: &dyn Fn(&Process, &OwnedFd) -> bool) {
+pub fn make_room(is_one: &dyn Fn(&Process, &OwnedFd) -> bool, time: Duration) {
     let of_another_user =
         |process: &Process, folder: &OwnedFd| is_one(process, folder) && !processes::is_roots(folder);
-    let _ = Crowd::kill(&of_another_user, limits::ROOM);
+    let _ = Crowd::kill(&of_another_user, time);
     reap();
 }
 

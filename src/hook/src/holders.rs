@@ -17,7 +17,7 @@ use crate::gpu::Device;
 use crate::module::ModuleName;
 use crate::processes::{self, Process, Relatives};
 use crate::text::Text;
-use crate::{files, limits, sys};
+use crate::{child, files, limits, sys};
 
 /// The major number of sound devices (Documentation/admin-guide/devices.txt).
 const SOUND: u32 = 116;
@@ -71,12 +71,19 @@ impl<'a> Held<'a> {
     pub fn end(&self) -> io::Result<()> {
         let holds = |process: &Process, folder: &OwnedFd| self.is_held_by(process, folder);
         let until = sys::uptime() + limits::HOLDERS;
-        let crowd = Crowd::each(&holds, until, &mut |folder| crowd::signal(folder, Signal::KILL));
+        let kill = || Crowd::each(&holds, until, &mut |folder| crowd::signal(folder, Signal::KILL));
+        let crowd = kill();
         if crowd.is_empty() {
             return Ok(());
         }
         info!("end who holds {}: {crowd}", self.module);
-        if Crowd::kill(&holds, limits::HOLDERS).is_empty() { Ok(()) } else { Err(Errno::BUSY) }
+        while sys::uptime() < until {
+            child::sleep(limits::GLANCE);
+            if kill().is_empty() {
+                return Ok(());
+            }
+        }
+        Err(Errno::BUSY)
     }
 
     fn is_held_by(&self, process: &Process, folder: &OwnedFd) -> bool {

@@ -39,20 +39,20 @@ type Callers = List<Pid, { limits::ANCESTORS_MAX }>;
 
 /// Posts the guard ([`Guard::post`]) where an init may have left who has made all processes that there can be.
 #[must_use]
-pub fn post(relatives: Relatives, begun: Duration, night: Duration, jump: Duration) -> Guard {
+pub fn post(relatives: Relatives, begun: Duration, night: Duration, jump: Duration, room: Duration) -> Guard {
     let guard = Guard::post(begun, night, jump);
     if guard.incomplete != Some(Errno::AGAIN) {
         return guard;
     }
-    make_room(relatives, &guard);
+    make_room(relatives, &guard, room);
     guard.dismiss();
     Guard::post(begun, night, jump)
 }
 
 /// Lets a process be made again.
-fn make_room(relatives: Relatives, guard: &Guard) {
+fn make_room(relatives: Relatives, guard: &Guard, room: Duration) {
     let callers = relatives.callers();
-    crowd::make_room(&|process, _| may_end(process, relatives, &callers, guard));
+    crowd::make_room(&|process, _| may_end(process, relatives, &callers, guard), room);
 }
 
 fn may_end(process: &Process, relatives: Relatives, callers: &Callers, guard: &Guard) -> bool {
@@ -75,7 +75,7 @@ impl Ending<'_> {
         };
         let ended = match end() {
             Err(Failure::Call { errno: Errno::AGAIN, .. }) => {
-                make_room(self.relatives, self.guard);
+                make_room(self.relatives, self.guard, self.budget.room);
                 end()
             }
             ended => ended,
@@ -104,16 +104,22 @@ impl Ending<'_> {
         let left = Crowd::kill(&includes, self.budget.kill);
         if left.count > 0 {
             warn!("not every process ends: {left}");
+        } else if !left.is_empty() {
+            warn!("there was no time to look at every process");
         }
     }
 }
 
 /// Whether a process says that it serves the root's storage, and is root's: systemd spares those alone (`ignore_proc`,
-/// src/shared/killall.c).
+/// src/shared/killall.c). Nobody else's command line is read: it may hang with the lock of that one's memory.
 fn serves_storage(folder: &OwnedFd) -> bool {
+    let runs_as_root = rustix::fs::fstat(folder).is_ok_and(|it| it.st_uid == 0);
     let mut name = [0; 1];
-    files::open(folder, c"cmdline").and_then(|file| files::up_to(&file, &mut name)) == Ok(&b"@"[..])
+    runs_as_root
         && processes::is_roots(folder)
+        && files::open(folder, c"cmdline")
+            .and_then(|file| files::up_to(&file, &mut name))
+            .map_or(true, |name| name == b"@")
 }
 
 /// Remounts read-only what is still writable. What cannot be within this time is found again where it counts, before the jump.

@@ -9,6 +9,8 @@ use core::time::Duration;
 pub struct Budget {
     /// What the init gives its hooks.
     pub whole: Duration,
+    /// Where no process can be made, those of other users than root are ended for so long.
+    pub room: Duration,
     /// Where the init has left processes they are asked to end, and then have so long.
     pub term: Duration,
     /// Those that were killed have so long.
@@ -73,6 +75,7 @@ impl Budget {
 /// systemd gives all its hooks together 90 seconds (`DEFAULT_TIMEOUT_USEC`, src/shutdown/shutdown.c).
 pub const SYSTEMD: Budget = Budget {
     whole: seconds(90),
+    room: Duration::from_millis(300),
     term: seconds(2),
     kill: seconds(3),
     remount_until: seconds(20),
@@ -96,6 +99,7 @@ pub const SYSTEMD: Budget = Budget {
 /// and the last sync.
 pub const PATIENT: Budget = Budget {
     whole: seconds(120),
+    room: seconds(2),
     kill: seconds(12),
     remount_until: seconds(26),
     sync_until: seconds(47),
@@ -107,6 +111,7 @@ pub const PATIENT: Budget = Budget {
 /// nitro kills SYS/final after 30 seconds.
 pub const NITRO: Budget = Budget {
     whole: seconds(30),
+    room: Duration::from_millis(300),
     term: seconds(2),
     kill: seconds(2),
     remount_until: seconds(7),
@@ -129,6 +134,7 @@ pub const NITRO: Budget = Budget {
 /// procd gives a script of its shutdown 15 seconds (rcS.c).
 pub const PROCD: Budget = Budget {
     whole: seconds(15),
+    room: Duration::from_millis(300),
     term: seconds(1),
     kill: seconds(1),
     remount_until: Duration::from_millis(3500),
@@ -159,6 +165,9 @@ pub const GUARD: u16 = 300;
 
 /// The guards act one after the other, so much later each.
 pub const GUARDS: [Duration; 3] = [seconds(0), seconds(2), seconds(4)];
+
+/// What systemd leaves a watchdog for at `reboot`, in seconds (`RebootWatchdogSec=`, systemd-system.conf(5)).
+pub const REBOOT_WATCHDOG: u16 = 600;
 
 /// A child that was killed is given so long to end, before it counts as held by the kernel.
 pub const LETS_GO: Duration = Duration::from_millis(300);
@@ -217,9 +226,6 @@ pub const LOOKS_AT_A_TIME: u32 = 64;
 
 /// Between two looks at who is being ended.
 pub const MOMENT: Duration = Duration::from_millis(1);
-
-/// Where no process can be made, those of other users than root are ended for so long.
-pub const ROOM: Duration = Duration::from_millis(300);
 
 /// How many of those that are ended are told by their names.
 pub const NAMED: usize = 4;
@@ -345,7 +351,7 @@ mod tests {
             at
         };
         // Room for the guard's processes, and once more for the one that ends the others.
-        let at = step("end what still runs", ROOM * 2 + budget.end() + GIVING_UP);
+        let at = step("end what still runs", budget.room * 2 + budget.end() + GIVING_UP);
         let at = step("remount", ends(at, budget.remount_until, Duration::ZERO) + GIVING_UP);
         let at = step("sync", sync(at, budget.sync_until));
         let loaded = at + budget.load + GIVING_UP;
@@ -391,7 +397,7 @@ mod tests {
 
     #[test]
     fn as_pid_1_all_that_comes_before_the_night_ends_before_its_guard_acts() {
-        let end = ROOM * 2 + PATIENT.end() + GIVING_UP;
+        let end = PATIENT.room * 2 + PATIENT.end() + GIVING_UP;
         // Where something stays open, it is tried once more, within the same time.
         let close = CLOSE + GIVING_UP + end + GIVING_UP;
         assert!(end + close + REMOUNT + GIVING_UP < CLEAN_UP);

@@ -14,6 +14,7 @@ use crate::bounds::{Bounds, Hang, Undone};
 use crate::failure::Named;
 use crate::locks::{self, Lock};
 use crate::name::Name;
+use crate::progress::Progress;
 use crate::text::Text;
 use crate::{child, files, limits, sys};
 
@@ -185,8 +186,8 @@ impl Unloading<'_> {
         }
         info!("unload {module}");
         let mut since = sys::uptime();
-        let mut comes_up = self.bounds.progress(self.bounds.budget.initialising);
-        let mut goes = self.bounds.progress(self.exit);
+        // Somebody else's doing is watched from when it is first seen.
+        let (mut comes_up, mut goes): (Option<Progress>, Option<Progress>) = (None, None);
         let [mut pause, longest] = limits::IN_USE_PAUSES;
         loop {
             let before = state(self.root, module);
@@ -196,7 +197,8 @@ impl Unloading<'_> {
                 Err(Undone::Hangs(hang)) => return stuck(Why::Hangs(hang)),
                 Err(Undone::Died) => return stuck(Why::Oopsed),
                 Err(_) if state(self.root, module) == Some(State::Initialising) => {
-                    return stuck(Why::Initialising { stalled: comes_up.has_stalled() });
+                    let stalled = comes_up.is_some_and(|it| it.has_stalled());
+                    return stuck(Why::Initialising { stalled });
                 }
                 Err(_) => return stuck(Why::OutOfTime),
             };
@@ -213,6 +215,8 @@ impl Unloading<'_> {
                     return stuck(Why::Permanent);
                 }
                 (Errno::BUSY, Some(State::Initialising)) => {
+                    let comes_up =
+                        comes_up.get_or_insert_with(|| self.bounds.progress(self.bounds.budget.initialising));
                     comes_up.see(devices(self.root, module), 0);
                     if comes_up.patience().is_none() {
                         return stuck(Why::Initialising { stalled: comes_up.has_stalled() });
@@ -220,6 +224,7 @@ impl Unloading<'_> {
                 }
                 // Somebody else began it, by day perhaps, and has not come back.
                 (Errno::BUSY, Some(State::Going)) => {
+                    let goes = goes.get_or_insert_with(|| self.bounds.progress(self.exit));
                     goes.see(devices(self.root, module), 0);
                     if goes.patience().is_none() {
                         let (seconds, stalled) = (goes.seconds(), goes.has_stalled());

@@ -143,7 +143,7 @@ fn hand_over(
     }
     let jumped = how.act(Jumping { plan }, || jump(guard));
     if jumped.is_err() {
-        watchdog::unsettle(plan.watchdog, left, budget);
+        watchdog::unsettle(*verb, plan.watchdog, left, budget);
     }
     jumped.map(drop)
 }
@@ -189,7 +189,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &Watchdog) -> End {
     let jump = Duration::from_secs(jump.unwrap_or(limits::GUARD).into());
     let relatives = Relatives::of_this_process();
     let guard = if caller.leaves_work() && matches!(decided, Ok(Tonight::HandOver(_))) {
-        leftovers::post(relatives, diary.begun, budget.whole, jump)
+        leftovers::post(relatives, diary.begun, budget.whole, jump, budget.room)
     } else {
         Guard::post(diary.begun, budget.whole, jump)
     };

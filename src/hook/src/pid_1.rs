@@ -51,7 +51,10 @@ pub fn clean_up(told: Option<Verb>) {
     let relatives = Relatives::of_this_process();
     let guard = match told {
         Some(verb) if verb.stays_down() => Guard::none(),
-        _ => leftovers::post(relatives, sys::uptime(), Duration::ZERO, limits::CLEAN_UP),
+        _ => {
+            let room = limits::PATIENT.room;
+            leftovers::post(relatives, sys::uptime(), Duration::ZERO, limits::CLEAN_UP, room)
+        }
     };
     let ending = Ending { relatives, guard: &guard, budget: &limits::PATIENT, storages: false };
     ending.carry_out();

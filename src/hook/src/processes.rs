@@ -25,8 +25,6 @@ pub struct Process {
     pub parent: Option<Pid>,
     /// Whether it is a thread of the kernel. What it calls itself, and what its memory says, tell nothing: both are its own.
     pub is_kernel: bool,
-    /// Whether it is stopped, or waits in the kernel, and so makes no other process now.
-    pub stands_still: bool,
     /// How many threads it has, the first one counted until all have ended.
     pub threads: u32,
     /// Whether its first thread has ended.
@@ -78,6 +76,9 @@ impl Relatives {
     pub fn include(self, process: &Process, parent_of: impl Fn(Pid) -> Option<Pid>) -> bool {
         // As PID 1 the hook is above everything, and only what holds nothing is its own.
         let top = self.parent_of_hooks().or(Some(self.hook)).filter(|top| *top != Pid::INIT);
+        if process.id == self.hook {
+            return true;
+        }
         let Some(top) = top else { return process.id == Pid::INIT };
         let mut ancestor = Some(process.id);
         for _ in 0..limits::RELATIVES_DEPTH {
@@ -199,7 +200,6 @@ impl Process {
             name,
             parent: i32::try_from(parent).ok().and_then(Pid::from_raw),
             is_kernel: flags & PF_KTHREAD != 0,
-            stands_still: matches!(state, b"T" | b"t" | b"D"),
             threads,
             first_ended: matches!(state, b"Z" | b"X" | b"x"),
         })
@@ -256,11 +256,7 @@ mod tests {
         // Its first thread has gone, another one lives on.
         let headless = of("Z", 0, 2);
         assert!(!headless.has_ended() && headless.has_lost_its_first_thread());
-        assert!(
-            !of("Z", 0, 1).has_lost_its_first_thread()
-                && of("T", 0, 1).stands_still
-                && !of("R", 0, 1).stands_still
-        );
+        assert!(!of("Z", 0, 1).has_lost_its_first_thread());
     }
 
     #[test]
@@ -270,7 +266,6 @@ mod tests {
             name: Name::cut(b"x"),
             parent: Pid::from_raw(parent),
             is_kernel: false,
-            stands_still: false,
             threads: 1,
             first_ended: false,
         };

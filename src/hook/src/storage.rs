@@ -25,16 +25,17 @@ use crate::{child, limits, sys};
 pub fn close(below: &CStr, until: Duration) -> Result<(), Failure> {
     let mut before = usize::MAX;
     let mut pauses = limits::CLOSE_PAUSES.iter();
-    let mut round = Round { until, tried: 0, seen: 0, left: None, hung: List::new() };
+    let mut round = Round { until, tried: 0, seen: 0, left: None, hung: List::new(), first_hung: None };
     loop {
         (round.seen, round.left) = (0, None);
         swaps::close(&mut round);
         mounted::close(below, &mut round)?;
         devices::close(&mut round);
+        // What hangs may be seen no more: an unmount takes its line out of mountinfo, and then writes back.
+        let left = round.first_hung.or(round.left).map_or(Ok(()), |left| Err(Failure::StillOpen(left)));
         if round.seen == 0 {
-            return Ok(());
+            return left;
         }
-        let left = round.left.map_or(Ok(()), |left| Err(Failure::StillOpen(left)));
         if sys::uptime() >= until {
             return left;
         }
@@ -60,6 +61,8 @@ struct Round {
     left: Option<Open>,
     /// What the kernel did not come back from, in all rounds: it is not tried again, and the rest is all the same.
     hung: List<u64, { limits::HUNG_MAX }>,
+    /// The first of that.
+    first_hung: Option<Open>,
 }
 
 impl Round {
@@ -79,6 +82,8 @@ impl Round {
             Err(failure) => {
                 warn!("{}: {failure}", Name::<200>::cut(name));
                 self.leave(kind, name, Errno::TIMEDOUT);
+                let open = Open { kind, name: Name::cut(name), why: Errno::TIMEDOUT };
+                self.first_hung = self.first_hung.or(Some(open));
                 // More than there is room for cost their time again, which is bounded.
                 let _ = self.hung.push(this);
             }
@@ -87,10 +92,7 @@ impl Round {
 
     fn leave(&mut self, kind: Kind, name: &[u8], why: Errno) {
         self.seen += 1;
-        // What hangs is told before what is busy.
-        if self.left.is_none() || why == Errno::TIMEDOUT {
-            self.left = Some(Open { kind, name: Name::cut(name), why });
-        }
+        self.left = self.left.or(Some(Open { kind, name: Name::cut(name), why }));
     }
 }
 
@@ -158,7 +160,7 @@ mod tests {
     }
 
     fn round() -> Round {
-        Round { until: Duration::MAX, tried: 0, seen: 0, left: None, hung: List::new() }
+        Round { until: Duration::MAX, tried: 0, seen: 0, left: None, hung: List::new(), first_hung: None }
     }
 
     #[test]
@@ -181,6 +183,7 @@ mod tests {
         let mut round = Round { until: Duration::MAX, seen: 0, left: None, ..round };
         round.attempt(Kind::Mounted, b"/hangs", &mut || Ok(()));
         assert!(round.left.is_some_and(|left| left.why == Errno::TIMEDOUT));
+        assert!(round.first_hung.is_some_and(|hung| hung.name.as_bytes() == b"/hangs"));
         round.left = None;
         round.attempt(Kind::Mounted, b"/other", &mut || Ok(()));
         assert!(round.left.is_none() && round.seen == 2);

@@ -10,7 +10,7 @@ use rustix::io;
 
 use crate::arguments;
 use crate::failure::Failure;
-use crate::limits::Budget;
+use crate::limits::{self, Budget};
 use crate::{child, files, sys};
 
 /// Arms it, stops it, or leaves it as it is.
@@ -37,10 +37,16 @@ pub fn settle(
     Ok(())
 }
 
-/// Stops it again where the plan had it armed and the next kernel was not started: it counts for that one, and would reset
-/// the machine in the midst of the firmware's work.
-pub fn unsettle(wanted: Option<Watchdog>, left: &arguments::Watchdog, budget: &Budget) {
-    if matches!(wanted, Some(Watchdog::Seconds(_))) {
+/// Undoes it where the plan had it armed and the next kernel was not started: it counts for that one, and would reset the
+/// machine in the midst of the firmware's work. What systemd had left against a firmware that hangs is left again.
+pub fn unsettle(verb: Verb, wanted: Option<Watchdog>, left: &arguments::Watchdog, budget: &Budget) {
+    if !matches!(wanted, Some(Watchdog::Seconds(_))) {
+        return;
+    }
+    if verb == Verb::Reboot && left.armed {
+        info!("give the watchdog its ten minutes again, for nothing was started");
+        bounded(budget, &|| arm(device(left), limits::REBOOT_WATCHDOG));
+    } else {
         info!("stop the watchdog again, for nothing was started");
         bounded(budget, &|| stop(device(left)));
     }
