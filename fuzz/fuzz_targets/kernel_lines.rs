@@ -30,7 +30,7 @@ fuzz_target!(|bytes: &[u8]| {
     // A stack that shows the lock is never called free, whatever stands around it.
     let lines = || bytes.split(|byte| *byte == b'\n');
     let stack = locks::Stack::of_lines(lines());
-    assert_eq!(lines().any(locks::is_under_device_lock), stack.lock() == locks::Lock::Held);
+    assert_eq!(lines().any(locks::is_under_device_lock), stack.lock == locks::Lock::Held);
     if let Some((_, Verb::Kexec)) = shutdown::of_systemd(bytes) {
         assert!(bytes.windows(14).any(|word| word == b"shutdown\0kexec"), "{bytes:?}");
     }

@@ -14,11 +14,15 @@ const GUARD: &str = "guard = 5";
 const KEXEC_LOAD_DISABLED: &str = "echo 1 >/proc/sys/kernel/kexec_load_disabled\n";
 
 /// Where systemd looks for a hook beside ours.
-const BESIDE: &str = "/usr/lib/systemd/system-shutdown/beside";
+pub(super) const BESIDE: &str = "/usr/lib/systemd/system-shutdown/beside";
 
-/// How such a hook waits until ours waits for it.
-const WHEN_WAITED_FOR: &str =
-    "#!/bin/sh\nuntil dmesg | grep -q \"nextkernel: wait for the init's other hooks\"; do sleep 0.1; done\n";
+/// What ours says when it waits for it.
+const WAITS: &str = "wait for the init's other hooks";
+
+/// How such a hook waits until ours says something.
+pub(super) fn when_the_hook_says(line: &str) -> String {
+    format!("#!/bin/sh\nuntil dmesg | grep -q \"nextkernel: {line}\"; do sleep 0.1; done\n")
+}
 
 /// Loads a disk that never answers and writes to it. Somebody keeps it open: the last one who closes
 /// it would wait, too.
@@ -26,7 +30,7 @@ const WRITE: &str = "insmod /hangblk.ko; /holder @ open /dev/hangblk
 dd if=/dev/zero of=/dev/hangblk bs=4096 count=1";
 
 /// A night with stand-ins at hand, edu devices, something staged, and more lines by day.
-fn faulty(test: &Test, before: &str, options: &str, after: &str) -> Result<Night, String> {
+pub(super) fn faulty(test: &Test, before: &str, options: &str, after: &str) -> Result<Night, String> {
     let mut night = night(test, "kexec", &format!("{before}\n{}{after}", stage(options)))?;
     standins::put(&mut night, &["nvidia", "slowdev", "hangblk", "hangnotify", "holdconsole"])?;
     night.file("/holder", 0o755, holder::program()?).file("/stuck", 0o755, holder::stuck()?);
@@ -65,7 +69,7 @@ fn seconds(ended: &Ended) -> f64 {
 }
 
 /// When the console said so.
-fn when(ended: &Ended, text: &str) -> Result<f64, String> {
+pub(super) fn when(ended: &Ended, text: &str) -> Result<f64, String> {
     let line = ended.line(text)?;
     stamp(line).ok_or_else(|| format!("no time stands before {line:?}"))
 }
@@ -196,7 +200,7 @@ pub fn a_disk_that_never_answers_prevents_the_jump_and_the_machine_restarts(
 
 pub fn a_disk_that_stops_answering_later_prevents_the_jump(test: &Test) -> Result<(), String> {
     let mut night = faulty(test, "", "", "")?;
-    night.file(BESIDE, 0o755, format!("{WHEN_WAITED_FOR}{WRITE}\n"));
+    night.file(BESIDE, 0o755, when_the_hook_says(WAITS) + WRITE + "\n");
     let ended = run(night, "the last sync")?;
     ended.line("nextkernel: no handoff: sync: given up after 5 seconds")?;
     ended.line("nextkernel: restart the machine through firmware")?;
@@ -291,7 +295,7 @@ pub fn the_hooks_memory_does_not_grow_with_what_it_finds(test: &Test) -> Result<
         let mut night = faulty(test, &format!("{stack}\n{crowd}"), "--hold late", "")?;
         standins::put(&mut night, &["nvidia_modeset"])?;
         standins::put_many(&mut night, 100)?;
-        night.file(BESIDE, 0o755, format!("{WHEN_WAITED_FOR}{MEASURE}"));
+        night.file(BESIDE, 0o755, when_the_hook_says(WAITS) + MEASURE);
         let ended = run(night, "memory")?;
         *size = memory(&ended)?;
         if !crowd.is_empty() {

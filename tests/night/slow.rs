@@ -1,23 +1,15 @@
 //! What is slow is not what hangs: progress is waited for, and what hangs keeps nobody longer than it must. And
 //! what stays behind when the handoff fails.
 
+use super::faults::{BESIDE, faulty, when, when_the_hook_says};
 use super::staged::{HOOK, handed_over, in_order, jumped_to_the_kept_image, night, plan, rebooted, stage};
 use bed::harness::Test;
 use bed::initramfs::{Ended, Night};
 use bed::machine::with_last_lines;
 use bed::modules::Modules;
 use bed::{holder, installed, standins};
-use std::time::Duration;
 
-/// Where systemd looks for a hook beside ours.
-const BESIDE: &str = "/usr/lib/systemd/system-shutdown/beside";
-
-/// How such a hook waits until ours says something.
-fn when_the_hook_says(line: &str) -> String {
-    format!("#!/bin/sh\nuntil dmesg | grep -q \"nextkernel: {line}\"; do sleep 0.1; done\n")
-}
-
-/// A night with so many edu devices, stand-ins and something staged, and more lines by day before and after that.
+/// A faulty night with so many edu devices.
 fn with_devices(
     test: &Test,
     count: usize,
@@ -25,17 +17,9 @@ fn with_devices(
     options: &str,
     after: &str,
 ) -> Result<Night, String> {
-    let mut night = night(test, "kexec", &format!("{before}\n{}{after}", stage(options)))?;
-    standins::put(&mut night, &["nvidia", "slowdev", "hangblk", "hangnotify"])?;
-    night.file("/holder", 0o755, holder::program()?).file("/stuck", 0o755, holder::stuck()?);
+    let mut night = faulty(test, before, options, after)?;
     night.qemu = ["-device", "edu"].repeat(count).into_iter().map(str::to_owned).collect();
-    (night.counting, night.limit) = (true, Duration::from_secs(300));
     Ok(night)
-}
-
-/// A night with as few devices as the others of its kind have.
-fn with_gpus(test: &Test, before: &str, options: &str, after: &str) -> Result<Night, String> {
-    with_devices(test, 3, before, options, after)
 }
 
 /// That the console does not say this.
@@ -44,14 +28,6 @@ fn silent_of(ended: &Ended, text: &str) -> Result<(), String> {
         return Err(with_last_lines(&format!("the console says {text:?}"), &ended.console));
     }
     Ok(())
-}
-
-/// When the console said so, in seconds of the kernel.
-fn when(ended: &Ended, text: &str) -> Result<f64, String> {
-    let line = ended.line(text)?;
-    let stamp = line.trim_start().strip_prefix('[').and_then(|line| line.split(']').next());
-    let stamp = stamp.and_then(|stamp| stamp.trim().parse().ok());
-    stamp.ok_or_else(|| format!("no time stands before {line:?}"))
 }
 
 /// A driver of so many GPUs whose exit takes longer than one may hang, which is 45 s. The first of them goes last.
@@ -102,7 +78,7 @@ pub fn a_remove_that_hangs_after_a_long_sync_is_left_to_the_guard(test: &Test) -
     // What is left for the teardown then is less than a slow driver may take.
     for policy in ["gpu-failed = jump", "gpu-failed = firmware-reboot"] {
         let before = format!("insmod /nvidia.ko hang_remove=1\n{WRITTEN}");
-        let mut night = with_gpus(test, &before, "", &(plan(policy) + &plan("guard = 5")))?;
+        let mut night = faulty(test, &before, "", &(plan(policy) + &plan("guard = 5")))?;
         night.file(BESIDE, 0o755, when_the_hook_says("sync, for as long as") + ANSWERS);
         let ended = night.run()?;
         let took =
@@ -128,7 +104,7 @@ pub fn where_nobody_may_read_stacks_a_driver_that_hangs_resets_the_machine(
             insmod /nvidia.ko {fault}"
         );
         let after = plan("gpu-failed = jump") + &plan("guard = 100");
-        let ended = with_gpus(test, &before, "", &after)?.run()?;
+        let ended = faulty(test, &before, "", &after)?.run()?;
         ended.line("scope: 3")?;
         ended.line("whether the lock of its device is held cannot be told")?;
         ended.line("sysrq: Resetting")?;
@@ -166,7 +142,7 @@ pub fn an_image_that_nobody_may_jump_to_is_unloaded_before_the_other_hooks_are_w
     for (parameter, policy, seconds) in
         [("", "gpu = nvidia firmware-reboot", 30), ("hang_remove=1", "gpu-failed = jump", 55)]
     {
-        let mut night = with_gpus(test, &format!("insmod /nvidia.ko {parameter}"), "", &plan(policy))?;
+        let mut night = faulty(test, &format!("insmod /nvidia.ko {parameter}"), "", &plan(policy))?;
         let looks = "read -r loaded </sys/kernel/kexec_loaded\necho \"loaded: $loaded\" >/dev/kmsg\n";
         night.file(BESIDE, 0o755, format!("#!/bin/sh\nsleep {seconds}\n{looks}"));
         let ended = night.run()?;
@@ -182,7 +158,7 @@ const REPLACED: &str = "cd /run/nextkernel/*/ && cp kernel other && mv other ker
 pub fn the_gpu_is_freed_for_the_kept_image_when_the_staged_one_was_replaced(
     test: &Test,
 ) -> Result<(), String> {
-    let ended = with_gpus(test, "insmod /nvidia.ko", "", REPLACED)?.run()?;
+    let ended = faulty(test, "insmod /nvidia.ko", "", REPLACED)?.run()?;
     ended.line("nextkernel: no handoff: the kernel in /run/nextkernel is not the one that was staged")?;
     let freed = ["nextkernel: unload nvidia\r", "nvidia stand-in: 0000:00:02.0 removed"];
     in_order(&ended, &[&freed[..], &["NEXT KERNEL UP"]].concat())?;
@@ -193,7 +169,7 @@ pub fn nothing_stays_loaded_when_the_staged_image_was_replaced_and_the_gpu_canno
     test: &Test,
 ) -> Result<(), String> {
     let before = "insmod /nvidia.ko; mknod /dev/nvidia0 c 195 0; /stuck read /dev/nvidia0";
-    let ended = with_gpus(test, before, "", REPLACED)?.run()?;
+    let ended = faulty(test, before, "", REPLACED)?.run()?;
     rebooted(&ended)?;
     ended.line("'stuck' (").map(drop)
 }
@@ -233,7 +209,7 @@ pub fn five_hundred_modules_that_stand_on_a_driver_are_unloaded(test: &Test) -> 
     let load = "insmod /nvidia.ko; insmod /nvidia_modeset.ko
         for module in /nvidia_drm_*.ko; do insmod $module; done
         grep ^nvidia_modeset /proc/modules | wc -c | sed 's/^/the line in bytes: /'";
-    let mut night = with_gpus(test, load, "--hold late", "")?;
+    let mut night = faulty(test, load, "--hold late", "")?;
     standins::put(&mut night, &["nvidia_modeset"])?;
     standins::put_many_with_long_names(&mut night, 500)?;
     let ended = night.run()?;

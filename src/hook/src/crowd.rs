@@ -95,15 +95,6 @@ pub fn signal(folder: &OwnedFd, signal: Signal) {
     let _ = pidfd_send_signal(folder, signal);
 }
 
-/// Where no process can be made, somebody has made too many. Who is not root has no business at this hour, and is ended by
-/// this process itself. As PID 1, what has ended is gone then, too: nobody else waits for it.
-pub fn make_room(is_one: &dyn Fn(&Process, &OwnedFd) -> bool, time: Duration) {
-    let of_another_user =
-        |process: &Process, folder: &OwnedFd| is_one(process, folder) && !processes::is_roots(folder);
-    let _ = Crowd::kill(&of_another_user, time);
-    reap();
-}
-
 /// As PID 1: forgets the children that have ended, those that were left to it among them.
 pub fn reap() {
     use rustix::process::{WaitOptions, wait};

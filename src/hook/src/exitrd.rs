@@ -29,19 +29,22 @@ pub fn is_here() -> bool {
     files::exists(OLD_ROOT)
 }
 
-/// Whether the init goes on in an exitrd that carries this hook: on the root file system nothing is left to do. A systemd
-/// that never left its initrd does not (`in_initrd`, src/shutdown/shutdown.c).
+/// Whether the init goes on in an exitrd that carries this hook: on the root file system nothing is left to do.
 #[must_use]
 pub fn goes_on() -> bool {
-    files::is_executable(SHUTDOWN)
-        && !files::exists(c"/etc/initrd-release")
-        && (HOOKS.into_iter().any(files::is_executable) || is_ours())
+    comes() && (HOOKS.into_iter().any(files::is_executable) || is_ours())
+}
+
+/// Whether the init goes on in an exitrd. A systemd that never left its initrd does not (`in_initrd`,
+/// src/shutdown/shutdown.c).
+fn comes() -> bool {
+    files::is_executable(SHUTDOWN) && !files::exists(c"/etc/initrd-release")
 }
 
 /// What a jump from the root file system leaves open, and why.
 #[must_use]
 pub fn what_stays_open() -> &'static str {
-    if files::is_executable(SHUTDOWN) && !files::exists(c"/etc/initrd-release") {
+    if comes() {
         "the exitrd in /run/initramfs does not carry this hook, and is passed by: / stays mounted read-only, and open what it lies on"
     } else {
         "there is no exitrd: / stays mounted read-only, and open what it lies on"

@@ -49,10 +49,15 @@ pub fn post(relatives: Relatives, begun: Duration, night: Duration, jump: Durati
     Guard::post(begun, night, jump)
 }
 
-/// Lets a process be made again.
+/// Where no process can be made, somebody has made too many. Who is not root has no business at this hour, and is ended by
+/// this process itself. As PID 1, what has ended is gone then, too: nobody else waits for it.
 fn make_room(relatives: Relatives, guard: &Guard, room: Duration) {
     let callers = relatives.callers();
-    crowd::make_room(&|process, _| may_end(process, relatives, &callers, guard), room);
+    let of_another_user = |process: &Process, folder: &OwnedFd| {
+        may_end(process, relatives, &callers, guard) && !processes::is_roots(folder)
+    };
+    let _ = Crowd::kill(&of_another_user, room);
+    crowd::reap();
 }
 
 fn may_end(process: &Process, relatives: Relatives, callers: &Callers, guard: &Guard) -> bool {

@@ -96,7 +96,8 @@ pub fn held_by_anybody(time: Duration) -> Result<Lock, Failure> {
 /// Where a process is in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stack {
-    lock: Lock,
+    /// What it tells of the lock of a device.
+    pub lock: Lock,
     /// Whether it could be read.
     pub could_be_read: bool,
     /// A number for the place in the driver that a device or a module is taken from: another one where that gets on. What it
@@ -131,12 +132,6 @@ impl Stack {
             stack.take(line, &mut above);
         }
         stack
-    }
-
-    /// What it tells of the lock of a device.
-    #[must_use]
-    pub fn lock(&self) -> Lock {
-        self.lock
     }
 
     /// Takes a line; the innermost comes first.
