@@ -31,9 +31,11 @@ fn text(command: &mut Command) -> String {
 /// Builds the hook from a copy of its sources in that folder.
 fn build_in(folder: &Path, strip: &str) -> PathBuf {
     let copy = folder.join("src");
-    fs::create_dir_all(folder).unwrap();
-    text(Command::new("cp").arg("-r").arg(sources()).arg(&copy));
-    let _ = fs::remove_dir_all(copy.join("target"));
+    fs::create_dir_all(&copy).unwrap();
+    // What was built there before is some 400 MB.
+    let parts = fs::read_dir(sources()).unwrap().map(|part| part.unwrap());
+    let parts = parts.filter(|part| part.file_name() != "target").map(|part| part.path());
+    text(Command::new("cp").arg("-r").args(parts).arg(&copy));
     let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| std::env::var("HOME").unwrap() + "/.cargo");
     let remap = format!("--remap-path-prefix={}=. --remap-path-prefix={home}=cargo", folder.display());
     let mut cargo = Command::new("cargo");

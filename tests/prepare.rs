@@ -9,8 +9,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Root, a new Rust, and no package at all.
-const STAND_INS: [(&str, &str); 4] =
-    [("id", "echo 0"), ("cargo", "echo cargo 1.85.0"), ("dpkg-query", "exit 1"), ("apt-cache", "exit 1")];
+const STAND_INS: [(&str, &str); 6] = [
+    ("id", "echo 0"),
+    ("cargo", "echo cargo 1.85.0"),
+    ("dpkg-query", "exit 1"),
+    ("apt-cache", "exit 1"),
+    ("df", "echo Avail; echo 50000000"),
+    ("du", "printf '0\\ttotal\\n'"),
+];
 
 /// apt-get notes what it is told, and says in a simulation what it would do.
 const APT: &str = r#"echo "$*" >>"${0%/*}/told"
@@ -127,6 +133,18 @@ fn without_apt_the_missing_programs_are_named() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains(": qemu-system-x86_64 mmdebstrap "), "{output:?}");
     assert!(!said.contains("gcc") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn where_the_disk_is_too_small_that_is_said_before_anything_is_installed() {
+    let scratch =
+        stand_ins(&[&STAND_INS[..], &[("apt-get", APT), ("df", "echo Avail; echo 21000000")]].concat());
+    fs::write(scratch.path("simulated"), HARMLESS).unwrap();
+    let output = run("all", &format!("{}:/usr/bin:/bin", scratch.path("").display()));
+    let said = String::from_utf8_lossy(&output.stderr);
+    let sentence = "make: all tests together need some 22 GB of disk here, in ";
+    assert!(!output.status.success() && said.starts_with(sentence), "{said}");
+    assert!(said.ends_with(" GB are free: free some\n") && !scratch.path("told").exists(), "{said}");
 }
 
 #[test]
