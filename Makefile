@@ -123,7 +123,7 @@ vm: need-root prepare-all ## one property in its guest: make vm TEST=name
 	@$(MAKE) --no-print-directory guest-install
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test initramfs --test guests -- --include-ignored "$(TEST)"
 
-mutations: need-root prepare-test ## break the product in ten places, and see that a property notices each
+mutations: need-root prepare-test ## break the product in eleven places, and see that a property notices each
 	@$(MAKE) --no-print-directory guest-install
 	@tests/mutations
 

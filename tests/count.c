@@ -3,8 +3,6 @@
 //                                    the most memory that the program itself ever had (ru_maxrss, getrusage(2)), and
 //                                    the most by which the free memory of the system ever fell, looked at every 10 ms
 // count clock                        says the counter in the kernel's log, so that its time stamps can be converted
-// count free                         leaves a process behind that systemd spares, and that tells on ttyS1 whenever
-//                                    another 4 MB have gone
 // count jump                         prints "leaves COUNTER" and starts the loaded kernel
 #define _GNU_SOURCE
 #include <err.h>
@@ -71,29 +69,6 @@ static int clock_in_log(void)
 	return 0;
 }
 
-static int watch_free(char **argv)
-{
-	int out = open("/dev/ttyS1", O_WRONLY | O_NOCTTY);
-	if (out < 0)
-		err(1, "/dev/ttyS1");
-	pid_t child = fork();
-	if (child < 0)
-		err(1, "fork");
-	if (child > 0)
-		return 0;
-	// https://systemd.io/ROOT_STORAGE_DAEMONS
-	argv[0][0] = '@';
-	unsigned long first = free_kilobytes(), told = first;
-	for (;;) {
-		unsigned long now = free_kilobytes();
-		if (now + 4096 < told) {
-			told = now;
-			dprintf(out, "%lu\n", first - now);
-		}
-		poll(NULL, 0, LOOK_MS);
-	}
-}
-
 static int jump(void)
 {
 	printf("leaves %llu\n", __rdtsc());
@@ -109,9 +84,7 @@ int main(int argc, char **argv)
 		return count(argv);
 	if (argc == 2 && !strcmp(argv[1], "clock"))
 		return clock_in_log();
-	if (argc == 2 && !strcmp(argv[1], "free"))
-		return watch_free(argv);
 	if (argc == 2 && !strcmp(argv[1], "jump"))
 		return jump();
-	errx(2, "count NAME PROGRAM [ARGUMENT...] | clock | free | jump");
+	errx(2, "count NAME PROGRAM [ARGUMENT...] | clock | jump");
 }

@@ -31,7 +31,6 @@ fuzz_target!(|bytes: &[u8]| {
         boot_id: BOOT_ID.to_owned(),
         kernel: "6.12".to_owned(),
         record: Record::find(&line),
-        placeholder: ticks % 2 == 0,
         jumped: [None, Some(true), Some(false)].get(usize::try_from(blur % 3).unwrap_or_default()).copied().flatten(),
         stopped,
         history: &history,

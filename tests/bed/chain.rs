@@ -35,7 +35,7 @@ if [ $by = kexec-tools ]; then
     exec kexec -e
 fi
 case $((made % 3)) in 0) way='--loader verified' ;; 1) way='--loader direct' ;; 2) way=--thaw ;; esac
-nextkernel stage --kernel /kernel --initrd /initrd --cmdline \"$line\" $way --hold late --no-rehearse >/stage 2>&1 ||
+nextkernel stage --kernel /kernel --initrd /initrd --cmdline \"$line\" $way --preload no --no-rehearse >/stage 2>&1 ||
     { cat /stage; poweroff -f; }
 exec nextkernel-hook kexec
 ";

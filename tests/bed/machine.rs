@@ -40,8 +40,9 @@ const SECURE_BOOT: [&str; 6] = [
 /// What a guest says on ttyS1 when it waits for its files (`tests/restored.c`), and how long it may take until then.
 pub const WAITS: &str = "@waits";
 const WAITING_LIMIT: Duration = Duration::from_secs(240);
-/// The most that a guest is given: modules of a large driver, and a kernel.
+/// The most that a guest is given: modules of a large driver, and a kernel; where it is not restored, what is measured, too.
 const CHANNEL_SIZE: usize = 64 << 20;
+const LARGE_CHANNEL_SIZE: usize = 256 << 20;
 /// The files of a machine that was saved: its memory; its devices; its console up to then.
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
@@ -193,7 +194,8 @@ impl Machine {
 
     /// Gives the guest its files, and lets it go on.
     pub fn give(&mut self, archive: &[u8]) -> Result<(), String> {
-        if archive.len() + 8 > CHANNEL_SIZE {
+        let size = if self.is_restored { CHANNEL_SIZE } else { LARGE_CHANNEL_SIZE };
+        if archive.len() + 8 > size {
             return Err(format!("{} bytes of files are too many for the channel", archive.len()));
         }
         let channel = self.scratch.path("channel");
@@ -344,7 +346,8 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
     // Disks among these come after those above: the first one is /dev/vda.
     qemu.args(setup.args);
     if setup.waits {
-        let (channel, size) = (scratch.path("channel"), CHANNEL_SIZE);
+        let channel = scratch.path("channel");
+        let size = if matches!(holds, Holds::Nothing) { LARGE_CHANNEL_SIZE } else { CHANNEL_SIZE };
         let made = File::create(&channel).and_then(|file| file.set_len(size as u64));
         made.map_err(|e| format!("{}: {e}", channel.display()))?;
         // Shared memory would have to lie where it was when it was saved. What is written to the file is seen all the

@@ -1,10 +1,11 @@
-//! What a handoff takes, by each way there is: from the load to the next system's first instruction.
+//! What a person waits for in a handoff, by each way there is: from where the old system is down to the next one's first
+//! instruction, with everything done before that can be.
 
 use crate::images::{Images, Pair};
 use bed::harness::Test;
 use bed::holder;
 use bed::image::Image;
-use bed::initramfs::{Ended, Night};
+use bed::initramfs::{Boots, Ended, Night};
 use bed::installed;
 use bed::machine::{Architecture, End, Machine, Scratch, Setup, Starts, with_last_lines};
 use std::fmt::Write;
@@ -48,19 +49,19 @@ pub struct Method {
 enum By {
     /// Options of kexec(8), and which kernel and initrd are given to it.
     Kexec(&'static str, As, As),
-    /// Options of `nextkernel stage`. The load is the night's.
+    /// Options of `nextkernel stage`.
     Nextkernel(&'static str),
     /// QEMU itself starts the kernel: nobody hands over.
     Qemu(As, As),
 }
 use By::{Kexec, Nextkernel, Qemu};
 
-/// What all are compared with, and the best that can be had without nextkernel.
+/// What all are compared with: what everybody uses, and the next system without any handoff.
 pub const USUAL: usize = 0;
-pub const BEST: usize = 4;
+pub const FLOOR: usize = 11;
 
 /// All of them.
-pub const METHODS: [Method; 10] = [
+pub const METHODS: [Method; 12] = [
     Method { name: "`kexec -s`", by: Kexec("-s", Packed, Packed) },
     Method { name: "`kexec -c`", by: Kexec("-c", Packed, Packed) },
     Method { name: "`kexec -c -i`", by: Kexec("-c -i", Packed, Packed) },
@@ -69,30 +70,25 @@ pub const METHODS: [Method; 10] = [
         by: Kexec("-c -i --args-linux", Plain, Packed),
     },
     Method { name: "the same, initrd too", by: Kexec("-c -i --args-linux", Plain, Plain) },
-    Method { name: "nextkernel `--loader verified`", by: Nextkernel("--loader verified") },
+    Method { name: "nextkernel as it comes", by: Nextkernel("") },
     Method { name: "nextkernel `--loader direct`", by: Nextkernel("--loader direct") },
-    Method { name: "nextkernel `--loader direct --thaw`", by: Nextkernel("--loader direct --thaw") },
+    Method { name: "nextkernel `--thaw`", by: Nextkernel("--thaw") },
+    Method { name: "nextkernel `--preload no`", by: Nextkernel("--preload no") },
+    Method { name: "nextkernel `--thaw --preload no`", by: Nextkernel("--thaw --preload no") },
     Method { name: "no handoff: QEMU starts the kernel", by: Qemu(Packed, Packed) },
     Method { name: "the same, both decompressed by hand", by: Qemu(Plain, Plain) },
 ];
 
 /// What one took.
 pub struct Taken {
-    /// Instructions of the load; 0 where there is none.
-    pub load: f64,
-    /// Instructions from there to the next system's first.
-    pub jump: f64,
+    /// Instructions while the system still runs: kexec's load, or all of `nextkernel stage`.
+    pub before: f64,
+    /// Instructions from `kexec -e`, or from the hook's first line, to the next system's first.
+    pub waits: f64,
     /// Kilobytes of the program that loads.
     pub program: Option<f64>,
     /// Kilobytes that the system had less at worst while loading.
     pub system: Option<f64>,
-}
-
-impl Taken {
-    /// Load and jump.
-    pub fn total(&self) -> f64 {
-        self.load + self.jump
-    }
 }
 
 /// Hands over in this way, with this initrd, on a machine of so many MiB.
@@ -117,8 +113,8 @@ pub fn measure(
             );
             let ended = night.run()?;
             let [load, program, system] = counted(&ended, "load")?;
-            let jump = arrived(&ended)? - number(ended.line("leaves ")?, "leaves ")?;
-            Ok(Taken { load, jump, program: Some(program), system: Some(system) })
+            let waits = arrived(&ended)? - number(ended.line("leaves ")?, "leaves ")?;
+            Ok(Taken { before: load, waits, program: Some(program), system: Some(system) })
         }
         Nextkernel(options) => {
             let mut night = night(&test, "kexec", &initrd.packed, memory)?;
@@ -127,18 +123,17 @@ pub fn measure(
             night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
             let _ = write!(
                 night.scenario,
-                "nextkernel stage --kernel /kernel --initrd /initrd --cmdline '{LINE}' {options} || poweroff -f\n\
-                 count clock\ncount free\n"
+                "count stage nextkernel stage --kernel /kernel --initrd /initrd --cmdline '{LINE}' {options}\n\
+                 test -e /run/nextkernel/plan || poweroff -f\ncount clock\n"
             );
             let ended = night.run()?;
-            let leaves = logged(&ended, "nextkernel: jump to ")?;
-            let load = leaves - begun(&ended)?;
-            let system = ended.agent.lines().last().and_then(|line| line.trim().parse().ok());
-            Ok(Taken { load, jump: arrived(&ended)? - leaves, program: None, system })
+            let [before, program, system] = counted(&ended, "stage")?;
+            let waits = arrived(&ended)? - logged(&ended, "nextkernel: restart on a panic")?;
+            Ok(Taken { before, waits, program: Some(program), system: Some(system) })
         }
         Qemu(kernel, as_initrd) => {
-            let jump = started(&test, kernel.of(&images.kernel), as_initrd.of(initrd), memory)?;
-            Ok(Taken { load: 0.0, jump, program: None, system: None })
+            let waits = started(&test, kernel.of(&images.kernel), as_initrd.of(initrd), memory)?;
+            Ok(Taken { before: 0.0, waits, program: None, system: None })
         }
     }
 }
@@ -149,7 +144,8 @@ fn night(test: &Test, verb: &str, initrd: &Path, memory: u32) -> Result<Night, S
     night.host_file("/initrd", 0o644, initrd)?;
     night.file("/usr/bin/count", 0o755, holder::count()?);
     (night.memory, night.counting, night.limit) = (memory, true, LIMIT);
-    night.real = true;
+    // More than an image that is restored is handed.
+    (night.real, night.boots) = (true, Boots::Each);
     Ok(night)
 }
 
@@ -185,15 +181,6 @@ fn counted(ended: &Ended, name: &str) -> Result<[f64; 3], String> {
         (Some(instructions), Some(program), Some(system)) => Ok([instructions, program, system]),
         _ => Err(with_last_lines(&format!("{line:?} is not what count prints"), &ended.console)),
     }
-}
-
-/// The counter when the hook began, from the record.
-fn begun(ended: &Ended) -> Result<f64, String> {
-    let told = ended.line("told ")?;
-    let record = told.split("nextkernel.record=").nth(1);
-    let counter = record.and_then(|record| u64::from_str_radix(record.split(':').nth(3)?, 16).ok());
-    #[allow(clippy::cast_precision_loss, reason = "it counts from the power on")]
-    counter.map(|counter| counter as f64).ok_or_else(|| format!("{told:?} has no record of the night"))
 }
 
 /// The counter when the kernel's log was told this: by the line in which it was told the counter itself.

@@ -1,6 +1,6 @@
 //! The tables, for the terminal and for docs/performance.md.
 
-use crate::handoff::{self, BEST, METHODS, Taken, USUAL};
+use crate::handoff::{self, FLOOR, METHODS, Taken, USUAL};
 use crate::images::{Images, Pair, megabytes};
 use std::fmt::Write;
 use std::fs;
@@ -27,8 +27,8 @@ pub fn row(which: &str, memory: u32, number: usize) -> Result<Taken, String> {
     eprintln!(
         "bench: {which}, {}: {:.3} G + {:.3} G, {:?} and {:?} kB ({:.0} s)",
         method.name,
-        taken.load / 1e9,
-        taken.jump / 1e9,
+        taken.before / 1e9,
+        taken.waits / 1e9,
         taken.program,
         taken.system,
         begun.elapsed().as_secs_f64()
@@ -41,23 +41,22 @@ fn initrd<'a>(images: &'a Images, which: &str) -> &'a Pair {
 }
 
 fn table(size: f64, memory: u32, all: &[Taken]) -> String {
-    let total = |at: usize| all.get(at).map_or(f64::NAN, Taken::total);
+    let waits = |at: usize| all.get(at).map_or(f64::NAN, |taken| taken.waits);
     let mut text = format!(
-        "| initrd of {size:.0} MB, machine of {memory} MiB | load | jump | both | of `kexec -s` | of the best of kexec-tools | \
-         memory of the program | of the system |\n|---|---|---|---|---|---|---|---|\n"
+        "| initrd of {size:.0} MB, machine of {memory} MiB | before | a person waits for | of `kexec -s` | of no handoff | \
+         memory of the program | of the system |\n|---|---|---|---|---|---|---|\n"
     );
     let megabytes =
         |kilobytes: Option<f64>| kilobytes.map_or("-".into(), |it| format!("{:.0} MB", it * 1024.0 / 1e6));
     for (method, taken) in METHODS.iter().zip(all) {
         let _ = writeln!(
             text,
-            "| {} | {:.2} G | {:.2} G | {:.2} G | {:.3} | {:.2} | {} | {} |",
+            "| {} | {:.2} G | {:.2} G | {:.3} | {:.3} | {} | {} |",
             method.name,
-            taken.load / 1e9,
-            taken.jump / 1e9,
-            taken.total() / 1e9,
-            taken.total() / total(USUAL),
-            taken.total() / total(BEST),
+            taken.before / 1e9,
+            taken.waits / 1e9,
+            taken.waits / waits(USUAL),
+            taken.waits / waits(FLOOR),
             megabytes(taken.program),
             megabytes(taken.system),
         );

@@ -53,7 +53,7 @@ fn passage(test: &Test, init: &str, unit: &str, restart: Option<&str>, off: &str
     let begin = || {
         let mut guest = Guest::boot(&inits::spec(test, init)?)?;
         install(&mut guest, unit)?;
-        guest.ok("nextkernel stage --loader direct --hold late")?;
+        guest.ok("nextkernel stage --loader direct --preload no")?;
         Ok::<_, String>(guest)
     };
     hand_over(&mut begin()?, ASK, "kexec")?;

@@ -35,7 +35,7 @@ pub fn hand_over(guest: &mut Guest, command: &str, verb: &str) -> Result<(), Str
 /// The same by whoever says this on the console.
 pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) -> Result<(), String> {
     let before = guest.boot.clone();
-    let handoff = guest.ok(HANDOFF)?;
+    let staged = Staged::of(guest)?;
     // What the command says, say a refusal, is seen on the console.
     guest.send(&format!("{{ {LAST_WORDS}; {command}; }} >/dev/console 2>&1"))?;
     guest.await_console(said)?;
@@ -44,12 +44,13 @@ pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) ->
         return Err(guest.tell(&format!("no jump: {before:?} was followed by {after:?}")));
     }
     let cmdline = guest.ok("cat /proc/cmdline")?;
-    has_the_record(guest, &cmdline, &handoff, verb)?;
+    has_the_record(guest, &cmdline, &staged, verb)?;
     guest.ok("sha256sum -c /root/last.sum")?;
     // One of raid6's ways to compute is called so.
     guest.ok("! dmesg | grep -v raid6 | grep -i -E 'recovery|orphan|not properly unmounted|log replay'")?;
     let status = guest.ok("nextkernel status")?;
-    if status.contains(&format!("this kernel was started by handoff {}, at {verb}", handoff.trim())) {
+    let at = if staged.is_preloaded { String::new() } else { format!(", at {verb}") };
+    if status.contains(&format!("this kernel was started by handoff {}{at} (", staged.handoff)) {
         return Ok(());
     }
     Err(guest.tell(&format!("the status does not know its handoff:\n{status}")))
@@ -58,20 +59,36 @@ pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) ->
 /// Goes down by a command, and proves that the staged kernel starts by the hook's own jump: it tells itself what it was
 /// told. What a whole system makes of that takes as long as a boot, and [`hand_over`] shows it.
 pub fn jump(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> {
-    let handoff = guest.ok(HANDOFF)?;
+    let staged = Staged::of(guest)?;
     guest.skip_console();
     guest.send(&format!("{{ {command}; }} >/dev/console 2>&1"))?;
     guest.await_console("nextkernel: jump to ")?;
     let told = guest.await_console(TOLD)?;
-    has_the_record(guest, &told, &handoff, verb)
+    has_the_record(guest, &told, &staged, verb)
 }
 
-/// Which handoff is staged.
-const HANDOFF: &str = "sed -n 's/^handoff = //p' /run/nextkernel/plan";
+/// What is staged.
+struct Staged {
+    handoff: String,
+    is_preloaded: bool,
+}
+
+impl Staged {
+    fn of(guest: &mut Guest) -> Result<Staged, String> {
+        let told = guest.ok("sed -n 's/^handoff = //p; s/^preload = //p' /run/nextkernel/plan")?;
+        let (handoff, preload) = told.trim().split_once('\n').unwrap_or((told.trim(), ""));
+        Ok(Staged { handoff: handoff.to_owned(), is_preloaded: preload == "yes" })
+    }
+}
 
 /// The command line is the staged one, with this handoff's record at its end.
-fn has_the_record(guest: &Guest, cmdline: &str, handoff: &str, verb: &str) -> Result<(), String> {
-    let record = format!("nextkernel.record={}:{verb}:", handoff.trim());
+fn has_the_record(guest: &Guest, cmdline: &str, staged: &Staged, verb: &str) -> Result<(), String> {
+    let handoff = &staged.handoff;
+    let record = if staged.is_preloaded {
+        format!("nextkernel.record={handoff}:preloaded")
+    } else {
+        format!("nextkernel.record={handoff}:{verb}:")
+    };
     let last = cmdline.split_ascii_whitespace().last();
     if last.is_some_and(|last| last.starts_with(&record)) && !cmdline.contains("BOOT_IMAGE") {
         return Ok(());
@@ -112,7 +129,7 @@ pub fn kexec_jumps_with_the_image_kept_and_with_nothing_loaded(test: &Test) -> R
     guest.ok("[ \"$(cat /sys/kernel/kexec_loaded)\" = 1 ]")?;
     hand_over(&mut guest, "systemctl kexec", "kexec")?;
 
-    guest.ok("nextkernel stage --hold late")?;
+    guest.ok("nextkernel stage --preload no")?;
     guest.ok("[ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ] && ! systemctl kexec")?;
     jump(&mut guest, START_KEXEC, "kexec")
 }
@@ -120,16 +137,16 @@ pub fn kexec_jumps_with_the_image_kept_and_with_nothing_loaded(test: &Test) -> R
 pub fn reboot_jumps_or_reboots_as_the_plan_says(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
     report::begins(&mut guest)?;
-    guest.ok("nextkernel stage --hold late --on reboot")?;
+    guest.ok("nextkernel stage --loader direct --preload no --on reboot")?;
     hand_over(&mut guest, "systemctl reboot", "reboot")?;
     report::tells_the_handoff(&mut guest, 2, "reboot", false)?;
 
-    guest.ok("nextkernel stage --hold late")?;
+    guest.ok("nextkernel stage --preload no")?;
     reboot(&mut guest, "systemctl reboot")?;
     report::tells_the_restart(&mut guest, 3)?;
 
     // While an image is loaded, the command `reboot` is a kexec whatever systemd's version.
-    guest.ok("nextkernel stage --loader direct")?;
+    guest.ok("nextkernel stage")?;
     hand_over(&mut guest, "reboot", "kexec")?;
     report::tells_the_handoff(&mut guest, 4, "kexec", true)
 }
@@ -149,7 +166,11 @@ pub fn a_root_that_is_still_written_to_is_jumped_from_by_nobody(test: &Test) -> 
     let spoiled = "nextkernel: no handoff: the kernel in /run/nextkernel is not the one that was staged";
     for (day, reason) in [
         ("nextkernel stage", writable),
-        ("nextkernel stage; truncate -s 1000 /run/nextkernel/*/kernel", spoiled),
+        (
+            "nextkernel stage; sed -i 's/^preload = yes$/preload = again/' /run/nextkernel/plan
+             truncate -s 1000 /run/nextkernel/*/kernel",
+            spoiled,
+        ),
     ] {
         guest.ok(day)?;
         // systemd spares a process of root whose name begins with '@' (systemd.io, ROOT_STORAGE_DAEMONS);

@@ -8,7 +8,7 @@ use bed::kexec_tools;
 use std::fmt::Write;
 
 use super::esp::Esp;
-use super::kexec::{SYSTEMDS_JUMP, TOLD, boot, hand_over};
+use super::kexec::{START_KEXEC, SYSTEMDS_JUMP, TOLD, boot, hand_over};
 
 pub fn what_is_thawed_is_handed_over_to(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
@@ -22,17 +22,17 @@ pub fn by_the_direct_loader_the_staged_kernel_arrives_and_a_kept_one_by_systemd(
     test: &Test,
 ) -> Result<(), String> {
     let mut guest = boot(test)?;
-    guest.ok("nextkernel stage --loader direct | grep '^  loader  *direct: as asked for'")?;
-    hand_over(&mut guest, "systemctl kexec", "kexec")?;
+    guest.ok("nextkernel stage --loader direct --preload no | grep '^  loader  *direct: as asked for'")?;
+    hand_over(&mut guest, START_KEXEC, "kexec")?;
 
-    // Nothing is staged any more, and what stays loaded is the rehearsal's.
+    // Nothing is staged any more, and what was preloaded stays loaded.
     guest.ok("nextkernel stage --thaw && mv /run/nextkernel /run/aside")?;
     guest.skip_console();
     guest.send("systemctl kexec")?;
     guest.await_console(SYSTEMDS_JUMP)?;
     let told = guest.await_console(TOLD)?;
     let is_jump = guest.machine().monitor.resets() == 0;
-    if is_jump && told.contains("nextkernel.record=xxx") {
+    if is_jump && told.trim_end().ends_with(":preloaded") {
         return Ok(());
     }
     Err(guest.tell(&format!("no jump: the next kernel was told {told:?}")))

@@ -76,7 +76,7 @@ pub fn installed_used_updated_and_purged_by_apt_nothing_is_left(test: &Test) -> 
 
     // What the new hook cannot read is refused by day.
     guest.ok("mount -o ro LABEL=DEBS /mnt && nextkernel stage --loader direct")?;
-    guest.ok("sed -i '1s/1$/999/' /run/nextkernel/plan")?;
+    guest.ok("sed -i '1s/2$/999/' /run/nextkernel/plan")?;
     let refused = guest.ok("dpkg -i /mnt/next.deb 2>&1")?;
     says(&guest, &refused, "a plan of version 999, and only version ")?;
     guest.ok(UNSTAGED)?;

@@ -51,7 +51,7 @@ pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &
     guest.ok("systemctl stop blocker")?;
     // With nothing loaded nobody else would look who blocks it.
     guest
-        .ok("nextkernel stage --loader direct --hold late && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]")?;
+        .ok("nextkernel stage --loader direct --preload no && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]")?;
     guest.ok(BLOCK)?;
     refused(&mut guest, "nextkernel reboot", ": the bed is made) blocks a shutdown")?;
     guest.ok("systemctl stop blocker; [ -e /run/nextkernel/plan ] && nextkernel reboot --dry-run | grep 'kexec.target$'")?;

@@ -57,7 +57,7 @@ pub fn a_handoff_that_failed_is_told_and_leaves_restarts_to_the_firmware_where_t
 ) -> Result<(), String> {
     let mut guest = boot(test)?;
     guest.ok(KEPT)?;
-    guest.ok("nextkernel stage --hold late && for kernel in /run/nextkernel/*/kernel; do echo more >>$kernel; done")?;
+    guest.ok("nextkernel stage --preload no && for kernel in /run/nextkernel/*/kernel; do echo more >>$kernel; done")?;
     guest.send("systemctl start --no-block --job-mode=replace-irreversibly kexec.target")?;
     let after = guest.await_boot()?;
     if after.resets != 1 {
@@ -77,12 +77,15 @@ pub fn a_handoff_that_failed_is_told_and_leaves_restarts_to_the_firmware_where_t
 pub fn tells_the_handoff(guest: &mut Guest, line: usize, verb: &str, saved: bool) -> Result<(), String> {
     let report = report(guest, line)?;
     let record = guest.ok("grep -o 'nextkernel.record=[0-9a-f]*:[a-z]*' /proc/cmdline")?;
-    let told = format!("nextkernel.record={}:{verb}\n", text(&report, "/boot/handoff/id"));
+    let came = text(&report, "/boot/came");
+    let word = if came == "preloaded" { came } else { verb };
+    let told = format!("nextkernel.record={}:{word}\n", text(&report, "/boot/handoff/id"));
     let is_saved = number(&report, "/boot/saved_ms")
         == number(&report, "/yardstick/total_ms") - number(&report, "/boot/total_ms");
-    // The verified loader is told the record before the teardown is over.
-    let parts: &[&str] = match text(&report, "/boot/handoff/loader") {
-        "direct" => &["stop", "sync", "teardown", "settle", "jump", "kernel", "userspace"],
+    // The verified loader is told the record before the teardown is over, and what is preloaded long before.
+    let parts: &[&str] = match (came, text(&report, "/boot/handoff/loader")) {
+        ("preloaded", _) => &["down", "kernel", "userspace"],
+        (_, "direct") => &["stop", "sync", "teardown", "settle", "jump", "kernel", "userspace"],
         _ => &["stop", "sync", "jump", "kernel", "userspace"],
     };
     // On a busy host the guest's kernel may call its counter unstable, and then the clock is taken.

@@ -74,7 +74,7 @@ chmod 755 $hook
 
 pub fn at_night_the_hook_asks_for_no_memory(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
-    guest.ok("nextkernel stage --hold late")?;
+    guest.ok("nextkernel stage --preload no")?;
     guest.ok(TRACED_HOOK)?;
     jump(&mut guest, START_KEXEC, "kexec")?;
     let console = guest.console();

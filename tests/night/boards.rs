@@ -72,7 +72,7 @@ pub fn on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader(test: &Test)
         + wrong
         + &stage(&format!("--append {long}"))
         + &stage("--loader direct")
-        + &stage("--hold late")
+        + &stage("--preload no")
         + "nextkernel status; nextkernel-hook --dry-run kexec; exec nextkernel-hook kexec";
     let Some(ended) = run(test, Kernel::Own, 1, &day)? else { return Ok(()) };
     says(
@@ -95,7 +95,7 @@ pub fn debians_arm64_kernel_hands_over_by_the_direct_loader(test: &Test) -> Resu
     let day = "nextkernel check\n".to_owned()
         + wrong
         + &stage("--loader verified")
-        + &stage("")
+        + &stage("--preload no")
         + "grep ' _stext$' /proc/kallsyms
         nextkernel-hook --dry-run kexec; exec nextkernel-hook kexec";
     let Some(ended) = run(test, Kernel::Arm64(test.image), 1, &day)? else { return Ok(()) };
@@ -116,7 +116,7 @@ pub fn debians_arm64_kernel_hands_over_by_the_direct_loader(test: &Test) -> Resu
 }
 
 pub fn debians_riscv64_kernel_hands_over_by_the_direct_loader(test: &Test) -> Result<(), String> {
-    let day = stage("--append console=ttyS0") + "nextkernel status; exec nextkernel-hook kexec";
+    let day = stage("--preload no --append console=ttyS0") + "nextkernel status; exec nextkernel-hook kexec";
     let Some(ended) = run(test, Kernel::Riscv64, 2, &day)? else { return Ok(()) };
     says(
         &ended,
@@ -128,7 +128,7 @@ pub fn debians_riscv64_kernel_hands_over_by_the_direct_loader(test: &Test) -> Re
 
 pub fn processors_are_taken_offline_before_the_kernel_would(test: &Test) -> Result<(), String> {
     let day = "echo 'offline-cpus = yes' >/etc/nextkernel.conf\n".to_owned()
-        + &stage("--hold late")
+        + &stage("--preload no")
         + "nextkernel-hook --dry-run kexec; exec nextkernel-hook kexec";
     let Some(ended) = run(test, Kernel::Arm64(Debian13), 4, &day)? else { return Ok(()) };
     says(&ended, &["status 0", "  take every processor but the first offline", "processors: 4"])?;

@@ -16,7 +16,7 @@ pub fn conf(text: &str) -> String {
 pub fn the_longest_command_line_that_fits_by_day_fits_at_night(test: &Test) -> Result<(), String> {
     let padding = "Q".repeat(2016 - 128 - super::staged::CMDLINE.len() - 1);
     for loader in ["verified", "direct"] {
-        let day = stage(&format!("--loader {loader} --append {padding}"));
+        let day = stage(&format!("--loader {loader} --preload no --append {padding}"));
         let ended = night(test, "kexec", &day)?.run()?;
         // The kernel's own last words may stand in the midst of so long a line.
         ended.line(" nextkernel.record=")?;
@@ -65,7 +65,7 @@ pub fn unstaging_unloads_and_leaves_nothing_and_so_does_late_of_what_was_kept(
 pub fn what_the_configuration_says_is_staged_shown_and_carried_out(test: &Test) -> Result<(), String> {
     let said =
         "gpu = leave\nmodules = dummy\nunbind = nvme 0000:00:01.0\nguard = 60\nwatchdog = off\npanic = 7";
-    let day = conf(said) + &stage("--hold late") + &conf("gpu = unload") + "nextkernel status --json";
+    let day = conf(said) + &stage("--preload no") + &conf("gpu = unload") + "nextkernel status --json";
     let ended = night(test, "kexec", &day)?.run()?;
     for line in [
         "nextkernel: unbind: no device here is nvme or has that driver",
@@ -139,7 +139,7 @@ pub fn what_is_left_out_of_the_command_line_does_not_arrive_and_what_is_the_init
     let ended = night(test, "kexec", day)?.run()?;
     ended.line("nextkernel: --remove: 'gone' is not on the command line")?;
     let line = ended.line("NEXT KERNEL UP: console=ttyS0 left=1 staged=yes nextkernel.record=")?;
-    if !line.contains(":kexec:") || !line.trim_end().ends_with(" -- single") {
+    if !line.contains(":preloaded -- ") || !line.trim_end().ends_with(" -- single") {
         return Err(line.to_owned());
     }
     ended.expect(End::PoweredOff)

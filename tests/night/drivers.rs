@@ -1,7 +1,7 @@
 //! Debian's own GPU drivers on QEMU's cards, each with a console on it: the next kernel gets the card,
 //! which a picture on its screen shows.
 
-use super::staged::{HOOK, handed_over, jumped_to_the_kept_image, night, plan, rebooted, stage};
+use super::staged::{HOOK, handed_over, night, plan, rebooted, stage, systemd_jumped_itself};
 use bed::harness::Test;
 use bed::holder;
 use bed::initramfs::{self, Boots, Ended, Night};
@@ -132,7 +132,7 @@ pub fn cirrus_is_freed_of_a_mapping_of_its_framebuffer(test: &Test) -> Result<()
 pub fn qxl_is_freed_by_the_hook_as_pid_1_of_whatever_still_runs(test: &Test) -> Result<(), String> {
     let card = Card { driver: "qxl", parameters: "", qemu: ["-vga", "qxl"] };
     let hold = format!("holder open /dev/fb0\n{IS_IT_HELD}");
-    let ended = arrives(driven(test, &card, &hold, "--hold late", &format!("exec {HOOK} kexec"))?)?;
+    let ended = arrives(driven(test, &card, &hold, "--preload no", &format!("exec {HOOK} kexec"))?)?;
     ended.line("HELD")?;
     ended.line("nextkernel: end 1 process that still runs: 'holder'")?;
     unloaded(&ended, &card)
@@ -262,7 +262,7 @@ pub fn what_is_left_for_the_boot_loader_stays_as_it_is(test: &Test) -> Result<()
     // What happens without the hook: efibc takes the jump for a restart with an argument.
     let without = with_efi(test, &format!("rm {HOOK}"))?;
     without.line("FOR THE NEXT BOOT: kexec reboot.")?;
-    jumped_to_the_kept_image(&without)?;
+    systemd_jumped_itself(&without)?;
 
     let ended = with_efi(test, "")?;
     ended.line("nextkernel: unload efibc")?;

@@ -38,7 +38,7 @@ done </proc/mounts
 
 /// A night whose root is on an encrypted device, and whose exitrd is filled by these lines.
 fn encrypted(test: &Test, fill: &str) -> Result<Night, String> {
-    let day = stage("--hold late") + "fill() {\n" + fill + "\n}\n" + ROOT;
+    let day = stage("--preload no") + "fill() {\n" + fill + "\n}\n" + ROOT;
     let mut night = night(test, "kexec", &day)?;
     night.modules(&Modules::of(&test.image.files()?, &["brd", "xts", "dm_crypt", "crc32c_generic", "ext4"])?);
     night.program("/usr/sbin/dmsetup")?;
@@ -98,11 +98,11 @@ chmod 755 /run/initramfs/shutdown
 pub fn an_exitrd_of_somebody_else_is_passed_by_at_a_jump_alone_and_that_is_told(
     test: &Test,
 ) -> Result<(), String> {
-    let ended = night(test, "poweroff", &(stage("--hold late") + THEIRS))?.run()?;
+    let ended = night(test, "poweroff", &(stage("--preload no") + THEIRS))?.run()?;
     ended.expect(End::PoweredOff)?;
     ended.line("their exitrd at poweroff")?;
 
-    let ended = night(test, "kexec", &(stage("--hold late") + THEIRS))?.run()?;
+    let ended = night(test, "kexec", &(stage("--preload no") + THEIRS))?.run()?;
     ended.line("nextkernel: the exitrd in /run/initramfs does not carry this hook, and is passed by")?;
     handed_over(&ended, "kexec")
 }

@@ -1,33 +1,33 @@
 //! Whatever is wrong with what is staged, the machine ends in a running kernel, and says why.
 
-use super::staged::{jumped_to_the_kept_image, night, rebooted, stage};
+use super::staged::{AGAIN, handed_over, night, rebooted, stage, systemd_jumped_itself};
 use bed::harness::Test;
 
-/// Spoils the night twice: with the image kept systemd jumps to it, with nothing kept the machine
-/// restarts through firmware; both times the reason is on the console.
+/// Spoils the night twice, where the hook loads: with an image loaded systemd jumps to it, with nothing loaded the
+/// machine restarts through firmware; both times the reason is on the console.
 fn spoiled(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
     spoiled_with_the_image_kept(test, spoil, reason)?;
     spoiled_with_nothing_kept(test, spoil, reason)
 }
 
 fn spoiled_with_the_image_kept(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
-    let kept = night(test, "kexec", &(stage("") + spoil))?.run()?;
+    let kept = night(test, "kexec", &(stage("") + AGAIN + spoil))?.run()?;
     kept.line(reason)?;
     kept.line("nextkernel: kexec is left to the init: it jumps to the image that stays loaded")?;
-    jumped_to_the_kept_image(&kept)
+    systemd_jumped_itself(&kept)
 }
 
 /// Which is the quicker one.
 fn spoiled_with_nothing_kept(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
-    let late = night(test, "kexec", &(stage("--hold late") + spoil))?.run()?;
+    let late = night(test, "kexec", &(stage("--preload no") + spoil))?.run()?;
     late.line(reason)?;
     late.line("nextkernel: kexec is left to the init: it restarts the machine through firmware")?;
     rebooted(&late)
 }
 
 pub fn a_plan_of_another_version_is_told_and_survived(test: &Test) -> Result<(), String> {
-    let spoil = "sed -i '1s/1$/2/' /run/nextkernel/plan";
-    spoiled(test, spoil, "no handoff: /run/nextkernel/plan: line 1: a plan of version 2")
+    let spoil = "sed -i '1s/2$/3/' /run/nextkernel/plan";
+    spoiled(test, spoil, "no handoff: /run/nextkernel/plan: line 1: a plan of version 3")
 }
 
 pub fn a_plan_cut_short_is_told_and_survived(test: &Test) -> Result<(), String> {
@@ -65,7 +65,9 @@ pub fn an_image_that_is_gone_is_told_and_survived(test: &Test) -> Result<(), Str
 
 pub fn kexec_load_disabled_is_told_and_survived(test: &Test) -> Result<(), String> {
     let spoil = "echo 1 >/proc/sys/kernel/kexec_load_disabled";
-    spoiled(test, spoil, "no handoff: kexec_file_load: EPERM: forbidden by kexec_load_disabled")
+    spoiled(test, spoil, "no handoff: kexec_file_load: EPERM: forbidden by kexec_load_disabled")?;
+    // What is preloaded takes no load.
+    handed_over(&night(test, "kexec", &(stage("") + spoil))?.run()?, "kexec")
 }
 
 pub fn a_kernel_that_is_not_one_is_told_and_survived(test: &Test) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! Whatever hangs, the machine restarts: a row for each place where the kernel can hang, all without
 //! `panic=`. With `NEXTKERNEL_SHOW_SECONDS=1` each says how long its night took, for docs/night.md.
 
-use super::staged::{handed_over, jumped_to_the_kept_image, night, plan, rebooted, stage};
+use super::staged::{AGAIN, handed_over, night, plan, rebooted, stage, systemd_jumped_itself};
 use bed::harness::Test;
 use bed::initramfs::{Ended, Night};
 use bed::{holder, standins};
@@ -81,7 +81,7 @@ fn cannot_be_unloaded(test: &Test, before: &str, row: &str, told: &str) -> Resul
     careful.line(told)?;
     rebooted(&careful)?;
     let daring =
-        run(faulty(test, before, "--hold late", &plan("gpu-failed = jump"))?, &format!("{row}, jump"))?;
+        run(faulty(test, before, "--preload no", &plan("gpu-failed = jump"))?, &format!("{row}, jump"))?;
     daring.line(told)?;
     handed_over(&daring, "kexec")
 }
@@ -208,11 +208,11 @@ pub fn a_disk_that_stops_answering_later_prevents_the_jump(test: &Test) -> Resul
 }
 
 pub fn a_load_that_hangs_is_given_up_and_the_machine_restarts(test: &Test) -> Result<(), String> {
-    let listen = "/stuck listen /run/nextkernel/*/kernel\n";
+    let listen = AGAIN.to_owned() + "/stuck listen /run/nextkernel/*/kernel\n";
     for (options, ended_well) in
-        [("", jumped_to_the_kept_image as fn(&Ended) -> Result<(), String>), ("--hold late", rebooted)]
+        [("", systemd_jumped_itself as fn(&Ended) -> Result<(), String>), ("--preload no", rebooted)]
     {
-        let ended = run(faulty(test, "", options, listen)?, &format!("a load {options}"))?;
+        let ended = run(faulty(test, "", options, &listen)?, &format!("a load {options}"))?;
         ended.line("nextkernel: no handoff: kexec_file_load")?;
         ended_well(&ended)?;
     }
@@ -224,7 +224,7 @@ pub fn consoles_whose_lock_is_held_for_ever_hold_up_neither_jump_nor_guard(
 ) -> Result<(), String> {
     // From then on the console says nothing.
     let held = plan(GUARD) + "insmod /holdconsole.ko\n";
-    handed_over(&run(faulty(test, "", "--hold late", &held)?, "a console")?, "kexec")?;
+    handed_over(&run(faulty(test, "", "--preload no", &held)?, "a console")?, "kexec")?;
     rebooted(&run(faulty(test, "insmod /hangnotify.ko", "", &held)?, "a console and a reboot notifier")?)
 }
 
@@ -236,7 +236,7 @@ fn unbind_all() -> String {
 }
 
 pub fn other_devices_are_unbound_all_at_the_same_time(test: &Test) -> Result<(), String> {
-    let night = faulty(test, "insmod /slowdev.ko remove_ms=3000", "--hold late", &unbind_all())?;
+    let night = faulty(test, "insmod /slowdev.ko remove_ms=3000", "--preload no", &unbind_all())?;
     let ended = run(night, "three devices of 3 s each")?;
     let (mut first, mut last, mut one_by_one) = (f64::MAX, f64::MIN, 0.0);
     for device in DEVICES {
@@ -266,7 +266,7 @@ pub fn where_the_plan_wants_firmware_for_a_gpu_nothing_jumps(test: &Test) -> Res
         rebooted(&run(night, &format!("firmware-reboot, {row}"))?)
     };
     run("kept", "", "")?;
-    run("late", "--hold late", "")?;
+    run("late", "--preload no", "")?;
     // Then nobody can unload the kept image, and systemd would jump to it.
     run("kept for good", "", KEXEC_LOAD_DISABLED)
 }
@@ -292,7 +292,7 @@ pub fn the_hooks_memory_does_not_grow_with_what_it_finds(test: &Test) -> Result<
         for i in $(seq 300); do /holder @ open /dev/nvidia0; done";
     let mut sizes = [0; 2];
     for (crowd, size) in ["", crowd].into_iter().zip(&mut sizes) {
-        let mut night = faulty(test, &format!("{stack}\n{crowd}"), "--hold late", "")?;
+        let mut night = faulty(test, &format!("{stack}\n{crowd}"), "--preload no", "")?;
         standins::put(&mut night, &["nvidia_modeset"])?;
         standins::put_many(&mut night, 100)?;
         night.file(BESIDE, 0o755, when_the_hook_says(WAITS) + MEASURE);

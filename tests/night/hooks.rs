@@ -19,7 +19,7 @@ pub fn systemd_shutdown_runs_the_hooks_with_the_verb(test: &Test) -> Result<(), 
 }
 
 pub fn the_jump_waits_for_the_other_hooks(test: &Test) -> Result<(), String> {
-    let mut night = night(test, "kexec", &stage("--hold late"))?;
+    let mut night = night(test, "kexec", &stage("--preload no"))?;
     let slow = "#!/bin/sh\nsleep 6\necho the slow hook is done >/dev/kmsg\n";
     night.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
     night.counting = true;
@@ -33,7 +33,7 @@ pub fn the_jump_waits_for_the_other_hooks(test: &Test) -> Result<(), String> {
 }
 
 pub fn a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline(test: &Test) -> Result<(), String> {
-    let mut night = night(test, "kexec", &stage("--hold late"))?;
+    let mut night = night(test, "kexec", &stage("--preload no"))?;
     night.file("/usr/lib/systemd/system-shutdown/endless", 0o755, "#!/bin/sh\nexec sleep 3600\n");
     night.counting = true;
     let ended = night.run()?;
@@ -44,7 +44,7 @@ pub fn a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline(test: &T
 pub fn when_another_hook_dies_by_a_signal_the_machine_ends_in_a_kernel(test: &Test) -> Result<(), String> {
     // systemd may then wait for no hook any more, and go on beside ours: it jumps to a kept image, or
     // restarts through firmware where nothing is loaded or our load is under way.
-    for options in ["--hold late", ""] {
+    for options in ["--preload no", ""] {
         let mut night = night(test, "kexec", &stage(options))?;
         night.file("/usr/lib/systemd/system-shutdown/dying", 0o755, "#!/bin/sh\nkill -SEGV $$\n");
         let ended = night.run()?;
@@ -57,29 +57,34 @@ pub fn when_another_hook_dies_by_a_signal_the_machine_ends_in_a_kernel(test: &Te
 }
 
 pub fn every_step_is_said_before_it_is_done_even_on_a_quiet_console(test: &Test) -> Result<(), String> {
-    let mut night = night(test, "kexec", &stage(""))?;
-    night.append = "quiet loglevel=1".into();
-    let ended = night.run()?;
-    handed_over(&ended, "kexec")?;
-    in_order(
-        &ended,
-        &[
-            "nextkernel: check that the images are the ones that were staged",
-            "nextkernel: sync, for as long as it makes progress",
-            "nextkernel: load /kernel: kernel of ",
+    let loads = [
+        "nextkernel: check that the images are the ones that were staged",
+        "nextkernel: sync, for as long as it makes progress",
+        "nextkernel: load /kernel: kernel of ",
+    ];
+    let starts =
+        ["nextkernel: start what is loaded: /kernel", "nextkernel: sync, for as long as it makes progress"];
+    for (options, first) in [("--preload no", &loads[..]), ("", &starts[..])] {
+        let mut night = night(test, "kexec", &stage(options))?;
+        night.append = "quiet loglevel=1".into();
+        let ended = night.run()?;
+        handed_over(&ended, "kexec")?;
+        let then = [
             "nextkernel: wait for the init's other hooks",
             "nextkernel: sync again",
             "nextkernel: see that no file system is left writable",
             "nextkernel: settle the watchdog",
             "nextkernel: jump to /kernel",
             "NEXT KERNEL UP",
-        ],
-    )
+        ];
+        in_order(&ended, &[first, &then[..]].concat())?;
+    }
+    Ok(())
 }
 
 pub fn the_guard_ends_with_the_hook(test: &Test) -> Result<(), String> {
     // Nothing comes of this handoff, and systemd waits for another hook three times as long as the guard would.
-    let spoiled = stage("--hold late") + &plan("guard = 5") + "rm /run/nextkernel/*/initrd\n";
+    let spoiled = stage("--preload no") + &plan("guard = 5") + "rm /run/nextkernel/*/initrd\n";
     let mut night = night(test, "kexec", &spoiled)?;
     let slow = "#!/bin/sh\nsleep 15\necho the slow hook is done >/dev/kmsg\n";
     night.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);

@@ -120,7 +120,7 @@ fn both_ways(
     scenario: impl Fn(&mut Night, &str) -> Result<String, String>,
 ) -> Result<(), String> {
     for way in ["reboot", "poweroff"] {
-        let mut night = night(test, "", &stage("--hold late"))?;
+        let mut night = night(test, "", &stage("--preload no"))?;
         let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../units");
         night.host_file(place, 0o755, &units.join(unit))?;
         let rest = scenario(&mut night, way)?;

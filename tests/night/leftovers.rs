@@ -37,7 +37,7 @@ fn hidden(test: &Test, by: By, day: &str) -> Result<Night, String> {
         By::Nobody => format!("exec {HOOK} kexec"),
         By::Procd => "exec /sbin/procd /pid-1 reboot".into(),
     };
-    let mut night = night(test, "", &format!("{}{KEPT}{day}\n{IS_KEPT}{last}", stage("--hold late")))?;
+    let mut night = night(test, "", &format!("{}{KEPT}{day}\n{IS_KEPT}{last}", stage("--preload no")))?;
     night.modules(&Modules::of(&test.image.files()?, &["loop", "crc32c_generic", "ext4"])?);
     night.file("/hide", 0o755, holder::hide()?);
     if matches!(by, By::Procd) {
@@ -86,7 +86,7 @@ pub fn a_process_that_stands_deep_below_others_is_ended(test: &Test) -> Result<(
 fn held(test: &Test, hide: &str) -> Result<Night, String> {
     let load = "insmod /nvidia.ko; mknod /dev/nvidia0 c 195 0";
     let day = format!("{load}; {hide}; rmmod nvidia 2>/dev/null || echo it is kept loaded\n");
-    let mut night = night(test, "kexec", &(stage("--hold late") + &day))?;
+    let mut night = night(test, "kexec", &(stage("--preload no") + &day))?;
     standins::put(&mut night, &["nvidia"])?;
     night.file("/hide", 0o755, holder::hide()?);
     night.qemu = vec!["-device".into(), "edu".into()];
@@ -151,7 +151,7 @@ pub fn where_no_process_can_be_made_room_is_made_first(test: &Test) -> Result<()
 
 pub fn where_sigchld_is_ignored_it_hands_over_all_the_same(test: &Test) -> Result<(), String> {
     let day = "/hide careless /bin/busybox grep SigIgn /proc/self/status\nexec /hide careless";
-    let mut night = night(test, "", &(stage("--hold late") + &format!("{day} {HOOK} kexec")))?;
+    let mut night = night(test, "", &(stage("--preload no") + &format!("{day} {HOOK} kexec")))?;
     night.file("/hide", 0o755, holder::hide()?);
     night.counting = true;
     let ended = night.run()?;
@@ -205,7 +205,7 @@ pub fn a_name_from_outside_never_begins_a_line_of_the_log(test: &Test) -> Result
 /// An old root with more in it by these lines is closed.
 fn is_closed(test: &Test, day: &str) -> Result<Ended, String> {
     let old_root = format!("mkdir /oldroot; mount -t tmpfs none /oldroot\n{day}\n");
-    let mut night = night(test, "", &(stage("--hold late") + &old_root + &format!("exec {HOOK} kexec")))?;
+    let mut night = night(test, "", &(stage("--preload no") + &old_root + &format!("exec {HOOK} kexec")))?;
     night.modules(&Modules::of(&test.image.files()?, &["overlay"])?);
     night.file("/mounts", 0o755, holder::mounts()?);
     (night.counting, night.limit) = (true, Duration::from_secs(300));

@@ -15,6 +15,7 @@ mod loaders;
 mod nvidia;
 mod old_root;
 mod pid1;
+mod preload;
 mod refusals;
 mod slow;
 mod staged;
@@ -46,7 +47,13 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Quick ONE verbs::with_nothing_staged_all_is_left_to_the_init
     Quick ONE verbs::a_containers_own_shutdown_is_left_alone_and_what_is_typed_in_one_is_refused
     Quick ONE verbs::an_image_that_somebody_else_loaded_is_left_to_systemd
-    Quick ONE verbs::what_was_staged_last_replaces_what_is_loaded
+    Quick ONE preload::what_is_preloaded_is_started_without_another_load_by_either_loader
+    Quick ONE preload::where_somebody_has_unloaded_the_image_it_is_loaded_from_its_copies
+    Full ONE preload::what_somebody_has_loaded_since_is_what_was_asked_for_last
+    Full ONE preload::where_a_unit_loads_another_image_as_the_system_goes_down_the_staged_one_replaces_it
+    Full ONE preload::what_a_killed_stage_has_left_loaded_is_not_taken_for_the_staged_image
+    Full ONE preload::where_no_copies_are_kept_the_preloaded_image_is_started_and_nothing_where_it_is_gone
+    Full ONE preload::as_pid_1_the_hook_starts_what_is_preloaded
     Quick ONE verbs::a_reboot_that_is_meant_for_the_firmware_is_left_to_it
     Full ONE verbs::whoever_asks_for_the_firmware_in_its_variables_gets_it_and_nothing_stays_loaded
     Full ONE verbs::where_the_configuration_says_so_a_request_in_the_firmwares_variables_is_passed_over

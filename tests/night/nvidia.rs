@@ -16,7 +16,7 @@ mknod /dev/nvidia-uvm c $(awk '$2 == \"nvidia-uvm\" { print $1 }' /proc/devices)
 /// A night with the stack loaded, something staged, and more lines by day.
 fn stack(test: &Test, parameters: &str, day: &str) -> Result<Night, String> {
     let load: String = STACK.map(|name| format!("insmod /{name}.ko $PARAMETERS; PARAMETERS=\n")).concat();
-    let day = format!("PARAMETERS='{parameters}'\n{load}{NODES}{}{day}", stage("--hold late"));
+    let day = format!("PARAMETERS='{parameters}'\n{load}{NODES}{}{day}", stage("--preload no"));
     let mut night = night(test, "kexec", &day)?;
     standins::put(&mut night, &STACK)?;
     standins::put(&mut night, &["nvidia_peermem"])?;
@@ -65,7 +65,7 @@ pub fn a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended(test: &Test) -> 
 
 pub fn a_module_that_is_still_loading_is_waited_for(test: &Test) -> Result<(), String> {
     // By a hook beside ours: it loads at the time when ours unloads.
-    let mut night = night(test, "kexec", &stage("--hold late"))?;
+    let mut night = night(test, "kexec", &stage("--preload no"))?;
     standins::put(&mut night, &["nvidia"])?;
     night.file("/stuck", 0o755, holder::stuck()?);
     night.qemu = vec!["-device".into(), "edu".into()];

@@ -31,7 +31,7 @@ echo $(wc -l </proc/swaps) lines of swap, $(grep -c oldroot /proc/mounts) mounts
 pub fn what_lies_on_each_other_is_closed_whatever_its_name_and_what_is_left_is_named(
     test: &Test,
 ) -> Result<(), String> {
-    let mut night = night(test, "", &(stage("--hold late") + OLD_ROOT + &format!("exec {HOOK} kexec")))?;
+    let mut night = night(test, "", &(stage("--preload no") + OLD_ROOT + &format!("exec {HOOK} kexec")))?;
     night.modules(&Modules::of(&test.image.files()?, &["loop", "dm_mod", "crc32c_generic", "ext4"])?);
     night.program("/usr/sbin/dmsetup")?;
     let ended = night.run()?;

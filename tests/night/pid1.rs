@@ -5,7 +5,7 @@ use bed::harness::Test;
 use bed::machine::End;
 
 pub fn as_pid_1_it_hands_over(test: &Test) -> Result<(), String> {
-    let ended = night(test, "", &(stage("--hold late") + &format!("exec {HOOK} kexec")))?.run()?;
+    let ended = night(test, "", &(stage("--preload no") + &format!("exec {HOOK} kexec")))?.run()?;
     handed_over(&ended, "kexec")
 }
 
@@ -13,7 +13,7 @@ pub fn as_pid_1_it_carries_out_what_the_plan_does_not_cover(test: &Test) -> Resu
     for (word, end) in
         [("poweroff", End::PoweredOff), ("reboot", End::Reset), ("", End::Reset), ("no-verb", End::Reset)]
     {
-        let ended = night(test, "", &(stage("--hold late") + &format!("exec {HOOK} {word}")))?.run()?;
+        let ended = night(test, "", &(stage("--preload no") + &format!("exec {HOOK} {word}")))?.run()?;
         ended.expect(end).map_err(|error| format!("at {word:?}: {error}"))?;
     }
     Ok(())
@@ -34,7 +34,7 @@ cp /usr/lib/systemd/system-shutdown/nextkernel board/init
 
 pub fn an_initramfs_of_one_program_starts_the_kernel_that_it_holds(test: &Test) -> Result<(), String> {
     // The kernel of this night stands for the board's firmware: it starts the board's own kernel and initramfs.
-    let firmware = "nextkernel stage --kernel /kernel --initrd board.cpio --cmdline 'console=ttyS0 board=yes' --hold late\n";
+    let firmware = "nextkernel stage --kernel /kernel --initrd board.cpio --cmdline 'console=ttyS0 board=yes' --preload no\n";
     let mut night = night(test, "", &format!("{BOARD}{firmware}exec {HOOK} kexec"))?;
     (night.memory, night.real) = (768, true);
     let ended = night.run()?;
@@ -55,8 +55,8 @@ pub fn as_pid_1_with_an_empty_plan_or_a_full_run_it_restarts_the_machine(test: &
     let full = "dd if=/dev/zero of=/run/nextkernel/full 2>/dev/null; : >/run/nextkernel/plan";
     for (folder, spoiled) in [
         ("/run/nextkernel", "mkdir -p /run/nextkernel; : >/run/nextkernel/plan".to_owned()),
-        ("/run/nextkernel", stage("--hold late") + full),
-        ("/nextkernel", "mkdir -p /nextkernel; echo nextkernel-plan 1 >/nextkernel/plan".to_owned()),
+        ("/run/nextkernel", stage("--preload no") + full),
+        ("/nextkernel", "mkdir -p /nextkernel; echo nextkernel-plan 2 >/nextkernel/plan".to_owned()),
     ] {
         let ended = night(test, "", &(spoiled + &format!("\nexec {HOOK} kexec <&- >&- 2>&-")))?.run()?;
         ended.line(&format!("nextkernel: no handoff: {folder}/plan: line "))?;

@@ -2,7 +2,7 @@
 //! untouched, to the byte, and is what the night hands over to.
 
 use super::day::conf;
-use super::staged::{handed_over, jumped_to_the_kept_image, night, stage};
+use super::staged::{handed_over, night, stage};
 use bed::harness::Test;
 use bed::initramfs::{Boots, Ended, Night};
 use bed::modules::Modules;
@@ -238,7 +238,7 @@ pub fn a_limit_on_loads_that_the_night_would_meet_is_told(test: &Test) -> Result
         test,
         "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot",
         &[(
-            "nextkernel stage --kernel /kernel --cmdline x --hold late",
+            "nextkernel stage --kernel /kernel --cmdline x --preload no",
             "kexec_load_limit_reboot allows 2 more loads until the next boot, and staging takes 3",
         )],
     )
@@ -255,9 +255,8 @@ pub fn kexec_load_disabled_by_day_leaves_the_image_that_is_kept(test: &Test) -> 
         [("nextkernel stage --kernel /kernel --cmdline x", load.as_str()), ("nextkernel unstage", &unload)];
     let disabled = "echo 1 >/proc/sys/kernel/kexec_load_disabled";
     let ended = refused(trying(test, disabled, &wrong)?, &wrong)?;
-    // Nothing can be loaded at night, either; what was loaded before can be jumped to.
-    ended.line("no handoff: kexec_file_load: EPERM: forbidden by kexec_load_disabled")?;
-    jumped_to_the_kept_image(&ended)
+    // Nothing can be loaded at the end of shutdown, either; what was loaded before is started.
+    handed_over(&ended, "kexec")
 }
 
 /// What cannot be verified is not asked for twice.
@@ -284,11 +283,11 @@ pub fn under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused(
     night.file("/damaged", 0o644, signed::damaged(&kernel)?);
     night.file("/stripped", 0o644, signed::stripped(&kernel)?);
     let ended = refused(night, &wrong)?;
-    ended.line("no handoff: kexec_file_load: EPERM: forbidden by ")?;
     if ended.console.contains(SIGNER) {
         return Err("this kernel does know the key".into());
     }
-    jumped_to_the_kept_image(&ended)
+    // What was loaded before is started.
+    handed_over(&ended, "kexec")
 }
 
 /// There the kernel demands a signature itself (`CONFIG_IMA_ARCH_POLICY`), and says what it has against one.

@@ -2,7 +2,7 @@
 //! what stays behind when the handoff fails.
 
 use super::faults::{BESIDE, faulty, when, when_the_hook_says};
-use super::staged::{HOOK, handed_over, in_order, jumped_to_the_kept_image, night, plan, rebooted, stage};
+use super::staged::{HOOK, handed_over, in_order, night, plan, rebooted, stage, systemd_jumped_itself};
 use bed::harness::Test;
 use bed::initramfs::{Ended, Night};
 use bed::machine::with_last_lines;
@@ -33,7 +33,7 @@ fn silent_of(ended: &Ended, text: &str) -> Result<(), String> {
 /// A driver of so many GPUs whose exit takes longer than one may hang, which is 45 s. The first of them goes last.
 fn takes_its_time(test: &Test, count: usize, parameter: &str) -> Result<(), String> {
     let before = format!("insmod /nvidia.ko {parameter}");
-    let ended = with_devices(test, count, &before, "--hold late", "")?.run()?;
+    let ended = with_devices(test, count, &before, "--preload no", "")?.run()?;
     let took = when(&ended, "nextkernel: jump to")? - when(&ended, "nextkernel: unload nvidia")?;
     if took < 48.0 {
         return Err(format!("the driver was gone after {took:.1} s, which is no long time"));
@@ -56,7 +56,7 @@ pub fn a_gpus_driver_whose_one_device_comes_on_step_by_step_is_waited_for(test: 
 pub fn a_probe_that_takes_long_is_waited_for(test: &Test) -> Result<(), String> {
     // Of sixteen devices, one after the other: longer than a probe may take that makes no progress, which is 30 s.
     let loads = "/stuck load /nvidia.ko probe_ms=2500\n";
-    let ended = with_devices(test, 16, "", "--hold late", loads)?.run()?;
+    let ended = with_devices(test, 16, "", "--preload no", loads)?.run()?;
     let took =
         when(&ended, "nvidia stand-in: 0000:00:02.0 removed")? - when(&ended, "nextkernel: unload nvidia")?;
     if took < 33.0 {
@@ -78,7 +78,7 @@ pub fn a_remove_that_hangs_after_a_long_sync_is_left_to_the_guard(test: &Test) -
     // What is left for the teardown then is less than a slow driver may take.
     for policy in ["gpu-failed = jump", "gpu-failed = firmware-reboot"] {
         let before = format!("insmod /nvidia.ko hang_remove=1\n{WRITTEN}");
-        let mut night = faulty(test, &before, "", &(plan(policy) + &plan("guard = 5")))?;
+        let mut night = faulty(test, &before, "--preload no", &(plan(policy) + &plan("guard = 5")))?;
         night.file(BESIDE, 0o755, when_the_hook_says("sync, for as long as") + ANSWERS);
         let ended = night.run()?;
         let took =
@@ -152,8 +152,8 @@ pub fn an_image_that_nobody_may_jump_to_is_unloaded_before_the_other_hooks_are_w
     Ok(())
 }
 
-/// The kernel is not the one that was staged, and one is kept loaded.
-const REPLACED: &str = "cd /run/nextkernel/*/ && cp kernel other && mv other kernel && cd /\n";
+/// The kernel that is to be loaded is not the one that was staged, and one is loaded.
+const REPLACED: &str = "sed -i 's/^preload = yes$/preload = again/' /run/nextkernel/plan; cd /run/nextkernel/*/ && cp kernel other && mv other kernel && cd /\n";
 
 pub fn the_gpu_is_freed_for_the_kept_image_when_the_staged_one_was_replaced(
     test: &Test,
@@ -162,7 +162,7 @@ pub fn the_gpu_is_freed_for_the_kept_image_when_the_staged_one_was_replaced(
     ended.line("nextkernel: no handoff: the kernel in /run/nextkernel is not the one that was staged")?;
     let freed = ["nextkernel: unload nvidia\r", "nvidia stand-in: 0000:00:02.0 removed"];
     in_order(&ended, &[&freed[..], &["NEXT KERNEL UP"]].concat())?;
-    jumped_to_the_kept_image(&ended)
+    systemd_jumped_itself(&ended)
 }
 
 pub fn nothing_stays_loaded_when_the_staged_image_was_replaced_and_the_gpu_cannot_be_freed(
@@ -209,7 +209,7 @@ pub fn five_hundred_modules_that_stand_on_a_driver_are_unloaded(test: &Test) -> 
     let load = "insmod /nvidia.ko; insmod /nvidia_modeset.ko
         for module in /nvidia_drm_*.ko; do insmod $module; done
         grep ^nvidia_modeset /proc/modules | wc -c | sed 's/^/the line in bytes: /'";
-    let mut night = faulty(test, load, "--hold late", "")?;
+    let mut night = faulty(test, load, "--preload no", "")?;
     standins::put(&mut night, &["nvidia_modeset"])?;
     standins::put_many_with_long_names(&mut night, 500)?;
     let ended = night.run()?;
@@ -230,7 +230,7 @@ pub fn five_hundred_modules_that_stand_on_a_driver_are_unloaded(test: &Test) -> 
 pub fn a_limit_on_loads_is_not_spent_while_somebody_else_loads(test: &Test) -> Result<(), String> {
     // The load that meets the other ones comes in their midst, for the hook is called late.
     let limit = "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot\n";
-    let day = "truncate -s 16M /big\n".to_owned() + &stage("--hold late") + limit;
+    let day = "truncate -s 16M /big\n".to_owned() + &stage("--preload no") + limit;
     let mut night = night(test, "kexec", &day)?;
     night.file("/stuck", 0o755, holder::stuck()?);
     night.file(BESIDE, 0o755, "#!/bin/sh\nexec /stuck contend /kernel /big\n");
@@ -242,7 +242,7 @@ pub fn a_limit_on_loads_is_not_spent_while_somebody_else_loads(test: &Test) -> R
 
 pub fn an_unknown_option_is_no_verb_to_pid_1(test: &Test) -> Result<(), String> {
     for option in ["--quiet", "-s"] {
-        let day = stage("--hold late --on reboot") + &format!("exec {HOOK} {option}");
+        let day = stage("--preload no --on reboot") + &format!("exec {HOOK} {option}");
         handed_over(&night(test, "", &day)?.run()?, "reboot")?;
     }
     Ok(())
@@ -259,6 +259,6 @@ cp /usr/lib/systemd/systemd-shutdown /run/initramfs/shutdown
 ";
 
 pub fn in_an_initrd_the_hook_leaves_nothing_to_an_exitrd(test: &Test) -> Result<(), String> {
-    let ended = night(test, "kexec", &(stage("--hold late") + IN_AN_INITRD))?.run()?;
+    let ended = night(test, "kexec", &(stage("--preload no") + IN_AN_INITRD))?.run()?;
     handed_over(&ended, "kexec")
 }

@@ -10,7 +10,7 @@ pub const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";
 /// What the next kernel is told; the quotes must reach it.
 pub const CMDLINE: &str = "console=ttyS0 staged=yes dyndbg=\"file nothing.c +p\"";
 
-/// Stages, with an image kept or late, as the day would have done it.
+/// Stages, preloaded or not, as the day would have done it.
 pub fn stage(options: &str) -> String {
     format!(
         "nextkernel stage --kernel /kernel --initrd /next.cpio --cmdline '{CMDLINE}' {options} || echo STAGE FAILED\n"
@@ -22,6 +22,9 @@ pub fn plan(line: &str) -> String {
     format!("sed -i '$i {line}' /run/nextkernel/plan\n")
 }
 
+/// The hook loads the staged image once more, whatever is loaded: as where another is loaded as the system goes down.
+pub const AGAIN: &str = "sed -i 's/^preload = yes$/preload = again/' /run/nextkernel/plan\n";
+
 /// A night with both programs, which begins with these lines by day.
 pub fn night(test: &Test, verb: &str, day: &str) -> Result<Night, String> {
     let installed = installed();
@@ -32,7 +35,8 @@ pub fn night(test: &Test, verb: &str, day: &str) -> Result<Night, String> {
     Ok(night)
 }
 
-/// The next kernel came, by the hook's own load: the record is there, behind the staged line, and the initrd is whole.
+/// The hook started the next kernel: the initrd is whole, and behind the staged line is the record, of its own load or of
+/// the preloaded image.
 pub fn handed_over(ended: &Ended, verb: &str) -> Result<(), String> {
     ended.expect(End::PoweredOff)?;
     ended.handed(&initramfs::next()?)?;
@@ -42,19 +46,27 @@ pub fn handed_over(ended: &Ended, verb: &str) -> Result<(), String> {
     let record = record.strip_prefix("nextkernel.record=").unwrap_or_default();
     let mut fields = record.split(':');
     let (id, told_verb, night) = (fields.next().unwrap_or_default(), fields.next(), fields.count());
-    if id.len() == 16 && told_verb == Some(verb) && night >= 3 {
-        return Ok(());
+    let jumped = ended.console.contains(JUMPS) || ended.console.contains(LEAVES);
+    match told_verb {
+        Some("preloaded") if id.len() == 16 && night == 0 && jumped => Ok(()),
+        Some(told_verb) if id.len() == 16 && told_verb == verb && night >= 3 => Ok(()),
+        _ => Err(format!("the next kernel was told {told:?}")),
     }
-    Err(format!("the next kernel was told {told:?}"))
 }
 
-/// The next kernel came by systemd's own jump to the image that was kept: its record is the
-/// rehearsal's placeholder.
-pub fn jumped_to_the_kept_image(ended: &Ended) -> Result<(), String> {
+/// What the hook says before its jump, and where that is the init's.
+const JUMPS: &str = "nextkernel: jump to";
+const LEAVES: &str = "nextkernel: leave the jump to the init";
+
+/// The next kernel came by systemd's own jump to the image that was preloaded.
+pub fn systemd_jumped_itself(ended: &Ended) -> Result<(), String> {
     ended.expect(End::PoweredOff)?;
     ended.handed(&initramfs::next()?)?;
     let line = ended.line("NEXT KERNEL UP: ")?;
-    if line.contains("staged=yes") && line.contains("nextkernel.record=x") {
+    if line.contains("staged=yes")
+        && line.trim_end().ends_with(":preloaded")
+        && !ended.console.contains(JUMPS)
+    {
         return Ok(());
     }
     Err(format!("the next kernel says {line:?}"))

@@ -13,19 +13,19 @@ pub fn kexec_jumps_with_the_image_kept(test: &Test) -> Result<(), String> {
 }
 
 pub fn kexec_jumps_with_nothing_loaded_by_day(test: &Test) -> Result<(), String> {
-    let day = stage("--hold late") + "read -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $loaded\"";
+    let day = stage("--preload no") + "read -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $loaded\"";
     let ended = night(test, "kexec", &day)?.run()?;
     ended.line("loaded: 0")?;
     handed_over(&ended, "kexec")
 }
 
 pub fn reboot_jumps_when_the_plan_covers_it(test: &Test) -> Result<(), String> {
-    let ended = night(test, "reboot", &stage("--hold late --on reboot"))?.run()?;
+    let ended = night(test, "reboot", &stage("--preload no --on reboot"))?.run()?;
     handed_over(&ended, "reboot")
 }
 
 pub fn reboot_reboots_when_the_plan_does_not_cover_it(test: &Test) -> Result<(), String> {
-    let ended = night(test, "reboot", &stage("--hold late --on kexec"))?.run()?;
+    let ended = night(test, "reboot", &stage("--preload no --on kexec"))?.run()?;
     ended.line("nextkernel: reboot: staged for kexec alone, left to the init")?;
     rebooted(&ended)
 }
@@ -52,7 +52,7 @@ unshare -m -p -f --mount-proc sh -c 'HOOK reboot 2>&1; echo "typed: $?"'
 pub fn a_containers_own_shutdown_is_left_alone_and_what_is_typed_in_one_is_refused(
     test: &Test,
 ) -> Result<(), String> {
-    let day = stage("--hold late") + &CONTAINERS.replace("HOOK", HOOK);
+    let day = stage("--preload no") + &CONTAINERS.replace("HOOK", HOOK);
     let ended = night(test, "poweroff", &day)?.run()?;
     ended.expect(End::PoweredOff)?;
     for line in ["own poweroff: 0", "own reboot: 0", "refused: this is a container", "typed: 1"] {
@@ -72,22 +72,13 @@ pub fn with_nothing_staged_all_is_left_to_the_init(test: &Test) -> Result<(), St
 pub fn an_image_that_somebody_else_loaded_is_left_to_systemd(test: &Test) -> Result<(), String> {
     let ended = night(test, "kexec", &(stage("") + "rm -r /run/nextkernel"))?.run()?;
     ended.line("nextkernel: kexec: nothing is staged, left to the init")?;
-    super::staged::jumped_to_the_kept_image(&ended)
-}
-
-pub fn what_was_staged_last_replaces_what_is_loaded(test: &Test) -> Result<(), String> {
-    // Somebody else loads another image after the plan was made: the plan decides.
-    let other = "mv /run/nextkernel /run/aside\n".to_owned()
-        + "nextkernel stage --kernel /kernel --initrd /next.cpio --cmdline 'console=ttyS0 other=yes'\n"
-        + "rm -r /run/nextkernel; mv /run/aside /run/nextkernel";
-    let ended = night(test, "kexec", &(stage("") + &other))?.run()?;
-    handed_over(&ended, "kexec")
+    super::staged::systemd_jumped_itself(&ended)
 }
 
 pub fn a_reboot_that_is_meant_for_the_firmware_is_left_to_it(test: &Test) -> Result<(), String> {
     // What `systemctl reboot --reboot-argument=` writes.
     let asks = format!("mkdir /run/systemd && echo x >/run/systemd/reboot-param\n{HOOK} --dry-run reboot");
-    let ended = night(test, "reboot", &(stage("--hold late --on reboot") + &asks))?.run()?;
+    let ended = night(test, "reboot", &(stage("--preload no --on reboot") + &asks))?.run()?;
     let why = "this one is meant for the firmware (/run/systemd/reboot-param), left to the init";
     ended.line(&format!("at reboot: {why}"))?;
     ended.line(&format!("nextkernel: reboot: {why}"))?;
@@ -164,7 +155,7 @@ pub fn where_the_configuration_says_so_a_request_in_the_firmwares_variables_is_p
 }
 
 pub fn a_line_that_is_reused_does_not_grow(test: &Test) -> Result<(), String> {
-    // By day in a kernel that was jumped to as a kept image: its record is a placeholder.
+    // By day in a kernel whose line somebody made longer: what has the record's name goes, whatever it says.
     let placeholder = format!("nextkernel.record={}", "x".repeat(40));
     let day = "nextkernel stage --kernel /kernel --initrd /next.cpio --reuse-cmdline --append 'staged=yes'";
     let mut night = night(test, "kexec", day)?;
@@ -178,7 +169,7 @@ pub fn a_line_that_is_reused_does_not_grow(test: &Test) -> Result<(), String> {
 pub fn where_the_plan_says_so_the_jump_is_systemds(test: &Test) -> Result<(), String> {
     let day = "mkdir -p /etc; echo 'jump = init' >/etc/nextkernel.conf\n".to_owned() + &stage("");
     let ended = night(test, "kexec", &day)?.run()?;
-    // The hook's load, with its record, and systemd's jump.
+    // All that the hook does but for the jump, which is systemd's.
     handed_over(&ended, "kexec")?;
     ended.line("nextkernel: leave the jump to the init, as the plan says")?;
     if ended.console.contains("nextkernel: jump to") { Err("the hook jumped itself".into()) } else { Ok(()) }
@@ -190,7 +181,7 @@ pub fn where_systemd_tells_its_hooks_no_verb_its_command_line_does(test: &Test) 
         ("kexec", "nextkernel: jump to /kernel"),
         ("poweroff", "nextkernel: poweroff: no next kernel is asked for, left to the init"),
     ] {
-        let mut night = night(test, verb, &stage("--hold late"))?;
+        let mut night = night(test, verb, &stage("--preload no"))?;
         let hook = vm_folder().join("installed").join(HOOK.trim_start_matches('/'));
         night.host_file("/usr/bin/nextkernel-hook", 0o755, &hook)?;
         night.file(HOOK, 0o755, "#!/bin/sh\nexec /usr/bin/nextkernel-hook ''\n");

@@ -20,7 +20,7 @@ const LASTS: &str = "stop_on_reboot=0";
 /// up the soonest.
 fn watched(test: &Test, verb: &str, parameter: &str, day: &str, next: &str) -> Result<Ended, String> {
     let load = format!("modprobe watchdog {parameter} && modprobe i6300esb || echo NO DRIVER\n");
-    let stage = stage("--initrd /watched.cpio --loader direct --hold late --on kexec --on reboot");
+    let stage = stage("--initrd /watched.cpio --loader direct --preload no --on kexec --on reboot");
     let mut night = night(test, verb, &(load + &stage + day))?;
     let modules = Modules::of(&test.image.files()?, &["watchdog", "i6300esb"])?;
     let init = format!(

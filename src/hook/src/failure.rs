@@ -37,6 +37,8 @@ pub enum Failure {
         /// What differs.
         what: &'static str,
     },
+    /// What was preloaded is not loaded any more, and there are no copies that could be loaded.
+    NoCopies,
     /// A file system would be left writable.
     StillWritable(Writable),
     /// Something that the old root lies on could not be closed.
@@ -138,6 +140,9 @@ impl fmt::Display for Failure {
             }
             Failure::NotAsStaged { folder, image, what } => {
                 write!(out, "the {image} in {folder} is not the one that was staged: its {what} differs")
+            }
+            Failure::NoCopies => {
+                out.write_str("the staged image is loaded no more, or by another stage since, and preload = only keeps no copies of it")
             }
             Failure::StillWritable(at) => write!(
                 out,

@@ -1,5 +1,5 @@
 //! Does somebody want the firmware at this restart, or another entry of the boot loader's? Then it is no kernel's to start,
-//! whatever the verb: an image that is kept makes systemd's own restart a kexec.
+//! whatever the verb: an image that is loaded makes systemd's own restart a kexec.
 
 use core::ffi::CStr;
 use core::fmt;

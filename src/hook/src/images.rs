@@ -1,6 +1,6 @@
 //! The staged images: opened once, checked to be the ones that the plan was written for.
 
-use nextkernel_plan::{Image, Plan, Stamp, limits};
+use nextkernel_plan::{Image, Plan, Preload, Stamp, limits};
 use rustix::fd::OwnedFd;
 use rustix::fs::fstat;
 
@@ -30,6 +30,9 @@ pub struct Images {
 impl Images {
     /// Opens what the plan names in its folder.
     pub fn open(folder: &Folder, plan: &Plan<'_>) -> Result<Images, Failure> {
+        if plan.preload == Preload::Only {
+            return Err(Failure::NoCopies);
+        }
         Ok(Images {
             kernel: open(folder, "kernel", &plan.kernel)?,
             initrd: plan.initrd.map(|initrd| open(folder, "initrd", &initrd)).transpose()?,

@@ -69,14 +69,20 @@ fn hand_over(
     let cmdline = || {
         diary.mark(|marks| &mut marks.load_begun);
         let night = (how == How::ForReal).then(|| diary.tell());
-        CommandLine::new(plan.cmdline, &Record { handoff: plan.handoff, verb: *verb, night })
+        CommandLine::new(plan.cmdline, &Record { handoff: plan.handoff, verb: Some(*verb), night })
     };
 
     how.act("restart on a panic, let the log through", protect)?;
-    let images =
-        how.look("check that the images are the ones that were staged", || Images::open(folder, plan));
+    let is_loaded = something_is_loaded();
+    let images = if is_loaded && plan.preload.starts_what_is_loaded() && !is_being_staged() {
+        how.say(Preloaded { plan });
+        Ok(None)
+    } else {
+        how.look("check that the images are the ones that were staged", || Images::open(folder, plan))
+            .map(Some)
+    };
     // The init may jump to what is loaded already, and then the GPUs are freed all the same.
-    let may_jump = something_is_loaded() && (*verb == Verb::Kexec || !caller.jumps());
+    let may_jump = is_loaded && (*verb == Verb::Kexec || !caller.jumps());
     let images = match images {
         Err(failure) if !may_jump => return Err(failure),
         images => images,
@@ -93,7 +99,7 @@ fn hand_over(
     diary.mark(|marks| &mut marks.synced);
     // The verified loader takes its time, and works beside the teardown: its record ends here.
     let beside = match (&images, plan.direct) {
-        (Ok(images), None) => {
+        (Ok(Some(images)), None) => {
             let cmdline = cmdline();
             let load = || load::begin(images, &cmdline, budget.load);
             Some(how.act(Loading { plan, cmdline: &cmdline }, load))
@@ -124,10 +130,10 @@ fn hand_over(
     diary.mark(|marks| &mut marks.others_done);
     how.act("see that no file system is left writable", mounts::nothing_writable)?;
     // The direct one copies memory, and no more: it comes last, so that the next kernel hears of all before.
-    if let Some(direct) = &plan.direct {
+    if let (Some(images), Some(direct)) = (&images, &plan.direct) {
         let cmdline = cmdline();
         how.act(Loading { plan, cmdline: &cmdline }, || {
-            load::directly(plan, direct, &images, &cmdline, begun + budget.unbind_until)
+            load::directly(plan, direct, images, &cmdline, begun + budget.unbind_until)
         })?;
     }
     if caller == Caller::Systemd {
@@ -253,12 +259,12 @@ fn unloads() -> bool {
     !something_is_loaded() && !failure.is_busy()
 }
 
-/// What follows when there is no handoff. The init jumps to a kept image by itself, and looks at nothing
+/// What follows when there is no handoff. The init jumps to what is loaded by itself, and looks at nothing
 /// before; and when it restarts, nobody guards it.
 fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: &Bounds<'_>) -> End {
     let clean = !failure.is_of_sync() && mounts::nothing_writable().is_ok();
     let hangs = failure.is_of_the_kernel();
-    let may_jump = clean && !hangs && !failure.wants_firmware();
+    let may_jump = clean && !hangs && !failure.wants_firmware() && !is_being_staged();
     // Before anything that takes its time: should the init lose its patience meanwhile, it jumps. Some do at a reboot, too,
     // when something is loaded.
     let may_stay = may_jump || (verb != Some(Verb::Kexec) && caller.jumps());
@@ -449,6 +455,11 @@ pub fn something_is_loaded() -> bool {
         .is_ok_and(|state| state == b"1")
 }
 
+/// Whether a stage is under way, or was killed: what is loaded may be what that has loaded, and no plan names it.
+fn is_being_staged() -> bool {
+    files::exists(c"/run/nextkernel/plan.new")
+}
+
 /// What follows when the hook returns.
 fn what_follows(verb: Option<Verb>, caller: Caller, failure: &Failure) -> &'static str {
     match failure {
@@ -480,6 +491,20 @@ impl fmt::Display for Loading<'_> {
         }
         let line = self.cmdline.as_c_str().and_then(|line| line.to_str().ok()).unwrap_or("too long");
         write!(out, "command line '{line}'")
+    }
+}
+
+struct Preloaded<'p> {
+    plan: &'p Plan<'p>,
+}
+
+impl fmt::Display for Preloaded<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "start what is loaded: {}, or what somebody has loaded since it was staged",
+            self.plan.entry
+        )
     }
 }
 

@@ -2,17 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use crate::{
-    Area, Changed, Direct, GpuFailed, GpuPolicy, HandoffId, Hold, Image, Jump, List, Malformed, On, Part,
-    Plan, Policy, Segment, Stamp, Watchdog, Why, limits,
+    Area, Changed, Direct, GpuFailed, GpuPolicy, HandoffId, Image, Jump, List, Malformed, On, Part, Plan,
+    Policy, Preload, Segment, Stamp, Watchdog, Why, limits,
 };
 
 const TEXT: &str = "\
-nextkernel-plan 1
+nextkernel-plan 2
 handoff = 5f3a9c1e2b7d4a60
 entry = 6.12.57+deb13-amd64
 staged-at = 1763900000
 on = kexec reboot
-hold = late
+preload = no
 kernel = 5f3a9c1e2b7d4a60/kernel size=12345678 inode=41 changed=1763900000.000000007
 initrd = 5f3a9c1e2b7d4a60/initrd size=36000000 inode=42 changed=1763900001.123456789
 kernel-from = /boot/vmlinuz-6.12.57+deb13-amd64
@@ -58,7 +58,7 @@ fn plan() -> Plan<'static> {
         entry: "6.12.57+deb13-amd64",
         staged_at: 1_763_900_000,
         on: On::KexecAndReboot,
-        hold: Hold::Late,
+        preload: Preload::No,
         kernel: Image {
             name: "5f3a9c1e2b7d4a60/kernel",
             size: 12_345_678,
@@ -175,7 +175,7 @@ fn a_missing_key_is_named() {
         "entry",
         "staged-at",
         "on",
-        "hold",
+        "preload",
         "kernel",
         "cmdline",
         "parameters",
@@ -193,14 +193,14 @@ fn what_is_wrong_is_told_with_its_line() {
     let change = |from: &str, to: &str| refused(&TEXT.replacen(from, to, 1));
     assert_eq!(refused(""), (1, Why::NotAPlan));
     assert_eq!(refused("#!/bin/sh\n"), (1, Why::NotAPlan));
-    assert_eq!(change("plan 1", "plan 2"), (1, Why::OtherVersion(2)));
-    assert_eq!(change("plan 1", "plan 01"), (1, Why::NotAPlan));
+    assert_eq!(change("plan 2", "plan 1"), (1, Why::OtherVersion(1)));
+    assert_eq!(change("plan 2", "plan 02"), (1, Why::NotAPlan));
     assert_eq!(change("on = kexec reboot", "on = poweroff"), (5, Why::BadValue("on")));
     assert_eq!(change("on = ", "on="), (5, Why::NotAPair));
-    assert_eq!(change("hold = late", "hold = never"), (6, Why::BadValue("hold")));
+    assert_eq!(change("preload = no", "preload = never"), (6, Why::BadValue("preload")));
     assert_eq!(change("5f3a9c1e2b7d4a60/kernel", "../kernel"), (7, Why::BadValue("kernel")));
     assert_eq!(change("= /boot/vmlinuz", "= boot/vmlinuz"), (9, Why::BadValue("kernel-from")));
-    assert_eq!(change("hold", "holt"), (6, Why::UnknownKey));
+    assert_eq!(change("preload", "preloat"), (6, Why::UnknownKey));
     assert_eq!(change("= é", "= \u{7f}"), (12, Why::NotText));
     assert_eq!(change("amdgpu", "nvidia"), (14, Why::BadValue("gpu")));
     assert_eq!(change("amdgpu", "*"), (14, Why::BadValue("gpu")));
@@ -218,8 +218,8 @@ fn what_is_wrong_is_told_with_its_line() {
     assert_eq!(change("parameters 0x0", "initrd 0x2255101"), (29, Why::Outside));
     assert_eq!(change("end\n", "end\n\n"), (30, Why::AfterEnd));
     assert_eq!(
-        Plan::parse(b"nextkernel-plan 2\n").unwrap_err().to_string(),
-        "line 1: a plan of version 2, and only version 1 is known here",
+        Plan::parse(b"nextkernel-plan 1\n").unwrap_err().to_string(),
+        "line 1: a plan of version 1, and only version 2 is known here",
     );
 }
 

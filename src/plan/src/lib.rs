@@ -9,12 +9,12 @@
 //! use nextkernel_plan::{Plan, Verb};
 //!
 //! let text = b"\
-//! nextkernel-plan 1
+//! nextkernel-plan 2
 //! handoff = 5f3a9c1e2b7d4a60
 //! entry = 6.12.57-amd64
 //! staged-at = 1763900000
 //! on = kexec
-//! hold = kept
+//! preload = yes
 //! kernel = 5f3a9c1e2b7d4a60/kernel size=12345678 inode=41 changed=1763900000.000000007
 //! cmdline = root=/dev/vda1 ro quiet
 //! end
@@ -48,7 +48,7 @@ pub use id::HandoffId;
 pub use image::{Changed, Image, Stamp};
 pub use list::List;
 pub use once::{ONCE, checksum};
-pub use plan::{Hold, Jump, Malformed, Plan, VERSION, Why};
+pub use plan::{Jump, Malformed, Plan, Preload, VERSION, Why};
 pub use record::{Marks, Night, Record, Recorded, Trouble};
 pub use teardown::{
     GpuFailed, GpuPolicy, Policy, Watchdog, guard_seconds, is_module, is_nvidia, is_pci_address,

@@ -7,27 +7,58 @@ use crate::{HandoffId, Image, List, On, limits};
 
 /// The version of the plan's format that this crate reads and writes. Tool and hook are installed
 /// together; a plan of another version is refused, never guessed at.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const TITLE: &str = "nextkernel-plan ";
 const END: &str = "end";
 
-/// Whether the image stays loaded by day.
+/// Whether the image is loaded when it is staged, and what the hook does with what it finds loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// It stays loaded, as after `kexec -l`: `systemctl kexec` is accepted, and a load that fails
-    /// at night leaves it to be jumped to.
-    Kept,
-    /// Nothing stays loaded; the night alone loads it.
-    Late,
+pub enum Preload {
+    /// It is loaded at the end of shutdown alone.
+    No,
+    /// It stays loaded, as after `kexec -l`, and the hook starts what is loaded. Where nothing is any more, it loads.
+    Yes,
+    /// It stays loaded, and the hook loads it once more: somebody else loads another at the end of shutdown.
+    Again,
+    /// It stays loaded, and the image set has no copies: where nothing is loaded any more, nothing is started.
+    Only,
 }
 
-impl fmt::Display for Hold {
+impl Preload {
+    const ALL: [Preload; 4] = [Preload::No, Preload::Yes, Preload::Again, Preload::Only];
+
+    /// Whether an image stays loaded while the system runs.
+    #[must_use]
+    pub const fn stays_loaded(self) -> bool {
+        !matches!(self, Preload::No)
+    }
+
+    /// Whether the hook starts what it finds loaded.
+    #[must_use]
+    pub const fn starts_what_is_loaded(self) -> bool {
+        matches!(self, Preload::Yes | Preload::Only)
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Preload::No => "no",
+            Preload::Yes => "yes",
+            Preload::Again => "again",
+            Preload::Only => "only",
+        }
+    }
+
+    /// The one that a word stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Preload> {
+        Preload::ALL.into_iter().find(|preload| preload.word() == word)
+    }
+}
+
+impl fmt::Display for Preload {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Hold::Kept => "kept",
-            Hold::Late => "late",
-        })
+        out.write_str(self.word())
     }
 }
 
@@ -73,8 +104,8 @@ pub struct Plan<'a> {
     pub staged_at: u64,
     /// The verbs at which it is carried out.
     pub on: On,
-    /// Whether the image stays loaded by day.
-    pub hold: Hold,
+    /// Whether the image was loaded when it was staged.
+    pub preload: Preload,
     /// The kernel.
     pub kernel: Image<'a>,
     /// The initrd, all its parts joined; a kernel may do without.
@@ -177,7 +208,7 @@ impl fmt::Display for Plan<'_> {
         writeln!(out, "entry = {}", self.entry)?;
         writeln!(out, "staged-at = {}", self.staged_at)?;
         writeln!(out, "on = {}", self.on)?;
-        writeln!(out, "hold = {}", self.hold)?;
+        writeln!(out, "preload = {}", self.preload)?;
         writeln!(out, "kernel = {}", self.kernel)?;
         if let Some(initrd) = self.initrd {
             writeln!(out, "initrd = {initrd}")?;
@@ -224,7 +255,7 @@ impl fmt::Display for Plan<'_> {
 }
 
 impl<'a> Plan<'a> {
-    /// A kernel alone, of which nothing else is said: for `kexec`, and loaded at night.
+    /// A kernel alone, of which nothing else is said: for `kexec`, and not preloaded.
     #[must_use]
     pub fn bare(handoff: HandoffId, entry: &'a str, kernel: Image<'a>, cmdline: &'a str) -> Plan<'a> {
         Plan {
@@ -232,7 +263,7 @@ impl<'a> Plan<'a> {
             entry,
             staged_at: 0,
             on: On::Kexec,
-            hold: Hold::Late,
+            preload: Preload::No,
             kernel,
             initrd: None,
             kernel_from: None,
@@ -322,7 +353,7 @@ const KEYS: [&str; 24] = [
     "entry",
     "staged-at",
     "on",
-    "hold",
+    "preload",
     "kernel",
     "cmdline",
     "initrd",
@@ -382,7 +413,7 @@ impl<'a> Draft<'a> {
             "entry" => plan.entry = text(limits::ENTRY_MAX)?,
             "staged-at" => plan.staged_at = number(value)?,
             "on" => plan.on = On::from_words(value)?,
-            "hold" => plan.hold = hold(value)?,
+            "preload" => plan.preload = Preload::from_word(value)?,
             "kernel" => plan.kernel = Image::parse(value)?,
             "cmdline" => plan.cmdline = text(limits::CMDLINE_MAX)?,
             "initrd" => plan.initrd = Some(Image::parse(value)?),
@@ -428,13 +459,5 @@ impl<'a> Draft<'a> {
             self.plan.direct = Some(self.direct);
         }
         Ok(self.plan)
-    }
-}
-
-fn hold(word: &str) -> Option<Hold> {
-    match word {
-        "kept" => Some(Hold::Kept),
-        "late" => Some(Hold::Late),
-        _ => None,
     }
 }

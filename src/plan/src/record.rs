@@ -13,15 +13,16 @@ use crate::{HandoffId, Verb};
 /// let text = "nextkernel.record=5f3a9c1e2b7d4a60:kexec:692f1a2b:1f2e3d4c5b:s12.t1480.o1490.l1495:g";
 /// let record = Record::find(text).unwrap();
 /// let night = record.night.unwrap();
-/// assert_eq!((record.verb, night.marks.torn_down), (Verb::Kexec, Some(1480)));
+/// assert_eq!((record.verb, night.marks.torn_down), (Some(Verb::Kexec), Some(1480)));
 /// assert_eq!(record.to_string(), text);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Which handoff.
     pub handoff: HandoffId,
-    /// The verb at which it was carried out.
-    pub verb: Verb,
+    /// The verb at which it was carried out; `None` in an image that was loaded when it was staged, while nobody could
+    /// know that. The word `preloaded` stands in its place.
+    pub verb: Option<Verb>,
     /// How the night went, where it was told.
     pub night: Option<Night>,
 }
@@ -95,6 +96,14 @@ impl Record {
     /// The parameter's name. Whoever reuses a command line drops it.
     pub const KEY: &'static str = "nextkernel.record";
 
+    const PRELOADED: &'static str = "preloaded";
+
+    /// That of an image which is loaded when it is staged.
+    #[must_use]
+    pub const fn preloaded(handoff: HandoffId) -> Record {
+        Record { handoff, verb: None, night: None }
+    }
+
     /// The record in a kernel command line; of several, the last.
     #[must_use]
     pub fn find(cmdline: &str) -> Option<Record> {
@@ -104,8 +113,13 @@ impl Record {
     fn from_parameter(parameter: &str) -> Option<Record> {
         let mut fields = parameter.strip_prefix(Record::KEY)?.strip_prefix('=')?.split(':');
         let handoff = HandoffId::from_digits(fields.next()?)?;
-        let verb = Verb::from_word(fields.next()?.as_bytes())?;
+        let verb = match fields.next()? {
+            Record::PRELOADED => None,
+            word => Some(Verb::from_word(word.as_bytes())?),
+        };
         let night = match fields.next() {
+            // Before the image was loaded there was no night.
+            Some(_) if verb.is_none() => return None,
             Some(begun_at) => Some(Night {
                 begun_at: hexadecimal(begun_at)?,
                 counter: hexadecimal(fields.next()?)?,
@@ -148,7 +162,11 @@ impl Marks {
 
 impl fmt::Display for Record {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}={}:{}", Record::KEY, self.handoff, self.verb)?;
+        write!(out, "{}={}:", Record::KEY, self.handoff)?;
+        match self.verb {
+            Some(verb) => verb.fmt(out)?,
+            None => out.write_str(Record::PRELOADED)?,
+        }
         self.night.map_or(Ok(()), |night| write!(out, ":{night}"))
     }
 }
@@ -218,10 +236,18 @@ mod tests {
 
     #[test]
     fn a_record_is_found_in_a_command_line() {
-        let record = Record { handoff: HandoffId(7), verb: Verb::Reboot, night: None };
+        let record = Record { handoff: HandoffId(7), verb: Some(Verb::Reboot), night: None };
         assert_eq!(Record::find(&format!("root=/dev/vda quiet {record}")), Some(record));
         assert_eq!(Record::find("root=/dev/vda xnextkernel.record=0000000000000007:kexec"), None);
         assert_eq!(Record::find("nextkernel.record=7:kexec nextkernel.record"), None);
+    }
+
+    #[test]
+    fn the_record_of_a_preloaded_image_tells_which_handoff_and_no_more() {
+        let record = Record::preloaded(HandoffId(7));
+        assert_eq!(record.to_string(), "nextkernel.record=0000000000000007:preloaded");
+        assert_eq!(Record::find(&record.to_string()), Some(record));
+        assert_eq!(Record::find(&format!("{record}:1:0:")), None);
     }
 
     #[test]
@@ -278,7 +304,7 @@ mod tests {
                 Marks { synced: longest, torn_down: longest, others_done: longest, load_begun: longest };
             let trouble = Trouble::ALL.iter().fold(Trouble::default(), |all, (one, _)| all.and(*one));
             let night = Night { begun_at: (1 << 34) - 1, counter: u64::MAX, marks, trouble };
-            let record = Record { handoff: HandoffId(u64::MAX), verb, night: Some(night) };
+            let record = Record { handoff: HandoffId(u64::MAX), verb: Some(verb), night: Some(night) };
             assert_eq!(Record::find(&record.to_string()), Some(record));
             assert!(format!(" {record}").len() <= crate::limits::RECORD_MAX);
         }

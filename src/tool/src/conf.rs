@@ -14,6 +14,7 @@ use crate::errno::InWords;
 use crate::loader::Wanted;
 use crate::quoted::quoted;
 use crate::root::Root;
+use crate::stage::PreloadWish;
 
 /// Where it is.
 pub const PATH: &str = "/etc/nextkernel.conf";
@@ -67,6 +68,8 @@ pub struct Conf {
     pub firmware_requests: FirmwareRequests,
     /// `thaw`: whether kernel and initrd are unpacked when they are staged.
     pub thaw: bool,
+    /// `preload`: whether the image is loaded when it is staged.
+    pub preload: PreloadWish,
     /// `stage-on-update`: what an update of the kernel is staged for.
     pub stage_on_update: OnUpdate,
 }
@@ -141,7 +144,7 @@ pub enum Why {
     /// A key that nobody knows.
     #[error(
         "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, jump, \
-         offline-cpus, firmware-requests, handoff-failed, panic, acpi-rsdp, boot-loader, loader, thaw and stage-on-update"
+         offline-cpus, firmware-requests, handoff-failed, panic, acpi-rsdp, boot-loader, loader, thaw, preload and stage-on-update"
     )]
     UnknownKey(String),
     /// A key or a name that stands there before.
@@ -273,6 +276,7 @@ impl Conf {
                 };
             }
             "thaw" => self.thaw = yes_or_no(value).ok_or(bad("yes or no"))?,
+            "preload" => self.preload = PreloadWish::from_word(value).ok_or(bad("yes, no or only"))?,
             "stage-on-update" => {
                 self.stage_on_update = OnUpdate::from_word(value).ok_or(bad("no, kexec or reboot"))?;
             }
@@ -415,6 +419,7 @@ panic = 30
 acpi-rsdp = yes
 loader = direct
 thaw = yes
+preload = only
 stage-on-update = reboot";
         let conf = Conf::parse(text.as_bytes()).unwrap();
         let gpu = |driver: &str, policy| (driver.to_owned(), policy);
@@ -443,6 +448,7 @@ stage-on-update = reboot";
                 firmware_requests: FirmwareRequests::Ignore,
                 handoff_failed: Some(2),
                 thaw: true,
+                preload: PreloadWish::Only,
                 stage_on_update: OnUpdate::Reboot,
             }
         );
@@ -482,6 +488,7 @@ stage-on-update = reboot";
                 "boot-loader",
                 "loader",
                 "thaw",
+                "preload",
                 "stage-on-update"
             ]
         );
@@ -526,6 +533,7 @@ stage-on-update = reboot";
             ("handoff-failed = 0", 1, "it takes a number of handoffs, 1 to 99"),
             ("firmware-requests = no", 1, "it takes honour or ignore"),
             ("thaw = kernel", 1, "it takes yes or no"),
+            ("preload = again", 1, "it takes yes, no or only"),
             ("stage-on-update = yes", 1, "it takes no, kexec or reboot"),
             ("modules = a/b", 1, "names of modules"),
             ("modules = a b a", 1, "'a' stands there a second time"),

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nextkernel_plan::{Changed, HandoffId, Malformed, Plan, Stamp, limits};
+use nextkernel_plan::{Changed, HandoffId, Malformed, Plan, Preload, Stamp, limits};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
 use thiserror::Error;
@@ -94,6 +94,12 @@ impl Folder {
         }
     }
 
+    /// Whether a stage ended half way, for whoever only reads: what is loaded may be its image.
+    #[must_use]
+    pub fn is_half_staged(root: &Root) -> bool {
+        root.path(FOLDER).join(PROPOSED).exists()
+    }
+
     /// Where a file of it lies, for whoever only reads.
     #[must_use]
     pub fn place(root: &Root, name: impl AsRef<Path>) -> PathBuf {
@@ -156,6 +162,13 @@ impl Folder {
         self.forget();
         self.sweep(Some(handoff));
         Ok(())
+    }
+
+    /// Removes the copies of a plan that starts what is loaded alone. What cannot be removed takes memory, and no more.
+    pub fn drop_copies(&self, plan: &Plan<'_>) {
+        for image in named(plan) {
+            let _ = fs::remove_file(self.path(image.name));
+        }
     }
 
     /// Takes a proposal back, and with it the mark: what it may have left loaded is gone, or is what the plan says.
@@ -247,8 +260,13 @@ pub fn path(root: &Root, image: &nextkernel_plan::Image<'_>) -> PathBuf {
     root.path(FOLDER).join(image.name)
 }
 
-/// The files of a plan.
+/// The files of a plan that are kept in its set.
 pub fn images<'a>(plan: &Plan<'a>) -> impl Iterator<Item = nextkernel_plan::Image<'a>> {
+    named(plan).filter(|_| plan.preload != Preload::Only)
+}
+
+/// The files of a plan, which its set may not have kept.
+pub fn named<'a>(plan: &Plan<'a>) -> impl Iterator<Item = nextkernel_plan::Image<'a>> {
     let parameters = plan.direct.map(|direct| direct.parameters);
     std::iter::once(plan.kernel).chain(plan.initrd).chain(parameters)
 }

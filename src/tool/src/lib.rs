@@ -31,6 +31,7 @@ pub mod images;
 pub mod inhibitors;
 pub mod init;
 pub mod kconfig;
+pub mod late_loads;
 pub mod layers;
 mod little_endian;
 pub mod loader;

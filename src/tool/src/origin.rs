@@ -195,7 +195,7 @@ pub mod word {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::stage::{HoldWish, OnVerb};
+    use crate::stage::{OnVerb, PreloadWish};
     use clap::Parser;
     use nextkernel_plan::Watchdog;
 
@@ -208,9 +208,9 @@ mod tests {
     #[test]
     fn a_wish_comes_back_as_it_was_said() {
         let all = "stage --kernel k --initrd a b --extra /e:n --cmdline=-x --remove r --append --y --panic 3 --watchdog 9 \
-                   --on kexec --on reboot --hold late --loader direct --thaw=no --no-rehearse";
+                   --on kexec --on reboot --preload no --loader direct --thaw=no --no-rehearse";
         let wish = Command::parse_from(all.split_ascii_whitespace()).wish;
-        assert!(wish.on == [OnVerb::Kexec, OnVerb::Reboot] && wish.hold == Some(HoldWish::Late));
+        assert!(wish.on == [OnVerb::Kexec, OnVerb::Reboot] && wish.preload == Some(PreloadWish::No));
         assert_eq!(wish.watchdog, Some(Watchdog::Seconds(9)));
         for wish in [wish, Wish::default(), Wish { by_update: true, follow: true, ..Wish::default() }] {
             let text = serde_json::to_string(&wish).unwrap();

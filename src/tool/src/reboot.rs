@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use clap::Args;
-use nextkernel_plan::{Armed, HandoffId, Malformed, Plan, Verb};
+use nextkernel_plan::{Armed, HandoffId, Malformed, Plan, Preload, Verb};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use thiserror::Error;
@@ -24,6 +24,7 @@ use crate::init::{self, Init};
 use crate::loader::Loader;
 use crate::report::words::Date;
 use crate::root::Root;
+use crate::stage::PreloadWish;
 use crate::{check, facts, firmware, rehearse, report, stage};
 
 /// Start the staged kernel now, in place of a reboot
@@ -91,6 +92,12 @@ pub enum Error {
          back (`nextkernel unstage`)"
     )]
     Changed(String),
+    /// The only image is gone.
+    #[error(
+        "{0} is loaded no more, and `preload = only` keeps no copies of it; stage again, with the options of that time, or \
+         take it back (`nextkernel unstage`)"
+    )]
+    Unloaded(String),
     /// The plan.
     #[error(transparent)]
     Folder(#[from] folder::Error),
@@ -171,9 +178,13 @@ impl Ask {
         }
     }
 
-    /// Once something is staged, and kept loaded.
-    fn when_loaded(root: &Root, init: &Init) -> Result<Ask, Error> {
-        if *init == Init::Systemd { Ok(Ask::Kexec) } else { Ask::of(root, init) }
+    /// Once something is staged, as the configuration has it preloaded.
+    fn when_staged(root: &Root, init: &Init, conf: &Conf) -> Result<Ask, Error> {
+        match (init, conf.preload) {
+            (Init::Systemd, PreloadWish::No) => Ok(Ask::Target),
+            (Init::Systemd, _) => Ok(Ask::Kexec),
+            _ => Ask::of(root, init),
+        }
     }
 
     fn words(&self) -> &'static [&'static str] {
@@ -243,6 +254,9 @@ impl First {
             None => return Ok(First::Stage("nothing is staged")),
             Some(plan) => plan.map_err(folder::Error::Malformed)?,
         };
+        if plan.preload == Preload::Only && !root.kexec_loaded() {
+            return Err(Error::Unloaded(plan.entry.to_owned()));
+        }
         match folder::images(plan).find(|image| !folder::is_as_staged(root, image)) {
             Some(image) => Err(Error::Changed(image.name.to_owned())),
             None => Ok(First::Use(plan.handoff)),
@@ -385,7 +399,7 @@ fn tell(
             for note in notes {
                 facts::say(format_args!("                  {note}"));
             }
-            (Ask::when_loaded(root, init)?, at_night(root, &entry.id, Said::Conf(&conf)))
+            (Ask::when_staged(root, init, &conf)?, at_night(root, &entry.id, Said::Conf(&conf)))
         }
     };
     let asked = uninhibited(inhibitors::find())?;
@@ -445,7 +459,7 @@ mod tests {
         let found = scratch.root.path("/run/nextkernel").join(name).metadata().unwrap();
         let image = folder::measured(&found, name).unwrap();
         format!(
-            "nextkernel-plan 1\nhandoff = 0000000000000007\nentry = 6.12\nstaged-at = 1\non = {on}\nhold = late\n\
+            "nextkernel-plan 2\nhandoff = 0000000000000007\nentry = 6.12\nstaged-at = 1\non = {on}\npreload = no\n\
              kernel = {image}\ncmdline = root=x\nend\n"
         )
     }

@@ -1,12 +1,12 @@
 //! Really loading the staged image by day, so that whatever the kernel has against it is said now.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nextkernel_plan::{Direct, Part, Record, Recorded, Segment, limits};
+use nextkernel_plan::{Direct, HandoffId, Part, Record, Recorded, Segment, limits};
 use thiserror::Error;
 
 use crate::cma;
@@ -41,20 +41,19 @@ pub struct Files<'a> {
     pub parameters: &'a File,
 }
 
-/// Loads the image with a command line of the greatest length that the night may need, and tells how long the call
-/// took. What was loaded stays if this fails. So many calls are left for later where they are counted.
+/// Loads the image with that line, and tells how long the call took. What was loaded stays if this fails. So many calls
+/// are left for later where they are counted.
 pub fn load(
     root: &Root,
     kernel: &File,
     initrd: Option<&File>,
-    cmdline: &str,
+    line: &CStr,
     later: u64,
 ) -> Result<Duration, Error> {
-    let longest = longest(cmdline);
     let initrd_fd = initrd.map(AsFd::as_fd);
     let before = Bar::to_calls(root);
     let load = |leaves_cma_out| {
-        let call = || sys::kexec_file_load(kernel.as_fd(), initrd_fd, &longest, leaves_cma_out);
+        let call = || sys::kexec_file_load(kernel.as_fd(), initrd_fd, line, leaves_cma_out);
         unless_busy(|| calls_left(root), later, call)
     };
     let has_cma = cma::is_there(root);
@@ -63,17 +62,17 @@ pub fn load(
         if is_flag { load(false) } else { Err(errno) }
     });
     loaded.map_err(|errno| {
-        let image = Image::of(kernel, initrd, longest.as_bytes_with_nul().len() as u64);
+        let image = Image::of(kernel, initrd, line.to_bytes_with_nul().len() as u64);
         Error { act: LOAD, why: refusal::of_load(root, &errno, before, &image), errno }
     })
 }
 
-/// The same by the direct loader: the hook's own call, with another record.
+/// The same by the direct loader: the hook's own call.
 pub fn load_direct(
     root: &Root,
     files: Files<'_>,
     direct: &Direct<'_>,
-    cmdline: &str,
+    line: &CStr,
     later: u64,
 ) -> Result<Duration, Error> {
     let before = Bar::to_calls(root);
@@ -82,7 +81,7 @@ pub fn load_direct(
         |errno| Error { act: LOAD, why: refusal::of_direct_load(root, &errno, before, takes), errno };
     let io =
         |errno| Error { act: LOAD, why: "the staged files cannot be read; stage again".to_owned(), errno };
-    let parameters = parameters(root, files.parameters, direct, cmdline).map_err(io)?;
+    let parameters = parameters(root, files.parameters, direct, line).map_err(io)?;
     let kernel = Mapping::of(files.kernel).map_err(io)?;
     let initrd = files.initrd.map(Mapping::of).transpose().map_err(io)?;
     let mut segments = Vec::new();
@@ -101,7 +100,7 @@ pub fn load_direct(
 }
 
 /// The parameters with the line in their place, and with random seeds of this moment.
-fn parameters(root: &Root, file: &File, direct: &Direct<'_>, cmdline: &str) -> io::Result<Vec<u8>> {
+fn parameters(root: &Root, file: &File, direct: &Direct<'_>, line: &CStr) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // Through another descriptor of its own place in the file.
     let length = file.metadata()?.len();
@@ -112,17 +111,23 @@ fn parameters(root: &Root, file: &File, direct: &Direct<'_>, cmdline: &str) -> i
     for seed in direct.seeds.iter() {
         random.read_exact(seed.of_mut(&mut bytes).ok_or_else(outside)?)?;
     }
-    let line = longest(cmdline);
+    let line = line.to_bytes_with_nul();
     let place = direct.cmdline.of_mut(&mut bytes).ok_or_else(outside)?;
     place.fill(0);
-    let place = place.get_mut(..line.as_bytes_with_nul().len()).ok_or_else(outside)?;
-    place.copy_from_slice(line.as_bytes_with_nul());
+    place.get_mut(..line.len()).ok_or_else(outside)?.copy_from_slice(line);
     Ok(bytes)
 }
 
-/// The line with what stands for a record. It has the record's name, so that whoever reuses the line drops it, and no
-/// handoff's id.
-fn longest(cmdline: &str) -> CString {
+/// The line with the record of an image that stays loaded.
+#[must_use]
+pub fn preloaded(cmdline: &str, handoff: HandoffId) -> CString {
+    CString::new(Recorded { cmdline, record: Record::preloaded(handoff) }.to_string()).unwrap_or_default()
+}
+
+/// The longest line that the hook may load with. What stands for a record has the record's name, so that whoever reuses the
+/// line drops it, and no handoff's id.
+#[must_use]
+pub fn longest(cmdline: &str) -> CString {
     let record = format!("{:x<1$}", format!("{}=", Record::KEY), limits::RECORD_MAX - 1);
     CString::new(Recorded { cmdline, record }.to_string()).unwrap_or_default()
 }
@@ -195,7 +200,7 @@ pub(crate) mod tests {
         seeds.push(Area { offset: 250, size: 6 }).unwrap();
         let cmdline = Area { offset: 10, size: 200 };
         let direct = Direct { parameters, start: 0, segments: List::new(), cmdline, seeds };
-        let bytes = super::parameters(&scratch.root, &file, &direct, "root=x").unwrap();
+        let bytes = super::parameters(&scratch.root, &file, &direct, &longest("root=x")).unwrap();
         let line = "root=x nextkernel.record=xxx";
         let text = String::from_utf8(bytes).unwrap();
         assert!(
@@ -204,7 +209,7 @@ pub(crate) mod tests {
         );
         assert_eq!(text.len(), 256);
         let small = Direct { cmdline: Area { offset: 10, size: 20 }, ..direct };
-        assert!(super::parameters(&scratch.root, &file, &small, "root=x").is_err());
+        assert!(super::parameters(&scratch.root, &file, &small, &longest("root=x")).is_err());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::firmware::Requests;
 use crate::folder::Folder;
 use crate::root::Root;
 use crate::{facts, systemd};
-use boot::{Asked, Boot, Came};
+use boot::{Asked, Boot};
 use history::{HISTORY, History, Stopped};
 
 /// Show what the last handoff took, and what it saved
@@ -128,7 +128,7 @@ impl Known {
     /// The last that a handoff started.
     #[must_use]
     pub fn last_handoff(&self) -> Option<&Boot> {
-        self.boots().iter().rev().find(|boot| boot.came == Came::Handoff && boot.handoff.is_some())
+        self.boots().iter().rev().find(|boot| boot.is_by_handoff() && boot.handoff.is_some())
     }
 
     /// What handoffs are measured by.
@@ -140,7 +140,7 @@ impl Known {
     /// What a handoff saved, where it and the yardstick were measured as a whole.
     #[must_use]
     pub fn saved(&self, boot: &Boot) -> Option<Saved<'_>> {
-        let (of, took) = (self.yardstick()?, boot.total_ms().filter(|_| boot.came == Came::Handoff)?);
+        let (of, took) = (self.yardstick()?, boot.total_ms().filter(|_| boot.is_by_handoff())?);
         let [yardstick, took] = [of.total_ms()?, took].map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
         Some(Saved { ms: yardstick.saturating_sub(took), of })
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 
-use nextkernel_plan::{GpuPolicy, HandoffId, Hold, List, On, Plan, Watchdog, limits};
+use nextkernel_plan::{GpuPolicy, HandoffId, List, On, Plan, Preload, Watchdog, limits};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
@@ -32,7 +32,7 @@ use crate::root::Root;
 use crate::set::{self, Beside, Made, Order, Place};
 use crate::size::Size;
 use crate::sys::Calls;
-use crate::{cmdline, efi, facts, firmware, memory, refusal, report, status, systemd, unbind};
+use crate::{cmdline, efi, facts, firmware, late_loads, memory, refusal, report, status, systemd, unbind};
 
 /// How many characters of what somebody wrote a note shows.
 const SHOWN_MAX: usize = 40;
@@ -89,14 +89,15 @@ pub struct Wish {
     #[arg(long, value_name = "off|SECONDS", value_parser = watchdog)]
     #[serde(with = "crate::origin::word")]
     pub watchdog: Option<Watchdog>,
-    /// What starts the staged kernel; give it twice for both. With --hold kept, reboot includes kexec
+    /// What starts the staged kernel; give it twice for both. Where it is preloaded, reboot includes kexec
     /// [default: kexec]
     #[arg(long, value_name = "VERB")]
     pub on: Vec<OnVerb>,
-    /// Keep the image loaded by day, so that `systemctl kexec` accepts, or load it at night alone
-    /// [default: kept]
-    #[arg(long, value_name = "WHEN")]
-    pub hold: Option<HoldWish>,
+    /// Load the image now, so that nobody waits for it later and `systemctl kexec` accepts. With `no` it is loaded at
+    /// the end of shutdown, and the report tells each part of that; `only` keeps no copies in /run, and starts nothing
+    /// where somebody has unloaded the image [default: yes]
+    #[arg(long, value_name = "WHETHER")]
+    pub preload: Option<PreloadWish>,
     /// Which of the kernel's two calls loads it: `kexec_file_load`, which checks, or `kexec_load`, by segments that
     /// are made now, which is faster. Direct is refused where a signature, lockdown or IMA asks for the other
     /// [default: auto]
@@ -107,7 +108,7 @@ pub struct Wish {
     #[arg(long, value_name = "yes|no", num_args = 0..=1, require_equals = true, default_missing_value = "yes",
         value_parser = yes_or_no)]
     pub thaw: Option<bool>,
-    /// Do not load the image now: nothing is found out before the night (implies --hold late)
+    /// Do not load the image now: nothing is found out before the night (implies --preload no)
     #[arg(long)]
     pub no_rehearse: bool,
     /// Let an update put another kernel in its place, where the boot loader would then boot that
@@ -127,13 +128,24 @@ pub enum OnVerb {
     Reboot,
 }
 
-/// Whether the image stays loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-pub enum HoldWish {
-    /// It stays loaded
-    Kept,
-    /// It is loaded at night alone
-    Late,
+/// Whether the image is loaded when it is staged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+pub enum PreloadWish {
+    /// It is, and copies are kept in /run for the case that somebody unloads it
+    #[default]
+    Yes,
+    /// It is loaded at the end of shutdown
+    No,
+    /// It is, and no copies are kept
+    Only,
+}
+
+impl PreloadWish {
+    /// The one that a word stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<PreloadWish> {
+        PreloadWish::from_str(word, false).ok()
+    }
 }
 
 /// Why nothing was staged.
@@ -167,8 +179,8 @@ pub enum Error {
     #[error(transparent)]
     Loader(#[from] loader::Error),
     /// Two wishes that exclude each other.
-    #[error("--no-rehearse loads nothing, and --hold kept keeps what was loaded; leave one out")]
-    KeptWithoutLoad,
+    #[error("--no-rehearse loads nothing, and --preload keeps what was loaded; leave one out")]
+    PreloadedWithoutLoad,
     /// Explicit files without a command line.
     #[error("{} says nothing about its command line; add --reuse-cmdline, or --cmdline TEXT", .0.display())]
     NoCommandLine(PathBuf),
@@ -294,8 +306,8 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     if let Some(hypervisor) = Hypervisor::find(root).filter(|found| found.forbids_the_jump()) {
         return Err(Error::NoJump(hypervisor));
     }
-    let hold = hold(wish)?;
     let conf = Conf::read(root)?;
+    let (preload, late_load) = preload(root, wish, &conf)?;
     if let Some(most) = conf.handoff_failed {
         let count = report::failed(root)?.len();
         if count >= usize::from(most) {
@@ -303,6 +315,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
         }
     }
     let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;
+    notes.extend(late_load);
     let menu = Original::menu(root, &entry);
     // Before what it says of its command line: a file that is not there says nothing either.
     let (kernel, initrds) = Source::of(root, &entry)?;
@@ -338,7 +351,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let staged = sizes.room().saturating_sub(set::SPARE);
     see_that_there_is_memory(root, staged.saturating_add(to_load(sizes.to_load())), thaws)?;
 
-    let unloads = hold == Hold::Late && (!wish.no_rehearse || may_be_loaded);
+    let unloads = !preload.stays_loaded() && (!wish.no_rehearse || may_be_loaded);
     let need = NIGHTS_CALLS + u64::from(!wish.no_rehearse) + u64::from(unloads);
     if let Some(left) = rehearse::calls_left(root).filter(|left| *left < need) {
         return Err(Error::LimitTooLow { left, need });
@@ -364,8 +377,8 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
         handoff,
         entry: called(&entry),
         staged_at: now(),
-        on: on(&wish.on, hold),
-        hold,
+        on: on(&wish.on, preload),
+        preload,
         kernel: measured(&folder, &made.kernel.copy, kernel_name)?,
         initrd: made.initrd.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
         // What is mounted for this process alone is nowhere to be found afterwards.
@@ -384,7 +397,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
         direct: direct.transpose()?,
     };
     see_that_nobody_interrupts(uninterrupted.as_ref())?;
-    let acts = Acts { loads: !wish.no_rehearse, unloads, may_be_loaded, interrupted };
+    let acts = Acts { loads: !wish.no_rehearse, unloads, interrupted };
     let took = carry_out(root, &folder, set, &plan, &made, &acts)?;
     notes.extend(made.notes);
     let loader = Loader::of(&plan).to_string();
@@ -429,7 +442,6 @@ struct Acts {
     loads: bool,
     /// What is loaded then is unloaded.
     unloads: bool,
-    may_be_loaded: bool,
     interrupted: bool,
 }
 
@@ -446,12 +458,17 @@ fn carry_out(
     let load = || {
         let later = NIGHTS_CALLS + u64::from(acts.unloads);
         let (kernel, initrd) = (&made.kernel, made.initrd.as_ref());
+        let line = if plan.preload.stays_loaded() {
+            rehearse::preloaded(plan.cmdline, plan.handoff)
+        } else {
+            rehearse::longest(plan.cmdline)
+        };
         match (&plan.direct, &made.direct) {
             (Some(direct), Some(Beside { parameters, .. })) => {
                 let files = Files { kernel: &kernel.copy, initrd, parameters };
-                rehearse::load_direct(root, files, direct, plan.cmdline, later)
+                rehearse::load_direct(root, files, direct, &line, later)
             }
-            _ => rehearse::load(root, kernel.judged(), initrd, plan.cmdline, later),
+            _ => rehearse::load(root, kernel.judged(), initrd, &line, later),
         }
     };
     let unload = || rehearse::unload(root, NIGHTS_CALLS);
@@ -462,13 +479,16 @@ fn carry_out(
         }
     })?;
     folder.commit(plan.handoff, set).map_err(|error| {
-        // What was loaded for the plan before is replaced at night by what that plan says.
-        let is_known = acts.may_be_loaded || plan.hold == Hold::Late || rehearse::unload(root, 0).is_ok();
+        // The plan before loads its own at the end of shutdown, where nothing is loaded, if it has copies.
+        let is_known = !plan.preload.stays_loaded() || rehearse::unload(root, 0).is_ok();
         if is_known && !acts.interrupted {
             folder.withdraw();
         }
         Error::Folder(error)
     })?;
+    if plan.preload == Preload::Only {
+        folder.drop_copies(plan);
+    }
     Ok(took)
 }
 
@@ -505,8 +525,8 @@ fn clear_up(root: &Root, folder: &Folder) -> Result<Left, Error> {
         return Ok(Left { may_be_loaded: true, interrupted });
     };
     folder.sweep(plan.as_ref().map(|plan| plan.handoff));
-    let kept = plan.is_some_and(|plan| plan.hold == Hold::Kept);
-    Ok(Left { may_be_loaded: interrupted || kept, interrupted })
+    let preloaded = plan.is_some_and(|plan| plan.preload.stays_loaded());
+    Ok(Left { may_be_loaded: interrupted || preloaded, interrupted })
 }
 
 /// While this lives, nobody at a keyboard and no service manager interrupts; SIGKILL does. Whoever asked is heard
@@ -556,12 +576,29 @@ fn called(entry: &Entry) -> &str {
     })
 }
 
-fn hold(wish: &Wish) -> Result<Hold, Error> {
-    match (wish.hold, wish.no_rehearse) {
-        (Some(HoldWish::Kept), true) => Err(Error::KeptWithoutLoad),
-        (Some(HoldWish::Late), _) | (None, true) => Ok(Hold::Late),
-        (Some(HoldWish::Kept) | None, false) => Ok(Hold::Kept),
-    }
+/// Whether it is preloaded, and what is to be said of that.
+fn preload(root: &Root, wish: &Wish, conf: &Conf) -> Result<(Preload, Option<String>), Error> {
+    let preload = match (wish.preload, wish.no_rehearse) {
+        (Some(PreloadWish::Yes | PreloadWish::Only), true) => return Err(Error::PreloadedWithoutLoad),
+        (None, true) => PreloadWish::No,
+        (wished, _) => wished.unwrap_or(conf.preload),
+    };
+    let only = match preload {
+        PreloadWish::No => return Ok((Preload::No, None)),
+        PreloadWish::Yes => false,
+        PreloadWish::Only => true,
+    };
+    Ok(match late_loads::find(root) {
+        Some(unit) => {
+            let copies = if only { ", and keeps copies for that" } else { "" };
+            let note = format!(
+                "{unit} loads another kernel while the system goes down: the hook loads the staged one once more{copies}; \
+                 where {unit} is disabled it need not"
+            );
+            (Preload::Again, Some(note))
+        }
+        None => (if only { Preload::Only } else { Preload::Yes }, None),
+    })
 }
 
 /// The entry that is meant, and what is to be said of it.
@@ -656,10 +693,10 @@ fn list<T: Copy, const N: usize>(items: impl Iterator<Item = T>) -> List<T, N> {
     list
 }
 
-/// With the image kept, systemd makes kexec of a reboot by itself: who covers the one covers the other.
-fn on(verbs: &[OnVerb], hold: Hold) -> On {
-    match (verbs.contains(&OnVerb::Kexec), verbs.contains(&OnVerb::Reboot), hold) {
-        (false, true, Hold::Late) => On::Reboot,
+/// With an image loaded, systemd makes kexec of a reboot by itself: who covers the one covers the other.
+fn on(verbs: &[OnVerb], preload: Preload) -> On {
+    match (verbs.contains(&OnVerb::Kexec), verbs.contains(&OnVerb::Reboot), preload.stays_loaded()) {
+        (false, true, false) => On::Reboot,
         (_, true, _) => On::KexecAndReboot,
         (_, false, _) => On::Kexec,
     }

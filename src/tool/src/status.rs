@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::io;
 
 use clap::Args;
-use nextkernel_plan::{Hold, Plan, Record, Verb};
+use nextkernel_plan::{Plan, Preload, Record, Verb};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -76,7 +76,7 @@ struct Next {
     entry: String,
     staged_at: u64,
     on: Vec<String>,
-    hold: String,
+    preload: String,
     kernel: Image,
     initrd: Option<Image>,
     cmdline: String,
@@ -103,7 +103,8 @@ struct Next {
 struct Image {
     from: Vec<String>,
     size: u64,
-    as_staged: bool,
+    /// Not there where no copy is kept.
+    as_staged: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -116,7 +117,8 @@ enum Thawed {
 #[derive(Debug, Serialize)]
 struct StartedBy {
     handoff: String,
-    verb: String,
+    /// Not known of an image that was preloaded.
+    verb: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -200,7 +202,7 @@ impl Status {
             firmware_requests_unknown: unread.map(|error| error.to_string()),
             started_by: record.map(|record| StartedBy {
                 handoff: record.handoff.to_string(),
-                verb: record.verb.to_string(),
+                verb: record.verb.map(|verb| verb.to_string()),
             }),
         }
     }
@@ -214,7 +216,7 @@ impl Status {
 
     fn write_words(&self, out: &mut String, systemd: Option<u32>) -> std::fmt::Result {
         match &self.staged {
-            Some(staged) => staged.write_words(out)?,
+            Some(staged) => staged.write_words(out, self.loaded)?,
             None if self.loaded => {
                 writeln!(out, "nothing is staged; an image that somebody else loaded is there")?;
             }
@@ -267,15 +269,17 @@ impl Status {
         for gpu in &self.gpus {
             writeln!(out, "{:<17} {}", format!("gpu {}", gpu.module), gpu.in_words())?;
         }
-        let late =
-            |staged: &Next| staged.hold == Hold::Late.to_string() && staged.on.iter().any(|on| on == "kexec");
+        let late = |staged: &Next| {
+            staged.preload == Preload::No.to_string() && staged.on.iter().any(|on| on == "kexec")
+        };
         if is_systemd && !self.loaded && self.staged.as_ref().is_some_and(late) {
             writeln!(out, "                  `nextkernel reboot` starts {entry}")?;
         }
         if let Some(StartedBy { handoff, verb }) = &self.started_by {
+            let at = verb.as_ref().map_or(String::new(), |verb| format!(", at {verb}"));
             writeln!(
                 out,
-                "this kernel was started by handoff {handoff}, at {verb} (`nextkernel report` shows what that took)"
+                "this kernel was started by handoff {handoff}{at} (`nextkernel report` shows what that took)"
             )?;
         }
         if self.staged.is_some() && !self.hook_installed {
@@ -310,7 +314,7 @@ impl Next {
         let image = |image: &nextkernel_plan::Image<'_>, from: Vec<String>| Image {
             from,
             size: image.size,
-            as_staged: folder::is_as_staged(root, image),
+            as_staged: (plan.preload != Preload::Only).then(|| folder::is_as_staged(root, image)),
         };
         let (loader, thawed) = (Loader::of(plan), thawed(root, plan));
         let from = plan.kernel_from.iter().map(ToString::to_string).collect();
@@ -319,7 +323,7 @@ impl Next {
             entry: plan.entry.to_owned(),
             staged_at: plan.staged_at,
             on: plan.on.to_string().split(' ').map(str::to_owned).collect(),
-            hold: plan.hold.to_string(),
+            preload: plan.preload.to_string(),
             kernel: image(&plan.kernel, from),
             initrd: plan
                 .initrd
@@ -336,7 +340,7 @@ impl Next {
         }
     }
 
-    fn write_words(&self, out: &mut String) -> std::fmt::Result {
+    fn write_words(&self, out: &mut String, loaded: bool) -> std::fmt::Result {
         writeln!(out, "staged            {} (handoff {})", self.entry, self.handoff)?;
         writeln!(out, "  kernel          {}", self.kernel.in_words())?;
         match &self.initrd {
@@ -345,6 +349,15 @@ impl Next {
         }
         writeln!(out, "  command line    {}", self.cmdline)?;
         writeln!(out, "  loader          {}: {}", self.loader, self.loader_why)?;
+        let load = match self.preload.as_str() {
+            "no" => "at the end of shutdown",
+            "again" => "done, and done once more at the end of shutdown",
+            "only" if !loaded => "gone, and no copies are kept: stage again",
+            "only" => "done: what is loaded is started, and no copies are kept",
+            _ if !loaded => "somebody has unloaded it: done once more at the end of shutdown",
+            _ => "done: what is loaded is started",
+        };
+        writeln!(out, "  load            {load}")?;
         match self.thawed.as_slice() {
             [] => {}
             [Thawed::Kernel] => writeln!(out, "  thawed          the kernel")?,
@@ -368,7 +381,7 @@ impl Next {
             None => {}
         }
         if self.jump.as_deref() == Some("init") {
-            writeln!(out, "  jump            is made by systemd, once the hook has loaded the kernel")?;
+            writeln!(out, "  jump            is made by systemd, once the hook is done")?;
         }
         Ok(())
     }
@@ -376,7 +389,7 @@ impl Next {
 
 impl Image {
     fn in_words(&self) -> String {
-        let changed = if self.as_staged { "" } else { ", CHANGED SINCE: stage again" };
+        let changed = if self.as_staged == Some(false) { ", CHANGED SINCE: stage again" } else { "" };
         let from = if self.from.is_empty() {
             "from a file system that is not mounted".to_owned()
         } else {
@@ -395,12 +408,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     const PLAN: &[u8] = b"\
-nextkernel-plan 1
+nextkernel-plan 2
 handoff = 0000000000000007
 entry = 6.12
 staged-at = 1
 on = kexec
-hold = kept
+preload = yes
 kernel = 0000000000000007/kernel size=1 inode=1 changed=1.000000001
 cmdline = root=x
 end
@@ -558,7 +571,7 @@ end
             "  unbinds         0000:3b:00.0\n",
             "  guard           resets the machine when the jump takes 600 seconds\n",
             "  watchdog        is armed for 60 seconds before the jump\n",
-            "  jump            is made by systemd, once the hook has loaded the kernel\n",
+            "  jump            is made by systemd, once the hook is done\n",
             "gpu bochs         is unloaded before the jump; if that fails, the jump is made all the same\n",
         ] {
             assert!(words.contains(line), "{words}");
@@ -580,7 +593,7 @@ end
         assert_eq!(
             fields.join(" "),
             "firmware_requests firmware_requests_unknown gpus hook_installed init loaded nextkernel_reboot reboot staged staged.cmdline staged.entry staged.guard staged.handoff \
-             staged.hold staged.initrd staged.jump staged.kernel staged.loader staged.loader_why staged.modules staged.on \
+             staged.initrd staged.jump staged.kernel staged.loader staged.loader_why staged.modules staged.on staged.preload \
              staged.staged_at staged.thawed staged.unbind staged.watchdog started_by systemctl_kexec systemctl_reboot"
         );
         let gpu = json["gpus"][0].as_object().unwrap();

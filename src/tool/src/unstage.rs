@@ -1,7 +1,7 @@
 //! Taking back what was staged.
 
 use clap::Args;
-use nextkernel_plan::{HandoffId, Hold, Plan};
+use nextkernel_plan::{HandoffId, Plan};
 use thiserror::Error;
 
 use crate::folder::{self, Folder};
@@ -9,7 +9,7 @@ use crate::origin::Origin;
 use crate::root::Root;
 use crate::{armed, facts, firmware, rehearse, systemd};
 
-/// Take back what is staged, and unload what was kept loaded
+/// Take back what is staged, and unload what was preloaded
 #[derive(Args, Debug, Default)]
 pub struct Wish {
     /// Only if this entry is the one that is staged
@@ -93,10 +93,10 @@ pub(crate) fn unstage(
     if wish.follow && !follows() {
         return Ok("what is staged follows no boot loader: nothing done".to_owned());
     }
-    // Of a plan that cannot be read nobody knows whether it kept its image loaded, and a stage that was interrupted
-    // may have loaded one whatever the plan says.
-    let kept = plan.as_ref().map_or(true, |plan| plan.hold == Hold::Kept);
-    if (kept || folder.was_interrupted()) && root.kexec_loaded() {
+    // Of a plan that cannot be read nobody knows whether it was preloaded, and a stage that was interrupted may have
+    // loaded one whatever the plan says.
+    let preloaded = plan.as_ref().map_or(true, |plan| plan.preload.stays_loaded());
+    if (preloaded || folder.was_interrupted()) && root.kexec_loaded() {
         unload()?;
     }
     armed::disarm(root);
@@ -113,12 +113,12 @@ mod tests {
     use std::cell::Cell;
 
     const PLAN: &str = "\
-nextkernel-plan 1
+nextkernel-plan 2
 handoff = 0000000000000007
 entry = 6.12
 staged-at = 1
 on = kexec
-hold = late
+preload = no
 kernel = 0000000000000007/kernel size=1 inode=1 changed=1.000000001
 cmdline = root=x
 end
@@ -144,7 +144,7 @@ end
         for (plan, interrupted, unloads) in [
             (PLAN.to_owned(), false, false),
             (PLAN.to_owned(), true, true),
-            (PLAN.replace("late", "kept"), false, true),
+            (PLAN.replace("preload = no", "preload = yes"), false, true),
             ("what nobody can read".to_owned(), false, true),
         ] {
             scratch.put("/run/nextkernel/plan", &plan);

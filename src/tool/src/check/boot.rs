@@ -338,7 +338,7 @@ mod tests {
         let scratch = machine();
         scratch.folder("/usr/lib/dracut");
         let stage = |line: &str| {
-            staged(&scratch, "hold = kept");
+            staged(&scratch, "preload = yes");
             let plan = fs::read_to_string(scratch.root.path("/run/nextkernel/plan")).unwrap_or_default();
             scratch.put("/run/nextkernel/plan", &plan.replace("root=x panic=7", line));
         };
@@ -364,7 +364,7 @@ mod tests {
         scratch.put("/proc/cmdline", "root=x rd.luks.options=tpm2-device=auto panic=30\n");
         says(&scratch, "tpm", Verdict::Warn, "recovery key");
         // What is staged has a line of its own.
-        staged(&scratch, "hold = kept");
+        staged(&scratch, "preload = yes");
         assert!(finding(&scratch, &asked(), "tpm").is_none());
     }
 }

@@ -209,7 +209,7 @@ mod tests {
         says(&scratch, "efibc", Verdict::Info, "is unloaded first");
         scratch.put(conf::PATH, "modules = mei_me\n");
         says(&scratch, "module mei_me", Verdict::Info, "nextkernel.conf names it, and it is not loaded now");
-        staged(&scratch, "hold = kept\nmodule = dummy");
+        staged(&scratch, "preload = yes\nmodule = dummy");
         says(&scratch, "module dummy", Verdict::Info, "what is staged names it");
         assert!(finding(&scratch, &asked(), "module mei_me").is_none());
     }
@@ -238,7 +238,7 @@ mod tests {
         scratch.put(conf::PATH, "gpu = leave\n");
         assert!(finding(&scratch, &asked(), "modules_disabled").is_none());
         // What is staged counts.
-        staged(&scratch, "hold = kept\ngpu-failed = firmware-reboot");
+        staged(&scratch, "preload = yes\ngpu-failed = firmware-reboot");
         says(&scratch, "modules_disabled", Verdict::Bad, "because of bochs");
     }
 

@@ -1,6 +1,6 @@
 //! What the running kernel allows: whether it loads another one at all, and which.
 
-use nextkernel_plan::{Hold, Plan};
+use nextkernel_plan::Plan;
 
 use super::{Asked, Findings, Verdict};
 use crate::efi;
@@ -52,7 +52,7 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
         ),
     }
     let (verdict, so) = if root.kexec_loaded() {
-        (Verdict::Warn, "what is loaded now is what can be jumped to, without the handoff's record")
+        (Verdict::Warn, "what is loaded now is what can be started, and no other")
     } else {
         (Verdict::Bad, "nothing can be loaded")
     };
@@ -108,13 +108,13 @@ pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Fi
     };
     findings.say(verdict, "signature", format!("{sentence} ({boot})"));
     if refusal::appraises(root) {
-        let late = plan.is_some_and(|plan| plan.hold == Hold::Late);
+        let loads = plan.is_some_and(|plan| !plan.preload.starts_what_is_loaded());
         let why = "IMA appraises kernels that are loaded (/sys/kernel/security/ima/policy): the kernel's file needs its \
-                   signature, and the copy in /run has none; what is kept loaded by day is what is jumped to";
-        let (verdict, then) = if late {
-            (Verdict::Warn, ", and nothing is kept: stage without --hold late")
+                   signature, and the copy in /run has none; what is preloaded is what is started";
+        let (verdict, then) = if loads {
+            (Verdict::Warn, ", and the hook is to load: stage without --preload no")
         } else {
-            (Verdict::Info, ", so do not stage with --hold late")
+            (Verdict::Info, ", so do not stage with --preload no")
         };
         findings.say(verdict, "ima", format!("{why}{then}"));
     }
@@ -203,8 +203,8 @@ mod tests {
             "/sys/kernel/security/ima/policy",
             "measure func=KEXEC_KERNEL_CHECK\nappraise func=KEXEC_KERNEL_CHECK appraise_type=imasig\n",
         );
-        says(&scratch, "ima", Verdict::Info, "do not stage with --hold late");
-        staged(&scratch, "hold = late");
-        says(&scratch, "ima", Verdict::Warn, "nothing is kept");
+        says(&scratch, "ima", Verdict::Info, "do not stage with --preload no");
+        staged(&scratch, "preload = no");
+        says(&scratch, "ima", Verdict::Warn, "the hook is to load");
     }
 }

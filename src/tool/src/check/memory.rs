@@ -24,7 +24,7 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
         findings.say(Verdict::Bad, "images", why);
         return;
     }
-    let size: u64 = folder::images(plan).map(|image| image.size).sum();
+    let size: u64 = folder::named(plan).map(|image| image.size).sum();
     // The verified loader reads the files whole before it fills the segments; the direct one is shown them.
     let (takes, beside) = if let Some(direct) = &plan.direct {
         (Segment::memory(direct.segments.iter()), 0)
@@ -32,7 +32,10 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
         let initrd = plan.initrd.map_or(0, |initrd| initrd.size);
         (kernel_takes(root, &plan.kernel).saturating_add(initrd), size)
     };
-    fits(root, beside, takes, findings);
+    // What is loaded is not loaded once more.
+    if !(plan.preload.starts_what_is_loaded() && root.kexec_loaded()) {
+        fits(root, beside, takes, findings);
+    }
     if let Some(direct) = &plan.direct {
         stays(root, direct, findings);
     }
@@ -150,7 +153,7 @@ mod tests {
     #[test]
     fn what_is_staged_and_was_changed_or_does_not_fit_is_bad() {
         let scratch = machine();
-        staged(&scratch, "hold = kept");
+        staged(&scratch, "preload = yes");
         // The set's kernel has 1000 bytes, its initrd 500.
         scratch.put("/proc/meminfo", "MemTotal: 2 kB\nMemAvailable: 100 kB\n");
         says(&scratch, "memory", Verdict::Bad, "more than half of this machine's memory (1024 bytes)");
@@ -177,7 +180,7 @@ mod tests {
     #[test]
     fn the_digest_is_told_with_its_cost_and_what_spares_it() {
         let scratch = machine();
-        staged(&scratch, "hold = kept");
+        staged(&scratch, "preload = yes");
         let says = |words: &str| {
             let asked = Asked { hash_rate: || 500, ..asked() };
             says_when_asked(&scratch, &asked, "digest", Verdict::Info, words);
@@ -209,7 +212,7 @@ mod tests {
     #[test]
     fn the_direct_loader_takes_its_segments_alone_and_makes_no_digest() {
         let scratch = machine();
-        staged(&scratch, "hold = kept");
+        staged(&scratch, "preload = yes");
         directly(&scratch);
         scratch.put("/proc/meminfo", "MemTotal: 40 kB\nMemAvailable: 16 kB\n");
         says(&scratch, "memory", Verdict::Ok, "take 16384 bytes");
@@ -223,7 +226,7 @@ mod tests {
     #[test]
     fn memory_that_was_taken_out_of_the_machine_is_missed_where_a_segment_goes() {
         let scratch = machine();
-        staged(&scratch, "hold = kept");
+        staged(&scratch, "preload = yes");
         directly(&scratch);
         let segments = |iomem: &str| {
             scratch.put("/proc/iomem", iomem);

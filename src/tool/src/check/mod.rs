@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use clap::Args;
-use nextkernel_plan::{Hold, Malformed, Plan};
+use nextkernel_plan::{Malformed, Plan, Preload};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -23,7 +23,7 @@ use crate::gpus::{self, Said};
 use crate::loader;
 use crate::root::Root;
 use crate::sys::Calls;
-use crate::{digest, facts, systemd};
+use crate::{digest, facts, late_loads, systemd};
 
 /// Tell what may stand between this machine and its next kernel
 ///
@@ -231,15 +231,36 @@ fn staged<'a>(
         }
         Ok(Some(Ok(plan))) => {
             // The time of the last change, which a file moved there has, too.
+            let late = late_loads::find(root).filter(|_| plan.preload.starts_what_is_loaded());
             let changed =
                 root.path(conf::PATH).metadata().ok().and_then(|found| u64::try_from(found.ctime()).ok());
-            if changed.is_some_and(|changed| changed > plan.staged_at) {
+            if plan.preload == Preload::Only && !root.kexec_loaded() {
+                let gone = format!(
+                    "{} is staged, somebody has unloaded its image, and `preload = only` keeps no copies: stage again",
+                    plan.entry
+                );
+                findings.say(Verdict::Bad, "staged", gone);
+            } else if let Some(unit) = late {
+                let replaced = format!(
+                    "{unit} was enabled since, and loads another kernel while the system goes down: stage again, so that \
+                     the hook loads {}, or disable it",
+                    plan.entry
+                );
+                findings.say(Verdict::Bad, "staged", replaced);
+            } else if Folder::is_half_staged(root) {
+                let stray = format!(
+                    "{} is staged, a `nextkernel stage` was killed half way, and what is loaded may be its image: stage \
+                     again, or `nextkernel unstage`",
+                    plan.entry
+                );
+                findings.say(Verdict::Warn, "staged", stray);
+            } else if changed.is_some_and(|changed| changed > plan.staged_at) {
                 let stale = format!(
                     "{} was changed since: stage again, for the plan holds what it said then",
                     conf::PATH
                 );
                 findings.say(Verdict::Warn, "staged", stale);
-            } else if plan.hold == Hold::Kept && !root.kexec_loaded() {
+            } else if plan.preload.stays_loaded() && !root.kexec_loaded() {
                 let gone = format!(
                     "{} is staged, and somebody has unloaded its image: `systemctl kexec` refuses; stage again, or \
                      give `nextkernel reboot`",
@@ -295,7 +316,7 @@ mod tests {
     }
 
     /// Stages a kernel of 1000 bytes and an initrd of 500, with a further line of the plan.
-    pub(super) fn staged(scratch: &Scratch, hold: &str) {
+    pub(super) fn staged(scratch: &Scratch, preload: &str) {
         let set = "0000000000000007";
         let image = |name: &str, size: usize| {
             let name = format!("{set}/{name}");
@@ -305,7 +326,7 @@ mod tests {
         };
         let (kernel, initrd) = (image("kernel", 1000), image("initrd", 500));
         let plan = format!(
-            "nextkernel-plan 1\nhandoff = {set}\nentry = 6.12\nstaged-at = 4000000000\non = kexec\n{hold}\n\
+            "nextkernel-plan 2\nhandoff = {set}\nentry = 6.12\nstaged-at = 4000000000\non = kexec\n{preload}\n\
              kernel = {kernel}\ninitrd = {initrd}\ncmdline = root=x panic=7\nend\n"
         );
         Plan::parse(plan.as_bytes()).unwrap();
@@ -353,7 +374,7 @@ mod tests {
         for (path, text, what, words) in [
             (conf::PATH, "gpus = leave\n", "configuration", "line 1: there is no key 'gpus'"),
             (conf::PATH, "unbind = 0000:00:02.0\n", "unbind", "what carries / cannot be told"),
-            ("/run/nextkernel/plan", "nextkernel-plan 2\n", "staged", "version 2"),
+            ("/run/nextkernel/plan", "nextkernel-plan 1\n", "staged", "version 1"),
         ] {
             scratch.put(path, text);
             says(&scratch, what, Verdict::Bad, words);
@@ -366,12 +387,12 @@ mod tests {
         let scratch = machine();
         gpus::tests::add(&scratch, "xe", "0000:00:03.0", "live");
         let plan = "\
-nextkernel-plan 1
+nextkernel-plan 2
 handoff = 0000000000000007
 entry = 6.12
 staged-at = 4000000000
 on = kexec
-hold = late
+preload = no
 kernel = 0000000000000007/kernel size=1 inode=1 changed=1.000000001
 cmdline = root=x panic=7
 gpu = xe firmware-reboot
@@ -385,7 +406,7 @@ end
         says(&scratch, "panic", Verdict::Ok, "panic=7");
         scratch.put("/run/nextkernel/plan", &plan.replace("4000000000", "1"));
         says(&scratch, "staged", Verdict::Warn, "stage again");
-        scratch.put("/run/nextkernel/plan", &plan.replace("hold = late", "hold = kept"));
+        scratch.put("/run/nextkernel/plan", &plan.replace("preload = no", "preload = yes"));
         says(&scratch, "staged", Verdict::Warn, "has unloaded its image");
         scratch.put("/sys/kernel/kexec_loaded", "1\n");
         says(&scratch, "staged", Verdict::Ok, "6.12 is staged");
@@ -397,9 +418,9 @@ end
         for (text, what) in [("gpus = leave\n", "configuration"), ("unbind = 0000:00:02.0\n", "unbind")] {
             scratch.put(conf::PATH, text);
             says(&scratch, what, Verdict::Bad, "until then nothing can be staged");
-            staged(&scratch, "hold = kept");
+            staged(&scratch, "preload = yes");
             says(&scratch, what, Verdict::Warn, "what is staged holds as it is");
-            scratch.put("/run/nextkernel/plan", "nextkernel-plan 2\n");
+            scratch.put("/run/nextkernel/plan", "nextkernel-plan 1\n");
             says(&scratch, what, Verdict::Bad, "until then nothing can be staged");
             fs::remove_dir_all(scratch.root.path("/run/nextkernel")).unwrap();
         }
@@ -408,7 +429,7 @@ end
     #[test]
     fn what_is_bad_is_told_with_what_it_is_about_and_of_the_machine_alone() {
         let scratch = machine();
-        scratch.put("/run/nextkernel/plan", "nextkernel-plan 2\n");
+        scratch.put("/run/nextkernel/plan", "nextkernel-plan 1\n");
         scratch.put(conf::PATH, "gpus = leave\n");
         let names = |bad: Vec<String>| -> Vec<String> {
             bad.iter().map(|it| it.split(':').next().unwrap().to_owned()).collect()

@@ -1,6 +1,6 @@
 //! How the running kernel came to run, and what the way took: put together from all who know a part of it.
 
-use nextkernel_plan::{Marks, Record};
+use nextkernel_plan::{Marks, Record, Verb};
 use rustix::system::uname;
 
 use super::boot::{Asked, Boot, By, Came, Handoff, LONGEST_MS, Part, Phase, Trouble};
@@ -26,8 +26,6 @@ pub struct Facts<'a> {
     pub kernel: String,
     /// The record on its command line.
     pub record: Option<Record>,
-    /// Whether the rehearsal's placeholder stands there.
-    pub placeholder: bool,
     /// Whether a kernel started it, where that can be told.
     pub jumped: Option<bool>,
     /// When a system before it began to go down.
@@ -68,7 +66,6 @@ fn of(root: &Root, history: &History, reached: Reached) -> Boot {
         boot_id: boot_id(root),
         kernel: kernel.unwrap_or_else(|| uname().release().to_string_lossy().into_owned()),
         record,
-        placeholder: cmdline::value(&line, Record::KEY).is_some() && record.is_none(),
         jumped: jumped(root),
         stopped: Stopped::read(root),
         history,
@@ -97,13 +94,13 @@ impl Facts<'_> {
     pub fn boot(&self) -> Boot {
         let stopped = self.last_stop();
         let asked = self.asked();
-        let came = match (self.record, self.placeholder, self.jumped) {
-            (Some(_), ..) => Came::Handoff,
-            (None, true, _) => Came::Kept,
-            (None, false, Some(true)) => Came::Jump,
-            (None, false, Some(false)) => Came::Firmware,
-            (None, false, None) if asked == Some(Asked::Reboot) => Came::Firmware,
-            (None, false, None) => Came::Unknown,
+        let came = match (self.record, self.jumped) {
+            (Some(Record { verb: None, .. }), _) => Came::Preloaded,
+            (Some(_), _) => Came::Handoff,
+            (None, Some(true)) => Came::Jump,
+            (None, Some(false)) => Came::Firmware,
+            (None, None) if asked == Some(Asked::Reboot) => Came::Firmware,
+            (None, None) => Came::Unknown,
         };
         let mut boot = Boot {
             boot_id: self.boot_id.clone(),
@@ -113,7 +110,7 @@ impl Facts<'_> {
             asked,
             handoff: self.record.map(|record| Handoff {
                 id: record.handoff.to_string(),
-                verb: record.verb.to_string(),
+                verb: self.verb(record),
                 entry: None,
                 loader: None,
                 load_rehearsed_ms: None,
@@ -130,8 +127,9 @@ impl Facts<'_> {
         };
         match came {
             Came::Handoff => self.add_night(&mut boot, stopped),
+            Came::Preloaded => self.add_down(&mut boot, stopped),
             Came::Firmware => self.add_firmware(&mut boot, stopped),
-            Came::Kept | Came::Jump | Came::Unknown => {}
+            Came::Jump | Came::Unknown => {}
         }
         self.add_day(&mut boot);
         boot
@@ -183,6 +181,28 @@ impl Facts<'_> {
             add(boot, part, ms);
         }
         add(boot, Part::Jump, jump);
+    }
+
+    /// The record's, or what the system before was asked for when it meant this handoff.
+    fn verb(&self, record: Record) -> Option<String> {
+        let asked = || {
+            let meant = record.handoff.to_string();
+            let stopped = self.stop().filter(|stopped| stopped.handoff.as_ref() == Some(&meant))?;
+            match stopped.asked {
+                Asked::Kexec => Some(Verb::Kexec),
+                Asked::Reboot => Some(Verb::Reboot),
+                Asked::Poweroff | Asked::Halt | Asked::Nothing => None,
+            }
+        };
+        record.verb.or_else(asked).map(|verb| verb.to_string())
+    }
+
+    fn add_down(&self, boot: &mut Boot, stopped: Option<&Stopped>) {
+        let Some(stopped) = stopped else { return };
+        let (ago, disagree) = self.now.ago(stopped.then(), None, 0);
+        boot.disagree = disagree;
+        boot.measured_by = ago.map(|ago| ago.by);
+        add(boot, Part::Down, ago.map(|ago| ago.begun_ms));
     }
 
     fn add_firmware(&self, boot: &mut Boot, stopped: Option<&Stopped>) {
@@ -257,7 +277,7 @@ mod tests {
     use crate::report::boot::tests as boots;
     use crate::report::clock::tests::{before, now};
     use crate::scratch::Scratch;
-    use nextkernel_plan::{HandoffId, Night, Verb};
+    use nextkernel_plan::{HandoffId, Night};
 
     const THIS: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
     const BEFORE: &str = "2f0e0d0c-0b0a-0908-0706-050403020100";
@@ -270,7 +290,7 @@ mod tests {
             marks,
             trouble: nextkernel_plan::Trouble::GPU,
         };
-        Record { handoff: HandoffId(0xa7), verb: Verb::Kexec, night: Some(night) }
+        Record { handoff: HandoffId(0xa7), verb: Some(Verb::Kexec), night: Some(night) }
     }
 
     /// The verified loader tells the first, the direct one all.
@@ -290,7 +310,6 @@ mod tests {
             boot_id: THIS.to_owned(),
             kernel: "6.12".to_owned(),
             record,
-            placeholder: false,
             jumped: Some(record.is_some()),
             stopped,
             history,
@@ -369,22 +388,41 @@ mod tests {
     }
 
     #[test]
+    fn what_was_preloaded_is_one_part_from_the_command_and_who_went_down_told_the_verb() {
+        let none = History::default();
+        let record = Some(Record::preloaded(HandoffId(0xa7)));
+        let meant =
+            |id: u64| Stopped { handoff: Some(HandoffId(id).to_string()), ..stop(9000, Asked::Reboot) };
+        let boot = facts(&none, record, Some(meant(0xa7))).boot();
+        assert_eq!(
+            (boot.came, boot.handoff.clone().unwrap().verb.as_deref()),
+            (Came::Preloaded, Some("reboot"))
+        );
+        let way = [(Part::Down, 9000), (Part::Kernel, 900), (Part::Initrd, 2300), (Part::Userspace, 5100)];
+        assert_eq!((parts(&boot), boot.total_ms()), (way.to_vec(), Some(9000 + 8300)));
+        assert!(boot.is_sound() && boot.measured_by == Some(By::Counter) && boot.is_by_handoff());
+        let other = facts(&none, record, Some(meant(0xa8))).boot();
+        assert_eq!(other.handoff.unwrap().verb, None);
+        let unknown = facts(&none, record, None).boot();
+        assert_eq!((unknown.came, unknown.ms(Part::Down), unknown.total_ms()), (Came::Preloaded, None, None));
+    }
+
+    #[test]
     fn each_way_to_come_is_told_truly() {
         let none = History::default();
-        let of = |placeholder, jumped, stopped| {
-            let boot = Facts { placeholder, jumped, ..facts(&none, None, stopped) }.boot();
+        let of = |jumped, stopped| {
+            let boot = Facts { jumped, ..facts(&none, None, stopped) }.boot();
             (boot.came, boot.asked, boot.ms(Part::Jump), boot.is_yardstick())
         };
         let kexec = || Some(stop(190_000, Asked::Kexec));
         let asked = Some(Asked::Kexec);
-        assert_eq!(of(true, Some(true), kexec()), (Came::Kept, asked, None, false));
-        assert_eq!(of(false, Some(true), kexec()), (Came::Jump, asked, None, false));
+        assert_eq!(of(Some(true), kexec()), (Came::Jump, asked, None, false));
         // The hook failed and restarted the machine.
-        assert_eq!(of(false, Some(false), kexec()), (Came::Firmware, asked, None, false));
-        assert_eq!(of(false, None, kexec()), (Came::Unknown, asked, None, false));
-        assert_eq!(of(false, None, None), (Came::Unknown, None, None, false));
+        assert_eq!(of(Some(false), kexec()), (Came::Firmware, asked, None, false));
+        assert_eq!(of(None, kexec()), (Came::Unknown, asked, None, false));
+        assert_eq!(of(None, None), (Came::Unknown, None, None, false));
         let reboot = Some(stop(190_000, Asked::Reboot));
-        assert_eq!(of(false, None, reboot), (Came::Firmware, Some(Asked::Reboot), None, true));
+        assert_eq!(of(None, reboot), (Came::Firmware, Some(Asked::Reboot), None, true));
     }
 
     #[test]
@@ -414,8 +452,10 @@ mod tests {
         assert_eq!(handoff.trouble, [Trouble::ModuleStayed]);
         assert_eq!(parts(&boot), [(Part::Sync, 6)], "1970 is too long ago");
         assert!(boot.is_sound());
-        scratch.put("/proc/cmdline", "root=x nextkernel.record=xxxxxxxx\n");
-        assert_eq!(measure(&scratch.root, &History::default()).came, Came::Kept);
+        scratch.put("/proc/cmdline", "root=x nextkernel.record=00000000000000a7:preloaded\n");
+        let boot = measure(&scratch.root, &History::default());
+        let handoff = boot.handoff.unwrap();
+        assert_eq!((boot.came, handoff.entry.as_deref()), (Came::Preloaded, Some("debian")));
         scratch.put("/proc/cmdline", "root=x\n");
         assert_eq!(measure(&scratch.root, &History::default()).came, Came::Jump);
     }

@@ -37,11 +37,11 @@ pub struct Boot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Came {
-    /// By nextkernel's hook, or with what it had loaded: the record is there.
+    /// By nextkernel's hook, or with what it had loaded: its record is there.
     Handoff,
-    /// By a jump to the image that `nextkernel stage` had kept loaded, without the hook: the rehearsal's
-    /// placeholder is there instead of a record.
-    Kept,
+    /// By a jump to the image that `nextkernel stage` had loaded: that one's record is there. Whether the hook jumped, or
+    /// the init without it, cannot be told.
+    Preloaded,
     /// By a jump to what somebody else had loaded.
     Jump,
     /// By the firmware.
@@ -71,8 +71,9 @@ pub enum Asked {
 pub struct Handoff {
     /// Its id, as in the plan.
     pub id: String,
-    /// The verb at which it was carried out.
-    pub verb: String,
+    /// The verb at which it was carried out. The record of a preloaded image does not tell; the system before may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verb: Option<String>,
     /// The entry that was staged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<String>,
@@ -122,6 +123,8 @@ pub enum Part {
     /// The load and the jump, until the next kernel's clock starts; with the verified loader, which loads meanwhile,
     /// teardown and settle, too.
     Jump,
+    /// From the command until the next kernel's clock starts, where what was preloaded is started.
+    Down,
     /// From the command through the firmware and the boot loader until the next kernel's clock starts.
     Firmware,
     /// From the kernel's start to the first program: the initrd's init where that is systemd, else the root's.
@@ -162,7 +165,8 @@ impl Boot {
     pub fn total_ms(&self) -> Option<u64> {
         let ends = [Part::Kernel, Part::Userspace].map(|part| self.ms(part));
         let begins = [Part::Stop, Part::Jump].map(|part| self.ms(part));
-        let begins = begins.into_iter().all(|ms| ms.is_some()) || self.ms(Part::Firmware).is_some();
+        let alone = [Part::Down, Part::Firmware].map(|part| self.ms(part));
+        let begins = begins.into_iter().all(|ms| ms.is_some()) || alone.into_iter().any(|ms| ms.is_some());
         let whole = begins && ends.into_iter().all(|ms| ms.is_some());
         whole.then(|| self.phases.iter().map(|phase| phase.ms).sum())
     }
@@ -171,6 +175,12 @@ impl Boot {
     #[must_use]
     pub fn ms(&self, part: Part) -> Option<u64> {
         self.phases.iter().find(|phase| phase.phase == part).map(|phase| phase.ms)
+    }
+
+    /// Whether it was started by what nextkernel had loaded.
+    #[must_use]
+    pub fn is_by_handoff(&self) -> bool {
+        matches!(self.came, Came::Handoff | Came::Preloaded)
     }
 
     /// Whether it is what handoffs are measured by: a restart that was asked for and went through firmware, all of it
@@ -210,7 +220,7 @@ impl Handoff {
     fn is_sound(&self) -> bool {
         let plain = |text: &Option<String>, most| text.as_ref().is_none_or(|text| is_plain(text, most));
         HandoffId::from_digits(&self.id).is_some()
-            && is_plain(&self.verb, 8)
+            && plain(&self.verb, 8)
             && plain(&self.entry, nextkernel_plan::limits::ENTRY_MAX)
             && plain(&self.loader, 16)
             && self.load_rehearsed_ms.is_none_or(|ms| ms <= LONGEST_MS)
@@ -275,7 +285,7 @@ pub(crate) mod tests {
             asked: Some(Asked::Kexec),
             handoff: Some(Handoff {
                 id: "00000000000000a7".to_owned(),
-                verb: "kexec".to_owned(),
+                verb: Some("kexec".to_owned()),
                 entry: Some("debian".to_owned()),
                 loader: Some("direct".to_owned()),
                 load_rehearsed_ms: Some(410),

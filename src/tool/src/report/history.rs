@@ -10,7 +10,7 @@ use std::time::Duration;
 use nextkernel_plan::{HandoffId, Record};
 use serde::{Deserialize, Serialize};
 
-use super::boot::{Asked, Boot, Came, LONGEST_MS, is_id, is_plain};
+use super::boot::{Asked, Boot, LONGEST_MS, is_id, is_plain};
 use super::clock::Then;
 use crate::cmdline;
 use crate::root::Root;
@@ -77,9 +77,11 @@ impl History {
     /// The boots behind the last handoff that succeeded, and behind the last that a person has seen, in which another was
     /// meant to start; the last first.
     pub fn failed(&self, seen: Option<&str>) -> impl Iterator<Item = &Boot> {
-        let since = self.boots.iter().rev().take_while(move |boot| {
-            !matches!(boot.came, Came::Handoff | Came::Kept) && Some(boot.boot_id.as_str()) != seen
-        });
+        let since = self
+            .boots
+            .iter()
+            .rev()
+            .take_while(move |boot| !boot.is_by_handoff() && Some(boot.boot_id.as_str()) != seen);
         since.filter(|boot| boot.failed.is_some())
     }
 

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write};
 
 use super::Known;
-use super::boot::{Came, Trouble};
+use super::boot::Trouble;
 
 /// All of it.
 #[must_use]
@@ -24,7 +24,7 @@ fn write_all(out: &mut String, known: &Known) -> fmt::Result {
     let kernel = Label(&running.kernel);
     writeln!(out, "nextkernel_boot_info{{came=\"{}\",kernel=\"{kernel}\"}} 1", Label(&came))?;
     head(out, "nextkernel_boot_by_handoff", "Whether a handoff started the running kernel.")?;
-    writeln!(out, "nextkernel_boot_by_handoff {}", u8::from(running.came == Came::Handoff))?;
+    writeln!(out, "nextkernel_boot_by_handoff {}", u8::from(running.is_by_handoff()))?;
     if let Some(boot) = known.last_handoff() {
         if !boot.phases.is_empty() {
             head(out, "nextkernel_handoff_seconds", "What each part of the last handoff took.")?;

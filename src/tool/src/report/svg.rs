@@ -4,7 +4,7 @@
 use std::fmt::{self, Write};
 
 use super::Known;
-use super::boot::{Boot, Came, Part};
+use super::boot::{Boot, Handoff, Part};
 use super::words::{Date, Seconds, name, short_name, took};
 
 /// So many handoffs are shown.
@@ -43,6 +43,7 @@ fn colour(part: Part) -> &'static str {
         Part::Teardown => "#b7791f",
         Part::Settle => "#8b5fbf",
         Part::Jump => "#d1495b",
+        Part::Down => "#b5606e",
         Part::Firmware => "#8d5a4a",
         Part::Kernel => "#2b6cb0",
         Part::Initrd => "#4a90c9",
@@ -90,7 +91,9 @@ fn write_all(out: &mut String, known: &Known) -> fmt::Result {
 
 /// The restart through firmware, and below it the handoffs, the newest first.
 fn rows(known: &Known) -> Vec<&Boot> {
-    let measured = |boot: &&Boot| boot.came == Came::Handoff && boot.ms(Part::Jump).is_some();
+    let measured = |boot: &&Boot| {
+        boot.is_by_handoff() && (boot.ms(Part::Jump).is_some() || boot.ms(Part::Down).is_some())
+    };
     let handoffs = known.boots().iter().rev().filter(measured).take(HANDOFFS);
     known.yardstick().into_iter().chain(handoffs).collect()
 }
@@ -149,7 +152,8 @@ fn mark(seconds: u64) -> String {
 fn write_row(out: &mut String, known: &Known, boot: &Boot, top: u64, longest: u64) -> fmt::Result {
     let (bar, end) = (top + 20, MARGIN + scaled(length(boot), longest));
     let what = match &boot.handoff {
-        Some(handoff) => format!("handoff at {}", handoff.verb),
+        Some(Handoff { verb: Some(verb), .. }) => format!("handoff at {verb}"),
+        Some(_) => "handoff".to_owned(),
         None => "through firmware".to_owned(),
     };
     let entry = boot.handoff.as_ref().and_then(|handoff| handoff.entry.as_deref()).unwrap_or(&boot.kernel);

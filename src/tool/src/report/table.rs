@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::boot::{Asked, Boot, By, Came, Disagree};
+use super::boot::{Asked, Boot, By, Came, Disagree, Handoff};
 use super::history;
 use super::words::{Date, Seconds, Time, name, took};
 use super::{Known, Saved};
@@ -29,7 +29,7 @@ pub fn history(known: &Known) -> String {
 
 fn write_all(out: &mut String, known: &Known) -> std::fmt::Result {
     let running = known.running();
-    if running.came == Came::Handoff {
+    if running.is_by_handoff() {
         return write_handoff(out, known, running, "this kernel was started by");
     }
     writeln!(out, "{}", came_in_words(running))?;
@@ -46,7 +46,8 @@ fn write_all(out: &mut String, known: &Known) -> std::fmt::Result {
 fn write_handoff(out: &mut String, known: &Known, boot: &Boot, first: &str) -> std::fmt::Result {
     let Some(handoff) = &boot.handoff else { return Ok(()) };
     let date = Date(boot.started_at);
-    writeln!(out, "{first} handoff {}, at {}, on {date} UTC", handoff.id, handoff.verb)?;
+    let at = handoff.verb.as_ref().map_or(String::new(), |verb| format!(", at {verb}"));
+    writeln!(out, "{first} handoff {}{at}, on {date} UTC", handoff.id)?;
     let entry = handoff.entry.as_ref().filter(|entry| **entry != boot.kernel);
     let entry = entry.map_or(String::new(), |entry| format!(" from {entry}"));
     let loader =
@@ -59,6 +60,11 @@ fn write_handoff(out: &mut String, known: &Known, boot: &Boot, first: &str) -> s
     }
     if let Some(sentence) = measured_in_words(boot) {
         writeln!(out, "{sentence}")?;
+    }
+    if boot.came == Came::Preloaded {
+        let why = "what was loaded when it was staged was started: whether the hook ran before, and what each of its steps \
+                   took, cannot be told afterwards (`--preload no` tells)";
+        writeln!(out, "{why}")?;
     }
     for trouble in &handoff.trouble {
         writeln!(out, "on the way: {}", trouble.in_words())?;
@@ -91,11 +97,7 @@ fn write_phases(out: &mut String, boot: &Boot) -> std::fmt::Result {
 /// How the running kernel came, where that was not by a handoff; and in a second line what follows from it.
 fn came_in_words(boot: &Boot) -> String {
     let (how, then) = match (boot.came, boot.asked) {
-        (Came::Handoff, _) => ("by a handoff", ""),
-        (Came::Kept, _) => (
-            "by a jump to the image that was kept loaded, without the hook",
-            "the hook did not run or could not load: `nextkernel check` says whether it runs at the next one",
-        ),
+        (Came::Handoff | Came::Preloaded, _) => ("by a handoff", ""),
         (Came::Jump, _) => ("by a kernel that jumped to it, without nextkernel", ""),
         (Came::Firmware, Some(Asked::Kexec)) => (
             "by the firmware, although another kernel was asked for",
@@ -169,9 +171,11 @@ fn write_history(out: &mut String, known: &Known) -> std::fmt::Result {
     writeln!(out, "{:<17} {:<34} {:>10} {:>12}  kernel", "started (UTC)", "by", "took", "saved")?;
     for boot in known.boots().iter().rev() {
         let by = match (boot.came, &boot.handoff, boot.asked) {
-            (Came::Handoff, Some(handoff), _) => format!("handoff {} at {}", handoff.id, handoff.verb),
-            (Came::Handoff, None, _) => "handoff".to_owned(),
-            (Came::Kept, ..) => "a jump to the kept image".to_owned(),
+            (Came::Handoff | Came::Preloaded, Some(Handoff { id, verb: Some(verb), .. }), _) => {
+                format!("handoff {id} at {verb}")
+            }
+            (Came::Handoff | Came::Preloaded, Some(handoff), _) => format!("handoff {}", handoff.id),
+            (Came::Handoff | Came::Preloaded, None, _) => "handoff".to_owned(),
             (Came::Jump, ..) => "somebody else's jump".to_owned(),
             (Came::Firmware, _, Some(Asked::Reboot)) if boot.failed.is_some() => {
                 "firmware: the handoff failed".to_owned()
@@ -288,12 +292,13 @@ this kernel, 6.12, was started on 2026-11-24 06:00 UTC by the firmware, as it wa
 
     #[test]
     fn the_history_is_a_line_for_each_boot() {
-        let kept = Boot { came: Came::Kept, handoff: None, phases: Vec::new(), ..boot() };
+        let handoff = boot().handoff.map(|handoff| Handoff { verb: None, ..handoff });
+        let preloaded = Boot { came: Came::Preloaded, handoff, phases: Vec::new(), ..boot() };
         assert_eq!(
-            history(&known(&[boot(), firmware(), kept])),
+            history(&known(&[boot(), firmware(), preloaded])),
             "\
 started (UTC)     by                                       took        saved  kernel
-2026-11-26 06:11  a jump to the kept image                    -            -  6.12
+2026-11-26 06:11  handoff 00000000000000a7                    -            -  6.12
 2026-11-24 06:00  firmware, at reboot                3 min 22 s            -  6.12
 2026-11-26 06:11  handoff 00000000000000a7 at kexec      11.9 s   3 min 10 s  6.12
 "

@@ -46,7 +46,8 @@ impl fmt::Display for Seconds {
 /// How long one part of a boot took, or all of it: what the clock alone told is told to the second.
 #[must_use]
 pub fn took(boot: &Boot, part: Option<Part>, ms: u64) -> String {
-    let crosses = part.is_none_or(|part| matches!(part, Part::Stop | Part::Jump | Part::Firmware));
+    let crosses =
+        part.is_none_or(|part| matches!(part, Part::Stop | Part::Jump | Part::Down | Part::Firmware));
     if crosses && boot.measured_by == Some(By::Clock) {
         Seconds(ms).to_string()
     } else {
@@ -86,6 +87,7 @@ pub fn name(boot: &Boot, part: Part) -> &'static str {
         Part::Jump if boot.ms(Part::Sync).is_none() => "the night, to the kernel's start",
         Part::Jump if boot.ms(Part::Teardown).is_none() => "load, teardown and jump, to the kernel's start",
         Part::Jump => "load and jump, to the kernel's start",
+        Part::Down => "down, from the command to the kernel's start",
         Part::Firmware => "down, firmware and boot loader",
         Part::Kernel if boot.ms(Part::Initrd).is_some() => "kernel, to the initrd",
         Part::Kernel => "kernel, to userspace",
@@ -103,6 +105,7 @@ pub fn short_name(part: Part) -> &'static str {
         Part::Teardown => "teardown",
         Part::Settle => "other hooks, last sync",
         Part::Jump => "load and jump",
+        Part::Down => "down and jump",
         Part::Firmware => "down, firmware, boot loader",
         Part::Kernel => "kernel",
         Part::Initrd => "initrd",
