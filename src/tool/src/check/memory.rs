@@ -32,8 +32,13 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
         let initrd = plan.initrd.map_or(0, |initrd| initrd.size);
         (kernel_takes(root, &plan.kernel).saturating_add(initrd), size)
     };
-    // What is loaded is not loaded once more.
-    if !(plan.preload.starts_what_is_loaded() && root.kexec_loaded()) {
+    if plan.preload.starts_what_is_loaded() && root.kexec_loaded() {
+        findings.say(
+            Verdict::Ok,
+            "memory",
+            format!("kernel and initrd take {}, and are loaded already", Size(takes)),
+        );
+    } else {
         fits(root, beside, takes, findings);
     }
     if let Some(direct) = &plan.direct {
