@@ -11,8 +11,9 @@ use std::time::Duration;
 use super::kexec::{START_KEXEC, boot, jump};
 
 /// Kills `nextkernel stage` as it enters each of its system calls that can change anything, in turn, and looks each time:
-/// the plan is the one before or the new one, and `nextkernel-hook --dry-run` finds its images whole. Killed at a call
-/// that only looks, it leaves what it leaves at the next that does not.
+/// the plan is the one before or the new one, `nextkernel-hook --dry-run` finds its images whole, and starts what is loaded
+/// only where nothing tells that it may be another plan's. Killed at a call that only looks, it leaves what it leaves at the
+/// next that does not.
 const KILL_AT_EACH_CALL: &str = r#"
 cd /root
 staging="nextkernel stage --kernel kernel --initrd small --cmdline"
@@ -32,7 +33,13 @@ while read -r call count; do
     n=$((n + 1))
     strace -qq -o /dev/null -e trace="$call" -e inject="$call:signal=KILL:when=$count" \
         $staging try=$n >/dev/null 2>&1 || killed=$((killed + 1))
+    if [ -e /run/nextkernel/plan.new ] && nextkernel-hook --dry-run kexec | grep 'start what is loaded'; then
+        echo "$call $count: what is loaded may be another plan's"
+        exit 1
+    fi
+    cp /run/nextkernel/plan plan && sed -i 's/^preload = yes$/preload = no/' /run/nextkernel/plan
     shown=$(nextkernel-hook --dry-run kexec) || { echo "$call $count: no plan that is whole"; exit 1; }
+    cp plan /run/nextkernel/plan
     try=$(echo "$shown" | sed -n "s/.*try=\([0-9]*\).*/\1/p")
     case $try in
     $plan) ;;
