@@ -2,7 +2,9 @@
 //! what stays behind when the handoff fails.
 
 use super::faults::{BESIDE, faulty, when, when_the_hook_says};
-use super::staged::{HOOK, handed_over, in_order, night, plan, rebooted, stage, systemd_jumped_itself};
+use super::staged::{
+    AGAIN, HOOK, handed_over, in_order, night, plan, rebooted, stage, systemd_jumped_itself,
+};
 use bed::harness::Test;
 use bed::initramfs::{Ended, Night};
 use bed::machine::with_last_lines;
@@ -152,13 +154,13 @@ pub fn an_image_that_nobody_may_jump_to_is_unloaded_before_the_other_hooks_are_w
     Ok(())
 }
 
-/// The kernel that is to be loaded is not the one that was staged, and one is loaded.
-const REPLACED: &str = "sed -i 's/^preload = yes$/preload = again/' /run/nextkernel/plan; cd /run/nextkernel/*/ && cp kernel other && mv other kernel && cd /\n";
+/// The kernel that is to be loaded is not the one that was staged.
+const REPLACED: &str = "cd /run/nextkernel/*/ && cp kernel other && mv other kernel && cd /\n";
 
 pub fn the_gpu_is_freed_for_the_kept_image_when_the_staged_one_was_replaced(
     test: &Test,
 ) -> Result<(), String> {
-    let ended = faulty(test, "insmod /nvidia.ko", "", REPLACED)?.run()?;
+    let ended = faulty(test, "insmod /nvidia.ko", "", &(AGAIN.to_owned() + REPLACED))?.run()?;
     ended.line("nextkernel: no handoff: the kernel in /run/nextkernel is not the one that was staged")?;
     let freed = ["nextkernel: unload nvidia\r", "nvidia stand-in: 0000:00:02.0 removed"];
     in_order(&ended, &[&freed[..], &["NEXT KERNEL UP"]].concat())?;
@@ -169,7 +171,7 @@ pub fn nothing_stays_loaded_when_the_staged_image_was_replaced_and_the_gpu_canno
     test: &Test,
 ) -> Result<(), String> {
     let before = "insmod /nvidia.ko; mknod /dev/nvidia0 c 195 0; /stuck read /dev/nvidia0";
-    let ended = faulty(test, before, "", REPLACED)?.run()?;
+    let ended = faulty(test, before, "", &(AGAIN.to_owned() + REPLACED))?.run()?;
     rebooted(&ended)?;
     ended.line("'stuck' (").map(drop)
 }

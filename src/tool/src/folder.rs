@@ -97,7 +97,7 @@ impl Folder {
     /// Whether a stage ended half way, for whoever only reads: what is loaded may be its image.
     #[must_use]
     pub fn is_half_staged(root: &Root) -> bool {
-        root.path(FOLDER).join(PROPOSED).exists()
+        Folder::place(root, PROPOSED).exists()
     }
 
     /// Where a file of it lies, for whoever only reads.

@@ -1,6 +1,7 @@
 //! Really loading the staged image by day, so that whatever the kernel has against it is said now.
 
 use std::ffi::{CStr, CString};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -121,7 +122,7 @@ fn parameters(root: &Root, file: &File, direct: &Direct<'_>, line: &CStr) -> io:
 /// The line with the record of an image that stays loaded.
 #[must_use]
 pub fn preloaded(cmdline: &str, handoff: HandoffId) -> CString {
-    CString::new(Recorded { cmdline, record: Record::preloaded(handoff) }.to_string()).unwrap_or_default()
+    recorded(cmdline, Record::preloaded(handoff))
 }
 
 /// The longest line that the hook may load with. What stands for a record has the record's name, so that whoever reuses the
@@ -129,6 +130,10 @@ pub fn preloaded(cmdline: &str, handoff: HandoffId) -> CString {
 #[must_use]
 pub fn longest(cmdline: &str) -> CString {
     let record = format!("{:x<1$}", format!("{}=", Record::KEY), limits::RECORD_MAX - 1);
+    recorded(cmdline, record)
+}
+
+fn recorded(cmdline: &str, record: impl Display) -> CString {
     CString::new(Recorded { cmdline, record }.to_string()).unwrap_or_default()
 }
 

@@ -231,7 +231,7 @@ fn staged<'a>(
         }
         Ok(Some(Ok(plan))) => {
             // The time of the last change, which a file moved there has, too.
-            let late = late_loads::find(root).filter(|_| plan.preload.starts_what_is_loaded());
+            let late = if plan.preload.starts_what_is_loaded() { late_loads::find(root) } else { None };
             let changed =
                 root.path(conf::PATH).metadata().ok().and_then(|found| u64::try_from(found.ctime()).ok());
             if plan.preload == Preload::Only && !root.kexec_loaded() {
