@@ -15,8 +15,10 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(text) else { return };
     let Some(ranges) = free_in(text) else { return };
     in_order(&ranges);
-    let mut memory = Memory::new(&ranges, PAGE);
     let random = number(0);
+    let start = number(5) >> (random % 64) & !(PAGE - 1);
+    let avoided = Range { start, end: start.saturating_add(PAGE << (number(13) % 30)) };
+    let mut memory = Memory::new(&ranges, PAGE).avoiding(&[avoided]);
     for round in 0..4 {
         let before = memory.free().to_vec();
         in_order(&before);
@@ -27,14 +29,20 @@ fuzz_target!(|bytes: &[u8]| {
         let pick = match round {
             0 => Pick::Lowest,
             1 => Pick::Highest,
-            _ => Pick::Random(&mut || random),
+            _ => Pick::Random(random),
         };
-        let Some(at) = memory.take(size, bounds, pick) else {
+        let place = if round == 3 {
+            memory.take_anywhere(size, bounds, pick)
+        } else {
+            memory.take(size, bounds, pick)
+        };
+        let Some(at) = place else {
             assert_eq!(memory.free(), before);
             continue;
         };
         let taken = Range { start: at, end: at + size.max(1).next_multiple_of(PAGE) };
         assert!(before.iter().any(|range| range.start <= taken.start && taken.end <= range.end));
+        assert!(round == 3 || taken.end <= avoided.start || avoided.end <= taken.start);
         assert!(at >= bounds.low && taken.end <= bounds.high && at % bounds.align == 0);
         let sum = |ranges: &[Range]| ranges.iter().map(|range| u128::from(range.size())).sum::<u128>();
         assert_eq!(sum(&before), sum(memory.free()) + u128::from(taken.size()));

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::prepare::memory_map::Memory;
+use nextkernel::prepare::memory_map::{Memory, Range};
 use nextkernel::prepare::{self, Parts};
 use nextkernel::root::Root;
 
@@ -43,19 +43,38 @@ fn machine() -> &'static (Root, PathBuf) {
     })
 }
 
+/// Up to 16 MiB somewhere in 4 GiB.
+fn avoided(bytes: &[u8]) -> Range {
+    let start = u64::from(bytes[0]) << 24;
+    Range { start, end: start + (u64::from(bytes[1]) << 16) }
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let (root, folder) = machine();
     let Some((&split, bytes)) = bytes.split_first() else { return };
     let (running, rest) = bytes.split_at(bytes.len().min(usize::from(split) * 4));
-    let (line, kernel) = rest.split_at(rest.len().min(usize::from(split & 31)));
+    let (line, kernel_bytes) = rest.split_at(rest.len().min(usize::from(split & 31)));
     let Ok(cmdline) = std::str::from_utf8(line) else { return };
     fs::write(folder.join("sys/kernel/boot_params/data"), running).expect("written");
-    fs::write(folder.join("kernel"), kernel).expect("written");
+    fs::write(folder.join("kernel"), kernel_bytes).expect("written");
     let open = |name: &str| File::open(folder.join(name)).expect("opened");
     let (kernel, initrd) = (open("kernel"), open("initrd"));
-    let parts =
-        Parts { root, kernel: &kernel, thawed: None, initrd: Some(&initrd), cmdline, cmdline_room: 200 };
-    match prepare::of("x86_64", &parts) {
+    // What was handed out is wherever the kernel says.
+    let avoided: Vec<_> = kernel_bytes.chunks_exact(2).take(64).map(avoided).collect();
+    let parts = Parts {
+        root,
+        kernel: &kernel,
+        thawed: None,
+        initrd: Some(&initrd),
+        cmdline,
+        cmdline_room: 200,
+        avoided: &avoided,
+    };
+    // What is avoided makes nothing impossible.
+    let anywhere = prepare::of("x86_64", &Parts { avoided: &[], ..parts });
+    let prepared = prepare::of("x86_64", &parts);
+    assert_eq!(anywhere.is_ok(), prepared.is_ok());
+    match prepared {
         Ok(is) => {
             let free = Memory::usable(root, PAGE).expect("memory");
             let mut segments = is.segments.clone();

@@ -1,5 +1,5 @@
 //! Programs of a night in C: one keeps a device busy, one is stuck, one hides, one mounts, one counts what others take, one
-//! says when it was started.
+//! fills memory, one looks at it, one says when it was started.
 
 use crate::machine::Scratch;
 use crate::{Made, host};
@@ -35,6 +35,16 @@ pub fn count() -> Result<Vec<u8>, String> {
 /// `steps.c`: counts what a program and its children do in user mode.
 pub fn steps() -> Result<Vec<u8>, String> {
     built("steps.c", &[])
+}
+
+/// `fill.c`: takes memory until so much is left.
+pub fn fill() -> Result<Vec<u8>, String> {
+    built("fill.c", &[])
+}
+
+/// `reserved.c`: counts the pages of memory that are reserved.
+pub fn reserved() -> Result<Vec<u8>, String> {
+    built("reserved.c", &[])
 }
 
 /// `arrived.c`: an /init whose first instruction is the next system's, and which says when that was.

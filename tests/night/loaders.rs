@@ -5,8 +5,8 @@ use bed::chain::{self, By, Memory};
 use bed::harness::Test;
 use bed::holder;
 use bed::image::Image;
-use bed::initramfs::{Boots, Ended};
-use bed::machine::with_last_lines;
+use bed::initramfs::{self, Boots, Ended};
+use bed::machine::{End, with_last_lines};
 
 /// What tells whether an image is loaded.
 const LOADED: &str = "read -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $loaded\"\n";
@@ -14,6 +14,10 @@ const LOADED: &str = "read -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $
 /// The next kernel came, and its record tells the whole night: the direct loader's line is fixed last of all.
 fn handed_over_with_all_marks(ended: &Ended) -> Result<(), String> {
     handed_over(ended, "kexec")?;
+    has_all_marks(ended)
+}
+
+fn has_all_marks(ended: &Ended) -> Result<(), String> {
     let line = ended.line("NEXT KERNEL UP: ")?;
     let marks = line.trim_end().split(':').find(|field| field.starts_with('s') && field.contains(".t"));
     match marks {
@@ -93,6 +97,58 @@ pub fn what_is_thawed_hands_over_with_nothing_loaded_by_day(test: &Test) -> Resu
         ended.line(line)?;
     }
     handed_over_with_all_marks(&ended)
+}
+
+/// How large an initrd is that is more than what happens to be free together.
+const LARGE: usize = 60 << 20;
+
+/// Where the plan's segments go, and where its initrd.
+const SEGMENTS: &str = r"sed -n 's/^segment = .* at=\(.*\) takes=\(.*\)/\1 \2/p' /run/nextkernel/plan >/segments
+echo initrd $(sed -n 's/^segment = initrd .* at=\(.*\) takes=.*/\1/p' /run/nextkernel/plan)
+";
+
+pub fn what_the_hook_will_load_goes_where_the_kernel_hands_out_nothing_for_it(
+    test: &Test,
+) -> Result<(), String> {
+    let stage = |preload: &str| stage(&format!("--loader direct --preload {preload}"));
+    let say = |when: &str| format!("echo \"{when}: $(reserved </segments)\"\n");
+    let large = format!("truncate -s {LARGE} /next.cpio\n");
+    // What stays loaded is loaded at the first place there is, the highest. The kernel hands out some of that for it.
+    let kept = [&stage("yes"), SEGMENTS, "nextkernel unstage\n"].concat();
+    let moved = [&stage("no"), SEGMENTS, &say("before"), &stage("yes"), &say("loaded")].concat();
+    // In place of one that is loaded, too: what that was handed is handed out next.
+    let day = [large, kept, moved, stage("no"), SEGMENTS.into(), say("at last")].concat();
+    let mut night = night(test, "kexec", &day)?;
+    night.file("/usr/bin/reserved", 0o755, holder::reserved()?);
+    (night.memory, night.boots) = (2048, Boots::Each);
+    let ended = night.run()?;
+    let reserved = |when: &str| {
+        let line = ended.line(when)?;
+        let mut numbers = line.trim_start_matches(when).split_whitespace().map(str::parse::<u64>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(reserved)), Some(Ok(all))) if all > 15_000 => Ok((reserved, all)),
+            _ => Err(with_last_lines(line, &ended.console)),
+        }
+    };
+    let ((before, all), (loaded, _)) = (reserved("before: ")?, reserved("loaded: ")?);
+    if loaded.saturating_sub(before) > 500 {
+        return Err(format!(
+            "of {all} pages {before} were reserved before, and {loaded} while it was loaded"
+        ));
+    }
+    let places: Vec<_> = ended.console.lines().filter(|line| line.starts_with("initrd ")).collect();
+    match places.as_slice() {
+        [kept, moved, at_last] if kept != moved && kept != at_last => {}
+        _ => return Err(with_last_lines(&format!("it was not moved: {places:?}"), &ended.console)),
+    }
+    if ended.console.contains("STAGE FAILED") {
+        return Err(with_last_lines("it was not staged", &ended.console));
+    }
+    ended.expect(End::PoweredOff)?;
+    has_all_marks(&ended)?;
+    let mut whole = initramfs::next()?;
+    whole.resize(LARGE, 0);
+    ended.handed(&whole)
 }
 
 pub fn an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd(test: &Test) -> Result<(), String> {

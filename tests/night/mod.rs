@@ -70,6 +70,7 @@ pub const PROPERTIES: &[Property] = bed::properties![
     Full NEWEST loaders::memory_that_was_added_is_not_the_next_kernels_from_its_start
     Quick ONE loaders::what_is_thawed_hands_over_with_nothing_loaded_by_day
     Full ONE loaders::each_loader_hands_over_time_and_again_and_no_memory_is_lost
+    Full BOTH loaders::what_the_hook_will_load_goes_where_the_kernel_hands_out_nothing_for_it
     Full BOTH loaders::an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd
     Full ONE loaders::without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other
     Full ONE loaders::a_load_that_somebody_else_is_making_is_waited_for

@@ -13,6 +13,7 @@ use crate::header::Header;
 use crate::images::{self, Source};
 use crate::loader::Loader;
 use crate::memory;
+use crate::prepare::memory_map::Range;
 use crate::prepare::{self, Parts, Prepared};
 use crate::refusal;
 use crate::root::Root;
@@ -25,6 +26,9 @@ pub const SPARE: u64 = 1 << 20;
 
 /// What a file is called in a set that is thawed into another, and goes then.
 const FROZEN: &str = "frozen";
+
+/// What the file with the parameters is called until it is written.
+const WRITTEN: &str = "written";
 
 /// What is to be made.
 #[derive(Clone, Copy)]
@@ -158,9 +162,18 @@ pub struct Made {
     pub direct: Option<Beside>,
     /// What a person should know of it.
     pub notes: Vec<String>,
+    thawed: Option<Thawed>,
 }
 
 impl Made {
+    /// Has the direct loader load it elsewhere: these ranges are left alone as far as that can be, the worst first. If that
+    /// fails nothing changes.
+    pub fn move_away(&mut self, place: Place<'_>, order: &Order<'_>, avoided: &[Range]) -> Result<(), Error> {
+        let files = (&self.kernel.copy, self.initrd.as_ref());
+        self.direct = Some(beside(place, order, files, self.thawed.as_ref(), avoided)?);
+        Ok(())
+    }
+
     /// Memory that a load takes, as [`Sizes::to_load`].
     #[must_use]
     pub fn to_load(&self) -> u64 {
@@ -189,10 +202,15 @@ impl Beside {
         })
     }
 
+    /// What goes where.
+    pub fn segments(&self) -> impl Iterator<Item = Segment> {
+        self.prepared.segments.iter().copied()
+    }
+
     /// Memory that the segments take.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        Segment::memory(self.prepared.segments.iter().copied())
+        Segment::memory(self.segments())
     }
 }
 
@@ -236,11 +254,14 @@ pub fn make<E: From<Error>>(
     between()?;
     let loader = if order.thaws_kernel && thawed.is_none() { order.unthawed } else { order.loader };
     let direct = match loader {
-        Loader::Direct => Some(beside(place, order, &kernel.copy, thawed.as_ref(), initrd.as_ref())?),
+        Loader::Direct => {
+            let files = (&kernel.copy, initrd.as_ref());
+            Some(beside(place, order, files, thawed.as_ref(), &[])?)
+        }
         Loader::Verified => None,
     };
     notes.extend(direct.iter().flat_map(|direct| direct.prepared.notes.clone()));
-    Ok(Made { kernel, initrd, direct, notes })
+    Ok(Made { kernel, initrd, direct, notes, thawed })
 }
 
 /// Copies the kernel, and thaws it. One that cannot be thawed is staged as it is.
@@ -322,9 +343,9 @@ fn grown(what: &str, packed: u64, thawed: u64) -> String {
 fn beside(
     place: Place<'_>,
     order: &Order<'_>,
-    kernel: &File,
+    (kernel, initrd): (&File, Option<&File>),
     thawed: Option<&Thawed>,
-    initrd: Option<&File>,
+    avoided: &[Range],
 ) -> Result<Beside, Error> {
     let cmdline_room = order.line.len() + limits::RECORD_MAX + 1;
     let prepared = prepare::segments(&Parts {
@@ -334,6 +355,7 @@ fn beside(
         initrd,
         cmdline: order.line,
         cmdline_room: cmdline_room as u64,
+        avoided,
     });
     let prepared = prepared.map_err(|error| match error {
         prepare::Error::TooLarge(why) if order.thaws_kernel => {
@@ -341,11 +363,16 @@ fn beside(
         }
         error => Error::Prepare(error),
     })?;
-    let (path, mut file) = place.set.create("parameters")?;
+    // Beside one that may be there already.
+    let (path, mut file) = place.set.create(WRITTEN)?;
     let written = file.write_all(&prepared.parameters);
     drop(file);
     let parameters = written.and_then(|()| File::open(&path));
-    let parameters = parameters.map_err(|error| folder::Error::Io { path, error })?;
+    let parameters = parameters.map_err(|error| folder::Error::Io { path, error });
+    let parameters = parameters.inspect_err(|_| {
+        let _ = place.set.remove(WRITTEN);
+    })?;
+    place.set.rename(WRITTEN, "parameters")?;
     Ok(Beside { parameters, prepared })
 }
 

@@ -26,6 +26,7 @@ use crate::hypervisor::Hypervisor;
 use crate::images::{self, Source};
 use crate::loader::{self, Loader, Wanted};
 use crate::origin::{Origin, Original};
+use crate::prepare::handed_out::Look;
 use crate::quoted::quoted;
 use crate::rehearse::{self, Files};
 use crate::root::Root;
@@ -46,7 +47,7 @@ const NIGHTS_CALLS: u64 = 1;
 /// entry's own initrds and command line: `nextkernel entries` shows it. Where no boot loader is known it is the
 /// system profile of NixOS, or the kernel that the distribution means: where /vmlinuz or /boot/vmlinuz links to, or
 /// the only /boot/vmlinuz-VERSION, with the initrd of the same version. Where two answers are possible it is
-/// refused. Kernel and initrd are copied to /run/nextkernel and loaded once, so that the kernel says now what it has
+/// refused. Kernel and initrd are copied to /run/nextkernel and loaded, so that the kernel says now what it has
 /// against them. What /etc/nextkernel.conf says is taken over: after a change there, stage again.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
@@ -258,6 +259,14 @@ pub enum Error {
         /// What the kernel has against it.
         error: rehearse::Error,
     },
+    /// It took it once, and not once more.
+    #[error(
+        "{error}; nothing new is staged, and what was loaded before is loaded no more: stage again, or `nextkernel unstage`"
+    )]
+    RefusedAgain {
+        /// What the kernel has against it.
+        error: rehearse::Error,
+    },
     /// It took it, and does not give it back.
     #[error("{error}; the new image is still loaded, and no plan is for it: `nextkernel unstage` unloads it")]
     StaysLoaded {
@@ -362,7 +371,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let handoff = new_id(root)?;
     let set = folder.new_set(handoff)?;
     let place = Place { root, folder: &folder, set: &set };
-    let made = set::make(place, &order, || see_that_nobody_interrupts(uninterrupted.as_ref()))?;
+    let mut made = set::make(place, &order, || see_that_nobody_interrupts(uninterrupted.as_ref()))?;
     // What a wrapped kernel says of its size may not be so. The copies are taken by now.
     see_that_there_is_memory(root, to_load(made.to_load()), thaws)?;
 
@@ -373,7 +382,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let direct = made.direct.as_ref().map(|direct| {
         Ok::<_, Error>(direct.plan(measured(&folder, &direct.parameters, parameters_name)?)?)
     });
-    let plan = Plan {
+    let mut plan = Plan {
         handoff,
         entry: called(&entry),
         staged_at: now(),
@@ -398,7 +407,8 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     };
     see_that_nobody_interrupts(uninterrupted.as_ref())?;
     let acts = Acts { loads: !wish.no_rehearse, unloads, interrupted };
-    let took = carry_out(root, &folder, set, &plan, &made, &acts)?;
+    let took = try_out(place, &order, &mut plan, &mut made, &acts)?;
+    commit(root, &folder, set, &plan, &acts)?;
     notes.extend(made.notes);
     let loader = Loader::of(&plan).to_string();
     if let Err(error) = report::history::staged(root, handoff, plan.entry, &loader, took) {
@@ -445,39 +455,28 @@ struct Acts {
     interrupted: bool,
 }
 
-/// Rehearses the plan, and makes it count. Tells how long the load took.
-fn carry_out(
-    root: &Root,
-    folder: &Folder,
-    set: NewSet,
-    plan: &Plan<'_>,
-    made: &Made,
+/// Proposes the plan, and rehearses it. Tells how long the load took.
+fn try_out(
+    place: Place<'_>,
+    order: &Order<'_>,
+    plan: &mut Plan<'_>,
+    made: &mut Made,
     acts: &Acts,
 ) -> Result<Option<Duration>, Error> {
+    let (root, folder) = (place.root, place.folder);
     folder.propose(plan)?;
-    let load = || {
-        let later = NIGHTS_CALLS + u64::from(acts.unloads);
-        let (kernel, initrd) = (&made.kernel, made.initrd.as_ref());
-        let line = if plan.preload.stays_loaded() {
-            rehearse::preloaded(plan.cmdline, plan.handoff)
-        } else {
-            rehearse::longest(plan.cmdline)
-        };
-        match (&plan.direct, &made.direct) {
-            (Some(direct), Some(Beside { parameters, .. })) => {
-                let files = Files { kernel: &kernel.copy, initrd, parameters };
-                rehearse::load_direct(root, files, direct, &line, later)
-            }
-            _ => rehearse::load(root, kernel.judged(), initrd, &line, later),
-        }
-    };
+    let load = || test_load(place, order, plan, made, acts);
     let unload = || rehearse::unload(root, NIGHTS_CALLS);
     let rehearsed = rehearsed(acts.loads.then_some(load), acts.unloads.then_some(unload));
-    let took = rehearsed.inspect_err(|error| {
+    rehearsed.inspect_err(|error| {
         if !acts.interrupted && !matches!(error, Error::StaysLoaded { .. }) {
             folder.withdraw();
         }
-    })?;
+    })
+}
+
+/// Makes the plan count.
+fn commit(root: &Root, folder: &Folder, set: NewSet, plan: &Plan<'_>, acts: &Acts) -> Result<(), Error> {
     folder.commit(plan.handoff, set).map_err(|error| {
         // The plan before loads its own at the end of shutdown, where nothing is loaded, if it has copies.
         let is_known = !plan.preload.stays_loaded() || rehearse::unload(root, 0).is_ok();
@@ -489,15 +488,65 @@ fn carry_out(
     if plan.preload == Preload::Only {
         folder.drop_copies(plan);
     }
-    Ok(took)
+    Ok(())
+}
+
+/// Loads it as the plan says, and tells how long that took. Where the hook will load it by segments, and the kernel hands out
+/// for them where they are to go, the plan has them go elsewhere.
+fn test_load(
+    place: Place<'_>,
+    order: &Order<'_>,
+    plan: &mut Plan<'_>,
+    made: &mut Made,
+    acts: &Acts,
+) -> Result<Duration, Error> {
+    let root = place.root;
+    let later = NIGHTS_CALLS + u64::from(acts.unloads);
+    let load = |plan: &Plan<'_>, made: &Made| load(root, plan, made, later);
+    let may_move = !plan.preload.starts_what_is_loaded() && rehearse::calls_left(root).is_none();
+    let look = made.direct.as_ref().filter(|_| may_move);
+    let look = look.and_then(|direct| Look::before(root, direct.segments()));
+    let took = load(plan, made).map_err(|error| Error::Refused { error })?;
+    let Some(look) = look.filter(|look| look.may_be_in_its_own_way(root)) else { return Ok(took) };
+    let unload = || rehearse::unload(root, later);
+    let avoided = match look.blocks(root, unload) {
+        Ok(avoided) => avoided,
+        // It is loaded, as it is to be.
+        Err(_) if !acts.unloads => return Ok(took),
+        Err(error) => return Err(Error::StaysLoaded { error }),
+    };
+    // Where it can go nowhere else it stays, and loads more slowly.
+    let moved = !avoided.is_empty() && made.move_away(place, order, &avoided).is_ok();
+    if let (true, Some(old), Some(direct)) = (moved, plan.direct, &made.direct) {
+        plan.direct = Some(direct.plan(measured(place.folder, &direct.parameters, old.parameters.name)?)?);
+        place.folder.propose(plan)?;
+    }
+    load(plan, made).map_err(|error| Error::RefusedAgain { error })
+}
+
+/// Loads it, and tells how long that took.
+fn load(root: &Root, plan: &Plan<'_>, made: &Made, later: u64) -> Result<Duration, rehearse::Error> {
+    let line = if plan.preload.stays_loaded() {
+        rehearse::preloaded(plan.cmdline, plan.handoff)
+    } else {
+        rehearse::longest(plan.cmdline)
+    };
+    let (kernel, initrd) = (&made.kernel, made.initrd.as_ref());
+    match (&plan.direct, &made.direct) {
+        (Some(direct), Some(Beside { parameters, .. })) => {
+            let files = Files { kernel: &kernel.copy, initrd, parameters };
+            rehearse::load_direct(root, files, direct, &line, later)
+        }
+        _ => rehearse::load(root, kernel.judged(), initrd, &line, later),
+    }
 }
 
 /// Loads, and unloads again where nothing is to stay. Tells how long the load took.
 fn rehearsed(
-    load: Option<impl FnOnce() -> Result<Duration, rehearse::Error>>,
+    load: Option<impl FnOnce() -> Result<Duration, Error>>,
     unload: Option<impl FnOnce() -> Result<(), rehearse::Error>>,
 ) -> Result<Option<Duration>, Error> {
-    let loaded = load.map(|load| load().map_err(|error| Error::Refused { error })).transpose()?;
+    let loaded = load.map(|load| load()).transpose()?;
     unload.map_or(Ok(()), |unload| unload()).map_err(|error| match loaded {
         Some(_) => Error::StaysLoaded { error },
         None => Error::Refused { error },
@@ -958,9 +1007,9 @@ mod tests {
     #[test]
     fn an_image_that_stays_loaded_is_told_from_one_that_was_never_taken() {
         let refusal = || rehearse::tests::refusal("unload");
-        let (take, refuse) = (|| Ok(Duration::ZERO), || Err(refusal()));
+        let (take, refuse) = (|| Ok(Duration::ZERO), || Err(Error::Refused { error: refusal() }));
         let (unload, keep) = (|| Ok(()), || Err(refusal()));
-        let none = None::<fn() -> Result<Duration, rehearse::Error>>;
+        let none = None::<fn() -> Result<Duration, Error>>;
         let stays = rehearsed(Some(take), Some(keep)).unwrap_err().to_string();
         assert!(stays.ends_with("`nextkernel unstage` unloads it"), "{stays}");
         for refused in [rehearsed(Some(refuse), Some(unload)), rehearsed(none, Some(keep))] {

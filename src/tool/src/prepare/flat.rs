@@ -92,10 +92,11 @@ pub(super) fn segments(parts: &Parts<'_>, image: &Flat, way: &Way<'_>) -> Result
         return Err(Error::Unfit("the kernel takes more memory than any machine has; stage another".into()));
     };
     let memory = Memory::usable(parts.root, way.page)?;
-    let fit = |low: &Range| {
+    let fit = |memory: &Memory, low: &Range| {
         let mut memory = memory.clone();
         let bounds = Bounds { align: LARGE, low: low.start, high: u64::MAX };
-        let kernel = memory.take(kept, bounds, Pick::Lowest)?;
+        // Its place is the lowest in any case: kernels of old use no memory below their own.
+        let kernel = memory.take_anywhere(kept, bounds, Pick::Lowest)?;
         let after = Bounds { align: way.page, low: kernel, high: (way.initrd_below)(kernel) };
         let initrd = match initrd {
             Some(size) => Some(memory.take(size, after, Pick::Lowest)?),
@@ -105,11 +106,14 @@ pub(super) fn segments(parts: &Parts<'_>, image: &Flat, way: &Way<'_>) -> Result
         let parameters = memory.take(tree + code, parameters, Pick::Lowest)?;
         Some(Places { kernel, initrd, parameters })
     };
-    let Some(places) = memory.free().iter().find_map(fit) else {
-        return Err(Error::Unfit(
-            "there is no free place in memory where kernel and initrd could lie together; a smaller initrd may fit".into(),
-        ));
-    };
+    let places = super::with_least_in_the_way(&memory, parts.avoided, |memory| {
+        memory.free().iter().find_map(|low| fit(&memory, low)).ok_or_else(|| {
+            Error::Unfit(
+                "there is no free place in memory where kernel and initrd could lie together; a smaller initrd may fit"
+                    .into(),
+            )
+        })
+    })?;
 
     let at = places.kernel + way.before;
     let lies_at = |initrd: u64| Some(Range { start: places.initrd?, end: places.initrd? + initrd });
@@ -191,6 +195,7 @@ pub(super) mod tests {
             initrd: initrd.as_ref(),
             cmdline: "quiet",
             cmdline_room: 256,
+            avoided: &[],
         };
         prepare::of(machine, &parts).map_err(|error| error.to_string())
     }

@@ -105,6 +105,8 @@ pub enum Error {
 pub struct Memory {
     /// In their order, none touching another.
     free: Vec<Range>,
+    /// What had better be left alone; as `united` makes them.
+    avoided: Vec<Range>,
     /// A page: every end of what is free is a multiple of it.
     page: u64,
 }
@@ -128,13 +130,14 @@ impl Default for Bounds {
 }
 
 /// Which of the places that there are.
-pub enum Pick<'a> {
+#[derive(Clone, Copy, Debug)]
+pub enum Pick {
     /// The lowest.
     Lowest,
     /// The highest.
     Highest,
-    /// Any, each as likely as another; what gives a random number is asked once.
-    Random(&'a mut dyn FnMut() -> u64),
+    /// Any, each as likely as another, by a random number.
+    Random(u64),
 }
 
 impl Memory {
@@ -168,7 +171,13 @@ impl Memory {
             (start < end).then_some(Range { start, end })
         };
         let free = united(ranges.to_vec()).iter().filter_map(whole).collect();
-        Memory { free, page }
+        Memory { free, avoided: Vec::new(), page }
+    }
+
+    /// The same memory, of which [`Memory::take`] takes nothing that lies in one of these ranges.
+    #[must_use]
+    pub fn avoiding(self, ranges: &[Range]) -> Memory {
+        Memory { avoided: united(ranges.to_vec()), ..self }
     }
 
     /// What is free, in its order.
@@ -177,43 +186,80 @@ impl Memory {
         &self.free
     }
 
+    /// What of it is free below an address.
+    #[must_use]
+    pub fn below(&self, end: u64) -> Vec<Range> {
+        both(&self.free, &[Range { start: 0, end }])
+    }
+
     /// Takes so many bytes away, rounded up to pages, and tells where they begin; none where there is no such place.
-    pub fn take(&mut self, size: u64, bounds: Bounds, pick: Pick<'_>) -> Option<u64> {
-        let size = size.max(1).checked_next_multiple_of(self.page)?;
-        let align = bounds.align.max(self.page);
-        // The first place and the number of places, in each range.
-        let places = |range: &Range| {
-            let first = range.start.max(bounds.low).checked_next_multiple_of(align)?;
-            let last = range.end.min(bounds.high).checked_sub(size)?;
-            let count = last.checked_sub(first)? / align + 1;
-            Some((first, count))
-        };
-        let mut places = self.free.iter().filter_map(places);
-        let at = match pick {
-            Pick::Lowest => places.next()?.0,
-            Pick::Highest => {
-                let (first, count) = places.next_back()?;
-                first + (count - 1) * align
-            }
-            Pick::Random(random) => {
-                let places: Vec<_> = places.collect();
-                let all = places
-                    .iter()
-                    .map(|(_, count)| count)
-                    .fold(0_u64, |all, count| all.saturating_add(*count));
-                let mut chosen = random().checked_rem(all)?;
-                let (first, at) = places.iter().find_map(|&(first, count)| {
-                    let here = chosen < count;
-                    if !here {
-                        chosen -= count;
-                    }
-                    here.then_some((first, chosen))
-                })?;
-                first + at * align
-            }
-        };
+    pub fn take(&mut self, size: u64, bounds: Bounds, pick: Pick) -> Option<u64> {
+        let from = without(&self.free, &self.avoided);
+        self.take_from(&from, size, bounds, pick)
+    }
+
+    /// The same, whatever is to be avoided.
+    pub fn take_anywhere(&mut self, size: u64, bounds: Bounds, pick: Pick) -> Option<u64> {
+        let from = self.free.clone();
+        self.take_from(&from, size, bounds, pick)
+    }
+
+    fn take_from(&mut self, from: &[Range], size: u64, bounds: Bounds, pick: Pick) -> Option<u64> {
+        let (size, bounds) = self.whole(size, bounds)?;
+        let at = place(from, size, bounds, pick)?;
         self.free = without(&self.free, &[Range { start: at, end: at + size }]);
         Some(at)
+    }
+
+    /// Of the places for so many bytes, how many are left by what is to be avoided, and how many there are.
+    #[must_use]
+    pub fn places(&self, size: u64, bounds: Bounds) -> (u64, u64) {
+        let Some((size, bounds)) = self.whole(size, bounds) else { return (0, 0) };
+        let count = |ranges: &[Range]| {
+            let counts = places(ranges, size, bounds).map(|(_, count)| count);
+            counts.fold(0_u64, u64::saturating_add)
+        };
+        (count(&without(&self.free, &self.avoided)), count(&self.free))
+    }
+
+    /// In whole pages, aligned to one at least.
+    fn whole(&self, size: u64, bounds: Bounds) -> Option<(u64, Bounds)> {
+        let size = size.max(1).checked_next_multiple_of(self.page)?;
+        Some((size, Bounds { align: bounds.align.max(self.page), ..bounds }))
+    }
+}
+
+/// The first place for so many bytes in each of these ranges, and how many there are in it.
+fn places(ranges: &[Range], size: u64, bounds: Bounds) -> impl DoubleEndedIterator<Item = (u64, u64)> {
+    ranges.iter().filter_map(move |range| {
+        let first = range.start.max(bounds.low).checked_next_multiple_of(bounds.align)?;
+        let last = range.end.min(bounds.high).checked_sub(size)?;
+        Some((first, last.checked_sub(first)? / bounds.align + 1))
+    })
+}
+
+/// Where so many bytes begin in one of these ranges.
+fn place(ranges: &[Range], size: u64, bounds: Bounds, pick: Pick) -> Option<u64> {
+    let mut places = places(ranges, size, bounds);
+    match pick {
+        Pick::Lowest => Some(places.next()?.0),
+        Pick::Highest => {
+            let (first, count) = places.next_back()?;
+            Some(first + (count - 1) * bounds.align)
+        }
+        Pick::Random(number) => {
+            let places: Vec<_> = places.collect();
+            let all = places.iter().fold(0_u64, |all, (_, count)| all.saturating_add(*count));
+            let mut chosen = number.checked_rem(all)?;
+            let (first, at) = places.iter().find_map(|&(first, count)| {
+                let here = chosen < count;
+                if !here {
+                    chosen -= count;
+                }
+                here.then_some((first, chosen))
+            })?;
+            Some(first + at * bounds.align)
+        }
     }
 }
 
@@ -393,7 +439,7 @@ fn is_hidden(text: &str) -> bool {
 }
 
 /// The same memory in ranges that are in order and do not touch.
-fn united(mut ranges: Vec<Range>) -> Vec<Range> {
+pub(super) fn united(mut ranges: Vec<Range>) -> Vec<Range> {
     ranges.retain(|range| range.start < range.end);
     ranges.sort_unstable();
     let mut united: Vec<Range> = Vec::new();
@@ -625,17 +671,37 @@ fd000000-fdffffff : 0000:00:02.0
         let memory = Memory::new(&[range(0, 3 * MIB), range(4 * MIB, 6 * MIB)], 4096);
         let bounds = Bounds { align: MIB, ..Bounds::default() };
         let mut places: Vec<_> = (0..7)
-            .map(|number| memory.clone().take(MIB, bounds, Pick::Random(&mut || number)).unwrap() / MIB)
+            .map(|number| memory.clone().take(MIB, bounds, Pick::Random(number)).unwrap() / MIB)
             .collect();
         assert_eq!(places, [0, 1, 2, 4, 5, 0, 1]);
         places.truncate(5);
         let mut memory = memory;
         for left in (0..5).rev() {
-            let at = memory.take(MIB, bounds, Pick::Random(&mut || 7)).unwrap() / MIB;
+            let at = memory.take(MIB, bounds, Pick::Random(7)).unwrap() / MIB;
             places.retain(|place| *place != at);
             assert_eq!(places.len(), left);
         }
-        assert_eq!(memory.take(MIB, bounds, Pick::Random(&mut || 7)), None);
+        assert_eq!(memory.take(MIB, bounds, Pick::Random(7)), None);
+    }
+
+    #[test]
+    fn what_is_to_be_avoided_is_taken_by_nobody_who_does_not_ask_for_it() {
+        let block = |number: u64| range(number * 2 * MIB, (number + 1) * 2 * MIB);
+        let memory = Memory::new(&[range(0, 10 * MIB)], 4096).avoiding(&[block(4), block(3), block(0)]);
+        let at = |size: u64, pick| memory.clone().take(size, Bounds::default(), pick);
+        assert_eq!(at(MIB, Pick::Highest), Some(5 * MIB));
+        assert_eq!(at(MIB, Pick::Lowest), Some(2 * MIB));
+        assert_eq!(at(5 * MIB, Pick::Lowest), None);
+        for number in 0..2000 {
+            let at = at(MIB, Pick::Random(number)).unwrap();
+            assert!((2 * MIB..=5 * MIB).contains(&at), "{at:#x}");
+        }
+        let bounds = Bounds { align: MIB, ..Bounds::default() };
+        assert_eq!(memory.places(MIB, bounds), (4, 10));
+        let mut taken = memory;
+        assert_eq!(taken.take_anywhere(5 * MIB, bounds, Pick::Lowest), Some(0));
+        assert_eq!(taken.take(MIB, bounds, Pick::Lowest), Some(5 * MIB));
+        assert_eq!(taken.take(1, bounds, Pick::Lowest), None);
     }
 
     #[test]

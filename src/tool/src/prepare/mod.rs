@@ -8,6 +8,7 @@
 pub mod arm64;
 pub mod device_tree;
 mod flat;
+pub mod handed_out;
 pub mod memory_map;
 pub mod riscv64;
 pub mod x86_64;
@@ -17,6 +18,8 @@ use std::io::{self, Read};
 
 use nextkernel_plan::{Area, Segment};
 use thiserror::Error;
+
+use memory_map::{Memory, Range};
 
 use crate::errno::InWords;
 use crate::refusal;
@@ -38,6 +41,8 @@ pub struct Parts<'a> {
     pub cmdline: &'a str,
     /// How many bytes are kept for the command line: it, the longest record, and a NUL.
     pub cmdline_room: u64,
+    /// Memory that had better be left alone, the worst first.
+    pub avoided: &'a [Range],
 }
 
 /// A load, prepared.
@@ -96,6 +101,22 @@ pub fn of(machine: &str, parts: &Parts<'_>) -> Result<Prepared, Error> {
     }?;
     let takes = Segment::memory(prepared.segments.iter().copied());
     refusal::too_large(parts.root, takes).map_or(Ok(prepared), |why| Err(Error::TooLarge(why)))
+}
+
+/// Finds places with as much of that memory left alone as leaves places for all: all of it, else the worse half, and so on.
+fn with_least_in_the_way<T>(
+    memory: &Memory,
+    avoided: &[Range],
+    places: impl Fn(Memory) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut left_alone = avoided;
+    loop {
+        let found = places(memory.clone().avoiding(left_alone));
+        if found.is_ok() || left_alone.is_empty() {
+            return found;
+        }
+        left_alone = left_alone.get(..left_alone.len() / 2).unwrap_or_default();
+    }
 }
 
 /// The length of a staged file, never 0.

@@ -103,11 +103,12 @@ const SEED: usize = 32;
 const LOWEST: u64 = 1 << 20;
 const INITRD_LOWEST: u64 = 16 << 20;
 
-/// The kernel hands out memory above this first, where there is any (`ZONE_NORMAL`, `Documentation/mm/physical_memory.rst`),
-/// and a load is slow where it is handed pages that something is to go to: it keeps them apart, or changes them for
-/// others, and looks through a list for each page either way (`kimage_alloc_page`, `kernel/kexec_core.c`). So the largest
-/// goes below, if there is room.
+/// The kernel hands out memory above this first, where there is any (`ZONE_NORMAL`, `Documentation/mm/physical_memory.rst`).
+/// So the largest goes below, if there is room: [`handed_out`](super::handed_out) tells what that saves.
 const LAST_HANDED_OUT: u64 = 4 << 30;
+
+/// Of the random places that a kernel could have, this part is to be left by what is avoided: nobody is to guess its place.
+const FAIR_SHARE: u64 = 4;
 
 /// What an address is called that is not known (`EFI_INVALID_TABLE_ADDR`, include/linux/efi.h).
 const UNKNOWN: u64 = u64::MAX;
@@ -123,52 +124,93 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     let mut random = Random::open(parts.root)?;
     let number =
         random.number().map_err(|error| Error::Unreadable { what: "/dev/urandom".to_owned(), error })?;
-    let mut free = Memory::usable(parts.root, PAGE)?;
-    let below = memory_limit(parts.cmdline);
+    let memory = Memory::usable(parts.root, PAGE)?;
+    let initrd = parts.initrd.map(|file| super::length(file, "the staged initrd")).transpose()?;
+    let told = |initrd| Told { kernel: &kernel, machine: &machine, initrd, cmdline_room: parts.cmdline_room };
+    // The length does not depend on where the initrd will be.
+    let length = told(initrd.map(|size| (0, size))).layout(0, 0)?.parameters.len() as u64;
+    let asked = Asked { kernel: &kernel, initrd, parameters: length, cmdline: parts.cmdline, number };
+    let places = super::with_least_in_the_way(&memory, parts.avoided, |memory| asked.places(memory))?;
 
-    let (bounds, pick) = kernel.place(parts.cmdline);
-    let bounds = Bounds { high: bounds.high.min(below), ..bounds };
-    let kernel_at = match pick {
-        Choice::Random => free.take(kernel.takes, bounds, Pick::Random(&mut || number)),
-        Choice::Highest => free.take(kernel.takes, bounds, Pick::Highest),
-        Choice::Lowest => free.take(kernel.takes, bounds, Pick::Lowest),
-    };
-    let kernel_at = kernel_at.ok_or_else(|| no_place("the kernel", kernel.takes))?;
-    let mut segments = vec![Segment {
-        part: Part::Kernel,
-        bytes: kernel.bytes,
-        at: kernel_at,
-        takes: kernel.takes.next_multiple_of(PAGE),
-    }];
-
-    let initrd = match parts.initrd {
-        Some(file) => {
-            let size = super::length(file, "the staged initrd")?;
-            let at = [below.min(LAST_HANDED_OUT), below].into_iter().find_map(|high| {
-                let bounds = Bounds { low: INITRD_LOWEST, high, ..Bounds::default() };
-                free.take(size, bounds, Pick::Highest)
-            });
-            let at = at.ok_or_else(|| no_place("the initrd", size))?;
-            let bytes = Area { offset: 0, size };
-            segments.push(Segment { part: Part::Initrd, bytes, at, takes: size.next_multiple_of(PAGE) });
-            Some((at, size))
-        }
-        None => None,
-    };
-
-    let told = Told { kernel: &kernel, machine: &machine, initrd, cmdline_room: parts.cmdline_room };
-    let size = told.layout(0, 0)?.parameters.len() as u64;
-    let bounds = Bounds { low: LOWEST, high: below, ..Bounds::default() };
-    let at = free.take(size, bounds, Pick::Highest).ok_or_else(|| no_place("its parameters", size))?;
-    let Layout { parameters, start, cmdline, seed } = told.layout(at, kernel_at + kernel.entry)?;
-    let bytes = Area { offset: 0, size };
-    segments.push(Segment { part: Part::Parameters, bytes, at, takes: size.next_multiple_of(PAGE) });
+    let told = told(places.initrd.zip(initrd));
+    let Layout { parameters, start, cmdline, seed } =
+        told.layout(places.parameters, places.kernel + kernel.entry)?;
+    let segment =
+        |part, bytes, at, takes: u64| Segment { part, bytes, at, takes: takes.next_multiple_of(PAGE) };
+    let all = |size| Area { offset: 0, size };
+    let mut segments = vec![
+        segment(Part::Kernel, kernel.bytes, places.kernel, kernel.takes),
+        segment(Part::Parameters, all(length), places.parameters, length),
+    ];
+    if let (Some(at), Some(size)) = (places.initrd, initrd) {
+        segments.push(segment(Part::Initrd, all(size), at, size));
+    }
     // What is small is loaded first: a page that is the place of what comes later is kept apart until then, and for
     // each page all that are kept apart are looked through.
     segments.sort_by_key(|segment| segment.takes);
     let thawed = parts.thawed.map(|thawed| thawed.notes.clone()).unwrap_or_default();
     let notes = thawed.into_iter().chain(machine.notes.iter().cloned()).collect();
     Ok(Prepared { parameters, start, segments, cmdline, seeds: vec![seed], notes })
+}
+
+/// What needs a place.
+struct Asked<'a> {
+    kernel: &'a Kernel<'a>,
+    /// The initrd's size.
+    initrd: Option<u64>,
+    /// The size of the parameters.
+    parameters: u64,
+    cmdline: &'a str,
+    /// A random number.
+    number: u64,
+}
+
+/// Where everything goes.
+struct Places {
+    kernel: u64,
+    initrd: Option<u64>,
+    parameters: u64,
+}
+
+impl Asked<'_> {
+    /// Finds a place for each.
+    fn places(&self, mut memory: Memory) -> Result<Places, Error> {
+        let below = memory_limit(self.cmdline);
+        let (bounds, choice) = self.kernel.place(self.cmdline);
+        let bounds = Bounds { high: bounds.high.min(below), ..bounds };
+        let takes = self.kernel.takes;
+        let no_kernel = || no_place("the kernel", takes);
+        let (kernel, initrd) = if choice == Choice::Random {
+            // The kernel goes around the initrd, as its own code would.
+            let initrd = self.initrd(&mut memory)?;
+            let (left, all) = memory.places(takes, bounds);
+            if left < all / FAIR_SHARE {
+                return Err(no_kernel());
+            }
+            let kernel = memory.take(takes, bounds, Pick::Random(self.number));
+            (kernel.ok_or_else(no_kernel)?, initrd)
+        } else {
+            // Nothing else decides where it goes.
+            let pick = if choice == Choice::Highest { Pick::Highest } else { Pick::Lowest };
+            let kernel = memory.take_anywhere(takes, bounds, pick).ok_or_else(no_kernel)?;
+            (kernel, self.initrd(&mut memory)?)
+        };
+        let bounds = Bounds { low: LOWEST, high: below, ..Bounds::default() };
+        let parameters = memory.take(self.parameters, bounds, Pick::Highest);
+        let parameters = parameters.ok_or_else(|| no_place("its parameters", self.parameters))?;
+        Ok(Places { kernel, initrd, parameters })
+    }
+
+    fn initrd(&self, memory: &mut Memory) -> Result<Option<u64>, Error> {
+        let Some(size) = self.initrd else { return Ok(None) };
+        let below = memory_limit(self.cmdline);
+        let mut highs = [below.min(LAST_HANDED_OUT), below].into_iter();
+        let at = highs.find_map(|high| {
+            let bounds = Bounds { low: INITRD_LOWEST, high, ..Bounds::default() };
+            memory.take(size, bounds, Pick::Highest)
+        });
+        at.map(Some).ok_or_else(|| no_place("the initrd", size))
+    }
 }
 
 fn no_place(what: &str, size: u64) -> Error {
@@ -674,8 +716,10 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use crate::prepare;
+    use crate::prepare::Range;
     use crate::prepare::memory_map::tests::{FIRMWARE_ENTRIES, IOMEM_TEXT, put_firmware, put_runtime, told};
     use crate::scratch::Scratch;
+    use std::collections::BTreeSet;
     use std::fs::File;
 
     const MIB: u64 = 1 << 20;
@@ -778,6 +822,16 @@ mod tests {
         thawed: Option<&Thawed>,
         cmdline: &str,
     ) -> Result<Prepared, String> {
+        prepared_avoiding(scratch, kernel, thawed, cmdline, &[])
+    }
+
+    fn prepared_avoiding(
+        scratch: &Scratch,
+        kernel: &[u8],
+        thawed: Option<&Thawed>,
+        cmdline: &str,
+        avoided: &[Range],
+    ) -> Result<Prepared, String> {
         let (kernel, initrd) = (file(scratch, "kernel", kernel), file(scratch, "initrd", &[7; 5000]));
         let parts = Parts {
             root: &scratch.root,
@@ -786,6 +840,7 @@ mod tests {
             initrd: Some(&initrd),
             cmdline,
             cmdline_room: cmdline.len() as u64 + 129,
+            avoided,
         };
         prepare::of("x86_64", &parts).map_err(|error| error.to_string())
     }
@@ -914,6 +969,42 @@ mod tests {
             random,
             notes: vec!["note".to_owned()],
         }
+    }
+
+    #[test]
+    fn what_is_handed_out_is_left_alone_and_a_kernels_place_stays_hard_to_guess() {
+        let scratch = machine();
+        let blocks = |numbers: std::ops::Range<u64>, step: usize| -> Vec<_> {
+            let blocks = numbers.step_by(step);
+            blocks.map(|number| Range { start: number * 2 * MIB, end: (number + 1) * 2 * MIB }).collect()
+        };
+        let places = |avoided: &[Range]| -> (BTreeSet<u64>, u64) {
+            let mut kernels = BTreeSet::new();
+            let mut initrd = 0;
+            for seed in 0..64_u64 {
+                // Numbers that are far from each other.
+                let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes().repeat(2);
+                fs::write(scratch.root.path("/dev/urandom"), number).unwrap();
+                let is = prepared_avoiding(&scratch, &[7; 5000], Some(&thawed(true)), "", avoided).unwrap();
+                kernels.insert(of(&is, Part::Kernel).at);
+                initrd = of(&is, Part::Initrd).at;
+            }
+            (kernels, initrd)
+        };
+        let anywhere = places(&[]).0.len();
+        // All that is free is left alone but for the part from 200 to 600 MiB.
+        let (kernels, initrd) = places(&[blocks(0..100, 1), blocks(300..512, 1)].concat());
+        assert!(kernels.iter().all(|at| (200 * MIB..=594 * MIB).contains(at)), "{kernels:x?}");
+        assert!((200 * MIB..600 * MIB).contains(&initrd), "{initrd:x}");
+        // Nowhere are 6 MiB together: then less is left alone, and never so much that few places are left.
+        for avoided in [blocks(0..512, 2), blocks(0..470, 1)] {
+            let (kernels, _) = places(&avoided);
+            assert!(kernels.len() > anywhere / 3, "{} of {anywhere}", kernels.len());
+        }
+        // What has to be the lowest, for nobody knows what its command line keeps free, is.
+        let lowest =
+            prepared_avoiding(&scratch, &[7; 5000], Some(&thawed(true)), "memmap=x", &blocks(0..100, 1));
+        assert_eq!(of(&lowest.unwrap(), Part::Kernel).at, 16 * MIB);
     }
 
     #[test]
