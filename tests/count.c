@@ -3,6 +3,7 @@
 //                                    the most memory that the program itself ever had (ru_maxrss, getrusage(2)), and
 //                                    the most by which the free memory of the system ever fell, looked at every 10 ms
 // count clock                        says the counter in the kernel's log, so that its time stamps can be converted
+// count now                          prints "now COUNTER NANOSECONDS", the counter and the time since the kernel's start
 // count jump                         prints "leaves COUNTER" and starts the loaded kernel
 #define _GNU_SOURCE
 #include <err.h>
@@ -15,6 +16,7 @@
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
@@ -69,6 +71,16 @@ static int clock_in_log(void)
 	return 0;
 }
 
+static int now(void)
+{
+	struct timespec up;
+	unsigned long long counter = __rdtsc();
+	if (clock_gettime(CLOCK_MONOTONIC, &up))
+		err(1, "clock_gettime");
+	printf("now %llu %llu\n", counter, up.tv_sec * 1000000000ULL + (unsigned long long)up.tv_nsec);
+	return 0;
+}
+
 static int jump(void)
 {
 	printf("leaves %llu\n", __rdtsc());
@@ -84,7 +96,9 @@ int main(int argc, char **argv)
 		return count(argv);
 	if (argc == 2 && !strcmp(argv[1], "clock"))
 		return clock_in_log();
+	if (argc == 2 && !strcmp(argv[1], "now"))
+		return now();
 	if (argc == 2 && !strcmp(argv[1], "jump"))
 		return jump();
-	errx(2, "count NAME PROGRAM [ARGUMENT...] | clock | jump");
+	errx(2, "count NAME PROGRAM [ARGUMENT...] | clock | now | jump");
 }

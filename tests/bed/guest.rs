@@ -18,6 +18,9 @@ const BOOT_LIMIT: Duration = Duration::from_secs(240);
 /// One command, and the way to power off; as for a boot, hosts are busy.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 
+/// How much longer a machine takes that counts its instructions, beside another one.
+const COUNTING_SLOWER: u32 = 8;
+
 /// The file with the steps of all tests.
 const STEPS: &str = "steps";
 
@@ -32,6 +35,8 @@ pub struct Spec {
     pub disks: Option<Disks>,
     /// The installed product (`make install DESTDIR=target/vm/installed`), laid over its root when it has booted.
     pub installed: Option<PathBuf>,
+    /// Adds programs to that.
+    pub adds: fn(&mut Cpio) -> Result<(), String>,
     /// What starts its kernel.
     pub starts: Starts,
     /// Added to the kernel's command line, where QEMU starts it.
@@ -40,6 +45,8 @@ pub struct Spec {
     pub qemu: Vec<String>,
     /// Whether it boots before your eyes, where others are restored from a snapshot.
     pub cold: bool,
+    /// Whether its time-stamp counter counts instructions: slow, and before your eyes.
+    pub counting: bool,
     /// MiB.
     pub memory: u32,
     /// Where the console is kept.
@@ -80,6 +87,8 @@ pub struct Guest {
     console_read: usize,
     resets: usize,
     commands: usize,
+    /// How much longer than others it may take for everything.
+    slower: u32,
     /// The test's name.
     name: String,
 }
@@ -120,10 +129,12 @@ impl Spec {
             image: test.image,
             disks: None,
             installed: Some(installed()),
+            adds: |_| Ok(()),
             starts: Starts::Qemu,
             append: test.image.append().into(),
             qemu: Vec::new(),
             cold: false,
+            counting: false,
             memory: 1024,
             log: test.log(),
         }
@@ -154,7 +165,7 @@ impl Guest {
         if !matches!(spec.starts, Starts::Bios(_)) {
             disks.extend(spec.image.boot(&files));
         }
-        let product = match &spec.installed {
+        let mut product = match &spec.installed {
             Some(tree) if !tree.is_dir() => {
                 let tree = tree.display();
                 return Err(format!("{tree} is not there: `make install DESTDIR={tree}` makes it"));
@@ -162,6 +173,7 @@ impl Guest {
             Some(tree) => Cpio::of(tree)?,
             None => Cpio::default(),
         };
+        (spec.adds)(&mut product)?;
         let release = files.release()?;
         let cmdline = format!(
             "BOOT_IMAGE=/boot/vmlinuz-{release} root={root} rw console=ttyS0 {FASTER} {}",
@@ -182,12 +194,13 @@ impl Guest {
         let is_usual = spec.disks.as_ref().is_none_or(|disks| disks.are_shared)
             && spec.qemu.is_empty()
             && matches!(spec.starts, Starts::Qemu)
-            && !spec.cold;
+            && !spec.cold
+            && !spec.counting;
         let setup = Setup {
             architecture: Architecture::X86_64,
             starts,
             memory: spec.memory,
-            counting: false,
+            counting: spec.counting,
             disks: &disks,
             args: &spec.qemu,
             waits: true,
@@ -205,13 +218,14 @@ impl Guest {
             console_read: 0,
             resets: 0,
             commands: 0,
+            slower: if spec.counting { COUNTING_SLOWER } else { 1 },
             name: spec.log.file_stem().unwrap_or_default().to_string_lossy().into(),
         })
     }
 
     /// Runs a script in the guest.
     pub fn run(&mut self, script: &str) -> Result<Ran, String> {
-        self.run_within(COMMAND_LIMIT, script)
+        self.run_within(COMMAND_LIMIT * self.slower, script)
     }
 
     /// The same with a deadline of its own.
@@ -274,7 +288,7 @@ impl Guest {
     /// Waits for the next kernel's agent.
     pub fn await_boot(&mut self) -> Result<Boot, String> {
         let (begun, start) = (Instant::now(), self.agent_read);
-        let ready = self.agent.wait(BOOT_LIMIT, |text| {
+        let ready = self.agent.wait(BOOT_LIMIT * self.slower, |text| {
             let text = text.get(start..)?;
             let at = text.find("\n@ready ")? + 1;
             let (line, _) = text.get(at..)?.split_once('\n')?;

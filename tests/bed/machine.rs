@@ -21,6 +21,9 @@ const TCG: &str = "tcg,thread=multi,tb-size=128";
 /// One instruction is one nanosecond, and so one tick of the time-stamp counter, whatever the host does; idle time
 /// is skipped.
 const COUNTING: [&str; 4] = ["-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0,sleep=off"];
+/// With a disk it takes as long as it takes: the host answers in its own time, and skipped would be whatever is waited for beside.
+const COUNTING_WITH_DISKS: [&str; 4] =
+    ["-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0,sleep=on"];
 /// UEFI, from Debian's package ovmf. Its variables last over resets, as disks do, and not longer.
 const OVMF: [&str; 4] = [
     "-drive",
@@ -322,7 +325,7 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
     qemu.args(["--pdeathsig", "KILL"]).args(setup.architecture.qemu()).arg("-S");
     // KVM is for those who know that theirs works (research: here it hangs).
     if setup.counting {
-        qemu.args(COUNTING);
+        qemu.args(if setup.disks.is_empty() { COUNTING } else { COUNTING_WITH_DISKS });
     } else if env::var("NEXTKERNEL_KVM").is_ok_and(|value| value == "1") {
         qemu.args(["-accel", "kvm"]);
     } else {

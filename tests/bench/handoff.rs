@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The next kernel's command line. Quiet, for the serial console is no part of it.
-const LINE: &str = "console=ttyS0 quiet";
+pub const LINE: &str = "console=ttyS0 quiet";
 
 /// The slowest takes 40 G instructions, and the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -117,10 +117,7 @@ pub fn measure(
             Ok(Taken { before: load, waits, program: Some(program), system: Some(system) })
         }
         Nextkernel(options) => {
-            let mut night = night(&test, "kexec", &initrd.packed, memory)?;
-            let installed = installed();
-            night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
-            night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
+            let mut night = hook_night(&test, &initrd.packed, memory)?;
             let _ = write!(
                 night.scenario,
                 "count stage nextkernel stage --kernel /kernel --initrd /initrd --cmdline '{LINE}' {options}\n\
@@ -149,6 +146,15 @@ fn night(test: &Test, verb: &str, initrd: &Path, memory: u32) -> Result<Night, S
     Ok(night)
 }
 
+/// One that ends by the hook.
+pub fn hook_night(test: &Test, initrd: &Path, memory: u32) -> Result<Night, String> {
+    let mut night = night(test, "kexec", initrd, memory)?;
+    let installed = installed();
+    night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
+    night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
+    Ok(night)
+}
+
 /// From the firmware's first instruction to the system's.
 fn started(test: &Test, kernel: &Path, initrd: &Path, memory: u32) -> Result<f64, String> {
     let setup = Setup {
@@ -173,7 +179,7 @@ fn arrived(ended: &Ended) -> Result<f64, String> {
 }
 
 /// What `count` printed behind a name.
-fn counted(ended: &Ended, name: &str) -> Result<[f64; 3], String> {
+pub fn counted(ended: &Ended, name: &str) -> Result<[f64; 3], String> {
     let line = ended.line(&format!("counted {name} "))?;
     let mut numbers = line.split_whitespace().skip(2).map(str::parse);
     let mut next = || numbers.next().and_then(Result::ok);
@@ -181,6 +187,11 @@ fn counted(ended: &Ended, name: &str) -> Result<[f64; 3], String> {
         (Some(instructions), Some(program), Some(system)) => Ok([instructions, program, system]),
         _ => Err(with_last_lines(&format!("{line:?} is not what count prints"), &ended.console)),
     }
+}
+
+/// From one line of the kernel's log to another.
+pub fn between(ended: &Ended, first: &str, second: &str) -> Result<f64, String> {
+    Ok(stamp(ended.line(second)?)? - stamp(ended.line(first)?)?)
 }
 
 /// The counter when the kernel's log was told this: by the line in which it was told the counter itself.

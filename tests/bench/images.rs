@@ -19,10 +19,14 @@ pub struct Pair {
 
 /// All of them.
 pub struct Images {
+    /// Where they all are.
+    pub folder: PathBuf,
     /// bzImage, and the ELF file in it.
     pub kernel: Pair,
     /// Some 40 MB.
     pub small: Pair,
+    /// Debian's own /init in the same, which boots a whole Debian.
+    pub debians: Pair,
     /// Some 200 MB.
     pub large: Pair,
 }
@@ -47,8 +51,10 @@ impl Images {
         let pair =
             |packed: &str, plain: &str| Pair { packed: folder.join(packed), plain: folder.join(plain) };
         let images = Images {
+            folder: folder.clone(),
             kernel: pair("vmlinuz", "vmlinux"),
             small: pair("small.img", "small.cpio"),
+            debians: pair("debians.img", "debians.cpio"),
             large: pair("large.img", "large.cpio"),
         };
         if folder.exists() {
@@ -62,8 +68,11 @@ impl Images {
         host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(files.builder()).arg(&tree))?;
         let script = fs::read_to_string(&recipe).map_err(|e| format!("{}: {e}", recipe.display()))?;
         host(Command::new("unshare").arg("--mount").arg("chroot").arg(&tree).args(["sh", "-c", &script]))?;
-        for name in ["small", "large"] {
-            let (packed, plain) = initrds(&read(&tree.join(format!("{name}.img")))?, &tree)?;
+        let last = our_init()?;
+        for (name, from, last) in
+            [("small", "small", &last[..]), ("debians", "small", &[]), ("large", "large", &last)]
+        {
+            let (packed, plain) = initrds(&read(&tree.join(format!("{from}.img")))?, last, &tree)?;
             write(&part.join(format!("{name}.img")), &packed)?;
             write(&part.join(format!("{name}.cpio")), &plain)?;
         }
@@ -82,12 +91,16 @@ pub fn megabytes(file: &Path) -> Result<f64, String> {
     fs::metadata(file).map(|data| data.len() as f64 / 1e6).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-/// The initrd with our /init behind all others, as it is and decompressed.
-fn initrds(debians: &[u8], root: &Path) -> Result<(Vec<u8>, Vec<u8>), String> {
-    let mut last = Cpio::default();
-    last.device("/dev/console", 5, 1);
-    last.file("/init", 0o755, &holder::arrived()?);
-    let last = last.finish();
+/// An /init that says when it came, in place of Debian's.
+fn our_init() -> Result<Vec<u8>, String> {
+    let mut archive = Cpio::default();
+    archive.device("/dev/console", 5, 1);
+    archive.file("/init", 0o755, &holder::arrived()?);
+    Ok(archive.finish())
+}
+
+/// An initrd of Debian's with this archive behind all others, as it is and decompressed.
+fn initrds(debians: &[u8], last: &[u8], root: &Path) -> Result<(Vec<u8>, Vec<u8>), String> {
     let end = end_of_plain(debians);
     let (early, rest) = debians.split_at_checked(end).ok_or("no initrd of Debian's")?;
     let joined = |parts: [&[u8]; 3]| {
@@ -99,7 +112,7 @@ fn initrds(debians: &[u8], root: &Path) -> Result<(Vec<u8>, Vec<u8>), String> {
         }
         all
     };
-    Ok((joined([early, rest, &last]), joined([early, &unpacked(rest, root)?, &last])))
+    Ok((joined([early, rest, last]), joined([early, &unpacked(rest, root)?, last])))
 }
 
 /// Where the archives end that are not compressed.

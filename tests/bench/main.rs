@@ -5,8 +5,10 @@
 mod handoff;
 mod hundred;
 mod images;
+mod loads;
 mod report;
 mod staging;
+mod whole;
 
 use bed::image::Image;
 use bed::vm_folder;
@@ -36,6 +38,18 @@ fn bench(names: &[String]) -> Result<(), String> {
         for row in names.iter().filter_map(|name| name.strip_prefix(initrd)?.strip_prefix('.')) {
             report::row(initrd, memory, row.parse().map_err(|e| format!("{row}: {e}"))?)?;
         }
+    }
+    if wanted("loads") {
+        loads::bench()?;
+    }
+    for row in names.iter().filter_map(|name| name.strip_prefix("loads.")) {
+        loads::row(row.parse().map_err(|e| format!("{row}: {e}"))?)?;
+    }
+    if wanted("whole") {
+        whole::bench()?;
+    }
+    for row in names.iter().filter_map(|name| name.strip_prefix("whole.")) {
+        whole::row(row.parse().map_err(|e| format!("{row}: {e}"))?)?;
     }
     if wanted("staging") {
         staging::bench()?;
