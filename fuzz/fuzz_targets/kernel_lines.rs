@@ -3,8 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel_hook::processes::Process;
-use nextkernel_hook::{families, holders, locks, mounts, shutdown, sync};
+use nextkernel_hook::bounds::sync;
+use nextkernel_hook::caller;
+use nextkernel_hook::scene::processes::Process;
+use nextkernel_hook::scene::{families, holders, locks, mounts};
 use nextkernel_plan::Verb;
 use rustix::process::Pid;
 
@@ -31,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     let lines = || bytes.split(|byte| *byte == b'\n');
     let stack = locks::Stack::of_lines(lines());
     assert_eq!(lines().any(locks::is_under_device_lock), stack.lock == locks::Lock::Held);
-    if let Some((_, Verb::Kexec)) = shutdown::of_systemd(bytes) {
+    if let Some((_, Verb::Kexec)) = caller::of_systemd(bytes) {
         assert!(bytes.windows(14).any(|word| word == b"shutdown\0kexec"), "{bytes:?}");
     }
 });

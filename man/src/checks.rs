@@ -200,7 +200,7 @@ fn every_verb_and_option_of_the_hook_is_explained_and_no_other() {
     compare(&names(&terms("verbs")), &words(&verbs), "man/nextkernel-hook.8.md");
 
     let mut options = Options(BTreeSet::new());
-    options.visit_file(&source("src/hook/src/arguments.rs"));
+    options.visit_file(&source("src/hook/src/sys/arguments.rs"));
     compare(&names(&terms("hook-options")), &options.0, "man/nextkernel-hook.8.md");
 }
 
@@ -213,7 +213,7 @@ fn every_exit_status_is_explained_and_no_other() {
         }
     }
     let mut hooks = Numbers(BTreeSet::new());
-    hooks.visit_impl_item_fn(&method("src/hook/src/night.rs", "status"));
+    hooks.visit_impl_item_fn(&method("src/hook/src/end.rs", "status"));
     compare(&names(&terms("hook-status")), &hooks.0, "man/nextkernel-hook.8.md");
 
     // Success and failure are main's, the third is clap's.

@@ -8,10 +8,12 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 
 use log::{Level, LevelFilter};
-use nextkernel_hook::arguments::{Arguments, Request};
-use nextkernel_hook::night::{self, End};
-use nextkernel_hook::process::{self, Terminal};
-use nextkernel_hook::{child, say, shutdown, sys};
+use nextkernel_hook::bounds::child;
+use nextkernel_hook::end::{self, End};
+use nextkernel_hook::sys::arguments::{Arguments, Request};
+use nextkernel_hook::sys::terminal::Terminal;
+use nextkernel_hook::sys::{calls, say};
+use nextkernel_hook::{caller, handoff};
 
 const HELP: &str = "\
 nextkernel-hook VERB [ANYTHING]     carry out the plan, as an executable of systemd-shutdown(8)
@@ -25,7 +27,7 @@ starts the staged kernel, and `nextkernel stage` stages it.
 
 fn main(arguments: Arguments) -> ! {
     log::set_max_level(LevelFilter::Debug);
-    let is_the_machines = shutdown::is_pid_1() && !shutdown::in_container();
+    let is_the_machines = caller::is_pid_1() && !caller::in_container();
     let request = if is_the_machines { arguments.request.of_pid_1() } else { arguments.request };
     let end = match request {
         Request::Help => print(HELP),
@@ -34,10 +36,10 @@ fn main(arguments: Arguments) -> ! {
             let _ = Terminal::error().write_str(HELP);
             End::Usage
         }
-        Request::DryRun(verb) => night::dry_run(verb),
-        Request::CarryOut(word) => night::carry_out(word, &arguments.watchdog),
+        Request::DryRun(verb) => handoff::dry_run(verb),
+        Request::CarryOut(word) => handoff::carry_out(word, &arguments.watchdog),
     };
-    process::end(end, request)
+    end::finish(end, request)
 }
 
 fn print(text: &str) -> End {
@@ -50,10 +52,10 @@ fn print(text: &str) -> End {
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
     say::say(Level::Error, format_args!("a defect in nextkernel-hook: {info}"));
-    if shutdown::is_pid_1() {
-        process::end(End::Failed, Request::CarryOut(None));
+    if caller::is_pid_1() {
+        end::finish(End::Failed, Request::CarryOut(None));
     }
-    sys::exit(child::DIED)
+    calls::exit(child::DIED)
 }
 
 /// The precompiled core names this in its unwind tables; we abort, so nobody calls it.

@@ -499,7 +499,7 @@ stage-on-update = reboot";
 
     #[test]
     fn the_documented_policy_of_every_driver_is_the_one_that_holds() {
-        for family in nextkernel_hook::families::FAMILIES {
+        for family in nextkernel_hook::scene::families::FAMILIES {
             for module in family.modules {
                 let key = format!("gpu.{module}");
                 let documented = examples().into_iter().find(|(example, _)| *example == key);
@@ -509,7 +509,7 @@ stage-on-update = reboot";
         }
         let guard = examples().into_iter().find(|(key, _)| *key == "guard");
         let seconds = guard.and_then(|(_, value)| guard_seconds(value.trim()));
-        assert_eq!(seconds, Some(nextkernel_hook::limits::GUARD));
+        assert_eq!(seconds, Some(nextkernel_hook::sys::limits::GUARD));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use clap::Args;
-use nextkernel_hook::exitrd::{HOOKS, MOUNTED_AS};
+use nextkernel_hook::scene::exitrd::{HOOKS, MOUNTED_AS};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use thiserror::Error;
 

@@ -4,10 +4,10 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use nextkernel_hook::gpu;
-use nextkernel_hook::holders::Held;
-use nextkernel_hook::module::{ModuleName, State};
-use nextkernel_hook::processes::Relatives;
+use nextkernel_hook::scene::gpu;
+use nextkernel_hook::scene::holders::Held;
+use nextkernel_hook::scene::modules::{ModuleName, State};
+use nextkernel_hook::scene::processes::Relatives;
 use nextkernel_plan::{GpuFailed, GpuPolicy, Plan, Policy};
 use serde::{Serialize, Serializer};
 

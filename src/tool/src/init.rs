@@ -413,7 +413,7 @@ mod tests {
 
     #[test]
     fn those_inits_tell_of_a_restart_in_which_the_hook_sees_a_sign_of_one() {
-        let hook = include_str!("../../hook/src/shutdown.rs");
+        let hook = include_str!("../../hook/src/caller.rs");
         for (init, program) in [
             (Init::Busybox, "busybox"),
             (Init::Sysvinit, "init"),

@@ -9,7 +9,7 @@ mod memory;
 
 use core::ffi::CStr;
 
-use nextkernel_hook::arguments::Arguments;
+use nextkernel_hook::sys::arguments::Arguments;
 
 /// Called by the architecture's `_start` with the stack as the kernel left it (execve(2)).
 #[allow(unsafe_code)]

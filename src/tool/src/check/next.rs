@@ -59,7 +59,7 @@ pub(super) fn guard(root: &Root, seconds: Option<u16>, findings: &mut Findings) 
     let opened = std::fs::OpenOptions::new().write(true).open(root.path("/proc/sysrq-trigger"));
     let why = match opened {
         Ok(_) => {
-            let seconds = seconds.unwrap_or(nextkernel_hook::limits::GUARD);
+            let seconds = seconds.unwrap_or(nextkernel_hook::sys::limits::GUARD);
             let resets =
                 format!("a jump that hangs in the kernel's device shutdown is reset after {seconds} seconds");
             return findings.say(Verdict::Ok, "guard", resets);

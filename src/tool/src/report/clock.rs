@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nextkernel_hook::sys::counter;
+use nextkernel_hook::sys::calls::counter;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::boot::{By, Disagree, LONGEST_MS};

@@ -1,0 +1,64 @@
+//! Taking processors offline. arm64 and riscv64 do that with each but the one that jumps, one after the other, when
+//! everything else is over (`smp_shutdown_nonboot_cpus`, kernel/cpu.c); begun early it goes on beside the rest of the
+//! night. x86 only stops them, in a moment (`stop_other_cpus`, arch/x86/kernel/reboot.c).
+
+use core::ffi::CStr;
+
+use nextkernel_plan::Plan;
+use rustix::fs::CWD;
+use rustix::io;
+
+use crate::bounds::act::How;
+use crate::bounds::child;
+use crate::sys::errno::Named;
+use crate::sys::files;
+use crate::sys::name::Name;
+use crate::sys::say::warn;
+
+/// What is done.
+pub const NAME: &str = "take every processor but the first offline";
+
+/// Begins with all of them but the first, which jumps (`migrate_to_reboot_cpu`, kernel/reboot.c), where the plan wants
+/// it. Nobody waits for that: the jump forbids it first (`cpu_hotplug_disable`), and takes offline what is left.
+pub fn begin(plan: &Plan<'_>, how: How) {
+    if !plan.offline_cpus {
+        return;
+    }
+    how.say(NAME);
+    if how == How::ForReal {
+        if let Err(failure) = child::fork(NAME, &mut take_offline) {
+            warn!("{failure}");
+        }
+    }
+}
+
+fn take_offline() -> io::Result<()> {
+    let folder = files::folder(CWD, c"/sys/devices/system/cpu")?;
+    files::find_entry(&folder, |name| {
+        if is_another(name) {
+            let taken = files::folder(&folder, name).and_then(|cpu| files::write(cpu, c"online", b"0"));
+            if let Err(errno) = taken {
+                warn!("{} stays: {}", Name::<64>::cut(name.to_bytes()), Named(errno));
+            }
+        }
+        None::<()>
+    })
+    .map(drop)
+}
+
+/// Whether it is the folder of another processor than the first.
+fn is_another(name: &CStr) -> bool {
+    matches!(name.to_bytes(), [b'c', b'p', b'u', b'1'..=b'9', ..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_other_processors_are_taken_offline() {
+        for (name, is) in [(c"cpu1", true), (c"cpu10", true), (c"cpu0", false), (c"cpufreq", false)] {
+            assert_eq!(is_another(name), is, "{name:?}");
+        }
+    }
+}

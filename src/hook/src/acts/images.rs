@@ -1,0 +1,74 @@
+//! The staged images: opened once, checked to be the ones that the plan was written for.
+
+use nextkernel_plan::{Image, Plan, Preload, Stamp, limits};
+use rustix::fd::OwnedFd;
+use rustix::fs::fstat;
+
+use crate::bounds::failure::Failure;
+use crate::sys::files;
+
+/// Where a plan is, and what its names are relative to.
+#[derive(Debug)]
+pub struct PlanDirectory {
+    /// Its path, for a person.
+    pub path: &'static str,
+    /// It, open.
+    pub file: OwnedFd,
+}
+
+/// The images, open.
+#[derive(Debug)]
+pub struct Images {
+    /// The kernel.
+    pub kernel: OwnedFd,
+    /// The initrd, where there is one.
+    pub initrd: Option<OwnedFd>,
+    /// What the next kernel is told, where it is loaded directly.
+    pub parameters: Option<OwnedFd>,
+}
+
+impl Images {
+    /// Opens what the plan names in its folder.
+    pub fn open(folder: &PlanDirectory, plan: &Plan<'_>) -> Result<Images, Failure> {
+        if plan.preload == Preload::Only {
+            return Err(Failure::NoCopies);
+        }
+        Ok(Images {
+            kernel: open(folder, "kernel", &plan.kernel)?,
+            initrd: plan.initrd.map(|initrd| open(folder, "initrd", &initrd)).transpose()?,
+            parameters: match &plan.direct {
+                Some(direct) => Some(open(folder, "parameters", &direct.parameters)?),
+                None => None,
+            },
+        })
+    }
+}
+
+fn open(folder: &PlanDirectory, image: &'static str, staged: &Image<'_>) -> Result<OwnedFd, Failure> {
+    let call = match image {
+        "kernel" => "open the staged kernel",
+        "initrd" => "open the staged initrd",
+        _ => "open the staged parameters",
+    };
+    let mut name = [0; limits::NAME_MAX + 1];
+    for (to, from) in name.iter_mut().zip(staged.name.bytes().take(limits::NAME_MAX)) {
+        *to = from;
+    }
+    let name = core::ffi::CStr::from_bytes_until_nul(&name).unwrap_or_default();
+    let file = files::open(&folder.file, name).map_err(|errno| Failure::Call { call, errno })?;
+    let found = fstat(&file).map_err(|errno| Failure::Call { call, errno })?;
+    let differs = |what| Err(Failure::NotAsStaged { folder: folder.path, image, what });
+    if u64::try_from(found.st_size) != Ok(staged.size) {
+        return differs("size");
+    }
+    let Some(Stamp { inode, changed }) = staged.stamp else { return Ok(file) };
+    if found.st_ino != inode {
+        return differs("inode");
+    }
+    let seconds = u64::try_from(found.st_ctime);
+    let nanoseconds = u32::try_from(found.st_ctime_nsec);
+    if seconds != Ok(changed.seconds) || nanoseconds != Ok(changed.nanoseconds) {
+        return differs("change time");
+    }
+    Ok(file)
+}

@@ -1,0 +1,158 @@
+//! What an init leaves behind: processes that run, file systems that are writable. systemd ends the ones and
+//! sees to the others; here is who has to where nobody does.
+
+use core::ffi::CStr;
+use core::time::Duration;
+
+use nextkernel_plan::List;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount_remount};
+use rustix::process::{Pid, Signal};
+
+use crate::acts::crowd::{self, Crowd};
+use crate::bounds::child;
+use crate::bounds::failure::Failure;
+use crate::bounds::guard::Guard;
+use crate::scene::mounts;
+use crate::scene::processes::{self, Process, Relatives};
+use crate::sys::limits::{self, Budget};
+use crate::sys::name::Name;
+use crate::sys::say::{info, one_of_many, warn};
+use crate::sys::{clock, files};
+
+/// Which processes are to end: all but PID 1, the hook and those that it was called by.
+#[derive(Clone, Copy)]
+pub struct Ending<'g> {
+    /// Who is spared.
+    pub relatives: Relatives,
+    /// Who is, too.
+    pub guard: &'g Guard,
+    /// How long it may take.
+    pub budget: &'static Budget,
+    /// Whether those end, too, whose names begin with '@': they may serve the root's storage (systemd.io,
+    /// `ROOT_STORAGE_DAEMONS`).
+    pub storages: bool,
+}
+
+/// Those that have called the hook.
+type Callers = List<Pid, { limits::ANCESTORS_MAX }>;
+
+/// Posts the guard ([`Guard::post`]) where an init may have left who has made all processes that there can be.
+#[must_use]
+pub fn post(relatives: Relatives, begun: Duration, night: Duration, jump: Duration, room: Duration) -> Guard {
+    let guard = Guard::post(begun, night, jump);
+    if guard.incomplete != Some(Errno::AGAIN) {
+        return guard;
+    }
+    make_room(relatives, &guard, room);
+    guard.dismiss();
+    Guard::post(begun, night, jump)
+}
+
+/// Where no process can be made, somebody has made too many. Who is not root has no business at this hour, and is ended by
+/// this process itself. As PID 1, what has ended is gone then, too: nobody else waits for it.
+fn make_room(relatives: Relatives, guard: &Guard, room: Duration) {
+    let callers = relatives.callers();
+    let of_another_user = |process: &Process, folder: &OwnedFd| {
+        may_end(process, relatives, &callers, guard) && !processes::is_roots(folder)
+    };
+    let _ = Crowd::kill(&of_another_user, room);
+    crowd::reap();
+}
+
+fn may_end(process: &Process, relatives: Relatives, callers: &Callers, guard: &Guard) -> bool {
+    !process.is_kernel
+        && !process.has_ended()
+        && !guard.includes(process.id)
+        && !callers.iter().any(|caller| caller == process.id)
+        && !relatives.include(process, processes::parent_of)
+}
+
+impl Ending<'_> {
+    /// Ends them: first kindly, then not. What remains is told, and no failure: what it keeps busy is seen
+    /// before the jump. In a child, for looking at a process may hang with its memory's lock.
+    pub fn carry_out(self) {
+        let end = || {
+            child::within(self.budget.end(), "end what still runs", || {
+                self.end();
+                Ok(())
+            })
+        };
+        let ended = match end() {
+            Err(Failure::Call { errno: Errno::AGAIN, .. }) => {
+                make_room(self.relatives, self.guard, self.budget.room);
+                end()
+            }
+            ended => ended,
+        };
+        if let Err(failure) = ended {
+            warn!("{failure}");
+        }
+        crowd::reap();
+    }
+
+    fn end(self) {
+        let callers = self.relatives.callers();
+        let includes = |process: &Process, folder: &OwnedFd| {
+            may_end(process, self.relatives, &callers, self.guard)
+                && (self.storages || !serves_storage(folder))
+        };
+        let until = clock::uptime() + self.budget.term;
+        let crowd = Crowd::each(&includes, until, &mut |folder| crowd::signal(folder, Signal::TERM));
+        if crowd.count > 0 {
+            let what = if crowd.count == 1 { "process that still runs" } else { "processes that still run" };
+            info!("end {} {what}: {crowd}", crowd.count);
+            while clock::uptime() < until && !Crowd::each(&includes, until, &mut |_| ()).is_empty() {
+                clock::sleep(limits::GLANCE);
+            }
+        }
+        let left = Crowd::kill(&includes, self.budget.kill);
+        if left.count > 0 {
+            warn!("not every process ends: {left}");
+        } else if !left.is_empty() {
+            warn!("there was no time to look at every process");
+        }
+    }
+}
+
+/// Whether a process says that it serves the root's storage, and is root's: systemd spares those alone (`ignore_proc`,
+/// src/shared/killall.c). Nobody else's command line is read: it may hang with the lock of that one's memory.
+fn serves_storage(folder: &OwnedFd) -> bool {
+    let runs_as_root = rustix::fs::fstat(folder).is_ok_and(|it| it.st_uid == 0);
+    let mut name = [0; 1];
+    runs_as_root
+        && processes::is_roots(folder)
+        && files::open(folder, c"cmdline")
+            .and_then(|file| files::up_to(&file, &mut name))
+            .map_or(true, |name| name == b"@")
+}
+
+/// Fails when a file system with something to lose is left writable.
+pub fn nothing_writable() -> Result<(), Failure> {
+    match mounts::first_writable() {
+        Ok(None) => Ok(()),
+        Ok(Some(writable)) => Err(Failure::StillWritable(writable)),
+        Err(errno) => Err(Failure::of_mountinfo(errno)),
+    }
+}
+
+/// Remounts read-only what is still writable. What cannot be within this time is found again where it counts, before the jump.
+pub fn make_read_only(until: Duration) {
+    let _ = mounts::last_first(
+        |line| mounts::writable(line).is_some(),
+        |path, before| remount(path, before, until),
+    );
+}
+
+fn remount(path: &CStr, before: usize, until: Duration) {
+    let rest = until.saturating_sub(clock::uptime());
+    if rest.is_zero() {
+        return;
+    }
+    one_of_many!(before, "remount {} read-only", Name::<200>::cut(path.to_bytes()));
+    let done = child::within(rest, "remount it read-only", || mount_remount(path, MountFlags::RDONLY, c""));
+    if let Err(failure) = done {
+        warn!("{failure}");
+    }
+}

@@ -1,0 +1,77 @@
+//! What the next kernel is told of the night that started it.
+
+use core::cell::Cell;
+use core::time::Duration;
+
+use nextkernel_plan::{Marks, Night, Trouble};
+
+use crate::sys::{calls, clock};
+
+/// What was done when, and what went wrong on the way.
+#[derive(Debug)]
+pub struct Diary {
+    /// How long the machine had been up when the night began.
+    pub begun: Duration,
+    night: Cell<Night>,
+    told: Cell<bool>,
+}
+
+impl Diary {
+    /// Begins with the night.
+    #[must_use]
+    pub fn begin() -> Diary {
+        let begun = clock::uptime();
+        let night = Night {
+            begun_at: clock::time().as_secs(),
+            counter: calls::counter(),
+            marks: Marks::default(),
+            trouble: Trouble::default(),
+        };
+        Diary { begun, night: Cell::new(night), told: Cell::new(false) }
+    }
+
+    /// Marks that something is done now, while there is somebody to tell.
+    pub fn mark(&self, place: fn(&mut Marks) -> &mut Option<u32>) {
+        if self.told.get() {
+            return;
+        }
+        let now = clock::uptime().saturating_sub(self.begun).as_millis();
+        let mut night = self.night.get();
+        *place(&mut night.marks) = Some(u32::try_from(now).unwrap_or(u32::MAX));
+        self.night.set(night);
+    }
+
+    /// Keeps what went wrong.
+    pub fn note(&self, trouble: Trouble) {
+        let mut night = self.night.get();
+        night.trouble = night.trouble.and(trouble);
+        self.night.set(night);
+    }
+
+    /// What stands there so far, for the next kernel, which is told once.
+    #[must_use]
+    pub fn tell(&self) -> Night {
+        self.told.set(true);
+        self.night.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_marked_and_noted_stands_there() {
+        let diary = Diary::begin();
+        diary.mark(|marks| &mut marks.synced);
+        diary.note(Trouble::GPU);
+        diary.note(Trouble::HOOK);
+        let night = diary.tell();
+        assert!(night.marks.synced.is_some_and(|at| at < 60_000) && night.marks.torn_down.is_none());
+        assert!(night.trouble.has(Trouble::GPU) && night.trouble.has(Trouble::HOOK));
+        assert!(!night.trouble.has(Trouble::MODULE));
+        diary.mark(|marks| &mut marks.torn_down);
+        assert_eq!(diary.tell(), night);
+        assert!(night.begun_at > 1_700_000_000);
+    }
+}

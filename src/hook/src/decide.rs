@@ -1,0 +1,131 @@
+//! Decides: is there a handoff now, at which verb and by which plan?
+
+use core::ffi::CStr;
+use core::fmt;
+
+use nextkernel_plan::{On, Plan, Verb};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::acts::images::PlanDirectory;
+use crate::bounds::failure::Failure;
+use crate::caller::Caller;
+use crate::scene::armed;
+use crate::sys::files;
+use crate::sys::say::warn;
+
+/// Where `nextkernel stage` leaves the plan, and where `nextkernel embed` has it put.
+const STAGED: &CStr = c"/run/nextkernel";
+const EMBEDDED: &CStr = c"/nextkernel";
+
+/// What is to be done, and by whom.
+#[allow(clippy::large_enum_variant, reason = "there is one of it, and no heap to box it in")]
+pub enum Decision<'a> {
+    /// Nothing: the init goes on.
+    LeftToTheInit(WhyLeft),
+    /// Nothing, because the caller may not ask for it.
+    Refused(Failure),
+    /// The handoff.
+    HandOver(Staged<'a>),
+}
+
+/// Returns the plan that covers this verb; none where that cannot be told.
+#[must_use]
+pub fn plan_of<'d, 'p>(decided: &'d Result<Decision<'p>, Failure>) -> Option<&'d Plan<'p>> {
+    match decided {
+        Ok(Decision::HandOver(staged)) => Some(&staged.plan),
+        _ => None,
+    }
+}
+
+/// Why nothing is to be done.
+pub enum WhyLeft {
+    /// The verb switches the machine off, halts it or leaves it.
+    NoNextKernel,
+    /// There is no plan.
+    NothingStaged,
+    /// The plan is for these verbs alone.
+    NotCovered(On),
+    /// The init tells no verb, and `nextkernel reboot` has armed none.
+    NotArmed,
+}
+
+/// Decides by what the init tells, and what is armed where it cannot tell of another kernel.
+pub fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Decision<'_>, Failure> {
+    if told.is_some_and(Verb::stays_down) {
+        return Ok(Decision::LeftToTheInit(WhyLeft::NoNextKernel));
+    }
+    // As PID 1 it may be embedded in the initramfs itself.
+    let nothing_is_staged = || !files::exists(c"/run/nextkernel/plan");
+    let folder = if caller == Caller::Nobody && nothing_is_staged() { EMBEDDED } else { STAGED };
+    let read = match Staged::read(folder, text) {
+        // This may be a shell of a running system, and then nothing at all is done.
+        Err(failure) if caller == Caller::Untold || (told.is_none() && caller != Caller::Nobody) => {
+            warn!("{failure}");
+            None
+        }
+        read => read?,
+    };
+    let needs_witness = caller == Caller::Untold || told.is_none();
+    let armed = match &read {
+        Some((folder, plan)) if !caller.tells_kexec() => {
+            armed::is_for(&folder.file, plan.handoff, needs_witness)
+        }
+        _ => false,
+    };
+    let verb = match told {
+        _ if armed => Verb::Kexec,
+        Some(verb) if caller == Caller::Untold => return Ok(Decision::Refused(Failure::NoShutdown(verb))),
+        Some(verb) => verb,
+        // PID 1 must not end, and restarts.
+        None if caller == Caller::Nobody => Verb::Reboot,
+        None => return Ok(Decision::LeftToTheInit(WhyLeft::NotArmed)),
+    };
+    Ok(match read {
+        None => Decision::LeftToTheInit(WhyLeft::NothingStaged),
+        Some((_, plan)) if !plan.on.covers(verb) => Decision::LeftToTheInit(WhyLeft::NotCovered(plan.on)),
+        Some((folder, plan)) => Decision::HandOver(Staged { folder, plan, verb }),
+    })
+}
+
+impl fmt::Display for WhyLeft {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WhyLeft::NoNextKernel => out.write_str("no next kernel is asked for"),
+            WhyLeft::NothingStaged => out.write_str("nothing is staged"),
+            WhyLeft::NotCovered(on) => write!(out, "staged for {on} alone"),
+            WhyLeft::NotArmed => {
+                out.write_str("the init does not tell what is asked for, and `nextkernel reboot` did not ask")
+            }
+        }
+    }
+}
+
+/// What is staged, and the verb at which it is to be started.
+pub struct Staged<'a> {
+    /// The directory of the plan and the images.
+    pub folder: PlanDirectory,
+    /// The plan.
+    pub plan: Plan<'a>,
+    /// The verb.
+    pub verb: Verb,
+}
+
+impl<'a> Staged<'a> {
+    /// Reads the plan in its folder; `None` where there is none.
+    fn read(folder: &'static CStr, text: &'a mut [u8]) -> Result<Option<(PlanDirectory, Plan<'a>)>, Failure> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(CWD, folder, flags, Mode::empty())
+            .and_then(|folder| files::open(&folder, c"plan").map(|plan| (folder, plan)));
+        let call = |errno| Failure::Call { call: "read the plan", errno };
+        let path = folder.to_str().unwrap_or_default();
+        let (file, plan) = match opened {
+            Ok(opened) => opened,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(call(errno)),
+        };
+        let plan = Plan::parse(files::up_to(&plan, text).map_err(call)?);
+        let plan = plan.map_err(|malformed| Failure::Malformed { folder: path, malformed })?;
+        Ok(Some((PlanDirectory { path, file }, plan)))
+    }
+}

@@ -1,0 +1,196 @@
+//! How the hook ends: with a word to the init, with a restart, or, as PID 1, with the verb itself.
+
+use core::fmt::{self, Write};
+use core::time::Duration;
+
+use nextkernel_plan::Verb;
+use rustix::system::{RebootCommand, reboot};
+
+use crate::acts::leftovers::nothing_writable;
+use crate::bounds::failure::{Failure, LOAD, LOAD_SEGMENTS};
+use crate::bounds::guard::Guard;
+use crate::bounds::kexec::unload;
+use crate::bounds::sync::sync;
+use crate::bounds::{Bounds, restart};
+use crate::caller::{Caller, in_container, is_pid_1};
+use crate::decide::WhyLeft;
+use crate::scene::firmware::FirmwareRequest;
+use crate::scene::loaded::{is_being_staged, something_is_loaded};
+use crate::sys::arguments::Request;
+use crate::sys::say::{error, info, warn};
+use crate::sys::terminal::Terminal;
+use crate::sys::{calls, clock, limits};
+
+/// How the hook ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// There was nothing to do, or it was done.
+    Done,
+    /// It was to be done, and could not be.
+    Failed,
+    /// The same, and nobody may jump now.
+    NoJump,
+    /// It was called in a way that does not exist.
+    Usage,
+}
+
+impl End {
+    /// The exit status.
+    #[must_use]
+    pub fn status(self) -> u8 {
+        match self {
+            End::Done => 0,
+            End::Failed | End::NoJump => 1,
+            End::Usage => 2,
+        }
+    }
+}
+
+/// Warns why nothing is done for this caller.
+#[must_use]
+pub fn refuse(refused: &Failure) -> End {
+    let _ = writeln!(Terminal::error(), "nextkernel-hook: {refused}");
+    warn!("{refused}");
+    End::Failed
+}
+
+/// Leaves the shutdown to the init, which goes on as if there was no hook.
+#[must_use]
+pub fn leave(told: Option<Verb>, caller: Caller, why: &WhyLeft) -> End {
+    // Some inits jump at every restart when something is loaded (Void's shutdown.d/90-kexec.sh); what we keep loaded is
+    // not meant for this one.
+    if caller == Caller::Init && matches!(why, WhyLeft::NotCovered(_)) {
+        info!("unload what may be loaded: it is not for this restart");
+        if let Err(failure) = unload() {
+            warn!("it stays loaded: {failure}");
+        }
+    }
+    info!("{}: {why}, left to the init", Told(told));
+    End::Done
+}
+
+/// Leaves a restart to the firmware. systemd makes a kexec of every restart while something is loaded, and jumps by itself:
+/// where that stays loaded, the init must not have its turn.
+#[must_use]
+pub fn leave_to_the_firmware(told: Option<Verb>, request: FirmwareRequest, bounds: &Bounds<'_>) -> End {
+    info!("unload what may be loaded: it is not for this restart");
+    let end = if unloads() {
+        End::Done
+    } else {
+        bounds.restart();
+        End::NoJump
+    };
+    info!("{}: {}, left to the init", Told(told), MeantForFirmware(request));
+    end
+}
+
+/// Unloads, so that nobody jumps; tells whether nobody can.
+fn unloads() -> bool {
+    let Err(failure) = unload() else { return true };
+    error!("it stays loaded: {failure}");
+    !something_is_loaded() && !failure.is_busy()
+}
+
+/// What follows when there is no handoff. The init jumps to what is loaded by itself, and looks at nothing
+/// before; and when it restarts, nobody guards it.
+#[must_use]
+pub fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: &Bounds<'_>) -> End {
+    let clean = is_clean(!failure.is_of_sync());
+    let hangs = failure.is_of_the_kernel();
+    let may_jump = clean && !hangs && !failure.wants_firmware() && !is_being_staged();
+    // Before anything that takes its time: should the init lose its patience meanwhile, it jumps. Some do at a reboot, too,
+    // when something is loaded.
+    let may_stay = may_jump || (verb != Some(Verb::Kexec) && caller.jumps());
+    let stays = !may_stay && {
+        info!("unload what may be loaded, so that nobody jumps now");
+        !unloads()
+    };
+    // Where a file system is still writable, the init may know how to unmount it.
+    if hangs || stays || (clean && failure.wants_firmware()) {
+        bounds.restart();
+    }
+    error!("{} is left to the init: {}", Told(verb), what_follows(verb, caller, failure));
+    if may_jump { End::Failed } else { End::NoJump }
+}
+
+/// What follows when the hook returns.
+fn what_follows(verb: Option<Verb>, caller: Caller, failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Hangs { act: LOAD | LOAD_SEGMENTS, lets_go: false, .. } => {
+            "it jumps if the load comes to an end after all, else it restarts through firmware"
+        }
+        _ if verb == Some(Verb::Kexec) && caller.jumps() && something_is_loaded() => {
+            "it jumps to the image that stays loaded"
+        }
+        _ if verb == Some(Verb::Kexec) && caller == Caller::Script && something_is_loaded() => {
+            "it jumps where it has kexec, else it restarts the machine through firmware"
+        }
+        _ => "it restarts the machine through firmware",
+    }
+}
+
+/// Whether nobody loses anything at a jump: all is written, and no file system is left writable.
+fn is_clean(written: bool) -> bool {
+    written && nothing_writable().is_ok()
+}
+
+/// Ends the process; as PID 1 of the machine, which must not end, carries the verb out instead.
+pub fn finish(end: End, request: Request) -> ! {
+    if !is_pid_1() || in_container() {
+        calls::exit(end.status());
+    }
+    let verb = match request {
+        Request::CarryOut(Some(verb)) => verb,
+        _ => Verb::Reboot,
+    };
+    let budget = &limits::SYSTEMD;
+    // Who is switched off or halted stays so; who restarts is helped where a driver hangs.
+    let begun = clock::uptime();
+    let guard = if verb.stays_down() {
+        Guard::none()
+    } else {
+        Guard::post(begun, budget.sync_until, Duration::from_secs(limits::GUARD.into()))
+    };
+    let written = sync(budget.sync, begun + budget.sync_until).is_ok();
+    guard.jumping();
+    let may_jump = end != End::NoJump && is_clean(written);
+    if may_jump && verb == Verb::Kexec && something_is_loaded() {
+        info!("as PID 1: jump to what is loaded");
+        let _ = reboot(RebootCommand::Kexec);
+    }
+    let (stays_down, word) = match verb {
+        // Who is asked to leave the machine itself switches it off (systemd, src/shutdown/shutdown.c).
+        Verb::Poweroff | Verb::Exit => (Some(RebootCommand::PowerOff), "power off"),
+        Verb::Halt => (Some(RebootCommand::Halt), "halt"),
+        Verb::Kexec | Verb::Reboot => (None, "restart through firmware"),
+    };
+    info!("as PID 1: {word}");
+    let _ = match stays_down {
+        Some(command) => reboot(command),
+        None => Err(restart::through_firmware()),
+    };
+    // Only without CAP_SYS_BOOT, and so in a container that could not be told as one, is it refused.
+    error!("the kernel refused to {word}");
+    calls::exit(end.status())
+}
+
+/// Why a restart is left to the firmware.
+pub struct MeantForFirmware(pub FirmwareRequest);
+
+impl fmt::Display for MeantForFirmware {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "this one is meant for the firmware ({})", self.0)
+    }
+}
+
+/// The verb that was told, if any.
+struct Told(Option<Verb>);
+
+impl fmt::Display for Told {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(verb) => verb.fmt(out),
+            None => out.write_str("no verb"),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What `nextkernel reboot` has armed, where an init can be asked for a reboot and for nothing else.
+
+use nextkernel_plan::{Armed, HandoffId};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
+use rustix::io::Errno;
+
+use crate::sys::{clock, files};
+
+const NAME: &core::ffi::CStr = c"armed";
+
+/// Whether this handoff is armed.
+///
+/// Where the init does not tell what it was asked for, a power button would look the same: then it counts only
+/// while the `nextkernel reboot` that has asked still waits, holding its lock.
+#[must_use]
+pub fn is_for(folder: &OwnedFd, handoff: HandoffId, needs_witness: bool) -> bool {
+    let mut text = [0; Armed::MAX + 1];
+    let Ok(file) = files::open(folder, NAME) else { return false };
+    let armed = files::up_to(&file, &mut text).ok().and_then(Armed::parse);
+    let witnessed = || flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
+    armed.is_some_and(|armed| armed.is_for(handoff, clock::uptime().as_secs()))
+        && (!needs_witness || witnessed())
+}
+
+/// Uses it up: it is good once, whatever comes of it.
+pub fn use_up(folder: &OwnedFd) {
+    let _ = unlinkat(folder, NAME, AtFlags::empty());
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::ffi::CString;
+
+    #[test]
+    fn it_counts_once_and_where_nobody_tells_the_verb_only_while_who_asked_still_waits() {
+        let path = std::env::temp_dir().join(format!("nextkernel-armed-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let folder = files::folder(rustix::fs::CWD, &CString::new(path.to_str().unwrap()).unwrap()).unwrap();
+        let (handoff, file) = (HandoffId(7), path.join("armed"));
+        assert!(!is_for(&folder, handoff, false));
+        let until = clock::uptime().as_secs() + 60;
+        std::fs::write(&file, Armed { handoff, until }.to_string()).unwrap();
+        assert!(is_for(&folder, handoff, false) && !is_for(&folder, HandoffId(8), false));
+        assert!(!is_for(&folder, handoff, true));
+        let witness = files::open(&folder, NAME).unwrap();
+        flock(&witness, FlockOperation::LockExclusive).unwrap();
+        assert!(is_for(&folder, handoff, true));
+        drop(witness);
+        assert!(!is_for(&folder, handoff, true));
+        use_up(&folder);
+        assert!(!is_for(&folder, handoff, false));
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}

@@ -1,0 +1,70 @@
+//! Memory that is kept for devices that want it contiguous (CMA). Since Linux 6.17 `kexec_file_load(2)` puts a kernel there,
+//! where it does not lie as it must: it moves over its own initrd, and panics (seen with 7.3; `kexec_alloc_contig`,
+//! `kernel/kexec_file.c`). A flag leaves CMA out. Kernels from before do not know it, and do not need it.
+
+use core::mem::{ManuallyDrop, MaybeUninit};
+
+use nextkernel_plan::may_load_into_cma;
+use rustix::fs::CWD;
+use rustix::io::read;
+use rustix::system::uname;
+
+use crate::sys::{files, limits};
+
+/// Whether the running kernel has any, or does not tell. Only a process that ends soon asks: the file stays open.
+#[must_use]
+pub fn is_there() -> bool {
+    let mut buffer = [const { MaybeUninit::uninit() }; limits::MEMINFO_MAX];
+    let file = files::open(CWD, c"/proc/meminfo").map(ManuallyDrop::new);
+    match file.and_then(|file| read(&*file, &mut buffer)) {
+        Ok((text, room)) => room.is_empty() || is_told(text),
+        Err(_) => true,
+    }
+}
+
+/// Nearly all lines of /proc/meminfo are that long (`show_val_kb`, fs/proc/meminfo.c).
+const LINE: usize = 28;
+
+/// What /proc/meminfo says. It goes from line to line without looking for their ends: the hook counts its instructions.
+fn is_told(meminfo: &[u8]) -> bool {
+    let mut rest = meminfo;
+    while !rest.is_empty() {
+        if rest.first_chunk() == Some(b"CmaTotal") {
+            let mut value = rest.iter().take_while(|byte| **byte != b'\n');
+            return value.any(|byte| matches!(byte, b'1'..=b'9'));
+        }
+        let length = match rest.get(LINE - 1) {
+            Some(b'\n') => LINE,
+            _ => rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1),
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    false
+}
+
+/// Whether the running kernel is of a release that may load a kernel into CMA, or does not tell.
+#[must_use]
+pub fn is_loaded_into() -> bool {
+    may_load_into_cma(uname().release().to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cma_is_there_where_the_kernel_tells_of_more_than_none() {
+        assert!(is_told(b"MemTotal: 1 kB\nCmaTotal:         262144 kB\nCmaFree: 0 kB\n"));
+        assert!(is_told(
+            b"FilePmdMapped:         0 kB\nHugePages_Rsvd:        0\nCmaTotal:          65536 kB\n"
+        ));
+        for without in [
+            &b"MemTotal: 1 kB\nCmaTotal:          0 kB\nCmaFree:         12 kB\n"[..],
+            b"MemTotal: 1 kB\n",
+            b"",
+            b"CmaTotal:",
+        ] {
+            assert!(!is_told(without));
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Who holds a driver: processes with one of its device files open or mapped.
+//!
+//! An init ends what it can before the hooks run. What is left holds on by intention: plymouth keeps
+//! the screen with an '@' before its name, on which systemd looks away; or it hangs.
+
+use core::ffi::CStr;
+
+use nextkernel_plan::{List, is_nvidia};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, StatxFlags, readlinkat_raw, statx};
+use rustix::io;
+
+use crate::scene::gpu::Device;
+use crate::scene::modules::ModuleName;
+use crate::scene::processes::{self, Process, Relatives};
+use crate::sys::text::Text;
+use crate::sys::{files, limits};
+
+/// The major number of sound devices (Documentation/admin-guide/devices.txt).
+const SOUND: u32 = 116;
+
+/// A driver, by the device files that belong to it.
+pub struct Held<'a> {
+    root: BorrowedFd<'a>,
+    /// The driver.
+    pub module: ModuleName,
+    /// Of devices that stand in no device tree.
+    majors: List<u32, { limits::MAJORS_MAX }>,
+    sound: bool,
+    relatives: Relatives,
+}
+
+impl<'a> Held<'a> {
+    /// The files of a driver; with `sound`, those of every sound card, too.
+    #[must_use]
+    pub fn by_files_of(
+        root: BorrowedFd<'a>,
+        module: &ModuleName,
+        sound: bool,
+        relatives: Relatives,
+    ) -> Held<'a> {
+        let mut majors = List::new();
+        let mut character = false;
+        let _ = files::find_line(root, c"proc/devices", |line| {
+            character |= line.starts_with(b"Character");
+            character &= !line.starts_with(b"Block");
+            if let Some((major, name)) = major(line).filter(|_| character) {
+                let is_its = match module.as_str() {
+                    Some(module) if is_nvidia(module) => name.starts_with(b"nvidia"),
+                    Some("amdgpu") => name == b"kfd",
+                    _ => false,
+                };
+                if is_its {
+                    let _ = majors.push(major);
+                }
+            }
+            None::<()>
+        });
+        Held { root, module: *module, majors, sound, relatives }
+    }
+
+    /// The first process that holds it, and that may be ended.
+    pub fn first(&self) -> io::Result<Option<Process>> {
+        processes::find(|process, folder| self.is_held_by(process, folder).then_some(*process))
+    }
+
+    /// Whether this process holds it, and may be ended.
+    #[must_use]
+    pub fn is_held_by(&self, process: &Process, folder: &OwnedFd) -> bool {
+        !process.is_kernel
+            && !process.has_ended()
+            && (self.is_held_by_one(folder, true) || self.is_held_by_a_thread(process, folder))
+            && !self.relatives.include(process, processes::parent_of)
+    }
+
+    /// What is open is each thread's own matter, where it wants that; and where the first one has gone, its folder shows
+    /// nothing. Each thread has a folder like a process, though /proc does not list it (`proc_pid_lookup`, fs/proc/base.c).
+    fn is_held_by_a_thread(&self, process: &Process, folder: &OwnedFd) -> bool {
+        let threads = (process.threads > 1).then(|| files::folder(folder, c"task"));
+        let Some(Ok(threads)) = threads else { return false };
+        let held = files::find_entry(&threads, |name| {
+            let thread = Text::<32>::of(format_args!("/proc/{}", name.to_str().ok()?));
+            let thread = files::folder(rustix::fs::CWD, thread.as_c_str()?).ok()?;
+            // What is mapped is the same for all of them.
+            self.is_held_by_one(&thread, process.has_lost_its_first_thread()).then_some(())
+        });
+        matches!(held, Ok(Some(())))
+    }
+
+    /// `map_files` has what is mapped and no longer open (proc(5)).
+    fn is_held_by_one(&self, one: &OwnedFd, with_mappings: bool) -> bool {
+        [(c"fd", true), (c"map_files", with_mappings)].into_iter().filter(|(_, looks)| *looks).any(
+            |(files, _)| {
+                let Ok(folder) = files::folder(one, files) else { return false };
+                let held = files::find_entry(&folder, |name| self.is_file_of_it(&folder, name).then_some(()));
+                matches!(held, Ok(Some(())))
+            },
+        )
+    }
+
+    fn is_file_of_it(&self, folder: impl AsFd, name: &CStr) -> bool {
+        // Not synchronised: a file server that does not answer is not asked.
+        let Ok(file) = statx(folder, name, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else { return false };
+        if FileType::from_raw_mode(file.stx_mode.into()) != FileType::CharacterDevice {
+            return false;
+        }
+        let (major, minor) = (file.stx_rdev_major, file.stx_rdev_minor);
+        (self.sound && major == SOUND)
+            || self.majors.iter().any(|its| its == major)
+            || self.drives(major, minor)
+    }
+
+    /// Whether the driver that is nearest above a character device is this one.
+    fn drives(&self, major: u32, minor: u32) -> bool {
+        let link = Text::<64>::of(format_args!("sys/dev/char/{major}:{minor}"));
+        let mut buffer = [const { core::mem::MaybeUninit::uninit() }; limits::LINK_MAX];
+        let target = link.as_c_str().and_then(|link| readlinkat_raw(self.root, link, &mut buffer).ok());
+        let mut path = target.and_then(|(path, _)| core::str::from_utf8(path).ok());
+        // ../../devices/pci0000:00/0000:00:02.0/drm/card0, upwards.
+        while let Some(place) = path.filter(|path| !path.ends_with("/devices")) {
+            let folder = Text::of(format_args!("sys/dev/char/{place}"));
+            if let Some(device) = Device::at(self.root, folder) {
+                return device.driver == self.module;
+            }
+            path = place.rsplit_once('/').map(|(above, _)| above);
+        }
+        false
+    }
+}
+
+/// Reads `MAJOR NAME` of /proc/devices.
+#[must_use]
+pub fn major(line: &[u8]) -> Option<(u32, &[u8])> {
+    let line = line.trim_ascii();
+    let space = line.iter().position(|byte| *byte == b' ')?;
+    let (major, name) = line.split_at(space);
+    let major = core::str::from_utf8(major).ok()?.parse().ok()?;
+    Some((major, name.trim_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_major_is_read_with_its_name() {
+        assert_eq!(major(b"  1 mem"), Some((1, &b"mem"[..])));
+        assert_eq!(major(b"195 nvidia-frontend"), Some((195, &b"nvidia-frontend"[..])));
+        for bad in ["", "Character devices:", "-1 x", "12", "x y"] {
+            assert_eq!(major(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

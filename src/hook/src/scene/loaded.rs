@@ -1,0 +1,21 @@
+//! What is loaded, and whether staging is loading it now.
+
+use rustix::fs::CWD;
+
+use crate::sys::files;
+
+/// Whether an image is loaded, by whomever (Documentation/ABI/testing/sysfs-kernel-kexec-kdump).
+#[must_use]
+pub fn something_is_loaded() -> bool {
+    let mut state = [0; 1];
+    files::open(CWD, c"/sys/kernel/kexec/loaded")
+        .or_else(|_| files::open(CWD, c"/sys/kernel/kexec_loaded"))
+        .and_then(|file| files::up_to(&file, &mut state))
+        .is_ok_and(|state| state == b"1")
+}
+
+/// Whether a stage is under way, or was killed: what is loaded may be what that has loaded, and no plan names it.
+#[must_use]
+pub fn is_being_staged() -> bool {
+    files::exists(c"/run/nextkernel/plan.new")
+}

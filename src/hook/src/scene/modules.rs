@@ -1,0 +1,76 @@
+//! The kernel's modules, as sysfs shows them.
+
+use nextkernel_plan::limits::MODULE_NAME_MAX;
+use rustix::fd::{BorrowedFd, OwnedFd};
+
+use crate::sys::name::Name;
+use crate::sys::text::Text;
+use crate::sys::{files, limits};
+
+/// The name of a module, with room for the NUL.
+pub type ModuleName = Name<{ MODULE_NAME_MAX + 1 }>;
+
+/// What a driver does now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It works.
+    Live,
+    /// It has not come back from its initialisation.
+    Initialising,
+    /// Somebody is unloading it.
+    Going,
+    /// It is no module.
+    BuiltIn,
+}
+
+/// The state of a module; `None` where there is no module of that name
+/// (Documentation/ABI/testing/sysfs-module).
+#[must_use]
+pub fn state(root: BorrowedFd<'_>, module: &ModuleName) -> Option<State> {
+    let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/initstate"));
+    let mut word = [0; 8];
+    match files::up_to(files::open(root, path.as_c_str()?).ok()?, &mut word).ok()? {
+        b"live\n" => Some(State::Live),
+        b"coming\n" => Some(State::Initialising),
+        b"going\n" => Some(State::Going),
+        _ => None,
+    }
+}
+
+/// How many devices the drivers of a module have, and how much else stands in their folders. It counts where it changes.
+/// While a driver probes its first devices the module does not show it yet (`bus_add_driver`, drivers/base/bus.c): one of
+/// the PCI bus is found by its name, which is the module's for those of GPUs.
+#[must_use]
+pub fn devices(root: BorrowedFd<'_>, module: &ModuleName) -> u32 {
+    let folder = |path: Text<{ limits::PATH_MAX }>| files::folder(root, path.as_c_str()?).ok();
+    let mut count = 0;
+    let mut count_in = |driver: &OwnedFd| {
+        let _ = files::find_entry(driver, |_| {
+            count += 1;
+            None::<()>
+        });
+    };
+    if let Some(driver) = folder(Text::of(format_args!("sys/bus/pci/drivers/{module}"))) {
+        count_in(&driver);
+    }
+    if let Some(drivers) = folder(Text::of(format_args!("sys/module/{module}/drivers"))) {
+        let _ = files::find_entry(&drivers, |driver| {
+            count_in(&files::folder(&drivers, driver).ok()?);
+            None::<()>
+        });
+    }
+    count
+}
+
+/// Returns a module that uses symbols of this one, but for the first few.
+#[must_use]
+pub fn standing_on(root: BorrowedFd<'_>, module: &ModuleName, mut but_for: u32) -> Option<ModuleName> {
+    let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/holders"));
+    let folder = files::folder(root, path.as_c_str()?).ok()?;
+    files::find_entry(&folder, |name| {
+        let found = but_for == 0;
+        but_for = but_for.saturating_sub(1);
+        found.then(|| ModuleName::cut(name.to_bytes()))
+    })
+    .ok()?
+}
