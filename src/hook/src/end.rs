@@ -7,7 +7,7 @@ use nextkernel_plan::Verb;
 use rustix::system::{RebootCommand, reboot};
 
 use crate::acts::leftovers::nothing_writable;
-use crate::bounds::failure::{Failure, LOAD, LOAD_SEGMENTS};
+use crate::bounds::failure::{Class, Failure};
 use crate::bounds::guard::Guard;
 use crate::bounds::kexec::unload;
 use crate::bounds::sync::sync;
@@ -88,16 +88,18 @@ pub fn leave_to_the_firmware(told: Option<Verb>, request: FirmwareRequest, bound
 fn unloads() -> bool {
     let Err(failure) = unload() else { return true };
     error!("it stays loaded: {failure}");
-    !something_is_loaded() && !failure.is_busy()
+    !something_is_loaded() && failure.class() != Class::Busy
 }
 
 /// What follows when there is no handoff. The init jumps to what is loaded by itself, and looks at nothing
 /// before; and when it restarts, nobody guards it.
 #[must_use]
 pub fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: &Bounds<'_>) -> End {
-    let clean = is_clean(!failure.is_of_sync());
-    let hangs = failure.is_of_the_kernel();
-    let may_jump = clean && !hangs && !failure.wants_firmware() && !is_being_staged();
+    let class = failure.class();
+    let clean = is_clean(!matches!(class, Class::NotWritten | Class::SyncHangs));
+    let hangs = matches!(class, Class::SyncHangs | Class::Hangs);
+    let wants_firmware = class == Class::MeantForFirmware;
+    let may_jump = clean && !hangs && !wants_firmware && !is_being_staged();
     // Before anything that takes its time: should the init lose its patience meanwhile, it jumps. Some do at a reboot, too,
     // when something is loaded.
     let may_stay = may_jump || (verb != Some(Verb::Kexec) && caller.jumps());
@@ -106,17 +108,17 @@ pub fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: 
         !unloads()
     };
     // Where a file system is still writable, the init may know how to unmount it.
-    if hangs || stays || (clean && failure.wants_firmware()) {
+    if hangs || stays || (clean && wants_firmware) {
         bounds.restart();
     }
-    error!("{} is left to the init: {}", Told(verb), what_follows(verb, caller, failure));
+    error!("{} is left to the init: {}", Told(verb), what_follows(verb, caller, class));
     if may_jump { End::Failed } else { End::NoJump }
 }
 
 /// What follows when the hook returns.
-fn what_follows(verb: Option<Verb>, caller: Caller, failure: &Failure) -> &'static str {
-    match failure {
-        Failure::Hangs { act: LOAD | LOAD_SEGMENTS, lets_go: false, .. } => {
+fn what_follows(verb: Option<Verb>, caller: Caller, class: Class) -> &'static str {
+    match class {
+        Class::LoadHangs => {
             "it jumps if the load comes to an end after all, else it restarts through firmware"
         }
         _ if verb == Some(Verb::Kexec) && caller.jumps() && something_is_loaded() => {

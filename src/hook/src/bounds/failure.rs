@@ -10,6 +10,8 @@ use crate::scene::modules::ModuleName;
 use crate::scene::mounts::Writable;
 use crate::sys::errno::Named;
 
+/// The act of syncing.
+pub const SYNC: &str = "sync";
 /// The act of loading, by the name of its call: the verified loader's, and the direct one's.
 pub const LOAD: &str = "kexec_file_load";
 /// The other one.
@@ -96,39 +98,40 @@ impl Failure {
         Failure::Call { call: "read /proc/self/mountinfo", errno }
     }
 
-    /// Whether it tells that not everything is written: then nobody may jump.
+    /// Returns what it means for the end of the shutdown.
     #[must_use]
-    pub fn is_of_sync(&self) -> bool {
-        matches!(
-            self,
-            Failure::StillWriting { .. }
-                | Failure::Hangs { act: "sync", .. }
-                | Failure::Died { act: "sync" }
-                | Failure::Call { call: "sync", .. }
-        )
-    }
-
-    /// Whether somebody else was at it in the same moment.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        matches!(self, Failure::Kexec { errno: Errno::BUSY, .. })
-    }
-
-    /// Whether something hangs or has died in the kernel: a restart may hang with it, and wants a guard. A
-    /// load takes no lock that a restart needs.
-    #[must_use]
-    pub fn is_of_the_kernel(&self) -> bool {
-        match self {
-            Failure::Hangs { act, .. } | Failure::Died { act } => !matches!(*act, LOAD | LOAD_SEGMENTS),
-            _ => false,
+    pub fn class(&self) -> Class {
+        match *self {
+            Failure::StillWriting { .. } | Failure::Call { call: SYNC, .. } => Class::NotWritten,
+            Failure::Hangs { act: SYNC, .. } | Failure::Died { act: SYNC } => Class::SyncHangs,
+            Failure::Hangs { act: LOAD | LOAD_SEGMENTS, lets_go: false, .. } => Class::LoadHangs,
+            Failure::Hangs { act: LOAD | LOAD_SEGMENTS, .. }
+            | Failure::Died { act: LOAD | LOAD_SEGMENTS } => Class::Plain,
+            Failure::Hangs { .. } | Failure::Died { .. } => Class::Hangs,
+            Failure::Kexec { errno: Errno::BUSY, .. } => Class::Busy,
+            Failure::MeantForFirmware(_) | Failure::StillDriven(_) => Class::MeantForFirmware,
+            _ => Class::Plain,
         }
     }
+}
 
-    /// Whether the plan wants the firmware now: then nobody may jump either.
-    #[must_use]
-    pub fn wants_firmware(&self) -> bool {
-        matches!(self, Failure::MeantForFirmware(_) | Failure::StillDriven(_))
-    }
+/// What a failure means for the end of the shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing but that there is no handoff.
+    Plain,
+    /// Somebody else loads, unloads or jumps in the same moment.
+    Busy,
+    /// Not everything is written: nobody may jump.
+    NotWritten,
+    /// The sync hangs, or the kernel failed in it: nobody may jump, and a restart wants a guard.
+    SyncHangs,
+    /// Something else hangs, or the kernel failed in it: a restart may hang with it, and wants a guard.
+    Hangs,
+    /// A load hangs, and the kernel does not let it go. It holds no lock that a restart needs.
+    LoadHangs,
+    /// The plan wants the firmware now: nobody may jump.
+    MeantForFirmware,
 }
 
 impl fmt::Display for Failure {

@@ -5,7 +5,7 @@ use core::time::Duration;
 use rustix::fs::CWD;
 
 use crate::bounds::child;
-use crate::bounds::failure::Failure;
+use crate::bounds::failure::{Failure, SYNC};
 use crate::sys::{clock, files, limits};
 
 /// Syncs, and waits for as long as less and less is dirty, at most until the machine has been up so long, and for a moment
@@ -13,7 +13,7 @@ use crate::sys::{clock, files, limits};
 ///
 /// - sync(2)
 pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
-    let syncing = child::begin("sync", || {
+    let syncing = child::begin(SYNC, || {
         rustix::fs::sync();
         Ok(())
     })?;
@@ -29,7 +29,7 @@ pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
         })
     };
     match syncing.wait(while_it_shrinks) {
-        Err(Failure::Hangs { act: "sync", seconds, .. }) if shrinks => Err(Failure::StillWriting { seconds }),
+        Err(Failure::Hangs { act: SYNC, seconds, .. }) if shrinks => Err(Failure::StillWriting { seconds }),
         synced => synced,
     }
 }
