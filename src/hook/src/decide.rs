@@ -29,15 +29,6 @@ pub enum Decision<'a> {
     HandOver(Staged<'a>),
 }
 
-/// Returns the plan that covers this verb; none where that cannot be told.
-#[must_use]
-pub fn plan_of<'d, 'p>(decided: &'d Result<Decision<'p>, Failure>) -> Option<&'d Plan<'p>> {
-    match decided {
-        Ok(Decision::HandOver(staged)) => Some(&staged.plan),
-        _ => None,
-    }
-}
-
 /// Why nothing is to be done.
 pub enum WhyLeft {
     /// The verb switches the machine off, halts it or leaves it.
@@ -74,17 +65,19 @@ pub fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Dec
         _ => false,
     };
     let verb = match told {
-        _ if armed => Verb::Kexec,
-        Some(verb) if caller == Caller::Untold => return Ok(Decision::Refused(Failure::NoShutdown(verb))),
-        Some(verb) => verb,
+        _ if armed => Some(Verb::Kexec),
         // PID 1 must not end, and restarts.
-        None if caller == Caller::Nobody => Verb::Reboot,
-        None => return Ok(Decision::LeftToTheInit(WhyLeft::NotArmed)),
+        None if caller == Caller::Nobody => Some(Verb::Reboot),
+        told => told,
     };
-    Ok(match read {
-        None => Decision::LeftToTheInit(WhyLeft::NothingStaged),
-        Some((_, plan)) if !plan.on.covers(verb) => Decision::LeftToTheInit(WhyLeft::NotCovered(plan.on)),
-        Some((folder, plan)) => Decision::HandOver(Staged { folder, plan, verb }),
+    Ok(match (verb, read) {
+        (None, _) => Decision::LeftToTheInit(WhyLeft::NotArmed),
+        (Some(verb), _) if caller == Caller::Untold && !armed => Decision::Refused(Failure::NoShutdown(verb)),
+        (Some(_), None) => Decision::LeftToTheInit(WhyLeft::NothingStaged),
+        (Some(verb), Some((_, plan))) if !plan.on.covers(verb) => {
+            Decision::LeftToTheInit(WhyLeft::NotCovered(plan.on))
+        }
+        (Some(verb), Some((folder, plan))) => Decision::HandOver(Staged { folder, plan, verb }),
     })
 }
 

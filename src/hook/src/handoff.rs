@@ -19,7 +19,7 @@ use crate::bounds::guard::Guard;
 use crate::bounds::sync::sync;
 use crate::bounds::{Bounds, others};
 use crate::caller::{self, Caller};
-use crate::decide::{Decision, Staged, decide, plan_of};
+use crate::decide::{Decision, Staged, decide};
 use crate::end::{self, End, MeantForFirmware};
 use crate::scene::loaded::{is_being_staged, something_is_loaded};
 use crate::scene::processes::Relatives;
@@ -158,17 +158,18 @@ pub fn carry_out(told: Option<Verb>, watchdog: &InheritedWatchdog) -> End {
     }
     let diary = Diary::begin();
     let mut text = [0; plan_limits::PLAN_MAX + 1];
-    let decided = decide(told, caller, &mut text);
-    let jump = match &decided {
-        Ok(Decision::LeftToTheInit(why)) => return end::leave(told, caller, why),
-        Ok(Decision::Refused(refused)) => return end::refuse(refused),
-        Ok(Decision::HandOver(staged)) => staged.plan.guard,
-        Err(_) => None,
+    let staged = match decide(told, caller, &mut text) {
+        Ok(Decision::LeftToTheInit(why)) => return end::leave(told, caller, &why),
+        Ok(Decision::Refused(refused)) => return end::refuse(&refused),
+        Ok(Decision::HandOver(staged)) => Ok(staged),
+        Err(failure) => Err(failure),
     };
+    let plan = staged.as_ref().ok().map(|staged| &staged.plan);
     let budget = caller.budget();
-    let jump = Duration::from_secs(jump.unwrap_or(limits::GUARD).into());
+    let jump = plan.and_then(|plan| plan.guard).unwrap_or(limits::GUARD);
+    let jump = Duration::from_secs(jump.into());
     let relatives = Relatives::of_this_process();
-    let guard = if caller.leaves_work() && matches!(decided, Ok(Decision::HandOver(_))) {
+    let guard = if caller.leaves_work() && plan.is_some() {
         leftovers::post(relatives, diary.begun, budget.whole, jump, budget.room)
     } else {
         Guard::post(diary.begun, budget.whole, jump)
@@ -176,13 +177,11 @@ pub fn carry_out(told: Option<Verb>, watchdog: &InheritedWatchdog) -> End {
     let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
     // The firmware may hang over this: it is asked under the guard.
     firmware::mount_variables();
-    if let Some(request) = firmware::request(plan_of(&decided)) {
+    if let Some(request) = firmware::request(plan) {
         return end::leave_to_the_firmware(told, request, &bounds);
     }
-    let (verb, failure) = match decided {
-        Ok(Decision::LeftToTheInit(why)) => return end::leave(told, caller, &why),
-        Ok(Decision::Refused(refused)) => return end::refuse(&refused),
-        Ok(Decision::HandOver(staged)) => {
+    let (verb, failure) = match staged {
+        Ok(staged) => {
             armed::use_up(&staged.folder.file);
             (Some(staged.verb), hand_over(&staged, caller, watchdog, How::ForReal, &bounds).err())
         }
@@ -200,7 +199,11 @@ pub fn dry_run(verb: Verb) -> End {
     let mut out = Terminal::output();
     let mut caller = caller::who_would_call();
     let decided = decide(Some(verb), caller, &mut text);
-    let request = firmware::request(plan_of(&decided));
+    let plan = match &decided {
+        Ok(Decision::HandOver(staged)) => Some(&staged.plan),
+        _ => None,
+    };
+    let request = firmware::request(plan);
     let shown = match (decided, request) {
         (Ok(Decision::LeftToTheInit(why)), _) => {
             let _ = writeln!(out, "at {verb}: {why}, left to the init");
