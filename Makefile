@@ -131,14 +131,14 @@ bench: need-root prepare-test ## what staging and handing over cost, in instruct
 	@$(MAKE) --no-print-directory guest-install
 	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin bench
 
-lint: ## formatting, clippy, rustdoc, links, shellcheck
+lint: ## formatting, clippy, rustdoc, links, layers, shellcheck
 	$(CARGO) fmt --all --check
 	cd src && $(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --locked --all-targets
 	cd src && $(CARGO) clippy --quiet --locked --all-targets
 	RUSTDOCFLAGS="$(RUSTDOC)" $(CARGO) doc --quiet --locked --no-deps --document-private-items -p nextkernel --lib
 	cd src && RUSTDOCFLAGS="$(RUSTDOC)" $(CARGO) doc --quiet --locked --no-deps --document-private-items --lib
-	$(CARGO) test --quiet --locked -p nextkernel-tests --test documents
+	$(CARGO) test --quiet --locked -p nextkernel-tests --test documents --test layers
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
 	shellcheck packaging/debian/build packaging/debian/*.p* packaging/rpm/build packaging/release packaging/sbom packaging/facts packaging/arrange \
 	    packaging/arch/* packaging/alpine/* \
