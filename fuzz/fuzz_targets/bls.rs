@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::efi;
+use nextkernel::machine::efi;
 use nextkernel::entries::bls::{Keys, Tries};
 use nextkernel::entries::grub::order;
 use nextkernel::entries::systemd_boot::{Conf, fits};

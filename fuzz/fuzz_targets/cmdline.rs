@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::cmdline::{
+use nextkernel::image::cmdline::{
     checked, is_without_sysfb, parameters, removed, value, with, without, without_added, without_sysfb,
 };
 use nextkernel_plan::{Record, limits};

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::conf::{Conf, Target};
+use nextkernel::request::conf::{Conf, Target};
 use nextkernel_plan::{GpuPolicy, Policy, is_module, is_nvidia, is_pci_address, limits};
 
 fuzz_target!(|bytes: &[u8]| {

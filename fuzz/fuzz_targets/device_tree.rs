@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::prepare::device_tree::Tree;
-use nextkernel::prepare::memory_map::Range;
+use nextkernel::loading::prepare::device_tree::Tree;
+use nextkernel::loading::prepare::memory_map::Range;
 use nextkernel_plan::Area;
 
 /// What its properties, their names, and a node for them take at most.

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::luks;
+use nextkernel::machine::luks;
 
 fuzz_target!(|bytes: &[u8]| {
     for token in luks::tokens(bytes) {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::prepare::memory_map::{Bounds, Memory, Pick, Range, free_in};
+use nextkernel::loading::prepare::memory_map::{Bounds, Memory, Pick, Range, free_in};
 
 const PAGE: u64 = 4096;
 

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::prepare::memory_map::{Memory, Range};
-use nextkernel::prepare::{self, Parts};
-use nextkernel::root::Root;
+use nextkernel::loading::prepare::memory_map::{Memory, Range};
+use nextkernel::loading::prepare::{self, Parts};
+use nextkernel::machine::root::Root;
 
 const PAGE: u64 = 4096;
 const MEMORY: &str = "00001000-0009fbff : System RAM\n00100000-3fffffff : System RAM\n  01000000-02ffffff : Kernel code\n  34000000-37ffffff : Crash kernel\n";

@@ -9,7 +9,7 @@ use nextkernel::report::boot::Boot;
 use nextkernel::report::clock::{Counter, Now};
 use nextkernel::report::history::{History, Staged, Stopped};
 use nextkernel::report::{Known, json, prometheus, svg, table};
-use nextkernel::systemd::Reached;
+use nextkernel::machine::systemd::Reached;
 use nextkernel_plan::Record;
 
 const BOOT_ID: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";

@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io::{Seek, Write};
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::root::Root;
-use nextkernel::thaw::{self, Asked, Why};
-use nextkernel::whole;
+use nextkernel::machine::root::Root;
+use nextkernel::loading::decompress::{self, Asked, Why};
+use nextkernel::image::whole;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 const MOST: u64 = 8 << 20;
@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         fresh(to);
         let cmdline = if bytes.len() % 7 == 0 { "nokaslr" } else { "quiet" };
         let asked = Asked { root: &Root::system(), cmdline, most: MOST };
-        match thaw::kernel(from, to, &asked) {
+        match decompress::kernel(from, to, &asked) {
             Ok(is) => {
                 let size = length(to);
                 assert!(0 < size && size <= MOST && size <= is.takes && is.entry < size);
@@ -49,11 +49,11 @@ fuzz_target!(|bytes: &[u8]| {
         }
 
         fresh(to);
-        let proved = thaw::is_whole_initrd(from, 0, bytes.len() as u64).map_err(|why| why.to_string());
-        match thaw::initrd(from, to, MOST) {
+        let proved = decompress::is_whole_initrd(from, 0, bytes.len() as u64).map_err(|why| why.to_string());
+        match decompress::initrd(from, to, MOST) {
             Ok(is) => {
                 assert!(is.size == length(to) && is.size <= MOST);
-                assert!(proved.is_ok() && thaw::is_whole_initrd(to, 0, is.size).is_ok());
+                assert!(proved.is_ok() && decompress::is_whole_initrd(to, 0, is.size).is_ok());
             }
             Err(Why::NoRoom) => {}
             Err(why) => {

@@ -6,8 +6,8 @@
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::header::Header;
-use nextkernel::unpack::{HEAD, Unpacked, Wrapping};
+use nextkernel::image::header::Header;
+use nextkernel::image::unpack::{HEAD, Unpacked, Wrapping};
 
 /// More of a kernel is not looked at.
 const MOST: usize = 1 << 20;

@@ -181,7 +181,7 @@ fn every_key_of_the_configuration_is_explained_and_no_other() {
         }
     }
     let mut arms = Arms(BTreeSet::new());
-    arms.visit_impl_item_fn(&method("src/tool/src/conf.rs", "take"));
+    arms.visit_impl_item_fn(&method("src/tool/src/request/conf.rs", "take"));
     let documented = keys::names(keys::FILE).into_iter().filter(|key| !key.starts_with("gpu."));
     compare(&documented.map(str::to_owned).collect(), &arms.0, "docs/nextkernel.conf");
 }
@@ -248,7 +248,9 @@ fn every_field_of_the_json_is_explained_and_no_other() {
         }
     }
     let mut fields = Fields(BTreeSet::new());
-    for file in ["status", "gpus", "check/mod", "entries/list", "report/json", "report/boot"] {
+    for file in
+        ["commands/status", "freeing/gpus", "check/mod", "commands/entries", "report/json", "report/boot"]
+    {
         fields.visit_file(&source(&format!("src/tool/src/{file}.rs")));
     }
     // Names that stand in a text, of objects in a list, count as well as terms.
@@ -296,7 +298,7 @@ fn no_page_names_an_option_or_a_command_that_does_not_exist() {
 
 #[test]
 fn every_option_says_what_it_does() {
-    let tool = nextkernel::command::Command::command();
+    let tool = nextkernel::cli::Command::command();
     for command in tool.get_subcommands() {
         assert!(command.get_about().is_some(), "{}", command.get_name());
         for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {

@@ -58,7 +58,7 @@ fn write(folder: &Path) -> io::Result<()> {
 
 /// The command line, with all that clap adds to it.
 fn tool() -> Command {
-    nextkernel::command::Command::command()
+    nextkernel::cli::Command::command()
 }
 
 /// A page's file name, and the page.

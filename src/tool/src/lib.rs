@@ -1,70 +1,26 @@
 //! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
-//! error. A command is a file: `stage`, `unstage`, `status`, `check`, `reboot`, `report`, `exitrd`, `updated`, `entries/list`; the others are what they stand on.
+//! error. A command is a file in `commands/`; the folders below it are layers, the lowest first here.
 
-pub mod archive;
-pub mod armed;
-pub mod attach;
-mod bzimage;
-pub mod carriers;
-pub mod check;
-pub mod cma;
-pub mod cmdline;
-pub mod command;
-pub mod conf;
-pub mod cpio;
-pub mod digest;
-pub mod efi;
-pub mod elsewhere;
-pub mod embed;
+pub mod words;
+
+pub mod machine;
+
+pub mod image;
+
+pub mod request;
+
 pub mod entries;
-pub mod errno;
-pub mod exitrd;
-pub mod extra;
-pub mod facts;
-pub mod file_systems;
-pub mod firmware;
-pub mod folder;
-pub mod gpus;
-pub mod header;
-pub mod hypervisor;
-pub mod images;
-pub mod inhibitors;
-pub mod init;
-pub mod kconfig;
-pub mod late_loads;
-pub mod layers;
-mod little_endian;
-pub mod loader;
-pub mod luks;
-mod lzo;
-pub mod memory;
-pub mod mounts;
-pub mod once;
-pub mod origin;
-pub mod prepare;
-mod processor;
-pub mod quoted;
-pub mod reboot;
-pub mod refusal;
-pub mod rehearse;
+
+pub mod freeing;
+
 pub mod report;
-pub mod root;
-#[cfg(test)]
-mod scratch;
-pub mod set;
-pub mod size;
-pub mod stage;
-pub mod status;
-pub mod subvolume;
-pub mod swap;
-mod sys;
-pub mod systemd;
-pub mod thaw;
-pub mod uki;
-pub mod unbind;
-pub mod uncovered;
-pub mod unpack;
-pub mod unstage;
-pub mod updated;
-pub mod watchdogs;
-pub mod whole;
+
+pub mod loading;
+
+pub mod staging;
+
+pub mod check;
+
+pub mod commands;
+
+pub mod cli;

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use nextkernel::command::{Act, Command};
-use nextkernel::entries::list;
-use nextkernel::root::Root;
-use nextkernel::{check, embed, exitrd, facts, once, reboot, report, stage, status, unstage, updated};
+use nextkernel::cli::{Act, Command};
+use nextkernel::commands::{consume, embed, entries, exitrd, reboot, stage, status, unstage, updated};
+use nextkernel::machine::root::Root;
+use nextkernel::words::say;
+use nextkernel::{check, report};
 
 fn main() -> ExitCode {
     let root = Root::system();
@@ -20,17 +21,17 @@ fn main() -> ExitCode {
         Act::Report(wish) => report::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Exitrd(wish) => exitrd::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Embed(wish) => embed::run(&root, &wish).map_err(|error| error.to_string()),
-        Act::Entries(wish) => list::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Entries(wish) => entries::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Updated(wish) => {
             updated::run(&root, &wish);
             Ok(())
         }
-        Act::Arrived(wish) => once::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Arrived(wish) => consume::run(&root, &wish).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
-            facts::note(sentence);
+            say::note(sentence);
             ExitCode::FAILURE
         }
     }

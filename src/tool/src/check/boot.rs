@@ -6,15 +6,19 @@ use std::path::Path;
 use nextkernel_plan::Plan;
 
 use super::{Findings, Verdict};
-use crate::attach::POINTS;
-use crate::conf::Conf;
-use crate::firmware::Requests;
-use crate::hypervisor::Hypervisor;
-use crate::origin::Origin;
+use crate::commands::stage;
+use crate::entries::subvolume;
+use crate::image::cmdline;
+use crate::machine::attach::POINTS;
+use crate::machine::hypervisor::Hypervisor;
+use crate::machine::root::Root;
+use crate::machine::{efi, luks, processor};
+use crate::report;
 use crate::report::history::History;
 use crate::report::words::Date;
-use crate::root::Root;
-use crate::{cmdline, efi, luks, processor, report, stage, subvolume};
+use crate::request::conf::Conf;
+use crate::request::firmware::Requests;
+use crate::staging::origin::Origin;
 
 /// Under whom this machine runs.
 pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
@@ -236,8 +240,8 @@ fn by_tpm(options: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::tests::{asked, finding, machine, says, staged};
     use super::*;
+    use crate::check::tests::{asked, finding, machine, says, staged};
 
     #[test]
     fn a_hypervisor_that_forbids_the_jump_is_bad_and_one_that_may_hang_is_a_warning() {
@@ -268,7 +272,7 @@ mod tests {
     fn a_request_for_the_firmware_is_bad_and_named() {
         let scratch = machine();
         assert!(finding(&scratch, &asked(), "firmware").is_none());
-        crate::efi::tests::put_global(&scratch, "BootNext", &[2, 0]);
+        crate::machine::efi::tests::put_global(&scratch, "BootNext", &[2, 0]);
         says(&scratch, "firmware", Verdict::Bad, "`efibootmgr --delete-bootnext` takes it back");
         let scratch = machine();
         scratch.folder("/sys/firmware/efi/efivars");
@@ -277,7 +281,8 @@ mod tests {
 
     #[test]
     fn a_handoff_that_failed_is_told_until_somebody_has_seen_it() {
-        use crate::report::boot::{Boot, tests::firmware};
+        use crate::report::boot::Boot;
+        use crate::report::boot::tests::firmware;
         let scratch = machine();
         assert!(finding(&scratch, &asked(), "handoffs").is_none());
         scratch.put("/etc/nextkernel.conf", "handoff-failed = 2");

@@ -3,10 +3,10 @@
 use nextkernel_plan::{GpuFailed, Plan, Policy};
 
 use super::{Asked, Findings, UntilThen, Verdict};
-use crate::conf::{self, Conf};
-use crate::gpus::{self, Gpu};
-use crate::root::Root;
-use crate::unbind;
+use crate::freeing::gpus::{self, Gpu};
+use crate::freeing::unbind;
+use crate::machine::root::Root;
+use crate::request::conf::{self, Conf};
 
 /// What is done with the drivers of GPUs, and why.
 pub(super) fn drivers(root: &Root, asked: &Asked, gpus: &[Gpu], conf: &Conf, findings: &mut Findings) {
@@ -168,9 +168,9 @@ pub(super) fn others(root: &Root, conf: &Conf, UntilThen(verdict, what): UntilTh
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{asked, finding, machine, says, says_when_asked, staged};
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::check::tests::{asked, finding, machine, says, says_when_asked, staged};
+    use crate::machine::scratch::Scratch;
 
     #[test]
     fn every_gpu_is_told_with_what_is_done_and_why() {

@@ -7,14 +7,14 @@ use std::path::Path;
 use nextkernel_plan::{Jump, Plan};
 
 use super::{Asked, Findings, Verdict};
-use crate::conf::Conf;
-use crate::exitrd::{FOLDER, Found, Runs, SHUTDOWN, Whose};
-use crate::init::{Hooked, Init};
-use crate::layers::Layer;
-use crate::mounts::Mount;
-use crate::root::{HOOK, Root};
-use crate::systemd;
-use crate::uncovered::{self, Then};
+use crate::commands::exitrd::{FOLDER, Found, Runs, SHUTDOWN, Whose};
+use crate::machine::init::{Hooked, Init};
+use crate::machine::layers::Layer;
+use crate::machine::mounts::Mount;
+use crate::machine::root::{HOOK, Root};
+use crate::machine::systemd;
+use crate::machine::uncovered::{self, Then};
+use crate::request::conf::Conf;
 
 /// The hook stands where this init will run it.
 pub(super) fn hook(root: &Root, findings: &mut Findings) {
@@ -303,9 +303,9 @@ pub(super) fn jump(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{asked, executable, finding, machine, says, says_when_asked};
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::check::tests::{asked, executable, finding, machine, says, says_when_asked};
+    use crate::machine::scratch::Scratch;
 
     #[test]
     fn a_hook_that_the_init_would_not_run_is_told_with_the_reason() {
@@ -452,7 +452,7 @@ mod tests {
         assert!(finding(&scratch, &asked, "jump").is_none());
         scratch.put(LUO, "");
         says_when_asked(&scratch, &asked, "jump", Verdict::Info, "jump = init keeps them");
-        scratch.put(crate::conf::PATH, "jump = init\n");
+        scratch.put(crate::request::conf::PATH, "jump = init\n");
         says_when_asked(&scratch, &asked, "jump", Verdict::Ok, "hands on the file descriptors");
         mounted(&scratch, "rw", OURS);
         says_when_asked(&scratch, &asked, "jump", Verdict::Warn, "there the hook jumps all the same");

@@ -3,13 +3,13 @@
 use nextkernel_plan::Plan;
 
 use super::{Asked, Findings, Verdict};
-use crate::efi;
-use crate::kconfig::Kconfig;
-use crate::loader::Against;
-use crate::refusal::{self, Bar};
-use crate::rehearse;
-use crate::root::Root;
-use crate::sys::Calls;
+use crate::loading::loader::Against;
+use crate::loading::refusal::{self, Bar};
+use crate::loading::test_load;
+use crate::machine::efi;
+use crate::machine::kconfig::Kconfig;
+use crate::machine::root::Root;
+use crate::machine::sys::Calls;
 
 /// The kernel loads another one.
 pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
@@ -61,7 +61,7 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
         None | Some(Bar::NotRoot) => {}
         Some(bar) => findings.say(verdict, "load", format!("{so}: {bar}")),
     }
-    if let Some(left) = rehearse::calls_left(root).filter(|left| *left > 0) {
+    if let Some(left) = test_load::calls_left(root).filter(|left| *left > 0) {
         let verdict = if left < 2 { Verdict::Warn } else { Verdict::Info };
         findings.say(
             verdict,
@@ -123,9 +123,9 @@ pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Fi
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::tests::{asked, machine, says, says_when_asked, staged};
     use super::*;
-    use crate::efi;
+    use crate::check::tests::{asked, machine, says, says_when_asked, staged};
+    use crate::machine::efi;
     use std::fs;
 
     #[test]

@@ -6,17 +6,18 @@ use nextkernel_plan::{Direct, Image, Plan, Segment};
 use nix::sys::statvfs::statvfs;
 
 use super::{Asked, Findings, Verdict};
-use crate::folder;
-use crate::header::Header;
-use crate::loader::Against;
-use crate::prepare::memory_map::Memory;
-use crate::root::Root;
-use crate::size::Size;
-use crate::{digest, memory};
+use crate::image::digest;
+use crate::image::header::Header;
+use crate::loading::loader::Against;
+use crate::loading::prepare::memory_map::Memory;
+use crate::machine::memory;
+use crate::machine::root::Root;
+use crate::staging::directory;
+use crate::words::size::Size;
 
 /// The images of the plan.
 pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut Findings) {
-    if let Some(image) = folder::images(plan).find(|image| !folder::is_as_staged(root, image)) {
+    if let Some(image) = directory::images(plan).find(|image| !directory::is_as_staged(root, image)) {
         let why = format!(
             "/run/nextkernel/{} is not as it was staged, and would not be loaded: stage again",
             image.name
@@ -24,7 +25,7 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
         findings.say(Verdict::Bad, "images", why);
         return;
     }
-    let size: u64 = folder::named(plan).map(|image| image.size).sum();
+    let size: u64 = directory::named(plan).map(|image| image.size).sum();
     // The verified loader reads the files whole before it fills the segments; the direct one is shown them.
     let (takes, beside) = if let Some(direct) = &plan.direct {
         (Segment::memory(direct.segments.iter()), 0)
@@ -71,7 +72,8 @@ fn stays(root: &Root, direct: &Direct<'_>, findings: &mut Findings) {
 
 /// More than its file: it is unpacked where it lies.
 fn kernel_takes(root: &Root, kernel: &Image<'_>) -> u64 {
-    let header = File::open(folder::path(root, kernel)).map_or(Header::Unknown, |file| Header::read(&file));
+    let header =
+        File::open(directory::path(root, kernel)).map_or(Header::Unknown, |file| Header::read(&file));
     header.takes(kernel.size)
 }
 
@@ -143,9 +145,9 @@ fn cost(root: &Root, asked: &Asked, bytes: u64, rate: u64, findings: &mut Findin
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::tests::{asked, finding, machine, says, says_when_asked, staged};
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::check::tests::{asked, finding, machine, says, says_when_asked, staged};
+    use crate::machine::scratch::Scratch;
 
     #[test]
     fn of_what_is_not_staged_no_size_is_told() {
@@ -208,7 +210,7 @@ mod tests {
         let direct = format!(
             "parameters = {}\nstart = 0x200000\nsegment = kernel 0x0+1000 at=0x200000 takes=12288\n\
              segment = initrd 0x0+500 at=0x203000 takes=4096\ncmdline-at = 0x10+100\nend\n",
-            folder::measured(&found, name).unwrap()
+            directory::measured(&found, name).unwrap()
         );
         let plan = std::fs::read_to_string(scratch.root.path("/run/nextkernel/plan")).unwrap();
         scratch.put("/run/nextkernel/plan", &plan.replace("end\n", &direct));

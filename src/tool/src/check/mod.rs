@@ -16,14 +16,16 @@ use nextkernel_plan::{Malformed, Plan, Preload};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::conf::{self, Conf};
-use crate::errno::InWords;
-use crate::folder::{self, Folder};
-use crate::gpus::{self, Said};
-use crate::loader;
-use crate::root::Root;
-use crate::sys::Calls;
-use crate::{digest, facts, late_loads, systemd};
+use crate::freeing::gpus::{self, Said};
+use crate::image::digest;
+use crate::loading::loader;
+use crate::machine::root::Root;
+use crate::machine::sys::Calls;
+use crate::machine::{late_loads, systemd};
+use crate::request::conf::{self, Conf};
+use crate::staging::directory::{self, Folder};
+use crate::words::errno::InWords;
+use crate::words::say;
 
 /// Tell what may stand between this machine and its next kernel
 ///
@@ -91,7 +93,7 @@ impl Verdict {
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let found = Found { findings: all(root, &Asked::now(root), &Folder::plan_text(root)) };
     let in_words = || found.findings.iter().map(Finding::in_words).collect();
-    facts::print(&found, wish.json, in_words).map_err(Error::Output)?;
+    say::print(&found, wish.json, in_words).map_err(Error::Output)?;
     let bad = found.findings.into_iter().filter(|finding| finding.verdict == Verdict::Bad);
     let bad: Vec<_> = bad.map(|finding| finding.what).collect();
     if bad.is_empty() { Ok(()) } else { Err(Error::Bad(bad)) }
@@ -145,7 +147,7 @@ impl Asked {
     }
 }
 
-fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, folder::Error>) -> Vec<Finding> {
+fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, directory::Error>) -> Vec<Finding> {
     let mut findings = Findings::default();
     let plan = text.as_ref().map(|text| text.as_deref().map(Plan::parse));
     let until_then = UntilThen::of(matches!(plan, Ok(Some(Ok(_)))));
@@ -217,7 +219,7 @@ fn configuration(root: &Root, UntilThen(verdict, what): UntilThen, findings: &mu
 /// What is staged can be read, and is what the configuration says now.
 fn staged<'a>(
     root: &Root,
-    plan: Result<Option<Result<Plan<'a>, Malformed>>, &folder::Error>,
+    plan: Result<Option<Result<Plan<'a>, Malformed>>, &directory::Error>,
     findings: &mut Findings,
 ) -> Option<Plan<'a>> {
     match plan {
@@ -273,7 +275,7 @@ fn staged<'a>(
             Some(plan)
         }
         Ok(Some(Err(error))) => {
-            findings.say(Verdict::Bad, "staged", folder::Error::Malformed(error).to_string());
+            findings.say(Verdict::Bad, "staged", directory::Error::Malformed(error).to_string());
             None
         }
     }
@@ -283,8 +285,8 @@ fn staged<'a>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::root::HOOK;
-    use crate::scratch::Scratch;
+    use crate::machine::root::HOOK;
+    use crate::machine::scratch::Scratch;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -322,7 +324,7 @@ mod tests {
             let name = format!("{set}/{name}");
             scratch.put(&format!("/run/nextkernel/{name}"), &"x".repeat(size));
             let found = scratch.root.path("/run/nextkernel").join(&name).metadata().unwrap();
-            folder::measured(&found, &name).unwrap().to_string()
+            directory::measured(&found, &name).unwrap().to_string()
         };
         let (kernel, initrd) = (image("kernel", 1000), image("initrd", 500));
         let plan = format!(

@@ -5,11 +5,11 @@ use std::io::ErrorKind;
 use nextkernel_plan::{Plan, Watchdog};
 
 use super::{Findings, Verdict};
-use crate::cmdline;
-use crate::conf::Conf;
-use crate::gpus::{self, Gpu};
-use crate::root::Root;
-use crate::watchdogs;
+use crate::freeing::gpus::{self, Gpu};
+use crate::image::cmdline;
+use crate::machine::root::Root;
+use crate::machine::watchdogs;
+use crate::request::conf::Conf;
 
 /// What the next kernel is told: of what is staged, or of what would be staged now.
 pub(super) fn command_line(
@@ -132,9 +132,9 @@ pub(super) fn hardware_watchdogs(root: &Root, wanted: Option<Watchdog>, findings
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::tests::{machine, says};
     use super::*;
-    use crate::conf;
+    use crate::check::tests::{machine, says};
+    use crate::request::conf;
 
     #[test]
     fn a_next_kernel_that_stands_still_and_a_jump_that_nothing_ends_are_told() {

@@ -8,11 +8,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::partition::Partition;
-use super::{Entry, Error, Source, devicetree, unified, version};
-use crate::cmdline;
-use crate::errno::InWords;
-use crate::images::{Packed, Piece};
-use crate::root::Root;
+use super::uki::found;
+use super::{Entry, Error, Source, devicetree, version};
+use crate::image::cmdline;
+use crate::machine::root::Root;
+use crate::staging::images::{Packed, Piece};
+use crate::words::errno::InWords;
 
 /// What a file of entries or of configuration may be large; they have a few lines.
 const FILE_MAX: u64 = 64 << 10;
@@ -363,9 +364,8 @@ pub fn one(
         hindrance,
         ..Entry::new(Source::Bls, id, kernel.as_path())
     };
-    let point = || unified::point(root, &kernel);
-    let entry =
-        if starts_image { unified::named(root, &kernel, keys.profile, &point(), entry) } else { entry };
+    let point = || found::point(root, &kernel);
+    let entry = if starts_image { found::named(root, &kernel, keys.profile, &point(), entry) } else { entry };
     Ok(Found {
         // systemd-boot opens whatever path the firmware does; what leaves the partition is refused, not passed over.
         offered: !foreign && (is_there || is_outside),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Entry, Error, Source};
-use crate::root::Root;
+use crate::machine::root::Root;
 
 /// Links to the kernel that the distribution means (Debian's linux-update-symlinks(1)), in order.
 const LINKS: [&str; 2] = ["/vmlinuz", "/boot/vmlinuz"];
@@ -79,7 +79,7 @@ fn initrd(root: &Root, kernel: &Path, version: &str) -> Result<PathBuf, Error> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::machine::scratch::Scratch;
 
     fn system(files: &[&str]) -> Scratch {
         let scratch = Scratch::new();

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Error, extlinux, grub};
-use crate::attach::POINTS;
-use crate::efi;
-use crate::root::Root;
+use crate::machine::attach::POINTS;
+use crate::machine::efi;
+use crate::machine::root::Root;
 
 /// A boot loader whose choice can be told, as `boot-loader` in the configuration names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +141,8 @@ fn systemd_boot(root: &Root) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::efi::tests::set;
-    use crate::scratch::Scratch;
+    use crate::machine::efi::tests::set;
+    use crate::machine::scratch::Scratch;
 
     const GRUB: &str = "/boot/grub/grub.cfg";
     const BOARD: &str = "/boot/extlinux/extlinux.conf";

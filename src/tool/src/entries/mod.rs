@@ -6,12 +6,12 @@ mod convention;
 pub mod extlinux;
 pub mod grub;
 pub mod in_charge;
-pub mod list;
 mod nixos;
 mod of_version;
 pub mod partition;
+pub mod subvolume;
 pub mod systemd_boot;
-pub mod unified;
+pub mod uki;
 pub mod version;
 
 use std::path::{Path, PathBuf};
@@ -19,15 +19,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::attach::{self, Attached};
-use crate::cmdline;
-use crate::conf::Conf;
-use crate::efi;
-use crate::errno::InWords;
-use crate::images::Piece;
-use crate::once::Once;
-use crate::root::Root;
-use crate::subvolume;
+use crate::commands::consume::Once;
+use crate::image::cmdline;
+use crate::machine::attach::{self, Attached};
+use crate::machine::efi;
+use crate::machine::root::Root;
+use crate::request::conf::Conf;
+use crate::staging::images::Piece;
+use crate::words::errno::InWords;
 use bls::{Found, Tries};
 use in_charge::InCharge;
 use systemd_boot::Loader;
@@ -110,7 +109,7 @@ impl Entry {
     }
 
     /// A name that fits no other.
-    fn in_full(&self) -> String {
+    pub(crate) fn in_full(&self) -> String {
         match (&self.from, self.source) {
             (Some(from), Source::Bls) => from.display().to_string(),
             // An image's file is its first profile.
@@ -433,7 +432,7 @@ impl Survey {
                 continue;
             }
             let with_profiles = loader.as_ref().is_none_or(|loader| loader.with_profiles);
-            let images = |notes: &mut Vec<String>| unified::read(root, partition, with_profiles, notes);
+            let images = |notes: &mut Vec<String>| uki::found::read(root, partition, with_profiles, notes);
             for read in [bls::read(root, partition, by_systemd_boot, &mut notes), images(&mut notes)] {
                 match read {
                     Ok(read) => found.extend(read),
@@ -515,7 +514,7 @@ impl Survey {
         self.find(name)?.clone().stageable()
     }
 
-    fn find(&self, name: &str) -> Result<&Entry, Error> {
+    pub(crate) fn find(&self, name: &str) -> Result<&Entry, Error> {
         let all = || self.entries.iter().chain(&self.foreign);
         let stem = |name: &str| bls::stem(&name.to_ascii_lowercase()).to_owned();
         let file =
@@ -644,11 +643,12 @@ pub fn explicit(root: &Root, kernel: &Path, initrds: &[PathBuf]) -> Result<Entry
     let entry = Entry::new(Source::Files, kernel.display().to_string(), kernel);
     let initrds = initrds.iter().map(|path| path.as_path().into());
     // What is no file, or cannot be read, is told where it is copied.
-    let Some(absolute) = std::path::absolute(kernel).ok().filter(|path| unified::is_one(root, path)) else {
+    let Some(absolute) = std::path::absolute(kernel).ok().filter(|path| uki::found::is_one(root, path))
+    else {
         return Ok(Entry { initrds: initrds.collect(), ..entry });
     };
     let mut entry =
-        unified::named(root, &absolute, 0, &unified::point(root, &absolute), entry).stageable()?;
+        uki::found::named(root, &absolute, 0, &uki::found::point(root, &absolute), entry).stageable()?;
     entry.initrds.extend(initrds);
     // One without a line of its own says nothing, and nobody else does.
     entry.cmdline = entry.cmdline.filter(|line| !line.is_empty());
@@ -656,4 +656,4 @@ pub fn explicit(root: &Root, kernel: &Path, initrds: &[PathBuf]) -> Result<Entry
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Entry, Error, Source};
-use crate::root::Root;
+use crate::machine::root::Root;
 
 /// The system profile: `system` is the generation that is booted by default, `system-N-link` is each.
 const PROFILES: &str = "/nix/var/nix/profiles";
@@ -64,7 +64,7 @@ fn generation(root: &Root, number: u64) -> Option<Entry> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::machine::scratch::Scratch;
     use std::os::unix::fs::symlink;
 
     #[test]

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{Entry, Source, Survey};
-use crate::cmdline;
-use crate::root::Root;
+use crate::image::cmdline;
+use crate::machine::root::Root;
 
 /// What a person types at a boot menu for once: for the init, and for initramfs-tools, dracut and systemd
 /// (kernel-command-line(7), dracut.cmdline(7), initramfs-tools(7)).
@@ -104,7 +104,7 @@ pub fn strays(root: &Root, survey: &Survey) -> Option<String> {
         if has_entries { loaders(survey).any(in_entry) } else { !is_for_once(word) }
     };
     let strays: Vec<_> = cmdline::parameters(&running).filter(|word| !known(word) && *word != "--").collect();
-    let strays = (!strays.is_empty()).then(|| crate::quoted::quoted(&strays.join(" "), 200))?;
+    let strays = (!strays.is_empty()).then(|| crate::words::quoted::quoted(&strays.join(" "), 200))?;
     let why = if has_entries { "stand in no boot entry" } else { "are for one boot" };
     Some(format!(
         "warning: these words of the running command line {why}: {strays}; `--remove NAME` leaves one out"
@@ -121,9 +121,9 @@ fn is_for_once(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::{Choice, choose};
-    use crate::conf::Conf;
-    use crate::scratch::Scratch;
+    use crate::entries::{Choice, choose};
+    use crate::machine::scratch::Scratch;
+    use crate::request::conf::Conf;
 
     /// A machine with GRUB's menu of these entries, each a title and a line, for kernel 6.1 unless its title says 2.
     fn machine(running: &str, entries: &[(&str, &str)]) -> Scratch {

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::attach::{ASIDE, POINTS, property};
-use crate::mounts::Mount;
-use crate::root::Root;
+use crate::machine::attach::{ASIDE, POINTS, property};
+use crate::machine::mounts::Mount;
+use crate::machine::root::Root;
 
 /// The type of an extended boot loader partition ("The Partitions").
 pub const XBOOTLDR: &str = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
@@ -90,7 +90,7 @@ impl Partition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::machine::scratch::Scratch;
 
     #[test]
     fn each_partition_is_what_udev_says_or_else_what_it_holds() {

@@ -5,11 +5,11 @@ use std::io;
 use super::bls::{self, Found};
 use super::partition::{self, Kind, Partition};
 use super::{ByDefault, Error};
-use crate::attach::{self, Attached};
-use crate::efi;
-use crate::errno::InWords;
-use crate::once::{Once, VARIABLE};
-use crate::root::Root;
+use crate::commands::consume::{Once, VARIABLE};
+use crate::machine::attach::{self, Attached};
+use crate::machine::efi;
+use crate::machine::root::Root;
+use crate::words::errno::InWords;
 
 /// In `LoaderFeatures`: it knows `LoaderEntryPreferred` (Boot Loader Interface).
 const PREFERRED: u64 = 1 << 19;

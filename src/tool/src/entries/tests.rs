@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::conf::Conf;
-use crate::efi::tests::{put, set};
-use crate::scratch::Scratch;
+use crate::machine::efi::tests::{put, set};
+use crate::machine::scratch::Scratch;
+use crate::request::conf::Conf;
 
 const ESP: &str = "/efi";
 const XBOOTLDR: &str = "/boot";
@@ -259,7 +259,7 @@ fn put_image(machine: &Scratch, path: &str, sections: &[(&str, &str)]) {
     let native: u16 = if cfg!(target_arch = "x86_64") { 0x8664 } else { 0xaa64 };
     let sections: Vec<_> = sections.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
     machine.put(path, "");
-    std::fs::write(machine.root.path(path), crate::uki::tests::efi(native, &sections)).unwrap();
+    std::fs::write(machine.root.path(path), crate::entries::uki::tests::efi(native, &sections)).unwrap();
 }
 
 const OSREL: &str = "ID=debian\nPRETTY_NAME=\"Debian 13\"\nVERSION_ID=13\n";

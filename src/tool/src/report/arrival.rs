@@ -6,9 +6,9 @@ use rustix::system::uname;
 use super::boot::{Asked, Boot, By, Came, Handoff, LONGEST_MS, Part, Phase, Trouble};
 use super::clock::{self, Now, Then};
 use super::history::{History, Staged, Stopped};
-use crate::root::Root;
-use crate::systemd::Reached;
-use crate::{cmdline, systemd};
+use crate::image::cmdline;
+use crate::machine::root::Root;
+use crate::machine::systemd::{self, Reached};
 
 /// A system that began to go down longer ago than this, in milliseconds, is not the one before: that one left no word.
 const STOP_MAX_MS: i64 = 60 * 60 * 1000;
@@ -274,9 +274,9 @@ impl Ends {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::machine::scratch::Scratch;
     use crate::report::boot::tests as boots;
     use crate::report::clock::tests::{before, now};
-    use crate::scratch::Scratch;
     use nextkernel_plan::{HandoffId, Night};
 
     const THIS: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
@@ -444,7 +444,7 @@ mod tests {
         scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
         scratch.put("/proc/sys/kernel/bootloader_type", "208\n");
         scratch.put("/proc/cmdline", "root=x nextkernel.record=00000000000000a7:kexec:1:2:s5.l6:m\n");
-        super::super::history::staged(&scratch.root, HandoffId(0xa7), "debian", "verified", None).unwrap();
+        crate::report::history::staged(&scratch.root, HandoffId(0xa7), "debian", "verified", None).unwrap();
         let boot = measure(&scratch.root, &History::default());
         let handoff = boot.handoff.clone().unwrap();
         assert_eq!((boot.came, boot.boot_id.as_str()), (Came::Handoff, THIS));

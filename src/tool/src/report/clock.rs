@@ -7,7 +7,7 @@ use nextkernel_hook::sys::calls::counter;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::boot::{By, Disagree, LONGEST_MS};
-use crate::root::Root;
+use crate::machine::root::Root;
 
 /// How long the counter is watched to learn its frequency.
 const WATCHED: Duration = Duration::from_millis(50);
@@ -211,7 +211,7 @@ fn is_steady(root: &Root) -> bool {
 
 #[cfg(target_arch = "aarch64")]
 fn told_frequency(_root: &Root) -> Option<u64> {
-    Some(crate::sys::counter_frequency()).filter(|hertz| *hertz > 0)
+    Some(crate::machine::sys::counter_frequency()).filter(|hertz| *hertz > 0)
 }
 
 /// The device tree has it for riscv64 (`timebase-frequency`, Documentation/devicetree/bindings/riscv/cpus.yaml).
@@ -233,7 +233,7 @@ fn milliseconds(id: ClockId) -> u64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::scratch::Scratch;
+    use crate::machine::scratch::Scratch;
 
     /// 10 s after its kernel's start, which was at 1,000,000 s since the epoch and 5,000,000 ticks of a counter that
     /// counts milliseconds.

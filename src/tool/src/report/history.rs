@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::boot::{Asked, Boot, LONGEST_MS, is_id, is_plain};
 use super::clock::Then;
-use crate::cmdline;
-use crate::root::Root;
+use crate::image::cmdline;
+use crate::machine::root::Root;
 
 /// The folder.
 pub const FOLDER: &str = "/var/lib/nextkernel";
@@ -245,8 +245,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::machine::scratch::Scratch;
     use crate::report::boot::tests::{boot, firmware};
-    use crate::scratch::Scratch;
 
     #[test]
     fn what_is_written_is_read_again() {

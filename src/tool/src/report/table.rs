@@ -3,9 +3,8 @@
 use std::fmt::Write;
 
 use super::boot::{Asked, Boot, By, Came, Disagree, Handoff};
-use super::history;
 use super::words::{Date, Seconds, Time, name, took};
-use super::{Known, Saved};
+use super::{Known, Saved, history};
 
 /// The longest bar, in characters.
 const BAR: u64 = 30;

@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::{Entry, Error, Source, devicetree};
 use super::{Because, Config, Fdt, Label, Linux};
-use crate::attach::Attached;
-use crate::file_systems::{FileSystem, Name};
-use crate::mounts::Mount;
-use crate::root::Root;
+use crate::entries::{Entry, Error, Source, devicetree};
+use crate::machine::attach::Attached;
+use crate::machine::file_systems::{FileSystem, Name};
+use crate::machine::mounts::Mount;
+use crate::machine::root::Root;
 
 /// Where EXTLINUX and U-Boot look, on a partition of its own at /boot or on the root (EXTLINUX's wiki page,
 /// "Configuration file", and core/fs/lib/loadconfig.c; U-Boot's doc/develop/bootstd). EXTLINUX alone looks at the top, and
@@ -91,7 +91,7 @@ fn made(
     let hindrance = (!root.path(&kernel).is_file())
         .then(|| Error::NoKernel { from: from.to_path_buf(), kernel: kernel.clone() });
     // syslinux hands `initrd=` on to the kernel, which knows nothing of it.
-    let options = crate::cmdline::without(&linux.options, "initrd");
+    let options = crate::image::cmdline::without(&linux.options, "initrd");
     Ok(Entry {
         initrds: initrds.into_iter().map(Into::into).collect(),
         cmdline: Some(options),

@@ -4,14 +4,14 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::super::bls::{self, Keys};
-use super::super::{Entry, Error, Source, devicetree};
 use super::{Because, Boots, Config, Device, Environment, File, Linux, Named, Next, Undecided, order};
-use crate::attach::{Attached, POINTS};
-use crate::file_systems::Name;
-use crate::mounts::Mount;
-use crate::once::NEXT_ENTRY;
-use crate::root::Root;
+use crate::commands::consume::NEXT_ENTRY;
+use crate::entries::bls::{self, Keys};
+use crate::entries::{Entry, Error, Source, devicetree};
+use crate::machine::attach::{Attached, POINTS};
+use crate::machine::file_systems::Name;
+use crate::machine::mounts::Mount;
+use crate::machine::root::Root;
 
 /// Where the folder is (GRUB manual, "Installing GRUB using grub-install"); Fedora and openSUSE have the other.
 const FOLDERS: [&str; 2] = ["/boot/grub", "/boot/grub2"];

@@ -4,7 +4,7 @@
 
 use std::cmp::Ordering;
 
-use super::super::version::{number, taken};
+use crate::entries::version::{number, taken};
 
 /// Which of two files' names, without their ending, is the newer one: the greater.
 #[must_use]

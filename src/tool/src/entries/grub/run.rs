@@ -6,8 +6,9 @@ use std::rc::Rc;
 use super::load::{self, FUEL, expand, file, linux, search, set_by_grub};
 use super::script::{self, Part, Statement, Word};
 use super::state::{Argument, HERE, Loaded, PREFIX, Scope, State, UNKNOWN};
-use super::{Blscfg, Config, Device, Environment, Folder, Item, Kind, Setting, Why, Wrong};
-use super::{SIZE_MAX, condition, shown};
+use super::{
+    Blscfg, Config, Device, Environment, Folder, Item, Kind, SIZE_MAX, Setting, Why, Wrong, condition, shown,
+};
 
 /// How deep functions, conditions and submenus may lie in each other: a menu needs ten.
 const DEPTH_MAX: usize = 100;

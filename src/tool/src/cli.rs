@@ -1,0 +1,36 @@
+//! The command line of `nextkernel`. Help, man page and completions are all made from it (`make manuals`).
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{consume, embed, entries, exitrd, reboot, stage, status, unstage, updated};
+use crate::{check, report};
+
+/// What stands below the list of commands.
+const HINT: &str =
+    "The whole way is `nextkernel check`, then `nextkernel reboot`. The manual is nextkernel(8).";
+
+/// Stage the next kernel, so that nextkernel-hook can start it when the machine goes down
+#[derive(Debug, Parser)]
+#[command(name = "nextkernel", version, max_term_width = 100, after_help = HINT)]
+pub struct Command {
+    /// What is to be done.
+    #[command(subcommand)]
+    pub act: Act,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "a doc comment here would be the help's text, and each says its own")]
+pub enum Act {
+    Stage(stage::Wish),
+    Unstage(unstage::Wish),
+    Status(status::Wish),
+    Check(check::Wish),
+    Reboot(reboot::Wish),
+    Report(report::Wish),
+    Exitrd(exitrd::Wish),
+    Entries(entries::Wish),
+    Embed(embed::Wish),
+    Arrived(consume::Wish),
+    Updated(updated::Wish),
+}

@@ -1,0 +1,199 @@
+//! One-shot entries: what counts for one boot is used up by the kernel that a handoff started from it.
+//!
+//! A boot loader uses it up itself when it boots it. A handoff passes by the boot loader; so the next kernel is
+//! told, by `nextkernel.once=` on its command line, and `nextkernel arrived` takes it away there. Until that
+//! kernel runs, the boot loader would still boot the same entry: a handoff that fails loses nothing.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use nextkernel_plan::{ONCE, checksum};
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use thiserror::Error;
+
+use crate::entries::grub;
+use crate::image::cmdline;
+use crate::machine::efi;
+use crate::machine::root::Root;
+use crate::words::errno::InWords;
+use crate::words::say;
+
+/// The variable in which systemd-boot keeps it (Boot Loader Interface).
+pub const VARIABLE: &str = "LoaderEntryOneShot";
+
+/// The variable in grubenv in which GRUB's menu keeps it (grub-reboot).
+pub const NEXT_ENTRY: &str = "next_entry";
+
+/// Finish a handoff: use up the one-shot entry that it started
+///
+/// nextkernel-arrived.service does this at every boot that came from one. A one-shot entry that was set anew since
+/// stays.
+#[derive(Args, Debug, Default)]
+pub struct Wish {}
+
+/// A one-shot entry: who keeps it, and what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// systemd-boot, in the firmware's variables.
+    Efi(String),
+    /// GRUB, in grubenv.
+    Grub(String),
+}
+
+/// Why it is not used up.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The parameter is not one of ours.
+    #[error("the command line says {0}, which is no one-shot entry of nextkernel's; nothing is used up")]
+    Unknown(String),
+    /// The variable cannot be read.
+    #[error(transparent)]
+    Efi(#[from] efi::Error),
+    /// It cannot be taken away.
+    #[error("the one-shot entry in {} cannot be used up: {}; {way_out}", .path.display(), InWords(.error))]
+    Stays {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+        /// What to do.
+        way_out: &'static str,
+    },
+}
+
+impl Once {
+    /// The parameter's name.
+    pub const KEY: &'static str = ONCE;
+
+    /// What the next kernel is told: who keeps it, and a checksum of what it says.
+    #[must_use]
+    pub fn parameter(&self) -> String {
+        let (keeper, says) = match self {
+            Once::Efi(says) => ("efi", says),
+            Once::Grub(says) => ("grub", says),
+        };
+        format!("{}={keeper}:{:08x}", Once::KEY, checksum(says.bytes()))
+    }
+}
+
+/// Uses it up, where this kernel was started from one.
+pub fn run(root: &Root, _wish: &Wish) -> Result<(), Error> {
+    let line = cmdline::running(root).unwrap_or_default();
+    let Some(told) = cmdline::value(&line, Once::KEY) else {
+        say::say("this kernel was not started from a one-shot entry by a handoff: nothing is to be used up");
+        return Ok(());
+    };
+    let told = format!("{}={told}", Once::KEY);
+    let used = if told.starts_with(&format!("{}=efi:", Once::KEY)) {
+        in_variables(root, &told)?
+    } else if told.starts_with(&format!("{}=grub:", Once::KEY)) {
+        in_grubenv(root, &told)?
+    } else {
+        return Err(Error::Unknown(crate::words::quoted::quoted(&told, 60)));
+    };
+    match used {
+        Some(path) => say::say(format_args!("the one-shot entry in {} is used up", path.display())),
+        None => say::say("the one-shot entry is used up already, or was set anew: nothing is done"),
+    }
+    Ok(())
+}
+
+fn in_variables(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
+    let says = efi::text(root, VARIABLE)?.map(|says| Once::Efi(says.to_ascii_lowercase()));
+    if says.is_none_or(|says| says.parameter() != told) {
+        return Ok(None);
+    }
+    let path = efi::path(VARIABLE);
+    let way_out = "`bootctl set-oneshot ''` does it";
+    let seen = root.path(&path);
+    // efivarfs marks variables immutable, so that nobody deletes one by accident
+    // (Documentation/filesystems/efivarfs.rst).
+    if let Ok(file) = File::open(&seen) {
+        let _ = ioctl_getflags(&file).map(|flags| ioctl_setflags(&file, flags - IFlags::IMMUTABLE));
+    }
+    let gone = fs::remove_file(&seen);
+    gone.map(|()| Some(path.clone())).map_err(|error| Error::Stays { path, error, way_out })
+}
+
+fn in_grubenv(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
+    let way_out = "`grub-editenv - unset next_entry` does it, when GRUB's folder can be seen";
+    let failed = |path: PathBuf| move |error| Error::Stays { path, error, way_out };
+    let configs = grub::found::configs(root);
+    if configs.is_empty() {
+        return Err(failed(PathBuf::from("/boot"))(io::ErrorKind::NotFound.into()));
+    }
+    for config in configs {
+        let path = grub::found::grubenv(&config);
+        let seen = root.path(&path);
+        let block = root.read_up_to(&path, grub::ENVIRONMENT_MAX).map_err(failed(path.clone()))?;
+        let says = grub::Environment::parse(&block).ok();
+        let says = says.as_ref().and_then(|environment| environment.get(NEXT_ENTRY));
+        if says.is_none_or(|says| Once::Grub(says.to_owned()).parameter() != told) {
+            continue;
+        }
+        let Some(without) = grub::without(&block, NEXT_ENTRY) else { continue };
+        // In place: GRUB writes to the very blocks it found when it was installed.
+        return overwrite(&seen, &without).map(|()| Some(path.clone())).map_err(failed(path));
+    }
+    Ok(None)
+}
+
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::machine::efi::tests::set;
+    use crate::machine::scratch::Scratch;
+
+    fn told(scratch: &Scratch, once: &Once) {
+        scratch.put("/proc/cmdline", &format!("root=x {} -- single\n", once.parameter()));
+    }
+
+    #[test]
+    fn what_systemd_boot_kept_for_this_boot_is_gone_and_what_was_set_since_stays() {
+        let scratch = Scratch::new();
+        let is_there = || scratch.root.path(efi::path(VARIABLE)).exists();
+        told(&scratch, &Once::Efi("arch.conf".to_owned()));
+        run(&scratch.root, &Wish {}).unwrap();
+        set(&scratch, VARIABLE, &["Other.conf"]);
+        run(&scratch.root, &Wish {}).unwrap();
+        assert!(is_there());
+        set(&scratch, VARIABLE, &["Arch.conf"]);
+        scratch.put("/proc/cmdline", "root=x");
+        run(&scratch.root, &Wish {}).unwrap();
+        assert!(is_there(), "nobody was told");
+        told(&scratch, &Once::Efi("arch.conf".to_owned()));
+        run(&scratch.root, &Wish {}).unwrap();
+        assert!(!is_there());
+    }
+
+    #[test]
+    fn grubenv_keeps_its_length_and_everything_else() {
+        let scratch = Scratch::new();
+        let env = |text: &str| format!("{:#<1024}", format!("# GRUB Environment Block\n{text}"));
+        scratch.put("/boot/grub/grub.cfg", "");
+        scratch.put("/boot/grub/grubenv", &env("saved_entry=a\nnext_entry=1>0\nkernelopts=q\n"));
+        let now = || fs::read_to_string(scratch.root.path("/boot/grub/grubenv")).unwrap();
+        told(&scratch, &Once::Grub("0".to_owned()));
+        run(&scratch.root, &Wish {}).unwrap();
+        assert!(now().contains("next_entry"));
+        told(&scratch, &Once::Grub("1>0".to_owned()));
+        run(&scratch.root, &Wish {}).unwrap();
+        assert_eq!(now(), env("saved_entry=a\nkernelopts=q\n"));
+    }
+
+    #[test]
+    fn a_parameter_of_somebody_else_is_an_error() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/cmdline", "nextkernel.once=lilo:00000000");
+        assert!(run(&scratch.root, &Wish {}).unwrap_err().to_string().contains("lilo"));
+    }
+}

@@ -1,0 +1,225 @@
+//! A next kernel inside an initramfs: for boards and kiosks whose first kernel has nothing else to do than to start
+//! another, or must not depend on anything to be mounted.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use nextkernel_plan::{Image, Malformed, On, Plan, limits};
+use thiserror::Error;
+
+use crate::commands::stage;
+use crate::entries;
+use crate::image::cmdline;
+use crate::loading::loader::Wanted;
+use crate::machine::root::Root;
+use crate::staging::directory::{self, NewSet};
+use crate::staging::extra::{self, Extra};
+use crate::staging::images::{self, Source};
+use crate::words::errno::InWords;
+use crate::words::say;
+
+/// Write a plan and its images into FOLDER, for an initramfs that has nextkernel-hook as its /init
+///
+/// FOLDER becomes /nextkernel of that initramfs. Its kernel starts the hook as PID 1, and the hook starts what is
+/// embedded, at once. Nothing is loaded now, and nothing of this machine is looked at: neither /etc/nextkernel.conf
+/// nor its GPUs. On a machine where something is staged, too, that comes first.
+#[derive(Args, Debug, Default)]
+pub struct Wish {
+    /// A folder that does not exist yet
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub folder: PathBuf,
+    /// The kernel, as a file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub kernel: PathBuf,
+    /// An initrd, as a file; several are joined in the order given
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 1..)]
+    pub initrd: Vec<PathBuf>,
+    /// Add a file or a folder to the initrd, as `nextkernel stage` does
+    #[arg(long, value_name = "PATH[:NAME]", value_hint = ValueHint::AnyPath)]
+    pub extra: Vec<OsString>,
+    /// The embedded kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub cmdline: String,
+    /// Of `nextkernel stage`, and refused here with the reason
+    #[arg(long, hide = true)]
+    pub loader: Option<Wanted>,
+    #[allow(missing_docs)]
+    #[arg(long, hide = true)]
+    pub thaw: bool,
+}
+
+/// Why nothing was written.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// There is something already.
+    #[error("{}: {}; name a folder that does not exist yet, in one that does", .path.display(), InWords(.error))]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel answered.
+        error: io::Error,
+    },
+    /// No such files.
+    #[error(transparent)]
+    Entry(#[from] entries::Error),
+    /// No command line.
+    #[error(transparent)]
+    CommandLine(#[from] cmdline::Error),
+    /// No image.
+    #[error(transparent)]
+    Image(#[from] images::Error),
+    /// No identity.
+    #[error(transparent)]
+    Stage(#[from] stage::Error),
+    /// Nothing that could be added.
+    #[error(transparent)]
+    Extra(#[from] extra::Error),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] directory::Error),
+    /// Nothing of that machine is known.
+    #[error(
+        "--loader direct is refused: what lies where in memory is worked out on the machine that runs, and an embedded \
+         kernel starts on another, or in another boot; there the kernel's own kexec_file_load is needed"
+    )]
+    Direct,
+    /// The same bytes start at every boot.
+    #[error(
+        "--thaw is refused: a thawed kernel lies at a random address, and what is embedded would have the same one at \
+         every boot; leave it out"
+    )]
+    Thaw,
+    /// It would be read by nobody.
+    #[error("the plan would be malformed: {0}; a shorter path of the kernel is needed")]
+    Unwritable(Malformed),
+}
+
+/// Writes it, and says what is next.
+pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+    if wish.loader == Some(Wanted::Direct) {
+        return Err(Error::Direct);
+    }
+    if wish.thaw {
+        return Err(Error::Thaw);
+    }
+    let entry = entries::explicit(root, &wish.kernel, &wish.initrd)?;
+    let line = cmdline::checked(&wish.cmdline, &[])?;
+    let (kernel, initrds) = Source::of(root, &entry)?;
+    let extra = Extra::find(root, &wish.extra)?;
+    images::initrd_size(&initrds, &extra)?;
+    let handoff = stage::new_id(root)?;
+
+    let set = NewSet::at(&wish.folder).map_err(|error| Error::Folder { path: wish.folder.clone(), error })?;
+    let staged = images::kernel(&set, &kernel, u64::MAX)?;
+    staged.see_that_it_is_whole(&kernel, true)?;
+    let initrd = images::initrd(root, &set, &initrds, &extra)?;
+    initrd.iter().try_for_each(images::Joined::see_that_it_is_whole)?;
+    let io = |error| Error::Folder { path: wish.folder.clone(), error };
+    // What an initramfs holds has a new inode and change time at every boot.
+    let image = |name, size| Image { name, size, stamp: None };
+    let kernel_size = staged.copy.metadata().map_err(io)?.len();
+    let initrd_size = initrd.map(|joined| joined.copy.metadata()).transpose().map_err(io)?;
+    let plan = Plan {
+        staged_at: stage::now(),
+        // PID 1 without a word from the kernel's command line restarts, and that is what this is for.
+        on: On::KexecAndReboot,
+        initrd: initrd_size.map(|found| image("initrd", found.len())),
+        ..Plan::bare(handoff, name(&wish.kernel), image("kernel", kernel_size), &line)
+    };
+    let text = plan.to_string();
+    Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;
+    let (path, mut file) = set.create("plan")?;
+    io::Write::write_all(&mut file, text.as_bytes()).map_err(|error| Error::Folder { path, error })?;
+    set.keep();
+    say::say(format_args!(
+        "{} is embedded in {}: make that /nextkernel of an initramfs whose /init is nextkernel-hook",
+        name(&wish.kernel),
+        wish.folder.display()
+    ));
+    Ok(())
+}
+
+/// What the plan calls it: the path as given, or its end where that is too long.
+fn name(kernel: &std::path::Path) -> &str {
+    let path = kernel.to_str().unwrap_or("kernel");
+    let fits = |at: &usize| path.len() - at <= limits::ENTRY_MAX && path.is_char_boundary(*at);
+    (0..path.len()).find(fits).and_then(|at| path.get(at..)).unwrap_or("kernel")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::machine::scratch::Scratch;
+
+    fn wish(scratch: &Scratch) -> Wish {
+        Wish {
+            folder: scratch.root.path("/board"),
+            kernel: "/vmlinuz".into(),
+            initrd: vec!["/one".into(), "/two".into()],
+            extra: Vec::new(),
+            cmdline: "console=ttyS0".to_owned(),
+            ..Wish::default()
+        }
+    }
+
+    fn machine() -> Scratch {
+        let scratch = Scratch::new();
+        scratch.put("/vmlinuz", "a kernel, which the next kernel will be the judge of");
+        for name in ["/one", "/two"] {
+            std::fs::write(scratch.root.path(name), crate::image::archive::tests::entry("a", b"b", None))
+                .unwrap();
+        }
+        std::os::unix::fs::symlink("/dev/urandom", scratch.root.path("/dev/urandom")).unwrap_or_else(|_| {
+            scratch.put("/dev/urandom", "12345678");
+        });
+        scratch
+    }
+
+    #[test]
+    fn what_is_embedded_is_known_by_its_size_alone_and_covers_a_restart() {
+        let scratch = machine();
+        run(&scratch.root, &wish(&scratch)).unwrap();
+        let text = std::fs::read(scratch.root.path("/board/plan")).unwrap();
+        let plan = Plan::parse(&text).unwrap();
+        assert_eq!(plan.kernel.stamp, None);
+        assert_eq!(plan.initrd.map(|initrd| (initrd.name, initrd.size)), Some(("initrd", 236)));
+        assert!(plan.on.covers(nextkernel_plan::Verb::Reboot) && plan.entry == "/vmlinuz");
+        assert_eq!(std::fs::read(scratch.root.path("/board/initrd")).unwrap().len(), 236);
+    }
+
+    #[test]
+    fn what_is_there_is_never_written_over_and_what_failed_leaves_nothing() {
+        let scratch = machine();
+        scratch.folder("/board");
+        let refused = run(&scratch.root, &wish(&scratch)).unwrap_err().to_string();
+        assert!(refused.contains("/board: ") && refused.contains("does not exist yet"), "{refused}");
+        std::fs::remove_dir(scratch.root.path("/board")).unwrap();
+        let long = Wish { cmdline: "x".repeat(5000), ..wish(&scratch) };
+        assert!(run(&scratch.root, &long).is_err());
+        std::fs::remove_file(scratch.root.path("/two")).unwrap();
+        assert!(run(&scratch.root, &wish(&scratch)).is_err());
+        assert!(!scratch.root.path("/board").exists());
+    }
+
+    #[test]
+    fn what_only_the_machine_that_runs_can_work_out_is_not_embedded() {
+        let scratch = machine();
+        let direct = Wish { loader: Some(Wanted::Direct), ..wish(&scratch) };
+        assert!(matches!(run(&scratch.root, &direct), Err(Error::Direct)));
+        assert!(matches!(run(&scratch.root, &Wish { thaw: true, ..wish(&scratch) }), Err(Error::Thaw)));
+        assert!(!scratch.root.path("/board").exists());
+        let verified = Wish { loader: Some(Wanted::Verified), ..wish(&scratch) };
+        assert!(run(&scratch.root, &verified).is_ok());
+    }
+
+    #[test]
+    fn a_long_path_keeps_its_end() {
+        let long = format!("/{}/é/vmlinuz", "x".repeat(300));
+        assert!(name(long.as_ref()).ends_with("/é/vmlinuz"));
+        assert!(name(long.as_ref()).len() <= limits::ENTRY_MAX);
+        assert_eq!(name("/boot/vmlinuz".as_ref()), "/boot/vmlinuz");
+    }
+}

@@ -1,0 +1,504 @@
+//! After an update: what the triggers of package managers call, whatever they are. A new kernel is staged where the
+//! administrator said so; what is staged from files that changed is staged again or taken back.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::commands::stage::{self, OnVerb};
+use crate::commands::unstage;
+use crate::entries::{self, Entry, Source, Survey};
+use crate::machine::elsewhere::see_that_this_is_the_system;
+use crate::machine::root::Root;
+use crate::request::conf::{Conf, OnUpdate};
+use crate::staging::origin::{Known, Origin, Original};
+use crate::words::say;
+
+/// How long files are at rest before they count as complete: a kernel and its initrd come one after the other.
+const REST: Duration = Duration::from_secs(2);
+
+/// How often that is waited for, and how often it is begun anew.
+const ROUNDS: usize = 30;
+
+/// Tell that kernels or initrds were updated
+///
+/// What package managers' hooks call; docs/updates.md tells which. What is staged from files that have changed since
+/// is staged again by the same wish, or unstaged where that fails; what is staged of a kernel that was removed is
+/// unstaged. With `stage-on-update` in /etc/nextkernel.conf the kernel is staged that the boot loader would then boot,
+/// or VERSION where that cannot be told. The exit status is 0 whatever comes of it, for the package manager's sake: a
+/// line on standard error tells.
+#[derive(Args, Debug, Default)]
+pub struct Wish {
+    /// The version of the kernel that was installed, or whose initrd was built
+    pub version: Option<String>,
+    /// The version of a kernel that was removed
+    #[arg(long, value_name = "VERSION", conflicts_with = "version")]
+    pub removed: Option<String>,
+    /// Wait until nothing has been written for two seconds
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// Nothing, and this is to be said.
+    Leave(Option<String>),
+    /// It is taken back, and this is to be said.
+    Unstage(String),
+    /// This is staged. Where that fails, what is staged is taken back if it is stale.
+    Stage { wish: Box<stage::Wish>, stale: bool },
+}
+
+/// Does what is to be done, and says what it was.
+pub fn run(root: &Root, wish: &Wish) {
+    if !nix::unistd::geteuid().is_root() {
+        return say::note("updated: /run/nextkernel belongs to root; nothing was done");
+    }
+    if let Err(elsewhere) = see_that_this_is_the_system(root) {
+        return say::note(format_args!("updated: nothing was done: {elsewhere}"));
+    }
+    let staging = Staging { stage: &stage::quietly, unstage: &unstage::quietly };
+    for _ in 0..ROUNDS {
+        let before = if wish.wait { at_rest(root) } else { files(root) };
+        if let Some(sentence) = updated(root, wish, &staging) {
+            say::note(sentence);
+        }
+        if !wish.wait || files(root) == before {
+            break;
+        }
+    }
+}
+
+/// What is staged was made from these files, as they are now.
+fn files(root: &Root) -> Option<Vec<Option<Original>>> {
+    Origin::staged(root).map(|known| known.origin.now(root))
+}
+
+/// They, once nobody writes them any more.
+fn at_rest(root: &Root) -> Option<Vec<Option<Original>>> {
+    let mut before = files(root);
+    for _ in 0..ROUNDS {
+        std::thread::sleep(REST);
+        let now = files(root);
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    before
+}
+
+/// What stages, and what takes back.
+struct Staging<'a> {
+    stage: &'a dyn Fn(&Root, &stage::Wish) -> Result<(), stage::Error>,
+    unstage: &'a dyn Fn(&Root, &unstage::Wish) -> Result<(), unstage::Error>,
+}
+
+/// Does what is to be done. Returns what is to be said.
+fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
+    let (conf, wrong) = match Conf::read(root) {
+        Ok(conf) => (conf, None),
+        Err(error) => (Conf::default(), Some(error.to_string())),
+    };
+    let known = Origin::staged(root);
+    if let Some(known) = &known {
+        known.origin.enter();
+    }
+    let entry = known.as_ref().and_then(|known| known.entry.clone());
+    let staged = entry.clone().unwrap_or_default();
+    // Another may be staged by now.
+    let handoff = known.as_ref().and_then(|known| known.handoff);
+    let unstage = || (staging.unstage)(root, &unstage::Wish { handoff, ..unstage::Wish::default() });
+    match decide(root, wish, &conf, known.as_ref()) {
+        Step::Leave(said) => said.or(wrong),
+        Step::Unstage(said) => Some(match unstage() {
+            Ok(()) => said,
+            Err(error) => format!("warning: {staged} is stale, and cannot be unstaged: {error}"),
+        }),
+        Step::Stage { wish, stale } => {
+            let why = match (staging.stage)(root, &wish) {
+                Ok(()) => return Some(done(root)),
+                Err(error) => error.to_string(),
+            };
+            let Some(Known { origin, entry: Some(_), .. }) = known.filter(|_| stale) else {
+                return Some(format!("after the update nothing new is staged: {why}"));
+            };
+            if let Err(error) = unstage() {
+                return Some(format!("warning: {staged} is stale, and cannot be unstaged: {error}"));
+            }
+            let _ = origin.keep_disarmed(root);
+            Some(format!(
+                "{staged} is no longer staged, for its files changed, and it cannot be staged again: {why}"
+            ))
+        }
+    }
+}
+
+fn done(root: &Root) -> String {
+    let text = crate::staging::directory::Folder::plan_text(root).ok().flatten().unwrap_or_default();
+    match nextkernel_plan::Plan::parse(&text) {
+        Ok(plan) => format!("{} is staged, after the update, for {}", plan.entry, plan.on),
+        Err(_) => "what is staged after the update cannot be read".to_owned(),
+    }
+}
+
+fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step {
+    let key = conf.stage_on_update;
+    let Some(Known { origin, entry, .. }) = known else {
+        if key == OnUpdate::No || wish.removed.is_some() || is_staged(root) {
+            return Step::Leave(None);
+        }
+        return match by_key(root, conf, wish.version.as_deref()) {
+            Ok(wish) => Step::Stage { wish: Box::new(wish), stale: false },
+            Err(why) => Step::Leave(Some(why)),
+        };
+    };
+    let by_update = origin.wish.by_update;
+    let follows = if by_update { key != OnUpdate::No } else { origin.wish.follow };
+    let staged = entry.as_deref().unwrap_or("what was disarmed");
+    let is_gone = origin.is_gone(root)
+        || wish.removed.as_deref().is_some_and(|removed| is_of(&origin.kernel.path, removed));
+    if is_gone && !follows {
+        let said = format!("{staged} was removed: it is no longer staged");
+        return if entry.is_some() { Step::Unstage(said) } else { Step::Leave(None) };
+    }
+    let again = match (by_update && follows, &wish.version, &origin.wish.entry) {
+        (false, ..) => Ok(origin.wish.clone()),
+        // The initrd of one that was staged by its version.
+        (true, None, Some(_)) if !is_gone => Ok(stage::Wish { on: verbs(key), ..origin.wish.clone() }),
+        (true, version, _) => by_key(root, conf, version.as_deref()),
+    };
+    let stale = is_gone || origin.has_changed(root);
+    let again = match again {
+        Ok(again) => again,
+        Err(why) if is_gone => return Step::Unstage(format!("{staged} was removed, and is unstaged: {why}")),
+        // By its own wish at least.
+        Err(_) if stale => origin.wish.clone(),
+        Err(why) => return Step::Leave(Some(why)),
+    };
+    // What cannot be chosen now is told by staging, where it matters.
+    let leads_to = stage::chosen(root, &again, conf).ok().map(|choice| choice.entry.kernel.path);
+    let leads_to = leads_to.and_then(|path| std::path::absolute(path).ok());
+    let elsewhere = leads_to.is_some_and(|path| path != origin.kernel.path);
+    match (stale || entry.is_none(), elsewhere) {
+        (_, false) if is_gone => Step::Unstage(format!("{staged} was removed: it is no longer staged")),
+        (_, true) if follows => Step::Stage { wish: Box::new(again), stale },
+        // Nobody said that another kernel may come in its place.
+        (true, true) if origin.has_other_images(root) && entry.is_some() => Step::Unstage(format!(
+            "{staged} is no longer staged: its files changed, and another kernel is chosen now"
+        )),
+        (true, false) => Step::Stage { wish: Box::new(again), stale: true },
+        (false, false) if again.on != origin.wish.on => Step::Stage { wish: Box::new(again), stale: false },
+        (false, false) if by_update || follows => Step::Leave(None),
+        _ => Step::Leave(
+            wish.version
+                .as_deref()
+                .filter(|version| key != OnUpdate::No && !is_of(&origin.kernel.path, version))
+                .map(|version| format!("{staged} was staged by hand and stays so, not {version}")),
+        ),
+    }
+}
+
+/// By a version that kept no origin, or what cannot be read: it is somebody's.
+fn is_staged(root: &Root) -> bool {
+    !matches!(crate::staging::directory::Folder::plan_text(root), Ok(None))
+}
+
+fn verbs(key: OnUpdate) -> Vec<OnVerb> {
+    match key {
+        OnUpdate::No | OnUpdate::Kexec => vec![OnVerb::Kexec],
+        OnUpdate::Reboot => vec![OnVerb::Kexec, OnVerb::Reboot],
+    }
+}
+
+/// What the key wants staged: what the boot loader would boot, where it knows of the new kernel; the new kernel itself
+/// where nobody can tell what it would boot.
+fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<stage::Wish, String> {
+    let by_update =
+        stage::Wish { on: verbs(conf.stage_on_update), by_update: true, ..stage::Wish::default() };
+    let survey = Survey::of(root, conf);
+    match (&survey.default, version, &survey.loader) {
+        (Ok(default), Some(version), Some(loader))
+            if !is_entry_of(&default.entry, version)
+                && !survey
+                    .entries
+                    .iter()
+                    .any(|entry| entry.source != Source::Convention && is_entry_of(entry, version)) =>
+        {
+            Err(format!(
+                "{loader} has no entry for {version} yet: nothing new is staged; when it has, `nextkernel updated {version}`"
+            ))
+        }
+        (Ok(_), _, _) => Ok(by_update),
+        // What would be named is not what the next restart looks at.
+        (Err(why @ entries::Error::OtherSnapshot { .. }), ..) => {
+            Err(format!("after the update nothing new is staged: {why}"))
+        }
+        (Err(_), Some(version), _) => Ok(stage::Wish { entry: Some(version.to_owned()), ..by_update }),
+        (Err(why), None, _) => Err(format!("after the update nothing new is staged: {why}")),
+    }
+}
+
+fn is_entry_of(entry: &Entry, version: &str) -> bool {
+    let names = entry.version.iter().chain([&entry.id]).chain(&entry.also);
+    let words = entry.title.iter().flat_map(|title| title.split_ascii_whitespace());
+    names.map(String::as_str).chain(words).any(|name| name == version) || is_of(&entry.kernel.path, version)
+}
+
+/// Whether a kernel's path has its version: vmlinuz-VERSION, VERSION/linux, MACHINE-VERSION.efi with a counter or
+/// without.
+fn is_of(kernel: &Path, version: &str) -> bool {
+    let mut parts = kernel.iter().filter_map(|part| part.to_str());
+    parts.any(|part| {
+        let stem = part.strip_suffix(".efi").unwrap_or(part);
+        let stem = stem.split_once('+').filter(|(_, count)| is_counter(count)).map_or(stem, |(stem, _)| stem);
+        stem == version || stem.strip_suffix(version).is_some_and(|before| before.ends_with('-'))
+    })
+}
+
+fn is_counter(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::image::header;
+    use crate::loading::test_load;
+    use crate::machine::scratch::Scratch;
+    use crate::machine::sys::Calls;
+    use crate::staging::directory::Folder;
+    use nextkernel_plan::{On, Plan};
+    use std::fs;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A machine on which kernels 1 and 2 are installed, and /vmlinuz is 1.
+    fn machine(key: &str) -> Scratch {
+        let scratch = Scratch::new();
+        scratch.put("/dev/urandom", "at first");
+        scratch.put("/proc/cmdline", "root=x");
+        scratch.put("/etc/nextkernel.conf", &format!("stage-on-update = {key}"));
+        install(&scratch, "1");
+        links(&scratch, "1");
+        scratch
+    }
+
+    fn install(scratch: &Scratch, version: &str) {
+        put_initrd(scratch, version, b"initrd");
+        let kernel = header::tests::image(&[(0x202, b"HdrS"), (0x260, &(1_u32 << 20).to_le_bytes())]);
+        fs::write(scratch.root.path(format!("/boot/vmlinuz-{version}")), kernel).unwrap();
+    }
+
+    fn put_initrd(scratch: &Scratch, version: &str, content: &[u8]) {
+        let initrd = crate::image::archive::tests::entry("init", content, None);
+        let path = format!("/boot/initrd.img-{version}");
+        scratch.put(&path, "");
+        fs::write(scratch.root.path(path), initrd).unwrap();
+    }
+
+    fn links(scratch: &Scratch, version: &str) {
+        let link = scratch.root.path("/vmlinuz");
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(format!("boot/vmlinuz-{version}"), link).unwrap();
+    }
+
+    fn stage(root: &Root, wish: &stage::Wish) -> Result<(), stage::Error> {
+        let calls = Some(Calls { file: true, segments: true, loads_into_cma: false });
+        stage::stage(root, &stage::Wish { no_rehearse: true, ..wish.clone() }, calls).map(drop)
+    }
+
+    fn by_hand(scratch: &Scratch, wish: &stage::Wish) -> String {
+        stage(&scratch.root, wish).unwrap();
+        staged(scratch).unwrap().0
+    }
+
+    /// Which handoff is staged, of which kernel, and at which verbs.
+    fn staged(scratch: &Scratch) -> Option<(String, String, On)> {
+        let text = Folder::plan_text(&scratch.root).unwrap()?;
+        let plan = Plan::parse(&text).unwrap();
+        let kernel = plan.kernel_from.unwrap().rsplit_once('-').map(|(_, version)| version.to_owned());
+        Some((plan.handoff.to_string(), kernel.unwrap_or_default(), plan.on))
+    }
+
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+
+    fn told(scratch: &Scratch, wish: &Wish) -> Option<String> {
+        let unstage = |root: &Root, wish: &unstage::Wish| {
+            unstage::unstage(root, wish, || Ok::<_, test_load::Error>(())).map(drop)
+        };
+        // Each handoff is another one.
+        scratch.put("/dev/urandom", &format!("{:08}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        updated(&scratch.root, wish, &Staging { stage: &stage, unstage: &unstage })
+    }
+
+    fn installed(version: &str) -> Wish {
+        Wish { version: Some(version.to_owned()), ..Wish::default() }
+    }
+
+    #[test]
+    fn nothing_is_staged_where_the_administrator_did_not_say_so() {
+        let scratch = machine("no");
+        assert_eq!((told(&scratch, &installed("1")), staged(&scratch)), (None, None));
+        let wish = stage::Wish::default();
+        let handoff = by_hand(&scratch, &wish);
+        install(&scratch, "2");
+        links(&scratch, "2");
+        assert_eq!(told(&scratch, &installed("2")), None);
+        assert_eq!(staged(&scratch).unwrap().0, handoff);
+    }
+
+    #[test]
+    fn the_new_kernel_is_staged_for_what_the_key_says_and_replaced_by_the_next() {
+        for (key, on) in [("kexec", On::Kexec), ("reboot", On::KexecAndReboot)] {
+            let scratch = machine(key);
+            assert!(
+                told(&scratch, &installed("1")).unwrap().starts_with("1 is staged, after the update, for")
+            );
+            install(&scratch, "2");
+            links(&scratch, "2");
+            told(&scratch, &installed("2")).unwrap();
+            let (handoff, kernel, verbs) = staged(&scratch).unwrap();
+            assert_eq!((kernel.as_str(), verbs), ("2", on));
+            assert_eq!(told(&scratch, &installed("2")), None);
+            assert_eq!(staged(&scratch).unwrap().0, handoff);
+        }
+    }
+
+    #[test]
+    fn where_nobody_can_tell_what_is_booted_next_it_is_the_version_that_was_installed() {
+        let scratch = machine("kexec");
+        install(&scratch, "2");
+        fs::remove_file(scratch.root.path("/vmlinuz")).unwrap();
+        told(&scratch, &installed("2")).unwrap();
+        assert_eq!(staged(&scratch).unwrap().1, "2");
+        assert!(told(&scratch, &Wish::default()).is_none(), "and nothing has changed since");
+    }
+
+    #[test]
+    fn a_menu_that_does_not_know_the_new_kernel_stages_nothing_and_one_that_does_decides() {
+        let scratch = machine("kexec");
+        let entry = |version| {
+            format!(
+                "menuentry 'Debian {version}' {{\n linux /boot/vmlinuz-{version} root=x\n initrd /boot/initrd.img-{version}\n}}\n"
+            )
+        };
+        scratch.put("/proc/self/mountinfo", "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n");
+        scratch.put("/boot/grub/grub.cfg", &entry("1"));
+        install(&scratch, "2");
+        let said = told(&scratch, &installed("2")).unwrap();
+        assert!(said.contains("has no entry for 2 yet") && staged(&scratch).is_none(), "{said}");
+        // The administrator's default is the old one, and stays so.
+        scratch.put("/boot/grub/grub.cfg", &(entry("1") + &entry("2")));
+        let said = told(&scratch, &installed("2"));
+        assert_eq!(staged(&scratch).map(|staged| staged.1), Some("1".to_owned()), "{said:?}");
+    }
+
+    #[test]
+    fn an_initrd_that_was_built_again_is_staged_again_by_the_same_wish_or_disarmed() {
+        for key in ["no", "kexec"] {
+            let scratch = machine(key);
+            let wish = stage::Wish {
+                entry: Some("1".to_owned()),
+                append: vec!["quiet".to_owned()],
+                ..Default::default()
+            };
+            let first = by_hand(&scratch, &wish);
+            put_initrd(&scratch, "1", b"longer initrd");
+            assert!(told(&scratch, &installed("1")).unwrap().starts_with("1 is staged"));
+            let (second, ..) = staged(&scratch).unwrap();
+            assert_ne!(first, second);
+            let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
+            assert_eq!(Plan::parse(&text).unwrap().cmdline, "root=x quiet");
+            // While there is none nothing is armed; the next one is staged again.
+            fs::remove_file(scratch.root.path("/boot/initrd.img-1")).unwrap();
+            let said = told(&scratch, &installed("1")).unwrap();
+            assert!(said.contains("no longer staged, for its files changed") && staged(&scratch).is_none());
+            put_initrd(&scratch, "1", b"at last");
+            assert!(told(&scratch, &installed("1")).unwrap().starts_with("1 is staged"));
+            assert!(!Folder::place(&scratch.root, crate::staging::directory::DISARMED).exists());
+        }
+    }
+
+    #[test]
+    fn a_removed_kernel_is_unstaged_whatever_the_key_says() {
+        let removed = Wish { removed: Some("1".to_owned()), ..Wish::default() };
+        for (key, still_there) in [("no", true), ("no", false), ("kexec", true)] {
+            let scratch = machine(key);
+            by_hand(&scratch, &stage::Wish { entry: Some("1".to_owned()), ..Default::default() });
+            if !still_there {
+                fs::remove_file(scratch.root.path("/boot/vmlinuz-1")).unwrap();
+            }
+            assert_eq!(told(&scratch, &removed).unwrap(), "1 was removed: it is no longer staged");
+            assert!(staged(&scratch).is_none());
+        }
+        let scratch = machine("no");
+        let handoff = by_hand(&scratch, &stage::Wish::default());
+        let other = Wish { removed: Some("11".to_owned()), ..Wish::default() };
+        assert_eq!((told(&scratch, &other), staged(&scratch).unwrap().0), (None, handoff));
+    }
+
+    #[test]
+    fn what_follows_the_boot_loader_goes_on_to_the_kernel_that_is_left() {
+        let scratch = machine("no");
+        let wish = stage::Wish { follow: true, ..stage::Wish::default() };
+        by_hand(&scratch, &wish);
+        install(&scratch, "2");
+        links(&scratch, "2");
+        told(&scratch, &installed("2")).unwrap();
+        assert_eq!(staged(&scratch).unwrap().1, "2");
+        fs::remove_file(scratch.root.path("/boot/vmlinuz-2")).unwrap();
+        links(&scratch, "1");
+        told(&scratch, &Wish { removed: Some("2".to_owned()), ..Wish::default() }).unwrap();
+        assert_eq!(staged(&scratch).unwrap().1, "1");
+    }
+
+    #[test]
+    fn what_was_staged_by_hand_is_never_replaced_by_another_kernel() {
+        let scratch = machine("reboot");
+        scratch.put("/tmp/x", "");
+        fs::copy(scratch.root.path("/boot/vmlinuz-1"), scratch.root.path("/tmp/k-9")).unwrap();
+        let wish = stage::Wish {
+            kernel: Some("/tmp/k-9".into()),
+            cmdline: Some("root=x".to_owned()),
+            ..Default::default()
+        };
+        let handoff = by_hand(&scratch, &wish);
+        install(&scratch, "2");
+        let said = told(&scratch, &installed("2")).unwrap();
+        assert!(said.ends_with("was staged by hand and stays so, not 2"), "{said}");
+        assert_eq!(staged(&scratch).unwrap().0, handoff);
+    }
+
+    #[test]
+    fn a_key_that_was_taken_back_lets_what_it_staged_follow_no_more() {
+        let scratch = machine("reboot");
+        told(&scratch, &installed("1")).unwrap();
+        scratch.put("/etc/nextkernel.conf", "");
+        install(&scratch, "2");
+        links(&scratch, "2");
+        assert_eq!(told(&scratch, &installed("2")), None);
+        assert_eq!(staged(&scratch).unwrap().1, "1");
+        scratch.put("/etc/nextkernel.conf", "stage-on-update = kexec");
+        told(&scratch, &installed("2")).unwrap();
+        let (_, kernel, on) = staged(&scratch).unwrap();
+        assert_eq!((kernel.as_str(), on), ("2", On::Kexec));
+    }
+
+    #[test]
+    fn a_kernels_version_is_the_whole_of_it() {
+        for (path, version, is) in [
+            ("/boot/vmlinuz-6.12.1-amd64", "6.12.1-amd64", true),
+            ("/boot/vmlinuz-6.12.1-amd64", "12.1-amd64", false),
+            ("/boot/efi/machine/6.12.1/linux", "6.12.1", true),
+            ("/efi/EFI/Linux/machine-6.12.1+3-0.efi", "6.12.1", true),
+            ("/efi/EFI/Linux/machine-6.12.1.efi", "6.12.1", true),
+            ("/boot/vmlinuz-6.12.1+deb13-amd64", "6.12.1+deb13-amd64", true),
+            ("/boot/vmlinuz-6.12.10", "6.12.1", false),
+        ] {
+            assert_eq!(is_of(path.as_ref(), version), is, "{path} {version}");
+        }
+    }
+}

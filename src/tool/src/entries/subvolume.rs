@@ -1,0 +1,117 @@
+//! Which subvolume of btrfs is the default one, which a boot loader and the kernel take where none is named: after
+//! transactional-update or `snapper rollback` it is another than the one that runs.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use crate::image::cmdline;
+use crate::machine::mounts::Mount;
+use crate::machine::root::Root;
+use crate::machine::sys;
+use crate::words::little_endian::wide;
+
+/// The top, which is the default where nobody set another (`BTRFS_FS_TREE_OBJECTID`, `include/uapi/linux/btrfs_tree.h`).
+const TOP: u64 = 5;
+
+/// The tree of trees, the folder in it, and the kind of its items (the same header).
+const ROOT_TREE: u64 = 1;
+const FOLDER: u64 = 6;
+const DIR_ITEM: u32 = 84;
+
+/// The name of the item that tells.
+const NAME: &[u8] = b"default";
+
+/// What stands before an item that is found, and what before an entry's name (`btrfs_ioctl_search_header`,
+/// `btrfs_dir_item`).
+const HEADER: usize = 32;
+const ENTRY: usize = 30;
+
+/// Whether a command line says which subvolume the root is in (`rootflags=subvol=@`), so that no default counts.
+#[must_use]
+pub fn is_named(line: &str) -> bool {
+    let mut options = cmdline::value(line, "rootflags").unwrap_or_default().split(',');
+    options.any(|option| option.starts_with("subvol=") || option.starts_with("subvolid="))
+}
+
+/// The subvolume that the root is in, and the default one, where that is another; `None` where it is the same, nobody set
+/// one, or a path is seen on another mount than the root: what lies there is the same for every root. Root alone can ask.
+pub fn other_than_default(root: &Root, path: &Path) -> io::Result<Option<(u64, u64)>> {
+    let mounts = Mount::all(root);
+    let of_root = |mount: &&Mount| mount.kind == "btrfs" && mount.point == Path::new("/");
+    let Some(mount) = Mount::over(&mounts, path).filter(of_root) else {
+        return Ok(None);
+    };
+    let options = mount.of_system.split(',');
+    let current =
+        options.filter_map(|option| option.strip_prefix("subvolid=")).find_map(|id| id.parse().ok());
+    let Some(current) = current else { return Ok(None) };
+    let found = sys::btrfs_search(&File::open(root.path(&mount.point))?, ROOT_TREE, FOLDER, DIR_ITEM)?;
+    let default = default_in(&found).unwrap_or(TOP);
+    Ok((default != TOP && default != current).then_some((current, default)))
+}
+
+/// The default subvolume's id, in what a search found. Total: any bytes hold one, or none.
+#[must_use]
+pub fn default_in(found: &[u8]) -> Option<u64> {
+    let mut rest = found;
+    while let Some(header) = rest.get(..HEADER) {
+        let length = usize::try_from(crate::words::little_endian::long(header, 28)).ok()?;
+        let item = rest.get(HEADER..)?.get(..length)?;
+        let mut entries = item;
+        // Names with the same hash share an item.
+        while let Some(entry) = entries.get(..ENTRY) {
+            let [data, name] = [25, 27].map(|at| usize::from(crate::words::little_endian::short(entry, at)));
+            let all = ENTRY + data + name;
+            if entries.get(ENTRY..ENTRY + name) == Some(NAME) {
+                return Some(wide(entry, 0));
+            }
+            entries = entries.get(all..)?;
+        }
+        rest = rest.get(HEADER + length..)?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u64, name: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(name.len()).unwrap_or(0).to_le_bytes();
+        let entry = [
+            &id.to_le_bytes()[..],
+            &[132],
+            &u64::MAX.to_le_bytes(),
+            &7_u64.to_le_bytes(),
+            &[0, 0],
+            &length,
+            &[2],
+            name,
+        ];
+        entry.concat()
+    }
+
+    fn item(entries: &[Vec<u8>]) -> Vec<u8> {
+        let bytes = entries.concat();
+        let length = u32::try_from(bytes.len()).unwrap_or(0);
+        [&[0; 24][..], &84_u32.to_le_bytes(), &length.to_le_bytes(), &bytes].concat()
+    }
+
+    #[test]
+    fn a_line_that_names_its_subvolume_asks_for_no_default() {
+        assert!(is_named("root=x rootflags=rw,subvol=@ quiet") && is_named("rootflags=subvolid=256"));
+        assert!(!is_named("root=x rootflags=compress=zstd -- rootflags=subvol=@") && !is_named("subvol=@"));
+    }
+
+    #[test]
+    fn the_default_is_found_by_its_name_wherever_it_stands() {
+        let found =
+            [item(&[entry(9, b"other")]), item(&[entry(8, b"defaulu"), entry(300, b"default")])].concat();
+        assert_eq!(default_in(&found), Some(300));
+        assert_eq!(default_in(&item(&[entry(9, b"other")])), None);
+        for length in 0..found.len() {
+            assert_eq!(default_in(found.get(..length).unwrap_or_default()), None, "{length}");
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Which of the kernel's two calls loads the next kernel, and why. The verified loader is `kexec_file_load(2)`: the
+//! kernel reads the files itself, and can check them. The direct one is `kexec_load(2)`: what lies where in memory is
+//! worked out by day, nothing is checked, and nothing is hashed between the two kernels.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use nextkernel_plan::Plan;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::loading::{refusal, test_load};
+use crate::machine::kconfig::Kconfig;
+use crate::machine::root::Root;
+use crate::machine::sys::{self, Calls};
+use crate::machine::{cma, efi};
+
+/// Where segments can be made (`prepare`), as Rust calls these architectures.
+const PREPARED: [&str; 3] = ["x86_64", "aarch64", "riscv64"];
+
+/// Which one a person wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+pub enum Wanted {
+    /// The verified one where it is there; with --thaw the direct one, unless something forbids it
+    #[default]
+    Auto,
+    /// `kexec_file_load(2)`: the kernel reads and checks the image itself
+    Verified,
+    /// `kexec_load(2)`: segments that are made by day
+    Direct,
+}
+
+impl Wanted {
+    /// The one that a word stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Wanted> {
+        match word {
+            "auto" => Some(Wanted::Auto),
+            "verified" => Some(Wanted::Verified),
+            "direct" => Some(Wanted::Direct),
+            _ => None,
+        }
+    }
+}
+
+/// One of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loader {
+    /// `kexec_file_load(2)`
+    Verified,
+    /// `kexec_load(2)`
+    Direct,
+}
+
+impl Loader {
+    /// The one of a plan.
+    #[must_use]
+    pub fn of(plan: &Plan<'_>) -> Loader {
+        if plan.direct.is_some() { Loader::Direct } else { Loader::Verified }
+    }
+}
+
+impl fmt::Display for Loader {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Loader::Verified => "verified",
+            Loader::Direct => "direct",
+        })
+    }
+}
+
+/// What forbids the direct loader. All but the first three are this kernel's policy, and none of them is got around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Against {
+    /// The kernel has no such call.
+    NoCall,
+    /// Nobody here knows what a kernel of this architecture has to find in memory.
+    Architecture,
+    /// The kernel hands memory over (KHO), and what is loaded by segments is told nothing of it.
+    HandsOver,
+    /// Lockdown (`LOCKDOWN_KEXEC`, kernel/kexec.c).
+    Lockdown,
+    /// Every kernel must be signed, and a segment has no signature.
+    Signature,
+    /// IMA appraises kernels, and a segment is no file (`ima_load_data`, `security/integrity/ima/ima_main.c`).
+    Ima,
+    /// `LoadPin`: a segment lies on no file system (`loadpin_load_data`, security/loadpin/loadpin.c).
+    LoadPin,
+}
+
+impl Against {
+    /// The first that is found. Where the kernel cannot be asked it is taken to have the call.
+    #[must_use]
+    pub fn find(root: &Root, calls: Option<Calls>) -> Option<Against> {
+        let is = |path, value| root.fact(path).as_deref() == Some(value);
+        if calls.is_some_and(|calls| !calls.segments) {
+            Some(Against::NoCall)
+        } else if !PREPARED.contains(&std::env::consts::ARCH) {
+            Some(Against::Architecture)
+        } else if refusal::is_locked_down(root) {
+            Some(Against::Lockdown)
+        } else if demands_signature(root) {
+            Some(Against::Signature)
+        } else if refusal::appraises(root) {
+            Some(Against::Ima)
+        } else if is("/proc/sys/kernel/loadpin/enforce", "1") {
+            Some(Against::LoadPin)
+        } else if refusal::hands_memory_over(root) {
+            Some(Against::HandsOver)
+        } else {
+            None
+        }
+    }
+
+    /// Whether it keeps from it even somebody who asks for it.
+    #[must_use]
+    pub fn forbids(self) -> bool {
+        self != Against::HandsOver
+    }
+}
+
+impl fmt::Display for Against {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Against::NoCall => "this kernel was built without kexec_load (CONFIG_KEXEC)",
+            Against::Architecture => "what a kernel of this architecture needs in memory is not known here",
+            Against::HandsOver => {
+                "this kernel hands memory over (kho=on), and tells that to what it loads itself alone"
+            }
+            Against::Lockdown => {
+                "lockdown is in force (/sys/kernel/security/lockdown), and forbids kexec_load"
+            }
+            Against::Signature => "the kernel has to be signed here, and kexec_load can check no signature",
+            Against::Ima => "IMA appraises kernels here, and kexec_load shows it no file",
+            Against::LoadPin => {
+                "LoadPin is in force (kernel.loadpin.enforce), and kexec_load shows it no file"
+            }
+        })
+    }
+}
+
+/// Whether Secure Boot or the kernel itself wants a signature of the next one. Where Secure Boot is on and nobody has
+/// kept how the kernel was built, it is taken to want one.
+fn demands_signature(root: &Root) -> bool {
+    let config = Kconfig::find(root);
+    refusal::demands_signature(root, config.as_ref())
+        || (efi::secure_boot(root) == Some(true)
+            && config.is_none_or(|config| config.has("KEXEC_SIG") && config.has("IMA")))
+}
+
+/// Why it is the one that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// It was asked for.
+    Asked,
+    /// The kernel is thawed, and lies in memory as it runs.
+    Thawed,
+    /// The other call is not there.
+    Only,
+    /// The other call would load into CMA.
+    Cma,
+    /// It is there.
+    Default,
+    /// The direct one is forbidden.
+    #[serde(untagged)]
+    Against(Against),
+}
+
+impl Why {
+    /// Of what is staged. A plan does not say what it was asked for with: what follows from the machine is told.
+    #[must_use]
+    pub fn of(root: &Root, calls: Option<Calls>, loader: Loader, thaws_kernel: bool) -> Why {
+        match loader {
+            Loader::Direct if calls.is_some_and(|calls| !calls.file) => Why::Only,
+            Loader::Direct if calls.is_some_and(|calls| calls.loads_into_cma) => Why::Cma,
+            Loader::Direct if thaws_kernel => Why::Thawed,
+            Loader::Direct => Why::Asked,
+            Loader::Verified => Against::find(root, calls).map_or(Why::Default, Why::Against),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Asked => out.write_str("as asked for (--loader)"),
+            Why::Thawed => out.write_str("for the kernel is thawed"),
+            Why::Only => out.write_str("for this kernel has no kexec_file_load"),
+            Why::Cma => out
+                .write_str("for kexec_file_load of this kernel would load it into CMA, where it is damaged"),
+            Why::Default => out.write_str("the default where the kernel has it"),
+            Why::Against(against) => against.fmt(out),
+        }
+    }
+}
+
+/// Why there is no loader.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// The direct one was asked for.
+    #[error("--loader direct is refused: {0}; leave it out")]
+    Forbidden(Against),
+    /// The verified one was asked for, and is not there.
+    #[error("{}", refusal::no_call(.0.as_ref().copied()))]
+    NoCall(Option<Against>),
+    /// The verified one was asked for, or is the only one, and would load into CMA.
+    #[error("{}", refusal::into_cma(.0.as_ref().copied()))]
+    LoadsIntoCma(Option<Against>),
+}
+
+/// What comes of a wish on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The loader.
+    pub loader: Loader,
+    /// The loader where the kernel turns out to be none that can be thawed.
+    pub unthawed: Loader,
+    /// Why --thaw leaves the kernel as it is, where it does.
+    pub frozen: Option<Frozen>,
+}
+
+/// Why a kernel is not thawed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frozen {
+    /// The verified loader was asked for.
+    Asked,
+    /// The direct one cannot be had.
+    Against(Against),
+}
+
+impl fmt::Display for Frozen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why: &dyn fmt::Display = match self {
+            Frozen::Asked => &"the verified loader was asked for, which takes it as it is",
+            Frozen::Against(against) => against,
+        };
+        write!(out, "--thaw: the initrd is thawed, and the kernel is not: {why}")
+    }
+}
+
+/// Asks the kernel for its calls; `None` where that cannot be asked. Where attempts are counted none is spent on whether
+/// CMA can be left out: the load tells.
+#[must_use]
+pub fn calls(root: &Root) -> Option<Calls> {
+    let calls = sys::kexec_calls()?;
+    let may = calls.file && cma::is_there(root) && cma::is_loaded_into(root);
+    let loads_into_cma = may && test_load::calls_left(root).is_none() && sys::knows_no_flag_for_cma();
+    Some(Calls { loads_into_cma, ..calls })
+}
+
+/// Chooses. `thaws` is whether the kernel is to be thawed, which the direct loader alone can load then; `is_packed`
+/// whether it unpacks itself at all.
+pub fn choose(
+    root: &Root,
+    calls: Option<Calls>,
+    wanted: Wanted,
+    thaws: bool,
+    is_packed: bool,
+) -> Result<Choice, Error> {
+    let against = Against::find(root, calls);
+    let forbidden = against.filter(|against| against.forbids());
+    let has_file = calls.is_none_or(|calls| calls.file && !calls.loads_into_cma);
+    let none = match calls {
+        Some(Calls { file: true, .. }) => Error::LoadsIntoCma,
+        _ => Error::NoCall,
+    };
+    let thaws_kernel = thaws && is_packed;
+    let direct = Choice { loader: Loader::Direct, unthawed: Loader::Direct, frozen: None };
+    let verified = |frozen: Option<Frozen>| Choice {
+        loader: Loader::Verified,
+        unthawed: Loader::Verified,
+        frozen: frozen.filter(|_| thaws_kernel),
+    };
+    match (wanted, forbidden) {
+        (Wanted::Direct, Some(against)) => Err(Error::Forbidden(against)),
+        (Wanted::Verified, _) if has_file => Ok(verified(Some(Frozen::Asked))),
+        (Wanted::Verified, _) => Err(none(None)),
+        (Wanted::Auto, _) if has_file => Ok(match against {
+            None if thaws_kernel => Choice { unthawed: Loader::Verified, ..direct },
+            against => verified(against.map(Frozen::Against)),
+        }),
+        (Wanted::Auto, Some(against)) => Err(none(Some(against))),
+        (Wanted::Auto | Wanted::Direct, None) => Ok(direct),
+    }
+}
+
+/// Whether a kernel of this machine unpacks itself when it starts, and the verified loader takes it in no other form.
+#[must_use]
+pub fn is_packed() -> bool {
+    std::env::consts::ARCH == "x86_64"
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::machine::scratch::Scratch;
+
+    const BOTH: Calls = Calls { file: true, segments: true, loads_into_cma: false };
+    const FILE: Calls = Calls { segments: false, ..BOTH };
+    const SEGMENTS: Calls = Calls { file: false, ..BOTH };
+    const NONE: Calls = Calls { segments: false, ..SEGMENTS };
+    const VERIFIED: Choice = Choice { loader: Loader::Verified, unthawed: Loader::Verified, frozen: None };
+
+    fn chosen(scratch: &Scratch, calls: Calls, wanted: Wanted, thaws: bool) -> Result<Choice, Error> {
+        choose(&scratch.root, Some(calls), wanted, thaws, true)
+    }
+
+    fn loader(scratch: &Scratch, calls: Calls, wanted: Wanted, thaws: bool) -> Option<Loader> {
+        chosen(scratch, calls, wanted, thaws).ok().map(|choice| choice.loader)
+    }
+
+    #[test]
+    fn the_verified_loader_is_taken_wherever_it_is_there_and_nobody_asks_for_more() {
+        let scratch = Scratch::new();
+        let auto = |calls, thaws| loader(&scratch, calls, Wanted::Auto, thaws);
+        assert_eq!(auto(BOTH, false), Some(Loader::Verified));
+        assert_eq!(auto(BOTH, true), Some(Loader::Direct));
+        assert_eq!(auto(SEGMENTS, false), Some(Loader::Direct));
+        assert_eq!(auto(FILE, true), Some(Loader::Verified));
+        assert_eq!(auto(NONE, false), None);
+        assert_eq!(loader(&scratch, SEGMENTS, Wanted::Verified, false), None);
+        assert_eq!(loader(&scratch, BOTH, Wanted::Direct, false), Some(Loader::Direct));
+        // A kernel that cannot be asked is taken to have both.
+        let unasked = choose(&scratch.root, None, Wanted::Auto, false, true).unwrap();
+        assert_eq!(unasked.loader, Loader::Verified);
+    }
+
+    #[test]
+    fn what_is_no_packed_kernel_needs_no_direct_loader_to_be_thawed() {
+        let scratch = Scratch::new();
+        let choice = choose(&scratch.root, Some(BOTH), Wanted::Auto, true, false).unwrap();
+        assert_eq!(choice, VERIFIED);
+    }
+
+    #[test]
+    fn what_this_kernel_wants_checked_is_never_loaded_unchecked() {
+        for (path, text, against) in [
+            ("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n", Against::Lockdown),
+            ("/boot/config-6.12", "CONFIG_KEXEC_SIG_FORCE=y\n", Against::Signature),
+            (
+                "/sys/kernel/security/ima/policy",
+                "appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig\n",
+                Against::Ima,
+            ),
+            ("/proc/sys/kernel/loadpin/enforce", "1\n", Against::LoadPin),
+        ] {
+            let scratch = Scratch::new();
+            scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
+            scratch.put(path, text);
+            for thaws in [false, true] {
+                let refused = chosen(&scratch, BOTH, Wanted::Direct, thaws);
+                assert_eq!(refused, Err(Error::Forbidden(against)), "{path}");
+                assert_eq!(
+                    chosen(&scratch, SEGMENTS, Wanted::Auto, thaws),
+                    Err(Error::NoCall(Some(against)))
+                );
+                let frozen = Some(Frozen::Against(against)).filter(|_| thaws);
+                let auto = chosen(&scratch, BOTH, Wanted::Auto, thaws);
+                assert_eq!(auto, Ok(Choice { frozen, ..VERIFIED }));
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_be_loaded_into_cma_goes_by_segments_or_not_at_all() {
+        let scratch = Scratch::new();
+        let cma = Calls { loads_into_cma: true, ..BOTH };
+        assert_eq!(loader(&scratch, cma, Wanted::Auto, false), Some(Loader::Direct));
+        assert_eq!(Why::of(&scratch.root, Some(cma), Loader::Direct, false), Why::Cma);
+        let refused = |calls, wanted| chosen(&scratch, calls, wanted, false).unwrap_err();
+        assert_eq!(refused(cma, Wanted::Verified), Error::LoadsIntoCma(None));
+        let alone = refused(Calls { segments: false, ..cma }, Wanted::Auto);
+        assert_eq!(alone, Error::LoadsIntoCma(Some(Against::NoCall)));
+        let said = alone.to_string();
+        assert!(said.contains("CmaTotal") && said.ends_with("without cma= or with cma=0"), "{said}");
+    }
+
+    #[test]
+    fn under_secure_boot_nothing_goes_unchecked_where_the_kernel_could_check_or_cannot_be_known() {
+        let scratch = Scratch::new();
+        efi::tests::set_secure_boot(&scratch, 1);
+        let direct = || chosen(&scratch, BOTH, Wanted::Direct, false);
+        assert_eq!(direct(), Err(Error::Forbidden(Against::Signature)));
+        scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
+        scratch.put("/boot/config-6.12", "CONFIG_KEXEC_SIG=y\nCONFIG_IMA=y\n");
+        assert_eq!(direct(), Err(Error::Forbidden(Against::Signature)));
+        scratch.put("/boot/config-6.12", "CONFIG_IMA=y\n");
+        assert!(direct().is_ok());
+    }
+
+    #[test]
+    fn where_memory_is_handed_over_the_direct_loader_has_to_be_asked_for() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/cmdline", "root=x kho=on\n");
+        let auto = chosen(&scratch, BOTH, Wanted::Auto, true).unwrap();
+        assert_eq!(auto.frozen, Some(Frozen::Against(Against::HandsOver)));
+        assert_eq!(loader(&scratch, BOTH, Wanted::Direct, true), Some(Loader::Direct));
+        assert_eq!(loader(&scratch, SEGMENTS, Wanted::Auto, true), Some(Loader::Direct));
+    }
+
+    #[test]
+    fn why_it_is_that_loader_follows_from_the_machine() {
+        let scratch = Scratch::new();
+        let why = |calls, loader, thaws| Why::of(&scratch.root, Some(calls), loader, thaws);
+        assert_eq!(why(BOTH, Loader::Verified, false), Why::Default);
+        assert_eq!(why(FILE, Loader::Verified, false), Why::Against(Against::NoCall));
+        assert_eq!(why(SEGMENTS, Loader::Direct, true), Why::Only);
+        assert_eq!(why(BOTH, Loader::Direct, true), Why::Thawed);
+        assert_eq!(why(BOTH, Loader::Direct, false), Why::Asked);
+        let word = |why: Why| serde_json::to_value(why).unwrap();
+        assert_eq!(word(Why::Only), "only");
+        assert_eq!(word(Why::Against(Against::LoadPin)), "load-pin");
+    }
+}

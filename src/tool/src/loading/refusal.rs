@@ -1,0 +1,645 @@
+//! Why the kernel refuses to load or unload: its answer, and what the system has set against it.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+
+use crate::image::cmdline;
+use crate::image::header::{Flat, Header};
+use crate::loading::loader::Against;
+use crate::machine::kconfig::Kconfig;
+use crate::machine::root::Root;
+use crate::machine::{efi, memory, processor};
+use crate::words::size::Size;
+
+/// `CAP_SYS_BOOT`, among the bits of `CapEff` (include/uapi/linux/capability.h).
+const CAP_SYS_BOOT: u64 = 1 << 22;
+
+/// What the kernel adds to a command line's length before it compares (`MAX_ELFCOREHDR_STR_LEN`,
+/// arch/x86/kernel/kexec-bzimage64.c).
+const HEAD_ROOM: u64 = 30;
+
+/// What the system has set against a call. All of these are one EPERM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bar {
+    /// An ordinary user.
+    NotRoot,
+    /// A container's root, in a user namespace of its own.
+    UserNamespace,
+    /// Root without the capability.
+    NoCapability,
+    /// `kernel.kexec_load_disabled`
+    Disabled,
+    /// `kernel.kexec_load_limit_reboot`
+    LimitSpent,
+    /// `LoadPin`: the file lies on another file system than the first that was loaded from.
+    LoadPin,
+    /// Lockdown, which Secure Boot brought.
+    SecureBoot,
+    /// Lockdown that somebody asked for.
+    Lockdown,
+    /// A filter of system calls.
+    Filter,
+}
+
+impl Bar {
+    /// What forbids every call, in the order in which the kernel looks (`kexec_load_permitted`,
+    /// `kernel/kexec_core.c`). To be looked for *before* a call: that one may spend the limit's last.
+    #[must_use]
+    pub fn to_calls(root: &Root) -> Option<Bar> {
+        let is = |path, value| root.fact(path).as_deref() == Some(value);
+        let status = |name: &str| process_status(root, name);
+        let capabilities = status("CapEff:").and_then(|bits| u64::from_str_radix(&bits, 16).ok());
+        let effective_user = status("Uid:").and_then(|ids| Some(ids.split_whitespace().nth(1)?.to_owned()));
+        if capabilities.is_some_and(|bits| bits & CAP_SYS_BOOT == 0) {
+            let is_root = effective_user.is_none_or(|user| user == "0");
+            Some(if is_root { Bar::NoCapability } else { Bar::NotRoot })
+        } else if in_user_namespace(root) {
+            Some(Bar::UserNamespace)
+        } else if is("/proc/sys/kernel/kexec_load_disabled", "1") {
+            Some(Bar::Disabled)
+        } else if is("/proc/sys/kernel/kexec_load_limit_reboot", "0") {
+            Some(Bar::LimitSpent)
+        } else {
+            None
+        }
+    }
+
+    /// What forbids this image, where calls are allowed.
+    fn to_images(root: &Root) -> Option<Bar> {
+        let is = |path, value| root.fact(path).as_deref() == Some(value);
+        if is("/proc/sys/kernel/loadpin/enforce", "1") {
+            Some(Bar::LoadPin)
+        } else if is_locked_down(root) {
+            let secure_boot = efi::secure_boot(root) == Some(true);
+            Some(if secure_boot { Bar::SecureBoot } else { Bar::Lockdown })
+        } else {
+            Bar::to_unload(root)
+        }
+    }
+
+    /// What is left where nothing of the kernel's own can be the reason.
+    fn to_unload(root: &Root) -> Option<Bar> {
+        (process_status(root, "Seccomp:").as_deref() == Some("2")).then_some(Bar::Filter)
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Bar::NotRoot => "it takes root; run this with sudo",
+            Bar::UserNamespace => {
+                "this is a container's root (a user namespace), which may not; run it on the machine itself"
+            }
+            Bar::NoCapability => {
+                "CAP_SYS_BOOT is missing; is this a container, or a unit with CapabilityBoundingSet=? run it on the \
+                 machine itself, with that capability"
+            }
+            Bar::Disabled => {
+                "kernel.kexec_load_disabled is 1 and stays so until the next boot; find out who sets it \
+                 (grep -r kexec_load_disabled /etc/sysctl.d /usr/lib/sysctl.d)"
+            }
+            Bar::LimitSpent => {
+                "kernel.kexec_load_limit_reboot is spent; each attempt costs one, and only a boot gives new ones"
+            }
+            Bar::LoadPin => {
+                "LoadPin is in force (kernel.loadpin.enforce), and takes kernels only from the file system that \
+                 modules come from; stage a kernel that lies there"
+            }
+            Bar::SecureBoot => {
+                "lockdown is in force, by Secure Boot, and the kernel image is not one it can verify; stage a kernel \
+                 signed by the distribution, or by a key that is enrolled (mokutil --import)"
+            }
+            Bar::Lockdown => {
+                "lockdown is in force (/sys/kernel/security/lockdown), without Secure Boot, and the kernel image has \
+                 no signature by a key that this kernel knows (Debian's knows its own signer's under Secure Boot \
+                 alone); stage one that it knows, or start this one without lockdown="
+            }
+            Bar::Filter => {
+                "a filter of system calls is the likely reason (Seccomp in /proc/self/status: a container, or a \
+                 unit's SystemCallFilter=); run it outside of that"
+            }
+        })
+    }
+}
+
+/// Whether lockdown forbids images that are not verified.
+#[must_use]
+pub fn is_locked_down(root: &Root) -> bool {
+    let lockdown = root.fact("/sys/kernel/security/lockdown").unwrap_or_default();
+    lockdown.contains("[integrity]") || lockdown.contains("[confidentiality]")
+}
+
+/// A field of what the kernel tells of this process (`proc_pid_status(5)`).
+#[must_use]
+pub fn process_status(root: &Root, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(root.path("/proc/self/status")).ok()?;
+    Some(text.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
+}
+
+/// In the first user namespace every id is itself (`user_namespaces(7)`).
+fn in_user_namespace(root: &Root) -> bool {
+    let map = root.fact("/proc/self/uid_map").unwrap_or_default();
+    let map: Vec<_> = map.split_whitespace().collect();
+    !map.is_empty() && map != ["0", "0", "4294967295"]
+}
+
+/// What was to be loaded.
+#[derive(Debug)]
+pub struct Image {
+    /// What the kernel says of itself.
+    pub header: Header,
+    /// Bytes of its file, and of the initrd's.
+    pub sizes: (u64, u64),
+    /// Bytes of the command line, its end included.
+    pub cmdline: u64,
+}
+
+impl Image {
+    /// Of open files.
+    #[must_use]
+    pub fn of(kernel: &File, initrd: Option<&File>, cmdline: u64) -> Image {
+        let size = |file: &File| file.metadata().map_or(0, |found| found.len());
+        Image { header: Header::read(kernel), sizes: (size(kernel), initrd.map_or(0, size)), cmdline }
+    }
+
+    /// Bytes of memory that its segments take, for as long as it is loaded.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.header.takes(self.sizes.0).saturating_add(self.sizes.1)
+    }
+
+    /// Bytes of memory that its load takes: the kernel reads the files whole, and fills the segments from them
+    /// (`kimage_file_alloc_init`, `kernel/kexec_file.c`).
+    #[must_use]
+    pub fn to_load(&self) -> u64 {
+        self.sizes.0.saturating_add(self.sizes.1).saturating_add(self.memory())
+    }
+}
+
+/// One sentence for each answer to a load (`kernel/kexec_file.c`, `kernel/kexec_core.c`,
+/// `fs/kernel_read_file.c`, arch/x86/kernel/kexec-bzimage64.c, `crypto/asymmetric_keys/verify_pefile.c`). What
+/// forbade calls before this one is told first.
+#[must_use]
+pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Image) -> String {
+    match errno.raw_os_error().unwrap_or(0) {
+        libc::EPERM => forbidden(before.or_else(|| Bar::to_images(root))),
+        libc::EACCES => "IMA or a security module (SELinux, IPE) refused this kernel file; its policy must allow it, or \
+                         the file needs the signature that it asks for (the kernel log has more: dmesg, ausearch)"
+            .into(),
+        libc::EBUSY => busy(root),
+        libc::EINVAL => invalid(root, image),
+        libc::ENOEXEC => wrong_image(root, &image.header).unwrap_or_else(|| match image.header {
+            // `kexec_file_loaders`, arch/riscv/kernel/machine_kexec_file.c
+            Header::Flat(Flat { machine: "riscv64", .. }) => {
+                "older kernels for RISC-V load no Image, but their ELF file (vmlinux) alone; name that, or run a newer \
+                 kernel"
+                    .into()
+            }
+            _ => "it is no kernel image that this kernel can load; name a kernel (on x86 a bzImage, as in /boot/vmlinuz-*)".into(),
+        }),
+        libc::EADDRNOTAVAIL if hands_memory_over(root) => {
+            "the kernel hands memory over (kho=on), places images in the memory kept for that alone, and it is too \
+             small; start this kernel with a larger kho_scratch=, or without kho=on"
+                .into()
+        }
+        libc::EADDRNOTAVAIL => "there is no free place in memory where it could lie; a smaller initrd may fit".into(),
+        libc::ENOMEM => {
+            let size = Size(image.sizes.0 + image.sizes.1);
+            format!("there is not enough free memory for another {size}; free some")
+        }
+        libc::ETXTBSY => "the file is open for writing; stage again when it is complete".into(),
+        libc::EFBIG => "it is larger than this kernel loads, which is 4 GiB, and 2 GiB before Linux 6.0; a smaller one is needed".into(),
+        libc::EIO => "it could not be read whole; check the disk it is on".into(),
+        libc::ENODATA => "it carries no signature, and this kernel demands one; stage a signed kernel".into(),
+        libc::ENOKEY => "it is signed by a key that this kernel does not know; enrol the key (mokutil --import) or stage \
+                         another kernel"
+            .into(),
+        libc::EKEYREJECTED => {
+            "its signature is bad or revoked (dbx), or this kernel cannot verify this form of image; install the kernel \
+             package again, or stage another kernel"
+                .into()
+        }
+        libc::EKEYREVOKED | libc::EKEYEXPIRED => {
+            "the key that signed it is no longer valid; stage a kernel that is signed anew".into()
+        }
+        libc::ELIBBAD | libc::EBADMSG => {
+            "it is no signed PE file, and this kernel demands one; stage a signed kernel".into()
+        }
+        libc::ENOPKG => "this kernel lacks the algorithm of its signature; stage another kernel".into(),
+        libc::EMSGSIZE => "its signature has a form that this kernel does not read; stage another kernel".into(),
+        libc::ENOSYS => no_call(Against::find(root, None)),
+        libc::EOPNOTSUPP => this_machine_cannot(),
+        _ => unknown(),
+    }
+}
+
+/// One sentence for each answer to a load of segments that take so much memory (kernel/kexec.c, `do_kexec_load`;
+/// `sanity_check_segment_list`, `kernel/kexec_core.c`). What forbade calls before this one is told first.
+#[must_use]
+pub fn of_direct_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes: u64) -> String {
+    const INSTEAD: &str = "leave --loader and --thaw out, and the verified loader takes its place";
+    match errno.raw_os_error().unwrap_or(0) {
+        libc::EPERM => match before {
+            Some(bar) => bar.to_string(),
+            None => match Against::find(root, None).filter(|against| against.forbids()) {
+                Some(against) => format!("{against}; {INSTEAD}"),
+                None => forbidden(Bar::to_unload(root)),
+            },
+        },
+        libc::EACCES => format!(
+            "IMA or a security module (SELinux, AppArmor) wants to see the kernel's file, and kexec_load shows it none; \
+             {INSTEAD}"
+        ),
+        libc::EBUSY if std::env::consts::ARCH == "aarch64" && crate::loading::test_load::calls_left(root).is_none() => {
+            "another load has been under way for some seconds, or a processor cannot be stopped (the kernel log says so: \
+             dmesg); try again"
+                .into()
+        }
+        libc::EBUSY => busy(root),
+        libc::EINVAL => too_large(root, takes).unwrap_or_else(|| {
+            "the segments overlap, or are more than this kernel takes, which should not be: please report it with \
+             /proc/iomem; --loader verified does without them"
+                .into()
+        }),
+        libc::EADDRNOTAVAIL => {
+            "a segment lies where this kernel reaches no memory: please report it with /proc/iomem; --loader verified \
+             does without"
+                .into()
+        }
+        libc::ENOMEM => format!("there is not enough free memory for another {}; free some", Size(takes)),
+        libc::EFAULT => "a staged file shrank meanwhile; is another program at work in /run/nextkernel? stage again".into(),
+        libc::ENOSYS => format!("{}; {INSTEAD}", Against::NoCall),
+        libc::EOPNOTSUPP => this_machine_cannot(),
+        _ => unknown(),
+    }
+}
+
+/// One sentence for each answer to an unloading.
+#[must_use]
+pub fn of_unload(root: &Root, errno: &io::Error, before: Option<Bar>) -> String {
+    match errno.raw_os_error().unwrap_or(0) {
+        libc::EPERM => forbidden(before.or_else(|| Bar::to_unload(root))),
+        libc::EBUSY => busy(root),
+        libc::ENOSYS => no_call(Some(Against::NoCall)),
+        _ => unknown(),
+    }
+}
+
+/// What a kernel without the verified loader's call lacks, and what is against the direct one, if anything is.
+#[must_use]
+pub fn no_call(direct: Option<Against>) -> String {
+    let lacks = "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE)";
+    instead(lacks, direct, "run a kernel that has it, and stage there")
+}
+
+/// The same of a kernel that would load into CMA, and does not know the flag against it.
+#[must_use]
+pub fn into_cma(direct: Option<Against>) -> String {
+    let lacks = "this kernel would load the next one into memory that is kept for devices (CmaTotal in /proc/meminfo), where \
+                 it is damaged, and cannot be told not to";
+    instead(lacks, direct, "run a newer kernel, or this one without cma= or with cma=0")
+}
+
+fn instead(lacks: &str, direct: Option<Against>, way_out: &str) -> String {
+    match direct {
+        None => format!("{lacks}; leave --loader out, and the direct one takes its place"),
+        Some(against) => format!("{lacks}, and the direct loader is no way round: {against}; {way_out}"),
+    }
+}
+
+/// Whether the kernel wants every image signed, of itself or under Secure Boot (`arch_get_ima_policy`,
+/// `security/integrity/ima/ima_efi.c`).
+#[must_use]
+pub fn demands_signature(root: &Root, config: Option<&Kconfig>) -> bool {
+    let has = |name: &str| config.is_some_and(|config| config.has(name));
+    let secure_boot = efi::secure_boot(root) == Some(true);
+    has("KEXEC_SIG_FORCE") || (secure_boot && has("KEXEC_SIG") && has("IMA_ARCH_POLICY"))
+}
+
+/// Whether IMA looks at a kernel before it is loaded (`Documentation/ABI/testing/ima_policy`).
+#[must_use]
+pub fn appraises(root: &Root) -> bool {
+    let policy = std::fs::read_to_string(root.path("/sys/kernel/security/ima/policy")).unwrap_or_default();
+    let rule = |line: &str| line.starts_with("appraise ") && line.contains("func=KEXEC_KERNEL_CHECK");
+    policy.lines().any(rule)
+}
+
+/// That an image is more than the kernel takes, which is half of the memory.
+#[must_use]
+pub fn too_large(root: &Root, takes: u64) -> Option<String> {
+    let half = memory::total(root).unwrap_or(0) / 2;
+    (takes > half && half > 0).then(|| {
+        format!(
+            "kernel and initrd take {}, more than half of this machine's memory ({}); a smaller initrd is needed",
+            Size(takes),
+            Size(half)
+        )
+    })
+}
+
+/// `machine_kexec_prepare`, `arch/x86/kernel/machine_kexec_64.c`: a processor whose memory stays poisoned behind TDX.
+fn this_machine_cannot() -> String {
+    "this machine cannot start a kernel from a kernel: with TDX enabled some processors leave memory that the next one may not \
+     touch (the kernel log says so: dmesg); use `reboot`"
+        .into()
+}
+
+fn unknown() -> String {
+    "for a reason that is not known; the kernel log may say more (dmesg)".into()
+}
+
+fn forbidden(bar: Option<Bar>) -> String {
+    bar.map_or_else(
+        || "a security module is the likely reason; the kernel log may say which (dmesg, ausearch)".into(),
+        |bar| bar.to_string(),
+    )
+}
+
+fn busy(root: &Root) -> String {
+    match crate::loading::test_load::calls_left(root) {
+        Some(left) => format!(
+            "another load is under way, and each attempt costs one of the {left} that kernel.kexec_load_limit_reboot \
+             still allows; try again when it is over"
+        ),
+        None => "another load has been under way for some seconds; try again".into(),
+    }
+}
+
+fn invalid(root: &Root, image: &Image) -> String {
+    if let Some(foreign) = foreign(&image.header) {
+        return foreign;
+    }
+    if let Some(too_large) = too_large(root, image.memory()) {
+        return too_large;
+    }
+    if let Header::Bz(bz) = &image.header {
+        if image.cmdline + HEAD_ROOM > bz.cmdline_max {
+            let most = bz.cmdline_max.saturating_sub(HEAD_ROOM + 1);
+            let over = image.cmdline.saturating_sub(most + 1);
+            return format!(
+                "this kernel takes {most} bytes of command line, the handoff's record included; leave out {over}"
+            );
+        }
+    }
+    wrong_image(root, &image.header).unwrap_or_else(|| {
+        "it is no kernel image for this machine, or does not fit into its memory; name a kernel".into()
+    })
+}
+
+/// That the image is for another architecture.
+fn foreign(header: &Header) -> Option<String> {
+    let here = std::env::consts::ARCH;
+    let machine = match header {
+        Header::Bz(_) if matches!(here, "x86_64" | "x86") => return None,
+        Header::Bz(_) => "x86",
+        Header::For(machine) | Header::Flat(Flat { machine, .. }) => machine,
+        Header::Unknown => return None,
+    };
+    (machine != here).then(|| {
+        format!("it is a kernel for {machine}, and this machine is {here}; name one for this machine")
+    })
+}
+
+/// What the image's own first bytes say against it.
+fn wrong_image(root: &Root, header: &Header) -> Option<String> {
+    if let Some(foreign) = foreign(header) {
+        return Some(foreign);
+    }
+    match header {
+        Header::Flat(Flat { memory: 0, .. }) => {
+            Some("it is older than Linux 3.17, and such kernels are not loaded; stage a newer one".into())
+        }
+        Header::Bz(bz) if bz.is_too_old() => {
+            Some("it is older than Linux 3.8, and such kernels are not loaded; stage a newer one".into())
+        }
+        Header::Bz(bz) if !bz.is_64_bit => {
+            Some("it is a 32-bit kernel, or not relocatable, and this kernel loads 64-bit ones alone; name one of these".into())
+        }
+        Header::Bz(bz) if !bz.five_levels && processor::uses_five_levels(root) => Some(
+            "this kernel uses five levels of page tables, and the image was built without (CONFIG_X86_5LEVEL); stage \
+             one that has them, or start this kernel with no5lvl"
+                .into(),
+        ),
+        Header::Bz(_) if root.fact("/sys/firmware/efi/fw_platform_size").as_deref() == Some("32") => Some(
+            "the firmware is 32-bit UEFI, and there this kernel loads no other; restart through firmware".into(),
+        ),
+        _ => None,
+    }
+}
+
+/// Whether images may lie in memory alone that is kept for handing over (Documentation/admin-guide/mm/kho.rst).
+#[must_use]
+pub fn hands_memory_over(root: &Root) -> bool {
+    let config = Kconfig::find(root);
+    let has = |name: &str| config.as_ref().map(|config| config.has(name));
+    if has("KEXEC_HANDOVER") == Some(false) {
+        return false;
+    }
+    let line = cmdline::running(root).unwrap_or_default();
+    let said = cmdline::value(&line, "kho").and_then(truth);
+    said.unwrap_or(has("KEXEC_HANDOVER_ENABLE_DEFAULT") == Some(true))
+}
+
+/// What a word means to the kernel (`kstrtobool`, lib/kstrtox.c).
+fn truth(word: &str) -> Option<bool> {
+    match word.as_bytes() {
+        [b'y' | b'Y' | b't' | b'T' | b'e' | b'E' | b'1', ..] | [b'o' | b'O', b'n' | b'N', ..] => Some(true),
+        [b'n' | b'N' | b'f' | b'F' | b'd' | b'D' | b'0', ..] | [b'o' | b'O', b'f' | b'F', ..] => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::header::Bz;
+    use crate::machine::efi;
+    use crate::machine::scratch::Scratch;
+
+    #[test]
+    fn whether_memory_is_handed_over_is_read_as_the_kernel_reads_it() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/sys/kernel/osrelease", "7.2\n");
+        let with = |config: &str, line: &str| {
+            scratch.put("/boot/config-7.2", config);
+            scratch.put("/proc/cmdline", line);
+            hands_memory_over(&scratch.root)
+        };
+        let (built, default) = ("CONFIG_KEXEC_HANDOVER=y\n", "CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT=y\n");
+        for on in ["kho=on", "kho=1", "kho=Yes", "kho=true", "kho=0 kho=ON", "kho=enabled"] {
+            assert!(with(built, on), "{on}");
+        }
+        for off in ["quiet", "kho=off", "kho=0", "kho=no", "kho=odd", "kho", "kho=on kho=off"] {
+            assert!(!with(built, off), "{off}");
+        }
+        let default = built.to_owned() + default;
+        assert!(with(&default, "quiet") && with(&default, "kho=odd") && !with(&default, "kho=Off"));
+        assert!(!with("CONFIG_KEXEC=y\n", "kho=on"));
+    }
+
+    const ALL: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\nSeccomp:\t0\n";
+
+    fn image(header: Header) -> Image {
+        Image { header, sizes: (400, 200), cmdline: 100 }
+    }
+
+    fn bz() -> Bz {
+        Bz { protocol: 0x20f, is_64_bit: true, five_levels: true, cmdline_max: 2047, memory: 0 }
+    }
+
+    fn sentence(scratch: &Scratch, errno: i32, header: Header) -> String {
+        let errno = io::Error::from_raw_os_error(errno);
+        of_load(&scratch.root, &errno, Bar::to_calls(&scratch.root), &image(header))
+    }
+
+    #[test]
+    fn what_forbids_a_load_is_told_apart() {
+        for (path, text, named) in [
+            ("/proc/self/status", "Uid:\t0\t1000\t0\t0\nCapEff:\t0\n", "sudo"),
+            ("/proc/self/status", "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffbfffff\n", "CAP_SYS_BOOT"),
+            ("/proc/self/uid_map", "         0     100000      65536\n", "user namespace"),
+            ("/proc/sys/kernel/kexec_load_disabled", "1\n", "kexec_load_disabled"),
+            ("/proc/sys/kernel/kexec_load_limit_reboot", "0\n", "kexec_load_limit_reboot"),
+            ("/proc/sys/kernel/loadpin/enforce", "1\n", "LoadPin"),
+            ("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n", "without Secure Boot"),
+            ("/proc/self/status", "CapEff:\t000001ffffffffff\nSeccomp:\t2\n", "SystemCallFilter"),
+            ("/proc/self/uid_map", "         0          0 4294967295\n", "security module"),
+        ] {
+            let scratch = Scratch::new();
+            scratch.put("/proc/self/status", ALL);
+            scratch.put(path, text);
+            let said = sentence(&scratch, libc::EPERM, Header::Unknown);
+            assert!(said.contains(named), "{path}: {said}");
+        }
+        let scratch = Scratch::new();
+        scratch.put("/sys/kernel/security/lockdown", "none integrity [confidentiality]\n");
+        efi::tests::set_secure_boot(&scratch, 1);
+        assert!(sentence(&scratch, libc::EPERM, Header::Unknown).contains("by Secure Boot"));
+        // Neither stands in the way of unloading.
+        let errno = io::Error::from_raw_os_error(libc::EPERM);
+        assert!(of_unload(&scratch.root, &errno, None).contains("security module"));
+    }
+
+    #[test]
+    fn a_limit_that_the_call_itself_has_spent_is_not_what_forbade_it() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/sys/kernel/kexec_load_limit_reboot", "1\n");
+        let before = Bar::to_calls(&scratch.root);
+        scratch.put("/proc/sys/kernel/kexec_load_limit_reboot", "0\n");
+        scratch.put("/sys/kernel/security/lockdown", "[integrity]\n");
+        let errno = io::Error::from_raw_os_error(libc::EPERM);
+        assert!(of_load(&scratch.root, &errno, before, &image(Header::Unknown)).contains("lockdown"));
+    }
+
+    #[test]
+    fn what_may_be_behind_an_invalid_argument_is_told_apart() {
+        let scratch = Scratch::new();
+        let invalid = |header| sentence(&scratch, libc::EINVAL, header);
+        assert!(invalid(Header::Unknown).contains("no kernel image for this machine"));
+        assert!(invalid(Header::For("s390x")).contains("a kernel for s390x"));
+        let foreign = if cfg!(target_arch = "aarch64") { "riscv64" } else { "aarch64" };
+        let flat = |machine, memory| invalid(Header::Flat(Flat { machine, offset: 0, flags: 0, memory }));
+        assert!(flat(foreign, 4096).contains(&format!("a kernel for {foreign}")));
+        assert!(flat(std::env::consts::ARCH, 0).contains("older than Linux 3.17"));
+        let short = Bz { cmdline_max: 120, ..bz() };
+        assert!(invalid(Header::Bz(short)).contains("takes 89 bytes of command line"));
+        scratch.put("/proc/meminfo", "MemTotal: 1 kB\n");
+        assert!(invalid(Header::Unknown).contains("half"));
+        scratch.put("/proc/meminfo", "MemTotal: 10 kB\n");
+        assert!(!invalid(Header::Unknown).contains("half"));
+        let large = Bz { memory: 6000, ..bz() };
+        assert!(invalid(Header::Bz(large)).contains("half"));
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn what_the_image_itself_says_against_being_loaded_is_told() {
+        let scratch = Scratch::new();
+        let refused = |header| sentence(&scratch, libc::ENOEXEC, header);
+        assert!(refused(Header::Unknown).contains("no kernel image that this kernel can load"));
+        assert!(refused(Header::For("aarch64")).contains("a kernel for aarch64"));
+        assert!(refused(Header::Bz(Bz { is_64_bit: false, ..bz() })).contains("32-bit"));
+        assert!(refused(Header::Bz(Bz { protocol: 0x20b, ..bz() })).contains("older"));
+        let four = || Header::Bz(Bz { five_levels: false, ..bz() });
+        assert!(!refused(four()).contains("five"));
+        scratch.put("/proc/cpuinfo", "flags\t\t: fpu la57\n");
+        assert!(refused(four()).contains("five"));
+        scratch.put("/sys/firmware/efi/fw_platform_size", "32\n");
+        assert!(refused(Header::Bz(bz())).contains("32-bit UEFI"));
+    }
+
+    #[test]
+    fn no_room_in_what_is_handed_over_is_told_from_no_room() {
+        let scratch = Scratch::new();
+        assert!(sentence(&scratch, libc::EADDRNOTAVAIL, Header::Unknown).contains("smaller initrd"));
+        scratch.put("/proc/cmdline", "root=x kho=on\n");
+        assert!(sentence(&scratch, libc::EADDRNOTAVAIL, Header::Unknown).contains("kho_scratch="));
+    }
+
+    #[test]
+    fn every_answer_to_segments_has_a_sentence_of_its_own_and_a_way_out() {
+        let (scratch, mut sentences) = (Scratch::new(), Vec::new());
+        scratch.put("/proc/self/status", ALL);
+        let said = |scratch: &Scratch, errno, takes| {
+            let errno = io::Error::from_raw_os_error(errno);
+            of_direct_load(&scratch.root, &errno, Bar::to_calls(&scratch.root), takes)
+        };
+        for errno in [
+            libc::EPERM,
+            libc::EACCES,
+            libc::EBUSY,
+            libc::EINVAL,
+            libc::EADDRNOTAVAIL,
+            libc::ENOMEM,
+            libc::EFAULT,
+            libc::ENOSYS,
+            libc::ENFILE,
+        ] {
+            let new = said(&scratch, errno, 4096);
+            assert!(!sentences.contains(&new), "{new}");
+            sentences.push(new);
+        }
+        scratch.put("/proc/meminfo", "MemTotal: 4 kB\n");
+        assert!(said(&scratch, libc::EINVAL, 4096).contains("more than half"));
+        for (path, text, named) in [
+            ("/proc/sys/kernel/loadpin/enforce", "1\n", "LoadPin"),
+            ("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n", "lockdown"),
+            ("/proc/sys/kernel/kexec_load_disabled", "1\n", "kexec_load_disabled"),
+        ] {
+            scratch.put(path, text);
+            let why = said(&scratch, libc::EPERM, 4096);
+            assert!(why.contains(named), "{path}: {why}");
+        }
+    }
+
+    #[test]
+    fn every_answer_of_the_kernel_has_a_sentence_of_its_own() {
+        let (scratch, mut sentences) = (Scratch::new(), Vec::new());
+        for errno in [
+            libc::EPERM,
+            libc::EACCES,
+            libc::EBUSY,
+            libc::EINVAL,
+            libc::ENOEXEC,
+            libc::EADDRNOTAVAIL,
+            libc::ENOMEM,
+            libc::ETXTBSY,
+            libc::EFBIG,
+            libc::EIO,
+            libc::ENODATA,
+            libc::ENOKEY,
+            libc::EKEYREJECTED,
+            libc::EKEYREVOKED,
+            libc::ELIBBAD,
+            libc::ENOPKG,
+            libc::EMSGSIZE,
+            libc::ENOSYS,
+            libc::ENFILE,
+        ] {
+            let new = sentence(&scratch, errno, Header::Unknown);
+            assert!(!sentences.contains(&new), "{new}");
+            sentences.push(new);
+        }
+    }
+}

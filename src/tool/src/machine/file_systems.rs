@@ -1,0 +1,327 @@
+//! File systems by what boot loaders call them, and where their files are seen.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
+
+use thiserror::Error;
+
+use crate::machine::mounts::Mount;
+use crate::machine::root::Root;
+
+/// What a boot loader or fstab(5) calls a file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// By its own UUID.
+    Uuid(String),
+    /// By its label.
+    Label(String),
+    /// By the UUID of its partition.
+    PartUuid(String),
+    /// By the name of its partition.
+    PartLabel(String),
+    /// By its device.
+    Device(PathBuf),
+    /// By a file that lies on it.
+    Holds(String),
+}
+
+/// A file system that is mounted somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Its device's numbers, as mountinfo has them: of all its mounts the same, of btrfs, too.
+    device: String,
+    /// Its type.
+    pub kind: String,
+}
+
+/// Why a file is not found on it.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// The device is not there.
+    #[error("no file system here is {0}")]
+    Missing(Name),
+    /// It is there, and mounted nowhere.
+    #[error("{0} is not mounted")]
+    NotMounted(Name),
+    /// Several hold that file.
+    #[error("several file systems hold {0}, and nobody can tell which of them the boot loader finds first")]
+    Several(String),
+    /// What is mounted of it does not reach there.
+    #[error("{0} lies on its file system where nothing is mounted")]
+    Unseen(PathBuf),
+    /// The path is none.
+    #[error("{0:?} leads out of its file system")]
+    Outside(String),
+    /// It is a link that leads to another file system.
+    #[error("{} is a link to another file system, which the boot loader would follow elsewhere", .0.display())]
+    Elsewhere(PathBuf),
+}
+
+impl Name {
+    /// As fstab(5) writes it.
+    #[must_use]
+    pub fn of_fstab(word: &str) -> Option<Name> {
+        let value = |tag: &str| {
+            let value = word.strip_prefix(tag)?.strip_prefix('=')?;
+            Some(value.trim_matches('"').to_owned())
+        };
+        let is_device = || word.starts_with("/dev/").then(|| Name::Device(PathBuf::from(word)));
+        value("UUID")
+            .map(Name::Uuid)
+            .or_else(|| value("LABEL").map(Name::Label))
+            .or_else(|| value("PARTUUID").map(Name::PartUuid))
+            .or_else(|| value("PARTLABEL").map(Name::PartLabel))
+            .or_else(is_device)
+    }
+
+    /// Its device, as udev's links tell (udev(7), 60-persistent-storage.rules).
+    pub fn device(&self, root: &Root) -> Result<PathBuf, Error> {
+        let missing = || Error::Missing(self.clone());
+        let (folder, name) = match self {
+            Name::Uuid(name) => ("/dev/disk/by-uuid", name),
+            Name::Label(name) => ("/dev/disk/by-label", name),
+            Name::PartUuid(name) => ("/dev/disk/by-partuuid", name),
+            Name::PartLabel(name) => ("/dev/disk/by-partlabel", name),
+            Name::Device(path) => {
+                return if root.path(path).exists() { Ok(path.clone()) } else { Err(missing()) };
+            }
+            Name::Holds(_) => return Err(missing()),
+        };
+        let links = fs::read_dir(root.path(folder)).into_iter().flatten().flatten();
+        // GRUB compares UUIDs in either case; udev writes what is no plain character as \xHH.
+        let is_it = |found: &str| match self {
+            Name::Uuid(_) | Name::PartUuid(_) => found.eq_ignore_ascii_case(name),
+            _ => unescaped(found) == name.as_bytes(),
+        };
+        let mut links = links.filter_map(|link| link.file_name().into_string().ok());
+        links.find(|link| is_it(link)).map(|link| Path::new(folder).join(link)).ok_or_else(missing)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Name::Uuid(uuid) => write!(out, "UUID={uuid}"),
+            Name::Label(label) => write!(out, "LABEL={label}"),
+            Name::PartUuid(uuid) => write!(out, "PARTUUID={uuid}"),
+            Name::PartLabel(label) => write!(out, "PARTLABEL={label}"),
+            Name::Device(path) => write!(out, "{}", path.display()),
+            Name::Holds(path) => write!(out, "the file system that holds {path}"),
+        }
+    }
+}
+
+impl FileSystem {
+    fn of(mount: &Mount) -> FileSystem {
+        FileSystem { device: mount.device.clone(), kind: mount.kind.clone() }
+    }
+
+    /// The one of that name.
+    pub fn called(root: &Root, mounts: &[Mount], name: &Name) -> Result<FileSystem, Error> {
+        match name {
+            Name::Holds(path) => return FileSystem::that_holds(root, mounts, path),
+            Name::Device(path) => {
+                if let Some(mount) = mounts.iter().find(|mount| mount.source == *path) {
+                    return Ok(FileSystem::of(mount));
+                }
+            }
+            _ => {}
+        }
+        let device = name.device(root)?;
+        let numbers = numbers(root, &device);
+        let node = |path: &Path| fs::canonicalize(root.path(path)).ok();
+        let (of_it, this) = (node(&device), |mount: &&Mount| numbers.as_ref() == Some(&mount.device));
+        // btrfs shows numbers of its own; there the device's path tells.
+        let sourced = |mount: &&Mount| of_it.is_some() && node(&mount.source) == of_it;
+        let mount = mounts.iter().find(this).or_else(|| mounts.iter().find(sourced));
+        let mount = mount.ok_or_else(|| Error::NotMounted(name.clone()))?;
+        Ok(FileSystem::of(mount))
+    }
+
+    fn that_holds(root: &Root, mounts: &[Mount], path: &str) -> Result<FileSystem, Error> {
+        let all = mounts.iter().filter(|mount| mount.source.starts_with("/dev/"));
+        let holding = all.map(FileSystem::of);
+        let mut found: Vec<FileSystem> = Vec::new();
+        for one in holding {
+            let there = one.path(mounts, path).is_ok_and(|path| root.path(path).exists());
+            if there && !found.contains(&one) {
+                found.push(one);
+            }
+        }
+        match found.as_slice() {
+            [one] => Ok(one.clone()),
+            [] => Err(Error::Missing(Name::Holds(path.to_owned()))),
+            _ => Err(Error::Several(path.to_owned())),
+        }
+    }
+
+    /// Where one of its paths, which begins at its root, is seen.
+    pub fn path(&self, mounts: &[Mount], path: &str) -> Result<PathBuf, Error> {
+        let path = plain(path)?;
+        let mut own = mounts.iter().filter(|mount| mount.device == self.device);
+        let seen = own.find_map(|mount| mount.sees(mounts, &path));
+        seen.ok_or(Error::Unseen(path))
+    }
+
+    /// Whether what a path that is seen leads to, if it is a link, lies on it, too: a boot loader follows links
+    /// from the top of this file system, and this system from its own root.
+    #[must_use]
+    pub fn holds(&self, root: &Root, mounts: &[Mount], seen: &Path) -> bool {
+        let top = fs::canonicalize(root.path("/")).unwrap_or_default();
+        let Ok(real) = fs::canonicalize(root.path(seen)) else { return true };
+        let real = Path::new("/").join(real.strip_prefix(&top).unwrap_or(&real));
+        Mount::over(mounts, &real).is_some_and(|mount| mount.device == self.device)
+    }
+
+    /// What a path that is seen is called on its own file system.
+    #[must_use]
+    pub fn own_path(mounts: &[Mount], seen: &Path) -> Option<PathBuf> {
+        let mount = Mount::over(mounts, seen)?;
+        let below = seen.strip_prefix(&mount.point).ok()?;
+        Some(if below.as_os_str().is_empty() { mount.part.clone() } else { mount.part.join(below) })
+    }
+}
+
+/// A path without `.` and `..`, from the root.
+fn plain(path: &str) -> Result<PathBuf, Error> {
+    let mut plain = PathBuf::from("/");
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir if plain.parent().is_some() => {
+                plain.pop();
+            }
+            Component::ParentDir => return Err(Error::Outside(path.to_owned())),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(plain)
+}
+
+/// A block device's numbers, `MAJOR:MINOR` (Documentation/admin-guide/sysfs-rules.rst).
+fn numbers(root: &Root, device: &Path) -> Option<String> {
+    let node = fs::canonicalize(root.path(device)).ok()?;
+    let name = node.file_name()?.to_str()?.to_owned();
+    root.fact(&format!("/sys/class/block/{name}/dev"))
+}
+
+/// What udev wrote as `\xHH` (udev's `encode_devnode_name`).
+fn unescaped(name: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = name.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        let code = behind.strip_prefix(b"x").filter(|_| byte == b'\\').and_then(|behind| behind.get(..2));
+        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(code.unwrap_or(byte));
+        rest = if code.is_some() { behind.get(3..).unwrap_or_default() } else { behind };
+    }
+    bytes
+}
+
+/// A line of fstab(5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What is mounted, as it is written.
+    pub what: String,
+    /// Where.
+    pub point: PathBuf,
+    /// Of which type.
+    pub kind: String,
+    /// How.
+    pub options: String,
+}
+
+/// The lines of fstab(5).
+pub fn fstab(root: &Root) -> io::Result<Vec<Line>> {
+    let text = fs::read_to_string(root.path("/etc/fstab"))?;
+    let lines = text.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace().map(str::to_owned);
+        let what = fields.next().filter(|what| !what.starts_with('#'))?;
+        let point = crate::machine::mounts::unescaped(&fields.next()?);
+        Some(Line { what, point, kind: fields.next()?, options: fields.next().unwrap_or_default() })
+    });
+    Ok(lines.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::machine::scratch::Scratch;
+
+    /// A btrfs root in a subvolume, its /boot in another, and an ESP.
+    fn machine() -> (Scratch, Vec<Mount>) {
+        let scratch = Scratch::new();
+        scratch.put(
+            "/proc/self/mountinfo",
+            "1 0 0:25 /@ / rw - btrfs /dev/vda2 rw\n\
+             2 1 0:25 /@boot /boot rw - btrfs /dev/vda2 rw\n\
+             3 2 254:1 / /boot/efi rw - vfat /dev/vda1 rw\n\
+             4 1 254:17 / /srv rw - ext4 /dev/vdb1 rw\n",
+        );
+        for (device, numbers, uuid) in
+            [("vda1", "254:1", "AB12-34CD"), ("vda2", "254:2", "6e3f"), ("vdb1", "254:17", "7777")]
+        {
+            scratch.put(&format!("/dev/{device}"), "");
+            scratch.put(&format!("/sys/class/block/{device}/dev"), &format!("{numbers}\n"));
+            scratch.link(&format!("/dev/disk/by-uuid/{uuid}"), &format!("/dev/{device}"));
+        }
+        scratch.link("/dev/disk/by-label/my\\x20disk", "/dev/vdb1");
+        let mounts = Mount::all(&scratch.root);
+        (scratch, mounts)
+    }
+
+    #[test]
+    fn a_path_is_found_where_its_file_system_is_seen() {
+        let (scratch, mounts) = machine();
+        let at = |name: Name, path: &str| {
+            let found = FileSystem::called(&scratch.root, &mounts, &name)?;
+            found.path(&mounts, path)
+        };
+        let uuid = |uuid: &str| Name::Uuid(uuid.to_owned());
+        assert_eq!(at(uuid("6E3F"), "/@/usr/lib/x"), Ok("/usr/lib/x".into()));
+        assert_eq!(at(uuid("6e3f"), "/@boot/vmlinuz"), Ok("/boot/vmlinuz".into()));
+        assert_eq!(at(uuid("ab12-34cd"), "EFI/./x/../y"), Ok("/boot/efi/EFI/y".into()));
+        assert_eq!(at(Name::Label("my disk".into()), "/k"), Ok("/srv/k".into()));
+        assert_eq!(at(uuid("6e3f"), "/@snapshots/1"), Err(Error::Unseen("/@snapshots/1".into())));
+        assert_eq!(at(uuid("6e3f"), "/@/boot/x"), Err(Error::Unseen("/@/boot/x".into())), "/boot is over it");
+        assert_eq!(at(uuid("6e3f"), "/../x"), Err(Error::Outside("/../x".into())));
+        assert_eq!(at(uuid("0"), "/x"), Err(Error::Missing(uuid("0"))));
+    }
+
+    #[test]
+    fn a_file_system_that_is_mounted_nowhere_is_told_from_none() {
+        let (scratch, mut mounts) = machine();
+        mounts.retain(|mount| mount.point != Path::new("/srv"));
+        let name = Name::Uuid("7777".to_owned());
+        let found = FileSystem::called(&scratch.root, &mounts, &name);
+        assert_eq!(found.unwrap_err().to_string(), "UUID=7777 is not mounted");
+    }
+
+    #[test]
+    fn by_a_file_it_is_found_where_one_alone_holds_it() {
+        let (scratch, mounts) = machine();
+        let found = |path: &str| FileSystem::called(&scratch.root, &mounts, &Name::Holds(path.to_owned()));
+        assert!(found("/.disk/1").is_err());
+        scratch.put("/srv/.disk/1", "");
+        assert_eq!(found("/.disk/1").unwrap().device, "254:17");
+        scratch.put("/boot/efi/.disk/1", "");
+        assert_eq!(found("/.disk/1"), Err(Error::Several("/.disk/1".to_owned())));
+    }
+
+    #[test]
+    fn what_is_seen_has_a_path_of_its_own_and_fstab_names_what_it_mounts() {
+        let (scratch, mounts) = machine();
+        let own = |seen: &str| FileSystem::own_path(&mounts, Path::new(seen)).unwrap();
+        assert_eq!(own("/boot/grub"), Path::new("/@boot/grub"));
+        assert_eq!(own("/boot/efi"), Path::new("/"));
+        scratch.put("/etc/fstab", "# x\nUUID=1 / ext4 defaults 0 1\nPARTLABEL=\"esp\"\t/boot\\040x vfat\n");
+        let lines = fstab(&scratch.root).unwrap();
+        assert_eq!(lines.len(), 2);
+        let line = lines.last().unwrap();
+        assert_eq!(Name::of_fstab(&line.what), Some(Name::PartLabel("esp".to_owned())));
+        assert_eq!((line.point.as_path(), line.kind.as_str()), (Path::new("/boot x"), "vfat"));
+        assert_eq!(Name::of_fstab("server:/x"), None);
+    }
+}

@@ -1,0 +1,4 @@
+//! What a person asks for.
+
+pub mod conf;
+pub mod firmware;
