@@ -5,7 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use nextkernel::machine::efi;
-use nextkernel::entries::bls::{Keys, Tries};
+use nextkernel::entries::bls::Keys;
+use nextkernel::entries::tries::Tries;
 use nextkernel::entries::grub::order;
 use nextkernel::entries::systemd_boot::{Conf, fits};
 use nextkernel::entries::version::compare;

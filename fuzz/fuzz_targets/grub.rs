@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::entries::grub::{Because, Boots, Config, Entry, Environment, Folder, Named, without};
+use nextkernel::entries::grub::choice::Because;
+use nextkernel::entries::grub::environment::{Environment, without};
+use nextkernel::entries::grub::menu::{Boots, Config, Entry, Folder, Named};
 
 /// What stands between the files of the folder in an input.
 const CUT: &[u8] = b"\n--- cut ---\n";

@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use nextkernel::loading::prepare::memory_map::{Memory, Range};
-use nextkernel::loading::prepare::{self, Parts};
+use nextkernel::loading::prepare;
+use nextkernel::loading::prepare::parts::Parts;
 use nextkernel::machine::root::Root;
 
 const PAGE: u64 = 4096;

@@ -8,7 +8,8 @@ use nextkernel::report::arrival::Facts;
 use nextkernel::report::boot::Boot;
 use nextkernel::report::clock::{Counter, Now};
 use nextkernel::report::history::{History, Staged, Stopped};
-use nextkernel::report::{Known, json, prometheus, svg, table};
+use nextkernel::report::known::Known;
+use nextkernel::report::{json, prometheus, svg, table};
 use nextkernel::machine::systemd::Reached;
 use nextkernel_plan::Record;
 

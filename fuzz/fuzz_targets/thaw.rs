@@ -9,7 +9,8 @@ use std::io::{Seek, Write};
 
 use libfuzzer_sys::fuzz_target;
 use nextkernel::machine::root::Root;
-use nextkernel::loading::decompress::{self, Asked, Why};
+use nextkernel::loading::decompress::{Asked, self};
+use nextkernel::loading::decompress::why::Why;
 use nextkernel::image::whole;
 use rustix::fs::{MemfdFlags, memfd_create};
 

@@ -248,9 +248,15 @@ fn every_field_of_the_json_is_explained_and_no_other() {
         }
     }
     let mut fields = Fields(BTreeSet::new());
-    for file in
-        ["commands/status", "freeing/gpus", "check/mod", "commands/entries", "report/json", "report/boot"]
-    {
+    for file in [
+        "commands/status",
+        "freeing/gpus",
+        "check/mod",
+        "check/finding",
+        "commands/entries",
+        "report/json",
+        "report/boot",
+    ] {
         fields.visit_file(&source(&format!("src/tool/src/{file}.rs")));
     }
     // Names that stand in a text, of objects in a list, count as well as terms.

@@ -2,8 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{consume, embed, entries, exitrd, reboot, stage, status, unstage, updated};
-use crate::{check, report};
+use crate::check;
+use crate::commands::{consume, embed, entries, exitrd, reboot, report, status, unstage, updated};
+use crate::request::arguments;
 
 /// What stands below the list of commands.
 const HINT: &str =
@@ -22,7 +23,7 @@ pub struct Command {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "a doc comment here would be the help's text, and each says its own")]
 pub enum Act {
-    Stage(stage::Wish),
+    Stage(arguments::Wish),
     Unstage(unstage::Wish),
     Status(status::Wish),
     Check(check::Wish),

@@ -1,5 +1,5 @@
-//! What `nextkernel` does by day: everything that can be decided is decided while a person can read an
-//! error. A command is a file in `commands/`; the folders below it are layers, the lowest first here.
+//! The day of nextkernel: everything that can be decided is decided while a person can read an error. The folders are
+//! layers, the lowest first here; each uses its own files and those of the layers before it (tests/layers.rs).
 
 pub mod words;
 

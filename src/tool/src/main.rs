@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use nextkernel::check;
 use nextkernel::cli::{Act, Command};
-use nextkernel::commands::{consume, embed, entries, exitrd, reboot, stage, status, unstage, updated};
+use nextkernel::commands::{
+    consume, embed, entries, exitrd, reboot, report, stage, status, unstage, updated,
+};
 use nextkernel::machine::root::Root;
 use nextkernel::words::say;
-use nextkernel::{check, report};
 
 fn main() -> ExitCode {
     let root = Root::system();

@@ -5,17 +5,17 @@ use std::path::Path;
 
 use nextkernel_plan::Plan;
 
-use super::{Findings, Verdict};
-use crate::commands::stage;
+use crate::check::finding::{Findings, Verdict};
 use crate::entries::subvolume;
 use crate::image::cmdline;
 use crate::machine::attach::POINTS;
 use crate::machine::hypervisor::Hypervisor;
 use crate::machine::root::Root;
 use crate::machine::{efi, luks, processor};
-use crate::report;
 use crate::report::history::History;
+use crate::report::known;
 use crate::report::words::Date;
+use crate::request::arguments;
 use crate::request::conf::Conf;
 use crate::request::firmware::Requests;
 use crate::staging::origin::Origin;
@@ -68,7 +68,7 @@ pub(super) fn firmware(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>, findin
 /// Handoffs that failed, and nobody has seen it.
 pub(super) fn handoffs(root: &Root, conf: &Conf, findings: &mut Findings) {
     let most = conf.handoff_failed.map(usize::from);
-    let failed = match report::failed(root) {
+    let failed = match known::failed(root) {
         Ok(failed) => failed,
         Err(error) => return findings.say(Verdict::Warn, "handoffs", error.to_string()),
     };
@@ -80,7 +80,7 @@ pub(super) fn handoffs(root: &Root, conf: &Conf, findings: &mut Findings) {
         let why = format!(
             "{}: the firmware started this machine on {} UTC, and nothing was kept of a next system in between; {then}; \
              `nextkernel report --history` shows them, and `nextkernel report --seen` makes them count no more",
-            report::so_many_failed(failed.len()),
+            known::so_many_failed(failed.len()),
             Date(last.started_at)
         );
         findings.say(verdict, "handoffs", why);
@@ -98,7 +98,7 @@ pub(super) fn snapshot(root: &Root, plan: &Plan<'_>, findings: &mut Findings) {
     let Ok(Some((current, default))) = subvolume::other_than_default(root, Path::new("/boot")) else {
         return;
     };
-    let named = |wish: &stage::Wish| !wish.by_update && (wish.entry.is_some() || wish.kernel.is_some());
+    let named = |wish: &arguments::Wish| !wish.by_update && (wish.entry.is_some() || wish.kernel.is_some());
     let was_named = Origin::staged(root).is_some_and(|known| named(&known.origin.wish));
     let verdict = if was_named { Verdict::Warn } else { Verdict::Bad };
     let why = format!(
@@ -242,6 +242,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::check::tests::{asked, finding, machine, says, staged};
+    use crate::commands::stage;
+    use crate::report;
 
     #[test]
     fn a_hypervisor_that_forbids_the_jump_is_bad_and_one_that_may_hang_is_a_warning() {
@@ -300,8 +302,11 @@ mod tests {
         history.push(failed(3));
         history.write(&scratch.root).unwrap();
         says(&scratch, "handoffs", Verdict::Bad, "2 handoffs in a row failed");
-        let wish =
-            stage::Wish { cmdline: Some("x".to_owned()), kernel: Some("/k".into()), ..Default::default() };
+        let wish = arguments::Wish {
+            cmdline: Some("x".to_owned()),
+            kernel: Some("/k".into()),
+            ..Default::default()
+        };
         let refused = stage::stage(&scratch.root, &wish, None).unwrap_err().to_string();
         assert!(refused.starts_with("2 handoffs in a row failed"), "{refused}");
         report::history::see(&scratch.root, &failed(3).boot_id).unwrap();

@@ -2,7 +2,7 @@
 
 use nextkernel_plan::{GpuFailed, Plan, Policy};
 
-use super::{Asked, Findings, UntilThen, Verdict};
+use crate::check::finding::{Asked, Findings, UntilThen, Verdict};
 use crate::freeing::gpus::{self, Gpu};
 use crate::freeing::unbind;
 use crate::machine::root::Root;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use nextkernel_plan::{Jump, Plan};
 
-use super::{Asked, Findings, Verdict};
-use crate::commands::exitrd::{FOLDER, Found, Runs, SHUTDOWN, Whose};
+use crate::check::finding::{Asked, Findings, Verdict};
+use crate::machine::exitrd::{FOLDER, Found, Runs, SHUTDOWN, Whose};
 use crate::machine::init::{Hooked, Init};
 use crate::machine::layers::Layer;
 use crate::machine::mounts::Mount;

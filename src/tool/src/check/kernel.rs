@@ -2,10 +2,10 @@
 
 use nextkernel_plan::Plan;
 
-use super::{Asked, Findings, Verdict};
-use crate::loading::loader::Against;
-use crate::loading::refusal::{self, Bar};
-use crate::loading::test_load;
+use crate::check::finding::{Asked, Findings, Verdict};
+use crate::loading::loader;
+use crate::loading::policy::{self, Against};
+use crate::loading::refusal::Bar;
 use crate::machine::efi;
 use crate::machine::kconfig::Kconfig;
 use crate::machine::root::Root;
@@ -21,7 +21,7 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
                     Verdict::Ok,
                     "kexec_load(2) loads the next kernel: this one's kexec_file_load(2) would load it into CMA".to_owned(),
                 ),
-                forbidden => (Verdict::Bad, refusal::into_cma(forbidden)),
+                forbidden => (Verdict::Bad, loader::into_cma(forbidden)),
             };
             findings.say(verdict, "calls", so);
         }
@@ -38,7 +38,7 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
             );
         }
         (Some(Calls { file: false, .. }), Some(against)) if against.forbids() => {
-            findings.say(Verdict::Bad, "calls", refusal::no_call(Some(against)));
+            findings.say(Verdict::Bad, "calls", loader::no_call(Some(against)));
         }
         (Some(Calls { file: false, .. }), _) => findings.say(
             Verdict::Ok,
@@ -61,7 +61,7 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
         None | Some(Bar::NotRoot) => {}
         Some(bar) => findings.say(verdict, "load", format!("{so}: {bar}")),
     }
-    if let Some(left) = test_load::calls_left(root).filter(|left| *left > 0) {
+    if let Some(left) = policy::calls_left(root).filter(|left| *left > 0) {
         let verdict = if left < 2 { Verdict::Warn } else { Verdict::Info };
         findings.say(
             verdict,
@@ -77,11 +77,11 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
 /// Which kernels it loads.
 pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings) {
     let secure_boot = efi::secure_boot(root) == Some(true);
-    let locked_down = refusal::is_locked_down(root);
+    let locked_down = policy::is_locked_down(root);
     let boot = if secure_boot { "Secure Boot is on" } else { "Secure Boot is off" };
     let config = Kconfig::find(root);
     let has = |name: &str| config.as_ref().is_some_and(|config| config.has(name));
-    let forced = refusal::demands_signature(root, config.as_ref());
+    let forced = policy::demands_signature(root, config.as_ref());
     let (verdict, sentence) = if locked_down && (config.is_none() || has("KEXEC_SIG")) {
         (
             Verdict::Info,
@@ -107,7 +107,7 @@ pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Fi
         (Verdict::Ok, "no signature is demanded of the next kernel")
     };
     findings.say(verdict, "signature", format!("{sentence} ({boot})"));
-    if refusal::appraises(root) {
+    if policy::appraises(root) {
         let loads = plan.is_some_and(|plan| !plan.preload.starts_what_is_loaded());
         let why = "IMA appraises kernels that are loaded (/sys/kernel/security/ima/policy): the kernel's file needs its \
                    signature, and the copy in /run has none; what is preloaded is what is started";

@@ -5,10 +5,10 @@ use std::fs::File;
 use nextkernel_plan::{Direct, Image, Plan, Segment};
 use nix::sys::statvfs::statvfs;
 
-use super::{Asked, Findings, Verdict};
+use crate::check::finding::{Asked, Findings, Verdict};
 use crate::image::digest;
 use crate::image::header::Header;
-use crate::loading::loader::Against;
+use crate::loading::policy::Against;
 use crate::loading::prepare::memory_map::Memory;
 use crate::machine::memory;
 use crate::machine::root::Root;

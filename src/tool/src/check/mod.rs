@@ -3,6 +3,7 @@
 
 mod boot;
 mod devices;
+mod finding;
 mod init;
 mod kernel;
 mod memory;
@@ -16,12 +17,10 @@ use nextkernel_plan::{Malformed, Plan, Preload};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::check::finding::{Asked, Finding, Findings, UntilThen, Verdict};
 use crate::freeing::gpus::{self, Said};
-use crate::image::digest;
-use crate::loading::loader;
+use crate::machine::late_loads;
 use crate::machine::root::Root;
-use crate::machine::sys::Calls;
-use crate::machine::{late_loads, systemd};
 use crate::request::conf::{self, Conf};
 use crate::staging::directory::{self, Folder};
 use crate::words::errno::InWords;
@@ -56,39 +55,6 @@ struct Found {
     findings: Vec<Finding>,
 }
 
-/// What is said of one thing.
-#[derive(Debug, Serialize)]
-struct Finding {
-    what: String,
-    verdict: Verdict,
-    sentence: String,
-}
-
-/// How it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    /// As it should be.
-    Ok,
-    /// Worth knowing.
-    Info,
-    /// It works, and may fail where it need not.
-    Warn,
-    /// It will fail.
-    Bad,
-}
-
-impl Verdict {
-    fn word(self) -> &'static str {
-        match self {
-            Verdict::Ok => "ok",
-            Verdict::Info => "info",
-            Verdict::Warn => "warn",
-            Verdict::Bad => "bad",
-        }
-    }
-}
-
 /// Prints the findings.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let found = Found { findings: all(root, &Asked::now(root), &Folder::plan_text(root)) };
@@ -114,37 +80,6 @@ pub fn bad_of_the_machine(root: &Root) -> Vec<String> {
 fn bad_of(findings: Vec<Finding>) -> Vec<String> {
     let bad = findings.into_iter().filter(|finding| finding.verdict == Verdict::Bad);
     bad.map(|finding| format!("{}: {}", finding.what, finding.sentence)).collect()
-}
-
-impl Finding {
-    fn in_words(&self) -> String {
-        format!("{:<5} {:<18} {}\n", self.verdict.word(), self.what, self.sentence)
-    }
-}
-
-/// The list that is being made.
-#[derive(Default)]
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn say(&mut self, verdict: Verdict, what: impl Into<String>, sentence: impl Into<String>) {
-        self.0.push(Finding { what: what.into(), verdict, sentence: sentence.into() });
-    }
-}
-
-/// What is asked of the running system itself, and not of its files.
-struct Asked {
-    calls: Option<Calls>,
-    systemd: Option<u32>,
-    hash_rate: fn() -> u64,
-    process_on: fn(&Root, &str) -> Option<String>,
-}
-
-impl Asked {
-    fn now(root: &Root) -> Asked {
-        let calls = loader::calls(root);
-        Asked { calls, systemd: systemd::version(), hash_rate: digest::rate, process_on: gpus::process_on }
-    }
 }
 
 fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, directory::Error>) -> Vec<Finding> {
@@ -180,23 +115,6 @@ fn all(root: &Root, asked: &Asked, text: &Result<Option<Vec<u8>>, directory::Err
     init::exitrd(root, &mut findings);
     init::jump(root, asked, plan, &conf, &mut findings);
     findings.0
-}
-
-/// What a configuration that is wrong keeps from happening: a plan that stands holds all that counts.
-#[derive(Clone, Copy)]
-struct UntilThen(Verdict, &'static str);
-
-impl UntilThen {
-    fn of(is_staged: bool) -> UntilThen {
-        if is_staged {
-            UntilThen(
-                Verdict::Warn,
-                "until then what is staged holds as it is, and nothing else can be staged",
-            )
-        } else {
-            UntilThen(Verdict::Bad, "until then nothing can be staged")
-        }
-    }
 }
 
 /// /etc/nextkernel.conf can be read.
@@ -287,6 +205,7 @@ mod tests {
     use super::*;
     use crate::machine::root::HOOK;
     use crate::machine::scratch::Scratch;
+    use crate::machine::sys::Calls;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use nextkernel_plan::{Plan, Watchdog};
 
-use super::{Findings, Verdict};
+use crate::check::finding::{Findings, Verdict};
 use crate::freeing::gpus::{self, Gpu};
 use crate::image::cmdline;
 use crate::machine::root::Root;

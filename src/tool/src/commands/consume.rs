@@ -9,22 +9,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nextkernel_plan::{ONCE, checksum};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use thiserror::Error;
 
 use crate::entries::grub;
+use crate::entries::grub::environment;
 use crate::image::cmdline;
 use crate::machine::efi;
 use crate::machine::root::Root;
+use crate::request::once::{NEXT_ENTRY, Once, VARIABLE};
 use crate::words::errno::InWords;
 use crate::words::say;
-
-/// The variable in which systemd-boot keeps it (Boot Loader Interface).
-pub const VARIABLE: &str = "LoaderEntryOneShot";
-
-/// The variable in grubenv in which GRUB's menu keeps it (grub-reboot).
-pub const NEXT_ENTRY: &str = "next_entry";
 
 /// Finish a handoff: use up the one-shot entry that it started
 ///
@@ -32,15 +27,6 @@ pub const NEXT_ENTRY: &str = "next_entry";
 /// stays.
 #[derive(Args, Debug, Default)]
 pub struct Wish {}
-
-/// A one-shot entry: who keeps it, and what it says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Once {
-    /// systemd-boot, in the firmware's variables.
-    Efi(String),
-    /// GRUB, in grubenv.
-    Grub(String),
-}
 
 /// Why it is not used up.
 #[derive(Debug, Error)]
@@ -61,21 +47,6 @@ pub enum Error {
         /// What to do.
         way_out: &'static str,
     },
-}
-
-impl Once {
-    /// The parameter's name.
-    pub const KEY: &'static str = ONCE;
-
-    /// What the next kernel is told: who keeps it, and a checksum of what it says.
-    #[must_use]
-    pub fn parameter(&self) -> String {
-        let (keeper, says) = match self {
-            Once::Efi(says) => ("efi", says),
-            Once::Grub(says) => ("grub", says),
-        };
-        format!("{}={keeper}:{:08x}", Once::KEY, checksum(says.bytes()))
-    }
 }
 
 /// Uses it up, where this kernel was started from one.
@@ -127,13 +98,13 @@ fn in_grubenv(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
     for config in configs {
         let path = grub::found::grubenv(&config);
         let seen = root.path(&path);
-        let block = root.read_up_to(&path, grub::ENVIRONMENT_MAX).map_err(failed(path.clone()))?;
-        let says = grub::Environment::parse(&block).ok();
+        let block = root.read_up_to(&path, environment::SIZE_MAX).map_err(failed(path.clone()))?;
+        let says = environment::Environment::parse(&block).ok();
         let says = says.as_ref().and_then(|environment| environment.get(NEXT_ENTRY));
         if says.is_none_or(|says| Once::Grub(says.to_owned()).parameter() != told) {
             continue;
         }
-        let Some(without) = grub::without(&block, NEXT_ENTRY) else { continue };
+        let Some(without) = environment::without(&block, NEXT_ENTRY) else { continue };
         // In place: GRUB writes to the very blocks it found when it was installed.
         return overwrite(&seen, &without).map(|()| Some(path.clone())).map_err(failed(path));
     }

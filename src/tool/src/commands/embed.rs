@@ -11,9 +11,10 @@ use thiserror::Error;
 
 use crate::commands::stage;
 use crate::entries;
+use crate::entries::entry;
 use crate::image::cmdline;
-use crate::loading::loader::Wanted;
 use crate::machine::root::Root;
+use crate::request::choices::Wanted;
 use crate::staging::directory::{self, NewSet};
 use crate::staging::extra::{self, Extra};
 use crate::staging::images::{self, Source};
@@ -63,7 +64,7 @@ pub enum Error {
     },
     /// No such files.
     #[error(transparent)]
-    Entry(#[from] entries::Error),
+    Entry(#[from] entry::Error),
     /// No command line.
     #[error(transparent)]
     CommandLine(#[from] cmdline::Error),

@@ -8,7 +8,8 @@ use clap::Args;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::entries::{Entry, Source, Survey};
+use crate::entries::entry::{Entry, Source};
+use crate::entries::survey::Survey;
 use crate::machine::root::Root;
 use crate::request::conf::{self, Conf};
 use crate::words::errno::InWords;
@@ -35,7 +36,7 @@ pub struct Wish {
 pub enum Error {
     /// They cannot be found.
     #[error(transparent)]
-    Entries(#[from] crate::entries::Error),
+    Entries(#[from] crate::entries::entry::Error),
     /// The configuration.
     #[error(transparent)]
     Conf(#[from] conf::Error),

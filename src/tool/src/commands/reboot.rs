@@ -1,18 +1,18 @@
 //! Handing over now: check, stage where that is missing, honour who has asked that the machine stay up, and
 //! ask the init: systemd for kexec, any other for a restart, with what tells the hook that a handoff is meant.
 
-use std::fmt;
-use std::io;
 use std::process::Command;
 use std::time::Duration;
+use std::{fmt, io};
 
 use clap::Args;
-use nextkernel_plan::{Armed, HandoffId, Malformed, Plan, Preload, Verb};
+use nextkernel_plan::{Armed, HandoffId, Plan, Verb};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use thiserror::Error;
 
-use crate::commands::stage::{self, PreloadWish};
+use crate::check;
+use crate::commands::stage;
 use crate::entries::Choice;
 use crate::freeing::gpus::{self, Said};
 use crate::loading::loader::Loader;
@@ -22,13 +22,15 @@ use crate::machine::elsewhere::{Elsewhere, see_that_this_is_the_system};
 use crate::machine::inhibitors::{self, Inhibitor};
 use crate::machine::init::{self, Init};
 use crate::machine::root::Root;
+use crate::report::known;
 use crate::report::words::Date;
+use crate::request::choices::PreloadWish;
 use crate::request::conf::Conf;
-use crate::request::firmware;
+use crate::request::{arguments, firmware};
 use crate::staging::directory::{self, Folder};
+use crate::staging::ready::{self, First};
 use crate::words::errno::InWords;
 use crate::words::say;
-use crate::{check, report};
 
 /// Start the staged kernel now, in place of a reboot
 ///
@@ -89,18 +91,9 @@ pub enum Error {
         /// What is bad.
         bad: Vec<String>,
     },
-    /// An image is another one.
-    #[error(
-        "/run/nextkernel/{0} has changed since it was staged; stage again, with the options of that time, or take it \
-         back (`nextkernel unstage`)"
-    )]
-    Changed(String),
-    /// The only image is gone.
-    #[error(
-        "{0} is loaded no more, and `preload = only` keeps no copies of it; stage again, with the options of that time, or \
-         take it back (`nextkernel unstage`)"
-    )]
-    Unloaded(String),
+    /// What is staged cannot be used.
+    #[error(transparent)]
+    NotReady(#[from] ready::Error),
     /// The plan.
     #[error(transparent)]
     Folder(#[from] directory::Error),
@@ -236,37 +229,6 @@ impl fmt::Display for Ask {
     }
 }
 
-/// What becomes of what is staged.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum First {
-    /// It is used: this handoff, and no other that somebody stages meanwhile.
-    Use(HandoffId),
-    /// Something is staged first, for this reason.
-    Stage(&'static str),
-}
-
-impl First {
-    /// What cannot be used is not replaced unasked: nobody knows any more with which options it was staged.
-    pub(crate) fn of(
-        root: &Root,
-        wish: &Wish,
-        plan: Option<Result<&Plan<'_>, Malformed>>,
-    ) -> Result<First, Error> {
-        let plan = match plan {
-            _ if wish.entry.is_some() => return Ok(First::Stage("it is asked for")),
-            None => return Ok(First::Stage("nothing is staged")),
-            Some(plan) => plan.map_err(directory::Error::Malformed)?,
-        };
-        if plan.preload == Preload::Only && !root.kexec_loaded() {
-            return Err(Error::Unloaded(plan.entry.to_owned()));
-        }
-        match directory::images(plan).find(|image| !directory::is_as_staged(root, image)) {
-            Some(image) => Err(Error::Changed(image.name.to_owned())),
-            None => Ok(First::Use(plan.handoff)),
-        }
-    }
-}
-
 /// Hands over, or tells how.
 pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if !nix::unistd::geteuid().is_root() {
@@ -284,7 +246,8 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let text = Folder::plan_text(root)?;
     let plan = text.as_deref().map(Plan::parse);
-    let first = First::of(root, wish, plan.as_ref().map(|plan| plan.as_ref().map_err(|why| *why)))?;
+    let first =
+        First::of(root, wish.entry.is_some(), plan.as_ref().map(|plan| plan.as_ref().map_err(|why| *why)))?;
     let bad = match first {
         First::Use(_) => check::bad(root),
         First::Stage(_) => check::bad_of_the_machine(root),
@@ -292,13 +255,13 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if !bad.is_empty() {
         return Err(Error::Bad(bad));
     }
-    if let Some(failed) = report::failed(root).unwrap_or_default().first() {
+    if let Some(failed) = known::failed(root).unwrap_or_default().first() {
         say::note(format_args!(
             "warning: the last handoff failed, and the firmware started this kernel on {} UTC (`nextkernel report` tells more)",
             Date(failed.started_at)
         ));
     }
-    let staging = stage::Wish { entry: wish.entry.clone(), ..stage::Wish::default() };
+    let staging = arguments::Wish { entry: wish.entry.clone(), ..arguments::Wish::default() };
     if wish.dry_run {
         return tell(root, &init, &first, &staging, plan.and_then(Result::ok).as_ref());
     }
@@ -379,7 +342,7 @@ fn tell(
     root: &Root,
     init: &Init,
     first: &First,
-    staging: &stage::Wish,
+    staging: &arguments::Wish,
     plan: Option<&Plan<'_>>,
 ) -> Result<(), Error> {
     say::say("check             nothing is bad");
@@ -454,6 +417,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::machine::scratch::Scratch;
+    use nextkernel_plan::Malformed;
 
     /// Stages a kernel of five bytes.
     fn staged(scratch: &Scratch, on: &str) -> String {
@@ -475,7 +439,7 @@ mod tests {
         let unread = Plan::parse(b"nextkernel-plan 2\n").unwrap_err();
         let other = Wish { entry: Some("6.13".into()), ..Wish::default() };
         let first = |wish: &Wish, plan: Option<Result<&Plan<'_>, Malformed>>| {
-            First::of(&scratch.root, wish, plan).map_err(|error| error.to_string())
+            First::of(&scratch.root, wish.entry.is_some(), plan).map_err(|error| error.to_string())
         };
         assert_eq!(first(&Wish::default(), Some(Ok(&plan))), Ok(First::Use(HandoffId(7))));
         assert_eq!(first(&Wish::default(), None), Ok(First::Stage("nothing is staged")));
@@ -492,7 +456,8 @@ mod tests {
     #[test]
     fn no_sentence_has_a_gap_in_it() {
         let name = || "x".to_owned();
-        for error in [Error::OtherInit(name()), Error::Changed(name()), Error::Replaced(name())] {
+        for error in [Error::OtherInit(name()), ready::Error::Changed(name()).into(), Error::Replaced(name())]
+        {
             assert!(!error.to_string().contains("  "), "{error}");
         }
     }

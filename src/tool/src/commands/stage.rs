@@ -1,35 +1,34 @@
 //! Staging: choose the next kernel, copy its images to where they outlive the file systems, rehearse
 //! the load, and make it the plan.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Args, ValueEnum, ValueHint};
-use serde::{Deserialize, Serialize};
-
-use nextkernel_plan::{GpuPolicy, HandoffId, List, On, Plan, Preload, Watchdog, limits};
+use nextkernel_plan::{GpuPolicy, HandoffId, List, On, Plan, Preload, limits};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
 
 use crate::commands::status;
-use crate::entries::{self, Choice, Entry};
+use crate::entries::entry::{self, Entry};
+use crate::entries::{self, Choice};
 use crate::freeing::gpus::{self, Gpu, Said};
 use crate::freeing::unbind;
 use crate::image::cmdline;
-use crate::loading::loader::{self, Loader, Wanted};
+use crate::loading::loader::{self, Loader};
 use crate::loading::prepare::handed_out::Look;
-use crate::loading::refusal;
 use crate::loading::test_load::{self, Files};
+use crate::loading::{policy, refusal};
 use crate::machine::elsewhere::{Elsewhere, see_that_this_is_the_system};
 use crate::machine::hypervisor::Hypervisor;
 use crate::machine::root::Root;
 use crate::machine::sys::Calls;
 use crate::machine::{efi, late_loads, memory, systemd};
-use crate::report;
+use crate::report::{self, known};
+use crate::request::arguments::Wish;
+use crate::request::choices::{OnVerb, PreloadWish};
 use crate::request::conf::{self, Conf, FirmwareRequests};
 use crate::request::firmware;
 use crate::staging::directory::{self, Folder, NewSet};
@@ -48,114 +47,6 @@ const SHOWN_MAX: usize = 40;
 /// How often the night loads, where calls are counted.
 const NIGHTS_CALLS: u64 = 1;
 
-/// Stage the next kernel
-///
-/// Without ENTRY and --kernel it is what the boot loader would boot if the machine restarted now, with the
-/// entry's own initrds and command line: `nextkernel entries` shows it. Where no boot loader is known it is the
-/// system profile of NixOS, or the kernel that the distribution means: where /vmlinuz or /boot/vmlinuz links to, or
-/// the only /boot/vmlinuz-VERSION, with the initrd of the same version. Where two answers are possible it is
-/// refused. Kernel and initrd are copied to /run/nextkernel and loaded, so that the kernel says now what it has
-/// against them. What /etc/nextkernel.conf says is taken over: after a change there, stage again.
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
-#[allow(clippy::struct_excessive_bools)]
-pub struct Wish {
-    /// A boot entry, as `nextkernel entries` calls it, or the version of an installed kernel, as in
-    /// /boot/vmlinuz-VERSION
-    #[arg(conflicts_with_all = ["kernel", "initrd"])]
-    pub entry: Option<String>,
-    /// The kernel, as a file; of a unified kernel image its first profile, with its initrds and command line
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub kernel: Option<PathBuf>,
-    /// An initrd, as a file; several are joined in the order given
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "kernel", num_args = 1..)]
-    pub initrd: Vec<PathBuf>,
-    /// Add a file or a folder to the initrd, as /PATH or as NAME there, with its mode and owner; NAME/ is a
-    /// folder for it. Refused where /run could be written to swap that is not encrypted
-    #[arg(long, value_name = "PATH[:NAME]", value_hint = ValueHint::AnyPath)]
-    pub extra: Vec<OsString>,
-    /// The next kernel's command line
-    #[arg(long, value_name = "TEXT", conflicts_with = "reuse_cmdline", allow_hyphen_values = true)]
-    pub cmdline: Option<String>,
-    /// Use the running kernel's command line, without what the boot loader added (the default for a
-    /// kernel that no boot entry describes; needed with --kernel)
-    #[arg(long)]
-    pub reuse_cmdline: bool,
-    /// Leave a parameter out of the command line before anything is appended: all of that name, or with
-    /// NAME=VALUE those with this value
-    #[arg(long, value_name = "NAME[=VALUE]")]
-    pub remove: Vec<String>,
-    /// Append to the command line
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub append: Vec<String>,
-    /// Let the next kernel restart SECONDS after a panic, instead of standing still; it replaces any panic=
-    /// on the command line
-    #[arg(long, value_name = "SECONDS", value_parser = panic_seconds)]
-    pub panic: Option<u16>,
-    /// Stop the hardware watchdog before the jump, or arm it for SECONDS; `nextkernel check` tells how far
-    /// it then covers the next kernel
-    #[arg(long, value_name = "off|SECONDS", value_parser = watchdog)]
-    #[serde(with = "crate::staging::origin::word")]
-    pub watchdog: Option<Watchdog>,
-    /// What starts the staged kernel; give it twice for both. Where it is preloaded, reboot includes kexec
-    /// [default: kexec]
-    #[arg(long, value_name = "VERB")]
-    pub on: Vec<OnVerb>,
-    /// Load the image now, so that nobody waits for it later and `systemctl kexec` accepts. With `no` it is loaded at
-    /// the end of shutdown, and the report tells each part of that; `only` keeps no copies in /run, and starts nothing
-    /// where somebody has unloaded the image [default: yes]
-    #[arg(long, value_name = "WHETHER")]
-    pub preload: Option<PreloadWish>,
-    /// Which of the kernel's two calls loads it: `kexec_file_load`, which checks, or `kexec_load`, by segments that
-    /// are made now, which is faster. Direct is refused where a signature, lockdown or IMA asks for the other
-    /// [default: auto]
-    #[arg(long, value_name = "WHICH")]
-    pub loader: Option<Wanted>,
-    /// Unpack kernel and initrd now, so that the next kernel need not; they take two to four times their size in
-    /// memory. On x86 it takes the direct loader
-    #[arg(long, value_name = "yes|no", num_args = 0..=1, require_equals = true, default_missing_value = "yes",
-        value_parser = yes_or_no)]
-    pub thaw: Option<bool>,
-    /// Do not load the image now: nothing is found out before the night (implies --preload no)
-    #[arg(long)]
-    pub no_rehearse: bool,
-    /// Let an update put another kernel in its place, where the boot loader would then boot that
-    #[arg(long, conflicts_with_all = ["entry", "kernel"])]
-    pub follow: bool,
-    /// It is what `stage-on-update` wants, and nobody's at a keyboard.
-    #[arg(skip)]
-    pub by_update: bool,
-}
-
-/// A verb that a plan can cover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-pub enum OnVerb {
-    /// `systemctl kexec`, and `nextkernel reboot` with every init
-    Kexec,
-    /// A plain `reboot`
-    Reboot,
-}
-
-/// Whether the image is loaded when it is staged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-pub enum PreloadWish {
-    /// It is, and copies are kept in /run for the case that somebody unloads it
-    #[default]
-    Yes,
-    /// It is loaded at the end of shutdown
-    No,
-    /// It is, and no copies are kept
-    Only,
-}
-
-impl PreloadWish {
-    /// The one that a word stands for.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<PreloadWish> {
-        PreloadWish::from_str(word, false).ok()
-    }
-}
-
 /// Why nothing was staged.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -169,7 +60,7 @@ pub enum Error {
     #[error(
         "{so_many}, and `handoff-failed = {most}` leaves restarts to the firmware then; `nextkernel report --history` shows \
          them, `nextkernel report --seen` makes them count no more",
-        so_many = report::so_many_failed(*.count)
+        so_many = known::so_many_failed(*.count)
     )]
     Failed {
         /// How many.
@@ -179,7 +70,7 @@ pub enum Error {
     },
     /// Whether it failed cannot be told.
     #[error("{0}; `handoff-failed` needs it")]
-    Report(#[from] report::Error),
+    Report(#[from] known::Error),
     /// No jump from here.
     #[error("{}", .0.in_words())]
     NoJump(Hypervisor),
@@ -200,7 +91,7 @@ pub enum Error {
     Unbind(#[from] unbind::Error),
     /// No entry.
     #[error(transparent)]
-    Entry(#[from] entries::Error),
+    Entry(#[from] entry::Error),
     /// Too many initrds.
     #[error("{0} initrds are named, and at most {max} are joined; join some yourself", max = limits::INITRDS_MAX)]
     TooManyInitrds(usize),
@@ -325,7 +216,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let conf = Conf::read(root)?;
     let (preload, late_load) = preload(root, wish, &conf)?;
     if let Some(most) = conf.handoff_failed {
-        let count = report::failed(root)?.len();
+        let count = known::failed(root)?.len();
         if count >= usize::from(most) {
             return Err(Error::Failed { count, most });
         }
@@ -369,7 +260,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
 
     let unloads = !preload.stays_loaded() && (!wish.no_rehearse || may_be_loaded);
     let need = NIGHTS_CALLS + u64::from(!wish.no_rehearse) + u64::from(unloads);
-    if let Some(left) = test_load::calls_left(root).filter(|left| *left < need) {
+    if let Some(left) = policy::calls_left(root).filter(|left| *left < need) {
         return Err(Error::LimitTooLow { left, need });
     }
 
@@ -510,7 +401,7 @@ fn test_load(
     let root = place.root;
     let later = NIGHTS_CALLS + u64::from(acts.unloads);
     let load = |plan: &Plan<'_>, made: &Made| load(root, plan, made, later);
-    let may_move = !plan.preload.starts_what_is_loaded() && test_load::calls_left(root).is_none();
+    let may_move = !plan.preload.starts_what_is_loaded() && policy::calls_left(root).is_none();
     let look = made.direct.as_ref().filter(|_| may_move);
     let look = look.and_then(|direct| Look::before(root, direct.segments()));
     let took = load(plan, made).map_err(|error| Error::Refused { error })?;
@@ -726,18 +617,6 @@ fn command_line(
         }
     }
     Ok((cmdline::checked(&line, &[])?, notes))
-}
-
-fn panic_seconds(word: &str) -> Result<u16, &'static str> {
-    conf::panic_seconds(word).ok_or("a number of seconds from 1 to 65535 is needed")
-}
-
-fn yes_or_no(word: &str) -> Result<bool, &'static str> {
-    conf::yes_or_no(word).ok_or("`yes` or `no` is needed")
-}
-
-fn watchdog(word: &str) -> Result<Watchdog, &'static str> {
-    Watchdog::from_word(word).ok_or("`off` or a number of seconds from 1 to 65535 is needed")
 }
 
 /// What the configuration says, as a plan holds it; neither takes more of it than the other.

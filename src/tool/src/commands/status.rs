@@ -8,7 +8,6 @@ use nextkernel_plan::{Plan, Preload, Record, Verb};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::commands::reboot::{self, First};
 use crate::freeing::gpus::{self, Gpu, Said};
 use crate::image::cmdline;
 use crate::image::header::Header;
@@ -21,6 +20,7 @@ use crate::machine::systemd;
 use crate::request::conf::Conf;
 use crate::request::firmware::Requests;
 use crate::staging::directory::{self, Folder};
+use crate::staging::ready::First;
 use crate::words::errno::InWords;
 use crate::words::say;
 use crate::words::size::Size;
@@ -180,7 +180,7 @@ impl Status {
         let at_reboot = if told && covers(Verb::Reboot) { staged } else { Leads::Firmware };
         let asked = is_systemd || init.ask(root).is_some();
         // Where nothing is staged it stages first.
-        let starts = match First::of(root, &reboot::Wish::default(), plan.map(Ok)) {
+        let starts = match First::of(root, false, plan.map(Ok)) {
             Ok(First::Use(_)) => covers(Verb::Kexec),
             Ok(First::Stage(_)) => hook_installed,
             Err(_) => false,

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::commands::stage::{self, OnVerb};
-use crate::commands::unstage;
-use crate::entries::{self, Entry, Source, Survey};
+use crate::commands::{stage, unstage};
+use crate::entries::entry::{self, Entry, Source};
+use crate::entries::survey::Survey;
 use crate::machine::elsewhere::see_that_this_is_the_system;
 use crate::machine::root::Root;
+use crate::request::arguments;
+use crate::request::choices::OnVerb;
 use crate::request::conf::{Conf, OnUpdate};
 use crate::staging::origin::{Known, Origin, Original};
 use crate::words::say;
@@ -48,7 +50,7 @@ enum Step {
     /// It is taken back, and this is to be said.
     Unstage(String),
     /// This is staged. Where that fails, what is staged is taken back if it is stale.
-    Stage { wish: Box<stage::Wish>, stale: bool },
+    Stage { wish: Box<arguments::Wish>, stale: bool },
 }
 
 /// Does what is to be done, and says what it was.
@@ -92,7 +94,7 @@ fn at_rest(root: &Root) -> Option<Vec<Option<Original>>> {
 
 /// What stages, and what takes back.
 struct Staging<'a> {
-    stage: &'a dyn Fn(&Root, &stage::Wish) -> Result<(), stage::Error>,
+    stage: &'a dyn Fn(&Root, &arguments::Wish) -> Result<(), stage::Error>,
     unstage: &'a dyn Fn(&Root, &unstage::Wish) -> Result<(), unstage::Error>,
 }
 
@@ -167,7 +169,7 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
     let again = match (by_update && follows, &wish.version, &origin.wish.entry) {
         (false, ..) => Ok(origin.wish.clone()),
         // The initrd of one that was staged by its version.
-        (true, None, Some(_)) if !is_gone => Ok(stage::Wish { on: verbs(key), ..origin.wish.clone() }),
+        (true, None, Some(_)) if !is_gone => Ok(arguments::Wish { on: verbs(key), ..origin.wish.clone() }),
         (true, version, _) => by_key(root, conf, version.as_deref()),
     };
     let stale = is_gone || origin.has_changed(root);
@@ -215,9 +217,9 @@ fn verbs(key: OnUpdate) -> Vec<OnVerb> {
 
 /// What the key wants staged: what the boot loader would boot, where it knows of the new kernel; the new kernel itself
 /// where nobody can tell what it would boot.
-fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<stage::Wish, String> {
+fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<arguments::Wish, String> {
     let by_update =
-        stage::Wish { on: verbs(conf.stage_on_update), by_update: true, ..stage::Wish::default() };
+        arguments::Wish { on: verbs(conf.stage_on_update), by_update: true, ..arguments::Wish::default() };
     let survey = Survey::of(root, conf);
     match (&survey.default, version, &survey.loader) {
         (Ok(default), Some(version), Some(loader))
@@ -233,10 +235,10 @@ fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<stage::Wish
         }
         (Ok(_), _, _) => Ok(by_update),
         // What would be named is not what the next restart looks at.
-        (Err(why @ entries::Error::OtherSnapshot { .. }), ..) => {
+        (Err(why @ entry::Error::OtherSnapshot { .. }), ..) => {
             Err(format!("after the update nothing new is staged: {why}"))
         }
-        (Err(_), Some(version), _) => Ok(stage::Wish { entry: Some(version.to_owned()), ..by_update }),
+        (Err(_), Some(version), _) => Ok(arguments::Wish { entry: Some(version.to_owned()), ..by_update }),
         (Err(why), None, _) => Err(format!("after the update nothing new is staged: {why}")),
     }
 }
@@ -305,12 +307,12 @@ mod tests {
         std::os::unix::fs::symlink(format!("boot/vmlinuz-{version}"), link).unwrap();
     }
 
-    fn stage(root: &Root, wish: &stage::Wish) -> Result<(), stage::Error> {
+    fn stage(root: &Root, wish: &arguments::Wish) -> Result<(), stage::Error> {
         let calls = Some(Calls { file: true, segments: true, loads_into_cma: false });
-        stage::stage(root, &stage::Wish { no_rehearse: true, ..wish.clone() }, calls).map(drop)
+        stage::stage(root, &arguments::Wish { no_rehearse: true, ..wish.clone() }, calls).map(drop)
     }
 
-    fn by_hand(scratch: &Scratch, wish: &stage::Wish) -> String {
+    fn by_hand(scratch: &Scratch, wish: &arguments::Wish) -> String {
         stage(&scratch.root, wish).unwrap();
         staged(scratch).unwrap().0
     }
@@ -342,7 +344,7 @@ mod tests {
     fn nothing_is_staged_where_the_administrator_did_not_say_so() {
         let scratch = machine("no");
         assert_eq!((told(&scratch, &installed("1")), staged(&scratch)), (None, None));
-        let wish = stage::Wish::default();
+        let wish = arguments::Wish::default();
         let handoff = by_hand(&scratch, &wish);
         install(&scratch, "2");
         links(&scratch, "2");
@@ -400,7 +402,7 @@ mod tests {
     fn an_initrd_that_was_built_again_is_staged_again_by_the_same_wish_or_disarmed() {
         for key in ["no", "kexec"] {
             let scratch = machine(key);
-            let wish = stage::Wish {
+            let wish = arguments::Wish {
                 entry: Some("1".to_owned()),
                 append: vec!["quiet".to_owned()],
                 ..Default::default()
@@ -427,7 +429,7 @@ mod tests {
         let removed = Wish { removed: Some("1".to_owned()), ..Wish::default() };
         for (key, still_there) in [("no", true), ("no", false), ("kexec", true)] {
             let scratch = machine(key);
-            by_hand(&scratch, &stage::Wish { entry: Some("1".to_owned()), ..Default::default() });
+            by_hand(&scratch, &arguments::Wish { entry: Some("1".to_owned()), ..Default::default() });
             if !still_there {
                 fs::remove_file(scratch.root.path("/boot/vmlinuz-1")).unwrap();
             }
@@ -435,7 +437,7 @@ mod tests {
             assert!(staged(&scratch).is_none());
         }
         let scratch = machine("no");
-        let handoff = by_hand(&scratch, &stage::Wish::default());
+        let handoff = by_hand(&scratch, &arguments::Wish::default());
         let other = Wish { removed: Some("11".to_owned()), ..Wish::default() };
         assert_eq!((told(&scratch, &other), staged(&scratch).unwrap().0), (None, handoff));
     }
@@ -443,7 +445,7 @@ mod tests {
     #[test]
     fn what_follows_the_boot_loader_goes_on_to_the_kernel_that_is_left() {
         let scratch = machine("no");
-        let wish = stage::Wish { follow: true, ..stage::Wish::default() };
+        let wish = arguments::Wish { follow: true, ..arguments::Wish::default() };
         by_hand(&scratch, &wish);
         install(&scratch, "2");
         links(&scratch, "2");
@@ -460,7 +462,7 @@ mod tests {
         let scratch = machine("reboot");
         scratch.put("/tmp/x", "");
         fs::copy(scratch.root.path("/boot/vmlinuz-1"), scratch.root.path("/tmp/k-9")).unwrap();
-        let wish = stage::Wish {
+        let wish = arguments::Wish {
             kernel: Some("/tmp/k-9".into()),
             cmdline: Some("root=x".to_owned()),
             ..Default::default()

@@ -2,17 +2,18 @@
 //!
 //! Where the specification leaves something open, this is as systemd-boot(7) does it.
 
-use std::cmp::{Ordering, Reverse};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::partition::Partition;
 use super::uki::found;
-use super::{Entry, Error, Source, devicetree, version};
+use crate::entries::entry::{Entry, Error, Source, devicetree};
+use crate::entries::found::{Found, names};
+use crate::entries::tries::id;
 use crate::image::cmdline;
+use crate::image::piece::{Packed, Piece};
 use crate::machine::root::Root;
-use crate::staging::images::{Packed, Piece};
 use crate::words::errno::InWords;
 
 /// What a file of entries or of configuration may be large; they have a few lines.
@@ -109,109 +110,6 @@ fn unquoted(value: &str) -> &str {
     inside('"').or_else(|| inside('\'')).unwrap_or(value)
 }
 
-/// How often an entry was tried ("Boot counting").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tries {
-    /// How often it may be tried yet; after the last it is bad.
-    pub left: u32,
-    /// How often it was tried.
-    pub done: u32,
-}
-
-impl Tries {
-    /// Parts a file's name, without its ending, from its counters: `NAME+LEFT` or `NAME+LEFT-DONE`.
-    #[must_use]
-    pub fn parse(stem: &str) -> (&str, Option<Tries>) {
-        let counted = || {
-            let (name, counters) = stem.rsplit_once('+')?;
-            let (left, done) = counters.split_once('-').unwrap_or((counters, "0"));
-            Some((name, Tries { left: counter(left)?, done: counter(done)? }))
-        };
-        counted().map_or((stem, None), |(name, tries)| (name, Some(tries)))
-    }
-}
-
-fn counter(digits: &str) -> Option<u32> {
-    let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-    digits.parse().ok().filter(|number| i32::try_from(*number).is_ok())
-}
-
-/// An entry, with what it is sorted and chosen by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// It.
-    pub entry: Entry,
-    /// Its file's name, with the counters.
-    pub file: String,
-    /// Whether the boot loader would offer it: it is for this machine, and its kernel is there.
-    pub offered: bool,
-    /// Whether it is for another machine, and so not to be shown ("Boot Loader Entries").
-    pub foreign: bool,
-    /// Of another profile of an image than the first, the image's own name.
-    pub base: Option<String>,
-    /// The number of the profile: 0 is what an image boots by default.
-    pub number: usize,
-    /// Whether too little of it is known to tell where it stands in the order.
-    pub unsure: bool,
-    /// What it is sorted by first.
-    pub sort_key: Option<String>,
-    /// The installation's identity.
-    pub machine_id: Option<String>,
-}
-
-impl Found {
-    /// What the boot loader calls it, which says whether counters belong to that. Its names are in lower case.
-    #[must_use]
-    pub fn id(&self, with_counters: bool) -> String {
-        // The counters of an image's other profiles are left out by every version that knows profiles.
-        let counted = with_counters && self.base.is_none();
-        if counted { &self.file } else { &self.entry.id }.to_ascii_lowercase()
-    }
-
-    fn id_without_profile(&self, with_counters: bool) -> String {
-        self.base.as_ref().map_or_else(|| self.id(with_counters), |base| base.to_ascii_lowercase())
-    }
-
-    /// Whether it was tried as often as it may.
-    #[must_use]
-    pub fn is_bad(&self) -> bool {
-        self.entry.tries.is_some_and(|tries| tries.left == 0)
-    }
-
-    /// The order of a boot menu ("Sorting"), as systemd-boot has it: its file's name counts with the ending,
-    /// so that `arch.conf` comes before `arch-fallback.conf`.
-    #[must_use]
-    pub fn compare(&self, other: &Found, with_counters: bool) -> Ordering {
-        let by_keys = |a: &str, b: &str| {
-            let version = |found: &Found| found.entry.version.clone().unwrap_or_default();
-            let machines = self
-                .machine_id
-                .as_deref()
-                .unwrap_or_default()
-                .cmp(other.machine_id.as_deref().unwrap_or_default());
-            let versions = || version::compare(&version(other), &version(self));
-            a.cmp(b).then(machines).then_with(versions).then(self.number.cmp(&other.number))
-        };
-        let keys = match (&self.sort_key, &other.sort_key) {
-            (Some(a), Some(b)) => by_keys(a, b),
-            (a, b) => b.is_some().cmp(&a.is_some()),
-        };
-        let id = |found: &Found| found.id_without_profile(with_counters);
-        let profiles = match (&self.base, &other.base) {
-            (None, None) => Ordering::Equal,
-            _ => self.number.cmp(&other.number),
-        };
-        let ids = || version::compare(&id(other), &id(self)).then(profiles);
-        // One that is not counted comes first, so that this is an order of all, whatever there is.
-        let tries = |found: &Found| found.entry.tries.map(|tries| (Reverse(tries.left), tries.done));
-        self.is_bad()
-            .cmp(&other.is_bad())
-            .then(keys)
-            .then_with(ids)
-            .then_with(|| tries(self).cmp(&tries(other)))
-    }
-}
-
 /// The entries of type 1 on a partition ("Locating Boot Entries"). What is none is noted.
 pub fn read(
     root: &Root,
@@ -254,51 +152,10 @@ pub fn text(root: &Root, file: &Path) -> io::Result<Vec<u8>> {
     if too_large { Err(io::Error::other(format!("it is larger than {FILE_MAX} bytes"))) } else { Ok(text) }
 }
 
-/// The names of the files in a folder that have an ending, sorted. systemd-boot keeps `auto-` for what it
-/// finds itself.
-pub fn names(
-    root: &Root,
-    folder: &Path,
-    ending: &str,
-    notes: &mut Vec<String>,
-) -> Result<Vec<String>, Error> {
-    let files = match fs::read_dir(root.path(folder)) {
-        Ok(files) => files,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::unreadable(folder, &error)),
-    };
-    let mut names = Vec::new();
-    for file in files {
-        let file = file.map_err(|error| Error::unreadable(folder, &error))?;
-        let Ok(name) = file.file_name().into_string() else { continue };
-        let lower = name.to_ascii_lowercase();
-        let hidden = lower.starts_with('.') || lower.starts_with("auto-") || !lower.ends_with(ending);
-        if hidden || !file.path().is_file() {
-            continue;
-        }
-        // "The file names should have a length of at least one and at most 255 characters".
-        if name.len() > 255 || name.contains(char::is_control) {
-            notes.push(format!("{:?} in {} is no name of an entry, and passed over", name, folder.display()));
-            continue;
-        }
-        names.push(name);
-    }
-    names.sort();
-    Ok(names)
-}
-
 /// The name of an entry without the ending that its file has.
 #[must_use]
 pub fn stem(name: &str) -> &str {
     [".conf", ".efi"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
-}
-
-/// What identifies an entry: its file's name, without counters. The ending is kept as it is written.
-#[must_use]
-pub fn id(name: &str, ending: &str) -> (String, Option<Tries>) {
-    let (stem, ending) = name.split_at_checked(name.len().saturating_sub(ending.len())).unwrap_or((name, ""));
-    let (stem, tries) = Tries::parse(stem);
-    (format!("{stem}{ending}"), tries)
 }
 
 /// The entry that a file describes, or why it describes none. `on` tells where a path of its partition is.
@@ -418,6 +275,7 @@ impl Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entries::tries::Tries;
 
     #[test]
     fn keys_are_read_as_the_specification_writes_them() {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Entry, Error, Source};
+use crate::entries::entry::{Entry, Error, Source};
 use crate::machine::root::Root;
 
 /// Links to the kernel that the distribution means (Debian's linux-update-symlinks(1)), in order.

@@ -3,37 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Error, extlinux, grub};
+use crate::entries::entry::Error;
+use crate::entries::{extlinux, grub};
 use crate::machine::attach::POINTS;
 use crate::machine::efi;
 use crate::machine::root::Root;
-
-/// A boot loader whose choice can be told, as `boot-loader` in the configuration names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootLoader {
-    /// `systemd-boot`
-    SystemdBoot,
-    /// `grub`
-    Grub,
-    /// `extlinux`: U-Boot and syslinux read the same file.
-    Extlinux,
-    /// `none`: the distribution's convention decides.
-    None,
-}
-
-impl BootLoader {
-    /// Reads the word of the configuration.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<BootLoader> {
-        match word {
-            "systemd-boot" => Some(BootLoader::SystemdBoot),
-            "grub" => Some(BootLoader::Grub),
-            "extlinux" => Some(BootLoader::Extlinux),
-            "none" => Some(BootLoader::None),
-            _ => None,
-        }
-    }
-}
+use crate::request::choices::BootLoader;
 
 /// The one in charge.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Entry, Error, Source};
+use crate::entries::entry::{Entry, Error, Source};
 use crate::machine::root::Root;
 
 /// The system profile: `system` is the generation that is booted by default, `system-N-link` is each.

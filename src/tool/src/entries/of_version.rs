@@ -5,7 +5,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Entry, Source, Survey};
+use crate::entries::entry::{Entry, Source};
+use crate::entries::survey::Survey;
 use crate::image::cmdline;
 use crate::machine::root::Root;
 

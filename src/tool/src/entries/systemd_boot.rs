@@ -2,13 +2,16 @@
 
 use std::io;
 
-use super::bls::{self, Found};
+use super::bls;
 use super::partition::{self, Kind, Partition};
-use super::{ByDefault, Error};
-use crate::commands::consume::{Once, VARIABLE};
+use crate::entries::default::ByDefault;
+use crate::entries::entry::Error;
+use crate::entries::found::Found;
+use crate::entries::tries;
 use crate::machine::attach::{self, Attached};
 use crate::machine::efi;
 use crate::machine::root::Root;
+use crate::request::once::{Once, VARIABLE};
 use crate::words::errno::InWords;
 
 /// In `LoaderFeatures`: it knows `LoaderEntryPreferred` (Boot Loader Interface).
@@ -82,7 +85,7 @@ impl Loader {
         // It may have it one way or the other; the names it gave last time show it.
         let stem = |name: &String| name.rsplit_once('.').map_or(name.clone(), |(stem, _)| stem.to_owned());
         let names = efi::texts(root, "LoaderEntries")?;
-        let counted = names.iter().any(|name| bls::Tries::parse(&stem(name)).1.is_some());
+        let counted = names.iter().any(|name| tries::Tries::parse(&stem(name)).1.is_some());
         let with_counters = if version == UNSURE { counted } else { version < WITHOUT_COUNTERS };
         let text = |name: &str| Ok(efi::text(root, name)?.map(|text| text.to_ascii_lowercase()));
         Ok(Some(Loader {

@@ -341,7 +341,7 @@ fn without_a_boot_loader_the_convention_decides_and_a_name_still_finds_an_entry(
     set(&machine, "LoaderInfo", &[]);
     let unread = refused(&machine, None);
     assert!(unread.contains("/efi/loader/entries/a.conf is a boot entry, and no boot loader"), "{unread}");
-    let none = Conf { boot_loader: Some(in_charge::BootLoader::None), ..Conf::default() };
+    let none = Conf { boot_loader: Some(crate::request::choices::BootLoader::None), ..Conf::default() };
     let Choice { entry, notes, .. } = choose(&machine.root, &none, None).unwrap();
     assert_eq!((entry.id.as_str(), entry.cmdline), ("6.1", None));
     assert!(notes.is_empty(), "{notes:?}");

@@ -1,4 +1,4 @@
-//! What keeps a GPU, and how it is freed.
+//! GPUs and other devices that the hook frees.
 
 pub mod gpus;
 pub mod unbind;

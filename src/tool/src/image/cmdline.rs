@@ -1,15 +1,14 @@
 //! The next kernel's command line.
 
-use nextkernel_plan::{Record, Recorded, limits};
+use nextkernel_plan::{ONCE, Record, Recorded, limits};
 use thiserror::Error;
 
-use crate::commands::consume::Once;
 use crate::machine::root::Root;
 use crate::words::errno::InWords;
 
 /// What the boot loader or the last handoff added: it tells how that kernel was started, not how
 /// the next one is to run.
-const ADDED: [&str; 4] = ["BOOT_IMAGE", "initrd", Once::KEY, Record::KEY];
+const ADDED: [&str; 4] = ["BOOT_IMAGE", "initrd", ONCE, Record::KEY];
 
 /// Keeps the next kernel from the firmware's framebuffer: neither simpledrm nor efifb find one.
 pub const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";

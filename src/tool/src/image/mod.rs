@@ -1,4 +1,4 @@
-//! Kernels, initrds and command lines, as files are.
+//! Kernels, initrds and command lines as bytes in files.
 
 pub mod archive;
 pub(crate) mod bzimage;
@@ -6,6 +6,8 @@ pub mod cmdline;
 pub mod cpio;
 pub mod digest;
 pub mod header;
+pub mod initrd;
 pub(crate) mod lzo;
+pub mod piece;
 pub mod unpack;
 pub mod whole;

@@ -15,7 +15,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::image::bzimage;
 use crate::image::unpack::Unpacked;
-use crate::loading::decompress::read_at;
+use crate::machine::sys::read_at;
 use crate::words::errno::InWords;
 use crate::words::little_endian::{long, short, wide};
 

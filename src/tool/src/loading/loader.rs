@@ -4,44 +4,16 @@
 
 use std::fmt;
 
-use clap::ValueEnum;
 use nextkernel_plan::Plan;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use thiserror::Error;
 
-use crate::loading::{refusal, test_load};
-use crate::machine::kconfig::Kconfig;
+use crate::loading::policy;
+use crate::loading::policy::Against;
+use crate::machine::cma;
 use crate::machine::root::Root;
 use crate::machine::sys::{self, Calls};
-use crate::machine::{cma, efi};
-
-/// Where segments can be made (`prepare`), as Rust calls these architectures.
-const PREPARED: [&str; 3] = ["x86_64", "aarch64", "riscv64"];
-
-/// Which one a person wants.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-pub enum Wanted {
-    /// The verified one where it is there; with --thaw the direct one, unless something forbids it
-    #[default]
-    Auto,
-    /// `kexec_file_load(2)`: the kernel reads and checks the image itself
-    Verified,
-    /// `kexec_load(2)`: segments that are made by day
-    Direct,
-}
-
-impl Wanted {
-    /// The one that a word stands for.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Wanted> {
-        match word {
-            "auto" => Some(Wanted::Auto),
-            "verified" => Some(Wanted::Verified),
-            "direct" => Some(Wanted::Direct),
-            _ => None,
-        }
-    }
-}
+use crate::request::choices::Wanted;
 
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -68,86 +40,6 @@ impl fmt::Display for Loader {
             Loader::Direct => "direct",
         })
     }
-}
-
-/// What forbids the direct loader. All but the first three are this kernel's policy, and none of them is got around.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Against {
-    /// The kernel has no such call.
-    NoCall,
-    /// Nobody here knows what a kernel of this architecture has to find in memory.
-    Architecture,
-    /// The kernel hands memory over (KHO), and what is loaded by segments is told nothing of it.
-    HandsOver,
-    /// Lockdown (`LOCKDOWN_KEXEC`, kernel/kexec.c).
-    Lockdown,
-    /// Every kernel must be signed, and a segment has no signature.
-    Signature,
-    /// IMA appraises kernels, and a segment is no file (`ima_load_data`, `security/integrity/ima/ima_main.c`).
-    Ima,
-    /// `LoadPin`: a segment lies on no file system (`loadpin_load_data`, security/loadpin/loadpin.c).
-    LoadPin,
-}
-
-impl Against {
-    /// The first that is found. Where the kernel cannot be asked it is taken to have the call.
-    #[must_use]
-    pub fn find(root: &Root, calls: Option<Calls>) -> Option<Against> {
-        let is = |path, value| root.fact(path).as_deref() == Some(value);
-        if calls.is_some_and(|calls| !calls.segments) {
-            Some(Against::NoCall)
-        } else if !PREPARED.contains(&std::env::consts::ARCH) {
-            Some(Against::Architecture)
-        } else if refusal::is_locked_down(root) {
-            Some(Against::Lockdown)
-        } else if demands_signature(root) {
-            Some(Against::Signature)
-        } else if refusal::appraises(root) {
-            Some(Against::Ima)
-        } else if is("/proc/sys/kernel/loadpin/enforce", "1") {
-            Some(Against::LoadPin)
-        } else if refusal::hands_memory_over(root) {
-            Some(Against::HandsOver)
-        } else {
-            None
-        }
-    }
-
-    /// Whether it keeps from it even somebody who asks for it.
-    #[must_use]
-    pub fn forbids(self) -> bool {
-        self != Against::HandsOver
-    }
-}
-
-impl fmt::Display for Against {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Against::NoCall => "this kernel was built without kexec_load (CONFIG_KEXEC)",
-            Against::Architecture => "what a kernel of this architecture needs in memory is not known here",
-            Against::HandsOver => {
-                "this kernel hands memory over (kho=on), and tells that to what it loads itself alone"
-            }
-            Against::Lockdown => {
-                "lockdown is in force (/sys/kernel/security/lockdown), and forbids kexec_load"
-            }
-            Against::Signature => "the kernel has to be signed here, and kexec_load can check no signature",
-            Against::Ima => "IMA appraises kernels here, and kexec_load shows it no file",
-            Against::LoadPin => {
-                "LoadPin is in force (kernel.loadpin.enforce), and kexec_load shows it no file"
-            }
-        })
-    }
-}
-
-/// Whether Secure Boot or the kernel itself wants a signature of the next one. Where Secure Boot is on and nobody has
-/// kept how the kernel was built, it is taken to want one.
-fn demands_signature(root: &Root) -> bool {
-    let config = Kconfig::find(root);
-    refusal::demands_signature(root, config.as_ref())
-        || (efi::secure_boot(root) == Some(true)
-            && config.is_none_or(|config| config.has("KEXEC_SIG") && config.has("IMA")))
 }
 
 /// Why it is the one that it is.
@@ -204,10 +96,10 @@ pub enum Error {
     #[error("--loader direct is refused: {0}; leave it out")]
     Forbidden(Against),
     /// The verified one was asked for, and is not there.
-    #[error("{}", refusal::no_call(.0.as_ref().copied()))]
+    #[error("{}", no_call(.0.as_ref().copied()))]
     NoCall(Option<Against>),
     /// The verified one was asked for, or is the only one, and would load into CMA.
-    #[error("{}", refusal::into_cma(.0.as_ref().copied()))]
+    #[error("{}", into_cma(.0.as_ref().copied()))]
     LoadsIntoCma(Option<Against>),
 }
 
@@ -247,7 +139,7 @@ impl fmt::Display for Frozen {
 pub fn calls(root: &Root) -> Option<Calls> {
     let calls = sys::kexec_calls()?;
     let may = calls.file && cma::is_there(root) && cma::is_loaded_into(root);
-    let loads_into_cma = may && test_load::calls_left(root).is_none() && sys::knows_no_flag_for_cma();
+    let loads_into_cma = may && policy::calls_left(root).is_none() && sys::knows_no_flag_for_cma();
     Some(Calls { loads_into_cma, ..calls })
 }
 
@@ -293,10 +185,33 @@ pub fn is_packed() -> bool {
     std::env::consts::ARCH == "x86_64"
 }
 
+/// What a kernel without the verified loader's call lacks, and what is against the direct one, if anything is.
+#[must_use]
+pub fn no_call(direct: Option<Against>) -> String {
+    let lacks = "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE)";
+    instead(lacks, direct, "run a kernel that has it, and stage there")
+}
+
+/// The same of a kernel that would load into CMA, and does not know the flag against it.
+#[must_use]
+pub fn into_cma(direct: Option<Against>) -> String {
+    let lacks = "this kernel would load the next one into memory that is kept for devices (CmaTotal in /proc/meminfo), where \
+                 it is damaged, and cannot be told not to";
+    instead(lacks, direct, "run a newer kernel, or this one without cma= or with cma=0")
+}
+
+fn instead(lacks: &str, direct: Option<Against>, way_out: &str) -> String {
+    match direct {
+        None => format!("{lacks}; leave --loader out, and the direct one takes its place"),
+        Some(against) => format!("{lacks}, and the direct loader is no way round: {against}; {way_out}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::machine::efi;
     use crate::machine::scratch::Scratch;
 
     const BOTH: Calls = Calls { file: true, segments: true, loads_into_cma: false };

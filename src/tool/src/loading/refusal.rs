@@ -1,13 +1,11 @@
 //! Why the kernel refuses to load or unload: its answer, and what the system has set against it.
 
-use std::fmt;
 use std::fs::File;
-use std::io;
+use std::{fmt, io};
 
-use crate::image::cmdline;
 use crate::image::header::{Flat, Header};
-use crate::loading::loader::Against;
-use crate::machine::kconfig::Kconfig;
+use crate::loading::loader::no_call;
+use crate::loading::policy::{Against, hands_memory_over, is_locked_down};
 use crate::machine::root::Root;
 use crate::machine::{efi, memory, processor};
 use crate::words::size::Size;
@@ -121,13 +119,6 @@ impl fmt::Display for Bar {
             }
         })
     }
-}
-
-/// Whether lockdown forbids images that are not verified.
-#[must_use]
-pub fn is_locked_down(root: &Root) -> bool {
-    let lockdown = root.fact("/sys/kernel/security/lockdown").unwrap_or_default();
-    lockdown.contains("[integrity]") || lockdown.contains("[confidentiality]")
 }
 
 /// A field of what the kernel tells of this process (`proc_pid_status(5)`).
@@ -251,7 +242,7 @@ pub fn of_direct_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes
             "IMA or a security module (SELinux, AppArmor) wants to see the kernel's file, and kexec_load shows it none; \
              {INSTEAD}"
         ),
-        libc::EBUSY if std::env::consts::ARCH == "aarch64" && crate::loading::test_load::calls_left(root).is_none() => {
+        libc::EBUSY if std::env::consts::ARCH == "aarch64" && crate::loading::policy::calls_left(root).is_none() => {
             "another load has been under way for some seconds, or a processor cannot be stopped (the kernel log says so: \
              dmesg); try again"
                 .into()
@@ -286,45 +277,6 @@ pub fn of_unload(root: &Root, errno: &io::Error, before: Option<Bar>) -> String 
     }
 }
 
-/// What a kernel without the verified loader's call lacks, and what is against the direct one, if anything is.
-#[must_use]
-pub fn no_call(direct: Option<Against>) -> String {
-    let lacks = "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE)";
-    instead(lacks, direct, "run a kernel that has it, and stage there")
-}
-
-/// The same of a kernel that would load into CMA, and does not know the flag against it.
-#[must_use]
-pub fn into_cma(direct: Option<Against>) -> String {
-    let lacks = "this kernel would load the next one into memory that is kept for devices (CmaTotal in /proc/meminfo), where \
-                 it is damaged, and cannot be told not to";
-    instead(lacks, direct, "run a newer kernel, or this one without cma= or with cma=0")
-}
-
-fn instead(lacks: &str, direct: Option<Against>, way_out: &str) -> String {
-    match direct {
-        None => format!("{lacks}; leave --loader out, and the direct one takes its place"),
-        Some(against) => format!("{lacks}, and the direct loader is no way round: {against}; {way_out}"),
-    }
-}
-
-/// Whether the kernel wants every image signed, of itself or under Secure Boot (`arch_get_ima_policy`,
-/// `security/integrity/ima/ima_efi.c`).
-#[must_use]
-pub fn demands_signature(root: &Root, config: Option<&Kconfig>) -> bool {
-    let has = |name: &str| config.is_some_and(|config| config.has(name));
-    let secure_boot = efi::secure_boot(root) == Some(true);
-    has("KEXEC_SIG_FORCE") || (secure_boot && has("KEXEC_SIG") && has("IMA_ARCH_POLICY"))
-}
-
-/// Whether IMA looks at a kernel before it is loaded (`Documentation/ABI/testing/ima_policy`).
-#[must_use]
-pub fn appraises(root: &Root) -> bool {
-    let policy = std::fs::read_to_string(root.path("/sys/kernel/security/ima/policy")).unwrap_or_default();
-    let rule = |line: &str| line.starts_with("appraise ") && line.contains("func=KEXEC_KERNEL_CHECK");
-    policy.lines().any(rule)
-}
-
 /// That an image is more than the kernel takes, which is half of the memory.
 #[must_use]
 pub fn too_large(root: &Root, takes: u64) -> Option<String> {
@@ -357,7 +309,7 @@ fn forbidden(bar: Option<Bar>) -> String {
 }
 
 fn busy(root: &Root) -> String {
-    match crate::loading::test_load::calls_left(root) {
+    match crate::loading::policy::calls_left(root) {
         Some(left) => format!(
             "another load is under way, and each attempt costs one of the {left} that kernel.kexec_load_limit_reboot \
              still allows; try again when it is over"
@@ -424,28 +376,6 @@ fn wrong_image(root: &Root, header: &Header) -> Option<String> {
         Header::Bz(_) if root.fact("/sys/firmware/efi/fw_platform_size").as_deref() == Some("32") => Some(
             "the firmware is 32-bit UEFI, and there this kernel loads no other; restart through firmware".into(),
         ),
-        _ => None,
-    }
-}
-
-/// Whether images may lie in memory alone that is kept for handing over (Documentation/admin-guide/mm/kho.rst).
-#[must_use]
-pub fn hands_memory_over(root: &Root) -> bool {
-    let config = Kconfig::find(root);
-    let has = |name: &str| config.as_ref().map(|config| config.has(name));
-    if has("KEXEC_HANDOVER") == Some(false) {
-        return false;
-    }
-    let line = cmdline::running(root).unwrap_or_default();
-    let said = cmdline::value(&line, "kho").and_then(truth);
-    said.unwrap_or(has("KEXEC_HANDOVER_ENABLE_DEFAULT") == Some(true))
-}
-
-/// What a word means to the kernel (`kstrtobool`, lib/kstrtox.c).
-fn truth(word: &str) -> Option<bool> {
-    match word.as_bytes() {
-        [b'y' | b'Y' | b't' | b'T' | b'e' | b'E' | b'1', ..] | [b'o' | b'O', b'n' | b'N', ..] => Some(true),
-        [b'n' | b'N' | b'f' | b'F' | b'd' | b'D' | b'0', ..] | [b'o' | b'O', b'f' | b'F', ..] => Some(false),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nextkernel_plan::{Direct, HandoffId, Part, Record, Recorded, Segment, limits};
 use thiserror::Error;
 
+use crate::loading::policy::calls_left;
 use crate::loading::refusal::{self, Bar, Image};
 use crate::machine::cma;
 use crate::machine::root::Root;
@@ -135,13 +136,6 @@ pub fn longest(cmdline: &str) -> CString {
 
 fn recorded(cmdline: &str, record: impl Display) -> CString {
     CString::new(Recorded { cmdline, record }.to_string()).unwrap_or_default()
-}
-
-/// How many calls of either loader the system allows until the next boot; `None` where there is no limit. Failed ones
-/// and unloading count, too (Documentation/admin-guide/sysctl/kernel.rst).
-#[must_use]
-pub fn calls_left(root: &Root) -> Option<u64> {
-    root.fact("/proc/sys/kernel/kexec_load_limit_reboot")?.parse().ok()
 }
 
 /// Unloads what is loaded. So many calls are left for later where they are counted.

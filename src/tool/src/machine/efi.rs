@@ -1,9 +1,8 @@
 //! What UEFI tells: the variables in which a boot loader and the system talk to each other (systemd's Boot
 //! Loader Interface), the firmware's own, and the address of its ACPI tables.
 
-use std::fs;
-use std::io;
 use std::path::PathBuf;
+use std::{fs, io};
 
 use thiserror::Error;
 

@@ -1,8 +1,7 @@
 //! File systems by what boot loaders call them, and where their files are seen.
 
-use std::fmt;
 use std::path::{Component, Path, PathBuf};
-use std::{fs, io};
+use std::{fmt, fs, io};
 
 use thiserror::Error;
 

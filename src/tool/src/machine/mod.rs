@@ -6,6 +6,7 @@ pub mod carriers;
 pub mod cma;
 pub mod efi;
 pub mod elsewhere;
+pub mod exitrd;
 pub mod file_systems;
 pub mod hypervisor;
 pub mod inhibitors;

@@ -219,6 +219,21 @@ pub fn counter_frequency() -> u64 {
     frequency
 }
 
+/// Reads as much as there is of what is asked for.
+pub(crate) fn read_at(file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
+    use std::os::unix::fs::FileExt;
+    let mut has = 0;
+    while let Some(left) = into.get_mut(has..).filter(|left| !left.is_empty()) {
+        match file.read_at(left, at.saturating_add(has as u64)) {
+            Ok(0) => break,
+            Ok(read) => has += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(has)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::Known;
 use super::boot::Boot;
+use crate::report::known::Known;
 
 /// A boot, and what comes of it.
 #[derive(Debug, Serialize)]

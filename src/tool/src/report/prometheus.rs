@@ -5,8 +5,8 @@
 
 use std::fmt::{self, Write};
 
-use super::Known;
 use super::boot::Trouble;
+use crate::report::known::Known;
 
 /// All of it.
 #[must_use]
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::report::boot::tests::{boot, firmware};
     use crate::report::boot::{Boot, Part, Phase};
-    use crate::report::tests::known;
+    use crate::report::known::tests::known;
 
     #[test]
     fn the_format_is_this() {

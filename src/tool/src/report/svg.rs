@@ -3,9 +3,9 @@
 
 use std::fmt::{self, Write};
 
-use super::Known;
 use super::boot::{Boot, Handoff, Part};
 use super::words::{Date, Seconds, name, short_name, took};
+use crate::report::known::Known;
 
 /// So many handoffs are shown.
 const HANDOFFS: usize = 5;
@@ -290,7 +290,7 @@ impl fmt::Display for Escaped<'_> {
 mod tests {
     use super::*;
     use crate::report::boot::tests::{boot, firmware};
-    use crate::report::tests::known;
+    use crate::report::known::tests::known;
 
     #[test]
     fn all_bars_are_to_one_scale_and_their_parts_end_where_the_next_begin() {

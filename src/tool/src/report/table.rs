@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::boot::{Asked, Boot, By, Came, Disagree, Handoff};
+use super::history;
 use super::words::{Date, Seconds, Time, name, took};
-use super::{Known, Saved, history};
+use crate::report::known::{Known, Saved};
 
 /// The longest bar, in characters.
 const BAR: u64 = 30;
@@ -212,7 +213,7 @@ mod tests {
     use super::*;
     use crate::report::boot::tests::{boot, firmware};
     use crate::report::boot::{By, Part};
-    use crate::report::tests::known;
+    use crate::report::known::tests::known;
 
     #[test]
     fn a_handoff_is_told_part_by_part() {

@@ -5,14 +5,13 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 
-use nextkernel_plan::{GpuFailed, GpuPolicy, Jump, Policy, Watchdog, guard_seconds, is_module, is_nvidia};
-use nextkernel_plan::{is_pci_address, limits};
+use nextkernel_plan::{
+    GpuFailed, GpuPolicy, Jump, Policy, Watchdog, guard_seconds, is_module, is_nvidia, is_pci_address, limits,
+};
 use thiserror::Error;
 
-use crate::commands::stage::PreloadWish;
-use crate::entries::in_charge::BootLoader;
-use crate::loading::loader::Wanted;
 use crate::machine::root::Root;
+use crate::request::choices::{BootLoader, PreloadWish, Wanted};
 use crate::words::errno::InWords;
 use crate::words::quoted::quoted;
 

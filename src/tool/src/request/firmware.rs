@@ -5,10 +5,10 @@ use std::fmt;
 
 use nextkernel_plan::Plan;
 
-use crate::commands::consume::{Once, VARIABLE};
 use crate::machine::efi::{self, Error};
 use crate::machine::root::Root;
 use crate::request::conf::{Conf, FirmwareRequests};
+use crate::request::once::{Once, VARIABLE};
 
 /// What `nextkernel reboot --full` leaves for the hook. It counts until the machine restarts, or somebody takes it back.
 pub const FULL: &str = "/run/nextkernel/firmware";

@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::image::cpio::{self, Member};
 use crate::machine::root::Root;
 use crate::machine::swap;
-use crate::staging::images;
+use crate::staging::copy;
 use crate::words::errno::InWords;
 
 /// How many files are added at most; more is an initrd of its own.
@@ -150,7 +150,7 @@ impl Extra {
                     // One byte more tells a file that grew.
                     let size = u64::from(added.member.size);
                     let copied = io::copy(&mut (&mut file).take(size), to).map_err(|error| {
-                        if images::is_of_the_copy(&error) { unwritable(error) } else { unreadable(error) }
+                        if copy::is_of_the_copy(&error) { unwritable(error) } else { unreadable(error) }
                     })?;
                     let is_whole = copied == size && file.read(&mut [0]).map_err(unreadable)? == 0;
                     if !before || !is_whole || !is_same(file.metadata().map_err(unreadable)?) {

@@ -1,20 +1,22 @@
 //! Copying the images to where they outlive the file systems they came from.
 
-use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::entries::Entry;
+use crate::entries::entry::Entry;
 use crate::image::cpio::{self, Member};
 use crate::image::header::{self, Header};
+use crate::image::initrd::{BOOT_CONFIG, BOOT_CONFIG_PADDING};
+use crate::image::piece::{Identity, Piece, Section};
 use crate::image::unpack::{self, Unpacked, Wrapping};
 use crate::image::{digest, whole};
 use crate::loading::decompress;
+use crate::loading::decompress::why;
 use crate::machine::root::Root;
+use crate::staging::copy::is_of_the_copy;
 use crate::staging::directory::{self, NewSet};
 use crate::staging::extra::{self, Extra};
 use crate::words::errno::InWords;
@@ -26,102 +28,6 @@ const GAP: u64 = 4;
 /// What `kexec_file_load(2)` reads at most (`KEXEC_FILE_SIZE_MAX`, `kernel/kexec_file.c`). Before Linux 6.0 it is less,
 /// 2 GiB (`INT_MAX`); what a distribution made of that its kernel says itself.
 const FILE_MAX: u64 = 4 << 30;
-
-/// What a bootconfig ends with, and how far before the end of an initrd the kernel still looks for that
-/// (`get_boot_config_from_initrd`, init/main.c).
-pub(crate) const BOOT_CONFIG: &[u8] = b"#BOOTCONFIG\n";
-pub(crate) const BOOT_CONFIG_PADDING: usize = 3;
-
-/// A file that an image is made from, or a section of one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Piece {
-    /// The file.
-    pub path: PathBuf,
-    /// The section, where it is not the whole file.
-    pub section: Option<Section>,
-    /// What its file was when its section was found there: in another one something else lies at that place.
-    pub found_in: Option<Box<Identity>>,
-    /// Where it goes as a file of its own, where it is no image but something for one.
-    pub packed: Option<Box<Packed>>,
-    /// Its SHA-256, where whoever names it says which it has to have.
-    pub sha256: Option<Box<[u8; 32]>>,
-}
-
-/// A file that the next system finds in its initramfs: root's, in an archive of its own, as systemd-stub packs it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed {
-    /// Its path, without a `/` before it.
-    pub name: String,
-    /// The permissions of the folder it is in.
-    pub folder: u32,
-    /// Its own permissions.
-    pub file: u32,
-}
-
-/// Where a section of a unified kernel image lies in its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Section {
-    /// What it is called: `.linux`.
-    pub name: &'static str,
-    /// Where it begins, in bytes.
-    pub offset: u64,
-    /// How long it is, in bytes, without the file's own padding (`VirtualSize`).
-    pub size: u64,
-}
-
-/// A file as it was at some time, so that another one of its name, or a change, is told from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Its file system, and its number there.
-    inode: (u64, u64),
-    size: u64,
-    changed: (i64, i64),
-}
-
-impl Identity {
-    /// Of an open file.
-    pub fn of(file: &File) -> io::Result<Identity> {
-        file.metadata().map(|found| Identity::from(&found))
-    }
-}
-
-impl From<&Metadata> for Identity {
-    fn from(found: &Metadata) -> Identity {
-        Identity {
-            inode: (found.dev(), found.ino()),
-            size: found.len(),
-            changed: (found.mtime(), found.mtime_nsec()),
-        }
-    }
-}
-
-impl Piece {
-    /// Where a person finds it: its file, and for a packed one the folder.
-    #[must_use]
-    pub fn origin(&self) -> &Path {
-        let is_file = self.packed.is_none() || self.section.is_some();
-        self.path.parent().filter(|_| !is_file).unwrap_or(&self.path)
-    }
-}
-
-impl From<PathBuf> for Piece {
-    fn from(path: PathBuf) -> Piece {
-        Piece { path, ..Piece::default() }
-    }
-}
-
-impl From<&Path> for Piece {
-    fn from(path: &Path) -> Piece {
-        path.to_path_buf().into()
-    }
-}
-
-impl fmt::Display for Piece {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}", self.path.display())?;
-        self.section.as_ref().map_or(Ok(()), |section| write!(out, " ({})", section.name))
-    }
-}
 
 /// Why an image cannot be staged.
 #[derive(Debug, Error)]
@@ -201,7 +107,7 @@ pub enum Error {
         /// The file.
         piece: Piece,
         /// Why, and where.
-        why: decompress::Why,
+        why: why::Why,
     },
     /// It comes out larger than there is room for.
     #[error(
@@ -254,13 +160,6 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "; is its file system mounted?",
         _ => "",
     }
-}
-
-/// Whether copying failed at the copy, which is in memory: one call reads and writes, and no more than its answer is
-/// known.
-pub(crate) fn is_of_the_copy(error: &io::Error) -> bool {
-    let answers = [libc::ENOSPC, libc::EDQUOT, libc::ENOMEM, libc::EFBIG];
-    error.raw_os_error().is_some_and(|number| answers.contains(&number))
 }
 
 fn full(error: &io::Error) -> &'static str {
@@ -425,9 +324,9 @@ impl Source {
         }
     }
 
-    fn is_not_whole(&self, why: decompress::Why) -> Error {
+    fn is_not_whole(&self, why: why::Why) -> Error {
         match why {
-            decompress::Why::Read(error) => self.unreadable(error),
+            why::Why::Read(error) => self.unreadable(error),
             why => Error::DamagedInitrd { piece: self.piece.clone(), why },
         }
     }
@@ -449,26 +348,6 @@ impl Source {
             return Err(Error::Changed { what: self.what, piece: self.piece.clone() });
         }
         Ok(())
-    }
-}
-
-impl Packed {
-    /// Its folders, and it: an archive does not make them by itself.
-    fn members(&self, size: u64) -> Vec<Member> {
-        let (folders, name) = (self.name.match_indices('/').map(|(at, _)| at), self.name.as_bytes());
-        let folders = folders.filter_map(|at| name.get(..at));
-        let mut members: Vec<_> = folders.map(|name| Member::folder(name, 0o555)).collect();
-        if let Some(last) = members.last_mut() {
-            last.mode = libc::S_IFDIR | self.folder;
-        }
-        let size = u32::try_from(size).unwrap_or(u32::MAX);
-        members.push(Member {
-            name: name.to_vec(),
-            mode: libc::S_IFREG | self.file,
-            size,
-            ..Member::default()
-        });
-        members
     }
 }
 
@@ -521,10 +400,8 @@ impl Joined<'_> {
     pub fn is_damaged(&self, at: u64, why: String) -> Error {
         let part = self.parts.iter().rev().find(|(_, begin, _)| *begin <= at);
         match part {
-            Some((source, begin, _)) => source.is_not_whole(decompress::Why::Damaged { at: at - begin, why }),
-            None => {
-                Error::DamagedInitrd { piece: Piece::default(), why: decompress::Why::Damaged { at, why } }
-            }
+            Some((source, begin, _)) => source.is_not_whole(why::Why::Damaged { at: at - begin, why }),
+            None => Error::DamagedInitrd { piece: Piece::default(), why: why::Why::Damaged { at, why } },
         }
     }
 }
@@ -617,10 +494,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::image::cpio::tests::read;
+    use crate::image::piece::Packed;
     use crate::machine::scratch::Scratch;
     use crate::staging::directory::Folder;
     use nextkernel_plan::HandoffId;
     use std::fs;
+    use std::os::unix::fs::MetadataExt;
 
     const IMAGE: &[u8] = include_bytes!("../../../../fuzz/seeds/unpack/plain");
     const GZIP: &[u8] = include_bytes!("../../../../fuzz/seeds/unpack/gzip");

@@ -1,7 +1,9 @@
-//! What a set is made of.
+//! A staged set: its files, its origin, and the directory that holds it.
 
+pub mod copy;
 pub mod directory;
 pub mod extra;
 pub mod images;
 pub mod origin;
+pub mod ready;
 pub mod set;

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use nextkernel_plan::{HandoffId, Plan};
 use serde::{Deserialize, Serialize};
 
-use crate::commands::stage::Wish;
-use crate::entries::Entry;
+use crate::entries::entry::Entry;
 use crate::machine::root::Root;
+use crate::request::arguments::Wish;
 use crate::staging::directory::{self, Folder, NewSet};
 use crate::staging::images::Source;
 
@@ -171,31 +171,11 @@ impl Origin {
     }
 }
 
-/// A watchdog as the word that stands for it.
-pub mod word {
-    use nextkernel_plan::Watchdog;
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    /// Writes it.
-    #[allow(clippy::ref_option)]
-    pub fn serialize<S: Serializer>(value: &Option<Watchdog>, to: S) -> Result<S::Ok, S::Error> {
-        value.map(|value| value.to_string()).serialize(to)
-    }
-
-    /// Reads it.
-    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Option<Watchdog>, D::Error> {
-        let word = Option::<String>::deserialize(from)?;
-        let read = |word: String| Watchdog::from_word(&word).ok_or_else(|| D::Error::custom("no watchdog"));
-        word.map(read).transpose()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::commands::stage::{OnVerb, PreloadWish};
+    use crate::request::choices::{OnVerb, PreloadWish};
     use clap::Parser;
     use nextkernel_plan::Watchdog;
 

@@ -8,10 +8,11 @@ use nextkernel_plan::{Direct, Image, List, Segment, limits};
 use thiserror::Error;
 
 use crate::image::header::Header;
-use crate::loading::decompress::{self, Asked, Thawed};
+use crate::loading::decompress::{self, Asked, Thawed, why};
 use crate::loading::loader::Loader;
 use crate::loading::prepare::memory_map::Range;
-use crate::loading::prepare::{self, Parts, Prepared};
+use crate::loading::prepare::parts::{self, Parts, Prepared};
+use crate::loading::prepare::{self};
 use crate::loading::refusal;
 use crate::machine::memory;
 use crate::machine::root::Root;
@@ -80,14 +81,14 @@ pub enum Error {
         /// Kernel or initrd.
         what: &'static str,
         /// Why.
-        why: decompress::Why,
+        why: why::Why,
     },
     /// It is more than can be loaded.
     #[error("{0}")]
     TooLarge(String),
     /// It cannot be loaded by segments.
     #[error(transparent)]
-    Prepare(#[from] prepare::Error),
+    Prepare(#[from] parts::Error),
     /// More than a plan holds.
     #[error(
         "the kernel cannot be loaded by segments: it takes more segments than kexec_load; stage with --loader verified"
@@ -288,10 +289,8 @@ fn kernel(
             notes.push(grown("kernel", size(&staged.copy), size(&copy)));
             Ok((images::Kernel::made(copy), Some(thawed)))
         }
-        Err(decompress::Why::NoRoom) => {
-            Err(Error::Outgrows { what: "kernel", packed: size(&staged.copy), most })
-        }
-        Err(why @ decompress::Why::Unfit(_)) => {
+        Err(why::Why::NoRoom) => Err(Error::Outgrows { what: "kernel", packed: size(&staged.copy), most }),
+        Err(why @ why::Why::Unfit(_)) => {
             // Where it was not unpacked, or not to its end, it is now.
             staged.see_that_it_is_whole(order.kernel, true)?;
             notes.push(format!("--thaw: the kernel is staged as it is: {why}"));
@@ -316,10 +315,10 @@ fn initrd(place: Place<'_>, order: &Order<'_>, notes: &mut Vec<String>) -> Resul
     let most = place.left()?;
     let thawed = match decompress::initrd(&joined.copy, &copy, most) {
         Ok(thawed) => thawed,
-        Err(decompress::Why::NoRoom) => {
+        Err(why::Why::NoRoom) => {
             return Err(Error::Outgrows { what: "initrd", packed: size(&joined.copy), most });
         }
-        Err(decompress::Why::Damaged { at, why }) => return Err(joined.is_damaged(at, why).into()),
+        Err(why::Why::Damaged { at, why }) => return Err(joined.is_damaged(at, why).into()),
         Err(why) => return Err(Error::Thaw { what: "initrd", why }),
     };
     drop(copy);
@@ -360,7 +359,7 @@ fn beside(
         avoided,
     });
     let prepared = prepared.map_err(|error| match error {
-        prepare::Error::TooLarge(why) if order.thaws_kernel => {
+        parts::Error::TooLarge(why) if order.thaws_kernel => {
             Error::TooLarge(format!("{why}, or leave --thaw out"))
         }
         error => Error::Prepare(error),

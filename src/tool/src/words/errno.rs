@@ -1,7 +1,6 @@
 //! What the kernel answered, as a person and as a manual page name it.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use nix::errno::Errno;
 

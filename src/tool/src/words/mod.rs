@@ -1,4 +1,4 @@
-//! What every layer says in the same words.
+//! Errors, sizes and quotes in words, and the places where sentences go.
 
 pub mod errno;
 pub(crate) mod little_endian;

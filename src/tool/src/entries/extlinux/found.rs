@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Because, Config, Fdt, Label, Linux};
-use crate::entries::{Entry, Error, Source, devicetree};
+use crate::entries::entry::{Entry, Error, Source, devicetree};
+use crate::entries::extlinux::{Because, Config, Fdt, Label, Linux};
 use crate::machine::attach::Attached;
 use crate::machine::file_systems::{FileSystem, Name};
 use crate::machine::mounts::Mount;
@@ -36,7 +36,9 @@ pub fn configs(root: &Root) -> Vec<PathBuf> {
 impl Menu {
     /// Reads it; `attached` mounts what its labels lie on.
     pub fn read(root: &Root, attached: &mut Attached, from: &Path) -> Result<Menu, Error> {
-        let text = root.read_up_to(from, super::SIZE_MAX).map_err(|error| Error::unreadable(from, &error))?;
+        let text = root
+            .read_up_to(from, crate::entries::extlinux::SIZE_MAX)
+            .map_err(|error| Error::unreadable(from, &error))?;
         let config = Config::parse(&text);
         let config =
             config.map_err(|wrong| Error::Menu { path: from.to_path_buf(), why: wrong.to_string() })?;
@@ -108,6 +110,6 @@ fn on(root: &Root, attached: &mut Attached, from: &Path, path: &str) -> Result<P
     let told = || unseen("what it lies on cannot be told".to_owned());
     let folder = from.parent().and_then(|folder| FileSystem::own_path(&mounts, folder)).ok_or_else(told)?;
     let source = Mount::over(&mounts, from).map(|mount| mount.source.clone()).ok_or_else(told)?;
-    let own = super::path(&folder.to_string_lossy(), path);
+    let own = crate::entries::extlinux::path(&folder.to_string_lossy(), path);
     attached.path(&Name::Device(source), &own, false).map_err(|error| unseen(error.to_string()))
 }

@@ -542,7 +542,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-    use super::*;
+    use crate::entries::extlinux::*;
 
     /// As an image for a board has it.
     const BOARD: &str = "\

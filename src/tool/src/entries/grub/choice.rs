@@ -2,12 +2,12 @@
 
 use thiserror::Error;
 
-use super::{Config, Item, Kind, Named, Wrong, shown};
+use crate::entries::grub::menu::{Config, Item, Kind, Named, Wrong, shown};
 
 /// What GRUB boots next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
-    /// The entry's numbers, as in [`super::Entry::place`].
+    /// The entry's numbers, as in [`crate::entries::grub::menu::Entry::place`].
     pub place: Vec<usize>,
     /// Why that one.
     pub because: Because,
@@ -55,7 +55,7 @@ struct Slot<'a> {
     unread: bool,
 }
 
-pub fn next(config: &Config, bls: &[Named]) -> Result<Next, Undecided> {
+pub(super) fn next(config: &Config, bls: &[Named]) -> Result<Next, Undecided> {
     let setting = config.default.as_ref();
     let mut value = match setting.map(|setting| &setting.value) {
         None => None,
@@ -208,7 +208,7 @@ fn fallbacks(config: &Config, bls: &[Named]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::entries::grub::choice::*;
 
     #[test]
     fn a_doubled_mark_is_one_and_a_single_one_parts() {

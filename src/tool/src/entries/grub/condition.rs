@@ -132,7 +132,7 @@ fn compared(left: Option<&str>, operator: &str, right: Option<&str>) -> Option<b
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::entries::grub::condition::*;
 
     /// A '?' stands for a word that is not known.
     fn judged(test: &str) -> Option<bool> {

@@ -103,7 +103,7 @@ fn unescaped(value: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-    use super::*;
+    use crate::entries::grub::environment::*;
 
     fn block(lines: &str) -> Vec<u8> {
         let mut block = [SIGNATURE, lines.as_bytes()].concat();

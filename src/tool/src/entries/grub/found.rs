@@ -4,14 +4,18 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Because, Boots, Config, Device, Environment, File, Linux, Named, Next, Undecided, order};
-use crate::commands::consume::NEXT_ENTRY;
 use crate::entries::bls::{self, Keys};
-use crate::entries::{Entry, Error, Source, devicetree};
+use crate::entries::entry::{Entry, Error, Source, devicetree};
+use crate::entries::found;
+use crate::entries::grub::choice::{Because, Next, Undecided};
+use crate::entries::grub::environment::Environment;
+use crate::entries::grub::menu::{Boots, Config, Device, File, Linux, Named};
+use crate::entries::grub::order;
 use crate::machine::attach::{Attached, POINTS};
 use crate::machine::file_systems::Name;
 use crate::machine::mounts::Mount;
 use crate::machine::root::Root;
+use crate::request::once::NEXT_ENTRY;
 
 /// Where the folder is (GRUB manual, "Installing GRUB using grub-install"); Fedora and openSUSE have the other.
 const FOLDERS: [&str; 2] = ["/boot/grub", "/boot/grub2"];
@@ -97,7 +101,7 @@ impl Menu {
         let config = contents(root, from)?.unwrap_or_default();
         let (environment, custom, user) = (beside("grubenv")?, beside("custom.cfg")?, beside("user.cfg")?);
         let platform = if root.path("/sys/firmware/efi").is_dir() { "efi" } else { "pc" };
-        let folder = super::Folder {
+        let folder = crate::entries::grub::menu::Folder {
             config: &config,
             environment: environment.as_deref(),
             custom: custom.as_deref(),
@@ -142,7 +146,7 @@ impl Menu {
 }
 
 fn contents(root: &Root, path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match root.read_up_to(path, super::SIZE_MAX) {
+    match root.read_up_to(path, crate::entries::grub::menu::SIZE_MAX) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::unreadable(path, &error)),
@@ -160,7 +164,7 @@ struct Places<'a, 'b> {
 type Bls = (String, String, Result<Entry, String>);
 
 impl Places<'_, '_> {
-    fn entry(&mut self, entry: super::Entry, bls: &[Bls]) -> Entry {
+    fn entry(&mut self, entry: crate::entries::grub::menu::Entry, bls: &[Bls]) -> Entry {
         let also = [entry.numbers(), entry.title()].into_iter();
         let also = also.chain(entry.ids.last().cloned()).chain(entry.titles.last().cloned());
         let (id, title) = (entry.id(), entry.titles.last().cloned());
@@ -246,7 +250,7 @@ impl Places<'_, '_> {
         let (mut notes, mut found) = (Vec::new(), None);
         for folder in folders {
             let folder = self.file(&File { device: blscfg.device.clone(), path: folder }, false)?;
-            let names = bls::names(self.root, &folder, ".conf", &mut notes)?;
+            let names = found::names(self.root, &folder, ".conf", &mut notes)?;
             if !names.is_empty() {
                 found = Some((folder, names));
                 break;
@@ -275,7 +279,7 @@ impl Places<'_, '_> {
 
     fn bls_entry(
         &mut self,
-        blscfg: &super::Blscfg,
+        blscfg: &crate::entries::grub::menu::Blscfg,
         file: &Path,
         name: &str,
         keys: &mut Keys,

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::script::{self, Part, Statement, Word};
-use super::state::{Argument, HOLDS, LABEL, Loaded, PREFIX, SPACE, Scope, State, UUID, Variable};
-use super::{Device, File, Linux, SIZE_MAX, Why, Wrong, shown};
+use crate::entries::grub::menu::{Device, File, Linux, SIZE_MAX, Why, Wrong, shown};
+use crate::entries::grub::script::{self, Part, Statement, Word};
+use crate::entries::grub::state::{
+    Argument, HOLDS, LABEL, Loaded, PREFIX, SPACE, Scope, State, UUID, Variable,
+};
 
 /// Commands that a script may run, words that it may make: far beyond any menu, and a second's work.
 pub const FUEL: usize = 1_000_000;

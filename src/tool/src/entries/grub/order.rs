@@ -67,7 +67,7 @@ fn skipped(text: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::entries::grub::order::*;
 
     #[test]
     fn the_newest_kernel_is_first_and_the_rescue_entry_last() {

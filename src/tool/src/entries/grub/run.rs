@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::load::{self, FUEL, expand, file, linux, search, set_by_grub};
-use super::script::{self, Part, Statement, Word};
-use super::state::{Argument, HERE, Loaded, PREFIX, Scope, State, UNKNOWN};
-use super::{
-    Blscfg, Config, Device, Environment, Folder, Item, Kind, SIZE_MAX, Setting, Why, Wrong, condition, shown,
+use crate::entries::grub::condition;
+use crate::entries::grub::environment::Environment;
+use crate::entries::grub::load::{self, FUEL, expand, file, linux, search, set_by_grub};
+use crate::entries::grub::menu::{
+    Blscfg, Config, Device, Folder, Item, Kind, SIZE_MAX, Setting, Why, Wrong, shown,
 };
+use crate::entries::grub::script::{self, Part, Statement, Word};
+use crate::entries::grub::state::{Argument, HERE, Loaded, PREFIX, Scope, State, UNKNOWN};
 
 /// How deep functions, conditions and submenus may lie in each other: a menu needs ten.
 const DEPTH_MAX: usize = 100;

@@ -1,7 +1,7 @@
 //! GRUB's script language as a tree (GRUB manual, "Shell-like scripting"; grub-core/script/yylex.l and parser.y): words
 //! with their quotes, commands with their blocks, `if`, `function`. Loops are refused: grub-mkconfig writes none.
 
-use super::{Why, shown};
+use crate::entries::grub::menu::{Why, shown};
 
 /// How deep blocks and conditions may lie in each other.
 const DEPTH_MAX: usize = 24;
@@ -381,7 +381,7 @@ impl Lexer<'_> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
-    use super::*;
+    use crate::entries::grub::script::*;
 
     fn bare(text: &str) -> Part {
         Part::Bare(text.to_owned())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::{Linux, Why, Wrong};
+use crate::entries::grub::menu::{Device, Linux, Why, Wrong};
 
 /// The values of `root` that stand for what GRUB will find: they hold a character that no device has.
 pub const HERE: &str = "\u{1}here";
@@ -174,5 +174,20 @@ impl State {
             }
             variable.exported |= theirs.exported;
         }
+    }
+}
+
+impl Device {
+    /// From the value of `root`, or what stands in a path's parentheses.
+    pub(super) fn parse(text: &str) -> Device {
+        let searched =
+            [(UUID, Device::Uuid as fn(String) -> Device), (LABEL, Device::Label), (HOLDS, Device::Holds)];
+        if text == HERE {
+            return Device::Grub;
+        }
+        let found = searched
+            .iter()
+            .find_map(|(by, device)| text.strip_prefix(by).map(|value| device(value.replace(SPACE, " "))));
+        found.unwrap_or_else(|| Device::Named(text.to_owned()))
     }
 }

@@ -1,4 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+use super::choice::Because;
+use super::environment::without;
+use super::menu::{Boots, Device, Entry, File, Linux, Why};
 use super::*;
 
 const BOOT: &str = "0f0e0d0c-1111-2222-3333-444455556666";

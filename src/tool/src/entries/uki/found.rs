@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::entries::bls::{self, Found};
+use crate::entries::entry::{Entry, Error, Source};
+use crate::entries::found::{self, Found};
 use crate::entries::partition::Partition;
+use crate::entries::tries;
 use crate::entries::uki::{self, Profile, Uki};
-use crate::entries::{Entry, Error, Source};
 use crate::machine::root::Root;
 
 /// The entries on a partition. What is none is noted. systemd-boot knows profiles from version 257 on.
@@ -19,7 +20,7 @@ pub fn read(
 ) -> Result<Vec<Found>, Error> {
     let folder = partition.point.join("EFI/Linux");
     let mut found = Vec::new();
-    for name in bls::names(root, &folder, ".efi", notes)? {
+    for name in found::names(root, &folder, ".efi", notes)? {
         let file = folder.join(&name);
         let image = match Uki::open(root, &file) {
             Ok(image) => image,
@@ -49,7 +50,7 @@ pub fn read(
 
 /// An image of which too little is understood: systemd-boot may boot it all the same.
 fn unsure(file: &Path, name: &str, error: &uki::Error) -> Found {
-    let (id, tries) = bls::id(name, ".efi");
+    let (id, tries) = tries::id(name, ".efi");
     let hindrance = Error::Image { path: file.to_path_buf(), why: error.to_string() };
     Found {
         offered: true,
@@ -84,7 +85,7 @@ fn one(
     };
     let first = |keys: &[&str]| keys.iter().find_map(|key| says(key));
     let system = first(&["PRETTY_NAME", "NAME", "ID"])?;
-    let (base, tries) = bls::id(name, ".efi");
+    let (base, tries) = tries::id(name, ".efi");
     let id = match (number, &profile.id) {
         (0, _) => base.clone(),
         (_, Some(id)) => format!("{base}@{id}"),

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::entries::bls::Tries;
+use crate::entries::tries::Tries;
+use crate::image::piece::{Identity, Packed, Piece, Section};
 use crate::machine::efi;
 use crate::machine::root::Root;
-use crate::staging::images::{Identity, Packed, Piece, Section};
 use crate::words::errno::InWords;
 
 /// How long a text in an image may be, in bytes; no kernel takes a longer command line.

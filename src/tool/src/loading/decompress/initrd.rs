@@ -11,11 +11,12 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 
-use super::{Why, read_at};
 use crate::image::archive::{self, Entries};
 use crate::image::cpio::ALIGNMENT;
+use crate::image::initrd::{BOOT_CONFIG, BOOT_CONFIG_PADDING};
 use crate::image::unpack;
-use crate::staging::images::{BOOT_CONFIG, BOOT_CONFIG_PADDING};
+use crate::loading::decompress::why::Why;
+use crate::machine::sys::read_at;
 use crate::words::little_endian::long;
 
 /// What stands before the end of a bootconfig: its size and a sum (`get_boot_config_from_initrd`, init/main.c).

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use super::{Why, read_at};
 use crate::image::bzimage::{self, ANYWHERE, EFI_KEXEC, FIVE_LEVELS_ENABLED, KERNEL_64};
 use crate::image::cmdline;
 use crate::image::unpack::{self, Unpacked};
+use crate::loading::decompress::why::Why;
 use crate::machine::root::Root;
+use crate::machine::sys::read_at;
 use crate::machine::{processor, sys};
 use crate::words::little_endian::{long, short, wide};
 

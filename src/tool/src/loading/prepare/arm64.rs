@@ -4,7 +4,7 @@
 //! (`arm64_relocate_new_kernel`, `arch/arm64/kernel/relocate_kernel.S`), so the first instructions are ours.
 
 use super::flat::{self, Way};
-use super::{Error, Parts, Prepared};
+use crate::loading::prepare::parts::{Error, Parts, Prepared};
 
 /// The largest page that a kernel can be built with: a multiple of this is one of whatever runs.
 const PAGE: u64 = 64 << 10;

@@ -7,8 +7,8 @@ use nextkernel_plan::{Area, Part, Segment};
 
 use super::device_tree::{self, Malformed, Tree};
 use super::memory_map::{Bounds, Memory, Pick, Range};
-use super::{Error, Parts, Prepared, head, length};
 use crate::image::header::{self, Flat, Header};
+use crate::loading::prepare::parts::{Error, Parts, Prepared, head, length};
 
 /// Where what is large begins: where a page of the next kernel's own map of memory can begin.
 pub(super) const LARGE: u64 = 2 << 20;
@@ -106,7 +106,7 @@ pub(super) fn segments(parts: &Parts<'_>, image: &Flat, way: &Way<'_>) -> Result
         let parameters = memory.take(tree + code, parameters, Pick::Lowest)?;
         Some(Places { kernel, initrd, parameters })
     };
-    let places = super::with_least_in_the_way(&memory, parts.avoided, |memory| {
+    let places = crate::loading::prepare::parts::with_least_in_the_way(&memory, parts.avoided, |memory| {
         memory.free().iter().find_map(|low| fit(&memory, low)).ok_or_else(|| {
             Error::Unfit(
                 "there is no free place in memory where kernel and initrd could lie together; a smaller initrd may fit"

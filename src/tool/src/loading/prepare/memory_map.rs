@@ -11,9 +11,8 @@
 //! The kernel that runs lies in memory, too, and its place is as good as any other: what is loaded is copied to its
 //! place at the jump.
 
-use std::fs;
-use std::io;
 use std::path::PathBuf;
+use std::{fs, io};
 
 use thiserror::Error;
 

@@ -5,7 +5,7 @@
 //! of ours is needed.
 
 use super::flat::{self, Way};
-use super::{Error, Parts, Prepared};
+use crate::loading::prepare::parts::{Error, Parts, Prepared};
 
 /// The page of every kernel.
 const PAGE: u64 = 4096;

@@ -20,10 +20,10 @@ use std::fs;
 use nextkernel_plan::{Area, Part, Segment};
 
 use super::memory_map::{self, Bounds, Descriptor, Entry, Memory, Pick, SETUP_E820_EXT};
-use super::{Error, Parts, Prepared, Random};
 use crate::image::bzimage::{self, ANYWHERE, EFI_KEXEC, FIVE_LEVELS, KERNEL_64};
 use crate::image::cmdline;
 use crate::loading::decompress::Thawed;
+use crate::loading::prepare::parts::{Error, Parts, Prepared, Random};
 use crate::machine::kconfig::Kconfig;
 use crate::machine::root::Root;
 use crate::machine::{efi, processor, sys};
@@ -126,12 +126,12 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     let number =
         random.number().map_err(|error| Error::Unreadable { what: "/dev/urandom".to_owned(), error })?;
     let memory = Memory::usable(parts.root, PAGE)?;
-    let initrd = parts.initrd.map(|file| super::length(file, "the staged initrd")).transpose()?;
+    let initrd = parts.initrd.map(|file| super::parts::length(file, "the staged initrd")).transpose()?;
     let told = |initrd| Told { kernel: &kernel, machine: &machine, initrd, cmdline_room: parts.cmdline_room };
     // The length does not depend on where the initrd will be.
     let length = told(initrd.map(|size| (0, size))).layout(0, 0)?.parameters.len() as u64;
     let asked = Asked { kernel: &kernel, initrd, parameters: length, cmdline: parts.cmdline, number };
-    let places = super::with_least_in_the_way(&memory, parts.avoided, |memory| asked.places(memory))?;
+    let places = super::parts::with_least_in_the_way(&memory, parts.avoided, |memory| asked.places(memory))?;
 
     let told = told(places.initrd.zip(initrd));
     let Layout { parameters, start, cmdline, seed } =
@@ -268,13 +268,13 @@ impl<'a> Kernel<'a> {
     /// Reads what it says of itself, and refuses what cannot be started so.
     fn read(parts: &Parts<'a>) -> Result<Kernel<'a>, Error> {
         const WHAT: &str = "the staged kernel";
-        let size = super::length(parts.kernel, WHAT)?;
+        let size = crate::loading::prepare::parts::length(parts.kernel, WHAT)?;
         if let Some(thawed) = parts.thawed {
             let bytes = Area { offset: 0, size };
             let (head, takes) = (thawed.head.clone(), thawed.takes.max(size));
             return Ok(Kernel { head, bytes, takes, entry: thawed.entry, thawed: Some(thawed) });
         }
-        let head = super::head(parts.kernel, WHAT, LENGTH)?;
+        let head = crate::loading::prepare::parts::head(parts.kernel, WHAT, LENGTH)?;
         see_that_it_is_one(&head)?;
         let offset = bzimage::real_mode(&head);
         let size = size.checked_sub(offset).filter(|size| *size > ENTRY);
@@ -716,10 +716,11 @@ fn trampoline(at: u64, boot_params: u64, entry: u64) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use crate::loading::prepare;
+    use crate::loading::prepare::memory_map::Range;
     use crate::loading::prepare::memory_map::tests::{
         FIRMWARE_ENTRIES, IOMEM_TEXT, put_firmware, put_runtime, told,
     };
-    use crate::loading::prepare::{self, Range};
     use crate::machine::scratch::Scratch;
     use std::collections::BTreeSet;
     use std::fs::File;

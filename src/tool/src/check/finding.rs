@@ -1,0 +1,91 @@
+//! A finding: a sentence and how bad it is.
+
+use serde::Serialize;
+
+use crate::freeing::gpus;
+use crate::image::digest;
+use crate::loading::loader;
+use crate::machine::root::Root;
+use crate::machine::sys::Calls;
+use crate::machine::systemd;
+
+/// What is said of one thing.
+#[derive(Debug, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) what: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) sentence: String,
+}
+
+/// How it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Worth knowing.
+    Info,
+    /// It works, and may fail where it need not.
+    Warn,
+    /// It will fail.
+    Bad,
+}
+
+impl Verdict {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Verdict::Ok => "ok",
+            Verdict::Info => "info",
+            Verdict::Warn => "warn",
+            Verdict::Bad => "bad",
+        }
+    }
+}
+
+impl Finding {
+    pub(crate) fn in_words(&self) -> String {
+        format!("{:<5} {:<18} {}\n", self.verdict.word(), self.what, self.sentence)
+    }
+}
+
+/// The list that is being made.
+#[derive(Default)]
+pub(crate) struct Findings(pub(crate) Vec<Finding>);
+
+impl Findings {
+    pub(crate) fn say(&mut self, verdict: Verdict, what: impl Into<String>, sentence: impl Into<String>) {
+        self.0.push(Finding { what: what.into(), verdict, sentence: sentence.into() });
+    }
+}
+
+/// What is asked of the running system itself, and not of its files.
+pub(crate) struct Asked {
+    pub(crate) calls: Option<Calls>,
+    pub(crate) systemd: Option<u32>,
+    pub(crate) hash_rate: fn() -> u64,
+    pub(crate) process_on: fn(&Root, &str) -> Option<String>,
+}
+
+impl Asked {
+    pub(crate) fn now(root: &Root) -> Asked {
+        let calls = loader::calls(root);
+        Asked { calls, systemd: systemd::version(), hash_rate: digest::rate, process_on: gpus::process_on }
+    }
+}
+
+/// What a configuration that is wrong keeps from happening: a plan that stands holds all that counts.
+#[derive(Clone, Copy)]
+pub(crate) struct UntilThen(pub(crate) Verdict, pub(crate) &'static str);
+
+impl UntilThen {
+    pub(crate) fn of(is_staged: bool) -> UntilThen {
+        if is_staged {
+            UntilThen(
+                Verdict::Warn,
+                "until then what is staged holds as it is, and nothing else can be staged",
+            )
+        } else {
+            UntilThen(Verdict::Bad, "until then nothing can be staged")
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! All entries there are, and the one that would be booted.
+
+use std::path::Path;
+
+use crate::entries::default::ByDefault;
+use crate::entries::entry::{Entry, Error, Source};
+use crate::entries::found::Found;
+use crate::entries::in_charge::{self, InCharge};
+use crate::entries::systemd_boot::{self, Loader};
+use crate::entries::tries::Tries;
+use crate::entries::{bls, convention, extlinux, grub, nixos, partition, subvolume, uki};
+use crate::machine::attach::Attached;
+use crate::machine::root::Root;
+use crate::request::conf::Conf;
+use crate::request::once::Once;
+use crate::words::errno::InWords;
+
+/// All entries there are, and the one that would be booted.
+#[derive(Debug)]
+pub struct Survey {
+    /// The boot loader in charge, where it is one that is known.
+    pub loader: Option<String>,
+    /// The entries: the boot loader's in its order, then kernels by convention.
+    pub entries: Vec<Entry>,
+    /// Those for other machines, which are not shown.
+    pub(crate) foreign: Vec<Entry>,
+    /// The one that would be booted.
+    pub default: Result<ByDefault, Error>,
+    /// What is to be said of them.
+    pub notes: Vec<String>,
+}
+
+/// What a boot loader in charge says.
+pub(crate) struct Told {
+    pub(crate) loader: Option<String>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) default: Result<ByDefault, Error>,
+    /// Whether its menu holds the entries of loader/entries, too.
+    pub(crate) has_bls: bool,
+}
+
+/// Why what a menu says is not what the next restart leads to, unless the entry itself names the root's subvolume. Who may not
+/// ask is told nothing of it: a look at the entries is nobody's harm, and staging is root's.
+pub(crate) fn other_snapshot(
+    root: &Root,
+    in_charge: &Result<InCharge, Error>,
+    notes: &mut Vec<String>,
+) -> Option<Error> {
+    let path = match in_charge {
+        Ok(InCharge::SystemdBoot) | Err(_) => return None,
+        Ok(InCharge::Grub(menu) | InCharge::Extlinux(menu)) => menu.as_path(),
+        Ok(InCharge::Nobody) => Path::new("/boot"),
+    };
+    let asked = subvolume::other_than_default(root, path);
+    if let Some(error) = asked.as_ref().err().filter(|_| nix::unistd::geteuid().is_root()) {
+        let why = InWords(error);
+        notes.push(format!("warning: whether / is in btrfs's default subvolume cannot be told: {why}"));
+    }
+    let (current, default) = asked.ok()??;
+    Some(Error::OtherSnapshot { path: path.to_path_buf(), current, default })
+}
+
+impl Survey {
+    /// Finds them. What they lie on and nobody has mounted is mounted for this process.
+    #[must_use]
+    pub fn of(root: &Root, conf: &Conf) -> Survey {
+        let (mut attached, mut notes) = (Attached::new(root), Vec::new());
+        // Why nobody can tell what is next, whatever the boot loader says.
+        let mut blind: Option<Error> = None;
+        let loader = Loader::find(root).unwrap_or_else(|error| {
+            blind = Some(error.into());
+            None
+        });
+        attached.of_fstab();
+        let extended = loader.as_ref().map_or(Ok(()), |loader| loader.attach(root, &mut attached));
+        let in_charge = in_charge::find(root, conf.boot_loader);
+        let by_systemd_boot = in_charge == Ok(InCharge::SystemdBoot);
+        let hidden = attached.hidden.clone().map(Error::Attach);
+        blind = blind.or(if by_systemd_boot { extended.err().map(Error::Attach) } else { hidden.clone() });
+        let partitions = partition::find(root, &mut notes);
+        let mut found = Vec::new();
+        for partition in &partitions {
+            let is_its = |loader: &Loader| loader.reads(root, &partitions, partition);
+            if by_systemd_boot && !loader.as_ref().is_none_or(is_its) {
+                continue;
+            }
+            let with_profiles = loader.as_ref().is_none_or(|loader| loader.with_profiles);
+            let images = |notes: &mut Vec<String>| uki::found::read(root, partition, with_profiles, notes);
+            for read in [bls::read(root, partition, by_systemd_boot, &mut notes), images(&mut notes)] {
+                match read {
+                    Ok(read) => found.extend(read),
+                    Err(error) if by_systemd_boot => blind = blind.or(Some(error)),
+                    Err(error) => notes.push(error.to_string()),
+                }
+            }
+        }
+        let with_counters = loader.as_ref().is_some_and(|loader| loader.with_counters);
+        // Of what is the same that of the ESP stays first, as systemd-boot has it.
+        found.sort_by(|a, b| a.compare(b, with_counters));
+        let generations = nixos::all(root);
+        let mut installed = convention::all(root);
+        if hidden.is_some() {
+            // They lie below what is to be mounted there.
+            for entry in &mut installed {
+                entry.hindrance.clone_from(&hidden);
+            }
+        }
+        let other = other_snapshot(root, &in_charge, &mut notes);
+        let told = match in_charge {
+            Ok(InCharge::SystemdBoot) => {
+                let default = loader.as_ref().ok_or(Error::NoVariables).and_then(|loader| {
+                    let conf = systemd_boot::Conf::read(root, loader.esp(&partitions)?)?;
+                    loader.choose(&conf, &found, &mut notes)
+                });
+                Told {
+                    loader: loader.map(|loader| loader.info),
+                    entries: Vec::new(),
+                    default,
+                    has_bls: false,
+                }
+            }
+            Ok(InCharge::Grub(menu)) => of_grub(root, &mut attached, &menu),
+            Ok(InCharge::Extlinux(menu)) => of_extlinux(root, &mut attached, &menu),
+            Ok(InCharge::Nobody) => {
+                notes.extend(in_charge::others(root).iter().map(|path| {
+                    let path = path.display();
+                    format!(
+                        "warning: {path} is a boot loader's, and what that would boot is not read from it"
+                    )
+                }));
+                let unread = found.iter().find(|found| found.offered && conf.boot_loader.is_none());
+                let default = match (unread, nixos::default(root, &generations)) {
+                    (Some(unread), _) => Err(Error::Unread(unread.entry.in_full())),
+                    (None, Some(system)) => Ok(ByDefault::always(system, "the system profile of NixOS")),
+                    (None, None) => convention::default(root, &installed)
+                        .map(|entry| ByDefault::always(entry, "by the distribution's convention")),
+                };
+                Told { loader: None, entries: Vec::new(), default, has_bls: false }
+            }
+            Err(error) => Told { loader: None, entries: Vec::new(), default: Err(error), has_bls: false },
+        };
+        if told.has_bls {
+            found.retain(|found| found.entry.source != Source::Bls);
+        }
+        notes.append(&mut attached.notes);
+        let marked = |entry: Entry| Entry { aside: attached.covers(&entry.kernel.path), ..entry };
+        let default = match (blind.map_or(told.default, Err), other) {
+            (Ok(default), Some(other)) if !default.names_its_root(root) => Err(other),
+            (default, _) => default,
+        };
+        let default = default.map(|default| ByDefault { entry: marked(default.entry), ..default });
+        let (foreign, shown): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| found.foreign);
+        let shown = shown.into_iter().map(|found| found.entry);
+        let entries = told.entries.into_iter().chain(shown).chain(generations).chain(installed);
+        Survey {
+            loader: told.loader,
+            entries: entries.map(marked).collect(),
+            foreign: foreign.into_iter().map(|found: Found| marked(found.entry)).collect(),
+            default,
+            notes,
+        }
+    }
+
+    /// The entry that a name means: the path or the name of its file, with or without ending and counters,
+    /// or else the version of a kernel by convention.
+    pub fn named(&self, name: &str) -> Result<Entry, Error> {
+        self.find(name)?.clone().stageable()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Result<&Entry, Error> {
+        let all = || self.entries.iter().chain(&self.foreign);
+        let stem = |name: &str| bls::stem(&name.to_ascii_lowercase()).to_owned();
+        let file =
+            |entry: &Entry| entry.from.as_ref().and_then(|from| Some(from.file_name()?.to_str()?.to_owned()));
+        let asked = stem(name);
+        let (bare, _) = Tries::parse(&asked);
+        let is_version = |entry: &Entry| entry.source == Source::Convention;
+        // The closer a name fits, the earlier.
+        let ways: [&dyn Fn(&Entry) -> bool; 8] = [
+            &|entry| entry.from.as_deref() == Some(Path::new(name)),
+            &|entry| file(entry).is_some_and(|file| file.eq_ignore_ascii_case(name)),
+            &|entry| !is_version(entry) && entry.id == name,
+            &|entry| !is_version(entry) && entry.id.eq_ignore_ascii_case(name),
+            &|entry| file(entry).is_some_and(|file| stem(&file) == asked),
+            &|entry| !is_version(entry) && stem(&entry.id) == bare,
+            &|entry| !is_version(entry) && entry.also.iter().any(|also| also == name),
+            &|entry| is_version(entry) && entry.id == name,
+        ];
+        for way in ways {
+            let fit: Vec<_> = all().filter(|entry| way(entry)).collect();
+            match fit.as_slice() {
+                [] => {}
+                [one] => return Ok(one),
+                // A file's name means an image's first profile.
+                [first, others @ ..] if first.is_first_profile_of(others) => return Ok(first),
+                several => {
+                    let fit = several.iter().map(|entry| entry.in_full()).collect();
+                    return Err(Error::Ambiguous { name: name.to_owned(), fit });
+                }
+            }
+        }
+        let others = self.entries.iter().map(|entry| entry.id.clone()).collect();
+        Err(Error::Unknown { name: name.to_owned(), others })
+    }
+}
+
+/// GRUB's menu, and what it boots next.
+pub(crate) fn of_grub(root: &Root, attached: &mut Attached, config: &Path) -> Told {
+    let loader = Some(format!("GRUB, with {}", config.display()));
+    let menu = match grub::found::Menu::read(root, attached, config) {
+        Ok(menu) => menu,
+        Err(error) => return Told { loader, entries: Vec::new(), default: Err(error), has_bls: false },
+    };
+    let default = menu.next().map(|(entry, why, once)| ByDefault {
+        entry: entry.clone(),
+        why,
+        once: once.then(|| Once::Grub(menu.one_shot.clone().unwrap_or_default())),
+    });
+    let entries = menu.entries.into_iter().map(|(_, entry)| entry).collect();
+    Told { loader, entries, default, has_bls: menu.has_bls }
+}
+
+/// The menu of U-Boot or syslinux, and what they boot next.
+pub(crate) fn of_extlinux(root: &Root, attached: &mut Attached, config: &Path) -> Told {
+    let loader = Some(format!("U-Boot or syslinux, with {}", config.display()));
+    match extlinux::found::Menu::read(root, attached, config) {
+        Ok(menu) => {
+            let default = menu.next().map(|(entry, why)| ByDefault::always(entry, why));
+            Told { loader, entries: menu.entries, default, has_bls: false }
+        }
+        Err(error) => Told { loader, entries: Vec::new(), default: Err(error), has_bls: false },
+    }
+}
