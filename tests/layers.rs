@@ -16,9 +16,31 @@ const HOOK: &[&[&str]] = &[
     &["lib.rs", "main.rs", "start/"],
 ];
 
+/// The layers of the tool, the lowest first: folders and files of src/tool/src.
+const TOOL: &[&[&str]] = &[
+    &["words/"],
+    &["machine/"],
+    &["image/"],
+    &["request/"],
+    &["entries/"],
+    &["freeing/"],
+    &["report/"],
+    &["loading/"],
+    &["staging/"],
+    &["check/"],
+    &["commands/"],
+    &["cli.rs"],
+    &["lib.rs", "main.rs"],
+];
+
 #[test]
 fn the_hook_uses_only_what_lies_below_and_no_two_files_use_each_other() {
     assert_layered("src/hook/src", "nextkernel_hook", HOOK);
+}
+
+#[test]
+fn the_tool_uses_only_what_lies_below_and_no_two_files_use_each_other() {
+    assert_layered("src/tool/src", "nextkernel", TOOL);
 }
 
 /// Fails with the faults of a crate, by the folder of its sources and its name in Rust.
