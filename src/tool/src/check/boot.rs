@@ -242,8 +242,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::check::tests::{asked, finding, machine, says, staged};
-    use crate::commands::stage;
     use crate::report;
+    use crate::staging::stage;
 
     #[test]
     fn a_hypervisor_that_forbids_the_jump_is_bad_and_one_that_may_hang_is_a_warning() {

@@ -9,7 +9,6 @@ use clap::{Args, ValueHint};
 use nextkernel_plan::{Image, Malformed, On, Plan, limits};
 use thiserror::Error;
 
-use crate::commands::stage;
 use crate::entries;
 use crate::entries::entry;
 use crate::image::cmdline;
@@ -18,6 +17,7 @@ use crate::request::choices::Wanted;
 use crate::staging::directory::{self, NewSet};
 use crate::staging::extra::{self, Extra};
 use crate::staging::images::{self, Source};
+use crate::staging::stage;
 use crate::words::errno::InWords;
 use crate::words::say;
 

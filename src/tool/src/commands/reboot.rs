@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use thiserror::Error;
 
 use crate::check;
-use crate::commands::stage;
+use crate::commands;
 use crate::entries::Choice;
 use crate::freeing::gpus::{self, Said};
 use crate::loading::loader::Loader;
@@ -29,6 +29,7 @@ use crate::request::conf::Conf;
 use crate::request::{arguments, firmware};
 use crate::staging::directory::{self, Folder};
 use crate::staging::ready::{self, First};
+use crate::staging::stage;
 use crate::words::errno::InWords;
 use crate::words::say;
 
@@ -271,7 +272,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let (handoff, bad) = match first {
         First::Use(handoff) => (handoff, Vec::new()),
-        First::Stage(_) => (stage::run(root, &staging)?, check::bad(root)),
+        First::Stage(_) => (commands::stage::run(root, &staging)?, check::bad(root)),
     };
     // Again, for staging takes a while.
     uninhibited(inhibitors::find())?;

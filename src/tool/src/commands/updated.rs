@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::commands::{stage, unstage};
+use crate::commands::unstage;
 use crate::entries::entry::{self, Entry, Source};
 use crate::entries::survey::Survey;
 use crate::machine::elsewhere::see_that_this_is_the_system;
@@ -15,6 +15,7 @@ use crate::request::arguments;
 use crate::request::choices::OnVerb;
 use crate::request::conf::{Conf, OnUpdate};
 use crate::staging::origin::{Known, Origin, Original};
+use crate::staging::stage;
 use crate::words::say;
 
 /// How long files are at rest before they count as complete: a kernel and its initrd come one after the other.

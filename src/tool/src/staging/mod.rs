@@ -7,3 +7,4 @@ pub mod images;
 pub mod origin;
 pub mod ready;
 pub mod set;
+pub mod stage;
