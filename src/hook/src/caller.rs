@@ -1,4 +1,5 @@
-//! Who calls, and is this the end of a shutdown? Nothing here may ever jump out of a running system.
+//! Finds out which program has called the hook, and whether this is the end of a shutdown. The hook must
+//! never jump out of a running system.
 
 use core::ffi::CStr;
 
@@ -13,59 +14,65 @@ use crate::sys::limits::{self, Budget};
 use crate::sys::name::Name;
 use crate::sys::text::Text;
 
-/// The first PID namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
+/// The target of `/proc/self/ns/pid` in the first PID namespace (`PROC_PID_INIT_INO`,
+/// `include/linux/proc_ns.h`).
 const FIRST_NAMESPACE: &[u8] = b"pid:[4026531836]";
 
-/// Who calls the hook at the end.
+/// The program that has called the hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Nobody: it is PID 1 itself.
+    /// None: the hook is PID 1 itself.
     Nobody,
     /// systemd-shutdown, on the root file system.
     Systemd,
-    /// systemd-shutdown again, as /shutdown of an exitrd: the root is gone.
+    /// systemd-shutdown as /shutdown of an exitrd: the root is gone.
     Exitrd,
-    /// dracut's script of that name.
+    /// dracut's script as /shutdown of an exitrd.
     Script,
-    /// Another init, which is seen to carry out a shutdown.
+    /// Another init, which shows that it is carrying out a restart.
     Init,
-    /// Another init, which may be: only what `nextkernel reboot` has armed can tell.
+    /// Another init, which does not show whether it is shutting down. Only a handoff that `nextkernel reboot`
+    /// has armed can tell.
     Untold,
 }
 
-/// How an init other than systemd is seen to carry out a restart. Files that it leaves behind are no sign of one:
-/// they may be old.
+/// The sign by which an init other than systemd shows that it is carrying out a restart. Files that an init
+/// leaves behind are no such sign, because they may be old.
 enum Sign {
-    /// PID 1's own command line holds this.
+    /// The command line of PID 1 contains this.
     PidOne(&'static [u8]),
-    /// That of PID 1's own child does, which has called the hook, or what did.
+    /// The command line of PID 1's own child contains this. That child has called the hook, directly or
+    /// through others.
     Child(&'static [u8]),
-    /// That of any process between PID 1 and the hook does.
+    /// The command line of any process between PID 1 and the hook contains this.
     Ancestor(&'static [u8]),
 }
 
-/// dinit's PID 1 at a restart, whatever the prefix of its programs.
+/// The arguments of dinit's PID 1 at a restart. The name of its program may have a prefix.
 const DINIT: &[u8] = b"\0--system\0-r\0";
 
-/// The inits by the program that PID 1 runs: its name is mostly `init`. Each is measured or read (units/README.md).
+/// The inits, by the program that PID 1 runs, because the name of its process is mostly `init`. Each sign was
+/// measured, or read in the sources (units/README.md).
 const INITS: [(&[u8], Sign); 8] = [
     // sysvinit shows the runlevel (`setproctitle`, src/init.c): 6 is a reboot.
     (b"init", Sign::PidOne(b"init [6]")),
     // `do_openrc`, src/openrc-init/openrc-init.c.
     (b"openrc-init", Sign::Child(b"openrc\0reboot\0")),
     (b"runit", Sign::Child(b"/etc/runit/3\0")),
-    // What follows the script (`prepare_stage4`, src/init/s6-linux-init-shutdownd.c).
+    // The command that follows the script (`prepare_stage4`, src/init/s6-linux-init-shutdownd.c).
     (b"s6-svscan", Sign::Ancestor(b"s6-linux-init-hpr\0-f\0-r\0")),
-    // dinit's PID 1 becomes this program (src/dinit.cc); a prefix keeps it apart from another init's.
+    // dinit's PID 1 becomes this program (src/dinit.cc). A prefix distinguishes it from the program of
+    // another init.
     (b"shutdown", Sign::PidOne(DINIT)),
     (b"dinit-shutdown", Sign::PidOne(DINIT)),
     (b"finit", Sign::Ancestor(b"/hook/sys/down/")),
-    // Relative to its folder of services (`exec1`, nitro.c).
+    // Relative to nitro's directory of services (`exec1`, nitro.c).
     (b"nitro", Sign::Child(b"SYS/final\0reboot\0")),
 ];
 
 impl Caller {
-    /// Finds out who calls with this verb. Fails where that is no shutdown.
+    /// Finds out which program has called the hook with the verb `told`. Fails in a container, and under a
+    /// systemd that is not shutting down with this verb.
     pub fn find(told: Option<Verb>, is_pid_1: bool) -> Result<Caller, Failure> {
         if in_container() {
             return Err(Failure::InContainer);
@@ -92,26 +99,26 @@ impl Caller {
         Ok(if shows { Caller::Init } else { Caller::Untold })
     }
 
-    /// Whether it tells a kexec from a reboot.
+    /// Whether this caller distinguishes kexec from reboot.
     #[must_use]
     pub fn tells_kexec(self) -> bool {
         !matches!(self, Caller::Init | Caller::Untold)
     }
 
-    /// Whether it is an init that jumps to a loaded image by itself at `kexec`.
+    /// Whether this is an init that jumps to a loaded image by itself at `kexec`.
     #[must_use]
     pub fn jumps(self) -> bool {
         matches!(self, Caller::Systemd | Caller::Exitrd)
     }
 
-    /// Whether processes and file systems may be left that nobody has seen to. systemd and the exitrds have, and
-    /// PID 1 at its begin.
+    /// Whether processes may be left running, and file systems writable. systemd and the exitrds have seen to
+    /// both, and so has the hook as PID 1, at its start.
     #[must_use]
     pub fn leaves_work(self) -> bool {
         matches!(self, Caller::Init | Caller::Untold)
     }
 
-    /// The deadlines that it sets.
+    /// Returns the deadlines under this caller.
     #[must_use]
     pub fn budget(self) -> &'static Budget {
         match self {
@@ -130,13 +137,15 @@ fn says(line: &[u8], words: &[u8]) -> bool {
     line.windows(words.len()).any(|window| window == words)
 }
 
-/// The last part of the path of what PID 1 runs. Behind it stands ` (deleted)` after an update (`proc_pid_exe(5)`).
+/// Returns the file name of the program that PID 1 runs, without the ` (deleted)` that follows it after an
+/// update (`proc_pid_exe(5)`).
 fn program() -> Name<16> {
     let name: Name<32> = files::link(CWD, c"/proc/1/exe").unwrap_or(Name::cut(b""));
     Name::cut(name.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default())
 }
 
-/// Whether a process between PID 1 and this one has these words on its command line; or PID 1's child alone.
+/// Whether the command line of a process between PID 1 and this one contains `words`. With `child_alone` only
+/// PID 1's own child is looked at.
 fn an_ancestor_says(words: &[u8], child_alone: bool) -> bool {
     let says_it = |id: Pid| {
         let path = Text::<32>::of(format_args!("/proc/{}/cmdline", id.as_raw_nonzero()));
@@ -151,7 +160,7 @@ fn an_ancestor_says(words: &[u8], child_alone: bool) -> bool {
     }
 }
 
-/// Who would call at the end, by day.
+/// Returns the caller at the end of a shutdown, as far as it can be known while the system runs.
 #[must_use]
 pub fn who_would_call() -> Caller {
     if program().as_bytes().starts_with(b"systemd") { Caller::Systemd } else { Caller::Init }
@@ -163,26 +172,26 @@ pub fn is_pid_1() -> bool {
     getpid() == Pid::INIT
 }
 
-/// Whether this is known not to be the first PID namespace. Without /proc there is no telling.
+/// Whether this is known not to be the first PID namespace. Without /proc it is not known.
 #[must_use]
 pub fn in_container() -> bool {
     let mut name = [const { core::mem::MaybeUninit::uninit() }; 64];
     readlinkat_raw(CWD, c"/proc/self/ns/pid", &mut name).is_ok_and(|(name, _)| name != FIRST_NAMESPACE)
 }
 
-/// The verb of a shutdown under systemd, by PID 1's command line. systemd 262 hands its hooks an empty word: the verb
-/// lies in its own arguments, and what is forked to run the hooks overwrites those with its name
-/// (`rename_process_full`, src/basic/argv-util.c).
+/// Returns the verb of a shutdown under systemd, from PID 1's command line. systemd 262 passes an empty word
+/// to its hooks: the verb lies in its own arguments, and the process that it forks to run the hooks
+/// overwrites those with its name (`rename_process_full`, src/basic/argv-util.c).
 #[must_use]
 pub fn verb_of_systemd() -> Option<Verb> {
     let mut line = [0; limits::CMDLINE_MAX];
     of_systemd(read(c"/proc/1/cmdline", &mut line)).map(|(_, verb)| verb)
 }
 
-/// Whether a command line is that of a shutdown under systemd, and with which verb: systemd's PID 1 executes
-/// systemd-shutdown in its own place, and that executes /shutdown of an exitrd with the same arguments
-/// (`become_shutdown`, src/core/main.c; src/shutdown/shutdown.c). dracut's is a script: the kernel puts its
-/// interpreter before it (`load_script`, `fs/binfmt_script.c`).
+/// Returns the caller and the verb if a command line is that of a shutdown under systemd. systemd's PID 1
+/// executes systemd-shutdown in its own place, and systemd-shutdown executes /shutdown of an exitrd with the
+/// same arguments (`become_shutdown`, src/core/main.c; src/shutdown/shutdown.c). dracut's /shutdown is a
+/// script: the kernel puts its interpreter before it (`load_script`, `fs/binfmt_script.c`).
 #[must_use]
 pub fn of_systemd(line: &[u8]) -> Option<(Caller, Verb)> {
     let mut words = line.split(|byte| *byte == 0);

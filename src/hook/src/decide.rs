@@ -1,4 +1,4 @@
-//! Decides: is there a handoff now, at which verb and by which plan?
+//! Decides whether this shutdown is a handoff, at which verb, and by which plan.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -14,43 +14,45 @@ use crate::scene::armed;
 use crate::sys::files;
 use crate::sys::say::warn;
 
-/// Where `nextkernel stage` leaves the plan, and where `nextkernel embed` has it put.
+/// The directory in which `nextkernel stage` leaves the plan.
 const STAGED: &CStr = c"/run/nextkernel";
+/// The directory in an initramfs that carries a plan by `nextkernel embed`.
 const EMBEDDED: &CStr = c"/nextkernel";
 
-/// What is to be done, and by whom.
+/// The result of the decision.
 #[allow(clippy::large_enum_variant, reason = "there is one of it, and no heap to box it in")]
 pub enum Decision<'a> {
-    /// Nothing: the init goes on.
+    /// There is no handoff; the init goes on.
     LeftToTheInit(WhyLeft),
-    /// Nothing, because the caller may not ask for it.
+    /// There is no handoff, because the caller may not ask for one.
     Refused(Failure),
-    /// The handoff.
+    /// The staged kernel is to be started.
     HandOver(Staged<'a>),
 }
 
-/// Why nothing is to be done.
+/// The reason why there is no handoff.
 pub enum WhyLeft {
-    /// The verb switches the machine off, halts it or leaves it.
+    /// The verb is poweroff, halt or exit.
     NoNextKernel,
     /// There is no plan.
     NothingStaged,
-    /// The plan is for these verbs alone.
+    /// The plan covers only these verbs.
     NotCovered(On),
-    /// The init tells no verb, and `nextkernel reboot` has armed none.
+    /// The init passes no verb, and `nextkernel reboot` has armed no handoff.
     NotArmed,
 }
 
-/// Decides by what the init tells, and what is armed where it cannot tell of another kernel.
+/// Decides by the verb that the init passes (`told`), and by the handoff that `nextkernel reboot` has armed
+/// for an init that cannot ask for kexec. Reads the plan into `text`.
 pub fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Decision<'_>, Failure> {
     if told.is_some_and(Verb::stays_down) {
         return Ok(Decision::LeftToTheInit(WhyLeft::NoNextKernel));
     }
-    // As PID 1 it may be embedded in the initramfs itself.
+    // As PID 1 the hook may have its plan embedded in the initramfs itself.
     let nothing_is_staged = || !files::exists(c"/run/nextkernel/plan");
     let folder = if caller == Caller::Nobody && nothing_is_staged() { EMBEDDED } else { STAGED };
     let read = match Staged::read(folder, text) {
-        // This may be a shell of a running system, and then nothing at all is done.
+        // The caller may be a shell of a running system. There an unreadable plan must lead to no fallback.
         Err(failure) if caller == Caller::Untold || (told.is_none() && caller != Caller::Nobody) => {
             warn!("{failure}");
             None
@@ -66,7 +68,7 @@ pub fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Dec
     };
     let verb = match told {
         _ if armed => Some(Verb::Kexec),
-        // PID 1 must not end, and restarts.
+        // PID 1 must not end: without a verb it reboots.
         None if caller == Caller::Nobody => Some(Verb::Reboot),
         told => told,
     };
@@ -94,18 +96,18 @@ impl fmt::Display for WhyLeft {
     }
 }
 
-/// What is staged, and the verb at which it is to be started.
+/// A staged plan, and the verb at which it is carried out.
 pub struct Staged<'a> {
     /// The directory of the plan and the images.
     pub folder: PlanDirectory,
-    /// The plan.
+    /// The plan, as parsed.
     pub plan: Plan<'a>,
-    /// The verb.
+    /// The verb: kexec or reboot.
     pub verb: Verb,
 }
 
 impl<'a> Staged<'a> {
-    /// Reads the plan in its folder; `None` where there is none.
+    /// Reads the plan in `folder`. Returns `None` if there is none.
     fn read(folder: &'static CStr, text: &'a mut [u8]) -> Result<Option<(PlanDirectory, Plan<'a>)>, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(CWD, folder, flags, Mode::empty())

@@ -1,4 +1,5 @@
-//! How the hook ends: with a word to the init, with a restart, or, as PID 1, with the verb itself.
+//! The ways in which the hook ends: it returns to the init, restarts the machine, or, as PID 1, carries out
+//! the verb itself.
 
 use core::fmt::{self, Write};
 use core::time::Duration;
@@ -21,21 +22,21 @@ use crate::sys::say::{error, info, warn};
 use crate::sys::terminal::Terminal;
 use crate::sys::{calls, clock, limits};
 
-/// How the hook ended.
+/// The result of a run of the hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// There was nothing to do, or it was done.
+    /// Nothing was to be done, or everything was done.
     Done,
-    /// It was to be done, and could not be.
+    /// The request failed, or was refused.
     Failed,
-    /// The same, and nobody may jump now.
+    /// There is no handoff, and a jump to a loaded image is not allowed now.
     NoJump,
-    /// It was called in a way that does not exist.
+    /// The arguments were wrong.
     Usage,
 }
 
 impl End {
-    /// The exit status.
+    /// Returns the exit status.
     #[must_use]
     pub fn status(self) -> u8 {
         match self {
@@ -46,7 +47,7 @@ impl End {
     }
 }
 
-/// Warns why nothing is done for this caller.
+/// Reports on stderr and in the log why nothing is done for this caller.
 #[must_use]
 pub fn refuse(refused: &Failure) -> End {
     let _ = writeln!(Terminal::error(), "nextkernel-hook: {refused}");
@@ -54,11 +55,11 @@ pub fn refuse(refused: &Failure) -> End {
     End::Failed
 }
 
-/// Leaves the shutdown to the init, which goes on as if there was no hook.
+/// Leaves the shutdown to the init, which goes on as if there were no hook.
 #[must_use]
 pub fn leave(told: Option<Verb>, caller: Caller, why: &WhyLeft) -> End {
-    // Some inits jump at every restart when something is loaded (Void's shutdown.d/90-kexec.sh); what we keep loaded is
-    // not meant for this one.
+    // Some inits jump at every restart if an image is loaded (Void's shutdown.d/90-kexec.sh). A preloaded
+    // image is not meant for this restart.
     if caller == Caller::Init && matches!(why, WhyLeft::NotCovered(_)) {
         info!("unload what may be loaded: it is not for this restart");
         if let Err(failure) = unload() {
@@ -69,8 +70,9 @@ pub fn leave(told: Option<Verb>, caller: Caller, why: &WhyLeft) -> End {
     End::Done
 }
 
-/// Leaves a restart to the firmware. systemd makes a kexec of every restart while something is loaded, and jumps by itself:
-/// where that stays loaded, the init must not have its turn.
+/// Leaves a restart to the firmware. systemd turns every restart into a kexec while an image is loaded, and
+/// jumps by itself. So this unloads the image. If that fails, it restarts the machine here instead of
+/// returning to the init.
 #[must_use]
 pub fn leave_to_the_firmware(told: Option<Verb>, request: FirmwareRequest, bounds: &Bounds<'_>) -> End {
     info!("unload what may be loaded: it is not for this restart");
@@ -84,15 +86,17 @@ pub fn leave_to_the_firmware(told: Option<Verb>, request: FirmwareRequest, bound
     end
 }
 
-/// Unloads, so that nobody jumps; tells whether nobody can.
+/// Unloads the loaded image. Returns whether a jump is impossible now.
 fn unloads() -> bool {
     let Err(failure) = unload() else { return true };
     error!("it stays loaded: {failure}");
     !something_is_loaded() && failure.class() != Class::Busy
 }
 
-/// What follows when there is no handoff. The init jumps to what is loaded by itself, and looks at nothing
-/// before; and when it restarts, nobody guards it.
+/// Ends a shutdown whose handoff has failed. The init may jump to a loaded image by itself, without any
+/// check, and no guard watches the init's own restart. So this unloads the image if a jump is not safe. It
+/// restarts the machine here if unloading fails, if something hangs, or if the plan wants a full reboot and no
+/// file system is left writable.
 #[must_use]
 pub fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: &Bounds<'_>) -> End {
     let class = failure.class();
@@ -100,14 +104,14 @@ pub fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: 
     let hangs = matches!(class, Class::SyncHangs | Class::Hangs);
     let wants_firmware = class == Class::MeantForFirmware;
     let may_jump = clean && !hangs && !wants_firmware && !is_being_staged();
-    // Before anything that takes its time: should the init lose its patience meanwhile, it jumps. Some do at a reboot, too,
-    // when something is loaded.
+    // Unload before anything that takes long: if the init's patience ends meanwhile, the init jumps. Some
+    // inits jump at a reboot, too, if an image is loaded.
     let may_stay = may_jump || (verb != Some(Verb::Kexec) && caller.jumps());
     let stays = !may_stay && {
         info!("unload what may be loaded, so that nobody jumps now");
         !unloads()
     };
-    // Where a file system is still writable, the init may know how to unmount it.
+    // If a file system is still writable, the init may know how to unmount it.
     if hangs || stays || (clean && wants_firmware) {
         bounds.restart();
     }
@@ -115,7 +119,7 @@ pub fn fall_back(verb: Option<Verb>, caller: Caller, failure: &Failure, bounds: 
     if may_jump { End::Failed } else { End::NoJump }
 }
 
-/// What follows when the hook returns.
+/// Describes, for the log, how the shutdown continues when the hook returns.
 fn what_follows(verb: Option<Verb>, caller: Caller, class: Class) -> &'static str {
     match class {
         Class::LoadHangs => {
@@ -131,12 +135,12 @@ fn what_follows(verb: Option<Verb>, caller: Caller, class: Class) -> &'static st
     }
 }
 
-/// Whether nobody loses anything at a jump: all is written, and no file system is left writable.
+/// Whether a jump loses no data: everything is written, and no file system is left writable.
 fn is_clean(written: bool) -> bool {
     written && nothing_writable().is_ok()
 }
 
-/// Ends the process; as PID 1 of the machine, which must not end, carries the verb out instead.
+/// Ends the process. As PID 1 of the machine, which must not end, carries out the verb instead.
 pub fn finish(end: End, request: Request) -> ! {
     if !is_pid_1() || in_container() {
         calls::exit(end.status());
@@ -146,7 +150,8 @@ pub fn finish(end: End, request: Request) -> ! {
         _ => Verb::Reboot,
     };
     let budget = &limits::SYSTEMD;
-    // Who is switched off or halted stays so; who restarts is helped where a driver hangs.
+    // The guard resets the machine if a driver hangs during a restart. A machine that is to stay down must
+    // not be reset.
     let begun = clock::uptime();
     let guard = if verb.stays_down() {
         Guard::none()
@@ -161,7 +166,7 @@ pub fn finish(end: End, request: Request) -> ! {
         let _ = reboot(RebootCommand::Kexec);
     }
     let (stays_down, word) = match verb {
-        // Who is asked to leave the machine itself switches it off (systemd, src/shutdown/shutdown.c).
+        // `exit` on a machine powers it off, as in systemd (src/shutdown/shutdown.c).
         Verb::Poweroff | Verb::Exit => (Some(RebootCommand::PowerOff), "power off"),
         Verb::Halt => (Some(RebootCommand::Halt), "halt"),
         Verb::Kexec | Verb::Reboot => (None, "restart through firmware"),
@@ -171,12 +176,13 @@ pub fn finish(end: End, request: Request) -> ! {
         Some(command) => reboot(command),
         None => Err(restart::through_firmware()),
     };
-    // Only without CAP_SYS_BOOT, and so in a container that could not be told as one, is it refused.
+    // The kernel refuses this only without CAP_SYS_BOOT, and so in a container that was not recognised as
+    // one.
     error!("the kernel refused to {word}");
     calls::exit(end.status())
 }
 
-/// Why a restart is left to the firmware.
+/// The reason why a restart is left to the firmware.
 pub struct MeantForFirmware(pub FirmwareRequest);
 
 impl fmt::Display for MeantForFirmware {
@@ -185,7 +191,7 @@ impl fmt::Display for MeantForFirmware {
     }
 }
 
-/// The verb that was told, if any.
+/// The verb for the log, if there is one.
 struct Told(Option<Verb>);
 
 impl fmt::Display for Told {

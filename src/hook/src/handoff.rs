@@ -29,7 +29,8 @@ use crate::sys::say::{error, info, warn};
 use crate::sys::terminal::Terminal;
 use crate::sys::{calls, limits};
 
-/// From kernel to kernel. Returns only where that failed or, in a dry run, was not meant.
+/// Carries out the handoff, step by step. Returns only if a step fails, if the plan leaves the jump to the
+/// init, or in a dry run.
 fn hand_over(
     staged: &Staged<'_>,
     caller: Caller,
@@ -55,7 +56,8 @@ fn hand_over(
         how.look("check that the images are the ones that were staged", || Images::open(folder, plan))
             .map(Some)
     };
-    // The init may jump to what is loaded already, and then the GPUs are freed all the same.
+    // The init may jump to an image that is loaded already. Then the GPUs are freed even if the staged images
+    // cannot be opened.
     let may_jump = is_loaded && (*verb == Verb::Kexec || !caller.jumps());
     let images = match images {
         Err(failure) if !may_jump => return Err(failure),
@@ -71,7 +73,8 @@ fn hand_over(
     }
     how.act("sync, for as long as it makes progress", || sync(budget.sync, begun + budget.sync_until))?;
     diary.mark(|marks| &mut marks.synced);
-    // The verified loader takes its time, and works beside the teardown: its record ends here.
+    // `kexec_file_load(2)` takes long, so it runs in parallel with the teardown. Its record covers only the
+    // steps up to here.
     let beside = match (&images, plan.direct) {
         (Ok(Some(images)), None) => {
             let cmdline = cmdline();
@@ -80,7 +83,7 @@ fn hand_over(
         }
         _ => None,
     };
-    // It goes on until the jump, beside all that follows.
+    // Runs in the background until the jump.
     cpus::begin(plan, how);
     let freed = teardown.carry_out(how, bounds);
     diary.mark(|marks| &mut marks.torn_down);
@@ -103,7 +106,7 @@ fn hand_over(
     how.act("sync again", || sync(budget.sync_again, begun + budget.sync_again_until))?;
     diary.mark(|marks| &mut marks.others_done);
     how.act("see that no file system is left writable", nothing_writable)?;
-    // The direct one copies memory, and no more: it comes last, so that the next kernel hears of all before.
+    // `kexec_load(2)` only copies memory. It comes last, so that its record covers all steps before it.
     if let (Some(images), Some(direct)) = (&images, &plan.direct) {
         let cmdline = cmdline();
         how.act(Loading { plan, cmdline: &cmdline }, || {
@@ -128,10 +131,11 @@ fn hand_over(
     jumped.map(drop)
 }
 
-/// Carries the plan out at the verb that was told, if there is one that covers it.
+/// Carries out the staged plan, if it covers the verb of this shutdown. `told` is the verb in the hook's own
+/// arguments.
 #[must_use]
 pub fn carry_out(told: Option<Verb>, watchdog: &InheritedWatchdog) -> End {
-    // From the first moment: systemd ends a hook when another one died by a signal.
+    // Block signals first: systemd ends a hook when another one has died by a signal.
     let _ = calls::block_signals();
     let _ = calls::notice_children();
     let is_pid_1 = caller::is_pid_1();
@@ -145,7 +149,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &InheritedWatchdog) -> End {
             info!("no verb that is known: nothing done");
             return End::Done;
         }
-        // A container's own shutdown. Nobody meant a next kernel.
+        // The container itself shuts down. No next kernel was meant.
         Err(Failure::InContainer) if caller::verb_of_systemd() == told => return End::Done,
         Err(refused) => return end::refuse(&refused),
     };
@@ -175,7 +179,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &InheritedWatchdog) -> End {
         Guard::post(diary.begun, budget.whole, jump)
     };
     let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
-    // The firmware may hang over this: it is asked under the guard.
+    // Under the guard, because a call into the firmware may hang.
     firmware::mount_variables();
     if let Some(request) = firmware::request(plan) {
         return end::leave_to_the_firmware(told, request, &bounds);
@@ -192,7 +196,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &InheritedWatchdog) -> End {
     end::fall_back(verb, caller, &failure, &bounds)
 }
 
-/// Prints what would be carried out.
+/// Prints the steps that the hook would carry out at `verb`.
 #[must_use]
 pub fn dry_run(verb: Verb) -> End {
     let mut text = [0; plan_limits::PLAN_MAX + 1];

@@ -1,8 +1,9 @@
-//! What `nextkernel-hook` does at the end of a shutdown. `handoff` is the routine to read aloud; `docs/night.md` has the same
-//! as a state table.
+//! The end of a shutdown, as `nextkernel-hook` carries it out. The routine itself is in `handoff`;
+//! `docs/night.md` describes it as a state table.
 //!
-//! Each layer uses those before it, and none behind it: `sys` (the system), `scene` (what the machine shows), `bounds`
-//! (deadlines, failures, the guard), `caller` (who has called), `acts` (what is done), `decide` and `end`, `handoff`.
+//! Each layer uses only the layers before it: `sys` (the system), `scene` (the state of the machine),
+//! `bounds` (deadlines, failures, the guard), `caller` (the program that called the hook), `acts` (the
+//! steps), `decide` and `end`, `handoff`.
 #![cfg_attr(not(test), no_std)]
 
 pub mod acts;

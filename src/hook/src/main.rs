@@ -1,4 +1,4 @@
-//! `nextkernel-hook`: the last program that one kernel runs, and the reason the next one is running.
+//! `nextkernel-hook`: the last program that runs under one kernel. It starts the next one.
 #![no_std]
 #![no_main]
 
@@ -58,7 +58,8 @@ fn panic(info: &PanicInfo) -> ! {
     calls::exit(child::DIED)
 }
 
-/// The precompiled core names this in its unwind tables; we abort, so nobody calls it.
+/// The unwind tables of the precompiled `core` refer to this symbol. The hook aborts on a panic, so it is
+/// never called.
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}

@@ -1,4 +1,4 @@
-//! The two devices, and one bounded write to either.
+//! The two devices, and a bounded write to each of them.
 
 use crate::lines::Sink;
 use core::ffi::CStr;
@@ -7,23 +7,23 @@ use rustix::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, Result, write};
 
-/// How often one line is tried: a signal may interrupt it, a console take it in parts. More is
-/// not worth waiting for, and a bound is what keeps a program alive whose devices misbehave.
+/// The greatest number of writes for one line. A signal may interrupt a write, and a console may take a line
+/// in parts. More is not worth waiting for, and the bound keeps a program alive if its devices misbehave.
 const TRIES: usize = 8;
 
-/// Where the kernel log and the console are.
+/// The paths of the kernel log and the console.
 pub(crate) struct Devices<'a> {
     kmsg: &'a CStr,
     console: &'a CStr,
     kept: &'a Kept,
 }
 
-/// The kernel log where it is kept open.
+/// The descriptor of the kernel log if it is kept open, else -1.
 #[derive(Debug)]
 pub(crate) struct Kept(AtomicI32);
 
 impl Kept {
-    /// Not kept open.
+    /// Returns the value for a log that is not kept open.
     pub(crate) const fn none() -> Self {
         Self(AtomicI32::new(-1))
     }
@@ -31,14 +31,15 @@ impl Kept {
     #[allow(unsafe_code)]
     fn get(&self) -> Option<BorrowedFd<'_>> {
         let number = self.0.load(Ordering::Relaxed);
-        // SAFETY: it is -1, or what `keep_open` has opened, which nothing here closes; where the program closes
-        // descriptors by their numbers, writing to it gives EBADF, or goes where the program has let that number point.
+        // SAFETY: it is -1, or a descriptor that `keep_open` has opened and that nothing here closes. If the
+        // program closes descriptors by their numbers, writing to it gives EBADF, or goes to the file that
+        // the program has opened under that number.
         (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
     }
 }
 
 impl<'a> Devices<'a> {
-    /// Their places on every Linux.
+    /// Returns the paths that are the same on every Linux.
     pub(crate) const fn of_the_system(kept: &'a Kept) -> Self {
         Devices { kmsg: c"/dev/kmsg", console: c"/dev/console", kept }
     }
@@ -59,7 +60,7 @@ impl Sink for Devices<'_> {
     }
 
     fn console(&self, line: &[u8]) {
-        // The last place there is: if this fails, there is nobody left to tell.
+        // The console is the last resort: if this fails, nothing is left to take the line.
         let _ = write_to(self.console, line);
     }
 }
@@ -107,7 +108,7 @@ mod tests {
     use std::os::unix::fs::OpenOptionsExt;
     use std::path::PathBuf;
 
-    /// A /dev of our own. A FIFO stands for a device: it takes what is written and shows it.
+    /// A private /dev. A FIFO takes the place of a device: it takes the bytes, and the test reads them back.
     struct Dev(PathBuf);
 
     impl Dev {
@@ -210,7 +211,7 @@ mod tests {
         devices.keep_open();
         std::fs::rename(dev.0.join("kmsg"), dev.0.join("elsewhere")).unwrap();
         say("a");
-        // It has a writer, and so no end.
+        // The FIFO has a writer, and so no end of file.
         let mut first = [0; 64];
         let length = (&kmsg).read(&mut first).unwrap();
         assert_eq!(first.get(..length).unwrap(), b"<4>test: a\n");

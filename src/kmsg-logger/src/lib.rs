@@ -10,16 +10,15 @@
 //! log::warn!("/dev/sda1 is still mounted"); // <4>lastwords: /dev/sda1 is still mounted
 //! ```
 //!
-//! Each line of a message is one record of the kernel log, made by one `write(2)`, at most
-//! [`RECORD_MAX`] bytes long. A longer line is cut between two characters and ends in `[cut]`;
-//! an empty line is skipped; a control character other than the tab becomes `?`, so that nothing
-//! that is logged can steer a terminal.
+//! Each line of a message is one record of the kernel log, made by one `write(2)`, at most [`RECORD_MAX`]
+//! bytes long. A longer line is cut between two characters and ends in `[cut]`; an empty line is skipped; a
+//! control character other than the tab becomes `?`, so that a logged text cannot control a terminal.
 //!
-//! Where `/dev/kmsg` is missing or refuses the record, the line goes to `/dev/console`, and where
-//! that is missing too, nowhere. Logging never panics, and opens and writes with `O_NONBLOCK`: a
-//! console whose buffer is full loses the rest of the line. What the kernel does inside the call is
-//! beyond that: it may print the record on a slow console first, and a hung display driver can hold
-//! it for ever. Who cannot afford to wait logs from a child.
+//! If `/dev/kmsg` is missing or refuses the record, the line goes to `/dev/console`; if that is missing, too,
+//! the line is lost. Logging never panics, and opens and writes with `O_NONBLOCK`: a console whose buffer is
+//! full loses the rest of the line. The crate cannot bound the work of the kernel inside the call: the kernel
+//! may print the record on a slow console first, and a hung display driver can hold the call for ever. A
+//! program that cannot afford to wait logs from a child.
 //!
 //! # No state, unless it is asked for
 //!
@@ -33,8 +32,9 @@
 //! * there is no descriptor that `close_range(2)` could pull away, that a child could inherit, or
 //!   that could keep `/dev` busy.
 //!
-//! Who has written `on` to `/proc/sys/kernel/printk_devkmsg` has lifted the limit, and may ask for one descriptor
-//! that is kept ([`KmsgLogger::keep_open`]). A record that it does not take opens the device anew.
+//! A program that has written `on` to `/proc/sys/kernel/printk_devkmsg` has lifted the limit, and may ask for
+//! one descriptor that is kept open ([`KmsgLogger::keep_open`]). For a record that this descriptor does not
+//! take, the device is opened anew.
 //!
 //! A log call uses a little over 1 KiB of stack besides what the message's own `Display` needs, and is
 //! safe in threads, in children and in a panic handler.
@@ -48,7 +48,7 @@ use device::{Devices, Kept};
 pub use lines::RECORD_MAX;
 use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 
-/// The logger: a name, and the kernel log where it is kept open.
+/// The logger: a prefix, and the descriptor of the kernel log if it is kept open.
 ///
 /// | level | syslog level in the record |
 /// |---|---|
@@ -57,8 +57,8 @@ use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 /// | [`Info`](log::Level::Info) | 6, `KERN_INFO` |
 /// | [`Debug`](log::Level::Debug), [`Trace`](log::Level::Trace) | 7, `KERN_DEBUG` |
 ///
-/// (`include/linux/kern_levels.h`.) The facility is left to the kernel, which puts `user`, since a
-/// program cannot speak as the kernel (`Documentation/ABI/testing/dev-kmsg`).
+/// (`include/linux/kern_levels.h`.) The kernel sets the facility, which is `user`, because a program cannot
+/// log as the kernel (`Documentation/ABI/testing/dev-kmsg`).
 #[derive(Debug)]
 pub struct KmsgLogger {
     prefix: &'static str,
@@ -66,9 +66,9 @@ pub struct KmsgLogger {
 }
 
 impl KmsgLogger {
-    /// A logger whose every line begins with `prefix` and `: `, or with neither if `prefix` is empty.
+    /// Returns a logger whose lines all begin with `prefix` and `: `, or with neither if `prefix` is empty.
     ///
-    /// Of a longer prefix the first 48 characters are used, so that there is always room for text.
+    /// At most the first 48 characters of the prefix are used, so that there is always room for text.
     #[must_use]
     pub const fn new(prefix: &'static str) -> Self {
         Self { prefix, kept: Kept::none() }
@@ -76,16 +76,17 @@ impl KmsgLogger {
 
     /// Makes this the program's logger, for messages up to the level `max`.
     ///
-    /// Opens nothing, so it does not matter whether `/dev` is there yet. It fails only if the
-    /// program has a logger already, and then changes nothing.
+    /// Opens nothing, so it does not matter whether `/dev` is there yet. Fails only if the program has a
+    /// logger already, and then changes nothing.
     pub fn init(&'static self, max: LevelFilter) -> Result<(), SetLoggerError> {
         log::set_logger(self)?;
         log::set_max_level(max);
         Ok(())
     }
 
-    /// Keeps `/dev/kmsg` open from now on, where it can be opened. Only for who has lifted the kernel's limit for each
-    /// open file, which children would share: else lines are lost.
+    /// Keeps `/dev/kmsg` open from now on, if it can be opened. Only for a program that has lifted the
+    /// kernel's limit: otherwise lines are lost, because the limit counts for each open file, and children
+    /// share this one.
     pub fn keep_open(&self) {
         Devices::of_the_system(&self.kept).keep_open();
     }

@@ -1,4 +1,4 @@
-//! From a message to lines: pure, apart from the [`Sink`] that takes them.
+//! Turning a message into lines. All code here is pure, except for the [`Sink`] that takes the lines.
 
 use core::fmt::{self, Write};
 use log::Level;
@@ -10,43 +10,44 @@ use log::Level;
 /// or 1024 - 48 with `CONFIG_PRINTK_CALLER`, in older ones; this is the least of the three.
 pub const RECORD_MAX: usize = 1024 - 48;
 
-/// Ends a line that had to be cut.
+/// The end of a line that was cut.
 const MARK: &str = "[cut]";
 
-/// How much of a record is left when its newline has its place.
+/// The room in a record without its newline.
 const LINE_MAX: usize = RECORD_MAX - 1;
 
-/// More than any program's name needs, and at four bytes each still far from [`RECORD_MAX`].
+/// The longest prefix in characters: more than any program's name needs, and at four bytes each still far
+/// from [`RECORD_MAX`].
 const PREFIX_MAX_CHARS: usize = 48;
 
-/// Where finished lines go.
+/// The destination of finished lines.
 pub(crate) trait Sink {
-    /// Takes one whole record, `<N>PREFIX: text\n`; false if it could not be delivered.
+    /// Takes one whole record, `<N>PREFIX: text\n`. Returns false if it could not be delivered.
     fn kmsg(&self, record: &[u8]) -> bool;
-    /// Takes a line that kmsg did not, `PREFIX: text\r\n`.
+    /// Takes a line that kmsg has refused, `PREFIX: text\r\n`.
     fn console(&self, line: &[u8]);
 }
 
 /// Sends each line of `message` to `sink`.
 pub(crate) fn send(level: Level, prefix: &str, message: fmt::Arguments, sink: &impl Sink) {
     let mut lines = Lines::new(level, prefix, sink);
-    // A Display that fails midway has said something all the same, and that goes out.
+    // If a Display fails midway, the text before that is sent all the same.
     let _ = lines.write_fmt(message);
     lines.end();
 }
 
-/// The line being made, sent and begun anew at each newline.
+/// The current line. At each newline it is sent, and the next one begins.
 struct Lines<'a, S> {
     sink: &'a S,
     /// `<N>PREFIX: text`, and room for the console's two-byte line end.
     bytes: [u8; RECORD_MAX + 1],
-    /// How much of `bytes` is filled.
+    /// The number of bytes in use.
     len: usize,
-    /// Where the text begins, behind `<N>PREFIX: `, which stays from line to line.
+    /// The start of the text, behind `<N>PREFIX: `, which stays from line to line.
     start: usize,
-    /// The last end of a character at which the mark still fits behind it.
+    /// The end of the last character behind which the mark still fits.
     cut_at: usize,
-    /// The mark is there: what else the line has to say is dropped.
+    /// Whether the mark was added. The rest of the line is then dropped.
     cut: bool,
 }
 
@@ -81,7 +82,7 @@ impl<'a, S: Sink> Lines<'a, S> {
         }
     }
 
-    /// Adds `part` as it is. The callers see to the room; were there none, it would be left out.
+    /// Adds `part` as it is. The callers make sure that there is room; without room it would be left out.
     fn append(&mut self, part: &str) {
         let end = self.len + part.len();
         if let Some(room) = self.bytes.get_mut(self.len..end) {
@@ -112,7 +113,7 @@ impl<'a, S: Sink> Lines<'a, S> {
 
 impl<S: Sink> Write for Lines<'_, S> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Mostly a piece is plain, and leaves room for the mark.
+        // Most pieces are printable ASCII, and leave room for the mark.
         let fits = !self.cut && self.len + text.len() + MARK.len() <= LINE_MAX;
         if fits && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             self.append(text);
@@ -126,7 +127,7 @@ impl<S: Sink> Write for Lines<'_, S> {
     }
 }
 
-/// The kernel's name for a level (`include/linux/kern_levels.h`).
+/// Returns the kernel's code for a level (`include/linux/kern_levels.h`).
 fn syslog(level: Level) -> &'static str {
     match level {
         Level::Error => "<3>",
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
 
-    /// Remembers what it was given, as text: a record that is not UTF-8 fails the test.
+    /// Remembers its input as text. A record that is not UTF-8 fails the test.
     #[derive(Default)]
     struct Seen {
         broken: bool,
@@ -168,7 +169,7 @@ mod tests {
         seen.kmsg.into_inner()
     }
 
-    /// What is left for the text between `<6>test: ` and the newline.
+    /// The room for the text between `<6>test: ` and the newline.
     const ROOM: usize = RECORD_MAX - "<6>test: \n".len();
 
     #[test]
@@ -301,7 +302,7 @@ mod tests {
             }
         }
 
-        /// Pieces, for a message reaches the logger in pieces.
+        /// Returns a message in pieces, because a message reaches the logger in pieces.
         fn message(&mut self) -> Vec<String> {
             let longest = [3, 40, 900, 1100][self.below(4)];
             let piece = |r: &mut Self| (0..r.below(longest)).map(|_| r.char()).collect();

@@ -1,4 +1,5 @@
-//! The crate against the running kernel: needs root and a /dev/kmsg, and says so where there is none.
+//! Tests of the crate against the running kernel. They need root and a /dev/kmsg; without these they print
+//! that they are skipped.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use kmsg_logger::{KmsgLogger, RECORD_MAX};
@@ -7,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 
-/// The kernel's log from here on, or None with the reason printed.
+/// Opens the kernel log at its end. Prints the reason and returns `None` if that fails.
 fn kernel_log() -> Option<File> {
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().try_into().unwrap();
     let open = |options: &mut OpenOptions| options.custom_flags(nonblock).open("/dev/kmsg");
@@ -23,7 +24,7 @@ fn kernel_log() -> Option<File> {
     }
 }
 
-/// Our records in it, each as `PRIORITY TEXT`. One read(2) is one record,
+/// Reads our records from the log, each as `PRIORITY TEXT`. One read(2) is one record,
 /// `priority,sequence,time,flags;text` and more (Documentation/ABI/testing/dev-kmsg).
 fn ours(log: &mut File) -> Vec<String> {
     let (mut ours, mut record) = (Vec::new(), [0; 8192]);
@@ -38,13 +39,13 @@ fn ours(log: &mut File) -> Vec<String> {
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return ours,
-            // EPIPE: old records were overwritten; the next read goes on behind them.
+            // EPIPE: old records were overwritten. The next read continues after them.
             Err(error) => assert_eq!(error.kind(), ErrorKind::BrokenPipe),
         }
     }
 }
 
-/// One test, since a program has one logger and one kernel log.
+/// There is one test, because a program has one logger and one kernel log.
 #[test]
 fn the_kernel_keeps_every_record_as_it_was_said() {
     static LOG: KmsgLogger = KmsgLogger::new("kmsg-logger-test");

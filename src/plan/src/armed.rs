@@ -6,8 +6,8 @@ use crate::image::number;
 const TITLE: &str = "nextkernel-armed 1";
 const END: &str = "end";
 
-/// What `nextkernel reboot` leaves for inits that are asked for a reboot and cannot be asked for another
-/// kernel: this once the staged one is meant. Who reads it to act on it removes it first.
+/// The file that `nextkernel reboot` leaves for inits that can be asked for a reboot, but not for kexec: it
+/// says that the staged kernel is meant this once. A reader that acts on it removes it first.
 ///
 /// ```
 /// use nextkernel_plan::{Armed, HandoffId};
@@ -19,26 +19,26 @@ const END: &str = "end";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Armed {
-    /// What is meant; what is staged later is not.
+    /// The handoff that is meant. One that is staged later is not.
     pub handoff: HandoffId,
-    /// When it ceases to count: seconds of `CLOCK_BOOTTIME` (`clock_gettime(2)`).
+    /// When it expires: seconds of `CLOCK_BOOTTIME` (`clock_gettime(2)`).
     pub until: u64,
 }
 
 impl Armed {
-    /// For how many seconds at most it counts: all services have to end before the hook runs.
+    /// The greatest lifetime in seconds. It is so long because all services have to end before the hook runs.
     pub const SECONDS: u64 = 300;
-    /// Its length, at most.
+    /// The greatest length of the file, in bytes.
     pub const MAX: usize = 96;
 
-    /// Whether it means this handoff, at this second of `CLOCK_BOOTTIME`. One that would count longer than any is
-    /// made for was not made on this boot.
+    /// Whether it means this handoff, at the second `now` of `CLOCK_BOOTTIME`. A file that would expire more
+    /// than `SECONDS` from now was not made on this boot.
     #[must_use]
     pub fn is_for(&self, handoff: HandoffId, now: u64) -> bool {
         self.handoff == handoff && (1..=Armed::SECONDS).contains(&self.until.saturating_sub(now))
     }
 
-    /// Reads it. Total: any bytes are one, or none.
+    /// Parses the file. Accepts any bytes, and returns `None` if they are not a complete file.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Armed> {
         let mut lines = core::str::from_utf8(bytes).ok()?.strip_suffix('\n')?.split('\n');

@@ -1,8 +1,9 @@
-/// The first release of Linux, major and minor, whose `kexec_file_load(2)` puts a kernel into memory that is kept for devices
-/// (CMA) unless a flag leaves that out (`kexec_alloc_contig`, `kernel/kexec_file.c`).
+/// The first release of Linux (major and minor number) whose `kexec_file_load(2)` puts a kernel into memory
+/// that is reserved for devices (CMA), unless a flag excludes that (`kexec_alloc_contig`,
+/// `kernel/kexec_file.c`).
 const SINCE: (u32, u32) = (6, 17);
 
-/// Whether a kernel of this release may load another one into CMA; one whose numbers cannot be told may.
+/// Whether a kernel of this release may load another one into CMA. A release without readable numbers may.
 #[must_use]
 pub fn may_load_into_cma(release: &[u8]) -> bool {
     let mut numbers = release.split(|byte| !byte.is_ascii_digit()).map(|digits| {

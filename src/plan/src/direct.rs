@@ -3,71 +3,73 @@ use core::fmt;
 use crate::image::{hexadecimal, number};
 use crate::{Image, List, limits};
 
-/// What the direct loader takes: segments for `kexec_load(2)`, made by day. All that has to be known of a kernel's form
-/// is in them.
+/// The arguments of `kexec_load(2)`, made at staging. They contain all that depends on the format of the
+/// kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Direct<'a> {
-    /// The file beside kernel and initrd with what the next kernel is told: its command line, its map of memory, or
-    /// the device tree, and its first instructions.
+    /// The file with the boot parameters of the next kernel, beside kernel and initrd: its command line, its
+    /// memory map or device tree, and its first instructions.
     pub parameters: Image<'a>,
     /// The physical address of the first instruction.
     pub start: u64,
-    /// What goes where.
+    /// The pieces of the files, and their places in memory.
     pub segments: List<Segment, { limits::SEGMENTS_MAX }>,
-    /// Where in the parameters the command line goes, its final NUL included. What it leaves over is NUL.
+    /// The place of the command line in the parameters, including its final NUL. The bytes that it leaves
+    /// over are NUL.
     pub cmdline: Area,
-    /// What in the parameters is random, and fresh whenever it is loaded.
+    /// The places in the parameters that are filled with fresh random bytes at each load.
     pub seeds: List<Area, { limits::SEEDS_MAX }>,
 }
 
-/// A piece of a file, and where in memory it goes.
+/// A piece of a file, and its place in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Of which file.
+    /// The file.
     pub part: Part,
-    /// Which of its bytes.
+    /// The bytes of that file.
     pub bytes: Area,
-    /// The physical address it goes to, a multiple of the page size.
+    /// The physical address of its place, a multiple of the page size.
     pub at: u64,
-    /// How much memory is kept for it there, in bytes: a multiple of the page size, and zero beyond its bytes.
+    /// The size of its place in bytes, a multiple of the page size. The memory beyond the file's bytes is
+    /// zero.
     pub takes: u64,
 }
 
-/// A file of a staged set.
+/// A file of an image set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The kernel.
     Kernel,
     /// The initrd.
     Initrd,
-    /// What the kernel is told.
+    /// The boot parameters of the next kernel.
     Parameters,
 }
 
-/// Bytes of a file.
+/// A range of bytes in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Area {
-    /// Where they begin.
+    /// The offset of the first byte.
     pub offset: u64,
-    /// How many they are, never 0.
+    /// The number of bytes, never 0.
     pub size: u64,
 }
 
 impl Area {
-    /// Where they end, where that is a place in a file of this size.
+    /// Returns the end of the range. Returns `None` if a file of this size has fewer bytes.
     #[must_use]
     pub fn end_within(self, file: u64) -> Option<u64> {
         self.offset.checked_add(self.size).filter(|end| *end <= file)
     }
 
-    /// These of a file's bytes; `None` where it has no so many.
+    /// Returns this range of a file's bytes. Returns `None` if the file has fewer bytes.
     #[must_use]
     pub fn of(self, file: &[u8]) -> Option<&[u8]> {
         let (offset, size) = self.in_memory()?;
         file.get(offset..)?.get(..size)
     }
 
-    /// The same to write to.
+    /// Returns this range of a file's bytes for writing. Returns `None` if the file has fewer bytes.
     #[must_use]
     pub fn of_mut(self, file: &mut [u8]) -> Option<&mut [u8]> {
         let (offset, size) = self.in_memory()?;
@@ -86,7 +88,7 @@ impl Area {
 }
 
 impl Segment {
-    /// Bytes of memory that they take together.
+    /// Returns the number of bytes of memory that the segments take together.
     pub fn memory(segments: impl IntoIterator<Item = Segment>) -> u64 {
         segments.into_iter().fold(0, |sum, segment| sum.saturating_add(segment.takes))
     }
@@ -108,7 +110,7 @@ impl Segment {
     }
 }
 
-/// An address as `{:#x}` writes it.
+/// Reads an address as `{:#x}` writes it.
 pub(crate) fn address(text: &str) -> Option<u64> {
     hexadecimal(text.strip_prefix("0x")?)
 }
@@ -135,7 +137,7 @@ impl fmt::Display for Segment {
     }
 }
 
-/// As the plan's lines.
+/// Writes the lines of the plan.
 impl fmt::Display for Direct<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "parameters = {}", self.parameters)?;
@@ -152,7 +154,7 @@ impl fmt::Display for Direct<'_> {
 }
 
 impl Direct<'_> {
-    /// Whether all of it lies within the files.
+    /// Whether there is a segment, and all ranges lie within their files.
     #[must_use]
     pub(crate) fn fits(&self, kernel: &Image<'_>, initrd: Option<&Image<'_>>) -> bool {
         let size = |part| match part {

@@ -1,4 +1,5 @@
-//! What a plan survives: every cut, every flipped byte, every line repeated, dropped or moved.
+//! Tests of the parser with damaged plans: every cut, every flipped byte, every line repeated, required lines
+//! dropped.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use crate::{

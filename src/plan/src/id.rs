@@ -1,12 +1,12 @@
 use core::fmt;
 
-/// The id of one handoff: 64 bits, written as 16 hexadecimal digits. It names the staged folder,
-/// stands in every record and tells one passage from kernel to kernel from all others.
+/// The id of one handoff: 64 bits, written as 16 hexadecimal digits. It names the directory of the image set,
+/// is part of every record, and distinguishes one handoff from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandoffId(pub u64);
 
 impl HandoffId {
-    /// The id that 16 lower-case hexadecimal digits stand for.
+    /// Reads 16 lower-case hexadecimal digits.
     #[must_use]
     pub fn from_digits(digits: &str) -> Option<HandoffId> {
         let lower = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

@@ -2,19 +2,20 @@ use core::fmt;
 
 use crate::limits;
 
-/// A staged image, and how to know that it is still the one that was staged.
+/// A staged image, and the data by which it is recognised later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image<'a> {
-    /// Its name, relative to the plan's folder.
+    /// Its name, relative to the plan's directory.
     pub name: &'a str,
     /// Its size in bytes, never 0: the kernel refuses empty files.
     pub size: u64,
-    /// What tells it from a later one of that name and size; `None` where it lies in an initramfs, which the kernel
-    /// unpacks anew at every boot.
+    /// Distinguishes the image from a later file of that name and size. `None` if the image lies in an
+    /// initramfs, which the kernel unpacks anew at every boot.
     pub stamp: Option<Stamp>,
 }
 
-/// Replacing a file changes its inode, writing to it its change time, which nobody can set back.
+/// Identifies a file and its contents. Replacing the file changes its inode, and writing to it changes its
+/// change time, which nobody can set back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// The inode number (`st_ino`, inode(7)).
@@ -75,7 +76,7 @@ impl fmt::Display for Changed {
     }
 }
 
-/// A name the tool could have made: below the plan's folder, nowhere else.
+/// Whether the tool could have made this name: one that lies below the plan's directory.
 fn is_name(name: &str) -> bool {
     let part = |part: &str| {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -84,13 +85,13 @@ fn is_name(name: &str) -> bool {
     name.len() <= limits::NAME_MAX && name.split('/').all(part)
 }
 
-/// A decimal number as `Display` writes it: no sign, no leading zero.
+/// Reads a decimal number as `Display` writes it: without a sign, and without leading zeros.
 pub(crate) fn number(digits: &str) -> Option<u64> {
     let canonical = digits == "0" || !digits.starts_with(['0', '+']);
     digits.parse().ok().filter(|_| canonical)
 }
 
-/// A number as `{:x}` writes it.
+/// Reads a number as `{:x}` writes it.
 pub(crate) fn hexadecimal(digits: &str) -> Option<u64> {
     let plain = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let canonical = digits == "0" || !digits.starts_with('0');

@@ -1,9 +1,10 @@
-//! The plan: everything that `nextkernel` decided by day and `nextkernel-hook` carries out at night.
+//! The plan: everything that `nextkernel` decides at staging, for `nextkernel-hook` to carry out at the end
+//! of shutdown.
 //!
-//! It is the only thing the two programs share. It is plain text that a person can read, it names
-//! its version, every limit in it stands in [`limits`], and it ends with a line that says so: a
-//! plan that was cut short is no plan. The folder that holds it holds the images, too; names in it
-//! are relative to that folder, for the folder stands at another path once the root is gone.
+//! Both programs use this crate. The plan is plain text that a person can read. It names its version, all its
+//! limits are in [`limits`], and its last line says that it is complete: a plan that was cut short is refused.
+//! Its directory holds the images, too. The names in the plan are relative to that directory, because the path
+//! of the directory changes once the root is gone.
 //!
 //! ```
 //! use nextkernel_plan::{Plan, Verb};

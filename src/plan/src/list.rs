@@ -6,13 +6,13 @@ pub struct List<T, const N: usize> {
 }
 
 impl<T: Copy, const N: usize> List<T, N> {
-    /// An empty list.
+    /// Returns an empty list.
     #[must_use]
     pub const fn new() -> Self {
         List { items: [None; N], len: 0 }
     }
 
-    /// Adds an item; gives it back when the list is full.
+    /// Adds an item. Returns the item as an error if the list is full.
     pub fn push(&mut self, item: T) -> Result<(), T> {
         let Some(place) = self.items.get_mut(self.len) else { return Err(item) };
         *place = Some(item);
@@ -20,13 +20,13 @@ impl<T: Copy, const N: usize> List<T, N> {
         Ok(())
     }
 
-    /// Whether there is none.
+    /// Whether the list is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The items in the order in which they were added.
+    /// Returns the items in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
         self.items.iter().flatten().copied()
     }

@@ -5,23 +5,25 @@ use crate::image::number;
 use crate::teardown::{GpuFailed, GpuPolicy, Watchdog, guard_seconds, is_module, is_pci_address};
 use crate::{HandoffId, Image, List, On, limits};
 
-/// The version of the plan's format that this crate reads and writes. Tool and hook are installed
-/// together; a plan of another version is refused, never guessed at.
+/// The version of the plan's format that this crate reads and writes. Tool and hook are installed together,
+/// so a plan of another version is refused.
 pub const VERSION: u32 = 2;
 
 const TITLE: &str = "nextkernel-plan ";
 const END: &str = "end";
 
-/// Whether the image is loaded when it is staged, and what the hook does with what it finds loaded.
+/// Whether the image is loaded at staging, and what the hook does with an image that is already loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preload {
-    /// It is loaded at the end of shutdown alone.
+    /// It is loaded only at the end of shutdown.
     No,
-    /// It stays loaded, as after `kexec -l`, and the hook starts what is loaded. Where nothing is any more, it loads.
+    /// It stays loaded, as after `kexec -l`, and the hook starts the loaded image. If none is loaded any
+    /// more, the hook loads it.
     Yes,
-    /// It stays loaded, and the hook loads it once more: somebody else loads another at the end of shutdown.
+    /// It stays loaded, and the hook loads it once more, because something else loads another image at the
+    /// end of shutdown.
     Again,
-    /// It stays loaded, and the image set has no copies: where nothing is loaded any more, nothing is started.
+    /// It stays loaded, and the image set has no copies. If no image is loaded any more, none is started.
     Only,
 }
 
@@ -34,7 +36,7 @@ impl Preload {
         !matches!(self, Preload::No)
     }
 
-    /// Whether the hook starts what it finds loaded.
+    /// Whether the hook starts an image that is already loaded.
     #[must_use]
     pub const fn starts_what_is_loaded(self) -> bool {
         matches!(self, Preload::Yes | Preload::Only)
@@ -49,7 +51,7 @@ impl Preload {
         }
     }
 
-    /// The one that a word stands for.
+    /// Returns the variant for a word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Preload> {
         Preload::ALL.into_iter().find(|preload| preload.word() == word)
@@ -62,18 +64,18 @@ impl fmt::Display for Preload {
     }
 }
 
-/// Who makes the jump.
+/// The program that makes the jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Jump {
     /// The hook.
     Hook,
-    /// systemd, after the hook has loaded and returned: from version 261 on it then hands on the file descriptors
-    /// that it keeps for services (LUO). Only at `kexec`.
+    /// systemd, after the hook has loaded the kernel and returned. From version 261 on, systemd then hands on
+    /// the file descriptors that it keeps for services (LUO). Only at `kexec`.
     Init,
 }
 
 impl Jump {
-    /// The one that a word stands for.
+    /// Returns the variant for a word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Jump> {
         match word {
@@ -93,87 +95,89 @@ impl fmt::Display for Jump {
     }
 }
 
-/// One staged handoff. What it borrows, it borrows from the text it was read from.
+/// One staged handoff. It borrows from the text from which it was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan<'a> {
-    /// Which handoff this is.
+    /// The id of the handoff.
     pub handoff: HandoffId,
-    /// What a person calls the entry: a version, or the kernel's path.
+    /// The name of the entry for people: a version, or the kernel's path.
     pub entry: &'a str,
-    /// When it was staged: seconds since the epoch.
+    /// The time of staging, in seconds since the epoch.
     pub staged_at: u64,
-    /// The verbs at which it is carried out.
+    /// The verbs at which the plan is carried out.
     pub on: On,
-    /// Whether the image was loaded when it was staged.
+    /// Whether the image was preloaded.
     pub preload: Preload,
     /// The kernel.
     pub kernel: Image<'a>,
-    /// The initrd, all its parts joined; a kernel may do without.
+    /// The initrd, with all its parts joined. Not every kernel needs one.
     pub initrd: Option<Image<'a>>,
-    /// The file that the kernel was copied from.
+    /// The file from which the kernel was copied.
     pub kernel_from: Option<&'a str>,
-    /// The files that the initrd was joined from, in order.
+    /// The files from which the initrd was joined, in order.
     pub initrd_from: List<&'a str, { limits::INITRDS_MAX }>,
     /// The command line, without the record.
     pub cmdline: &'a str,
-    /// What the administrator said about drivers of GPUs; the others are handled as is right for them.
+    /// The administrator's policies for GPU drivers. Other drivers are handled by the default of their
+    /// family.
     pub gpu: List<GpuPolicy<'a>, { limits::GPU_POLICIES_MAX }>,
-    /// What is done when the driver of a GPU could not be unloaded, where the administrator said so.
+    /// The action if the driver of a GPU could not be unloaded, if the administrator has set one.
     pub gpu_failed: Option<GpuFailed>,
     /// Further modules to unload, in this order.
     pub modules: List<&'a str, { limits::MODULES_MAX }>,
     /// PCI addresses of other devices to unbind from their drivers, all at the same time.
     pub unbind: List<&'a str, { limits::UNBIND_MAX }>,
-    /// How many seconds the jump may take before the guard resets the machine, where the
-    /// administrator said so.
+    /// The number of seconds that the jump may take before the guard resets the machine, if the administrator
+    /// has set one.
     pub guard: Option<u16>,
-    /// What is done with the hardware watchdog, where the administrator said so.
+    /// The setting of the hardware watchdog, if the administrator has made one.
     pub watchdog: Option<Watchdog>,
-    /// Who makes the jump, where the administrator said so.
+    /// The program that makes the jump, if the administrator has chosen one.
     pub jump: Option<Jump>,
-    /// Whether every processor but the first is taken offline early, where the administrator said so.
+    /// Whether all processors but the first are taken offline early, because the administrator wants it.
     pub offline_cpus: bool,
-    /// Whether requests for the firmware that stand in its variables are passed over, as the administrator said.
+    /// Whether requests in the firmware's variables are ignored, because the administrator wants it.
     pub passes_firmware_over: bool,
-    /// What the direct loader takes; `None` where the kernel is to load, and verify, kernel and initrd itself.
+    /// The arguments of `kexec_load(2)`. `None` if the running kernel is to load, and verify, kernel and
+    /// initrd itself.
     pub direct: Option<Direct<'a>>,
 }
 
-/// What is wrong with a plan, and on which line.
+/// An error in a plan, and its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
     /// The line, counted from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The error.
     pub why: Why,
 }
 
-/// What can be wrong with a plan.
+/// The errors that a plan can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It is longer than [`limits::PLAN_MAX`].
+    /// The plan is longer than [`limits::PLAN_MAX`].
     TooLong,
     /// The line holds a byte that is not text: invalid UTF-8 or a control character.
     NotText,
     /// The first line is not that of a plan.
     NotAPlan,
-    /// It is of this other version.
+    /// The plan has this other version.
     OtherVersion(u32),
     /// The line is not `KEY = VALUE`.
     NotAPair,
-    /// No key of this version has that name.
+    /// This version has no such key.
     UnknownKey,
-    /// The key stands there a second time.
+    /// The key was given before.
     Twice,
-    /// The value of the key is not one that it can have.
+    /// The key cannot have this value.
     BadValue(&'static str),
-    /// The plan ends here, and this key was never given.
+    /// The plan ends without this key.
     Missing(&'static str),
-    /// No segment, or bytes of a file that has no so many.
+    /// There is no segment, or a range reaches beyond its file.
     Outside,
     /// The last line is missing: the plan was cut short.
     NoEnd,
-    /// Something stands after the last line.
+    /// Something follows the last line.
     AfterEnd,
 }
 
@@ -255,7 +259,7 @@ impl fmt::Display for Plan<'_> {
 }
 
 impl<'a> Plan<'a> {
-    /// A kernel alone, of which nothing else is said: for `kexec`, and not preloaded.
+    /// Returns a plan for a kernel alone, with no other settings: for `kexec`, and not preloaded.
     #[must_use]
     pub fn bare(handoff: HandoffId, entry: &'a str, kernel: Image<'a>, cmdline: &'a str) -> Plan<'a> {
         Plan {
@@ -282,7 +286,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Reads a plan. Total: any bytes give a plan or the line that is wrong.
+    /// Reads a plan. Accepts any bytes, and returns the plan, or an error with its line.
     pub fn parse(bytes: &'a [u8]) -> Result<Plan<'a>, Malformed> {
         let mut lines = Lines { rest: bytes, line: 0 };
         if bytes.len() > limits::PLAN_MAX {
@@ -347,7 +351,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Every key: first those that each plan has, in the end those that may stand there several times.
+/// All keys: the first `NEEDED` are required, and those from `SEVERAL` on may be given several times.
 const KEYS: [&str; 24] = [
     "handoff",
     "entry",
@@ -377,7 +381,7 @@ const KEYS: [&str; 24] = [
 const NEEDED: usize = 7;
 const SEVERAL: usize = 18;
 
-/// A plan while it is being read, with a bit for each key that was there.
+/// A plan while it is being read, with a bit for each key that was given.
 struct Draft<'a> {
     plan: Plan<'a>,
     direct: Direct<'a>,
@@ -403,7 +407,7 @@ impl<'a> Draft<'a> {
         self.take(key, value).ok_or(Why::BadValue(key))
     }
 
-    /// `None` where the key has no such value, or has it often enough.
+    /// Sets a key. Returns `None` if the key cannot have this value, or has too many values already.
     fn take(&mut self, key: &str, value: &'a str) -> Option<()> {
         let path = || Some(value).filter(|path| path.starts_with('/') && path.len() <= limits::PATH_MAX);
         let text = |max| Some(value).filter(|text| text.len() <= max);
@@ -450,7 +454,7 @@ impl<'a> Draft<'a> {
             keys.iter().find(|key| !has(key)).map_or(Ok(()), |key| Err(Why::Missing(key)))
         };
         missing(KEYS.get(..NEEDED).unwrap_or_default())?;
-        // All that the direct loader needs, or nothing of it.
+        // Either all that `kexec_load(2)` needs, or nothing of it.
         if ["parameters", "start", "segment", "cmdline-at", "seed-at"].into_iter().any(has) {
             missing(&["parameters", "start", "cmdline-at"])?;
             if !self.direct.fits(&self.plan.kernel, self.plan.initrd.as_ref()) {

@@ -3,9 +3,9 @@ use core::fmt;
 use crate::image::{hexadecimal, number};
 use crate::{HandoffId, Verb};
 
-/// What the hook tells the next kernel about the handoff that started it: one parameter at the end
-/// of its command line. The dot in its name makes the kernel take it for a module's parameter, so
-/// it is neither warned about nor handed to the init (`unknown_bootoption`, init/main.c).
+/// The hook's report to the next kernel about the handoff that started it: one parameter at the end of the
+/// kernel's command line. The dot in its name makes the kernel take it for a module's parameter, so that it
+/// is neither warned about nor handed to the init (`unknown_bootoption`, init/main.c).
 ///
 /// ```
 /// use nextkernel_plan::{Record, Verb};
@@ -18,71 +18,73 @@ use crate::{HandoffId, Verb};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Which handoff.
+    /// The id of the handoff.
     pub handoff: HandoffId,
-    /// The verb at which it was carried out; `None` in an image that was loaded when it was staged, while nobody could
-    /// know that. The word `preloaded` stands in its place.
+    /// The verb at which the handoff was carried out. `None` in an image that was loaded at staging, when the
+    /// verb was not known yet. The word `preloaded` then stands in its place.
     pub verb: Option<Verb>,
-    /// How the night went, where it was told.
+    /// The course of the shutdown, if it was recorded.
     pub night: Option<Night>,
 }
 
-/// How the night went until the next kernel's command line was fixed: before the teardown with the verified loader,
-/// which loads beside it, and just before the jump with the direct one.
+/// The course of the shutdown until the command line of the next kernel was fixed. With `kexec_file_load(2)`,
+/// which runs in parallel with the teardown, that is before the teardown; with `kexec_load(2)`, just before
+/// the jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Night {
-    /// When the hook began: seconds since the epoch.
+    /// When the hook began, in seconds since the epoch.
     pub begun_at: u64,
-    /// The counter at that moment that goes on in the next kernel: the time-stamp counter (x86), `CNTVCT_EL0` (arm64)
-    /// or `time` (riscv64); 0 where there is none.
+    /// The value of a counter at that moment that goes on in the next kernel: the time-stamp counter (x86),
+    /// `CNTVCT_EL0` (arm64) or `time` (riscv64); 0 if there is none.
     pub counter: u64,
-    /// What was done, and when.
+    /// The times at which steps were done.
     pub marks: Marks,
-    /// What was not done as it should have been.
+    /// The steps that went wrong.
     pub trouble: Trouble,
 }
 
-/// Milliseconds since the hook began at which something was done; `None` where the record was written before.
+/// The times at which steps were done, in milliseconds since the hook began. A time is `None` if the record was
+/// written before that step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// `s`: the first sync was done.
     pub synced: Option<u32>,
     /// `t`: the teardown was over.
     pub torn_down: Option<u32>,
-    /// `o`: the init's other hooks were waited for, and synced again.
+    /// `o`: the init's other hooks were waited for, and the second sync was done.
     pub others_done: Option<u32>,
     /// `l`: the load began.
     pub load_begun: Option<u32>,
 }
 
-/// What was not done as it should have been, and did not keep the hook from the jump.
+/// The steps that went wrong without keeping the hook from the jump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trouble(u8);
 
 impl Trouble {
-    /// `g`: a driver of GPUs stayed.
+    /// `g`: the driver of a GPU stayed.
     pub const GPU: Trouble = Trouble(1);
     /// `m`: another module stayed.
     pub const MODULE: Trouble = Trouble(2);
-    /// `h`: another hook was not done in time.
+    /// `h`: another hook did not end in time.
     pub const HOOK: Trouble = Trouble(4);
 
-    /// Each with its letter, in the order in which they are written.
+    /// Each step with its letter, in the order in which they are written.
     pub const ALL: [(Trouble, char); 3] = [(Trouble::GPU, 'g'), (Trouble::MODULE, 'm'), (Trouble::HOOK, 'h')];
 
-    /// Whether this one is among it.
+    /// Whether `one` is among these steps.
     #[must_use]
     pub const fn has(self, one: Trouble) -> bool {
         self.0 & one.0 != 0
     }
 
-    /// Both.
+    /// Returns the steps of both.
     #[must_use]
     pub const fn and(self, other: Trouble) -> Trouble {
         Trouble(self.0 | other.0)
     }
 
-    /// Reads letters in their order, one at least.
+    /// Reads letters in their order, at least one.
     fn parse(letters: &str) -> Option<Trouble> {
         let mut all = Trouble::ALL.iter();
         let found = letters.chars().try_fold(Trouble::default(), |found, letter| {
@@ -93,18 +95,18 @@ impl Trouble {
 }
 
 impl Record {
-    /// The parameter's name. Whoever reuses a command line drops it.
+    /// The name of the parameter. It is dropped when a command line is reused.
     pub const KEY: &'static str = "nextkernel.record";
 
     const PRELOADED: &'static str = "preloaded";
 
-    /// That of an image which is loaded when it is staged.
+    /// Returns the record for an image that is loaded at staging.
     #[must_use]
     pub const fn preloaded(handoff: HandoffId) -> Record {
         Record { handoff, verb: None, night: None }
     }
 
-    /// The record in a kernel command line; of several, the last.
+    /// Returns the record in a kernel command line; of several, the last.
     #[must_use]
     pub fn find(cmdline: &str) -> Option<Record> {
         cmdline.split_ascii_whitespace().rev().find_map(Record::from_parameter)
@@ -118,7 +120,7 @@ impl Record {
             word => Some(Verb::from_word(word.as_bytes())?),
         };
         let night = match fields.next() {
-            // Before the image was loaded there was no night.
+            // A preloaded image was loaded before the shutdown, so nothing more is known.
             Some(_) if verb.is_none() => return None,
             Some(begun_at) => Some(Night {
                 begun_at: hexadecimal(begun_at)?,
@@ -137,7 +139,7 @@ impl Marks {
         [('s', self.synced), ('t', self.torn_down), ('o', self.others_done), ('l', self.load_begun)]
     }
 
-    /// Reads `sN.tN.oN.lN`, of which any may be missing.
+    /// Reads `sN.tN.oN.lN`. Any of them may be missing.
     fn parse(text: &str) -> Option<Marks> {
         let mut found = Marks::default();
         let mut last = 0;
@@ -193,13 +195,13 @@ impl fmt::Display for Night {
     }
 }
 
-/// A staged command line with a record in it, as the next kernel is told it: the tool rehearses with a
-/// placeholder for the record, the hook loads with the real one.
+/// Displays a staged command line with a record in it, as the next kernel gets it. The tool's test load uses
+/// a placeholder for the record, and the hook the real one.
 #[derive(Clone, Copy, Debug)]
 pub struct Recorded<'a, R> {
-    /// The line as staged.
+    /// The command line as staged.
     pub cmdline: &'a str,
-    /// The record, or what stands for it.
+    /// The record, or its placeholder.
     pub record: R,
 }
 
@@ -214,8 +216,8 @@ impl<R: fmt::Display> fmt::Display for Recorded<'_, R> {
     }
 }
 
-/// Where in a command line a parameter can be added for the kernel: behind the last one, but before
-/// a `--`, for what follows that is the init's (`parse_args`, kernel/params.c).
+/// Returns the place in a command line at which a parameter for the kernel can be added: after the last one,
+/// but before a `--`, because the words after that are the init's (`parse_args`, kernel/params.c).
 fn place(cmdline: &str) -> usize {
     let (mut quoted, mut start) = (false, 0);
     for (at, byte) in cmdline.bytes().enumerate() {

@@ -3,16 +3,16 @@ use core::fmt;
 use crate::image::number;
 use crate::limits;
 
-/// What is done with the driver of a GPU before the jump.
+/// The treatment of a GPU driver before the jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Its module is unloaded: the driver quiets the device as thoroughly as it knows how.
+    /// The module is unloaded: the driver quiets the device as thoroughly as it can.
     Unload,
-    /// Its devices are unbound from it; for drivers that are built in, or are pinned.
+    /// The devices are unbound from the driver; for drivers that are built in, or are pinned.
     Unbind,
-    /// It is left to what the kernel's own device shutdown does.
+    /// The driver is left to the kernel's own device shutdown.
     Leave,
-    /// No jump while it is there: the machine restarts through firmware.
+    /// There is no jump while the driver is loaded: the machine does a full reboot.
     FirmwareReboot,
 }
 
@@ -20,7 +20,7 @@ impl Policy {
     /// Every policy.
     pub const ALL: [Policy; 4] = [Policy::Unload, Policy::Unbind, Policy::Leave, Policy::FirmwareReboot];
 
-    /// The word for it in the plan and in nextkernel.conf.
+    /// Returns the word for the policy in the plan and in nextkernel.conf.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Policy {
         }
     }
 
-    /// The policy that a word stands for.
+    /// Returns the policy for a word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Policy> {
         Policy::ALL.into_iter().find(|policy| policy.word() == word)
@@ -44,25 +44,25 @@ impl fmt::Display for Policy {
     }
 }
 
-/// What an administrator said about one driver: `DRIVER POLICY`.
+/// An administrator's policy for one driver: `DRIVER POLICY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuPolicy<'a> {
     /// The driver's module, as /proc/modules names it: with '_'. [`GpuPolicy::EVERY`] means every driver
     /// without a line of its own.
     pub driver: &'a str,
-    /// What is done with it.
+    /// The policy for this driver.
     pub policy: Policy,
 }
 
 impl<'a> GpuPolicy<'a> {
-    /// Stands for every driver without a line of its own.
+    /// Means every driver without a line of its own.
     pub const EVERY: &'static str = "*";
 
     pub(crate) fn parse(text: &'a str) -> Option<GpuPolicy<'a>> {
         let (driver, policy) = text.split_once(' ')?;
         let driver = Some(driver).filter(|driver| *driver == Self::EVERY || is_module(driver))?;
         let policy = Policy::from_word(policy)?;
-        // A busy NVIDIA GPU that is unbound hangs for ever, with its device's lock held.
+        // A busy NVIDIA GPU hangs for ever when it is unbound, with the lock of its device held.
         (policy != Policy::Unbind || !is_nvidia(driver)).then_some(GpuPolicy { driver, policy })
     }
 }
@@ -73,17 +73,17 @@ impl fmt::Display for GpuPolicy<'_> {
     }
 }
 
-/// What is done when the driver of a GPU could not be unloaded.
+/// The action if the driver of a GPU could not be unloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GpuFailed {
-    /// The jump is made all the same.
+    /// The hook jumps all the same.
     Jump,
-    /// The machine restarts through firmware instead.
+    /// The machine does a full reboot instead.
     FirmwareReboot,
 }
 
 impl GpuFailed {
-    /// The word for it in the plan and in nextkernel.conf.
+    /// Returns the word for the action in the plan and in nextkernel.conf.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl GpuFailed {
         }
     }
 
-    /// What a word stands for.
+    /// Returns the action for a word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<GpuFailed> {
         [GpuFailed::Jump, GpuFailed::FirmwareReboot].into_iter().find(|failed| failed.word() == word)
@@ -105,17 +105,17 @@ impl fmt::Display for GpuFailed {
     }
 }
 
-/// What is done with the hardware watchdog before the jump, where an administrator said so.
+/// The setting of the hardware watchdog before the jump, if an administrator has made one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watchdog {
-    /// It is stopped, whatever the init armed.
+    /// It is stopped, even if the init has armed it.
     Off,
-    /// It is armed, and resets the machine after so many seconds if nobody serves it.
+    /// It is armed, and resets the machine after this many seconds if nothing serves it.
     Seconds(u16),
 }
 
 impl Watchdog {
-    /// Reads `off` or a number of seconds from 1 to 65535 (what most devices can count is less).
+    /// Reads `off` or a number of seconds from 1 to 65535. Most devices cannot count that far.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Watchdog> {
         match word {
@@ -134,23 +134,23 @@ impl fmt::Display for Watchdog {
     }
 }
 
-/// Reads the guard's deadline: at least [`limits::GUARD_MIN`] seconds, so that nobody mistypes the
-/// machine into a reset in mid-jump, and at most 65535.
+/// Reads the guard's deadline: at least [`limits::GUARD_MIN`] seconds, so that a mistyped number does not
+/// reset the machine in mid-jump, and at most 65535.
 #[must_use]
 pub fn guard_seconds(word: &str) -> Option<u16> {
     seconds(word).filter(|seconds| *seconds >= limits::GUARD_MIN)
 }
 
-/// Whether it can be the name of a module as the kernel knows it (`MODULE_NAME_LEN`,
-/// include/linux/module.h): never with a '-', which `delete_module(2)` does not find.
+/// Whether this can be the name of a module as the kernel knows it (`MODULE_NAME_LEN`,
+/// include/linux/module.h): never with a '-', because `delete_module(2)` does not find such a name.
 #[must_use]
 pub fn is_module(name: &str) -> bool {
     (1..=limits::MODULE_NAME_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// Whether it can be the address of a PCI device as sysfs writes it: `0000:3b:00.0`. A domain may have
-/// more than four digits (VMD's have five).
+/// Whether this can be the address of a PCI device as sysfs writes it: `0000:3b:00.0`. A domain may have more
+/// than four digits (VMD's have five).
 #[must_use]
 pub fn is_pci_address(name: &str) -> bool {
     let hex = |digits: &str, count: core::ops::RangeInclusive<usize>| {
@@ -163,7 +163,8 @@ pub fn is_pci_address(name: &str) -> bool {
     fits && parts.next().is_none() && separators.eq(*b"::.")
 }
 
-/// Whether a module, or a driver as its bus names it (`nvidia-nvswitch`), is NVIDIA's own, open or not.
+/// Whether a module, or a driver as its bus names it (`nvidia-nvswitch`), is NVIDIA's own, open or
+/// proprietary.
 #[must_use]
 pub fn is_nvidia(name: &str) -> bool {
     name == "nvidia" || name.starts_with("nvidia_") || name.starts_with("nvidia-")

@@ -1,15 +1,16 @@
 use core::fmt;
 
-/// What the init was asked for: the first argument of a system-shutdown executable (systemd-shutdown(8)).
+/// The kind of shutdown that the init was asked for: the first argument of a system-shutdown executable
+/// (systemd-shutdown(8)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Start the loaded kernel.
     Kexec,
-    /// Restart the machine, through firmware unless the plan says otherwise.
+    /// Restart the machine: a full reboot, unless the plan says otherwise.
     Reboot,
-    /// Switch the machine off.
+    /// Power the machine off.
     Poweroff,
-    /// Stop, and leave the power on.
+    /// Halt the machine, and leave the power on.
     Halt,
     /// Leave a container.
     Exit,
@@ -19,19 +20,19 @@ impl Verb {
     /// Every verb.
     pub const ALL: [Verb; 5] = [Verb::Kexec, Verb::Reboot, Verb::Poweroff, Verb::Halt, Verb::Exit];
 
-    /// The verb that a word stands for; `None` for any other word.
+    /// Returns the verb for a word; `None` for any other word.
     #[must_use]
     pub fn from_word(word: &[u8]) -> Option<Verb> {
         Verb::ALL.into_iter().find(|verb| verb.word().as_bytes() == word)
     }
 
-    /// Whether the machine, or the container, is to stay down: then there is no next kernel.
+    /// Whether the machine, or the container, is to stay down. Then there is no next kernel.
     #[must_use]
     pub fn stays_down(self) -> bool {
         matches!(self, Verb::Poweroff | Verb::Halt | Verb::Exit)
     }
 
-    /// The word the init uses for it.
+    /// Returns the init's word for the verb.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -50,8 +51,8 @@ impl fmt::Display for Verb {
     }
 }
 
-/// The verbs at which the staged kernel is started: at least one of kexec and reboot. The others
-/// can never be covered: who switches a machine off does not get another kernel.
+/// The verbs at which the staged kernel is started: at least one of kexec and reboot. The others are never
+/// covered: a machine that is to stay down does not get another kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
     /// `on = kexec`
@@ -73,7 +74,7 @@ impl On {
         }
     }
 
-    /// The set that a plan's words stand for.
+    /// Returns the variant for the words of a plan.
     #[must_use]
     pub fn from_words(words: &str) -> Option<On> {
         match words {

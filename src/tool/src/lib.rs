@@ -1,5 +1,6 @@
-//! The day of nextkernel: everything that can be decided is decided while a person can read an error. The folders are
-//! layers, the lowest first here; each uses its own files and those of the layers before it (tests/layers.rs).
+//! nextkernel, the tool. It decides everything that can be decided while the system runs, when a person can
+//! read an error. The directories are layers, the lowest first here; each uses its own files and those of the
+//! layers before it (tests/layers.rs).
 
 pub mod words;
 

@@ -1,4 +1,4 @@
-//! `nextkernel`: stages the next kernel while the system is up.
+//! `nextkernel`: stages the next kernel while the system runs.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
-//! Taking processors offline. arm64 and riscv64 do that with each but the one that jumps, one after the other, when
-//! everything else is over (`smp_shutdown_nonboot_cpus`, kernel/cpu.c); begun early it goes on beside the rest of the
-//! night. x86 only stops them, in a moment (`stop_other_cpus`, arch/x86/kernel/reboot.c).
+//! Taking processors offline. At the jump, arm64 and riscv64 take all processors offline but the one that
+//! jumps, one after the other (`smp_shutdown_nonboot_cpus`, kernel/cpu.c). Begun early, this runs in parallel
+//! with the rest of the shutdown. x86 only stops them, which takes a moment (`stop_other_cpus`,
+//! arch/x86/kernel/reboot.c).
 
 use core::ffi::CStr;
 
@@ -15,11 +16,12 @@ use crate::sys::files;
 use crate::sys::name::Name;
 use crate::sys::say::warn;
 
-/// What is done.
+/// The name of the act, for the log.
 pub const NAME: &str = "take every processor but the first offline";
 
-/// Begins with all of them but the first, which jumps (`migrate_to_reboot_cpu`, kernel/reboot.c), where the plan wants
-/// it. Nobody waits for that: the jump forbids it first (`cpu_hotplug_disable`), and takes offline what is left.
+/// Begins to take all processors offline but the first, if the plan says so. The first one jumps
+/// (`migrate_to_reboot_cpu`, kernel/reboot.c). Nothing waits for the end: the jump first forbids hotplugging
+/// (`cpu_hotplug_disable`), and then takes the remaining processors offline itself.
 pub fn begin(plan: &Plan<'_>, how: How) {
     if !plan.offline_cpus {
         return;
@@ -46,7 +48,7 @@ fn take_offline() -> io::Result<()> {
     .map(drop)
 }
 
-/// Whether it is the folder of another processor than the first.
+/// Whether this is the directory of a processor other than the first.
 fn is_another(name: &CStr) -> bool {
     matches!(name.to_bytes(), [b'c', b'p', b'u', b'1'..=b'9', ..])
 }

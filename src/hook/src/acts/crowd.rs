@@ -1,5 +1,5 @@
-//! Ending many processes, and telling of them in one line: a slow console takes longer for a line than the kernel for a
-//! signal, and who ends one process after the other, with a word for each, may never come to the last.
+//! Ending many processes, and reporting them in one line. A slow console needs longer for a line than the
+//! kernel for a signal: with a line for each process, the last one might never get its signal.
 
 use core::fmt;
 use core::time::Duration;
@@ -11,18 +11,19 @@ use crate::scene::processes::{self, Process};
 use crate::sys::name::Name;
 use crate::sys::{calls, clock, limits};
 
-/// How many there are, and what the first few are called.
+/// The number of processes, and the names of the first few.
 #[derive(Debug)]
 pub struct Crowd {
-    /// All of them.
+    /// The number of processes.
     pub count: usize,
     names: [Name<16>; limits::NAMED],
-    /// Not everybody could be looked at.
+    /// Whether the search ended before it had seen all processes.
     is_cut: bool,
 }
 
 impl Crowd {
-    /// Calls `act` with each process that is one of them, and counts them, until the machine has been up so long.
+    /// Calls `act` with the /proc directory of each process for which `is_one` holds, and counts these
+    /// processes. Stops when the uptime reaches `until`.
     pub fn each(
         is_one: &dyn Fn(&Process, &OwnedFd) -> bool,
         until: Duration,
@@ -45,17 +46,19 @@ impl Crowd {
         crowd
     }
 
-    /// Whether there is nobody.
+    /// Whether the search has seen all processes, and found none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0 && !self.is_cut
     }
 
-    /// Ends them all, in this time, and returns who is left. Whoever makes processes for ever is stopped first, for a
-    /// process that is stopped makes none; and each look ends whom the look before did not find. A look has found all where
-    /// no process was made since the one before: one that is another at each look may never be found.
+    /// Ends them all within `time`, and returns those that are left. Stops them first, because a stopped
+    /// process creates no others; each search then catches those that the search before missed. A search has
+    /// found all only if no process was created since the search before, because a process with another PID
+    /// at each search may never be found.
     ///
-    /// Who makes processes for ever leaves little time to who looks for them, and so this runs first.
+    /// A process that creates others without end leaves little time for the search, so this process runs
+    /// before all others meanwhile.
     pub fn kill(is_one: &dyn Fn(&Process, &OwnedFd) -> bool, time: Duration) -> Crowd {
         let begun = clock::uptime();
         let _ = calls::run_first(true);
@@ -65,8 +68,8 @@ impl Crowd {
         left
     }
 
-    /// Sends them a signal at each look, until the machine has been up so long, or a look has found all, and they are as
-    /// they are wanted.
+    /// Sends them the signal `wanted` at each search. Returns when the uptime reaches `until`, or when a
+    /// search has found all and `suffices` accepts the result.
     fn send_until(
         is_one: &dyn Fn(&Process, &OwnedFd) -> bool,
         wanted: Signal,
@@ -82,20 +85,20 @@ impl Crowd {
                 return crowd;
             }
             before = newest;
-            // They have as much time to obey as the look at them took.
+            // They get at least as much time to react as the search has taken.
             clock::sleep(limits::MOMENT.max(clock::uptime().saturating_sub(begun)));
         }
     }
 }
 
-/// Sends a signal to the process whose folder in /proc this is: its number may be another's by now.
+/// Sends a signal to the process with this directory in /proc. Its PID may belong to another process by now.
 ///
 /// - `pidfd_send_signal(2)`
 pub fn signal(folder: &OwnedFd, signal: Signal) {
     let _ = pidfd_send_signal(folder, signal);
 }
 
-/// As PID 1: forgets the children that have ended, those that were left to it among them.
+/// As PID 1, reaps the children that have ended, including those that it has inherited.
 pub fn reap() {
     use rustix::process::{WaitOptions, wait};
     if getpid().is_init() {

@@ -1,4 +1,4 @@
-//! The staged images: opened once, checked to be the ones that the plan was written for.
+//! The staged images: opened once, and checked to be those for which the plan was written.
 
 use nextkernel_plan::{Image, Plan, Preload, Stamp, limits};
 use rustix::fd::OwnedFd;
@@ -7,28 +7,29 @@ use rustix::fs::fstat;
 use crate::bounds::failure::Failure;
 use crate::sys::files;
 
-/// Where a plan is, and what its names are relative to.
+/// The directory of a plan. The names in the plan are relative to it.
 #[derive(Debug)]
 pub struct PlanDirectory {
-    /// Its path, for a person.
+    /// Its path, for messages.
     pub path: &'static str,
-    /// It, open.
+    /// The open directory.
     pub file: OwnedFd,
 }
 
-/// The images, open.
+/// The open images.
 #[derive(Debug)]
 pub struct Images {
     /// The kernel.
     pub kernel: OwnedFd,
-    /// The initrd, where there is one.
+    /// The initrd, if there is one.
     pub initrd: Option<OwnedFd>,
-    /// What the next kernel is told, where it is loaded directly.
+    /// The boot parameters of the next kernel, if it is loaded with `kexec_load(2)`.
     pub parameters: Option<OwnedFd>,
 }
 
 impl Images {
-    /// Opens what the plan names in its folder.
+    /// Opens the images that the plan names in its directory. Fails if one of them is not the staged one, or
+    /// if the plan keeps no copies.
     pub fn open(folder: &PlanDirectory, plan: &Plan<'_>) -> Result<Images, Failure> {
         if plan.preload == Preload::Only {
             return Err(Failure::NoCopies);

@@ -1,5 +1,5 @@
-//! What an init leaves behind: processes that run, file systems that are writable. systemd ends the ones and
-//! sees to the others; here is who has to where nobody does.
+//! Things that an init leaves behind: running processes and writable file systems. systemd ends the processes
+//! and takes care of the file systems; this file does both if the init does not.
 
 use core::ffi::CStr;
 use core::time::Duration;
@@ -21,24 +21,26 @@ use crate::sys::name::Name;
 use crate::sys::say::{info, one_of_many, warn};
 use crate::sys::{clock, files};
 
-/// Which processes are to end: all but PID 1, the hook and those that it was called by.
+/// Ends the processes that an init has left: all but PID 1, the hook with its callers and relatives, and the
+/// guard.
 #[derive(Clone, Copy)]
 pub struct Ending<'g> {
-    /// Who is spared.
+    /// The relatives of the hook, which are spared.
     pub relatives: Relatives,
-    /// Who is, too.
+    /// The guard, whose processes are spared, too.
     pub guard: &'g Guard,
-    /// How long it may take.
+    /// How long ending them may take.
     pub budget: &'static Budget,
-    /// Whether those end, too, whose names begin with '@': they may serve the root's storage (systemd.io,
+    /// Whether processes whose names begin with '@' end, too. They may serve the root's storage (systemd.io,
     /// `ROOT_STORAGE_DAEMONS`).
     pub storages: bool,
 }
 
-/// Those that have called the hook.
+/// The processes between PID 1 and the hook that have called it.
 type Callers = List<Pid, { limits::ANCESTORS_MAX }>;
 
-/// Posts the guard ([`Guard::post`]) where an init may have left who has made all processes that there can be.
+/// Posts the guard ([`Guard::post`]). If the guard is incomplete because no more processes can be made, ends
+/// processes of other users than root for up to `room`, and posts it again.
 #[must_use]
 pub fn post(relatives: Relatives, begun: Duration, night: Duration, jump: Duration, room: Duration) -> Guard {
     let guard = Guard::post(begun, night, jump);
@@ -50,8 +52,9 @@ pub fn post(relatives: Relatives, begun: Duration, night: Duration, jump: Durati
     Guard::post(begun, night, jump)
 }
 
-/// Where no process can be made, somebody has made too many. Who is not root has no business at this hour, and is ended by
-/// this process itself. As PID 1, what has ended is gone then, too: nobody else waits for it.
+/// Ends the processes of all users but root, because some process has made too many, and no user but root has
+/// business at the end of a shutdown. This process does so itself, because no child can be made. As PID 1 it
+/// also reaps the ended children, because no other process waits for them.
 fn make_room(relatives: Relatives, guard: &Guard, room: Duration) {
     let callers = relatives.callers();
     let of_another_user = |process: &Process, folder: &OwnedFd| {
@@ -70,8 +73,9 @@ fn may_end(process: &Process, relatives: Relatives, callers: &Callers, guard: &G
 }
 
 impl Ending<'_> {
-    /// Ends them: first kindly, then not. What remains is told, and no failure: what it keeps busy is seen
-    /// before the jump. In a child, for looking at a process may hang with its memory's lock.
+    /// Ends the processes, with SIGTERM first and then with SIGKILL. A process that remains is reported, but
+    /// is no failure: the check before the jump finds file systems that it keeps writable. Runs in a child,
+    /// because a look at a process may hang on the lock of its memory.
     pub fn carry_out(self) {
         let end = || {
             child::within(self.budget.end(), "end what still runs", || {
@@ -116,8 +120,9 @@ impl Ending<'_> {
     }
 }
 
-/// Whether a process says that it serves the root's storage, and is root's: systemd spares those alone (`ignore_proc`,
-/// src/shared/killall.c). Nobody else's command line is read: it may hang with the lock of that one's memory.
+/// Whether a process says that it serves the root's storage, and belongs to root. systemd spares only such
+/// processes (`ignore_proc`, src/shared/killall.c). The command lines of other users' processes are not read,
+/// because that may hang on the lock of their memory.
 fn serves_storage(folder: &OwnedFd) -> bool {
     let runs_as_root = rustix::fs::fstat(folder).is_ok_and(|it| it.st_uid == 0);
     let mut name = [0; 1];
@@ -128,7 +133,7 @@ fn serves_storage(folder: &OwnedFd) -> bool {
             .map_or(true, |name| name == b"@")
 }
 
-/// Fails when a file system with something to lose is left writable.
+/// Fails if a file system with something to lose is left writable.
 pub fn nothing_writable() -> Result<(), Failure> {
     match mounts::first_writable() {
         Ok(None) => Ok(()),
@@ -137,7 +142,8 @@ pub fn nothing_writable() -> Result<(), Failure> {
     }
 }
 
-/// Remounts read-only what is still writable. What cannot be within this time is found again where it counts, before the jump.
+/// Remounts writable file systems read-only, until the uptime reaches `until`. One that stays writable is
+/// found again by the check before the jump.
 pub fn make_read_only(until: Duration) {
     let _ = mounts::last_first(
         |line| mounts::writable(line).is_some(),

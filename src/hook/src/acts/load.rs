@@ -1,4 +1,4 @@
-//! Load the staged kernel, and jumping into it.
+//! Loading the staged kernel, and jumping to it.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -19,15 +19,16 @@ use crate::sys::calls::{self, KexecSegment};
 use crate::sys::text::Text;
 use crate::sys::{clock, limits};
 
-/// A load under way.
+/// A load in progress.
 pub struct Load {
     running: Running,
-    /// It is given up when the machine has been up so long.
+    /// The uptime at which it is given up.
     until: Duration,
 }
 
-/// Begins to load the images in place of what is loaded now: the kernel reads, and verifies, kernel and initrd itself.
-/// If it fails, that stays. It is given up after so long.
+/// Begins to load the images in place of the one that is loaded now: the running kernel reads kernel and
+/// initrd itself, and verifies them. If the load fails, the previous image stays loaded. The load is
+/// given up after `time`.
 ///
 /// - `kexec_file_load(2)`
 pub fn begin(images: &Images, cmdline: &CommandLine, time: Duration) -> Result<Load, Failure> {
@@ -46,7 +47,8 @@ pub fn begin(images: &Images, cmdline: &CommandLine, time: Duration) -> Result<L
     Ok(Load { until: running.begun + time, running })
 }
 
-/// The same, begun and ended, with the segments that were made by day, which the kernel takes as they are.
+/// Loads the segments that were made at staging, which the kernel takes as they are. Waits for the load,
+/// until the uptime reaches `until`.
 ///
 /// - `kexec_load(2)`
 pub fn directly(
@@ -90,13 +92,13 @@ pub fn directly(
     Load { running: child::begin(LOAD_SEGMENTS, load)?, until }.finish()
 }
 
-/// Numbers of a file and addresses have 64 bits here, as the machine.
+/// Converts a size or an address: both have 64 bits in the plan, as on every supported machine.
 fn whole(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 impl Load {
-    /// Waits for it.
+    /// Waits for the load.
     pub fn finish(&self) -> Result<(), Failure> {
         self.running.end_within(self.until.saturating_sub(clock::uptime())).map_err(|failure| match failure {
             Failure::Call { call: call @ (LOAD | LOAD_SEGMENTS), errno } => Failure::Kexec { call, errno },
@@ -105,7 +107,7 @@ impl Load {
     }
 }
 
-/// Starts the loaded kernel; returns only when it cannot.
+/// Starts the loaded kernel. Returns only if that fails.
 ///
 /// - reboot(2)
 pub fn jump(guard: &Guard) -> Result<(), Failure> {
@@ -118,20 +120,20 @@ pub fn jump(guard: &Guard) -> Result<(), Failure> {
 pub struct CommandLine(Text<{ plan_limits::LOADER_CMDLINE_MAX + 1 }>);
 
 impl CommandLine {
-    /// Joins the two.
+    /// Adds the record to the staged command line.
     #[must_use]
     pub fn new(staged: &str, record: &Record) -> CommandLine {
         CommandLine(Text::of(Recorded { cmdline: staged, record }))
     }
 
-    /// The line, where it fits into what the loader takes.
+    /// Returns the command line, or `None` if it is longer than the kernel takes.
     #[must_use]
     pub fn as_c_str(&self) -> Option<&CStr> {
         self.0.as_c_str()
     }
 }
 
-/// Names the staged kernel before it is loaded.
+/// Names the staged kernel, for the line before its load.
 pub struct Loading<'p> {
     /// The plan.
     pub plan: &'p Plan<'p>,
@@ -152,7 +154,7 @@ impl fmt::Display for Loading<'_> {
     }
 }
 
-/// Names the loaded kernel where it is started as it is.
+/// Names the loaded kernel, for the line before it is started as it is.
 pub struct Preloaded<'p> {
     /// The plan.
     pub plan: &'p Plan<'p>,
@@ -168,7 +170,7 @@ impl fmt::Display for Preloaded<'_> {
     }
 }
 
-/// Names the jump.
+/// Names the target of the jump, for the line before it.
 pub struct Jumping<'p> {
     /// The plan.
     pub plan: &'p Plan<'p>,

@@ -1,4 +1,4 @@
-//! What is done at the end of a shutdown: a file for each act.
+//! The acts at the end of a shutdown, one file each.
 
 pub mod cpus;
 pub mod crowd;

@@ -1,4 +1,4 @@
-//! Unloading a kernel module, and everything that stands on it.
+//! Unloading a kernel module, and all modules that depend on it.
 
 use core::fmt;
 use core::time::Duration;
@@ -18,35 +18,35 @@ use crate::sys::errno::Named;
 use crate::sys::say::info;
 use crate::sys::{clock, limits};
 
-/// Why a module is still there.
+/// A module that could not be unloaded, and the reason.
 #[derive(Clone, Copy, Debug)]
 pub struct Stuck {
-    /// Which: the one that was meant, or one that stands on it.
+    /// The requested module, or one that depends on it.
     pub module: ModuleName,
-    /// Why.
+    /// The reason.
     pub why: WhyStuck,
 }
 
-/// Why a module is still there.
+/// The reason why a module is still loaded.
 #[derive(Clone, Copy, Debug)]
 pub enum WhyStuck {
-    /// Something holds it.
+    /// It is in use.
     InUse,
     /// It has no exit.
     Permanent,
-    /// It has not come back from its initialisation. Where that has stalled, its device's probe is stuck, and with it every
-    /// reboot(2).
+    /// It has not come back from its initialisation. If that has stalled, the probe of its device is stuck,
+    /// and every reboot(2) hangs with it.
     Initialising {
-        /// It had all its time, and made no progress.
+        /// Whether it has used up its time, and made no progress.
         stalled: bool,
     },
     /// Its exit hangs.
     Hangs(Hang),
-    /// The kernel failed in its exit, and may hold any lock.
+    /// The kernel failed in its exit (an oops), and may hold any lock.
     Oopsed,
-    /// The time for all teardown was over.
+    /// The time for the whole teardown was over.
     OutOfTime,
-    /// The kernel does not allow it.
+    /// The kernel refused to unload it.
     Refused(Errno),
 }
 
@@ -90,21 +90,22 @@ impl fmt::Display for Stuck {
     }
 }
 
-/// How modules are unloaded.
+/// The settings for unloading modules.
 pub struct Unloading<'a> {
-    /// The folder `/`.
+    /// The open directory `/`.
     pub root: BorrowedFd<'a>,
-    /// How long one module's exit may take.
+    /// The time that the exit of one module may take.
     pub exit: Duration,
-    /// The deadlines of all teardown.
+    /// The deadlines of the whole teardown.
     pub bounds: &'a Bounds<'a>,
-    /// Ends something that holds a module which is in use; `false` when there is no more to try. An error
-    /// where that hangs as well.
+    /// Frees a module from one of its users. Returns `false` if nothing is left to try, and an error if
+    /// freeing it hangs as well.
     pub free: &'a mut dyn FnMut() -> Result<bool, WhyStuck>,
 }
 
 impl Unloading<'_> {
-    /// Unloads what stands on a module, the uppermost first, and then itself. Nothing is ever forced out.
+    /// Unloads all modules that depend on a module, the uppermost first, and then the module itself. Never
+    /// forces a module out.
     ///
     /// - `delete_module(2)`
     pub fn unload(&mut self, module: &ModuleName) -> Result<(), Stuck> {
@@ -113,7 +114,7 @@ impl Unloading<'_> {
 
     fn storey(&mut self, module: &ModuleName, above: u32) -> Result<(), Stuck> {
         let stuck = |why| Err(Stuck { module: *module, why });
-        // One that stays does not keep those beside it: each has something to quiet.
+        // A module that stays does not keep its siblings loaded, because each of them has something to quiet.
         let (mut staying, mut first) = (0, None);
         while let Some(upper) = modules::standing_on(self.root, module, staying) {
             if above == 0 {
@@ -133,7 +134,7 @@ impl Unloading<'_> {
         }
         info!("unload {module}");
         let mut since = clock::uptime();
-        // Somebody else's doing is watched from when it is first seen.
+        // An act that somebody else has begun is watched from when it is first seen.
         let (mut comes_up, mut goes): (Option<Progress>, Option<Progress>) = (None, None);
         let [mut pause, longest] = limits::IN_USE_PAUSES;
         loop {
@@ -157,7 +158,7 @@ impl Unloading<'_> {
                     continue;
                 }
                 (Errno::AGAIN, _) if waited >= limits::IN_USE => return stuck(WhyStuck::InUse),
-                // One that has come up meanwhile was busy with that.
+                // A module that has come up meanwhile was only busy with that.
                 (Errno::BUSY, Some(State::Live)) if before == Some(State::Live) => {
                     return stuck(WhyStuck::Permanent);
                 }
@@ -169,14 +170,15 @@ impl Unloading<'_> {
                         return stuck(WhyStuck::Initialising { stalled: comes_up.has_stalled() });
                     }
                 }
-                // Somebody else began it, by day perhaps, and has not come back.
+                // Somebody else began to unload it, perhaps while the system was running, and has not come
+                // back.
                 (Errno::BUSY, Some(State::Going)) => {
                     let goes = goes.get_or_insert_with(|| self.bounds.progress(self.exit));
                     goes.see(modules::devices(self.root, module), 0);
                     if goes.patience().is_none() {
                         let (seconds, stalled) = (goes.seconds(), goes.has_stalled());
                         let lock = lock_of_anybody(limits::HOLDERS_LOOK.min(self.bounds.left()));
-                        // Where there was no time to look at all nothing is known, and nothing is reset.
+                        // If there was no time for the look, nothing is known, and the machine is not reset.
                         let (lock, stalled) = lock.map_or((Lock::Unknown, false), |lock| (lock, stalled));
                         return stuck(WhyStuck::Hangs(Hang { seconds, lock, stalled }));
                     }
@@ -190,15 +192,15 @@ impl Unloading<'_> {
     }
 
     fn attempt(&self, module: &ModuleName) -> Result<(), Undone> {
-        // O_NONBLOCK, as every caller passes it: without it old kernels waited for the last user.
+        // O_NONBLOCK, as every caller passes: without it, old kernels waited for the last user.
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
         let devices = || modules::devices(self.root, module);
         self.bounds.watched("unload", self.exit, &devices, || delete_module(module.as_c_str(), flags))
     }
 }
 
-/// Looks whether any process holds the lock of a device. Runs in a child, because the look at all processes may take long;
-/// fails when it takes longer than `time`.
+/// Looks whether any process holds the lock of a device. Runs in a child, because the look at all processes
+/// may take long. Fails if it takes longer than `time`.
 fn lock_of_anybody(time: Duration) -> Result<Lock, Failure> {
     let looked =
         child::within(time, "look for who holds the lock of a device", || match locks::held_by_anybody()? {

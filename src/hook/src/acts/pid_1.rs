@@ -1,4 +1,4 @@
-//! As PID 1 nobody else prepares anything, and nobody cleans up.
+//! Preparing and cleaning up as PID 1, because no init has done either.
 
 use core::ffi::CStr;
 use core::time::Duration;
@@ -20,12 +20,14 @@ use crate::scene::processes::Relatives;
 use crate::sys::say::{info, warn};
 use crate::sys::{calls, clock, files, limits};
 
-/// Mounts what the kernel offers where it is missing: in an initramfs of one file nobody else has. What fails is
-/// missed where it is needed. Then a panic restarts the machine: PID 1 cannot end without one.
+/// Mounts /proc, /sys and /dev if they are missing, because nothing else does so in an initramfs of one file.
+/// A mount that fails is noticed later, by the act that needs it. Then lets a panic restart the machine,
+/// because PID 1 cannot end without a panic.
 ///
-/// What is open is closed first. At kexec systemd hands on the descriptors that it keeps for services, from version 261 on
-/// (`manager_luo_serialize_fd_stores`, src/core/luo.c), whether or not the kernel can preserve them; a socket among them
-/// holds the old root's /run. Such a systemd needs a newer kernel than `close_range` does.
+/// First closes all inherited descriptors. From version 261 on, systemd passes on at kexec the descriptors
+/// that it keeps for services (`manager_luo_serialize_fd_stores`, src/core/luo.c), whether or not the kernel
+/// can preserve them. A socket among them holds the old root's /run. `close_range` is always available there,
+/// because such a systemd needs a newer kernel than `close_range` does.
 pub fn begin(told: Option<Verb>) {
     let _ = calls::close_inherited();
     mount_where_missing(c"proc", c"/proc", c"/proc/self");
@@ -34,7 +36,7 @@ pub fn begin(told: Option<Verb>) {
     }
     mount_where_missing(c"sysfs", c"/sys", c"/sys/kernel");
     mount_where_missing(c"devtmpfs", c"/dev", c"/dev/kmsg");
-    // A machine that is to stay down is not restarted by a panic at the very end.
+    // A panic at the very end must not restart a machine that is to stay down.
     if !told.is_some_and(Verb::stays_down) {
         let _ = protect();
     }
@@ -47,8 +49,9 @@ fn mount_where_missing(kind: &CStr, place: &CStr, there: &CStr) {
     }
 }
 
-/// Ends what still runs, closes what lies below the old root, and makes read-only what is still writable. Whatever
-/// remains, the night goes on: it looks itself before it jumps.
+/// Ends remaining processes, closes the storage of the old root, and remounts writable file systems
+/// read-only. Does not fail if something remains, because the handoff checks the file systems again before it
+/// jumps.
 pub fn clean_up(told: Option<Verb>) {
     let relatives = Relatives::of_this_process();
     let guard = match told {
@@ -70,9 +73,10 @@ pub fn clean_up(told: Option<Verb>) {
 fn close(ending: Ending<'_>) {
     let until = clock::uptime() + limits::CLOSE;
     let close = || storage::close(exitrd::OLD_ROOT, until);
-    // What the root's storage needs itself is refused by day (`nextkernel exitrd`); a splash is called so, too.
+    // If something stays open, end the processes whose names begin with '@', too, and try again. A root whose
+    // storage needs such a process is refused by `nextkernel exitrd`, and a boot splash has such a name as well.
     let closed = close().or_else(|failure| match failure {
-        // Where something hangs, one of them may be what it waits for.
+        // If closing has hung, it may be waiting for one of them.
         Failure::StillOpen(Open { why, .. }) if why != Errno::TIMEDOUT => {
             Ending { storages: true, ..ending }.carry_out();
             close()

@@ -1,4 +1,5 @@
-//! Freeing a driver from what holds it: processes, framebuffer consoles, its sound, a dump of its state.
+//! Freeing a driver from its users: processes, framebuffer consoles, the sound of its GPU, a dump of its
+//! state.
 
 use core::ffi::CStr;
 
@@ -14,7 +15,8 @@ use crate::sys::say::info;
 use crate::sys::text::Text;
 use crate::sys::{clock, files, limits};
 
-/// Ends all processes that hold a driver, and waits until they are gone. EBUSY: one is still there.
+/// Kills all processes that hold a driver, and waits until they are gone. Fails with EBUSY if one is still
+/// there after `HOLDERS`.
 pub fn end_holders(held: &Held<'_>) -> io::Result<()> {
     let holds = |process: &Process, folder: &OwnedFd| held.is_held_by(process, folder);
     let until = clock::uptime() + limits::HOLDERS;
@@ -33,11 +35,11 @@ pub fn end_holders(held: &Held<'_>) -> io::Result<()> {
     Err(Errno::BUSY)
 }
 
-/// Gives every framebuffer console back to the dummy one. ENOENT: none was bound.
+/// Gives every framebuffer console back to the dummy console. Fails with ENOENT if none was bound.
 ///
-/// Most drivers of today are not held by theirs; i915, xe, radeon and all of the old fbdev kind are
-/// (`fbcon_open`, drivers/video/fbdev/core/fbcon.c). Consoles are known by name, for their numbers differ
-/// (`show_name` and `store_bind`, drivers/tty/vt/vt.c).
+/// Most current drivers are not held by their console; i915, xe, radeon and all old fbdev drivers are
+/// (`fbcon_open`, drivers/video/fbdev/core/fbcon.c). Consoles are recognised by name, because their numbers
+/// differ (`show_name` and `store_bind`, drivers/tty/vt/vt.c).
 pub fn unbind_consoles(root: BorrowedFd<'_>) -> io::Result<()> {
     each_of(root, c"sys/class/vtconsole", |console| {
         let (mut name, mut bound) = ([0; 64], [0; 1]);
@@ -49,10 +51,10 @@ pub fn unbind_consoles(root: BorrowedFd<'_>) -> io::Result<()> {
     })
 }
 
-/// Unbinds the sound of every card from `snd_hda_intel`. ENOENT: there is none.
+/// Unbinds every sound card from `snd_hda_intel`. Fails with ENOENT if there is none.
 pub fn unbind_sound(root: BorrowedFd<'_>) -> io::Result<()> {
     each_of(root, c"sys/bus/pci/drivers/snd_hda_intel", |device| {
-        // Its devices are links named by their addresses, beside the driver's own files.
+        // The driver's devices are links named by their addresses, beside the driver's own files.
         is_pci_address(device.name).then(|| {
             let unbind = device.file("driver/unbind");
             files::write(root, unbind.as_c_str()?, device.name.as_bytes()).ok()
@@ -60,15 +62,15 @@ pub fn unbind_sound(root: BorrowedFd<'_>) -> io::Result<()> {
     })
 }
 
-/// Frees every dump that a driver has made of its device: writing anything does it (`devcd_data_write`,
-/// drivers/base/devcoredump.c). ENOENT: there is none.
+/// Frees every dump that a driver has made of its device. Writing anything to the dump does that
+/// (`devcd_data_write`, drivers/base/devcoredump.c). Fails with ENOENT if there is none.
 pub fn drop_dumps(root: BorrowedFd<'_>) -> io::Result<()> {
     each_of(root, c"sys/class/devcoredump", |dump| {
         files::write(root, dump.file("data").as_c_str()?, b"1").ok()
     })
 }
 
-/// An entry of a folder.
+/// An entry of a directory.
 struct Entry<'a> {
     folder: &'a str,
     name: &'a str,
@@ -80,7 +82,7 @@ impl Entry<'_> {
     }
 }
 
-/// Calls `act` with each entry of a folder; ENOENT where it did something with none.
+/// Calls `act` with each entry of a directory. Fails with ENOENT if `act` did something with none of them.
 fn each_of(
     root: BorrowedFd<'_>,
     folder: &CStr,

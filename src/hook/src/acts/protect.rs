@@ -1,4 +1,4 @@
-//! Before anything is done: a panic may not be the end, and what is said must be seen.
+//! Before anything else: a panic must not leave the machine hanging, and the log must be seen.
 
 use rustix::fs::CWD;
 use rustix::io::{self, pwrite};
@@ -7,12 +7,12 @@ use crate::bounds::failure::Failure;
 use crate::sys::say::LOG;
 use crate::sys::{calls, files, limits};
 
-/// Makes a panic restart the machine where it would stay for ever, and lets the log through to every
-/// console. None of it is needed for the jump, so none of it can fail the night.
+/// Lets a panic restart the machine if it would otherwise stay there for ever, and lets the log through to
+/// every console. Never fails, because the jump needs none of this.
 pub fn protect() -> Result<(), Failure> {
     let _ = bound_a_panic();
-    // It may be off, and then /dev/kmsg takes nothing (Documentation/admin-guide/sysctl/kernel.rst); and
-    // the init's other hooks are limited to 10 lines in 5 seconds.
+    // It may be off, and then /dev/kmsg takes nothing (Documentation/admin-guide/sysctl/kernel.rst).
+    // Otherwise the init's other hooks are limited to 10 lines in 5 seconds.
     if files::write(CWD, c"/proc/sys/kernel/printk_devkmsg", b"on\n").is_ok() {
         LOG.keep_open();
     }

@@ -1,4 +1,4 @@
-//! Freeing the GPUs for the next kernel, and unloading what else the plan names.
+//! Freeing the GPUs for the next kernel, and unloading the other modules that the plan names.
 
 use core::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::sys::limits::{self, GPUS_MAX};
 use crate::sys::say::{info, warn};
 use crate::sys::{clock, files};
 
-/// What is to be freed.
+/// The drivers and modules to free before the jump.
 pub struct Teardown<'a> {
     root: OwnedFd,
     plan: &'a Plan<'a>,
@@ -28,11 +28,11 @@ pub struct Teardown<'a> {
 }
 
 impl<'a> Teardown<'a> {
-    /// Looks for drivers of GPUs. Fails where the plan wants no jump while one of them is there.
+    /// Finds the drivers of GPUs. Fails if the policy for one of them is a full reboot.
     pub fn find(plan: &'a Plan<'a>) -> Result<Teardown<'a>, Failure> {
         let root = files::folder(CWD, c"/").map_err(|errno| Failure::Call { call: "open /", errno })?;
         let gpus = gpu::find(root.as_fd());
-        // One that hangs in its probe hangs every restart: that is seen to first.
+        // A driver that hangs in its probe hangs every restart. `free` looks at that first.
         let meant = |gpu: &Driver| {
             gpu.state != State::Initialising && gpu.policy(plan.gpu.iter()) == Policy::FirmwareReboot
         };
@@ -42,11 +42,11 @@ impl<'a> Teardown<'a> {
         }
     }
 
-    /// Frees all. Fails where a GPU could not be freed and the plan does not jump then; does not return
-    /// where every reboot(2) would hang: the machine is reset.
+    /// Frees everything. Fails if a GPU could not be freed and the machine must then do a full reboot. If
+    /// every reboot(2) would hang, resets the machine, and returns only if that is impossible.
     pub fn carry_out(&self, how: How, bounds: &Bounds<'_>) -> Result<(), Failure> {
-        // It writes variables of the firmware at every jump, and so overwrites what was left there for a
-        // boot loader (drivers/firmware/efi/efibc.c).
+        // efibc writes variables of the firmware at every jump, and so overwrites those that were left there
+        // for a boot loader (drivers/firmware/efi/efibc.c).
         self.unload(how, bounds, &ModuleName::cut(b"efibc"))?;
         let mut still_driven = None;
         for gpu in self.gpus.iter() {
@@ -69,7 +69,7 @@ impl<'a> Teardown<'a> {
         still_driven.map_or(Ok(()), |module| Err(Failure::StillDriven(module)))
     }
 
-    /// Unloads a module that drives no GPU, where it is loaded.
+    /// Unloads a module that drives no GPU, if it is loaded.
     fn unload(&self, how: How, bounds: &Bounds<'_>, module: &ModuleName) -> Result<(), Failure> {
         if modules::state(self.root.as_fd(), module).is_none() {
             return Ok(());
@@ -121,9 +121,9 @@ impl<'a> Teardown<'a> {
                     Ok(()) => return Ok(true),
                     Err(Undone::Hangs(hang)) if hang.lock != Lock::Free => return Err(WhyStuck::Hangs(hang)),
                     Err(Undone::Died) => return Err(WhyStuck::Oopsed),
-                    // Whoever could not be ended holds all the rest.
+                    // A process that could not be ended keeps the driver in use, whatever else is freed.
                     Err(_) if pin == Pin::Holders => return Ok(false),
-                    // Nothing of the kind is there.
+                    // There is nothing of this kind.
                     Err(_) => {}
                 }
             }
@@ -139,7 +139,7 @@ impl<'a> Teardown<'a> {
     fn unbind_gpu(&self, bounds: &Bounds<'_>, gpu: &Driver) -> Result<(), Stuck> {
         let stuck = |why| Stuck { module: gpu.module, why };
         self.has_come_up(bounds, &gpu.module)?;
-        // Whoever stays has a file without a device behind it.
+        // A process that survives keeps an open file with no device behind it.
         let _ = Pin::Holders.free(self.root.as_fd(), gpu, &self.held(bounds, gpu), bounds);
         for _ in 0..limits::DEVICES_MAX {
             let unbound = gpu::for_each_device(self.root.as_fd(), |device| {
@@ -165,7 +165,7 @@ impl<'a> Teardown<'a> {
         bounds.watched("unbind", bounds.budget.gpu, &|| 1, || files::write(&self.root, file, name.as_bytes()))
     }
 
-    /// Waits for a driver that is still initialising.
+    /// Waits for a driver that is still initialising. Fails if that takes too long.
     fn has_come_up(&self, bounds: &Bounds<'_>, module: &ModuleName) -> Result<(), Stuck> {
         let mut comes_up = bounds.progress(bounds.budget.initialising);
         while modules::state(self.root.as_fd(), module) == Some(State::Initialising) {
@@ -195,12 +195,13 @@ impl<'a> Teardown<'a> {
     }
 }
 
-/// What is known to hold a driver that says it is in use, in the order in which it is freed.
+/// The known users of a driver that is in use, in the order in which they are ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pin {
     Holders,
     Consoles,
-    /// After the holders: unbinding waits for who plays, with the lock of its device held.
+    /// After the holders, because unbinding waits for processes that play sound, with the lock of the device
+    /// held.
     Sound,
     Dumps,
 }
@@ -208,8 +209,8 @@ enum Pin {
 impl Pin {
     const ALL: [Pin; 4] = [Pin::Holders, Pin::Consoles, Pin::Sound, Pin::Dumps];
 
-    /// Each may hang on a lock of the driver, and so is done in a child. An error, too, where there is
-    /// nothing of the kind.
+    /// Frees the driver from this user. Runs in a child, because it may hang on a lock of the driver. Fails
+    /// also if there is no such user.
     fn free(
         self,
         root: BorrowedFd<'_>,
@@ -219,7 +220,7 @@ impl Pin {
     ) -> Result<(), Undone> {
         let time = bounds.budget.module;
         match self {
-            // Other hooks could not be told from what was left over.
+            // Without its parent, the hook cannot distinguish the init's other hooks from leftover processes.
             Pin::Holders if !bounds.relatives.are_known() => Err(Undone::Refused(Errno::SRCH)),
             Pin::Holders => bounds
                 .bounded("end what holds it", limits::HOLDERS_LOOK, || pins::end_holders(held))
@@ -234,7 +235,7 @@ impl Pin {
     }
 }
 
-/// Says who still holds a driver.
+/// Names the process that still holds a driver.
 fn name_the_holder(held: &Held<'_>, bounds: &Bounds<'_>) {
     let _ = bounds.bounded("look for who holds it", limits::HOLDERS_LOOK, || {
         if let Some(holder) = held.first()? {

@@ -1,5 +1,5 @@
-//! Unbinding other devices from their drivers, all at the same time: the kernel's own shutdown of
-//! devices goes one after the other, and with slow ones that takes the sum.
+//! Unbinding further devices from their drivers, all at the same time. The kernel's own shutdown handles
+//! devices one after the other, so that the delays of slow devices add up.
 
 use core::fmt;
 use core::time::Duration;
@@ -17,10 +17,11 @@ use crate::sys::say::{info, warn};
 use crate::sys::text::Text;
 use crate::sys::{clock, files, limits};
 
-/// Unbinds what the plan lists. What cannot be unbound is left to the kernel; does not return where
-/// every reboot(2) would hang then.
+/// Unbinds the devices that the plan lists. A device that cannot be unbound is left to the kernel's own
+/// shutdown. If the kernel fails in an unbind, every reboot(2) would hang: then this resets the machine, and
+/// returns an error only if that is impossible.
 pub fn unbind(plan: &Plan<'_>, bounds: &Bounds<'_>) -> Result<(), Failure> {
-    // Nothing of the hook itself may have to be read from a disk any more.
+    // Lock the hook in memory: nothing of it can be read from a disk any more.
     let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
     let mut under_way: [Option<Running>; plan_limits::UNBIND_MAX] = [const { None }; plan_limits::UNBIND_MAX];
     for (address, place) in plan.unbind.iter().zip(&mut under_way) {
@@ -29,7 +30,8 @@ pub fn unbind(plan: &Plan<'_>, bounds: &Bounds<'_>) -> Result<(), Failure> {
             Err(failure) => warn!("{address} stays bound: {failure}"),
         }
     }
-    // All of them have one deadline, and none is told of before all that hang have been killed: each word may take its time.
+    // All share one deadline. None is reported before all that hang have been killed, because each log line
+    // may take long.
     let until = bounds.diary.begun + bounds.budget.unbind_until;
     let until = until.min(clock::uptime() + bounds.budget.module);
     let rest = |until: Duration| until.saturating_sub(clock::uptime());
@@ -51,7 +53,7 @@ pub fn unbind(plan: &Plan<'_>, bounds: &Bounds<'_>) -> Result<(), Failure> {
         warn!("{address}: {failure}");
         died |= matches!(failure, Failure::Died { .. });
     }
-    // One that is slow may be writing back its cache. The jump waits for it, and the guard for the jump.
+    // A slow device may be writing back its cache. The jump waits for it, and the guard watches the jump.
     if died { Err(bounds.reset()) } else { Ok(()) }
 }
 
@@ -60,7 +62,7 @@ fn begin(address: &str) -> Result<Running, Failure> {
     let path = |file| Text::<96>::of(format_args!("/sys/bus/pci/devices/{address}/driver{file}"));
     let driver = path("").as_c_str().and_then(|driver| files::link(CWD, driver));
     let driver: ModuleName = driver.ok_or(failed(Errno::NODEV))?;
-    // By day this was seen to; but drivers come and go.
+    // `nextkernel stage` has checked this, but a device may have another driver by now.
     if driver.as_str().is_some_and(is_nvidia) {
         return Err(failed(Errno::PERM));
     }
@@ -70,7 +72,7 @@ fn begin(address: &str) -> Result<Running, Failure> {
     })
 }
 
-/// What is unbound, for a person.
+/// Names the devices that are unbound, for the log and the dry run.
 pub struct Unbinding<'p>(pub &'p Plan<'p>);
 
 impl fmt::Display for Unbinding<'_> {

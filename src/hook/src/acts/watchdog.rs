@@ -1,4 +1,4 @@
-//! The hardware watchdog: what the init has left armed, and what the plan wants.
+//! The hardware watchdog: setting it as the plan says, and stopping it if the init has left it armed.
 
 use core::ffi::CStr;
 
@@ -14,14 +14,15 @@ use crate::sys::limits::{self, Budget};
 use crate::sys::say::{info, warn};
 use crate::sys::{calls, files};
 
-/// Arms it, stops it, or leaves it as it is.
+/// Arms the watchdog, stops it, or leaves it as it is.
 ///
-/// Where the plan says nothing: at `reboot` systemd arms it for ten minutes and leaves it so, against a
-/// firmware that hangs (`RebootWatchdogSec=`, systemd-system.conf(5)). A next kernel without that driver
-/// would be reset in the midst of its work: it is stopped. At `kexec` it is armed only where somebody
-/// set `KExecWatchdogSec=`, and then it is meant.
+/// If the plan says nothing, a watchdog that systemd has armed is stopped at `reboot`, and left as it is at
+/// `kexec`. At `reboot` systemd arms it for ten minutes and leaves it so, against a firmware that hangs
+/// (`RebootWatchdogSec=`, systemd-system.conf(5)); a next kernel without the watchdog's driver would be reset
+/// in the midst of its work. At `kexec` systemd arms it only if `KExecWatchdogSec=` is set, which is then
+/// intended.
 ///
-/// The jump goes on without a watchdog that does not do what it should.
+/// A watchdog that cannot be set does not stop the jump.
 pub fn settle(
     verb: Verb,
     wanted: Option<Watchdog>,
@@ -38,8 +39,9 @@ pub fn settle(
     Ok(())
 }
 
-/// Undoes it where the plan had it armed and the next kernel was not started: it counts for that one, and would reset the
-/// machine in the midst of the firmware's work. What systemd had left against a firmware that hangs is left again.
+/// Undoes `settle` if the plan had the watchdog armed and the next kernel was not started: the watchdog was
+/// armed for that kernel, and would reset the machine in the midst of the firmware's work. If systemd had
+/// left it armed against a firmware that hangs, arms it so again.
 pub fn unsettle(verb: Verb, wanted: Option<Watchdog>, left: &InheritedWatchdog, budget: &Budget) {
     if !matches!(wanted, Some(Watchdog::Seconds(_))) {
         return;
@@ -67,8 +69,8 @@ fn open(device: &CStr) -> io::Result<OwnedFd> {
     openat(CWD, device, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Opening starts it; closing without the magic 'V' leaves it running
-/// (Documentation/watchdog/watchdog-api.rst).
+/// Arms the watchdog. Opening its device starts it; closing the device without the magic 'V' leaves it
+/// running (Documentation/watchdog/watchdog-api.rst).
 fn arm(device: &CStr, seconds: u16) -> io::Result<()> {
     let file = open(device)?;
     let wanted = i32::from(seconds);
@@ -89,7 +91,7 @@ fn stop(device: &CStr) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the first watchdog runs all the same (Documentation/ABI/testing/sysfs-class-watchdog).
+/// Whether the first watchdog is still running (Documentation/ABI/testing/sysfs-class-watchdog).
 fn still_active() -> bool {
     let mut buffer = [0; 16];
     files::open(CWD, c"/sys/class/watchdog/watchdog0/state")

@@ -1,4 +1,4 @@
-//! Saying what is done, then doing it; or, in a dry run, saying it alone.
+//! Announces an act and then carries it out; in a dry run, only announces it.
 
 use core::fmt::{self, Write};
 
@@ -9,14 +9,14 @@ use crate::sys::terminal::Terminal;
 /// Whether acts are carried out or printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// They are carried out.
+    /// Acts are carried out.
     ForReal,
-    /// They are printed.
+    /// Acts are printed.
     DryRun,
 }
 
 impl How {
-    /// Says it, then does it; `None` in a dry run.
+    /// Announces an act and then carries it out. In a dry run, only announces it and returns `None`.
     pub fn act<T>(
         self,
         what: impl fmt::Display,
@@ -29,18 +29,18 @@ impl How {
         }
     }
 
-    /// The same for what changes nothing, and so is done in a dry run, too.
+    /// Announces an act that changes nothing and carries it out, in a dry run as well.
     pub fn look<T>(self, what: &str, look: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
         self.say(what);
         look()
     }
 
-    /// Says it.
+    /// Logs the announcement of an act; in a dry run, prints it.
     pub fn say(self, what: impl fmt::Display) {
         self.tell(&what);
     }
 
-    /// One copy of it is enough, whatever is said.
+    /// Not generic, so the compiler emits only one copy.
     #[inline(never)]
     fn tell(self, what: &dyn fmt::Display) {
         match self {

@@ -1,4 +1,4 @@
-//! An act that may block for ever, in a process of its own.
+//! Runs an act that may block for ever in a process of its own.
 
 use core::time::Duration;
 
@@ -10,11 +10,11 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use crate::bounds::failure::Failure;
 use crate::sys::{calls, clock, limits};
 
-/// What a child that panics ends with: no errno is so large.
+/// Exit status of a child that panics. No errno is so large.
 pub const DIED: u8 = u8::MAX;
 
-/// Runs `act` in a child and waits for it: each time for as long as `patience` says, until it says
-/// `None`.
+/// Runs `act` in a child and waits for it, each time for as long as `patience` returns. Gives up when
+/// `patience` returns `None`.
 pub fn bounded(
     name: &'static str,
     patience: impl FnMut() -> Option<Duration>,
@@ -23,7 +23,7 @@ pub fn bounded(
     begin(name, act)?.wait(patience)
 }
 
-/// The same with one deadline.
+/// Runs `act` in a child and waits for it, at most for this time.
 pub fn within(
     time: Duration,
     name: &'static str,
@@ -32,7 +32,7 @@ pub fn within(
     once(act, |act| fork_within(time, name, act))
 }
 
-/// The same; one copy of it is enough, whatever the act.
+/// Does the work of [`within`]. Not generic, so the compiler emits only one copy.
 fn fork_within(
     time: Duration,
     name: &'static str,
@@ -41,7 +41,7 @@ fn fork_within(
     fork(name, act)?.end_within(time)
 }
 
-/// Passes an act on as one that could be called again, and is not.
+/// Passes an act that can be called only once as a function that could be called again, but is not.
 pub fn once<T>(
     act: impl FnOnce() -> io::Result<()>,
     run: impl FnOnce(&mut dyn FnMut() -> io::Result<()>) -> T,
@@ -50,23 +50,23 @@ pub fn once<T>(
     run(&mut || act.take().map_or(Ok(()), |act| act()))
 }
 
-/// An act under way.
+/// An act under way in a child.
 #[derive(Debug)]
 pub struct Running {
     name: &'static str,
     child: Pid,
     handle: OwnedFd,
-    /// When it began.
+    /// The uptime at which it began.
     pub begun: Duration,
 }
 
-/// Begins `act` in a child. What a failed act says travels as the child's exit status, an errno; that there
-/// could be no child counts as failed, too.
+/// Begins `act` in a child. The error of a failed act travels as the child's exit status, an errno. If no child
+/// can be created, that counts as a failed act, too.
 pub fn begin(name: &'static str, act: impl FnOnce() -> io::Result<()>) -> Result<Running, Failure> {
     once(act, |act| fork(name, act))
 }
 
-/// The same; one copy of it is enough, whatever the act.
+/// Does the work of [`begin`]. Not generic, so the compiler emits only one copy.
 pub fn fork(name: &'static str, act: &mut dyn FnMut() -> io::Result<()>) -> Result<Running, Failure> {
     let begun = clock::uptime();
     let Some((child, handle)) =
@@ -79,19 +79,20 @@ pub fn fork(name: &'static str, act: &mut dyn FnMut() -> io::Result<()>) -> Resu
 }
 
 impl Running {
-    /// Whose process it is.
+    /// Returns the child's process id.
     #[must_use]
     pub fn id(&self) -> Pid {
         self.child
     }
 
-    /// Waits for its end, each time for as long as `patience` says. When that says `None`, the child is
-    /// left behind: a process that the kernel does not let go cannot be waited for, and must not be.
+    /// Waits for the child's end, each time for as long as `patience` returns. When that returns `None`, the
+    /// child is killed and, if it does not end, left behind: a process that the kernel does not let go cannot
+    /// be waited for, and must not be.
     pub fn wait(&self, mut patience: impl FnMut() -> Option<Duration>) -> Result<(), Failure> {
         self.wait_for(&mut patience)
     }
 
-    /// Waits for its end once, for so long.
+    /// Waits for the child's end once, at most for this time.
     pub fn end_within(&self, time: Duration) -> Result<(), Failure> {
         let mut once = Some(time);
         self.wait_for(&mut || once.take())
@@ -106,7 +107,7 @@ impl Running {
         }
     }
 
-    /// What became of one that has ended.
+    /// Returns the result of an act that has ended.
     pub fn result(&self) -> Result<(), Failure> {
         let act = self.name;
         let ended = waitpid(Some(self.child), WaitOptions::empty())
@@ -125,12 +126,13 @@ impl Running {
         self.hangs(limits::LETS_GO)
     }
 
-    /// Ends it, where the kernel lets it go.
+    /// Kills the child. It ends if the kernel lets it go.
     pub fn kill(&self) {
         let _ = kill_process(self.child, Signal::KILL);
     }
 
-    /// What is told of one that was given up and killed; it has so long to end all the same.
+    /// Returns the failure of an act that was given up and killed. Waits up to `time` for the child to end
+    /// after all.
     #[must_use]
     pub fn hangs(&self, time: Duration) -> Failure {
         let seconds = clock::uptime().saturating_sub(self.begun).as_secs();
@@ -138,7 +140,7 @@ impl Running {
         Failure::Hangs { act: self.name, seconds, lets_go }
     }
 
-    /// Whether it has ended, or does within this time.
+    /// Returns whether the child has ended, or ends within this time.
     #[must_use]
     pub fn ends_within(&self, time: Duration) -> bool {
         let mut fds = [PollFd::new(&self.handle, PollFlags::IN)];

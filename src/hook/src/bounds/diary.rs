@@ -1,4 +1,4 @@
-//! What the next kernel is told of the night that started it.
+//! The record of a handoff that is passed to the next kernel.
 
 use core::cell::Cell;
 use core::time::Duration;
@@ -7,17 +7,17 @@ use nextkernel_plan::{Marks, Night, Trouble};
 
 use crate::sys::{calls, clock};
 
-/// What was done when, and what went wrong on the way.
+/// The times at which the steps were done, and the trouble on the way.
 #[derive(Debug)]
 pub struct Diary {
-    /// How long the machine had been up when the night began.
+    /// The uptime at which the handoff began.
     pub begun: Duration,
     night: Cell<Night>,
     told: Cell<bool>,
 }
 
 impl Diary {
-    /// Begins with the night.
+    /// Begins the diary when the handoff begins.
     #[must_use]
     pub fn begin() -> Diary {
         let begun = clock::uptime();
@@ -30,7 +30,7 @@ impl Diary {
         Diary { begun, night: Cell::new(night), told: Cell::new(false) }
     }
 
-    /// Marks that something is done now, while there is somebody to tell.
+    /// Marks that a step is done now. Does nothing once the diary was passed on.
     pub fn mark(&self, place: fn(&mut Marks) -> &mut Option<u32>) {
         if self.told.get() {
             return;
@@ -41,14 +41,14 @@ impl Diary {
         self.night.set(night);
     }
 
-    /// Keeps what went wrong.
+    /// Notes that something went wrong.
     pub fn note(&self, trouble: Trouble) {
         let mut night = self.night.get();
         night.trouble = night.trouble.and(trouble);
         self.night.set(night);
     }
 
-    /// What stands there so far, for the next kernel, which is told once.
+    /// Returns the entries so far, to pass them to the next kernel. Nothing is marked after that.
     #[must_use]
     pub fn tell(&self) -> Night {
         self.told.set(true);

@@ -1,4 +1,4 @@
-//! Why there is no handoff: one sentence each, for the kernel log.
+//! The reasons why there is no handoff, each with one sentence for the kernel log.
 
 use core::fmt;
 
@@ -10,95 +10,95 @@ use crate::scene::modules::ModuleName;
 use crate::scene::mounts::Writable;
 use crate::sys::errno::Named;
 
-/// The act of syncing.
+/// Name of the act of syncing.
 pub const SYNC: &str = "sync";
-/// The act of loading, by the name of its call: the verified loader's, and the direct one's.
+/// Name of the act of loading, after the call: with `kexec_file_load`.
 pub const LOAD: &str = "kexec_file_load";
-/// The other one.
+/// Name of the act of loading, after the call: with `kexec_load`.
 pub const LOAD_SEGMENTS: &str = "kexec_load";
 
-/// Why there is no handoff.
+/// The reason why there is no handoff.
 #[derive(Clone, Copy, Debug)]
 pub enum Failure {
-    /// The process does not stand in the first PID namespace.
+    /// The process is not in the first PID namespace.
     InContainer,
-    /// PID 1 is not carrying out that verb.
+    /// PID 1 is not carrying out this verb.
     NoShutdown(Verb),
-    /// The plan is there, and it is not one.
+    /// The plan exists but is malformed.
     Malformed {
-        /// The folder that it is in.
+        /// The directory of the plan.
         folder: &'static str,
-        /// What is wrong with it.
+        /// The defect.
         malformed: Malformed,
     },
     /// An image is not the one that was staged.
     NotAsStaged {
-        /// The folder that it is in.
+        /// The directory of the image.
         folder: &'static str,
-        /// Which image.
+        /// The image.
         image: &'static str,
-        /// What differs.
+        /// The property that differs.
         what: &'static str,
     },
-    /// What was preloaded is not loaded any more, and there are no copies that could be loaded.
+    /// The preloaded image is not loaded any more, and there are no copies that could be loaded.
     NoCopies,
-    /// A file system would be left writable.
+    /// A jump would leave a file system writable.
     StillWritable(Writable),
-    /// Something that the old root lies on could not be closed.
+    /// Something below the old root could not be closed.
     StillOpen(Open),
     /// An act was given up.
     Hangs {
-        /// Which act.
+        /// The act.
         act: &'static str,
-        /// After how many seconds.
+        /// The number of seconds after which it was given up.
         seconds: u64,
-        /// Its process could be ended.
+        /// Whether its process could be ended.
         lets_go: bool,
     },
-    /// A sync makes progress, and its time is over.
+    /// A sync makes progress, but its time is over.
     StillWriting {
-        /// After how many seconds.
+        /// The number of seconds after which it was given up.
         seconds: u64,
     },
-    /// The process that did it was killed.
+    /// The process that carried out an act was killed.
     Died {
-        /// Which act.
+        /// The act.
         act: &'static str,
     },
-    /// The kernel refused to load or to jump.
+    /// The kernel refused to load, to unload or to jump.
     Kexec {
-        /// The call.
+        /// The system call.
         call: &'static str,
-        /// What the kernel answered.
+        /// The kernel's error.
         errno: Errno,
     },
-    /// The time for it was over before it began.
+    /// The time for an act was over before it began.
     OutOfTime,
-    /// The plan does not jump while this driver of a GPU is there.
+    /// The plan forbids a jump while this GPU driver is present.
     MeantForFirmware(ModuleName),
-    /// This driver could not be unloaded, and then the plan does not jump.
+    /// This driver could not be unloaded, and the plan forbids a jump in that case.
     StillDriven(ModuleName),
     /// Every reboot(2) would hang, and the machine could not be reset.
     CannotReset,
-    /// The staged command line and the record do not fit together.
+    /// The staged command line and the record together are too long.
     CommandLineTooLong,
     /// Another system call failed.
     Call {
-        /// The call, with what tells one from another.
+        /// The call, with enough detail to tell it from others.
         call: &'static str,
-        /// What the kernel answered.
+        /// The kernel's error.
         errno: Errno,
     },
 }
 
 impl Failure {
-    /// The mounts of this process cannot be read.
+    /// Returns the failure to read this process's mounts.
     #[must_use]
     pub fn of_mountinfo(errno: Errno) -> Failure {
         Failure::Call { call: "read /proc/self/mountinfo", errno }
     }
 
-    /// Returns what it means for the end of the shutdown.
+    /// Returns the consequence for the end of the shutdown.
     #[must_use]
     pub fn class(&self) -> Class {
         match *self {
@@ -115,22 +115,22 @@ impl Failure {
     }
 }
 
-/// What a failure means for the end of the shutdown.
+/// The consequence of a failure for the end of the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Nothing but that there is no handoff.
+    /// Nothing more than that there is no handoff.
     Plain,
-    /// Somebody else loads, unloads or jumps in the same moment.
+    /// Another process is loading, unloading or jumping at the same moment.
     Busy,
-    /// Not everything is written: nobody may jump.
+    /// Not everything is written: no jump is allowed.
     NotWritten,
-    /// The sync hangs, or the kernel failed in it: nobody may jump, and a restart wants a guard.
+    /// The sync hangs, or the kernel failed in it: no jump is allowed, and a restart needs a guard.
     SyncHangs,
-    /// Something else hangs, or the kernel failed in it: a restart may hang with it, and wants a guard.
+    /// Something else hangs, or the kernel failed in it: a restart may hang as well, and needs a guard.
     Hangs,
-    /// A load hangs, and the kernel does not let it go. It holds no lock that a restart needs.
+    /// A load hangs, and the kernel does not let its process go. It holds no lock that a restart needs.
     LoadHangs,
-    /// The plan wants the firmware now: nobody may jump.
+    /// The plan demands a full reboot now: no jump is allowed.
     MeantForFirmware,
 }
 
@@ -187,7 +187,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What an answer to `kexec_file_load(2)`, `kexec_load(2)` or reboot(2) means (`kernel/kexec_file.c`, `kernel/kexec_core.c`).
+/// Returns the meaning of an error from `kexec_file_load(2)`, `kexec_load(2)` or reboot(2)
+/// (`kernel/kexec_file.c`, `kernel/kexec_core.c`).
 fn meaning(errno: Errno) -> &'static str {
     match errno {
         Errno::PERM => {

@@ -1,8 +1,8 @@
-//! The guard: a process that resets the machine when the jump hangs in the kernel.
+//! The guard: processes that reset the machine when the jump hangs in the kernel.
 //!
-//! A driver that never comes back from its shutdown keeps the machine in `device_shutdown` for ever, and
-//! every further reboot(2) waits behind it. `b` in /proc/sysrq-trigger resets the machine without asking
-//! anybody (`emergency_restart`, kernel/reboot.c); kernel.sysrq does not mask it there.
+//! A driver whose shutdown never returns keeps the machine in `device_shutdown` for ever, and every further
+//! reboot(2) waits behind it. Writing `b` to /proc/sysrq-trigger resets the machine without asking anybody
+//! (`emergency_restart`, kernel/reboot.c); kernel.sysrq does not mask it there.
 
 use core::time::Duration;
 
@@ -18,19 +18,19 @@ use crate::sys::errno::Named;
 use crate::sys::say::{error, warn};
 use crate::sys::{calls, clock, files, limits};
 
-/// The guard, seen from the hook.
+/// The guard, as the hook sees it.
 #[derive(Debug)]
 pub struct Guard {
     trigger: Option<OwnedFd>,
     starts_the_clock: Option<OwnedFd>,
     processes: [Option<Pid>; limits::GUARDS.len()],
-    /// Why not all of its processes could be made, where that is so.
+    /// The error, if not all of its processes could be created.
     pub incomplete: Option<Errno>,
 }
 
 impl Guard {
-    /// Posts it: from when the machine had been up so long the hook must end within `night` and `jump` together, or from
-    /// [`Guard::jumping`] on within `jump`; else the machine is reset. It ends when the hook ends.
+    /// Starts the guard. The machine is reset unless the hook ends within `night` and `jump` together, counted
+    /// from the uptime `begun`, and within `jump` after [`Guard::jumping`]. The guard ends when the hook ends.
     #[must_use]
     pub fn post(begun: Duration, night: Duration, jump: Duration) -> Guard {
         let trigger = openat(CWD, c"/proc/sysrq-trigger", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
@@ -47,40 +47,40 @@ impl Guard {
         Guard { trigger: Some(trigger), starts_the_clock: starts_the_clock.ok(), processes, incomplete }
     }
 
-    /// Nobody, for where nothing is done.
+    /// Returns a guard without processes, for runs that need none.
     #[must_use]
     pub const fn none() -> Guard {
         let processes = [None; limits::GUARDS.len()];
         Guard { trigger: None, starts_the_clock: None, processes, incomplete: None }
     }
 
-    /// Whether this is one of its processes.
+    /// Returns whether this is one of the guard's processes.
     #[must_use]
     pub fn includes(&self, id: Pid) -> bool {
         self.processes.contains(&Some(id))
     }
 
-    /// Ends it, where the hook goes on without it.
+    /// Ends the guard; the hook goes on without it.
     pub fn dismiss(self) {
         for process in self.processes.into_iter().flatten() {
             let _ = kill_process(process, Signal::KILL);
         }
     }
 
-    /// From now on only the jump is left.
+    /// Tells the guard that only the jump is left.
     pub fn jumping(&self) {
         if let Some(pipe) = &self.starts_the_clock {
             let _ = io::write(pipe, b"j");
         }
     }
 
-    /// Resets the machine at once. Returns where the kernel has no such thing.
+    /// Resets the machine at once. Returns if the kernel cannot do that.
     pub fn reset(&self) {
         if let Some(trigger) = &self.trigger {
-            // Should the word that this says on the console hang, the guard is next.
+            // If the line that the kernel prints for this hangs on a console, the guard acts next.
             self.jumping();
             reset(trigger);
-            // It is done by now, or never.
+            // By now the reset has happened, or it never will.
             clock::sleep(limits::GLANCE);
         }
     }
@@ -90,10 +90,10 @@ fn reset(trigger: &OwnedFd) {
     let _ = io::write(trigger, b"b");
 }
 
-/// Several processes, one after the other. The first says what it does, and a console may hang with the
-/// driver behind it and take along who writes to it; even `b` says a word (`__handle_sysrq`), and who comes
-/// second may have to wait for the console that the first one holds (`console_trylock_spinning`,
-/// kernel/printk/printk.c). The third does not.
+/// Starts several processes that act one after the other. The first one logs its act, and a console may hang
+/// with the driver behind it, and with it each process that writes to it. Even `b` prints a line
+/// (`__handle_sysrq`), so the second one may have to wait for the console that the first one holds
+/// (`console_trylock_spinning`, kernel/printk/printk.c). The third one does not.
 fn post(
     trigger: &OwnedFd,
     begun: Duration,
@@ -125,7 +125,7 @@ fn post(
     Ok(starts_the_clock)
 }
 
-/// Does it while this process is not what is killed for memory, which its children inherit.
+/// Runs `act` with this process exempt from the OOM killer. Children forked meanwhile inherit that.
 fn never_killed_for_memory<T>(act: impl FnOnce() -> T) -> T {
     let mut score = [0; limits::SCORE_MAX];
     let before = files::open_both(c"/proc/self/oom_score_adj").and_then(|file| {
@@ -142,14 +142,14 @@ fn never_killed_for_memory<T>(act: impl FnOnce() -> T) -> T {
 
 enum Stood {
     UntilTheHookEnded,
-    /// `since` when only the jump was left, where it came so far.
+    /// `since` is the uptime at which only the jump was left, if the hook came so far.
     UntilItsTimeWasOver {
         since: Option<Duration>,
     },
 }
 
 fn stand(hook: &OwnedFd, clock: &OwnedFd, begun: Duration, whole: Duration, jump: Duration) -> Stood {
-    // From here on it asks nothing of a disk.
+    // From here on this process needs nothing from a disk.
     let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE);
     let (mut deadline, mut left) = (begun + whole, whole);
     let mut started = None;

@@ -1,4 +1,5 @@
-//! The bounds of a handoff: its deadlines, the other hooks that share them, and the two ways out of a kernel that hangs.
+//! The bounds of a handoff: its deadlines, the other hooks that share them, and the two ways out of a kernel
+//! that hangs.
 
 pub mod act;
 pub mod child;
@@ -27,29 +28,29 @@ use crate::sys::errno::Named;
 use crate::sys::limits::{self, Budget};
 use crate::sys::say::{error, info};
 
-/// How long the night's steps may take, and who helps where nothing else does.
+/// The deadlines of a handoff's steps, and the help that is left when nothing else works.
 #[derive(Clone, Copy)]
 pub struct Bounds<'a> {
-    /// The deadlines.
+    /// The deadlines, which the init sets.
     pub budget: &'static Budget,
-    /// When the night began, and what the next kernel is told of it.
+    /// The start of the handoff, and the record for the next kernel.
     pub diary: &'a Diary,
-    /// Whom it shares it with.
+    /// The processes that share this time with the hook.
     pub relatives: Relatives,
-    /// Resets the machine.
+    /// The guard, which can reset the machine.
     pub guard: &'a Guard,
 }
 
 /// Why an act on a driver is not done.
 #[derive(Clone, Copy, Debug)]
 pub enum Undone {
-    /// The kernel says so.
+    /// The kernel refused it.
     Refused(Errno),
-    /// The process that did it was killed: the kernel failed in it.
+    /// The process that carried it out was killed, because the kernel failed in it.
     Died,
-    /// There was no time for it.
+    /// There was no time left for it.
     OutOfTime,
-    /// It hangs in the kernel.
+    /// The act hangs in the kernel.
     Hangs(Hang),
 }
 
@@ -66,17 +67,17 @@ impl From<Failure> for Undone {
 /// An act that hangs in the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Hang {
-    /// For how many seconds it was waited.
+    /// The number of seconds that it was waited for.
     pub seconds: u64,
-    /// The lock of its device: who holds it hangs every reboot(2), too.
+    /// The lock of its device: a process that holds it makes every reboot(2) hang, too.
     pub lock: Lock,
-    /// It had all its time, and made no progress. Else it may only be slow.
+    /// Whether it made no progress although it had all its time. If not, it may only be slow.
     pub stalled: bool,
 }
 
 impl Hang {
-    /// Whether nothing but a reset ends it: what may only be slow is waited for by the reboot(2) itself, and the guard waits
-    /// for that.
+    /// Returns whether only a reset ends it. If it may only be slow, reboot(2) itself waits for it, and the
+    /// guard for that.
     #[must_use]
     pub fn blocks_reboot(self) -> bool {
         self.stalled && self.lock != Lock::Free
@@ -84,22 +85,22 @@ impl Hang {
 }
 
 impl Bounds<'_> {
-    /// Resets the machine at once, for every reboot(2) would hang. What the init's other hooks do is
-    /// waited for, and written. Returns where the kernel cannot reset.
+    /// Resets the machine, because every reboot(2) would hang. First waits for the init's other hooks, and
+    /// syncs. Returns if the kernel cannot reset.
     #[must_use]
     pub fn reset(&self) -> Failure {
         error!("a reboot would hang like this, too: reset the machine");
-        // Should the init lose its patience meanwhile, it must not jump.
+        // If the init loses its patience meanwhile, it must not jump.
         let _ = kexec::unload();
         self.finish_others();
-        // A load that was under way may have come to its end meanwhile.
+        // A load that was under way may have finished meanwhile.
         let _ = kexec::unload();
         self.guard.reset();
         Failure::CannotReset
     }
 
-    /// Restarts the machine under the guard, where the init would jump or hang. Returns where the kernel
-    /// refuses.
+    /// Restarts the machine under the guard, in cases in which the init would jump or hang. First waits for the
+    /// init's other hooks, and syncs. Returns if the kernel refuses.
     pub fn restart(&self) {
         info!("restart the machine through firmware");
         self.finish_others();
@@ -112,19 +113,19 @@ impl Bounds<'_> {
         let _ = sync::sync(self.budget.last_sync, self.diary.begun + self.budget.last_sync_until);
     }
 
-    /// What is left of the time for teardown.
+    /// Returns the time left for teardown.
     #[must_use]
     pub fn left(&self) -> Duration {
         (self.diary.begun + self.budget.teardown_until).saturating_sub(clock::uptime())
     }
 
-    /// An act that is watched, and may take so long without progress, within what is left for teardown.
+    /// Begins to watch an act that may take this long without progress, within the time left for teardown.
     #[must_use]
     pub fn progress(&self, time: Duration) -> Progress {
         Progress::of_now(time, self.diary.begun + self.budget.teardown_until)
     }
 
-    /// An act of teardown that touches no driver, in a child, within what is left for it.
+    /// Runs, in a child, an act of teardown that touches no driver, within the time left for teardown.
     pub fn bounded(
         &self,
         name: &'static str,
@@ -137,8 +138,8 @@ impl Bounds<'_> {
         }
     }
 
-    /// An act on a driver, in a child, for as long as it makes progress, within what is left for it. `devices` counts those
-    /// that the driver still has.
+    /// Runs, in a child, an act on a driver for as long as it makes progress, within the time left for teardown.
+    /// `devices` counts the devices that the driver still has.
     pub fn watched(
         &self,
         name: &'static str,
@@ -149,7 +150,7 @@ impl Bounds<'_> {
         child::once(act, |act| self.fork_and_watch(name, time, devices, act))
     }
 
-    /// The same; one copy of it is enough, whatever the act.
+    /// Does the work of [`Bounds::watched`]. Not generic, so the compiler emits only one copy.
     fn fork_and_watch(
         &self,
         name: &'static str,
@@ -162,7 +163,7 @@ impl Bounds<'_> {
         }
         let running = child::fork(name, act)?;
         let mut progress = self.progress(time);
-        // Mostly it is a matter of moments, and nobody has to look.
+        // Most acts end within a moment, without a check.
         let mut first = Some(limits::LOOK.min(time).min(self.left()));
         let (mut sees_stacks, mut stalled) = (true, false);
         let ended = running.wait(|| {

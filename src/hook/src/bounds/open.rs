@@ -1,4 +1,4 @@
-//! What the old root lies on and could not be closed.
+//! Storage below the old root that could not be closed.
 
 use core::fmt;
 
@@ -7,23 +7,23 @@ use rustix::io::Errno;
 use crate::sys::errno::Named;
 use crate::sys::name::Name;
 
-/// What kind of thing is open.
+/// The kind of storage that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A file system.
     Mounted,
-    /// A file or a device in use as swap.
+    /// A file or a device that is used as swap.
     Swap,
     /// A loop device.
     Loop,
-    /// A device of the device mapper.
+    /// A device-mapper device.
     Mapped,
-    /// An array of md.
+    /// An md array.
     Array,
 }
 
 impl Kind {
-    /// The word for closing it.
+    /// Returns the words for closing it.
     #[must_use]
     pub fn verb(self) -> &'static str {
         match self {
@@ -36,14 +36,14 @@ impl Kind {
     }
 }
 
-/// Something that could not be closed.
+/// A piece of storage that could not be closed.
 #[derive(Clone, Copy, Debug)]
 pub struct Open {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// Its mount point or its name; long ones are cut.
+    /// Its mount point or its name, cut if it is long.
     pub name: Name<64>,
-    /// What the kernel answered.
+    /// The kernel's error.
     pub why: Errno,
 }
 

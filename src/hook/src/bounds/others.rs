@@ -1,5 +1,5 @@
 //! The init's other hooks. systemd runs all executables of system-shutdown at the same time
-//! (systemd-shutdown(8)); mdadm and fwupd ship some. A jump would cut them off.
+//! (systemd-shutdown(8)), and mdadm and fwupd install some. A jump would cut them off.
 
 use core::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::scene::processes::{self, Relatives};
 use crate::sys::say::warn;
 use crate::sys::{clock, limits};
 
-/// Waits until no other child of the hook's parent is left, at most until the machine has been up so
-/// long; tells whether that came. Going on without one is no failure: the init would not wait much longer for it either.
+/// Waits until the hook's parent has no other child, at most until the uptime `until`. Returns whether it has
+/// none. Going on while one still runs is no failure: the init would not wait much longer for it either.
 pub fn wait(relatives: Relatives, until: Duration) -> Result<bool, Failure> {
     loop {
         if relatives.hook_is_an_only_child() {

@@ -1,5 +1,5 @@
-//! Does what takes long get on? What is slow is waited for, and only what has stalled counts as hung: the answer to that is
-//! a reset, which no driver survives that was merely slow.
+//! Whether a long act makes progress. A slow act is waited for. Only an act that has stalled counts as hung,
+//! because the answer to that is a reset, which no driver survives that was merely slow.
 
 use core::time::Duration;
 
@@ -11,25 +11,25 @@ pub struct Progress {
     begun: Duration,
     /// How long it may take without progress.
     time: Duration,
-    /// It is given up when the machine has been up so long, with progress or without.
+    /// The uptime at which it is given up, with progress or without.
     until: Duration,
-    /// The fewest devices that were seen, and the most.
+    /// The fewest and the most devices that were seen.
     devices: Option<(u32, u32)>,
-    /// The places that were seen last: who goes in circles comes by each again.
+    /// The places that were seen last. An act that goes in circles comes by each again.
     places: [u64; limits::PLACES],
     changed: Duration,
 }
 
 impl Progress {
-    /// Begins now.
+    /// Begins to watch an act now.
     #[must_use]
     pub fn of_now(time: Duration, until: Duration) -> Progress {
         let begun = clock::uptime();
         Progress { begun, time, until, devices: None, places: [0; limits::PLACES], changed: begun }
     }
 
-    /// Takes what is seen of it now: how many devices its driver has, and where it is (0: that cannot be told). More or fewer
-    /// devices than ever are progress, and so is a place where it was not before.
+    /// Records the current state of the act: the number of devices of its driver, and its place (0 if unknown).
+    /// More or fewer devices than ever before are progress, and so is a place that was not seen lately.
     pub fn see(&mut self, devices: u32, place: u64) {
         let (fewest, most) = self.devices.unwrap_or((devices, devices));
         let comes_by = place != 0 && !self.places.contains(&place);
@@ -45,19 +45,19 @@ impl Progress {
         }
     }
 
-    /// How long to wait until the next look; `None` where it is given up.
+    /// Returns the time until the next check, or `None` if the act is given up.
     #[must_use]
     pub fn patience(&self) -> Option<Duration> {
         let now = clock::uptime();
         let rest = self.until.saturating_sub(now);
-        // What is awaited may come at the very end.
+        // The act may finish at the very end of its time.
         let to_the_end = (self.begun + self.time).saturating_sub(now);
         let step = if to_the_end.is_zero() { limits::LOOK } else { to_the_end };
         (!rest.is_zero() && !self.stands_still()).then(|| limits::LOOK.min(rest).min(step))
     }
 
-    /// Whether it counts as hung: it had all its time, which was no moment, and made no progress for the last third of it. A
-    /// time that was cut short tells nothing.
+    /// Returns whether the act counts as hung: it had all its time, which was more than a moment, and made no
+    /// progress during the last third of it. A time that was cut short proves nothing.
     #[must_use]
     pub fn has_stalled(&self) -> bool {
         self.stands_still() && clock::uptime() >= self.begun + limits::HUNG
@@ -68,7 +68,7 @@ impl Progress {
         now >= self.begun + self.time && now >= self.changed + self.time / limits::STALLED
     }
 
-    /// For how many seconds it has been watched.
+    /// Returns the number of seconds that the act has been watched.
     #[must_use]
     pub fn seconds(&self) -> u64 {
         clock::uptime().saturating_sub(self.begun).as_secs()
@@ -82,7 +82,7 @@ mod tests {
 
     const TIME: Duration = Duration::from_millis(90);
 
-    /// One whose time was over long ago.
+    /// Returns the progress of an act whose time was over long ago.
     fn old() -> Progress {
         let now = clock::uptime();
         let begun = now.saturating_sub(limits::HUNG * 2);

@@ -1,4 +1,4 @@
-//! Restarting the machine.
+//! Restarts the machine.
 
 use rustix::io::Errno;
 use rustix::system::{RebootCommand, reboot};
@@ -6,8 +6,8 @@ use rustix::system::{RebootCommand, reboot};
 use crate::scene::firmware;
 use crate::sys::{calls, limits};
 
-/// Restarts the machine through the firmware, with what somebody left for it, as systemd does. Returns what the kernel has
-/// against it.
+/// Restarts the machine through the firmware (a full reboot), with the parameter that was left for the
+/// firmware, as systemd does. Returns the kernel's error, because it returns only then.
 #[must_use]
 pub fn through_firmware() -> Errno {
     let mut buffer = [0; limits::PARAMETER_MAX];

@@ -1,4 +1,4 @@
-//! Writing back what is dirty, bounded.
+//! Writes back dirty data, within a deadline.
 
 use core::time::Duration;
 
@@ -8,8 +8,9 @@ use crate::bounds::child;
 use crate::bounds::failure::{Failure, SYNC};
 use crate::sys::{clock, files, limits};
 
-/// Syncs, and waits for as long as less and less is dirty, at most until the machine has been up so long, and for a moment
-/// where it has been already. What is still being written then is told from what hangs.
+/// Syncs, and keeps waiting while the amount of dirty data shrinks from one `patience` to the next, until the
+/// uptime reaches `until`. Always waits at least for a moment. If the amount still shrinks at the end, the
+/// failure says that, and not that the sync hangs.
 ///
 /// - sync(2)
 pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
@@ -18,7 +19,7 @@ pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
         Ok(())
     })?;
     let (mut left, mut shrinks) = (u64::MAX, true);
-    // A little is written in a moment, and nobody has to look at how much it is.
+    // A little data is written in a moment, without a look at the amount.
     let mut moment = Some(limits::SYNC_UNSEEN);
     let while_it_shrinks = || {
         moment.take().or_else(|| {
@@ -34,8 +35,8 @@ pub fn sync(patience: Duration, until: Duration) -> Result<(), Failure> {
     }
 }
 
-/// What is still to be written, in kB, as systemd counts it (`sync_making_progress`,
-/// src/shutdown/shutdown.c). Without /proc there is none, and so no progress.
+/// Returns the amount of data still to be written, in kB, as systemd counts it (`sync_making_progress`,
+/// src/shutdown/shutdown.c). Without /proc it is 0, and so there is no progress.
 fn dirty() -> u64 {
     let mut sum = 0_u64;
     let _ = files::find_line(CWD, c"/proc/meminfo", |line| {
@@ -45,7 +46,7 @@ fn dirty() -> u64 {
     sum
 }
 
-/// What one line of /proc/meminfo adds to it.
+/// Returns the amount that one line of /proc/meminfo adds to that, if it counts.
 #[must_use]
 pub fn amount(line: &[u8]) -> Option<u64> {
     let line = core::str::from_utf8(line).ok()?;

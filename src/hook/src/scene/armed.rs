@@ -1,4 +1,5 @@
-//! What `nextkernel reboot` has armed, where an init can be asked for a reboot and for nothing else.
+//! The handoff that `nextkernel reboot` has armed, for inits that can be asked for a reboot and for nothing
+//! else.
 
 use nextkernel_plan::{Armed, HandoffId};
 use rustix::fd::OwnedFd;
@@ -9,10 +10,11 @@ use crate::sys::{clock, files};
 
 const NAME: &core::ffi::CStr = c"armed";
 
-/// Whether this handoff is armed.
+/// Returns whether this handoff is armed.
 ///
-/// Where the init does not tell what it was asked for, a power button would look the same: then it counts only
-/// while the `nextkernel reboot` that has asked still waits, holding its lock.
+/// If `needs_witness` is set, the init does not reveal what it was asked for, and a power button would look the
+/// same. Then the handoff counts as armed only while the `nextkernel reboot` that asked still waits, holding
+/// its lock.
 #[must_use]
 pub fn is_for(folder: &OwnedFd, handoff: HandoffId, needs_witness: bool) -> bool {
     let mut text = [0; Armed::MAX + 1];
@@ -23,7 +25,7 @@ pub fn is_for(folder: &OwnedFd, handoff: HandoffId, needs_witness: bool) -> bool
         && (!needs_witness || witnessed())
 }
 
-/// Uses it up: it is good once, whatever comes of it.
+/// Removes the file: it is valid once, whatever comes of it.
 pub fn use_up(folder: &OwnedFd) {
     let _ = unlinkat(folder, NAME, AtFlags::empty());
 }

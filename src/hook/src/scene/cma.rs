@@ -1,6 +1,7 @@
-//! Memory that is kept for devices that want it contiguous (CMA). Since Linux 6.17 `kexec_file_load(2)` puts a kernel there,
-//! where it does not lie as it must: it moves over its own initrd, and panics (seen with 7.3; `kexec_alloc_contig`,
-//! `kernel/kexec_file.c`). A flag leaves CMA out. Kernels from before do not know it, and do not need it.
+//! Memory reserved for devices that need it contiguous (CMA). Since Linux 6.17 `kexec_file_load(2)` places a
+//! kernel there, which is the wrong place: the kernel moves itself over its own initrd, and panics (seen with
+//! 7.3; `kexec_alloc_contig`, `kernel/kexec_file.c`). A flag leaves CMA out. Older kernels do not know the
+//! flag, and do not need it.
 
 use core::mem::{ManuallyDrop, MaybeUninit};
 
@@ -11,7 +12,8 @@ use rustix::system::uname;
 
 use crate::sys::{files, limits};
 
-/// Whether the running kernel has any, or does not tell. Only a process that ends soon asks: the file stays open.
+/// Returns whether the running kernel has CMA, or does not say. Only for a process that ends soon, because the
+/// file stays open.
 #[must_use]
 pub fn is_there() -> bool {
     let mut buffer = [const { MaybeUninit::uninit() }; limits::MEMINFO_MAX];
@@ -22,10 +24,11 @@ pub fn is_there() -> bool {
     }
 }
 
-/// Nearly all lines of /proc/meminfo are that long (`show_val_kb`, fs/proc/meminfo.c).
+/// Length of nearly all lines of /proc/meminfo (`show_val_kb`, fs/proc/meminfo.c).
 const LINE: usize = 28;
 
-/// What /proc/meminfo says. It goes from line to line without looking for their ends: the hook counts its instructions.
+/// Returns whether /proc/meminfo reports CMA. Goes from line to line without searching for their ends, because
+/// a test limits the number of instructions that the hook executes.
 fn is_told(meminfo: &[u8]) -> bool {
     let mut rest = meminfo;
     while !rest.is_empty() {
@@ -42,7 +45,7 @@ fn is_told(meminfo: &[u8]) -> bool {
     false
 }
 
-/// Whether the running kernel is of a release that may load a kernel into CMA, or does not tell.
+/// Returns whether the running kernel's release is one that may load a kernel into CMA, or is unknown.
 #[must_use]
 pub fn is_loaded_into() -> bool {
     may_load_into_cma(uname().release().to_bytes())

@@ -8,41 +8,42 @@ use rustix::fs::CWD;
 use crate::scene::mounts;
 use crate::sys::files;
 
-/// What systemd executes there (systemd-shutdown(8)).
+/// The program that systemd executes in an exitrd (systemd-shutdown(8)).
 const SHUTDOWN: &CStr = c"/run/initramfs/shutdown";
 
-/// Where an exitrd whose /shutdown is systemd-shutdown runs the hook once more; dracut's has it there, too. NixOS
-/// has its executables in /etc.
+/// The places at which an exitrd whose /shutdown is systemd-shutdown runs the hook once more. dracut's exitrd
+/// has the hook there, too. NixOS has its executables in /etc.
 pub const HOOKS: [&CStr; 2] = [
     c"/run/initramfs/usr/lib/systemd/system-shutdown/nextkernel",
     c"/run/initramfs/etc/systemd/system-shutdown/nextkernel",
 ];
 
-/// What `nextkernel exitrd` calls the tmpfs that it mounts: the source of the mount.
+/// The source of the tmpfs that `nextkernel exitrd` mounts.
 pub const MOUNTED_AS: &str = "nextkernel";
 
-/// Where systemd leaves the root that was (systemd-shutdown(8)).
+/// The directory in which systemd leaves the old root (systemd-shutdown(8)).
 pub const OLD_ROOT: &CStr = c"/oldroot";
 
-/// Whether this is one already.
+/// Returns whether this process already runs in an exitrd.
 #[must_use]
 pub fn is_here() -> bool {
     files::exists(OLD_ROOT)
 }
 
-/// Whether the init goes on in an exitrd that carries this hook: on the root file system nothing is left to do.
+/// Returns whether the init goes on in an exitrd that carries this hook. Then nothing is left to do on the root
+/// file system.
 #[must_use]
 pub fn goes_on() -> bool {
     comes() && (HOOKS.into_iter().any(files::is_executable) || is_ours())
 }
 
-/// Whether the init goes on in an exitrd. A systemd that never left its initrd does not (`in_initrd`,
+/// Returns whether the init goes on in an exitrd. A systemd that never left its initrd does not (`in_initrd`,
 /// src/shutdown/shutdown.c).
 fn comes() -> bool {
     files::is_executable(SHUTDOWN) && !files::exists(c"/etc/initrd-release")
 }
 
-/// What a jump from the root file system leaves open, and why.
+/// Returns a log line about the storage that a jump from the root file system leaves open, and the reason.
 #[must_use]
 pub fn what_stays_open() -> &'static str {
     if comes() {
@@ -52,13 +53,13 @@ pub fn what_stays_open() -> &'static str {
     }
 }
 
-/// Whether it is the one of `nextkernel exitrd`: a tmpfs of that name.
+/// Returns whether the exitrd is the one of `nextkernel exitrd`: a tmpfs with that source.
 fn is_ours() -> bool {
     let found = files::find_line(CWD, mounts::MOUNTINFO, |line| is_our_mount(line).then_some(()));
     matches!(found, Ok(Some(())))
 }
 
-/// Judges a line of mountinfo (`proc_pid_mountinfo(5)`).
+/// Returns whether a line of mountinfo is that mount (`proc_pid_mountinfo(5)`).
 fn is_our_mount(line: &[u8]) -> bool {
     let mut fields = line.split(|byte| *byte == b' ');
     let there = fields.nth(4) == Some(b"/run/initramfs");

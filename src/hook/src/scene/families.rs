@@ -1,4 +1,4 @@
-//! What is known of each driver, and what is right for it where the administrator said nothing.
+//! The known drivers, and the right way to handle each if the administrator has not configured one.
 
 use nextkernel_plan::{GpuFailed, Policy};
 
@@ -7,20 +7,20 @@ use nextkernel_plan::{GpuFailed, Policy};
 pub struct Family {
     /// Their modules, as `/proc/modules` names them.
     pub modules: &'static [&'static str],
-    /// Whether they drive nothing but GPUs, so that the name alone tells.
+    /// Whether they drive nothing but GPUs, so that the name alone is enough to recognise one.
     pub drives_gpus_alone: bool,
-    /// What is done with them.
+    /// The way to handle them.
     pub policy: Policy,
-    /// What is done when that fails.
+    /// The consequence if that fails.
     pub if_failed: GpuFailed,
-    /// Whether the HDMI audio of `snd_hda_intel` pins them: only these let it
+    /// Whether the HDMI audio of `snd_hda_intel` pins them. Other drivers do not let it
     /// (`hdac_component_master_bind`, `sound/hda/hdac_component.c`).
     pub pinned_by_audio: bool,
-    /// Why.
+    /// The reason for all this.
     pub why: Why,
 }
 
-/// Why a family is handled as it is. The hook never says it, and so holds none of the sentences.
+/// Why a family is handled as it is. The hook never prints these sentences, and so does not contain them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is a sentence below")]
 pub enum Why {
@@ -37,7 +37,7 @@ pub enum Why {
 }
 
 impl Why {
-    /// As a sentence.
+    /// Returns the reason as a sentence.
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl Why {
     }
 }
 
-/// The families, and in the end what is assumed of a driver that nobody here knows.
+/// The families. The last two describe drivers that are unknown here.
 pub const FAMILIES: [Family; 10] = [
     Family {
         modules: &["nvidia"],
@@ -136,7 +136,7 @@ pub const FAMILIES: [Family; 10] = [
     UNKNOWN_ELSEWHERE,
 ];
 
-/// amdgpu on a processor with graphics.
+/// amdgpu on a processor with integrated graphics.
 pub const INTEGRATED_AMD: Family = Family {
     modules: &[],
     drives_gpus_alone: false,
@@ -146,7 +146,7 @@ pub const INTEGRATED_AMD: Family = Family {
     why: Why::NeverReset,
 };
 
-/// What is lent to a virtual machine or a program.
+/// Drivers that lend a device to a virtual machine or a program.
 pub const LENT: Family = Family {
     modules: &["vfio_pci", "pci_stub", "xen_pciback", "uio_pci_generic"],
     drives_gpus_alone: false,
@@ -156,7 +156,7 @@ pub const LENT: Family = Family {
     why: Why::Lent,
 };
 
-/// A driver on the PCI bus that nobody here knows.
+/// An unknown driver on the PCI bus.
 pub const UNKNOWN_ON_PCI: Family = Family {
     modules: &[],
     drives_gpus_alone: false,
@@ -166,7 +166,7 @@ pub const UNKNOWN_ON_PCI: Family = Family {
     why: Why::Unknown,
 };
 
-/// A driver on another bus that nobody here knows: boards, USB displays, virtual ones.
+/// An unknown driver on another bus: boards, USB displays, virtual devices.
 pub const UNKNOWN_ELSEWHERE: Family = Family {
     modules: &[],
     drives_gpus_alone: false,
@@ -176,10 +176,10 @@ pub const UNKNOWN_ELSEWHERE: Family = Family {
     why: Why::UnknownElsewhere,
 };
 
-/// The family that a module is of, where it is of one.
+/// Returns the family of a module, if it belongs to one.
 #[must_use]
 pub fn of(module: &[u8]) -> Option<&'static Family> {
-    // Variants of vfio_pci for one device each: nvgrace_gpu_vfio_pci.
+    // Each variant of vfio_pci serves one kind of device, such as nvgrace_gpu_vfio_pci.
     let module = if module.ends_with(b"_vfio_pci") { b"vfio_pci" } else { module };
     const { &FAMILIES }.iter().find(|family| family.modules.iter().any(|name| name.as_bytes() == module))
 }

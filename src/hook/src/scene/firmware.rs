@@ -1,5 +1,5 @@
-//! Does somebody want the firmware at this restart, or another entry of the boot loader's? Then it is no kernel's to start,
-//! whatever the verb: an image that is loaded makes systemd's own restart a kexec.
+//! Requests for the firmware, or for another entry of the boot loader, at this restart. If there is one, no
+//! kernel may be started by kexec, whatever the verb: a loaded image makes systemd's own restart a kexec.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -15,49 +15,50 @@ use crate::sys::say::warn;
 use crate::sys::text::Text;
 use crate::sys::{files, limits};
 
-/// What `systemctl reboot --reboot-argument=` leaves for the firmware (`update_reboot_parameter_and_warn`,
-/// src/shared/reboot-util.c).
+/// The parameter that `systemctl reboot --reboot-argument=` leaves for the firmware
+/// (`update_reboot_parameter_and_warn`, src/shared/reboot-util.c).
 const PARAMETER: &CStr = c"/run/systemd/reboot-param";
 
-/// What `nextkernel reboot --full` leaves.
+/// The file that `nextkernel reboot --full` leaves.
 const FULL: &CStr = c"/run/nextkernel/firmware";
 
-/// It is there on machines with UEFI, and where their variables are seen (Documentation/filesystems/efivarfs.rst).
+/// Exists on machines with UEFI. Its variables are mounted below (Documentation/filesystems/efivarfs.rst).
 const FIRMWARE: &CStr = c"/sys/firmware/efi";
 const VARIABLES: &CStr = c"/sys/firmware/efi/efivars";
 
-/// What `systemctl reboot --firmware-setup` and capsule updates ask of the firmware (UEFI 2.10, 8.5.4
+/// The requests of `systemctl reboot --firmware-setup` and of capsule updates to the firmware (UEFI 2.10, 8.5.4
 /// "Exchanging information between the OS and Firmware").
 const INDICATIONS: &CStr = c"OsIndications-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
-/// The entry of the firmware's that it starts next, once (UEFI 2.10, 3.3; `efibootmgr --bootnext`, fwupd).
+/// The entry of the firmware for the next start only (UEFI 2.10, 3.3; `efibootmgr --bootnext`, fwupd).
 const BOOT_NEXT: &CStr = c"BootNext-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
-/// The entry of the boot loader's that it starts next, once, and whether it shows its menu then (systemd's Boot Loader
-/// Interface; `bootctl set-oneshot`, `systemctl reboot --boot-loader-menu=`).
+/// The entry of the boot loader for the next start only, and the request to show its menu then (systemd's Boot
+/// Loader Interface; `bootctl set-oneshot`, `systemctl reboot --boot-loader-menu=`).
 const ONE_SHOT: &CStr = c"LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 const MENU: &CStr = c"LoaderConfigTimeoutOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
-/// What a boot loader that knows these calls itself: one that does not leaves them for ever.
+/// The name of a boot loader that understands these requests. Any other boot loader leaves them in place for
+/// ever.
 const INFO: &CStr = c"LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
-/// Before its value a variable has attributes.
+/// Size of the attributes, which precede a variable's value.
 const ATTRIBUTES: usize = 4;
 
-/// Who asks for the firmware.
+/// A request for the firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirmwareRequest {
     /// `nextkernel reboot --full`
     Full,
     /// A parameter for reboot(2).
     Parameter,
-    /// The firmware's setup, or a capsule.
+    /// The firmware's setup, or a capsule update.
     Indications,
-    /// Another of the firmware's entries.
+    /// Another entry of the firmware.
     BootNext,
-    /// Another of the boot loader's entries.
+    /// Another entry of the boot loader.
     OneShot,
-    /// Its menu.
+    /// The menu of the boot loader.
     Menu,
 }
 
@@ -74,7 +75,8 @@ impl fmt::Display for FirmwareRequest {
     }
 }
 
-/// The first request that there is against a plan; where none can be read, against whatever may be loaded.
+/// Returns the first request that speaks against a plan. Without a readable plan, it speaks against any loaded
+/// image.
 #[must_use]
 pub fn request(plan: Option<&Plan<'_>>) -> Option<FirmwareRequest> {
     if files::exists(FULL) {
@@ -88,7 +90,7 @@ pub fn request(plan: Option<&Plan<'_>>) -> Option<FirmwareRequest> {
     }
     let variables = files::folder(CWD, VARIABLES).ok()?;
     let mut buffer = [0; limits::VARIABLE_MAX];
-    // A menu's time of 0 asks for one, too, which waits for ever.
+    // A timeout of 0 also requests the menu, which then waits for ever.
     let is_other = |value: &[u8]| is_any_set(value) && !plan.is_some_and(|plan| is_staged_one(value, plan));
     let mut says =
         |name, asks: &dyn Fn(&[u8]) -> bool| value(&variables, name, &mut buffer).is_some_and(asks);
@@ -105,25 +107,26 @@ pub fn request(plan: Option<&Plan<'_>>) -> Option<FirmwareRequest> {
     }
 }
 
-/// What a variable holds, where it is there and holds anything. What does not fit is cut off.
+/// Returns the value of a variable, if it exists and is not empty. A value that does not fit is cut.
 fn value<'b>(variables: &OwnedFd, name: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     let file = files::open(variables.as_fd(), name).ok()?;
     files::up_to(file, buffer).ok()?.get(ATTRIBUTES..).filter(|value| !value.is_empty())
 }
 
-/// Whether anything in it is set.
+/// Returns whether any bit of a value is set.
 fn is_any_set(value: &[u8]) -> bool {
     value.iter().any(|byte| *byte != 0)
 }
 
-/// Whether a one-shot entry is the one that is staged, whose checksum stands on the next kernel's line.
+/// Returns whether a one-shot entry is the staged one, whose checksum is on the next kernel's command line.
 fn is_staged_one(value: &[u8], plan: &Plan<'_>) -> bool {
     let staged = plan.cmdline.split(' ').find_map(|word| word.strip_prefix(ONCE)?.strip_prefix("=efi:"));
     let is = Text::<9>::of(format_args!("{:08x}", checksum(lower_case(value))));
     staged.is_some_and(|staged| is.as_c_str().is_some_and(|is| is.to_bytes() == staged.as_bytes()))
 }
 
-/// A text of UTF-16 up to its NUL, in lower case as boot loaders compare, as UTF-8.
+/// Decodes UTF-16 text up to its NUL. Returns it as UTF-8 in ASCII lower case, in which boot loaders compare
+/// it.
 fn lower_case(value: &[u8]) -> impl Iterator<Item = u8> {
     let units = value
         .chunks_exact(2)
@@ -137,8 +140,8 @@ fn lower_case(value: &[u8]) -> impl Iterator<Item = u8> {
     })
 }
 
-/// Mounts the firmware's variables where they are missing: systemd before 254 takes /sys into an exitrd without what is
-/// mounted in it, and some inits never mount them. Where they are there the kernel answers EBUSY.
+/// Mounts the firmware's variables if they are missing: systemd before 254 takes /sys into an exitrd without
+/// the mounts below it, and some inits never mount them. If they are mounted already, the kernel says EBUSY.
 pub fn mount_variables() {
     if !files::exists(FIRMWARE) {
         return;
@@ -150,7 +153,8 @@ pub fn mount_variables() {
     }
 }
 
-/// What is left for the firmware, as reboot(2) takes it, in a buffer of the caller's.
+/// Returns the parameter that was left for the firmware, in the form that reboot(2) takes, in the caller's
+/// buffer.
 pub fn parameter(buffer: &mut [u8; limits::PARAMETER_MAX]) -> Option<&CStr> {
     let (last, room) = buffer.split_last_mut()?;
     *last = 0;

@@ -1,7 +1,8 @@
-//! Which drivers own a GPU here: the same look by day and at night.
+//! Finds the drivers that own a GPU on this machine, in the same way while the system runs and at the end of
+//! shutdown.
 //!
-//! Three places tell: the devices of the classes drm and graphics, every PCI device of class 03, and
-//! the drivers known by name in /proc/modules, for one may have no device, or be stuck in its probe.
+//! There are three sources: the devices of the classes drm and graphics, every PCI device of class 03, and the
+//! drivers known by name in /proc/modules, because a driver may have no device, or may be stuck in its probe.
 //! Helpers without hardware of their own (drm, ttm, ...) drive no device, and so are not found.
 
 use core::ffi::CStr;
@@ -19,16 +20,16 @@ use crate::sys::text::Text;
 /// A driver that owns a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Driver {
-    /// Its module; of a driver that is built in, its name.
+    /// Its module; the driver's own name if it is built in.
     pub module: ModuleName,
-    /// What that does now.
+    /// The module's state.
     pub state: State,
-    /// What is known of it.
+    /// The family that it belongs to.
     pub family: &'static Family,
 }
 
 impl Driver {
-    /// What is to be done with it. A driver that is built in cannot be unloaded; unbinding does the same.
+    /// Returns the way to handle it. A built-in driver cannot be unloaded; unbinding has the same effect.
     pub fn policy<'a>(&self, said: impl Iterator<Item = GpuPolicy<'a>>) -> Policy {
         let name = self.module.as_str().unwrap_or_default();
         let (mut own, mut every) = (None, None);
@@ -36,7 +37,7 @@ impl Driver {
             if line.driver == name {
                 own = Some(line.policy);
             } else if line.driver == GpuPolicy::EVERY {
-                // What is lent is unbound only where somebody meant it.
+                // A lent device is unbound only if the administrator named its driver.
                 let lent = *self.family == families::LENT;
                 every = Some(line.policy).filter(|policy| *policy != Policy::Unbind || !lent);
             }
@@ -49,14 +50,14 @@ impl Driver {
         }
     }
 
-    /// What is to be done when that failed.
+    /// Returns the consequence if that failed.
     #[must_use]
     pub fn if_failed(&self, said: Option<GpuFailed>) -> GpuFailed {
         said.unwrap_or(self.family.if_failed)
     }
 }
 
-/// The drivers that own a GPU, below a folder that stands for `/`.
+/// Returns the drivers that own a GPU, below a directory that represents `/`.
 #[must_use]
 pub fn find(root: BorrowedFd<'_>) -> List<Driver, GPUS_MAX> {
     let mut found = List::new();
@@ -64,7 +65,7 @@ pub fn find(root: BorrowedFd<'_>) -> List<Driver, GPUS_MAX> {
         let state = modules::state(root, &module).unwrap_or(State::BuiltIn);
         let known = found.iter().any(|driver: Driver| driver.module == module);
         if !known {
-            // More than there is room for are no GPUs any more.
+            // A machine does not have more GPU drivers than there is room for.
             let _ = found.push(Driver { module, state, family });
         }
     };
@@ -86,16 +87,16 @@ pub fn find(root: BorrowedFd<'_>) -> List<Driver, GPUS_MAX> {
 
 /// A device that may be a GPU, and has a driver.
 pub struct Device {
-    /// Its folder in sysfs, relative to `/`.
+    /// Its directory in sysfs, relative to `/`.
     path: Text<{ limits::PATH_MAX }>,
-    /// The module of its driver, or the driver's own name where it is built in.
+    /// The module of its driver, or the driver's own name if it is built in.
     pub driver: ModuleName,
     built_in: bool,
 }
 
 impl Device {
-    /// The device in that folder, if it has a driver. A virtual device is driven by what stands on its
-    /// transport, one folder below.
+    /// Returns the device in this directory, if it has a driver. For the transport of a virtio device, returns
+    /// the device itself, one directory below.
     pub fn at(root: BorrowedFd<'_>, path: Text<{ limits::PATH_MAX }>) -> Option<Device> {
         let mut device = Device { path, driver: ModuleName::cut(b""), built_in: false };
         let link = |name| files::link(root, device.file(name).as_c_str()?);
@@ -104,7 +105,7 @@ impl Device {
             device.driver = module;
         } else {
             let name = name.replace(b'-', b'_');
-            // bochs calls its driver bochs-drm.
+            // The driver of bochs is called bochs-drm.
             let short = name.as_bytes().strip_suffix(b"_drm").filter(|short| families::of(short).is_some());
             device.driver = short.map_or(name, ModuleName::cut);
             device.built_in = true;
@@ -120,26 +121,27 @@ impl Device {
         Device::at(root, upon.ok()??)
     }
 
-    /// The path of a file below its folder.
+    /// Returns the path of a file below the device's directory.
     #[must_use]
     pub fn file(&self, name: &str) -> Text<{ limits::PATH_MAX }> {
         let path = self.path.as_c_str().and_then(|path| path.to_str().ok()).unwrap_or_default();
         Text::of(format_args!("{path}/{name}"))
     }
 
-    /// Its name on its bus.
+    /// Returns the device's name on its bus.
     #[must_use]
     pub fn name(&self, root: BorrowedFd<'_>) -> Option<Name<64>> {
         let path = self.path.as_c_str()?;
-        // In /sys/bus the folder itself is the link, in /sys/class its last part is; on virtio none is.
+        // In /sys/bus the directory itself is the link, in /sys/class its last component is; on virtio neither
+        // is.
         let own = || path.to_bytes().rsplit(|byte| *byte == b'/').next().map(Name::cut);
         files::link(root, path).or_else(own)
     }
 
-    /// What is known of its driver; `None` where that owns no hardware that matters here.
+    /// Returns the family of its driver, or `None` if the driver owns no hardware that matters here.
     fn family(&self, root: BorrowedFd<'_>) -> Option<&'static Family> {
         let integrated = |device: &Device| device.is_integrated_amd(root).then_some(());
-        // One module drives them all: where one of them is integrated, it stays.
+        // One module drives all of them: if one of them is integrated, the module stays.
         if self.driver.as_bytes() == b"amdgpu" && for_each_device(root, integrated).is_some() {
             return Some(const { &families::INTEGRATED_AMD });
         }
@@ -150,14 +152,14 @@ impl Device {
             self.file("subsystem").as_c_str().and_then(|path| files::link(root, path));
         match bus.as_ref().map(Name::as_bytes) {
             Some(b"pci") => Some(const { &families::UNKNOWN_ON_PCI }),
-            // The firmware's framebuffer: memory that somebody else set up.
+            // The firmware's framebuffer: the firmware set up this memory, and not the driver.
             _ if self.built_in => None,
             _ => Some(const { &families::UNKNOWN_ELSEWHERE }),
         }
     }
 
-    /// Whether this is known to be the GPU of a processor: only for those amdgpu shows the voltage of the
-    /// northbridge, and not for all of them (MI300A; `hwmon_attributes_visible`,
+    /// Returns whether this is known to be the GPU of a processor. amdgpu shows the voltage of the northbridge
+    /// only for those, but not for all of them (MI300A; `hwmon_attributes_visible`,
     /// `drivers/gpu/drm/amd/pm/amdgpu_pm.c`).
     fn is_integrated_amd(&self, root: BorrowedFd<'_>) -> bool {
         if self.driver.as_bytes() != b"amdgpu" {
@@ -174,8 +176,8 @@ impl Device {
     }
 }
 
-/// Calls `each` with every device that may be a GPU, until it returns something; with one that stands in
-/// two classes, twice.
+/// Calls `each` with every device that may be a GPU, until it returns something. A device in two classes is
+/// passed twice.
 pub fn for_each_device<T>(root: BorrowedFd<'_>, mut each: impl FnMut(&Device) -> Option<T>) -> Option<T> {
     let mut found = None;
     devices_until(root, &mut |device| {
@@ -185,7 +187,7 @@ pub fn for_each_device<T>(root: BorrowedFd<'_>, mut each: impl FnMut(&Device) ->
     found
 }
 
-/// One copy of it is enough, whatever is looked for.
+/// Not generic, so the compiler emits only one copy.
 fn devices_until(root: BorrowedFd<'_>, is_it: &mut dyn FnMut(&Device) -> bool) {
     let mut of_class = |class: &CStr, is: fn(&[u8]) -> bool, below: &str| {
         let folder = files::folder(root, class).ok()?;
@@ -206,17 +208,17 @@ fn devices_until(root: BorrowedFd<'_>, is_it: &mut dyn FnMut(&Device) -> bool) {
         .or_else(|| of_class(c"sys/bus/pci/devices", |_| true, ""));
 }
 
-/// A card or a render node, and none of a card's connectors.
+/// Returns whether a name is that of a card or a render node, and not of a card's connector.
 fn is_card(name: &[u8]) -> bool {
     (name.starts_with(b"card") || name.starts_with(b"renderD")) && !name.contains(&b'-')
 }
 
-/// A framebuffer, and not the console on it, fbcon.
+/// Returns whether a name is that of a framebuffer, and not of fbcon, the console on it.
 fn is_framebuffer(name: &[u8]) -> bool {
     matches!(name, [b'f', b'b', b'0'..=b'9', ..])
 }
 
-/// PCI class 03, display controllers (PCI Code and ID Assignment, 1.4).
+/// Returns whether a device has PCI class 03, display controllers (PCI Code and ID Assignment, 1.4).
 fn is_display(root: BorrowedFd<'_>, device: &Device) -> bool {
     let mut class = [0; 4];
     let path = device.file("class");
@@ -236,7 +238,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::vec::Vec;
 
-    /// A machine's /sys and /proc, as far as they are looked at.
+    /// The parts of a machine's /sys and /proc that are examined.
     struct Machine(PathBuf);
 
     impl Machine {
@@ -267,7 +269,7 @@ mod tests {
             self.file("proc/modules", &format!("{modules}{name} 16384 0 - Live 0x0000000000000000\n"));
         }
 
-        /// A device with its driver; `module` is empty where that is built in.
+        /// Adds a device with its driver; `module` is empty if that is built in.
         fn device(&self, bus: &str, name: &str, class: &str, driver: &str, module: &str) {
             let device = format!("sys/devices/{bus}/{name}");
             self.file(&format!("{device}/class"), &format!("{class}\n"));
@@ -332,7 +334,8 @@ mod tests {
         assert_eq!(machine.found(), ["nvidia unload"]);
     }
 
-    /// As a machine with an H200, NVIDIA's open driver 580 and a kernel that unloads no module shows them.
+    /// The files as on a machine with an H200, NVIDIA's open driver 580 and a kernel that cannot unload
+    /// modules.
     #[test]
     fn a_card_without_a_display_whose_kernel_counts_no_users_is_found() {
         let machine = Machine::new();
@@ -437,7 +440,7 @@ mod tests {
         assert_eq!(policies(&[every]), ["firmware-reboot", "firmware-reboot"]);
         assert_eq!(policies(&[said("nvidia", Policy::Leave), every]), ["leave", "firmware-reboot"]);
         machine.module("vfio_pci", "live");
-        // It may have been lent a network card.
+        // vfio_pci may have been lent a network card.
         assert_eq!(policies(&[]), ["unload", "leave"]);
         machine.device("pci", "0000:01:00.0", "0x030000", "vfio-pci", "vfio_pci");
         assert_eq!(policies(&[said(GpuPolicy::EVERY, Policy::Unbind)]), ["leave", "unload", "unbind"]);

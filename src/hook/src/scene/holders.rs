@@ -1,7 +1,7 @@
-//! Who holds a driver: processes with one of its device files open or mapped.
+//! The processes that hold a driver, because they have one of its device files open or mapped.
 //!
-//! An init ends what it can before the hooks run. What is left holds on by intention: plymouth keeps
-//! the screen with an '@' before its name, on which systemd looks away; or it hangs.
+//! An init ends all it can before the hooks run. A process that is left holds on by intention, or it hangs.
+//! Plymouth, for example, keeps the screen; systemd spares it because its name begins with '@'.
 
 use core::ffi::CStr;
 
@@ -19,19 +19,19 @@ use crate::sys::{files, limits};
 /// The major number of sound devices (Documentation/admin-guide/devices.txt).
 const SOUND: u32 = 116;
 
-/// A driver, by the device files that belong to it.
+/// A driver and the device files that belong to it.
 pub struct Held<'a> {
     root: BorrowedFd<'a>,
     /// The driver.
     pub module: ModuleName,
-    /// Of devices that stand in no device tree.
+    /// The majors of its devices that are in no device tree.
     majors: List<u32, { limits::MAJORS_MAX }>,
     sound: bool,
     relatives: Relatives,
 }
 
 impl<'a> Held<'a> {
-    /// The files of a driver; with `sound`, those of every sound card, too.
+    /// Finds the files of a driver; with `sound`, those of every sound card, too.
     #[must_use]
     pub fn by_files_of(
         root: BorrowedFd<'a>,
@@ -59,12 +59,12 @@ impl<'a> Held<'a> {
         Held { root, module: *module, majors, sound, relatives }
     }
 
-    /// The first process that holds it, and that may be ended.
+    /// Returns the first process that holds the driver and may be ended.
     pub fn first(&self) -> io::Result<Option<Process>> {
         processes::find(|process, folder| self.is_held_by(process, folder).then_some(*process))
     }
 
-    /// Whether this process holds it, and may be ended.
+    /// Returns whether this process holds the driver and may be ended.
     #[must_use]
     pub fn is_held_by(&self, process: &Process, folder: &OwnedFd) -> bool {
         !process.is_kernel
@@ -73,21 +73,22 @@ impl<'a> Held<'a> {
             && !self.relatives.include(process, processes::parent_of)
     }
 
-    /// What is open is each thread's own matter, where it wants that; and where the first one has gone, its folder shows
-    /// nothing. Each thread has a folder like a process, though /proc does not list it (`proc_pid_lookup`, fs/proc/base.c).
+    /// Returns whether a thread of the process holds the driver. A thread can have open files of its own, and
+    /// the directory of a process whose first thread has ended shows nothing. Each thread has a directory like
+    /// a process, although /proc does not list it (`proc_pid_lookup`, fs/proc/base.c).
     fn is_held_by_a_thread(&self, process: &Process, folder: &OwnedFd) -> bool {
         let threads = (process.threads > 1).then(|| files::folder(folder, c"task"));
         let Some(Ok(threads)) = threads else { return false };
         let held = files::find_entry(&threads, |name| {
             let thread = Text::<32>::of(format_args!("/proc/{}", name.to_str().ok()?));
             let thread = files::folder(rustix::fs::CWD, thread.as_c_str()?).ok()?;
-            // What is mapped is the same for all of them.
+            // Mappings are the same for all threads.
             self.is_held_by_one(&thread, process.has_lost_its_first_thread()).then_some(())
         });
         matches!(held, Ok(Some(())))
     }
 
-    /// `map_files` has what is mapped and no longer open (proc(5)).
+    /// Examines open files and, in `map_files`, files that are mapped and no longer open (proc(5)).
     fn is_held_by_one(&self, one: &OwnedFd, with_mappings: bool) -> bool {
         [(c"fd", true), (c"map_files", with_mappings)].into_iter().filter(|(_, looks)| *looks).any(
             |(files, _)| {
@@ -99,7 +100,7 @@ impl<'a> Held<'a> {
     }
 
     fn is_file_of_it(&self, folder: impl AsFd, name: &CStr) -> bool {
-        // Not synchronised: a file server that does not answer is not asked.
+        // Without synchronisation: a file server that does not answer is not asked.
         let Ok(file) = statx(folder, name, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else { return false };
         if FileType::from_raw_mode(file.stx_mode.into()) != FileType::CharacterDevice {
             return false;
@@ -110,13 +111,13 @@ impl<'a> Held<'a> {
             || self.drives(major, minor)
     }
 
-    /// Whether the driver that is nearest above a character device is this one.
+    /// Returns whether the nearest driver above a character device is this one.
     fn drives(&self, major: u32, minor: u32) -> bool {
         let link = Text::<64>::of(format_args!("sys/dev/char/{major}:{minor}"));
         let mut buffer = [const { core::mem::MaybeUninit::uninit() }; limits::LINK_MAX];
         let target = link.as_c_str().and_then(|link| readlinkat_raw(self.root, link, &mut buffer).ok());
         let mut path = target.and_then(|(path, _)| core::str::from_utf8(path).ok());
-        // ../../devices/pci0000:00/0000:00:02.0/drm/card0, upwards.
+        // Goes upwards from a path like ../../devices/pci0000:00/0000:00:02.0/drm/card0.
         while let Some(place) = path.filter(|path| !path.ends_with("/devices")) {
             let folder = Text::of(format_args!("sys/dev/char/{place}"));
             if let Some(device) = Device::at(self.root, folder) {

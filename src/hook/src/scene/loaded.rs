@@ -1,10 +1,10 @@
-//! What is loaded, and whether staging is loading it now.
+//! Whether an image is loaded, and whether staging is loading one now.
 
 use rustix::fs::CWD;
 
 use crate::sys::files;
 
-/// Whether an image is loaded, by whomever (Documentation/ABI/testing/sysfs-kernel-kexec-kdump).
+/// Returns whether any program has loaded an image (Documentation/ABI/testing/sysfs-kernel-kexec-kdump).
 #[must_use]
 pub fn something_is_loaded() -> bool {
     let mut state = [0; 1];
@@ -14,7 +14,8 @@ pub fn something_is_loaded() -> bool {
         .is_ok_and(|state| state == b"1")
 }
 
-/// Whether a stage is under way, or was killed: what is loaded may be what that has loaded, and no plan names it.
+/// Returns whether staging is under way, or was killed. Then the loaded image may come from it, and no plan
+/// names it.
 #[must_use]
 pub fn is_being_staged() -> bool {
     files::exists(c"/run/nextkernel/plan.new")

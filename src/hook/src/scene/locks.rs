@@ -1,4 +1,4 @@
-//! Does somebody hold the lock of a device for ever? Then every reboot(2), a jump as well as a
+//! Finds out whether a process holds the lock of a device for ever. Then every reboot(2), a jump as well as a
 //! restart, waits behind it: `device_shutdown` takes the lock of each device (drivers/base/core.c).
 
 use core::fmt;
@@ -13,20 +13,20 @@ use crate::sys::name::hash;
 use crate::sys::text::Text;
 use crate::sys::{clock, files, limits};
 
-/// What is known of a device's lock.
+/// The state of a device's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
-    /// It is not held by the process in question.
+    /// The process in question does not hold it.
     Free,
-    /// It is.
+    /// The process in question holds it.
     Held,
-    /// That cannot be told: stacks cannot be read (`kernel.yama.ptrace_scope = 3`, a kernel without
-    /// `CONFIG_STACKTRACE`), or not to their end, as that of a process which runs on another processor.
+    /// Unknown: stacks cannot be read (`kernel.yama.ptrace_scope = 3`, a kernel without `CONFIG_STACKTRACE`),
+    /// or not to their end, such as the stack of a process that is running on another processor.
     Unknown,
 }
 
 impl Lock {
-    /// What follows from two looks.
+    /// Combines the results of two checks.
     fn and(self, other: Lock) -> Lock {
         match (self, other) {
             (Lock::Held, _) | (_, Lock::Held) => Lock::Held,
@@ -46,14 +46,14 @@ impl fmt::Display for Lock {
     }
 }
 
-/// Whether a process is stuck where the kernel holds the lock of a device. One that runs has no stack to
-/// look at, so it is looked at a few times.
+/// Returns whether a process is stuck in a place in which the kernel holds the lock of a device. A process that
+/// is running has no stack to read, so it is checked a few times.
 #[must_use]
 pub fn held_by(process: Pid) -> Lock {
     let mut told = Lock::Unknown;
     for _ in 0..limits::STACK_LOOKS {
         match Stack::of(process) {
-            // Each further look would be a line of the kernel's about who tried it.
+            // Each further attempt would add a line to the kernel log about the process that tried it.
             Stack { could_be_read: false, .. } => return Lock::Unknown,
             Stack { lock: Lock::Held, .. } => return Lock::Held,
             Stack { lock: Lock::Free, .. } => told = Lock::Free,
@@ -64,8 +64,9 @@ pub fn held_by(process: Pid) -> Lock {
     told
 }
 
-/// Looks whether any process is, or one was when the kernel failed in it: its locks stay held, and nobody can
-/// be asked (`TAINT_DIE`, Documentation/admin-guide/tainted-kernels.rst). The look at all of them may take long.
+/// Returns whether any process holds the lock of a device. After an oops it counts as held, because a process
+/// in which the kernel failed keeps its locks, and cannot be examined any more (`TAINT_DIE`,
+/// Documentation/admin-guide/tainted-kernels.rst). The scan of all processes may take long.
 pub fn held_by_anybody() -> io::Result<Lock> {
     let mut told = if has_oopsed() { Lock::Held } else { Lock::Free };
     processes::find(|_, folder| {
@@ -79,20 +80,21 @@ pub fn held_by_anybody() -> io::Result<Lock> {
     Ok(told)
 }
 
-/// Where a process is in the kernel.
+/// A process's position in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stack {
-    /// What it tells of the lock of a device.
+    /// The state of a device's lock, according to the stack.
     pub lock: Lock,
-    /// Whether it could be read.
+    /// Whether the stack could be read.
     pub could_be_read: bool,
-    /// A number for the place in the driver that a device or a module is taken from: another one where that gets on. What it
-    /// calls from there does not count: it may go in circles.
+    /// A number for the place in the driver from which a device or a module is removed. It changes when the
+    /// removal gets on. Functions that the driver calls from there do not count, because it may call them in
+    /// circles.
     pub place: u64,
 }
 
 impl Stack {
-    /// That of a process, now (`proc_pid_stack(5)`).
+    /// Reads the current stack of a process (`proc_pid_stack(5)`).
     #[must_use]
     pub fn of(process: Pid) -> Stack {
         let path = Text::<32>::of(format_args!("/proc/{}/stack", process.as_raw_nonzero()));
@@ -110,7 +112,7 @@ impl Stack {
         stack
     }
 
-    /// One that could be read, of its lines.
+    /// Parses the lines of a stack that could be read.
     pub fn of_lines<'l>(lines: impl Iterator<Item = &'l [u8]>) -> Stack {
         let mut stack = Stack { lock: Lock::Unknown, could_be_read: true, place: 0 };
         let mut above = [0; 2];
@@ -120,7 +122,7 @@ impl Stack {
         stack
     }
 
-    /// Takes a line; the innermost comes first.
+    /// Parses one line; the innermost function comes first.
     fn take(&mut self, line: &[u8], above: &mut [u64; 2]) {
         let number = hash(line);
         if is_under_device_lock(line) {
@@ -133,16 +135,17 @@ impl Stack {
         if self.place != 0 {
             self.place = self.place.rotate_left(5) ^ number;
         } else if self.lock != Lock::Unknown {
-            // The driver's own function, and what has called it.
+            // The driver's own function, and its caller.
             self.place = above[0].rotate_left(10) ^ above[1].rotate_left(5) ^ number;
         }
-        // Where the compiler has not made it a part of its caller, it stands between.
+        // If the compiler did not inline this function, it is a line of its own in between.
         if !says(line, b" device_remove+") {
             *above = [above[1], number];
         }
     }
 
-    /// What it tells of a process that may do anything: where it could be read, and shows no such lock, it holds none.
+    /// Returns the state of the lock for a process that may be doing anything. If its stack could be read and
+    /// shows no such lock, it holds none.
     fn of_anybody(self) -> Lock {
         match self.lock {
             Lock::Held => Lock::Held,
@@ -152,8 +155,8 @@ impl Stack {
     }
 }
 
-/// What an act of teardown begins with in the kernel: a stack that goes so far is whole. It shows 64 functions at most
-/// (`MAX_STACK_TRACE_DEPTH`, fs/proc/base.c).
+/// The kernel functions with which an act of teardown begins. A stack that reaches one of them is complete. It
+/// shows at most 64 functions (`MAX_STACK_TRACE_DEPTH`, fs/proc/base.c).
 const OUTERMOST: [&[u8]; 2] = [b"sys_delete_module", b"vfs_write"];
 
 fn says(line: &[u8], name: &[u8]) -> bool {
@@ -170,8 +173,8 @@ fn has_oopsed() -> bool {
         .is_some_and(|taint| taint & DIE != 0)
 }
 
-/// Whether a line of a kernel stack (`proc_pid_stack(5)`) is of the part of the driver core that holds a
-/// device's lock around a driver's remove or shutdown (drivers/base/dd.c, drivers/base/core.c).
+/// Returns whether a line of a kernel stack (`proc_pid_stack(5)`) belongs to the part of the driver core that
+/// holds a device's lock around a driver's remove or shutdown (drivers/base/dd.c, drivers/base/core.c).
 #[must_use]
 pub fn is_under_device_lock(line: &[u8]) -> bool {
     const UNDER_LOCK: [&[u8]; 4] =
@@ -190,7 +193,8 @@ mod tests {
         Stack::of_lines(lines.iter().map(String::as_bytes))
     }
 
-    /// As Debian 13's kernel shows the exit of a driver, with what hangs on top.
+    /// Returns the stack of a driver's exit as Debian 13's kernel shows it, with the functions that hang on
+    /// top.
     fn removing<'l>(inner: &[&'l str], at: &'l str) -> Stack {
         let outer = [
             at,
@@ -219,7 +223,7 @@ mod tests {
     fn a_stack_that_does_not_go_to_its_end_tells_nothing() {
         assert_eq!(stack(&[]).lock, Lock::Unknown);
         assert_eq!(stack(&["msleep+0x2d/0x40", "end+0x1c/0x70 [nvidia]"]).lock, Lock::Unknown);
-        // Of any process, though, it tells enough.
+        // For a process that may be doing anything, however, such a stack says enough.
         assert_eq!(stack(&["do_epoll_wait+0x1/0x2"]).of_anybody(), Lock::Free);
         let unreadable = Stack { could_be_read: false, ..stack(&[]) };
         assert_eq!(unreadable.of_anybody(), Lock::Unknown);

@@ -1,5 +1,5 @@
-//! What the machine shows of itself: processes, mounts, drivers, and what others ask for. Everything here returns what it saw,
-//! or the kernel's error.
+//! The state of the machine: processes, mounts, drivers, and requests of other programs. Every function here
+//! returns its observation, or the kernel's error.
 
 pub mod armed;
 pub mod cma;

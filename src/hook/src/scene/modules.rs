@@ -10,20 +10,20 @@ use crate::sys::{files, limits};
 /// The name of a module, with room for the NUL.
 pub type ModuleName = Name<{ MODULE_NAME_MAX + 1 }>;
 
-/// What a driver does now.
+/// The state of a driver's module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It works.
+    /// The module works.
     Live,
-    /// It has not come back from its initialisation.
+    /// Its initialisation has not returned.
     Initialising,
-    /// Somebody is unloading it.
+    /// It is being unloaded.
     Going,
-    /// It is no module.
+    /// The driver is built in, and is not a module.
     BuiltIn,
 }
 
-/// The state of a module; `None` where there is no module of that name
+/// Returns the state of a module, or `None` if there is no module of that name
 /// (Documentation/ABI/testing/sysfs-module).
 #[must_use]
 pub fn state(root: BorrowedFd<'_>, module: &ModuleName) -> Option<State> {
@@ -37,9 +37,10 @@ pub fn state(root: BorrowedFd<'_>, module: &ModuleName) -> Option<State> {
     }
 }
 
-/// How many devices the drivers of a module have, and how much else stands in their folders. It counts where it changes.
-/// While a driver probes its first devices the module does not show it yet (`bus_add_driver`, drivers/base/bus.c): one of
-/// the PCI bus is found by its name, which is the module's for those of GPUs.
+/// Returns the number of devices that the drivers of a module have, plus the number of other entries in their
+/// directories. Only changes of it matter. While a driver probes its first devices, the module does not show
+/// the driver yet (`bus_add_driver`, drivers/base/bus.c). A driver on the PCI bus is therefore found by its
+/// name, which for GPU drivers is the module's name.
 #[must_use]
 pub fn devices(root: BorrowedFd<'_>, module: &ModuleName) -> u32 {
     let folder = |path: Text<{ limits::PATH_MAX }>| files::folder(root, path.as_c_str()?).ok();
@@ -62,7 +63,7 @@ pub fn devices(root: BorrowedFd<'_>, module: &ModuleName) -> u32 {
     count
 }
 
-/// Returns a module that uses symbols of this one, but for the first few.
+/// Returns a module that uses symbols of this one, after skipping the first `but_for`.
 #[must_use]
 pub fn standing_on(root: BorrowedFd<'_>, module: &ModuleName, mut but_for: u32) -> Option<ModuleName> {
     let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/holders"));

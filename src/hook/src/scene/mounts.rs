@@ -1,5 +1,5 @@
-//! Is anything left writable? An init unmounts or remounts read-only all it can; what it could not
-//! would be torn off in mid-write.
+//! Finds file systems that are still writable. An init unmounts or remounts read-only all it can. A jump would
+//! interrupt writes to the rest.
 
 use core::ffi::CStr;
 
@@ -12,8 +12,8 @@ use crate::sys::{files, limits};
 /// All mounts of this process (`proc_pid_mountinfo(5)`).
 pub const MOUNTINFO: &CStr = c"/proc/self/mountinfo";
 
-/// File systems whose contents end with this kernel, or stand on another one that is judged itself
-/// (overlay), or are served by a program that the init has ended (fuse).
+/// File systems whose contents end with this kernel, or that lie on another one which is judged itself
+/// (overlay), or that are served by a program that the init has ended (fuse).
 const NOTHING_TO_LOSE: [&[u8]; 38] = [
     b"autofs",
     b"binder",
@@ -55,7 +55,7 @@ const NOTHING_TO_LOSE: [&[u8]; 38] = [
     b"xenfs",
 ];
 
-/// Where something is left writable, and what kind of file system that is; long names are cut.
+/// A mount that is still writable. Long names are cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Writable {
     /// The mount point, as mountinfo escapes it.
@@ -69,9 +69,10 @@ pub fn first_writable() -> io::Result<Option<Writable>> {
     files::find_line(CWD, MOUNTINFO, writable)
 }
 
-/// Judges one line of mountinfo (`proc_pid_mountinfo(5))`: by the options of the file system itself,
-/// behind the dash, for a mount can be read-only while its file system is written to elsewhere. The first of them alone
-/// tells (`show_mountinfo`, `fs/proc_namespace.c`): what follows is the file system's own, and may be anybody's words.
+/// Judges one line of mountinfo (`proc_pid_mountinfo(5)`). The options of the file system itself, after the
+/// dash, count, because a mount can be read-only while its file system is written to through another mount.
+/// Only the first of these options is reliable (`show_mountinfo`, `fs/proc_namespace.c`): the others come from
+/// the file system, and may contain any text.
 #[must_use]
 pub fn writable(line: &[u8]) -> Option<Writable> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -85,9 +86,9 @@ pub fn writable(line: &[u8]) -> Option<Writable> {
         .then(|| Writable { path: Name::cut(path), kind: Name::cut(kind) })
 }
 
-/// Calls `act` with the mount point of each line that concerns it, what was mounted last first, for it may lie on what was
-/// mounted before, and with how many were before it. mountinfo is read anew every few hundred, and what stays is passed
-/// over.
+/// Calls `act` with the mount point of each line that `concerns` selects, and with the number of mount points
+/// before it. The last mounted comes first, because it may lie on an earlier one. mountinfo is read again after
+/// every few hundred mount points, and those that stay are skipped.
 pub fn last_first(
     mut concerns: impl FnMut(&[u8]) -> bool,
     mut act: impl FnMut(&CStr, usize),
@@ -111,20 +112,20 @@ pub fn last_first(
             return Ok(());
         }
         last.each_from_the_end(|path| {
-            // One that is too long for its place stays, and is found where it counts.
+            // A path that is too long for the buffer stays, and is found by the check before the jump.
             if !path.is_empty() {
                 act(path, done);
             }
             done += 1;
         });
-        // What comes behind them has had its turn.
+        // The mount points after these have had their turn.
         up_to = seen.min(up_to).saturating_sub(last.count);
     }
 }
 
-/// The last of a row of mount points, as many as there is room for.
+/// The last mount points of a list, as many as there is room for.
 struct Last {
-    /// Each with its NUL.
+    /// The mount points, each with its NUL.
     bytes: [u8; limits::MOUNT_POINTS_MAX],
     length: usize,
     count: usize,
@@ -135,7 +136,7 @@ impl Last {
         (self.length, self.count) = (0, 0);
     }
 
-    /// Keeps one more, and forgets the first ones where there is no room for all.
+    /// Adds a mount point, and drops the first ones if there is no room for all.
     fn keep(&mut self, path: &CStr) {
         let path = path.to_bytes_with_nul();
         while self.length + path.len() > self.bytes.len() {
@@ -160,12 +161,12 @@ impl Last {
     }
 }
 
-/// The mount point on a line, in a buffer of the caller's.
+/// Returns the mount point on a line, in the caller's buffer.
 pub fn point<'b>(line: &[u8], buffer: &'b mut [u8]) -> Option<&'b CStr> {
     unescape(line.split(|byte| *byte == b' ').nth(4)?, buffer)
 }
 
-/// A path out of /proc: a byte that would end its field stands there as `\\` and three octal digits
+/// Decodes a path from /proc. A byte that would end its field is written there as `\\` and three octal digits
 /// (`mangle_path`, `fs/seq_file.c`).
 pub fn unescape<'b>(mut escaped: &[u8], buffer: &'b mut [u8]) -> Option<&'b CStr> {
     let mut length = 0;

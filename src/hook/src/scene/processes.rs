@@ -1,4 +1,4 @@
-//! The other processes, one look at a time.
+//! The other processes, read one at a time.
 
 use nextkernel_plan::List;
 use rustix::fd::OwnedFd;
@@ -10,29 +10,29 @@ use crate::sys::name::Name;
 use crate::sys::text::Text;
 use crate::sys::{files, limits};
 
-/// A thread of the kernel (`PF_KTHREAD`, include/linux/sched.h), as systemd tells one (`pidref_is_kernel_thread`,
-/// src/basic/process-util.c).
+/// The flag of a kernel thread (`PF_KTHREAD`, include/linux/sched.h). systemd uses it, too
+/// (`pidref_is_kernel_thread`, src/basic/process-util.c).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// What `/proc/PID/stat` says of a process, up to the number of its threads.
+/// A process as `/proc/PID/stat` describes it, up to the number of its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
     pub id: Pid,
-    /// Its name, as it or the kernel set it.
+    /// Its name, as set by the process itself or by the kernel.
     pub name: Name<16>,
-    /// Its parent; `None` for PID 1 and the kernel's own.
+    /// Its parent; `None` for PID 1 and kernel threads without one.
     pub parent: Option<Pid>,
-    /// Whether it is a thread of the kernel. What it calls itself, and what its memory says, tell nothing: both are its own.
+    /// Whether it is a kernel thread. Its name and its memory prove nothing, because a process controls both.
     pub is_kernel: bool,
-    /// How many threads it has, the first one counted until all have ended.
+    /// The number of its threads. The first one counts until all have ended.
     pub threads: u32,
     /// Whether its first thread has ended.
     first_ended: bool,
 }
 
-/// Calls `each` with every other process and its folder in /proc, until it returns something. One that
-/// ends between two looks is not there any more.
+/// Calls `each` with every other process and its directory in /proc, until it returns something. A process that
+/// ends meanwhile is skipped.
 pub fn find<T>(mut each: impl FnMut(&Process, &OwnedFd) -> Option<T>) -> io::Result<Option<T>> {
     let proc = files::folder(CWD, c"/proc")?;
     files::find_entry(&proc, |name| {
@@ -42,7 +42,7 @@ pub fn find<T>(mut each: impl FnMut(&Process, &OwnedFd) -> Option<T>) -> io::Res
     })
 }
 
-/// The hook, its parent, and the init's other hooks with all that they run: they are waited for, and
+/// The hook, its parent, and the init's other hooks with everything that they run. They are waited for, and
 /// never ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Relatives {
@@ -51,30 +51,30 @@ pub struct Relatives {
 }
 
 impl Relatives {
-    /// Those of the process that asks.
+    /// Returns the relatives of this process.
     #[must_use]
     pub fn of_this_process() -> Relatives {
         Relatives { hook: getpid(), parent: getppid() }
     }
 
-    /// Whether the hook still has the parent that it began with. Without it, other hooks have become PID
-    /// 1's children, and cannot be told from what was left over.
+    /// Returns whether the hook still has the parent that it began with. If not, the other hooks have become
+    /// children of PID 1, and cannot be told from leftover processes.
     #[must_use]
     pub fn are_known(self) -> bool {
         getppid() == self.parent
     }
 
-    /// Whether it is another of the init's hooks: a child of the hook's own parent. The children of
-    /// PID 1 are not: they are whatever was left over.
+    /// Returns whether a process is another of the init's hooks, that is, a child of the hook's own parent.
+    /// Children of PID 1 are not: they may be any leftover processes.
     #[must_use]
     pub fn is_other_hook(self, process: &Process) -> bool {
         self.parent_of_hooks().is_some() && process.parent == self.parent && process.id != self.hook
     }
 
-    /// Whether it is one of them all, or PID 1. `parent_of` tells the parent of a process.
+    /// Returns whether a process is a relative, or PID 1. `parent_of` returns the parent of a process.
     #[must_use]
     pub fn include(self, process: &Process, parent_of: impl Fn(Pid) -> Option<Pid>) -> bool {
-        // As PID 1 the hook is above everything, and only what holds nothing is its own.
+        // As PID 1 the hook is above every process, so that proves nothing; and its own children hold nothing.
         let top = self.parent_of_hooks().or(Some(self.hook)).filter(|top| *top != Pid::INIT);
         if process.id == self.hook {
             return true;
@@ -91,11 +91,11 @@ impl Relatives {
             }
             ancestor = if id == process.id { process.parent } else { parent_of(id) };
         }
-        // No hook stands so far below the one that runs it: nobody hides by standing deep.
+        // No hook is so deep below the process that runs it, so nothing can hide by being deep.
         false
     }
 
-    /// Those that have called the hook, from its parent up to PID 1, which is none of them.
+    /// Returns the processes that have called the hook, from its parent up to PID 1, which is excluded.
     #[must_use]
     pub fn callers(self) -> List<Pid, { limits::ANCESTORS_MAX }> {
         let mut callers = List::new();
@@ -105,8 +105,9 @@ impl Relatives {
         callers
     }
 
-    /// Whether the hook's parent has no other child, where the kernel tells that in one line and there is no need to
-    /// look at every process. The line may leave a child out while another one ends, so it has to say so twice.
+    /// Returns whether the hook's parent has no other child, if the kernel says so in one line. Then there is
+    /// no need to read every process. The line may omit a child while another one ends, so it has to say so
+    /// twice.
     ///
     /// - `/proc/PID/task/TID/children`, `proc_tid_children(5)`
     #[must_use]
@@ -116,7 +117,8 @@ impl Relatives {
         let threads = Text::<32>::of(format_args!("/proc/{id}/task"));
         let children = Text::<48>::of(format_args!("/proc/{id}/task/{id}/children"));
         let (Some(threads), Some(children)) = (threads.as_c_str(), children.as_c_str()) else { return false };
-        // Each thread has children of its own: itself, the folder above and one thread's are three links.
+        // Each thread has its own children. With one thread this directory has three links: itself, its parent
+        // and the thread's.
         let has_one_thread = stat(threads).is_ok_and(|folder| folder.st_nlink == 3);
         let Ok(children) = files::open(CWD, children) else { return false };
         let says_so = || {
@@ -132,8 +134,8 @@ impl Relatives {
     }
 }
 
-/// Whether a process was started by root, by its folder in /proc. Its real user counts, as systemd has it (`get_process_uid`,
-/// src/basic/process-util.c): anybody can run a program that becomes root.
+/// Returns whether root started a process, given its directory in /proc. Its real user counts, as in systemd
+/// (`get_process_uid`, src/basic/process-util.c), because anybody can run a program that becomes root.
 #[must_use]
 pub fn is_roots(folder: &OwnedFd) -> bool {
     let of_root = files::find_line(folder, c"status", |line| {
@@ -143,7 +145,7 @@ pub fn is_roots(folder: &OwnedFd) -> bool {
     of_root == Ok(Some(true))
 }
 
-/// The number of the process that was made last (`proc_loadavg(5)`).
+/// Returns the id of the process that was created last (`proc_loadavg(5)`).
 #[must_use]
 pub fn newest() -> Option<Pid> {
     let mut line = [0; 96];
@@ -151,13 +153,13 @@ pub fn newest() -> Option<Pid> {
     number(line.trim_ascii().rsplit(|byte| *byte == b' ').next()?)
 }
 
-/// A process and those above it, as far as PID 1, which is none of them.
+/// Returns a process and those above it, up to PID 1, which is excluded.
 pub fn ancestors(from: Option<Pid>) -> impl Iterator<Item = Pid> {
     let known = core::iter::successors(from, |id| parent_of(*id)).take_while(|id| *id != Pid::INIT);
     known.take(limits::ANCESTORS_MAX)
 }
 
-/// The parent of a process, where it still is one.
+/// Returns the parent of a process, if the process still exists and has one.
 #[must_use]
 pub fn parent_of(id: Pid) -> Option<Pid> {
     let path = Text::<32>::of(format_args!("/proc/{}", id.as_raw_nonzero()));
@@ -170,20 +172,21 @@ fn look_at(id: Pid, folder: &OwnedFd) -> Option<Process> {
 }
 
 impl Process {
-    /// Whether it has ended and waits for its parent to notice. A program whose first thread has ended looks the same,
-    /// but for its other threads.
+    /// Returns whether it has ended and waits for its parent to notice. A program whose first thread has ended
+    /// looks the same except for its other threads.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.first_ended && self.threads <= 1
     }
 
-    /// Whether its folder in /proc tells of nothing that it holds, for that is its first thread's.
+    /// Returns whether its directory in /proc shows nothing that it holds, because that directory is its first
+    /// thread's.
     #[must_use]
     pub fn has_lost_its_first_thread(&self) -> bool {
         self.first_ended && self.threads > 1
     }
 
-    /// Reads `PID (NAME) STATE PARENT …` (`proc_pid_stat(5)`); a name may hold anything, brackets too.
+    /// Parses `PID (NAME) STATE PARENT …` (`proc_pid_stat(5)`). A name may contain anything, brackets too.
     #[must_use]
     pub fn parse(id: Pid, stat: &[u8]) -> Option<Process> {
         let open = stat.iter().position(|byte| *byte == b'(')?;
@@ -192,7 +195,7 @@ impl Process {
         let mut fields = stat.get(close + 2..)?.split(|byte| *byte == b' ');
         let state = fields.next()?;
         let parent = digits(fields.next()?)?;
-        // The ninth field, and the twentieth; the parent is the fourth.
+        // Flags are the ninth field, and the number of threads is the twentieth; the parent is the fourth.
         let flags = digits(fields.nth(4)?)?;
         let threads = digits(fields.nth(10)?)?;
         Some(Process {
@@ -223,7 +226,7 @@ mod tests {
         Pid::from_raw(number).unwrap()
     }
 
-    /// The rest of a line, from the fifth field to the twentieth.
+    /// Returns the rest of a line, from the fifth field to a few behind the twentieth.
     fn rest(flags: u32, threads: u32) -> String {
         format!("77 77 0 -1 {flags} 12 0 0 0 3 4 0 0 20 0 {threads} 0 4242")
     }
@@ -242,7 +245,7 @@ mod tests {
         for bad in ["", "80", "80 (x", "80 (x)", "80 (x) S", "80 (x) S -77 0", ") S 77 (", "80 (x) S y"] {
             assert_eq!(process(bad), None, "{bad:?}");
         }
-        // Up to the number of threads every field counts.
+        // Every field up to the number of threads is required.
         assert_eq!(process("80 (x) S 77 77 77 0 -1 0 12 0 0 0 3 4 0 0 20 0"), None);
     }
 
@@ -253,7 +256,7 @@ mod tests {
         };
         assert!(of("S", 0x0020_8040, 1).is_kernel && !of("S", 0x0040_0100, 1).is_kernel);
         assert!(of("Z", 0, 1).has_ended() && of("X", 0, 0).has_ended() && !of("S", 0, 1).has_ended());
-        // Its first thread has gone, another one lives on.
+        // The first thread has ended, another one lives on.
         let headless = of("Z", 0, 2);
         assert!(!headless.has_ended() && headless.has_lost_its_first_thread());
         assert!(!of("Z", 0, 1).has_lost_its_first_thread());
@@ -269,7 +272,7 @@ mod tests {
             threads: 1,
             first_ended: false,
         };
-        // 60 runs the hooks 70 and 80; 81 and 82 are a script's; 71 is the guard.
+        // 60 runs the hooks 70 and 80; 81 and 82 belong to a script; 71 is the guard.
         let parents = |id: Pid| match id.as_raw_nonzero().get() {
             81 => Some(pid(80)),
             70 | 80 => Some(pid(60)),
@@ -283,10 +286,10 @@ mod tests {
             assert!(!ours.include(&other(id, parent), parents), "{id} {parent}");
         }
         assert!(ours.is_other_hook(&other(80, 60)) && !ours.is_other_hook(&other(71, 70)));
-        // Run by PID 1 itself, the hook cannot tell its siblings from what was left over.
+        // If PID 1 itself runs the hook, the hook cannot tell its siblings from leftover processes.
         let alone = Relatives { hook: pid(70), parent: Some(Pid::INIT) };
         assert!(!alone.include(&other(90, 1), parents) && alone.include(&other(71, 70), parents));
-        // Nobody hides behind a long line of ancestors.
+        // No process can hide behind a long line of ancestors.
         assert!(!ours.include(&other(500, 499), |id| Pid::from_raw(id.as_raw_nonzero().get() - 1)));
         let init = Relatives { hook: Pid::INIT, parent: None };
         assert!(!init.include(&other(90, 0), parents));

@@ -12,8 +12,9 @@ core::arch::global_asm!(
     start = sym super::start,
 );
 
-/// getauxval(3), "none": compiler-builtins looks there, before `main`, for instructions that newer processors have.
-/// Nobody calls it, for that is done by libc, and so the ones that every processor has are taken.
+/// getauxval(3), which always returns 0, "none". compiler-builtins asks it for the instructions of newer processors, in
+/// a function that libc would call before `main`. Here nobody calls that function, so the instructions that every
+/// processor has are used.
 #[unsafe(no_mangle)]
 extern "C" fn getauxval(_: core::ffi::c_ulong) -> core::ffi::c_ulong {
     0

@@ -1,4 +1,4 @@
-//! The six functions that the compiler calls by itself, for there is no libc to have them.
+//! The six functions that the compiler calls by itself. There is no libc to provide them.
 #![allow(unsafe_code)]
 
 #[cfg_attr(target_arch = "x86_64", path = "strings.rs")]
@@ -9,8 +9,8 @@ mod blocks;
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, count: usize) -> i32 {
     for at in 0..count {
-        // SAFETY: the caller promises `count` readable bytes at both. Volatile, or LLVM would make
-        // this loop a call to memcmp.
+        // SAFETY: the caller promises `count` readable bytes at both. Volatile, because LLVM would otherwise
+        // turn this loop into a call to memcmp.
         let (a, b) = unsafe { (one.add(at).read_volatile(), other.add(at).read_volatile()) };
         if a != b {
             return i32::from(a) - i32::from(b);
@@ -22,7 +22,7 @@ unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, count: usize) -> i
 /// bcmp(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn bcmp(one: *const u8, other: *const u8, count: usize) -> i32 {
-    // SAFETY: the same promises.
+    // SAFETY: the caller makes the same promises.
     unsafe { memcmp(one, other, count) }
 }
 

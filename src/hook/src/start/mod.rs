@@ -1,5 +1,5 @@
-//! From the kernel's first instruction to `main`: what a C runtime would do, and no more of it
-//! than this program needs.
+//! From the first instruction of the process to `main`: the work of a C runtime, reduced to the needs of this
+//! program.
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
@@ -11,7 +11,7 @@ use core::ffi::CStr;
 
 use nextkernel_hook::sys::arguments::Arguments;
 
-/// Called by the architecture's `_start` with the stack as the kernel left it (execve(2)).
+/// Is called by the architecture's `_start` with the stack as the kernel left it (execve(2)).
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 extern "C" fn start(stack: *const usize) -> ! {
@@ -26,7 +26,7 @@ extern "C" fn start(stack: *const usize) -> ! {
     crate::main(Arguments::collect(arguments, environment))
 }
 
-/// A null-terminated array of C strings, as the kernel hands them over.
+/// A null-terminated array of C strings, as the kernel passes them.
 struct Strings(*const *const core::ffi::c_char);
 
 #[allow(unsafe_code)]
@@ -34,7 +34,8 @@ impl Iterator for Strings {
     type Item = &'static CStr;
 
     fn next(&mut self) -> Option<&'static CStr> {
-        // SAFETY: only `start` makes one, from an array that ends with a null, and it is left there.
+        // SAFETY: only `start` makes one, from an array that ends with a null, and the iterator stays at that
+        // null.
         unsafe {
             let string = *self.0;
             if string.is_null() {

@@ -1,4 +1,4 @@
-//! Blocks of memory by the string instructions of `x86_64`.
+//! Memory functions that use the string instructions of `x86_64`.
 #![allow(unsafe_code)]
 
 use core::arch::asm;
@@ -19,12 +19,12 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     if to.addr().wrapping_sub(from.addr()) >= count {
-        // SAFETY: `to` does not begin within `from`, so copying upwards reads each byte before it
-        // is written over.
+        // SAFETY: `to` does not begin within `from`, so copying upwards reads each byte before it is
+        // overwritten.
         return unsafe { memcpy(to, from, count) };
     }
-    // SAFETY: the caller promises `count` readable and writable bytes; copying downwards reads
-    // each before it is written over; the direction flag is set for this alone.
+    // SAFETY: the caller promises `count` readable and writable bytes; copying downwards reads each before it
+    // is overwritten; the direction flag is set only for this.
     unsafe {
         asm!("std", "rep movsb", "cld", inout("rcx") count => _,
              inout("rdi") to.wrapping_add(count).wrapping_sub(1) => _,

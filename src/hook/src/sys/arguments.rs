@@ -1,45 +1,45 @@
-//! What the hook was called with.
+//! The hook's arguments, and the part of its environment that it uses.
 
 use core::ffi::CStr;
 
 use nextkernel_plan::Verb;
 
-/// What is asked of the hook.
+/// The request that the hook's arguments express.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Carry out the plan at this verb. `None`: no word, or one that is no verb.
+    /// Carry out the plan at this verb. `None` if there is no word, or one that is no verb.
     CarryOut(Option<Verb>),
-    /// Print what would be done at this verb.
+    /// Print the acts that the hook would carry out at this verb.
     DryRun(Verb),
-    /// Print how it is used.
+    /// Print the usage.
     Help,
     /// Print the version.
     Version,
-    /// An option that does not exist, or `--dry-run` without a verb.
+    /// Wrong usage: an unknown option, or `--dry-run` without a verb.
     Wrong,
 }
 
-/// The watchdog that systemd left armed, as it tells the programs it runs (systemd.exec(5)).
+/// The watchdog that systemd left armed, as the hook's environment describes it (systemd.exec(5)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InheritedWatchdog {
-    /// `WATCHDOG_USEC=` is given and not 0.
+    /// Whether `WATCHDOG_USEC=` is set and not 0.
     pub armed: bool,
-    /// `WATCHDOG_DEVICE=`, where systemd was told to use another than /dev/watchdog0.
+    /// `WATCHDOG_DEVICE=`, set if systemd was configured to use another device than /dev/watchdog0.
     pub device: Option<&'static CStr>,
 }
 
-/// What the hook was called with: arguments, and what it uses of the environment.
+/// The hook's arguments, and the part of its environment that it uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Arguments {
-    /// What is asked.
+    /// The request.
     pub request: Request,
-    /// The watchdog that was left armed.
+    /// The watchdog that systemd left armed.
     pub watchdog: InheritedWatchdog,
 }
 
 impl Request {
-    /// What PID 1 of a machine is asked: the kernel hands it every word of its command line that it does not know itself,
-    /// and none of those is an option.
+    /// Returns the request for a hook that is PID 1 of a machine. The kernel passes PID 1 every word of its
+    /// command line that it does not recognise itself, so no word counts as an option.
     #[must_use]
     pub fn of_pid_1(self) -> Request {
         match self {
@@ -50,8 +50,8 @@ impl Request {
 }
 
 impl Arguments {
-    /// Sorts out argv, the program's name first, and the environment. systemd-shutdown adds
-    /// options behind the verb, and later versions may add more: they are not looked at.
+    /// Parses argv, whose first element is the program's name, and the environment. Words after the verb are
+    /// ignored: systemd-shutdown adds options there, and later versions may add more.
     pub fn collect(
         mut arguments: impl Iterator<Item = &'static CStr>,
         environment: impl Iterator<Item = &'static CStr>,

@@ -1,4 +1,4 @@
-//! The clocks, and waiting by them.
+//! Reading the clocks, and waiting.
 
 use core::time::Duration;
 
@@ -19,7 +19,7 @@ pub fn time() -> Duration {
     calls::clock_gettime(CLOCK_REALTIME)
 }
 
-/// Waits this long.
+/// Waits for this long.
 pub fn sleep(time: Duration) {
     let _ = poll(&mut [], Some(&timespec(time)));
 }

@@ -1,10 +1,10 @@
-//! Errors of the kernel by their names.
+//! Names of the kernel's errors.
 
 use core::fmt;
 
 use rustix::io::Errno;
 
-/// An errno by its name.
+/// An errno that is displayed by its name.
 pub struct Named(pub Errno);
 
 impl fmt::Display for Named {

@@ -1,4 +1,4 @@
-//! Files of the kernel, read through buffers of a known size.
+//! Reading the kernel's files through buffers of a known size.
 
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
@@ -10,13 +10,13 @@ use rustix::io::{self, Errno, retry_on_intr};
 use crate::sys::limits;
 use crate::sys::name::Name;
 
-/// Whether there is something of that name.
+/// Returns whether a file exists at this path.
 #[must_use]
 pub fn exists(path: &CStr) -> bool {
     may(path, Access::EXISTS)
 }
 
-/// Whether it can be executed, which it cannot on a file system that is mounted noexec.
+/// Returns whether a file can be executed. On a file system mounted noexec it cannot.
 #[must_use]
 pub fn is_executable(path: &CStr) -> bool {
     may(path, Access::EXEC_OK)
@@ -36,14 +36,14 @@ pub fn open_both(path: &CStr) -> io::Result<OwnedFd> {
     openat(CWD, path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Reads as much of a file as there is, or as fits. What is read so comes in one piece: files in memory, and lines of
-/// the kernel that are shorter than a page.
+/// Reads a file once, up to the size of the buffer. One read is enough for the files that are read this way:
+/// files in memory, and lines of the kernel that are shorter than a page.
 pub fn up_to(file: impl AsFd, buffer: &mut [u8]) -> io::Result<&[u8]> {
     let length = retry_on_intr(|| io::read(&file, &mut *buffer))?;
     Ok(buffer.get(..length).unwrap_or_default())
 }
 
-/// Calls `each` with every entry of a folder, until it returns something.
+/// Calls `each` with every entry of a directory, until it returns something.
 pub fn find_entry<T>(folder: impl AsFd, mut each: impl FnMut(&CStr) -> Option<T>) -> io::Result<Option<T>> {
     let mut found = None;
     entries_until(folder.as_fd(), &mut |name| {
@@ -53,7 +53,7 @@ pub fn find_entry<T>(folder: impl AsFd, mut each: impl FnMut(&CStr) -> Option<T>
     Ok(found)
 }
 
-/// One copy of it is enough, whatever is looked for.
+/// Not generic, so the compiler emits only one copy.
 fn entries_until(folder: BorrowedFd<'_>, is_it: &mut dyn FnMut(&CStr) -> bool) -> io::Result<()> {
     let mut buffer = [const { MaybeUninit::uninit() }; limits::DIRECTORY_MAX];
     let mut entries = RawDir::new(folder, &mut buffer);
@@ -67,12 +67,12 @@ fn entries_until(folder: BorrowedFd<'_>, is_it: &mut dyn FnMut(&CStr) -> bool) -
     Ok(())
 }
 
-/// Opens a folder.
+/// Opens a directory.
 pub fn folder(at: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
     openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// The last part of the path that a symbolic link holds.
+/// Returns the last component of a symbolic link's target.
 #[must_use]
 pub fn link<const N: usize>(at: impl AsFd, path: &CStr) -> Option<Name<N>> {
     let mut buffer = [const { MaybeUninit::uninit() }; limits::LINK_MAX];
@@ -85,7 +85,7 @@ fn last_part<'b>(
     buffer: &'b mut [MaybeUninit<u8>; limits::LINK_MAX],
 ) -> Option<&'b [u8]> {
     let (target, room) = readlinkat_raw(at, path, buffer).ok()?;
-    // A path that fills the buffer may be cut.
+    // A target that fills the buffer may be cut.
     let whole = !room.is_empty();
     whole.then(|| target.rsplit(|byte| *byte == b'/').next())?
 }
@@ -96,8 +96,8 @@ pub fn write(at: impl AsFd, path: &CStr, word: &[u8]) -> io::Result<()> {
     io::write(&file, word).map(|_| ())
 }
 
-/// Calls `each` with every line of a file, until it returns something; with the begin of a line that is longer than its
-/// place, once.
+/// Calls `each` with every line of a file, until it returns something. Of a line that is longer than the
+/// buffer, `each` gets the beginning, once.
 pub fn find_line<T>(
     at: impl AsFd,
     path: &CStr,
@@ -115,7 +115,7 @@ pub fn find_line<T>(
 fn lines_until(file: &OwnedFd, is_it: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut buffer = [0; limits::LINE_MAX];
     let mut held = 0;
-    // The begin of a line was shown, and its rest is not looked at.
+    // The beginning of this line was passed on, and the rest is skipped.
     let mut skips = false;
     loop {
         let count = match io::read(file, buffer.get_mut(held..).unwrap_or_default()) {

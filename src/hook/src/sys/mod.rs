@@ -1,5 +1,5 @@
-//! The system below: calls, files, clocks, and words for people. Nothing here knows of a handoff, but for the hook's own limits
-//! and arguments.
+//! The lowest layer: system calls, files, clocks, and text for people. Apart from the hook's own limits and
+//! arguments, nothing here knows about a handoff.
 
 pub mod arguments;
 pub mod calls;

@@ -1,4 +1,4 @@
-//! A name out of the kernel, kept without a heap: cut where it is longer than its place.
+//! Names from the kernel, stored without a heap: a name that does not fit is cut.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -11,7 +11,7 @@ pub struct Name<const N: usize> {
 }
 
 impl<const N: usize> Name<N> {
-    /// The name, or as much of it as fits.
+    /// Returns the name, or as much of it as fits.
     #[must_use]
     pub fn cut(name: &[u8]) -> Name<N> {
         let mut kept = Name { bytes: [0; N], length: 0 };
@@ -19,7 +19,7 @@ impl<const N: usize> Name<N> {
         kept
     }
 
-    /// The same with every `from` as `to`.
+    /// Returns the name with every `from` replaced by `to`.
     #[must_use]
     pub fn replace(mut self, from: u8, to: u8) -> Name<N> {
         for byte in &mut self.bytes {
@@ -30,19 +30,20 @@ impl<const N: usize> Name<N> {
         self
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the name.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length.into()).unwrap_or_default()
     }
 
-    /// It as text, where it is text.
+    /// Returns the name as text, or `None` if it is not valid UTF-8.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
         core::str::from_utf8(self.as_bytes()).ok()
     }
 
-    /// It as a C string; empty where it fills its place, for then there is no NUL behind it.
+    /// Returns the name as a C string. It is empty if the name fills its buffer, because then no NUL follows
+    /// it.
     #[must_use]
     pub fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
@@ -55,7 +56,7 @@ impl<const N: usize> fmt::Display for Name<N> {
     }
 }
 
-/// A number for some bytes, which tells them from others (FNV-1a).
+/// Returns a hash of some bytes, which tells them from others (FNV-1a).
 #[must_use]
 pub fn hash(bytes: &[u8]) -> u64 {
     bytes
@@ -63,7 +64,7 @@ pub fn hash(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-// One copy of each is enough for names of all lengths.
+// These functions are not generic, so the compiler emits only one copy of each for names of all lengths.
 
 #[inline(never)]
 fn copy(place: &mut [u8], name: &[u8]) -> u8 {
@@ -78,7 +79,7 @@ fn copy(place: &mut [u8], name: &[u8]) -> u8 {
 #[inline(never)]
 fn write_text(bytes: &[u8], out: &mut fmt::Formatter<'_>) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
-        // What it is the name of was named by anybody: a newline would begin a line of ours.
+        // Anybody may have chosen this name, and a newline in it could forge a log line of ours.
         for (number, plain) in chunk.valid().split(char::is_control).enumerate() {
             out.write_str(if number == 0 { "" } else { "?" })?;
             out.write_str(plain)?;

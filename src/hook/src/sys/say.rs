@@ -1,5 +1,5 @@
-//! A line of the kernel log. log's own macros keep for every line where in the source it stands, which nobody is
-//! told here, and which would be a twentieth of the file.
+//! Lines for the kernel log. The macros of the `log` crate store the source location of every line, which is
+//! never shown here and would take up a twentieth of the binary.
 
 use core::fmt;
 
@@ -8,10 +8,10 @@ use log::{Level, Log, Record};
 
 use crate::sys::limits;
 
-/// Where it goes, once the program has begun with it.
+/// The logger of all of the hook's lines.
 pub static LOG: KmsgLogger = KmsgLogger::new("nextkernel");
 
-/// Says it.
+/// Logs a line.
 pub fn say(level: Level, line: fmt::Arguments<'_>) {
     LOG.log(&Record::builder().level(level).target("nextkernel").args(line).build());
 }
@@ -25,7 +25,7 @@ macro_rules! warning {
 macro_rules! error {
     ($($line:tt)*) => { $crate::sys::say::say(log::Level::Error, format_args!($($line)*)) };
 }
-/// One line of many of its kind, of which consoles show the first few: the kernel log has all.
+/// Logs one line of many of its kind. Consoles show the first few; the kernel log has all.
 macro_rules! one_of_many {
     ($before:expr, $($line:tt)*) => {
         $crate::sys::say::say($crate::sys::say::level_of($before), format_args!($($line)*))
@@ -33,7 +33,7 @@ macro_rules! one_of_many {
 }
 pub(crate) use {error, info, one_of_many, warning as warn};
 
-/// The level of a line that so many of its kind came before.
+/// Returns the level of a line, given how many of its kind came before.
 #[must_use]
 pub fn level_of(before: usize) -> Level {
     if before < limits::SHOWN { Level::Info } else { Level::Debug }

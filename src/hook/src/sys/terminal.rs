@@ -11,13 +11,13 @@ use crate::sys::calls;
 pub struct Terminal(BorrowedFd<'static>);
 
 impl Terminal {
-    /// Standard output.
+    /// Returns standard output.
     #[must_use]
     pub fn output() -> Terminal {
         Terminal(calls::standard(1))
     }
 
-    /// Standard error.
+    /// Returns standard error.
     #[must_use]
     pub fn error() -> Terminal {
         Terminal(calls::standard(2))

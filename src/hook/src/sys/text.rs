@@ -1,17 +1,17 @@
-//! A text made without a heap, for calls that take a C string.
+//! Text built without a heap, for calls that take a C string.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
-/// At most `N` bytes, the NUL included.
+/// Text of at most `N` bytes, the NUL included.
 pub struct Text<const N: usize> {
     bytes: [u8; N],
-    /// How many it holds, where all fit.
+    /// Its length in bytes; `None` if not everything fitted.
     length: Option<usize>,
 }
 
 impl<const N: usize> Text<N> {
-    /// What is shown so.
+    /// Formats a value.
     #[must_use]
     pub fn of(what: impl fmt::Display) -> Text<N> {
         let mut text = Text { bytes: [0; N], length: None };
@@ -19,7 +19,7 @@ impl<const N: usize> Text<N> {
         text
     }
 
-    /// The text, where it fits and holds no NUL of its own.
+    /// Returns the text, or `None` if it did not fit or contains a NUL.
     #[must_use]
     pub fn as_c_str(&self) -> Option<&CStr> {
         let text = CStr::from_bytes_until_nul(&self.bytes).ok();
@@ -27,7 +27,8 @@ impl<const N: usize> Text<N> {
     }
 }
 
-/// Writes it and returns its length, where it fits. One copy of this is enough for texts of all lengths.
+/// Formats a value into the buffer and returns its length, or `None` if it does not fit. Not generic in the
+/// length, so the compiler emits only one copy.
 #[inline(never)]
 fn fill(bytes: &mut [u8], what: &dyn fmt::Display) -> Option<usize> {
     let mut place = Place { bytes, length: 0 };
@@ -42,7 +43,7 @@ struct Place<'b> {
 impl Write for Place<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.length + text.len();
-        // One byte is kept for the NUL.
+        // One byte is reserved for the NUL.
         let fits = end < self.bytes.len();
         let room = self.bytes.get_mut(self.length..end).filter(|_| fits);
         room.ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());

@@ -1,4 +1,4 @@
-//! What the firmware and the boot loader left behind, and what of it a jump does not renew.
+//! The traces of the firmware and the boot loader, and the state that a jump does not renew.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::request::conf::Conf;
 use crate::request::firmware::Requests;
 use crate::staging::origin::Origin;
 
-/// Under whom this machine runs.
+/// Reports a hypervisor that forbids a jump, or may hang at one.
 pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
     if let Some(hypervisor) = Hypervisor::find(root) {
         let verdict = if hypervisor.forbids_the_jump() { Verdict::Bad } else { Verdict::Warn };
@@ -28,12 +28,12 @@ pub(super) fn hypervisor(root: &Root, findings: &mut Findings) {
     }
 }
 
-/// What tells a guest whose memory its host cannot read: the processor's flag (arch/x86/include/asm/cpufeatures.h), and the
-/// devices by which a guest asks for a report of itself (`drivers/virt/coco`).
+/// Marks of a guest whose memory the host cannot read: the devices through which a guest requests a report of
+/// itself (`drivers/virt/coco`). The other mark is the processor's flag (arch/x86/include/asm/cpufeatures.h).
 const CONFIDENTIAL: [(&str, &str); 2] =
     [("TDX", "/sys/class/misc/tdx_guest"), ("SEV-SNP", "/sys/class/misc/sev-guest")];
 
-/// A confidential guest: its shared pages have to become its own again before a jump.
+/// Warns about a confidential guest, whose shared pages must become private again before a jump.
 pub(super) fn confidential(root: &Root, findings: &mut Findings) {
     let is_flagged = processor::flags(root).split_ascii_whitespace().any(|flag| flag == "tdx_guest");
     let by_device = CONFIDENTIAL.iter().find(|(_, device)| root.path(device).exists()).map(|(name, _)| *name);
@@ -47,7 +47,7 @@ pub(super) fn confidential(root: &Root, findings: &mut Findings) {
     }
 }
 
-/// Somebody wants the firmware at the next restart, and the hook leaves that one to it.
+/// Reports requests for the firmware at the next restart. The hook then does a full reboot.
 pub(super) fn firmware(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>, findings: &mut Findings) {
     let Requests { found, unread } = Requests::find(root, conf, plan);
     for request in found {
@@ -65,7 +65,7 @@ pub(super) fn firmware(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>, findin
     }
 }
 
-/// Handoffs that failed, and nobody has seen it.
+/// Reports failed handoffs that nobody has acknowledged.
 pub(super) fn handoffs(root: &Root, conf: &Conf, findings: &mut Findings) {
     let most = conf.handoff_failed.map(usize::from);
     let failed = match known::failed(root) {
@@ -90,7 +90,8 @@ pub(super) fn handoffs(root: &Root, conf: &Conf, findings: &mut Findings) {
     }
 }
 
-/// Another subvolume of btrfs is the default one since this was staged: the next restart is meant to start that one's kernel.
+/// Reports if another btrfs subvolume is the default one now: the next restart is meant to start that one's
+/// kernel.
 pub(super) fn snapshot(root: &Root, plan: &Plan<'_>, findings: &mut Findings) {
     if subvolume::is_named(plan.cmdline) {
         return;
@@ -108,12 +109,12 @@ pub(super) fn snapshot(root: &Root, plan: &Plan<'_>, findings: &mut Findings) {
     findings.say(verdict, "snapshot", why);
 }
 
-/// Where ostree leaves what it makes an entry of as the system goes down, behind all that was chosen before
-/// (ostree-finalize-staged.service; `_OSTREE_SYSROOT_RUNSTATE_STAGED`).
+/// The deployment for which ostree writes a boot entry while the system goes down, after everything that was
+/// chosen before (ostree-finalize-staged.service; `_OSTREE_SYSROOT_RUNSTATE_STAGED`).
 const STAGED_DEPLOYMENT: &str = "/run/ostree/staged-deployment";
 
-/// A deployment that is written at shutdown, unless it is locked: the next restart is meant to start that, and what an older
-/// entry names may go.
+/// Reports a deployment that is written at shutdown, unless it is locked. The next restart is meant to start
+/// it, and the files that an older entry names may be deleted.
 pub(super) fn deployment(root: &Root, findings: &mut Findings) {
     let is_locked = root.path(format!("{STAGED_DEPLOYMENT}-locked")).exists();
     if root.path(STAGED_DEPLOYMENT).exists() && !is_locked {
@@ -126,9 +127,9 @@ pub(super) fn deployment(root: &Root, findings: &mut Findings) {
     }
 }
 
-/// An entry on trial: `LoaderBootCountPath` names its file as it was when the firmware started it, and goes on
-/// doing so behind a jump, where systemd-bless-boot would call it good for another kernel's boot
-/// (`verb_set`, src/bless-boot/bless-boot.c).
+/// Reports on an entry that is on trial. `LoaderBootCountPath` names its file as it was when the firmware
+/// started it. It still does so after a jump, when systemd-bless-boot would mark that entry good because of
+/// another kernel's boot (`verb_set`, src/bless-boot/bless-boot.c).
 pub(super) fn counting(root: &Root, findings: &mut Findings) {
     let path = match efi::text(root, "LoaderBootCountPath") {
         Ok(Some(path)) => path.replace('\\', "/"),
@@ -155,7 +156,7 @@ pub(super) fn counting(root: &Root, findings: &mut Findings) {
         let folder = Path::new(relative).parent().unwrap_or(Path::new(""));
         let mounted =
             POINTS.iter().map(|point| Path::new(point).join(folder)).find(|seen| root.path(seen).is_dir());
-        // An update removes the entry of the kernel that runs, too.
+        // An update removes the entry of the running kernel, too.
         let (verdict, why) = match mounted {
             Some(seen) => (
                 Verdict::Warn,
@@ -178,15 +179,15 @@ pub(super) fn counting(root: &Root, findings: &mut Findings) {
     }
 }
 
-/// Its name without the counter: `x+2-1.conf` is `x.conf` then.
+/// Returns the name without the counter: `x.conf` for `x+2-1.conf`.
 fn blessed(counted: &str) -> Option<String> {
     let (stem, suffix) = counted.rsplit_once('.')?;
     let (name, _) = stem.rsplit_once('+')?;
     Some(format!("{name}.{suffix}"))
 }
 
-/// Volumes that the TPM unlocks: a jump neither resets its registers nor measures what a boot does
-/// (systemd-cryptenroll(1), systemd-pcrphase(8)).
+/// Warns about volumes that the TPM unlocks: a jump neither resets the TPM's registers nor makes the
+/// measurements of a boot (systemd-cryptenroll(1), systemd-pcrphase(8)).
 pub(super) fn tpm(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings) {
     let crypttab = fs::read_to_string(root.path("/etc/crypttab")).unwrap_or_default();
     let mut bound: Vec<String> = Vec::new();
@@ -216,8 +217,8 @@ pub(super) fn tpm(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings)
     }
 }
 
-/// In FIPS mode dracut proves the kernel before it goes on, and finds it by what a boot loader tells (its module fips; dracut's
-/// issue 1539).
+/// Warns if dracut will not find the kernel in FIPS mode. It verifies the kernel before the boot goes on, and
+/// finds it by a parameter that boot loaders add (its module fips; dracut's issue 1539).
 pub(super) fn fips(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings) {
     let Some(plan) = plan.filter(|_| root.path("/usr/lib/dracut").is_dir()) else { return };
     let lies_where_dracut_looks = plan.kernel_from.is_some_and(|path| path.starts_with("/boot/vmlinuz-"));
@@ -373,7 +374,7 @@ mod tests {
         scratch.put("/etc/crypttab", "");
         scratch.put("/proc/cmdline", "root=x rd.luks.options=tpm2-device=auto panic=30\n");
         says(&scratch, "tpm", Verdict::Warn, "recovery key");
-        // What is staged has a line of its own.
+        // The staged kernel has a command line of its own.
         staged(&scratch, "preload = yes");
         assert!(finding(&scratch, &asked(), "tpm").is_none());
     }

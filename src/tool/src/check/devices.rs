@@ -1,4 +1,5 @@
-//! The devices of this machine: what is done with GPUs and others at night, and what may forbid it.
+//! The devices of this machine: how GPUs and other devices are handled at the end of shutdown, and what may
+//! prevent that.
 
 use nextkernel_plan::{GpuFailed, Plan, Policy};
 
@@ -8,7 +9,7 @@ use crate::freeing::unbind;
 use crate::machine::root::Root;
 use crate::request::conf::{self, Conf};
 
-/// What is done with the drivers of GPUs, and why.
+/// Reports how the driver of each GPU is handled, and why.
 pub(super) fn drivers(root: &Root, asked: &Asked, gpus: &[Gpu], conf: &Conf, findings: &mut Findings) {
     if gpus.is_empty() {
         findings.say(Verdict::Ok, "gpu", "no driver here owns a GPU: nothing is to be unloaded for one");
@@ -38,7 +39,7 @@ pub(super) fn drivers(root: &Root, asked: &Asked, gpus: &[Gpu], conf: &Conf, fin
     }
 }
 
-/// Who stands on a driver that is to be freed, and what becomes of them.
+/// Names the modules and the process that use a driver that is to be freed.
 fn held(root: &Root, asked: &Asked, gpu: &Gpu) -> String {
     if !matches!(gpu.policy, Policy::Unload | Policy::Unbind) || gpu.is_stuck() {
         return String::new();
@@ -51,7 +52,7 @@ fn held(root: &Root, asked: &Asked, gpu: &Gpu) -> String {
     modules + &process
 }
 
-/// Modules can be unloaded where some are to be.
+/// Reports if modules that are to be unloaded cannot be.
 pub(super) fn modules(
     root: &Root,
     plan: Option<&Plan<'_>>,
@@ -87,7 +88,7 @@ pub(super) fn modules(
     }
 }
 
-/// Why nobody can unload a module here.
+/// The reason why no module can be unloaded here.
 struct Forbidden {
     what: &'static str,
     why: &'static str,
@@ -96,8 +97,8 @@ struct Forbidden {
 
 impl Forbidden {
     fn here(root: &Root) -> Option<Forbidden> {
-        // How many use a module is counted and shown only where it may be unloaded (`modinfo_refcnt`,
-        // kernel/module/main.c). One that comes or goes just now may show a part of all.
+        // The use count of a module is shown only if modules can be unloaded (`modinfo_refcnt`,
+        // kernel/module/main.c). A module that comes or goes just now may show only some of its files.
         let modules = std::fs::read_dir(root.path("/sys/module")).into_iter().flatten().flatten();
         let modules: Vec<_> = modules.map(|entry| entry.path()).collect();
         let any_has = |file: &str| modules.iter().any(|module| module.join(file).exists());
@@ -117,7 +118,7 @@ impl Forbidden {
     }
 }
 
-/// What becomes of drivers and further modules that nobody can unload: a GPU may decide for the firmware.
+/// Reports drivers and further modules that cannot be unloaded. A GPU may then require a full reboot.
 fn forbidden_to_unload(
     Forbidden { what, why, remedy }: &Forbidden,
     gpus: &[Gpu],
@@ -146,7 +147,7 @@ fn forbidden_to_unload(
     );
 }
 
-/// What the configuration says of other devices.
+/// Reports on the devices that the configuration says to unbind.
 pub(super) fn others(root: &Root, conf: &Conf, UntilThen(verdict, what): UntilThen, findings: &mut Findings) {
     match unbind::find(root, &conf.unbind) {
         Err(error) => findings.say(verdict, "unbind", format!("{error}; {what}")),
@@ -237,12 +238,12 @@ mod tests {
         says(&scratch, "modules_disabled", Verdict::Warn, "efibc cannot be unloaded");
         scratch.put(conf::PATH, "gpu = leave\n");
         assert!(finding(&scratch, &asked(), "modules_disabled").is_none());
-        // What is staged counts.
+        // The plan takes precedence over the configuration.
         staged(&scratch, "preload = yes\ngpu-failed = firmware-reboot");
         says(&scratch, "modules_disabled", Verdict::Bad, "because of bochs");
     }
 
-    /// A machine of a cloud's, with a card that has no display, as its kernel showed it.
+    /// A cloud machine with a card that has no display, as its kernel showed it.
     #[test]
     fn a_kernel_that_unloads_no_module_at_all_is_known_by_what_it_does_not_count() {
         let scratch = Scratch::new();

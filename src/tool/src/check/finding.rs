@@ -1,4 +1,4 @@
-//! A finding: a sentence and how bad it is.
+//! A finding: a sentence, and a verdict on how bad it is.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::machine::root::Root;
 use crate::machine::sys::Calls;
 use crate::machine::systemd;
 
-/// What is said of one thing.
+/// The finding on one subject.
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
     pub(crate) what: String,
@@ -17,15 +17,15 @@ pub(crate) struct Finding {
     pub(crate) sentence: String,
 }
 
-/// How it is.
+/// The verdict of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
-    /// As it should be.
+    /// All is well.
     Ok,
     /// Worth knowing.
     Info,
-    /// It works, and may fail where it need not.
+    /// It works, but may fail unnecessarily.
     Warn,
     /// It will fail.
     Bad,
@@ -48,7 +48,7 @@ impl Finding {
     }
 }
 
-/// The list that is being made.
+/// The findings so far.
 #[derive(Default)]
 pub(crate) struct Findings(pub(crate) Vec<Finding>);
 
@@ -58,7 +58,7 @@ impl Findings {
     }
 }
 
-/// What is asked of the running system itself, and not of its files.
+/// The answers of the running system itself, as opposed to its files.
 pub(crate) struct Asked {
     pub(crate) calls: Option<Calls>,
     pub(crate) systemd: Option<u32>,
@@ -73,7 +73,8 @@ impl Asked {
     }
 }
 
-/// What a configuration that is wrong keeps from happening: a plan that stands holds all that counts.
+/// The verdict on an invalid configuration, and its consequence. A staged plan already holds all settings that
+/// count, so the verdict is milder then.
 #[derive(Clone, Copy)]
 pub(crate) struct UntilThen(pub(crate) Verdict, pub(crate) &'static str);
 

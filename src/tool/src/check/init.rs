@@ -1,4 +1,4 @@
-//! Whether the init runs the hook, and what else it would run at the end.
+//! Whether the init runs the hook, and whether it switches to an exitrd at the end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ use crate::machine::systemd;
 use crate::machine::uncovered::{self, Then};
 use crate::request::conf::Conf;
 
-/// The hook stands where this init will run it.
+/// Reports whether the hook is installed, and this init will run it.
 pub(super) fn hook(root: &Root, findings: &mut Findings) {
     let init = Init::find(root);
     if init != Init::Systemd {
@@ -31,8 +31,7 @@ pub(super) fn hook(root: &Root, findings: &mut Findings) {
     let mounts = Mount::all(root);
     let mount = Mount::over(&mounts, Path::new(HOOK));
     let passes = format!("{} passes it over", init.name());
-    // systemd takes an empty file, and /dev/null, for one that is switched off (`null_or_empty`,
-    // src/basic/stat-util.c).
+    // systemd treats an empty file and /dev/null as switched off (`null_or_empty`, src/basic/stat-util.c).
     let (verdict, sentence) = if !found.is_file() || found.len() == 0 {
         (Verdict::Bad, format!("{HOOK} is empty or no file, and {passes}: install it again"))
     } else if found.permissions().mode() & 0o111 == 0 {
@@ -53,7 +52,8 @@ pub(super) fn hook(root: &Root, findings: &mut Findings) {
     findings.say(verdict, "hook", sentence);
 }
 
-/// The hook comes with a layer that systemd takes away before it runs hooks; an exitrd that carries it does not mind.
+/// Reports a hook that comes with a layer that systemd removes before it runs hooks. This does not matter if an
+/// exitrd carries the hook.
 fn goes_away(root: &Root, init: &Init) -> Option<(Verdict, String)> {
     if *init != Init::Systemd || matches!(Runs::look(root), Runs::Yes { carries: true }) {
         return None;
@@ -78,7 +78,7 @@ fn goes_away(root: &Root, init: &Init) -> Option<(Verdict, String)> {
     }
 }
 
-/// Whether another init than systemd runs it.
+/// Returns whether an init other than systemd runs the hook, as a finding.
 fn runs_it(root: &Root, init: &Init) -> (Verdict, String) {
     if let Init::Unknown(name) = init {
         let why = format!(
@@ -111,7 +111,8 @@ fn runs_it(root: &Root, init: &Init) -> (Verdict, String) {
     }
 }
 
-/// What becomes of the root at the jump: closed, where an exitrd carries the hook; else only read-only.
+/// Reports what happens to the root at the jump: it is closed if an exitrd carries the hook, and otherwise only
+/// read-only.
 pub(super) fn exitrd(root: &Root, findings: &mut Findings) {
     let is_systemd = Init::find(root) == Init::Systemd;
     let layers = Layer::all(root);
@@ -124,14 +125,14 @@ pub(super) fn exitrd(root: &Root, findings: &mut Findings) {
     let (found, runs) = (Found::look(root), Runs::look(root));
     let (verdict, sentence) = match (found, runs) {
         _ if !is_systemd => {
-            // Only systemd changes into one.
+            // Only systemd switches to an exitrd.
             let Some(on) = on else { return };
             (
                 Verdict::Info,
                 format!("/ lies on {on}, which at a jump is synced and read-only, but not closed"),
             )
         }
-        // An array may have come since.
+        // An array may have been added since.
         (Found::Ours { .. }, _) if unclosable.is_some() => (
             Verdict::Warn,
             format!(
@@ -198,7 +199,7 @@ fn whose(found: &Found) -> String {
     format!("{maker}, {SHUTDOWN}")
 }
 
-/// Of an exitrd that is made when the machine goes down.
+/// Returns the finding for an exitrd that is made only when the machine goes down.
 fn to_come(root: &Root, maker: &Whose, left: &str, closed: &str) -> (Verdict, String) {
     let (name, carries, how) = match maker {
         Whose::Dracut => ("dracut's", has_dracut_module(root), "initramfs/dracut"),
@@ -206,7 +207,7 @@ fn to_come(root: &Root, maker: &Whose, left: &str, closed: &str) -> (Verdict, St
             let conf = fs::read_to_string(root.path(FOLDER).join("mkinitcpio-shutdown.conf"));
             ("mkinitcpio's", conf.is_ok_and(|conf| conf.contains("nextkernel")), "initramfs/mkinitcpio")
         }
-        // What will be in it stands in the configuration that the system was built from.
+        // Its contents depend on the configuration that the system was built from.
         Whose::Nixos => ("NixOS's", false, "initramfs/nixos"),
         Whose::Unknown(path) => {
             let why =
@@ -238,7 +239,7 @@ fn has_dracut_module(root: &Root) -> bool {
     modules.filter_map(|entry| entry.file_name().into_string().ok()).any(|name| name.ends_with("nextkernel"))
 }
 
-/// The layers, each kind once.
+/// Names the layers, each kind once; `None` if there are none.
 fn words(layers: &[Layer]) -> Option<String> {
     let mut words: Vec<String> = Vec::new();
     for layer in layers {
@@ -250,10 +251,10 @@ fn words(layers: &[Layer]) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" on "))
 }
 
-/// Where systemd puts the file descriptors that it keeps for services, so that they outlive a kexec (LUO).
+/// The device with which systemd keeps the file descriptors of services, so that they survive a kexec (LUO).
 const LUO: &str = "/dev/liveupdate";
 
-/// What is lost by who jumps.
+/// Reports which program jumps, and what is lost because of that.
 pub(super) fn jump(
     root: &Root,
     asked: &Asked,
@@ -351,7 +352,7 @@ mod tests {
         says(&scratch, "init", Verdict::Bad, "busybox init executes `::restart:/sbin/init`, the first");
     }
 
-    /// A machine whose root is an encrypted volume, and /run mounted so.
+    /// A machine whose root is an encrypted volume, with /run mounted with these options.
     fn encrypted(run: &str) -> Scratch {
         let scratch = machine();
         scratch.put("/sys/devices/virtual/block/dm-0/dm/uuid", "CRYPT-LUKS2-abc\n");

@@ -1,4 +1,4 @@
-//! What the running kernel allows: whether it loads another one at all, and which.
+//! The limits of the running kernel: whether it loads another kernel at all, and which ones.
 
 use nextkernel_plan::Plan;
 
@@ -11,7 +11,7 @@ use crate::machine::kconfig::Kconfig;
 use crate::machine::root::Root;
 use crate::machine::sys::Calls;
 
-/// The kernel loads another one.
+/// Reports whether the kernel loads another one, and with which syscall.
 pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
     let against = Against::find(root, asked.calls);
     match (asked.calls, against) {
@@ -57,7 +57,7 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
         (Verdict::Bad, "nothing can be loaded")
     };
     match Bar::to_calls(root) {
-        // Whoever is not root may look, and asks no more.
+        // A user other than root may run the check. That this user cannot load is no finding.
         None | Some(Bar::NotRoot) => {}
         Some(bar) => findings.say(verdict, "load", format!("{so}: {bar}")),
     }
@@ -74,7 +74,7 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
     }
 }
 
-/// Which kernels it loads.
+/// Reports which kernels the running kernel accepts.
 pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Findings) {
     let secure_boot = efi::secure_boot(root) == Some(true);
     let locked_down = policy::is_locked_down(root);

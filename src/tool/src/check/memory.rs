@@ -1,4 +1,4 @@
-//! Whether what is staged fits into this machine, and what its size costs.
+//! Whether the staged images fit into this machine, and the cost of their size.
 
 use std::fs::File;
 
@@ -15,7 +15,7 @@ use crate::machine::root::Root;
 use crate::staging::directory;
 use crate::words::size::Size;
 
-/// The images of the plan.
+/// Reports on the images of the plan.
 pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut Findings) {
     if let Some(image) = directory::images(plan).find(|image| !directory::is_as_staged(root, image)) {
         let why = format!(
@@ -26,7 +26,7 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
         return;
     }
     let size: u64 = directory::named(plan).map(|image| image.size).sum();
-    // The verified loader reads the files whole before it fills the segments; the direct one is shown them.
+    // kexec_file_load reads the files whole before it fills the segments; kexec_load copies from mapped files.
     let (takes, beside) = if let Some(direct) = &plan.direct {
         (Segment::memory(direct.segments.iter()), 0)
     } else {
@@ -52,8 +52,9 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
     }
 }
 
-/// What was worked out for the direct loader still lies in memory: some can be taken out of a machine that runs. Where
-/// more was put in, the next kernel finds it as this one did. Who may not see addresses is told nothing.
+/// Checks that the segments for `kexec_load` still lie in usable memory, because memory can be removed from a
+/// running machine. If memory was added, the next kernel finds it as this one did. Says nothing if the user may
+/// not see addresses.
 fn stays(root: &Root, direct: &Direct<'_>, findings: &mut Findings) {
     let Ok(memory) = Memory::usable(root, 1) else { return };
     let within = |segment: Segment| {
@@ -70,16 +71,17 @@ fn stays(root: &Root, direct: &Direct<'_>, findings: &mut Findings) {
     }
 }
 
-/// More than its file: it is unpacked where it lies.
+/// Returns the memory that the kernel takes. It is more than its file, because the kernel unpacks itself in
+/// place.
 fn kernel_takes(root: &Root, kernel: &Image<'_>) -> u64 {
     let header =
         File::open(directory::path(root, kernel)).map_or(Header::Unknown, |file| Header::read(&file));
     header.takes(kernel.size)
 }
 
-/// The kernel takes no image that is larger than half of the memory (`sanity_check_segment_list`,
-/// `kernel/kexec_core.c`); beside what it takes there may be more for a moment. An image that is kept is in memory until
-/// then, too, and is no longer counted as free.
+/// Reports whether there is enough memory for the load. The kernel takes no image that is larger than half of
+/// the memory (`sanity_check_segment_list`, `kernel/kexec_core.c`). A load takes `beside` more for a moment. A
+/// preloaded image is in memory until then, too, and is no longer counted as free.
 fn fits(root: &Root, beside: u64, takes: u64, findings: &mut Findings) {
     let Some(half) = memory::total(root).map(|total| total / 2) else { return };
     if takes > half {
@@ -110,7 +112,7 @@ fn fits(root: &Root, beside: u64, takes: u64, findings: &mut Findings) {
     }
 }
 
-/// Whether there is room to stage again beside what is staged.
+/// Reports if there is no room to stage again beside the staged set.
 fn room(root: &Root, size: u64, findings: &mut Findings) {
     let Ok(tmpfs) = statvfs(&root.path("/run")) else { return };
     let free = tmpfs.blocks_available().saturating_mul(tmpfs.fragment_size());
@@ -125,7 +127,7 @@ fn room(root: &Root, size: u64, findings: &mut Findings) {
     }
 }
 
-/// The digest that is made between the two kernels.
+/// Reports how long the digest between the two kernels takes.
 fn cost(root: &Root, asked: &Asked, bytes: u64, rate: u64, findings: &mut Findings) {
     let tenths = bytes.saturating_mul(10).div_ceil(rate.max(1));
     let costs = format!(
@@ -161,7 +163,7 @@ mod tests {
     fn what_is_staged_and_was_changed_or_does_not_fit_is_bad() {
         let scratch = machine();
         staged(&scratch, "preload = yes");
-        // The set's kernel has 1000 bytes, its initrd 500.
+        // The staged kernel has 1000 bytes, its initrd 500.
         scratch.put("/proc/meminfo", "MemTotal: 2 kB\nMemAvailable: 100 kB\n");
         says(&scratch, "memory", Verdict::Bad, "more than half of this machine's memory (1024 bytes)");
         scratch.put("/proc/meminfo", "MemTotal: 4 kB\nMemAvailable: 2 kB\n");
@@ -202,7 +204,7 @@ mod tests {
         assert!(!sentence.contains("--thaw"), "{sentence}");
     }
 
-    /// Makes what is staged one for the direct loader, with a kernel that takes 12 KiB at 2 MiB.
+    /// Turns the staged set into one for `kexec_load`, with a kernel that takes 12 KiB at 2 MiB.
     fn directly(scratch: &Scratch) {
         let name = "0000000000000007/parameters";
         scratch.put(&format!("/run/nextkernel/{name}"), &"p".repeat(200));

@@ -1,5 +1,5 @@
-//! What may stand between this machine and its next kernel: a list of findings, each a sentence. What they are
-//! about is a file each.
+//! The check command: a list of findings about the way from this machine to its next kernel, each a sentence.
+//! Each theme has a file of its own.
 
 mod boot;
 mod devices;
@@ -150,7 +150,7 @@ fn staged<'a>(
             None
         }
         Ok(Some(Ok(plan))) => {
-            // The time of the last change, which a file moved there has, too.
+            // The ctime, which changes even if a file is moved into place.
             let late = if plan.preload.starts_what_is_loaded() { late_loads::find(root) } else { None };
             let changed =
                 root.path(conf::PATH).metadata().ok().and_then(|found| u64::try_from(found.ctime()).ok());

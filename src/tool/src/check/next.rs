@@ -1,4 +1,4 @@
-//! The next kernel: what it is told, and what ends a jump or a start that hangs.
+//! The next kernel: its command line, and the means to end a jump or a boot that hangs.
 
 use std::io::ErrorKind;
 
@@ -11,7 +11,7 @@ use crate::machine::root::Root;
 use crate::machine::watchdogs;
 use crate::request::conf::Conf;
 
-/// What the next kernel is told: of what is staged, or of what would be staged now.
+/// Reports on the next kernel's command line: the staged one, or else the one that would be staged now.
 pub(super) fn command_line(
     root: &Root,
     plan: Option<&Plan<'_>>,
@@ -54,7 +54,8 @@ pub(super) fn command_line(
     }
 }
 
-/// A jump that hangs can be ended, as far as can be tried: the file is opened as the hook opens it, and nothing is written.
+/// Checks that a hanging jump can be ended, as far as that can be tried: opens the file as the hook does, and
+/// writes nothing.
 pub(super) fn guard(root: &Root, seconds: Option<u16>, findings: &mut Findings) {
     let opened = std::fs::OpenOptions::new().write(true).open(root.path("/proc/sysrq-trigger"));
     let why = match opened {
@@ -67,7 +68,7 @@ pub(super) fn guard(root: &Root, seconds: Option<u16>, findings: &mut Findings) 
         Err(error) if error.kind() == ErrorKind::NotFound => {
             "this kernel has no /proc/sysrq-trigger (CONFIG_MAGIC_SYSRQ)".to_owned()
         }
-        // Another user than root never may.
+        // A user other than root never may.
         Err(_) if !nix::unistd::geteuid().is_root() => return,
         Err(error) => format!(
             "root itself may not write to /proc/sysrq-trigger ({error}), and at shutdown the hook may not either"
@@ -77,7 +78,7 @@ pub(super) fn guard(root: &Root, seconds: Option<u16>, findings: &mut Findings) 
     findings.say(Verdict::Warn, "guard", format!("{why}: {but}"));
 }
 
-/// Whether the hook can see where a driver hangs.
+/// Reports if the hook cannot see where a driver hangs.
 pub(super) fn stacks(root: &Root, findings: &mut Findings) {
     let why = match root.read_up_to("/proc/1/stack", 1) {
         Ok(_) => return,
@@ -104,7 +105,7 @@ pub(super) fn stacks(root: &Root, findings: &mut Findings) {
     );
 }
 
-/// How far a hardware watchdog covers the next kernel.
+/// Reports how far hardware watchdogs cover the next kernel.
 pub(super) fn hardware_watchdogs(root: &Root, wanted: Option<Watchdog>, findings: &mut Findings) {
     let found = watchdogs::find(root);
     let at_restart = watchdogs::at_restart(root);
@@ -122,7 +123,7 @@ pub(super) fn hardware_watchdogs(root: &Root, wanted: Option<Watchdog>, findings
         if let Some(most) = too_long {
             sentence = format!("{sentence}; and it counts to {most} seconds at most");
         }
-        // The hook arms the first.
+        // The hook arms the first watchdog.
         let wanted = seconds.is_some() && at == 0;
         let falls_short = wanted && (too_long.is_some() || !watchdog.outlives_a_kexec(at_restart));
         findings.say(if falls_short { Verdict::Warn } else { Verdict::Info }, watchdog.name, sentence);
@@ -145,7 +146,7 @@ mod tests {
         says(&scratch, "panic", Verdict::Ok, "panic=5");
         std::fs::remove_file(scratch.root.path("/proc/sysrq-trigger")).unwrap_or_default();
         says(&scratch, "guard", Verdict::Warn, "no /proc/sysrq-trigger");
-        // What cannot be opened for writing stands for a file that a security module keeps.
+        // A directory cannot be opened for writing. It stands in for a file that a security module protects.
         std::fs::create_dir(scratch.root.path("/proc/sysrq-trigger")).unwrap();
         if nix::unistd::geteuid().is_root() {
             says(&scratch, "guard", Verdict::Warn, "root itself may not write to /proc/sysrq-trigger");

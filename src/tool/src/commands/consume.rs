@@ -1,8 +1,9 @@
-//! One-shot entries: what counts for one boot is used up by the kernel that a handoff started from it.
+//! One-shot entries: a boot loader's choice for one boot is consumed once a handoff has started it.
 //!
-//! A boot loader uses it up itself when it boots it. A handoff passes by the boot loader; so the next kernel is
-//! told, by `nextkernel.once=` on its command line, and `nextkernel arrived` takes it away there. Until that
-//! kernel runs, the boot loader would still boot the same entry: a handoff that fails loses nothing.
+//! A boot loader consumes the choice itself when it boots the entry. A handoff bypasses the boot loader. So the
+//! next kernel's command line contains `nextkernel.once=`, and `nextkernel arrived` removes the choice there.
+//! Until that kernel runs, the boot loader would still boot the same entry, so a handoff that fails loses
+//! nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -79,7 +80,7 @@ fn in_variables(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
     let path = efi::path(VARIABLE);
     let way_out = "`bootctl set-oneshot ''` does it";
     let seen = root.path(&path);
-    // efivarfs marks variables immutable, so that nobody deletes one by accident
+    // efivarfs marks variables immutable, to protect them from accidental deletion
     // (Documentation/filesystems/efivarfs.rst).
     if let Ok(file) = File::open(&seen) {
         let _ = ioctl_getflags(&file).map(|flags| ioctl_setflags(&file, flags - IFlags::IMMUTABLE));
@@ -105,7 +106,8 @@ fn in_grubenv(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
             continue;
         }
         let Some(without) = environment::without(&block, NEXT_ENTRY) else { continue };
-        // In place: GRUB writes to the very blocks it found when it was installed.
+        // In place, as GRUB does: its `save_env` overwrites the blocks that the file has on the disk, and allocates
+        // none (grub-core/commands/loadenv.c).
         return overwrite(&seen, &without).map(|()| Some(path.clone())).map_err(failed(path));
     }
     Ok(None)

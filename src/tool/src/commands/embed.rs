@@ -1,5 +1,5 @@
-//! A next kernel inside an initramfs: for boards and kiosks whose first kernel has nothing else to do than to start
-//! another, or must not depend on anything to be mounted.
+//! The embed command: a next kernel inside an initramfs. This is for boards and kiosks whose first kernel only
+//! starts another one, or must not depend on anything that has to be mounted.
 
 use std::ffi::OsString;
 use std::io;
@@ -118,13 +118,14 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let initrd = images::initrd(root, &set, &initrds, &extra)?;
     initrd.iter().try_for_each(images::Joined::see_that_it_is_whole)?;
     let io = |error| Error::Folder { path: wish.folder.clone(), error };
-    // What an initramfs holds has a new inode and change time at every boot.
+    // The files of an initramfs have a new inode and change time at every boot.
     let image = |name, size| Image { name, size, stamp: None };
     let kernel_size = staged.copy.metadata().map_err(io)?.len();
     let initrd_size = initrd.map(|joined| joined.copy.metadata()).transpose().map_err(io)?;
     let plan = Plan {
         staged_at: stage::now(),
-        // PID 1 without a word from the kernel's command line restarts, and that is what this is for.
+        // Unless the kernel's command line names a verb, the hook as PID 1 reboots, and that is what this plan
+        // is for.
         on: On::KexecAndReboot,
         initrd: initrd_size.map(|found| image("initrd", found.len())),
         ..Plan::bare(handoff, name(&wish.kernel), image("kernel", kernel_size), &line)

@@ -1,4 +1,4 @@
-//! The entries, for a person and as JSON.
+//! The entries command: prints the entries as text or as JSON.
 
 use std::fmt::Write;
 use std::io;
@@ -238,7 +238,7 @@ impl Row {
         for initrd in &self.initrds {
             fact("initrd", initrd)?;
         }
-        // What cannot be staged has none that are known.
+        // The command line of an entry that cannot be staged is unknown.
         let running = self.hindrance.is_none().then_some("those of the running kernel");
         if let Some(options) = self.options.as_deref().or(running) {
             fact("options", options)?;
@@ -292,7 +292,7 @@ mod tests {
         machine.put("/efi/loader/entries/gone.conf", "linux /gone\n");
         machine.put("/boot/vmlinuz-6.12", "");
         machine.put("/boot/initrd.img-6.12", "");
-        // It is hidden behind an entry.
+        // An entry hides this kernel.
         machine.put("/boot/vmlinuz-a", "");
         machine.put("/boot/initrd.img-a", "");
         let survey = Survey::of(&machine.root, &Conf::default());

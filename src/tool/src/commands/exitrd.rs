@@ -1,5 +1,6 @@
-//! The exitrd: what systemd changes into once all that can be unmounted is, so that the root itself can be closed.
-//! Ours is the hook and nothing else; who makes another one carries the hook in it.
+//! The exitrd: the root that systemd switches to after unmounting everything else, so that the real root itself
+//! can be closed. Ours contains only the hook. An initramfs generator that makes its own exitrd adds the hook
+//! to it.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -102,7 +103,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
             let mounted = mount(Some(MOUNTED_AS), &folder, Some("tmpfs"), flags, Some(SIZE));
             call(&format!("a tmpfs cannot be mounted on {FOLDER}"), mounted)?;
-            // One that is not whole must not be changed into.
+            // An incomplete exitrd must not be used.
             fill(root).inspect_err(|_| {
                 let _ = umount2(&folder, MntFlags::empty());
             })?;

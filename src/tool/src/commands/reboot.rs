@@ -1,5 +1,6 @@
-//! Handing over now: check, stage where that is missing, honour who has asked that the machine stay up, and
-//! ask the init: systemd for kexec, any other for a restart, with what tells the hook that a handoff is meant.
+//! The reboot command: checks, stages if nothing is staged, respects programs that block a shutdown, and asks
+//! the init. systemd is asked for kexec. Any other init is asked for a reboot, with a file that tells the hook
+//! that a handoff is meant.
 
 use std::process::Command;
 use std::time::Duration;
@@ -209,7 +210,8 @@ impl Ask {
         let Some((program, arguments)) = self.words().split_first() else { return Ok(()) };
         let mut command = Command::new(program);
         if *self == Ask::Full {
-            // What is loaded, or lies in /run/nextroot, is not meant by it (systemctl(1); docs/ENVIRONMENT.md of systemd's).
+            // A full reboot ignores a loaded image and a system in /run/nextroot (systemctl(1);
+            // docs/ENVIRONMENT.md of systemd).
             command.env("SYSTEMCTL_SKIP_AUTO_KEXEC", "1").env("SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT", "1");
         }
         let output = command.args(arguments).output();
@@ -241,7 +243,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if wish.full {
         return through_the_firmware(root, &init, wish.dry_run);
     }
-    // Staging another would take from it what it has armed.
+    // Staging another kernel would disarm the handoff of the `nextkernel reboot` that waits.
     if armed::is_held(root) {
         return Err(armed::Error::Held.into());
     }
@@ -266,7 +268,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if wish.dry_run {
         return tell(root, &init, &first, &staging, plan.and_then(Result::ok).as_ref());
     }
-    // Before anything is staged for nothing.
+    // Before staging, which would be in vain.
     if let Some(note) = uninhibited(inhibitors::find())?.filter(|_| init == Init::Systemd) {
         say::note(note);
     }
@@ -274,7 +276,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         First::Use(handoff) => (handoff, Vec::new()),
         First::Stage(_) => (commands::stage::run(root, &staging)?, check::bad(root)),
     };
-    // Again, for staging takes a while.
+    // Once more, because staging takes a while.
     uninhibited(inhibitors::find())?;
     let text = Folder::plan_text(root)?.ok_or(Error::Gone)?;
     let plan = that_was_checked(&text, handoff)?;
@@ -304,7 +306,8 @@ fn through_the_firmware(root: &Root, init: &Init, dry_run: bool) -> Result<(), E
     let marker = root.path(firmware::FULL);
     let failed = |error| directory::Error::Io { path: firmware::FULL.into(), error };
     std::fs::write(&marker, "").map_err(failed)?;
-    // systemd is told to start nothing that is loaded; another init may, where no hook unloads it before.
+    // systemd is told not to start a loaded image. Another init may start it, unless the hook unloads it
+    // before.
     let hook_unloads = init.runs_the_hook(root) && Folder::plan_text(root)?.is_some();
     if *init != Init::Systemd && !hook_unloads && root.kexec_loaded() {
         if let Err(error) = test_load::unload(root, 0) {
@@ -525,7 +528,7 @@ mod tests {
         let scratch = Scratch::new();
         crate::machine::elsewhere::tests::is_the_system(&scratch);
         let refused = run(&scratch.root, &Wish::default()).unwrap_err();
-        // Tests may run as anybody.
+        // Tests may run as any user.
         assert!(matches!(refused, Error::OtherInit(_) | Error::NotRoot), "{refused}");
     }
 

@@ -1,4 +1,5 @@
-//! The report command: what the last handoff took, and what it saved; and what later reports need.
+//! The report command: how long the last handoff took, and how much time it saved. It also keeps the records
+//! that later reports need.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -128,7 +129,7 @@ fn stopping(root: &Root, then: clock::Then, to: Option<&str>) -> Result<(), Erro
     let Requests { found, unread } = Requests::find(root, &Conf::default(), plan.as_ref());
     let is_for_the_firmware = !found.is_empty();
     let asked = match to {
-        // Somebody wants the firmware, and gets it.
+        // A request for the firmware wins.
         Some("kexec.target") if is_for_the_firmware => Asked::Reboot,
         Some("kexec.target") => Asked::Kexec,
         Some("reboot.target") => Asked::Reboot,

@@ -11,7 +11,7 @@ use crate::request::firmware;
 use crate::staging::stage::{Error, Staged, stage};
 use crate::words::say;
 
-/// Stages, says what will happen, and returns which handoff that is.
+/// Stages, prints what will happen, and returns the handoff's id.
 pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
@@ -22,7 +22,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     for note in notes {
         say::note(note);
     }
-    // The plan stands; that it cannot be shown does not undo it.
+    // The plan is in place. A failure to show it does not undo it.
     let _ = status::run(root, &status::Wish::default());
     Ok(handoff)
 }

@@ -1,4 +1,4 @@
-//! What is staged, and what each way down leads to.
+//! The status command: what is staged, and what each reboot command will do.
 
 use std::fmt::Write;
 use std::io;
@@ -139,7 +139,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     let text = Folder::plan_text(root)?;
     let plan = text.as_deref().map(Plan::parse).transpose().map_err(directory::Error::Malformed)?;
     let systemd = systemd::version();
-    // What is staged holds, whatever the configuration has become; and what it cannot say is a default.
+    // The plan takes precedence over the configuration. A setting that a plan cannot express has its default.
     let conf = if plan.is_some() { Ok(Conf::default()) } else { Conf::read(root) };
     let conf = conf.unwrap_or_else(|error| {
         say::note(error);
@@ -160,7 +160,7 @@ impl Status {
         calls: Option<Calls>,
     ) -> Status {
         let loaded = root.kexec_loaded();
-        // The hook then restarts the machine instead.
+        // If so, the hook does a full reboot instead.
         let Requests { found, unread } = Requests::find(root, conf, plan);
         let requests: Vec<_> = found.iter().map(ToString::to_string).collect();
         let is_for_the_firmware = !requests.is_empty() || gpus::forbids_the_jump(&gpus).is_some();
@@ -175,11 +175,12 @@ impl Status {
             (true, true) => staged,
             (false, true) => Leads::Loaded,
         };
-        // An init that tells nothing leads the hook to the firmware, unless the handoff is armed.
+        // If the init does not tell the hook about a reboot, the hook does a full reboot, unless the handoff is
+        // armed.
         let told = is_systemd || init.tells_reboot();
         let at_reboot = if told && covers(Verb::Reboot) { staged } else { Leads::Firmware };
         let asked = is_systemd || init.ask(root).is_some();
-        // Where nothing is staged it stages first.
+        // If nothing is staged, it stages first.
         let starts = match First::of(root, false, plan.map(Ok)) {
             Ok(First::Use(_)) => covers(Verb::Kexec),
             Ok(First::Stage(_)) => hook_installed,
@@ -476,7 +477,7 @@ end
             assert_eq!(leads(&status), (Firmware, Firmware, Firmware));
             assert!(status.in_words(Some(257)).contains("there is no jump because of bochs"));
         }
-        // Without the hook nobody looks.
+        // Without the hook nothing looks at the GPU.
         assert_eq!(leads(&with_gpu(true, false, Some(&forbidden), 257, "live")), (Loaded, Loaded, Loaded));
     }
 
@@ -552,7 +553,7 @@ end
         assert_eq!(leads("runit", runit, &kexec), (Staged, Firmware));
         assert_eq!(leads("runit", runit, &both), (Staged, Staged));
         assert_eq!(leads("runit", None, &both), (Refused, Firmware));
-        // It runs the hook, and does not tell it what was asked for.
+        // This init runs the hook, but does not tell it the verb.
         assert_eq!(leads("busybox", Some("/etc/inittab"), &both), (Staged, Firmware));
         assert_eq!(leads("minit", None, &both), (Refused, Firmware));
         let words = elsewhere("runit", None, &both).in_words(None);

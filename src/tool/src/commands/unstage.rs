@@ -1,4 +1,4 @@
-//! Taking back what was staged.
+//! The unstage command: withdraws a staged kernel.
 
 use clap::Args;
 use nextkernel_plan::{HandoffId, Plan};
@@ -86,7 +86,7 @@ pub(crate) fn unstage(
         }
     }
     if let (Some(wanted), Ok(staged)) = (wish.entry.as_deref().map(systemd::unescape), staged) {
-        // A version may have been taken for the boot loader's entry for it.
+        // The user may have staged by version, which selected the boot loader's entry for it.
         let asked = Origin::staged(root).and_then(|known| known.origin.wish.entry);
         if wanted != staged && asked.is_none_or(|asked| systemd::unescape(&asked) != wanted) {
             return Ok(format!("{staged} is staged, not {wanted}: nothing done"));
@@ -96,8 +96,8 @@ pub(crate) fn unstage(
     if wish.follow && !follows() {
         return Ok("what is staged follows no boot loader: nothing done".to_owned());
     }
-    // Of a plan that cannot be read nobody knows whether it was preloaded, and a stage that was interrupted may have
-    // loaded one whatever the plan says.
+    // If the plan is unreadable, we cannot know whether its image was preloaded; and an interrupted stage may
+    // have loaded one, whatever the plan says.
     let preloaded = plan.as_ref().map_or(true, |plan| plan.preload.stays_loaded());
     if (preloaded || folder.was_interrupted()) && root.kexec_loaded() {
         unload()?;

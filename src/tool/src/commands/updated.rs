@@ -1,5 +1,6 @@
-//! After an update: what the triggers of package managers call, whatever they are. A new kernel is staged where the
-//! administrator said so; what is staged from files that changed is staged again or taken back.
+//! The updated command, which the triggers of package managers call after an update. If the administrator has
+//! configured that, it stages the new kernel. A kernel that was staged from files that have changed is staged
+//! again or unstaged.
 
 use std::path::Path;
 use std::time::Duration;
@@ -111,7 +112,7 @@ fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
     }
     let entry = known.as_ref().and_then(|known| known.entry.clone());
     let staged = entry.clone().unwrap_or_default();
-    // Another may be staged by now.
+    // Another handoff may have been staged by now.
     let handoff = known.as_ref().and_then(|known| known.handoff);
     let unstage = || (staging.unstage)(root, &unstage::Wish { handoff, ..unstage::Wish::default() });
     match decide(root, wish, &conf, known.as_ref()) {
@@ -169,7 +170,7 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
     }
     let again = match (by_update && follows, &wish.version, &origin.wish.entry) {
         (false, ..) => Ok(origin.wish.clone()),
-        // The initrd of one that was staged by its version.
+        // No version was given: the initrd of a kernel that was staged by its version was built again.
         (true, None, Some(_)) if !is_gone => Ok(arguments::Wish { on: verbs(key), ..origin.wish.clone() }),
         (true, version, _) => by_key(root, conf, version.as_deref()),
     };
@@ -177,18 +178,18 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
     let again = match again {
         Ok(again) => again,
         Err(why) if is_gone => return Step::Unstage(format!("{staged} was removed, and is unstaged: {why}")),
-        // By its own wish at least.
+        // At least repeat the original request.
         Err(_) if stale => origin.wish.clone(),
         Err(why) => return Step::Leave(Some(why)),
     };
-    // What cannot be chosen now is told by staging, where it matters.
+    // If no entry can be chosen now, staging reports that, if it matters.
     let leads_to = stage::chosen(root, &again, conf).ok().map(|choice| choice.entry.kernel.path);
     let leads_to = leads_to.and_then(|path| std::path::absolute(path).ok());
     let elsewhere = leads_to.is_some_and(|path| path != origin.kernel.path);
     match (stale || entry.is_none(), elsewhere) {
         (_, false) if is_gone => Step::Unstage(format!("{staged} was removed: it is no longer staged")),
         (_, true) if follows => Step::Stage { wish: Box::new(again), stale },
-        // Nobody said that another kernel may come in its place.
+        // Nobody agreed to another kernel in its place.
         (true, true) if origin.has_other_images(root) && entry.is_some() => Step::Unstage(format!(
             "{staged} is no longer staged: its files changed, and another kernel is chosen now"
         )),
@@ -235,7 +236,7 @@ fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<arguments::
             ))
         }
         (Ok(_), _, _) => Ok(by_update),
-        // What would be named is not what the next restart looks at.
+        // The next restart does not use the snapshot that a version here would name.
         (Err(why @ entry::Error::OtherSnapshot { .. }), ..) => {
             Err(format!("after the update nothing new is staged: {why}"))
         }
@@ -332,7 +333,7 @@ mod tests {
         let unstage = |root: &Root, wish: &unstage::Wish| {
             unstage::unstage(root, wish, || Ok::<_, test_load::Error>(())).map(drop)
         };
-        // Each handoff is another one.
+        // Each handoff has another id.
         scratch.put("/dev/urandom", &format!("{:08}", COUNT.fetch_add(1, Ordering::Relaxed)));
         updated(&scratch.root, wish, &Staging { stage: &stage, unstage: &unstage })
     }
@@ -393,7 +394,7 @@ mod tests {
         install(&scratch, "2");
         let said = told(&scratch, &installed("2")).unwrap();
         assert!(said.contains("has no entry for 2 yet") && staged(&scratch).is_none(), "{said}");
-        // The administrator's default is the old one, and stays so.
+        // The administrator's default is the old kernel, and stays so.
         scratch.put("/boot/grub/grub.cfg", &(entry("1") + &entry("2")));
         let said = told(&scratch, &installed("2"));
         assert_eq!(staged(&scratch).map(|staged| staged.1), Some("1".to_owned()), "{said:?}");
@@ -415,7 +416,7 @@ mod tests {
             assert_ne!(first, second);
             let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
             assert_eq!(Plan::parse(&text).unwrap().cmdline, "root=x quiet");
-            // While there is none nothing is armed; the next one is staged again.
+            // While the initrd is missing nothing is staged. The next initrd is staged again.
             fs::remove_file(scratch.root.path("/boot/initrd.img-1")).unwrap();
             let said = told(&scratch, &installed("1")).unwrap();
             assert!(said.contains("no longer staged, for its files changed") && staged(&scratch).is_none());

@@ -1,6 +1,6 @@
-//! Boot loader entries of type 1 (Boot Loader Specification, "Type #1 Boot Loader Specification Entries").
+//! Boot Loader Specification Type #1 entries ("Type #1 Boot Loader Specification Entries").
 //!
-//! Where the specification leaves something open, this is as systemd-boot(7) does it.
+//! Where the specification leaves something open, this follows systemd-boot(7).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,10 +16,10 @@ use crate::image::piece::{Packed, Piece};
 use crate::machine::root::Root;
 use crate::words::errno::InWords;
 
-/// What a file of entries or of configuration may be large; they have a few lines.
+/// Limit in bytes for an entry's file or a configuration file; real ones have a few lines.
 const FILE_MAX: u64 = 64 << 10;
 
-/// This machine, as UEFI names it in `BOOT<NAME>.EFI` (UEFI specification, 3.5.1.1).
+/// This machine's architecture, as UEFI names it in `BOOT<NAME>.EFI` (UEFI specification, 3.5.1.1).
 const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
     "x64"
 } else if cfg!(target_arch = "aarch64") {
@@ -28,28 +28,29 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "x86_64") {
     std::env::consts::ARCH
 };
 
-/// The keys of a file ("Type #1 Boot Loader Entry Keys"). Of one that is not joined the last counts.
+/// The keys of an entry's file ("Type #1 Boot Loader Entry Keys"). If a key that is not joined occurs more than
+/// once, the last one counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// For a person.
+    /// The title, for people.
     pub title: Option<String>,
-    /// Mostly the kernel's.
+    /// The version, mostly the kernel's.
     pub version: Option<String>,
-    /// The installation's.
+    /// The machine id of the installation.
     pub machine_id: Option<String>,
-    /// What it is sorted by first.
+    /// The key by which entries are sorted first.
     pub sort_key: Option<String>,
-    /// The machine it is for.
+    /// The architecture that the entry is for.
     pub architecture: Option<String>,
-    /// What it starts: `linux`, `efi`, `uki` or `uki-url`, and the path.
+    /// The key of the program to start (`linux`, `efi`, `uki` or `uki-url`), and its path.
     pub starts: Option<(&'static str, String)>,
-    /// Whether it starts several things of different kinds, so that nobody can tell which.
+    /// Whether keys of different kinds name a program to start, so that it is ambiguous.
     pub starts_several: bool,
-    /// The profile of an image that it starts, by number.
+    /// The number of the profile to start, if the program is an image.
     pub profile: usize,
     /// The initrds, in order.
     pub initrds: Vec<String>,
-    /// The command line, joined.
+    /// The command line, joined from all `options`.
     pub options: String,
     /// The device tree and its overlays.
     pub devicetrees: Vec<String>,
@@ -58,7 +59,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Reads them; any bytes give some. Keys that nobody knows mean nothing, as the specification wants it.
+    /// Reads the keys. Total: accepts any bytes. Unknown keys are ignored, as the specification requires.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Keys {
         let mut keys = Keys::default();
@@ -92,11 +93,11 @@ impl Keys {
     }
 }
 
-/// The keys and values of a file of entries, or of loader.conf(5): comments begin with `#`, a value ends with
-/// its line, and quotes around all of it are none of it. As systemd-boot reads them, a line may end in CR.
+/// Returns the keys and values of an entry's file, or of loader.conf(5). Comments begin with `#`, a value ends
+/// with its line, and quotes around the whole value are removed. As in systemd-boot, a line may end in CR.
 pub fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let blank = [' ', '\t'];
-    // systemd-boot takes the file for one C string.
+    // systemd-boot treats the file as one C string.
     let text = text.split('\0').next().unwrap_or_default();
     let lines = text.split(['\n', '\r']).map(move |line| line.trim_matches(blank));
     lines.filter(|line| !line.starts_with('#')).filter_map(move |line| {
@@ -110,7 +111,7 @@ fn unquoted(value: &str) -> &str {
     inside('"').or_else(|| inside('\'')).unwrap_or(value)
 }
 
-/// The entries of type 1 on a partition ("Locating Boot Entries"). What is none is noted.
+/// Returns the Type #1 entries on a partition ("Locating Boot Entries"). Files that are not entries are noted.
 pub fn read(
     root: &Root,
     partition: &Partition,
@@ -119,8 +120,8 @@ pub fn read(
 ) -> Result<Vec<Found>, Error> {
     let folder = partition.point.join("loader/entries");
     let marker = partition.point.join("loader/entries.srel");
-    // "Standard-conformance Marker File": other words in it mean that the files are something else. systemd-boot
-    // does not look at it.
+    // "Standard-conformance Marker File": any other word in it means that the files are something else.
+    // systemd-boot does not look at it.
     let says = fs::read_to_string(root.path(&marker)).ok().filter(|_| !by_systemd_boot);
     if let Some(other) = says.filter(|says| says.trim_end() != "type1") {
         let other = other.lines().next().unwrap_or_default();
@@ -144,7 +145,7 @@ pub fn read(
     Ok(found)
 }
 
-/// What a file of configuration holds. One that is too large is none.
+/// Reads a configuration file. Fails if it is too large.
 pub fn text(root: &Root, file: &Path) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     File::open(root.path(file))?.take(FILE_MAX + 1).read_to_end(&mut text)?;
@@ -152,13 +153,14 @@ pub fn text(root: &Root, file: &Path) -> io::Result<Vec<u8>> {
     if too_large { Err(io::Error::other(format!("it is larger than {FILE_MAX} bytes"))) } else { Ok(text) }
 }
 
-/// The name of an entry without the ending that its file has.
+/// Returns the name of an entry without its file's ending.
 #[must_use]
 pub fn stem(name: &str) -> &str {
     [".conf", ".efi"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name)
 }
 
-/// The entry that a file describes, or why it describes none. `on` tells where a path of its partition is.
+/// Returns the entry that a file describes, or the reason why it describes none. `on` maps a path of the entry
+/// to the path where the file is seen; it returns `None` if there is no such place.
 pub fn one(
     root: &Root,
     on: &mut dyn FnMut(&str) -> Option<PathBuf>,
@@ -224,7 +226,8 @@ pub fn one(
     let point = || found::point(root, &kernel);
     let entry = if starts_image { found::named(root, &kernel, keys.profile, &point(), entry) } else { entry };
     Ok(Found {
-        // systemd-boot opens whatever path the firmware does; what leaves the partition is refused, not passed over.
+        // systemd-boot opens every path that the firmware opens. A path that leaves the partition is refused,
+        // not passed over.
         offered: !foreign && (is_there || is_outside),
         foreign,
         file: name.to_owned(),
@@ -237,7 +240,7 @@ pub fn one(
     })
 }
 
-/// What of an entry cannot be staged yet, and would be lost without a word.
+/// Returns the feature of an entry that cannot be staged yet and would be lost silently.
 fn not_yet(key: &str, keys: &Keys) -> Option<String> {
     let variable = || cmdline::parameters(&keys.options).find(|parameter| parameter.starts_with('$'));
     match key {
@@ -246,7 +249,7 @@ fn not_yet(key: &str, keys: &Keys) -> Option<String> {
         }
         "uki" | "efi" => None,
         "uki-url" => Some("starts a unified kernel image from a network (uki-url)".to_owned()),
-        // The kernel's own EFI stub would load it; kexec starts the kernel behind that.
+        // The kernel's own EFI stub would load that initrd, but kexec does not run the stub.
         _ if cmdline::value(&keys.options, "initrd").is_some() => {
             Some("has an initrd among its options (initrd=)".to_owned())
         }
@@ -257,8 +260,8 @@ fn not_yet(key: &str, keys: &Keys) -> Option<String> {
     }
 }
 
-/// Where a path of an entry leads: below its own partition's root, with or without a `/` before it. EFI
-/// writes `\`, and systemd-boot takes either.
+/// Maps a path of an entry to a path below its partition's mount point, with or without a leading `/`. EFI
+/// writes `\`, and systemd-boot accepts both. Returns `None` if the path leaves the partition or is empty.
 fn on(partition: &Partition, path: &str) -> Option<PathBuf> {
     let parts = path.split(['/', '\\']).filter(|part| !matches!(*part, "" | "."));
     let parts: Vec<_> = parts.collect();

@@ -1,5 +1,5 @@
-//! The plain convention: `/boot/vmlinuz-VERSION` with an initrd of the same version beside it, and
-//! `/vmlinuz` as a link to the one that is meant. Debian, Fedora, openSUSE, Arch and Alpine name their files so.
+//! The plain convention: `/boot/vmlinuz-VERSION` with an initrd of the same version beside it, and `/vmlinuz`
+//! as a link to the kernel that is meant. Debian, Fedora, openSUSE, Arch and Alpine name their files this way.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use crate::entries::entry::{Entry, Error, Source};
 use crate::machine::root::Root;
 
-/// Links to the kernel that the distribution means (Debian's linux-update-symlinks(1)), in order.
+/// Links to the kernel that the distribution prefers (Debian's linux-update-symlinks(1)), in the order in which
+/// they are checked.
 const LINKS: [&str; 2] = ["/vmlinuz", "/boot/vmlinuz"];
 
-/// How the initrd of `vmlinuz-VERSION` is called: Debian; Fedora, Arch and Void; openSUSE; Alpine.
+/// The name of the initrd of `vmlinuz-VERSION`: Debian; Fedora, Arch and Void; openSUSE; Alpine.
 const INITRDS: [(&str, &str); 4] =
     [("initrd.img-", ""), ("initramfs-", ".img"), ("initrd-", ""), ("initramfs-", "")];
 
-/// Every kernel that is installed so, sorted by name; one that cannot be staged says why.
+/// Returns every kernel that is installed this way, sorted by name. One that cannot be staged carries the
+/// reason.
 pub fn all(root: &Root) -> Vec<Entry> {
     let entry = |version: String| {
         let kernel = Path::new("/boot").join(format!("vmlinuz-{version}"));
@@ -28,7 +30,7 @@ pub fn all(root: &Root) -> Vec<Entry> {
     installed(root).into_iter().map(entry).collect()
 }
 
-/// The one that the distribution would boot, of all there are.
+/// Returns the kernel that the distribution would boot.
 pub fn default<'a>(root: &Root, all: &'a [Entry]) -> Result<&'a Entry, Error> {
     let linked = linked(root);
     match (all.iter().find(|entry| Some(&entry.id) == linked.as_ref()), all) {
@@ -39,7 +41,7 @@ pub fn default<'a>(root: &Root, all: &'a [Entry]) -> Result<&'a Entry, Error> {
     }
 }
 
-/// The versions of the kernels in /boot, sorted by name.
+/// Returns the versions of the kernels in /boot, sorted by name.
 fn installed(root: &Root) -> Vec<String> {
     let files = fs::read_dir(root.path("/boot")).into_iter().flatten().flatten();
     let versions = files.filter_map(|file| {
@@ -51,7 +53,7 @@ fn installed(root: &Root) -> Vec<String> {
     versions
 }
 
-/// The version that a link of the distribution leads to.
+/// Returns the version that a link of the distribution leads to.
 fn linked(root: &Root) -> Option<String> {
     let targets = LINKS.iter().filter_map(|link| fs::read_link(root.path(link)).ok());
     let mut versions = targets.filter_map(|target| version_of(&target));
@@ -60,7 +62,7 @@ fn linked(root: &Root) -> Option<String> {
 
 fn version_of(kernel: &Path) -> Option<String> {
     let version = kernel.file_name()?.to_str()?.strip_prefix("vmlinuz-")?;
-    // Leftovers of package managers and of `make install` are no versions.
+    // Leftovers of package managers and of `make install` are not versions.
     let leftover = [".old", ".dpkg-tmp", ".dpkg-new", ".bak"].iter().any(|end| version.ends_with(end));
     (!version.is_empty() && !leftover).then(|| version.to_owned())
 }

@@ -6,14 +6,14 @@ use crate::image::cmdline;
 use crate::machine::root::Root;
 use crate::request::once::Once;
 
-/// The entry that would be booted.
+/// The entry that would be booted, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByDefault {
-    /// It.
+    /// The entry.
     pub entry: Entry,
-    /// What decided.
+    /// The setting that decided.
     pub why: &'static str,
-    /// Whether that counts once, and who keeps it.
+    /// The one-shot choice behind it, if there is one, and the place that stores it.
     pub once: Option<Once>,
 }
 
@@ -22,7 +22,8 @@ impl ByDefault {
         ByDefault { entry: entry.clone(), why, once: None }
     }
 
-    /// Whether its command line says which subvolume the root is in.
+    /// Returns whether the entry's command line, or else the running one, names the subvolume that the root is
+    /// in.
     pub(crate) fn names_its_root(&self, root: &Root) -> bool {
         let running = || cmdline::running(root).unwrap_or_default();
         subvolume::is_named(&self.entry.cmdline.clone().unwrap_or_else(running))

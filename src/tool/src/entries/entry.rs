@@ -1,4 +1,4 @@
-//! A boot entry, and the reasons why none is chosen.
+//! A boot entry, and the reasons why none can be chosen.
 
 use std::path::{Path, PathBuf};
 
@@ -10,59 +10,59 @@ use crate::image::piece::Piece;
 use crate::machine::root::Root;
 use crate::machine::{attach, efi};
 
-/// A kernel, what belongs to it, and what a person calls it.
+/// A kernel with its initrds and command line, and the names that people use for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What kind of entry it is.
+    /// The kind of the entry.
     pub source: Source,
-    /// What it is called: the name of its file without counters, its id in a menu, a version, or the kernel's path.
+    /// Its name: the name of its file without counters, its id in a menu, a version, or the kernel's path.
     pub id: String,
-    /// What else it is called.
+    /// Its other names.
     pub also: Vec<String>,
-    /// What a boot menu shows.
+    /// The title in a boot menu.
     pub title: Option<String>,
-    /// The kernel's version, as the entry has it.
+    /// The kernel's version, as the entry states it.
     pub version: Option<String>,
     /// The kernel.
     pub kernel: Piece,
     /// The initrds, in order.
     pub initrds: Vec<Piece>,
-    /// Its own command line; none where the running one is meant.
+    /// Its own command line; `None` means the running one.
     pub cmdline: Option<String>,
     /// The file that describes it.
     pub from: Option<PathBuf>,
-    /// How often it was tried, where that is counted.
+    /// Its boot counters, if it has any.
     pub tries: Option<Tries>,
-    /// Whether its files are seen by this process alone, which has mounted what they lie on.
+    /// Whether only this process sees its files, because it has mounted their file system.
     pub aside: bool,
-    /// What a person should know who stages it.
+    /// Remarks for the user who stages it.
     pub notes: Vec<String>,
-    /// Why it cannot be staged.
+    /// The reason why it cannot be staged.
     pub hindrance: Option<Error>,
 }
 
-/// Where entries come from. The names are stable.
+/// The origin of an entry. The names are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// Boot Loader Specification, type 1.
+    /// A Boot Loader Specification Type #1 entry.
     Bls,
-    /// Boot Loader Specification, type 2.
+    /// A Boot Loader Specification Type #2 entry.
     Uki,
-    /// GRUB's menu.
+    /// An entry of GRUB's menu.
     Grub,
-    /// extlinux.conf or syslinux.cfg.
+    /// A label in extlinux.conf or syslinux.cfg.
     Extlinux,
     /// A generation of NixOS.
     Nixos,
-    /// `/boot/vmlinuz-VERSION`.
+    /// A kernel found as `/boot/vmlinuz-VERSION`.
     Convention,
-    /// Files that were named.
+    /// Files that were named explicitly, instead of an entry.
     Files,
 }
 
 impl Entry {
-    /// One of which no more is known.
+    /// Returns an entry with nothing but a source, an id and a kernel.
     #[must_use]
     pub fn new(source: Source, id: String, kernel: impl Into<Piece>) -> Entry {
         Entry {
@@ -87,18 +87,18 @@ impl Entry {
         self.source == Source::Uki && !self.id.contains('@') && others.iter().all(is_other)
     }
 
-    /// A name that fits no other.
+    /// Returns a name that fits no other entry.
     pub(crate) fn in_full(&self) -> String {
         match (&self.from, self.source) {
             (Some(from), Source::Bls) => from.display().to_string(),
-            // An image's file is its first profile.
+            // The file of an image also names its first profile.
             (Some(from), Source::Uki) if !self.id.contains('@') => from.display().to_string(),
             (_, Source::Grub) => self.also.first().unwrap_or(&self.id).clone(),
             _ => self.id.clone(),
         }
     }
 
-    /// It, or why it cannot be staged.
+    /// Returns the entry, or the reason why it cannot be staged.
     pub fn stageable(self) -> Result<Entry, Error> {
         match self.hindrance {
             Some(hindrance) => Err(hindrance),
@@ -107,24 +107,24 @@ impl Entry {
     }
 }
 
-/// Why no entry was chosen.
+/// The reason why no entry was chosen.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// There is none.
+    /// There is no kernel.
     #[error("no kernel is found as /vmlinuz or /boot/vmlinuz-VERSION; name one with --kernel and --initrd")]
     None,
-    /// There are several, and nothing tells which is meant.
+    /// There are several kernels, and nothing says which one is meant.
     #[error("several kernels are installed, and nothing tells which is meant: name one of {}", .0.join(", "))]
     Several(Vec<String>),
-    /// None is called that.
+    /// No entry has that name.
     #[error("no entry and no kernel is called '{name}': there {}{}", are(.others), by_file(.name))]
     Unknown {
-        /// What was asked for.
+        /// The name asked for.
         name: String,
-        /// What there is.
+        /// The names that exist.
         others: Vec<String>,
     },
-    /// It has no initrd by the convention.
+    /// The kernel has no initrd by the convention.
     #[error(
         "{} has no initrd beside it ({}); name one with --kernel and --initrd, or give --kernel alone \
          if it needs none",
@@ -133,10 +133,10 @@ pub enum Error {
     NoInitrd {
         /// The kernel.
         kernel: PathBuf,
-        /// Where one was looked for.
+        /// The paths where an initrd was looked for.
         looked: Vec<String>,
     },
-    /// It has several initrds, and nothing tells which is meant.
+    /// The kernel has several initrds, and nothing says which one is meant.
     #[error("{} has several initrds beside it: choose with --kernel and --initrd from {}", .kernel.display(), .initrds.join(", "))]
     SeveralInitrds {
         /// The kernel.
@@ -144,15 +144,15 @@ pub enum Error {
         /// The initrds.
         initrds: Vec<String>,
     },
-    /// It fits several entries.
+    /// The name fits several entries.
     #[error("'{name}' fits several entries: name one of {}", .fit.join(", "))]
     Ambiguous {
-        /// What was asked for.
+        /// The name asked for.
         name: String,
-        /// Their files, or their ids in one menu.
+        /// The files of those entries, or their ids in one menu.
         fit: Vec<String>,
     },
-    /// Its kernel is not there.
+    /// The entry's kernel does not exist.
     #[error("{} names the kernel {}, which is not there; install it again, or remove the entry", .from.display(), .kernel.display())]
     NoKernel {
         /// The entry's file.
@@ -160,7 +160,7 @@ pub enum Error {
         /// The kernel.
         kernel: PathBuf,
     },
-    /// A path leaves the partition.
+    /// A path leaves the entry's partition.
     #[error("{} names {path:?}, and the files of an entry lie on its own partition, below its root; correct the entry", .from.display())]
     Outside {
         /// The entry's file.
@@ -168,17 +168,17 @@ pub enum Error {
         /// The path.
         path: String,
     },
-    /// It is for another machine.
+    /// The entry is for another architecture.
     #[error("{} is for {wants}, and this machine is {is}; name another entry", .from.display())]
     Foreign {
         /// The entry's file.
         from: PathBuf,
-        /// What it is for.
+        /// The architecture that the entry names.
         wants: String,
-        /// What this is.
+        /// This machine's architecture.
         is: &'static str,
     },
-    /// Something in it is not understood yet.
+    /// The entry has a feature that cannot be staged yet.
     #[error(
         "{} {what}, which nextkernel cannot stage yet; name another entry, or the files with --kernel, --initrd \
          and --cmdline",
@@ -187,18 +187,18 @@ pub enum Error {
     Unsupported {
         /// The entry's file.
         from: PathBuf,
-        /// What it has.
+        /// The feature, as a phrase that follows the file's name.
         what: String,
     },
-    /// A file or folder of entries cannot be read.
+    /// A file or directory of entries cannot be read.
     #[error("{} cannot be read: {why}; without it nobody can tell which entries there are", .path.display())]
     Unreadable {
-        /// It.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// What the boot loader was told cannot be read.
+    /// The boot loader's settings in the firmware's variables cannot be read.
     #[error(transparent)]
     Efi(#[from] efi::Error),
     /// The boot loader's partition is not mounted.
@@ -208,98 +208,98 @@ pub enum Error {
         points = attach::POINTS.join(", ")
     )]
     EspNotMounted(String),
-    /// What its files lie on cannot be looked at.
+    /// The file system that the entry's files are on cannot be looked at.
     #[error("{0}; mount it, or name an entry that lies elsewhere")]
     Attach(attach::Error),
-    /// There are entries, and no boot loader that reads them.
+    /// There are entries, but no known boot loader that reads them.
     #[error(
         "{0} is a boot entry, and no boot loader is known here that reads it; name an entry, or say `boot-loader =` in \
          /etc/nextkernel.conf"
     )]
     Unread(String),
-    /// A boot loader whose choice nobody knows here.
+    /// The boot loader's choice is not known to nextkernel.
     #[error(
         "{0:?} started this machine, and what it would boot next is not known here; name an entry, or say \
          `boot-loader =` in /etc/nextkernel.conf"
     )]
     OtherLoader(String),
-    /// Its menu is nowhere.
+    /// The boot loader's menu was not found.
     #[error(
         "{0} started this machine, and its menu is not found below /boot; is that mounted? Or name an entry"
     )]
     NoMenu(&'static str),
-    /// Two boot loaders could be in charge.
+    /// Several menus were found, of two boot loaders or of one.
     #[error(
         "{} are here, and nothing tells which of them starts this machine; say `boot-loader =` in \
          /etc/nextkernel.conf if they are of two boot loaders, take one away if they are of one, or name a kernel",
         paths(.0)
     )]
     SeveralMenus(Vec<PathBuf>),
-    /// The firmware's variables cannot be seen.
+    /// The firmware's variables are not visible.
     #[error(
         "systemd-boot is installed, and what it was told cannot be seen without the firmware's variables; mount them \
          (mount -t efivarfs efivarfs /sys/firmware/efi/efivars), or name an entry"
     )]
     NoVariables,
-    /// It lies in another snapshot than the boot loader reads.
+    /// The file is in another btrfs subvolume than the one the boot loader reads.
     #[error(
         "{} is in the subvolume {current}, which runs now, and the next restart takes the default one, {default}, with a menu of \
          its own: `nextkernel reboot --full` goes there; or name the files with --kernel, --initrd and --cmdline",
         .path.display()
     )]
     OtherSnapshot {
-        /// Its menu, or where its kernels are.
+        /// The menu, or the directory of the kernels.
         path: PathBuf,
-        /// The subvolume that runs.
+        /// The running subvolume.
         current: u64,
-        /// The default one.
+        /// The default subvolume.
         default: u64,
     },
-    /// A menu, or a line of it, that cannot be read.
+    /// A menu, or a line of it, cannot be read.
     #[error("{}: {why}; name another entry, or the files with --kernel, --initrd and --cmdline", .path.display())]
     Menu {
         /// The menu's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
     },
-    /// A menu that does not tell which entry is next.
+    /// A menu does not decide which entry is next.
     #[error("{}: {why}", .path.display())]
     Undecided {
         /// The menu's file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// A file of an entry that cannot be seen.
+    /// A file of an entry cannot be seen.
     #[error("{} names {path}: {why}; mount it, or name another entry", .from.display())]
     Unseen {
         /// The menu's file.
         from: PathBuf,
         /// The entry's file.
         path: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The boot loader would start something else.
+    /// The boot loader would start something other than Linux.
     #[error("systemd-boot would start {pattern:?} ({told}), which is no Linux; name an entry")]
     NoLinux {
-        /// Who says so.
+        /// The setting that says so.
         told: &'static str,
-        /// What.
+        /// The pattern in that setting.
         pattern: String,
     },
-    /// The boot loader has none.
+    /// The boot loader has no entry with a kernel.
     #[error(
         "systemd-boot started this machine, and no entry of it has a kernel; name one with --kernel and --initrd"
     )]
     NoEntry,
-    /// A unified kernel image that cannot be staged.
+    /// A unified kernel image cannot be staged.
     #[error("{}: {why}; name another entry, or the files with --kernel, --initrd and --cmdline", .path.display())]
     Image {
-        /// It.
+        /// The image.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
@@ -308,7 +308,7 @@ fn are(names: &[String]) -> String {
     if names.is_empty() { "is none".to_owned() } else { format!("are {}", names.join(", ")) }
 }
 
-/// Whoever gives a path means what takes one.
+/// Returns a hint for a name that is a path: another option takes files.
 fn by_file(name: &str) -> &'static str {
     if name.starts_with('/') { "; `nextkernel stage --kernel` takes a file" } else { "" }
 }
@@ -318,8 +318,9 @@ fn paths(paths: &[PathBuf]) -> String {
     paths.collect::<Vec<_>>().join(", ")
 }
 
-/// What is to be said of an entry's device tree: kexec hands on the running one
-/// (`arch/arm64/kernel/machine_kexec_file.c`), and where there is none, nobody would have one.
+/// Returns the note about an entry's device tree: kexec passes on the running one
+/// (`arch/arm64/kernel/machine_kexec_file.c`). If none is running, the next kernel would have none, and the
+/// entry is refused.
 pub(crate) fn devicetree(root: &Root, from: &Path, tree: &str) -> Result<String, Error> {
     if root.path("/sys/firmware/devicetree/base").is_dir() {
         return Ok(format!(

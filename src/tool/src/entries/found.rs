@@ -1,4 +1,4 @@
-//! Entries that lie on a partition, in the order of systemd-boot.
+//! Entries found on a partition, in systemd-boot's order.
 
 use std::cmp::{Ordering, Reverse};
 use std::path::Path;
@@ -8,34 +8,35 @@ use crate::entries::entry::{Entry, Error};
 use crate::entries::version;
 use crate::machine::root::Root;
 
-/// An entry, with what it is sorted and chosen by.
+/// An entry, with the properties by which it is sorted and chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// It.
+    /// The entry.
     pub entry: Entry,
     /// Its file's name, with the counters.
     pub file: String,
-    /// Whether the boot loader would offer it: it is for this machine, and its kernel is there.
+    /// Whether the boot loader would offer it: it is for this machine, and its kernel exists.
     pub offered: bool,
-    /// Whether it is for another machine, and so not to be shown ("Boot Loader Entries").
+    /// Whether it is for another machine, so that it is not shown ("Boot Loader Entries").
     pub foreign: bool,
-    /// Of another profile of an image than the first, the image's own name.
+    /// For a profile of an image other than the first, the image's own name.
     pub base: Option<String>,
-    /// The number of the profile: 0 is what an image boots by default.
+    /// The number of the profile; an image boots number 0 by default.
     pub number: usize,
-    /// Whether too little of it is known to tell where it stands in the order.
+    /// Whether too little is known about it to tell its position in the order.
     pub unsure: bool,
-    /// What it is sorted by first.
+    /// The key by which it is sorted first.
     pub sort_key: Option<String>,
-    /// The installation's identity.
+    /// The installation's machine id.
     pub machine_id: Option<String>,
 }
 
 impl Found {
-    /// What the boot loader calls it, which says whether counters belong to that. Its names are in lower case.
+    /// Returns the boot loader's name for the entry, in lower case. `with_counters` says whether the counters
+    /// are part of that name.
     #[must_use]
     pub fn id(&self, with_counters: bool) -> String {
-        // The counters of an image's other profiles are left out by every version that knows profiles.
+        // Every version that knows profiles leaves the counters out of the names of an image's other profiles.
         let counted = with_counters && self.base.is_none();
         if counted { &self.file } else { &self.entry.id }.to_ascii_lowercase()
     }
@@ -44,14 +45,14 @@ impl Found {
         self.base.as_ref().map_or_else(|| self.id(with_counters), |base| base.to_ascii_lowercase())
     }
 
-    /// Whether it was tried as often as it may.
+    /// Returns whether all of its attempts are used up.
     #[must_use]
     pub fn is_bad(&self) -> bool {
         self.entry.tries.is_some_and(|tries| tries.left == 0)
     }
 
-    /// The order of a boot menu ("Sorting"), as systemd-boot has it: its file's name counts with the ending,
-    /// so that `arch.conf` comes before `arch-fallback.conf`.
+    /// Compares in the order of a boot menu ("Sorting"), as systemd-boot implements it: a file's name is
+    /// compared with its ending, so that `arch.conf` comes before `arch-fallback.conf`.
     #[must_use]
     pub fn compare(&self, other: &Found, with_counters: bool) -> Ordering {
         let by_keys = |a: &str, b: &str| {
@@ -74,7 +75,7 @@ impl Found {
             _ => self.number.cmp(&other.number),
         };
         let ids = || version::compare(&id(other), &id(self)).then(profiles);
-        // One that is not counted comes first, so that this is an order of all, whatever there is.
+        // An entry without counters comes first, so that this is a total order.
         let tries = |found: &Found| found.entry.tries.map(|tries| (Reverse(tries.left), tries.done));
         self.is_bad()
             .cmp(&other.is_bad())
@@ -84,8 +85,8 @@ impl Found {
     }
 }
 
-/// The names of the files in a folder that have an ending, sorted. systemd-boot keeps `auto-` for what it
-/// finds itself.
+/// Returns the names of the files in a directory that have an ending, sorted. Names that begin with `auto-` are
+/// left out, because systemd-boot reserves them for entries that it finds itself.
 pub fn names(
     root: &Root,
     folder: &Path,

@@ -1,4 +1,4 @@
-//! Which boot loader would start this machine: found out, not assumed.
+//! Detects which boot loader would start this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,21 +10,22 @@ use crate::machine::efi;
 use crate::machine::root::Root;
 use crate::request::choices::BootLoader;
 
-/// The one in charge.
+/// The boot loader in charge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InCharge {
-    /// systemd-boot, by its own word.
+    /// systemd-boot.
     SystemdBoot,
     /// GRUB, with its grub.cfg.
     Grub(PathBuf),
-    /// U-Boot or syslinux, with their file.
+    /// U-Boot or syslinux, with their configuration file.
     Extlinux(PathBuf),
-    /// None that is known.
+    /// No known boot loader.
     Nobody,
 }
 
-/// Finds it: what the administrator says counts first, then what the boot loader itself left in the firmware's
-/// variables (Boot Loader Interface, `LoaderInfo`; GRUB 2.12 and later do so, too), then the one menu there is.
+/// Detects the boot loader. The administrator's setting counts first, then the name that the boot loader itself
+/// left in the firmware's variables (Boot Loader Interface, `LoaderInfo`; GRUB 2.12 and later set it, too),
+/// then the only menu that exists.
 pub fn find(root: &Root, said: Option<BootLoader>) -> Result<InCharge, Error> {
     let info = efi::text(root, "LoaderInfo")?;
     let told = match (said, info.as_deref()) {
@@ -32,7 +33,7 @@ pub fn find(root: &Root, said: Option<BootLoader>) -> Result<InCharge, Error> {
         (None, Some(info)) if info.starts_with("systemd-boot") => BootLoader::SystemdBoot,
         (None, Some(info)) if info.starts_with("GRUB") => BootLoader::Grub,
         (None, Some(info)) => return Err(Error::OtherLoader(info.to_owned())),
-        // An image that the firmware starts itself leaves this (systemd-stub(7)).
+        // An image that the firmware starts directly sets this variable (systemd-stub(7)).
         (None, None) => match efi::text(root, "StubInfo")? {
             Some(stub) => return Err(Error::OtherLoader(stub)),
             None => return alone(root),
@@ -54,11 +55,11 @@ fn only(loader: &'static str, menus: Vec<PathBuf>) -> Result<PathBuf, Error> {
     }
 }
 
-/// Where no boot loader left its name: the one that has a menu here.
+/// Returns the boot loader that has a menu here, for a machine on which none left its name.
 fn alone(root: &Root) -> Result<InCharge, Error> {
     let grub = grub::found::configs(root).into_iter().map(InCharge::Grub);
     let extlinux = extlinux::found::configs(root).into_iter().map(InCharge::Extlinux);
-    // Without the firmware's variables systemd-boot may be there and not be seen.
+    // Without the firmware's variables, systemd-boot may be in charge without being seen.
     let hidden = systemd_boot(root).filter(|_| !efi::are_there(root));
     let all: Vec<_> = grub.chain(extlinux).collect();
     match (all.as_slice(), hidden) {
@@ -75,7 +76,7 @@ fn alone(root: &Root) -> Result<InCharge, Error> {
     }
 }
 
-/// Files of boot loaders whose choice is not known here, beside the partitions that the firmware reads.
+/// Files of boot loaders whose choice nextkernel does not know, outside the partitions that the firmware reads.
 const OTHERS: [&str; 5] = [
     "/boot/limine/limine.conf",
     "/boot/refind_linux.conf",
@@ -84,7 +85,7 @@ const OTHERS: [&str; 5] = [
     "/boot/lilo.conf",
 ];
 
-/// The same on one of those partitions.
+/// Files of such boot loaders on those partitions.
 const OTHERS_ON_ESP: [&str; 5] = [
     "limine.conf",
     "limine/limine.conf",
@@ -93,7 +94,7 @@ const OTHERS_ON_ESP: [&str; 5] = [
     "EFI/refind/refind.conf",
 ];
 
-/// The configurations of boot loaders that are here, and of which no more is known.
+/// Returns the boot loader configurations that exist here but are not read.
 #[must_use]
 pub fn others(root: &Root) -> Vec<PathBuf> {
     let on_esp = POINTS.iter().flat_map(|point| OTHERS_ON_ESP.map(|name| Path::new(point).join(name)));
@@ -103,7 +104,7 @@ pub fn others(root: &Root) -> Vec<PathBuf> {
     found
 }
 
-/// systemd-boot itself, where bootctl(1) installs it.
+/// Returns the directory of systemd-boot itself, where bootctl(1) installs it.
 fn systemd_boot(root: &Root) -> Option<PathBuf> {
     let folders = POINTS.map(|point| Path::new(point).join("EFI/systemd"));
     folders.into_iter().find(|folder| {

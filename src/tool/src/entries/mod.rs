@@ -1,5 +1,5 @@
-//! Which kernel is meant. Each way of finding one is a file here: what boot loaders read, the generations of
-//! NixOS, and the plain convention of the distributions.
+//! Finds the kernel that is meant. Each way of finding one is a file here: the entries of boot loaders, the
+//! generations of NixOS, and the distributions' plain naming convention.
 
 pub mod bls;
 mod convention;
@@ -31,15 +31,15 @@ use crate::request::once::Once;
 /// An entry that was chosen.
 #[derive(Debug)]
 pub struct Choice {
-    /// It.
+    /// The chosen entry.
     pub entry: Entry,
-    /// The one-shot entry that it is, where nobody named it.
+    /// The boot loader's one-shot choice, if it names this entry.
     pub once: Option<Once>,
-    /// What is to be said of the choice.
+    /// Remarks on the choice, for the user.
     pub notes: Vec<String>,
 }
 
-/// The entry of that name, or the one that would be booted.
+/// Returns the entry called `name`, or without a name the entry that would be booted.
 pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Error> {
     let mut survey = Survey::of(root, conf);
     if let Some(name) = name {
@@ -49,7 +49,7 @@ pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Er
             _ => (named, Vec::new()),
         };
         let notes = entry.notes.iter().cloned().chain(said).collect();
-        // Whoever names what the boot loader is to start once means that, and it is used up.
+        // Naming the entry of the boot loader's one-shot choice means that choice, so it is consumed.
         let is_that =
             |default: &ByDefault| default.entry.source == entry.source && default.entry.id == entry.id;
         let once = survey.default.ok().filter(is_that).and_then(|default| default.once);
@@ -74,12 +74,12 @@ pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Er
     Ok(Choice { entry, once: default.once, notes })
 }
 
-/// The entry that explicit files make. Of a unified kernel image it is the default profile; the files that are
-/// named then stand behind its own initrds.
+/// Returns the entry that explicit files make. Of a unified kernel image the default profile is taken, and the
+/// named files follow the image's own initrds.
 pub fn explicit(root: &Root, kernel: &Path, initrds: &[PathBuf]) -> Result<Entry, Error> {
     let entry = Entry::new(Source::Files, kernel.display().to_string(), kernel);
     let initrds = initrds.iter().map(|path| path.as_path().into());
-    // What is no file, or cannot be read, is told where it is copied.
+    // A path that is not a file, or cannot be read, is reported when it is copied.
     let Some(absolute) = std::path::absolute(kernel).ok().filter(|path| uki::found::is_one(root, path))
     else {
         return Ok(Entry { initrds: initrds.collect(), ..entry });
@@ -87,7 +87,7 @@ pub fn explicit(root: &Root, kernel: &Path, initrds: &[PathBuf]) -> Result<Entry
     let mut entry =
         uki::found::named(root, &absolute, 0, &uki::found::point(root, &absolute), entry).stageable()?;
     entry.initrds.extend(initrds);
-    // One without a line of its own says nothing, and nobody else does.
+    // An image without a command line does not set one, and nothing else does here.
     entry.cmdline = entry.cmdline.filter(|line| !line.is_empty());
     Ok(entry)
 }

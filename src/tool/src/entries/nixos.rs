@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::entries::entry::{Entry, Error, Source};
 use crate::machine::root::Root;
 
-/// The system profile: `system` is the generation that is booted by default, `system-N-link` is each.
+/// The system profile. `system` is the generation that is booted by default; `system-N-link` is generation N.
 const PROFILES: &str = "/nix/var/nix/profiles";
 
-/// Every generation, the newest first.
+/// Returns every generation, the newest first.
 pub fn all(root: &Root) -> Vec<Entry> {
     let links = fs::read_dir(root.path(PROFILES)).into_iter().flatten().flatten();
     let names = links.filter_map(|link| link.file_name().into_string().ok());
@@ -20,14 +20,14 @@ pub fn all(root: &Root) -> Vec<Entry> {
     numbers.iter().rev().filter_map(|number| generation(root, *number)).collect()
 }
 
-/// The generation that the profile means.
+/// Returns the generation that the profile points to.
 pub fn default<'a>(root: &Root, all: &'a [Entry]) -> Option<&'a Entry> {
     let meant = fs::read_link(root.path(PROFILES).join("system")).ok()?;
     let name = meant.file_name()?.to_str()?.strip_suffix("-link")?.to_owned();
     all.iter().find(|entry| entry.id == name)
 }
 
-/// None where nothing there boots.
+/// Returns `None` if the generation cannot be booted: its system, its kernel or its parameters are missing.
 fn generation(root: &Root, number: u64) -> Option<Entry> {
     let link = Path::new(PROFILES).join(format!("system-{number}-link"));
     let system = fs::read_link(root.path(&link)).ok()?;
@@ -40,7 +40,7 @@ fn generation(root: &Root, number: u64) -> Option<Entry> {
     let options = format!("init={} {}", system.join("init").display(), parameters.trim());
     let initrds: Vec<PathBuf> = target("initrd").into_iter().collect();
     let secrets = system.join("append-initrd-secrets");
-    // A script that makes another initrd, which only the boot loader's installer runs (boot.initrd.secrets).
+    // A script that makes another initrd. Only the boot loader's installer runs it (boot.initrd.secrets).
     let hindrance = root.path(&secrets).exists().then(|| Error::Unsupported {
         from: link.clone(),
         what: "has secrets that its boot loader's installer adds to the initrd (append-initrd-secrets)"
@@ -53,7 +53,7 @@ fn generation(root: &Root, number: u64) -> Option<Entry> {
         initrds: initrds.into_iter().map(Into::into).collect(),
         cmdline: Some(options.trim_end().to_owned()),
         from: Some(link),
-        // As the entries that NixOS writes for systemd-boot.
+        // The name of this generation among the entries that NixOS writes for systemd-boot.
         also: vec![format!("nixos-generation-{number}")],
         hindrance,
         ..Entry::new(Source::Nixos, format!("system-{number}"), kernel)

@@ -1,6 +1,6 @@
-//! A kernel that is named by its version: the boot loader may have an entry for that very file, with a command line and
-//! initrds of its own. Where it has none, or several that differ, the running command line is taken, and what of that nobody
-//! would boot with again is told.
+//! A kernel that is named by its version. The boot loader may have an entry for that very file, with a command
+//! line and initrds of its own. If it has none, or several that differ, the running command line is taken. A
+//! warning then names the words in it that no other boot would have.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,28 +10,29 @@ use crate::entries::survey::Survey;
 use crate::image::cmdline;
 use crate::machine::root::Root;
 
-/// What a person types at a boot menu for once: for the init, and for initramfs-tools, dracut and systemd
-/// (kernel-command-line(7), dracut.cmdline(7), initramfs-tools(7)).
+/// Parameters that a person types at a boot menu for a single boot. The init reads them, and initramfs-tools,
+/// dracut and systemd (kernel-command-line(7), dracut.cmdline(7), initramfs-tools(7)).
 const FOR_ONCE: [&str; 11] =
     ["single", "recovery", "s", "S", "1", "emergency", "rescue", "-b", "rd.break", "rd.emergency", "break"];
 
-/// What staging adds where the configuration says so.
+/// Parameters that staging adds if the configuration says so.
 const OWN: [&str; 2] = ["panic=", "acpi_rsdp="];
 
-/// The entry that a kernel of the convention is started by, and what is to be said of that.
+/// Returns the boot loader's entry that starts a kernel of the convention, or else that kernel; and remarks on
+/// it.
 pub fn meant(root: &Root, survey: &Survey, installed: Entry) -> (Entry, Vec<String>) {
     let version = installed.id.clone();
     let mut that_load: Vec<&Entry> = Vec::new();
     let all: Vec<&Entry> = loaders(survey).filter(|entry| loads(root, entry, &installed)).collect();
     for entry in all.iter().copied().filter(|entry| entry.hindrance.is_none()) {
-        // Debian's menu has one and the same twice, in its submenu, too.
+        // Debian's menu has the same entry twice, the second time in its submenu.
         let is_same = |other: &&Entry| other.cmdline == entry.cmdline && other.initrds == entry.initrds;
         if !that_load.iter().any(is_same) {
             that_load.push(entry);
         }
     }
     let hindered = all.iter().find(|entry| entry.hindrance.is_some());
-    // Where the ordinary one cannot be read, its recovery entry is the only one left.
+    // If the ordinary entry cannot be read, its recovery entry is the only one left.
     let is_ordinary =
         |entry: &&&Entry| !entry.cmdline.iter().flat_map(|line| cmdline::parameters(line)).any(is_for_once);
     let only = that_load.first().filter(|_| that_load.len() == 1 && hindered.is_none());
@@ -75,27 +76,28 @@ pub fn meant(root: &Root, survey: &Survey, installed: Entry) -> (Entry, Vec<Stri
     (installed, said)
 }
 
-/// The boot loader's own entries.
+/// Returns the boot loader's own entries that have a command line.
 fn loaders(survey: &Survey) -> impl Iterator<Item = &Entry> {
     survey.entries.iter().filter(|entry| {
         matches!(entry.source, Source::Bls | Source::Grub | Source::Extlinux) && entry.cmdline.is_some()
     })
 }
 
-/// Whether an entry starts the very file of a kernel.
+/// Returns whether an entry starts the very file of an installed kernel.
 fn loads(root: &Root, entry: &Entry, installed: &Entry) -> bool {
     let file = |path: &Path| root.path(path).metadata().ok().map(|found| (found.dev(), found.ino()));
     entry.kernel.section.is_none()
         && file(&entry.kernel.path).is_some_and(|file_of| file(&installed.kernel.path) == Some(file_of))
 }
 
-/// What of the running command line nobody would boot with again, where that line is taken: words that stand in no entry of
-/// the boot loader's, or without entries those that are typed for once.
+/// Returns a warning about the words in the running command line that no other boot would have, for a choice
+/// that takes that line: words that are in no entry of the boot loader, or without such entries those that are
+/// typed for a single boot.
 pub fn strays(root: &Root, survey: &Survey) -> Option<String> {
     let running = cmdline::reused(root).unwrap_or_default();
     let has_entries = loaders(survey).next().is_some();
     let known = |word: &&str| {
-        // What nextkernel itself put there for the running kernel.
+        // Parameters that nextkernel itself added for the running kernel.
         if *word == cmdline::NO_SYSFB || OWN.iter().any(|name| word.starts_with(name)) {
             return true;
         }
@@ -126,7 +128,8 @@ mod tests {
     use crate::machine::scratch::Scratch;
     use crate::request::conf::Conf;
 
-    /// A machine with GRUB's menu of these entries, each a title and a line, for kernel 6.1 unless its title says 2.
+    /// Returns a machine with GRUB's menu of these entries, each a title and a command line. The kernel is 6.2
+    /// if the title contains a 2, else 6.1.
     fn machine(running: &str, entries: &[(&str, &str)]) -> Scratch {
         let scratch = Scratch::new();
         scratch.put("/proc/self/mountinfo", "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n");
@@ -152,7 +155,7 @@ mod tests {
         scratch
     }
 
-    /// The line, the number of initrds, and the notes.
+    /// Returns the command line, the number of initrds, and the notes.
     fn chosen(scratch: &Scratch, name: &str) -> (Option<String>, usize, String) {
         let Choice { entry, notes, .. } = choose(&scratch.root, &Conf::default(), Some(name)).unwrap();
         (entry.cmdline, entry.initrds.len(), notes.join("\n"))

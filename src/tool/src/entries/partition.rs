@@ -1,5 +1,4 @@
-//! The partitions that boot loader entries lie on (Boot Loader Specification, "The Partitions" and "Mount
-//! Points").
+//! The partitions with boot loader entries (Boot Loader Specification, "The Partitions" and "Mount Points").
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,32 +10,32 @@ use crate::machine::root::Root;
 /// The type of an extended boot loader partition ("The Partitions").
 pub const XBOOTLDR: &str = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
 
-/// What a partition is to a boot loader.
+/// The role of a partition for a boot loader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The EFI system partition.
     Esp,
     /// The extended boot loader partition, or the MBR's boot partition.
     Xbootldr,
-    /// Neither: a boot loader that reads further file systems may use it, systemd-boot does not.
+    /// Neither. Boot loaders that read more file systems may use it; systemd-boot does not.
     Other,
 }
 
-/// A partition, mounted.
+/// A mounted partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// Where: the paths of its entries begin here.
+    /// The mount point, where the paths of its entries begin.
     pub point: PathBuf,
-    /// What it is.
+    /// Its role.
     pub kind: Kind,
-    /// Its GPT identity, where udev knows it.
+    /// Its GPT identity, if udev knows it.
     pub uuid: Option<String>,
 }
 
-/// Those that are mounted, the ESP first. What is to be said of them is noted.
+/// Returns the mounted partitions, the ESP first. Remarks about them are added to `notes`.
 pub fn find(root: &Root, notes: &mut Vec<String>) -> Vec<Partition> {
     for point in POINTS {
-        // An automount shows its file system only when somebody looks.
+        // An automount shows its file system only after an access.
         let _ = root.path(point).join("loader").metadata();
     }
     let mounts = Mount::all(root);
@@ -65,13 +64,13 @@ pub fn find(root: &Root, notes: &mut Vec<String>) -> Vec<Partition> {
 }
 
 impl Partition {
-    /// None where nothing tells that it is for a boot loader.
+    /// Returns `None` if nothing indicates that the partition is for a boot loader.
     fn of(root: &Root, mount: &Mount) -> Option<Partition> {
         let udev = format!("/run/udev/data/b{}", mount.device);
         let udev = fs::read_to_string(root.path(udev)).unwrap_or_default();
         let says = |name: &str| property(&udev, name);
         let holds = |name: &str| root.path(&mount.point).join(name).is_dir();
-        // The types stand in the specification; 0xef is the ESP's in an MBR.
+        // The types are the specification's; 0xef is the type of an ESP in an MBR.
         let kind = match says("ID_PART_ENTRY_TYPE") {
             Some("c12a7328-f81f-11d2-ba4b-00a0c93ec93b" | "0xef") => Kind::Esp,
             Some(XBOOTLDR | "0xea") => Kind::Xbootldr,
@@ -79,7 +78,7 @@ impl Partition {
             None if holds("EFI") => Kind::Esp,
             None => Kind::Xbootldr,
         };
-        // Who may not look is told so when it is read.
+        // If the directory may not be looked at, reading it reports that later.
         let may_not_look = || root.path(&mount.point).join("loader").try_exists().is_err();
         let used = holds("loader") || holds("EFI") || may_not_look();
         let uuid = says("ID_PART_ENTRY_UUID").map(str::to_ascii_lowercase);

@@ -1,5 +1,5 @@
-//! Which subvolume of btrfs is the default one, which a boot loader and the kernel take where none is named: after
-//! transactional-update or `snapper rollback` it is another than the one that runs.
+//! Finds the default subvolume of a btrfs, which a boot loader and the kernel take if none is named. After
+//! transactional-update or `snapper rollback` it is not the running one.
 
 use std::fs::File;
 use std::io;
@@ -11,31 +11,34 @@ use crate::machine::root::Root;
 use crate::machine::sys;
 use crate::words::little_endian::wide;
 
-/// The top, which is the default where nobody set another (`BTRFS_FS_TREE_OBJECTID`, `include/uapi/linux/btrfs_tree.h`).
+/// The top level, which is the default if nobody has set another (`BTRFS_FS_TREE_OBJECTID`,
+/// `include/uapi/linux/btrfs_tree.h`).
 const TOP: u64 = 5;
 
-/// The tree of trees, the folder in it, and the kind of its items (the same header).
+/// The tree of tree roots, the directory in it, and the type of its items (same header).
 const ROOT_TREE: u64 = 1;
 const FOLDER: u64 = 6;
 const DIR_ITEM: u32 = 84;
 
-/// The name of the item that tells.
+/// The name of the entry that holds the default.
 const NAME: &[u8] = b"default";
 
-/// What stands before an item that is found, and what before an entry's name (`btrfs_ioctl_search_header`,
-/// `btrfs_dir_item`).
+/// The length of the header before each item found, and of the one before an entry's name
+/// (`btrfs_ioctl_search_header`, `btrfs_dir_item`).
 const HEADER: usize = 32;
 const ENTRY: usize = 30;
 
-/// Whether a command line says which subvolume the root is in (`rootflags=subvol=@`), so that no default counts.
+/// Returns whether a command line names the root's subvolume (`rootflags=subvol=@`), so that the default has no
+/// effect.
 #[must_use]
 pub fn is_named(line: &str) -> bool {
     let mut options = cmdline::value(line, "rootflags").unwrap_or_default().split(',');
     options.any(|option| option.starts_with("subvol=") || option.starts_with("subvolid="))
 }
 
-/// The subvolume that the root is in, and the default one, where that is another; `None` where it is the same, nobody set
-/// one, or a path is seen on another mount than the root: what lies there is the same for every root. Root alone can ask.
+/// Returns the subvolume that the root is in and the default one, if they differ. Returns `None` if they are
+/// the same, if nobody has set a default, or if `path` is on another mount than the root, because its files are
+/// then the same for every root. Only root can ask.
 pub fn other_than_default(root: &Root, path: &Path) -> io::Result<Option<(u64, u64)>> {
     let mounts = Mount::all(root);
     let of_root = |mount: &&Mount| mount.kind == "btrfs" && mount.point == Path::new("/");
@@ -51,7 +54,7 @@ pub fn other_than_default(root: &Root, path: &Path) -> io::Result<Option<(u64, u
     Ok((default != TOP && default != current).then_some((current, default)))
 }
 
-/// The default subvolume's id, in what a search found. Total: any bytes hold one, or none.
+/// Returns the default subvolume's id from the result of a search. Total: accepts any bytes.
 #[must_use]
 pub fn default_in(found: &[u8]) -> Option<u64> {
     let mut rest = found;

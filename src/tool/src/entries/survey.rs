@@ -15,32 +15,34 @@ use crate::request::conf::Conf;
 use crate::request::once::Once;
 use crate::words::errno::InWords;
 
-/// All entries there are, and the one that would be booted.
+/// All entries there are, and the one that would be booted, with remarks.
 #[derive(Debug)]
 pub struct Survey {
-    /// The boot loader in charge, where it is one that is known.
+    /// The boot loader in charge, if it is a known one.
     pub loader: Option<String>,
-    /// The entries: the boot loader's in its order, then kernels by convention.
+    /// The entries: the boot loader's in its order, then generations of NixOS, then kernels by convention.
     pub entries: Vec<Entry>,
-    /// Those for other machines, which are not shown.
+    /// Entries for other machines, which are not shown.
     pub(crate) foreign: Vec<Entry>,
-    /// The one that would be booted.
+    /// The entry that would be booted, or why that is unknown.
     pub default: Result<ByDefault, Error>,
-    /// What is to be said of them.
+    /// Remarks on the entries, for the user.
     pub notes: Vec<String>,
 }
 
-/// What a boot loader in charge says.
+/// The answer of the boot loader in charge.
 pub(crate) struct Told {
     pub(crate) loader: Option<String>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) default: Result<ByDefault, Error>,
-    /// Whether its menu holds the entries of loader/entries, too.
+    /// Whether its menu includes the entries of loader/entries.
     pub(crate) has_bls: bool,
 }
 
-/// Why what a menu says is not what the next restart leads to, unless the entry itself names the root's subvolume. Who may not
-/// ask is told nothing of it: a look at the entries is nobody's harm, and staging is root's.
+/// Returns an error if the next full reboot takes another btrfs subvolume, and so another menu than the one
+/// read here. It does not apply to an entry that names the root's subvolume itself. Only root can ask for the
+/// default subvolume. For other users a failure is not reported, because listing entries is harmless and only
+/// root stages.
 pub(crate) fn other_snapshot(
     root: &Root,
     in_charge: &Result<InCharge, Error>,
@@ -61,11 +63,11 @@ pub(crate) fn other_snapshot(
 }
 
 impl Survey {
-    /// Finds them. What they lie on and nobody has mounted is mounted for this process.
+    /// Finds the entries. Unmounted file systems that they are on are mounted for this process only.
     #[must_use]
     pub fn of(root: &Root, conf: &Conf) -> Survey {
         let (mut attached, mut notes) = (Attached::new(root), Vec::new());
-        // Why nobody can tell what is next, whatever the boot loader says.
+        // The reason why the next entry cannot be known, whatever the boot loader says.
         let mut blind: Option<Error> = None;
         let loader = Loader::find(root).unwrap_or_else(|error| {
             blind = Some(error.into());
@@ -95,12 +97,13 @@ impl Survey {
             }
         }
         let with_counters = loader.as_ref().is_some_and(|loader| loader.with_counters);
-        // Of what is the same that of the ESP stays first, as systemd-boot has it.
+        // The sort is stable: of two equal entries the ESP's stays first, as in systemd-boot.
         found.sort_by(|a, b| a.compare(b, with_counters));
         let generations = nixos::all(root);
         let mut installed = convention::all(root);
         if hidden.is_some() {
-            // They lie below what is to be mounted there.
+            // These kernels are on the file system beneath the mount point, because the one that belongs there
+            // could not be mounted.
             for entry in &mut installed {
                 entry.hindrance.clone_from(&hidden);
             }
@@ -161,8 +164,8 @@ impl Survey {
         }
     }
 
-    /// The entry that a name means: the path or the name of its file, with or without ending and counters,
-    /// or else the version of a kernel by convention.
+    /// Returns the entry that a name means: the path or the name of its file, with or without ending and
+    /// counters, or else the version of a kernel by convention. Fails if it cannot be staged.
     pub fn named(&self, name: &str) -> Result<Entry, Error> {
         self.find(name)?.clone().stageable()
     }
@@ -175,7 +178,7 @@ impl Survey {
         let asked = stem(name);
         let (bare, _) = Tries::parse(&asked);
         let is_version = |entry: &Entry| entry.source == Source::Convention;
-        // The closer a name fits, the earlier.
+        // A closer match counts first.
         let ways: [&dyn Fn(&Entry) -> bool; 8] = [
             &|entry| entry.from.as_deref() == Some(Path::new(name)),
             &|entry| file(entry).is_some_and(|file| file.eq_ignore_ascii_case(name)),
@@ -191,7 +194,7 @@ impl Survey {
             match fit.as_slice() {
                 [] => {}
                 [one] => return Ok(one),
-                // A file's name means an image's first profile.
+                // The name of an image's file means the image's first profile.
                 [first, others @ ..] if first.is_first_profile_of(others) => return Ok(first),
                 several => {
                     let fit = several.iter().map(|entry| entry.in_full()).collect();
@@ -204,7 +207,7 @@ impl Survey {
     }
 }
 
-/// GRUB's menu, and what it boots next.
+/// Reads GRUB's menu and the entry that it boots next.
 pub(crate) fn of_grub(root: &Root, attached: &mut Attached, config: &Path) -> Told {
     let loader = Some(format!("GRUB, with {}", config.display()));
     let menu = match grub::found::Menu::read(root, attached, config) {
@@ -220,7 +223,7 @@ pub(crate) fn of_grub(root: &Root, attached: &mut Attached, config: &Path) -> To
     Told { loader, entries, default, has_bls: menu.has_bls }
 }
 
-/// The menu of U-Boot or syslinux, and what they boot next.
+/// Reads the menu of U-Boot or syslinux and the entry that they boot next.
 pub(crate) fn of_extlinux(root: &Root, attached: &mut Attached, config: &Path) -> Told {
     let loader = Some(format!("U-Boot or syslinux, with {}", config.display()));
     match extlinux::found::Menu::read(root, attached, config) {

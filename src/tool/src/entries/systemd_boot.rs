@@ -1,4 +1,4 @@
-//! What systemd-boot would boot next (systemd-boot(7), "EFI Variables"; loader.conf(5)).
+//! The entry that systemd-boot would boot next (systemd-boot(7), "EFI Variables"; loader.conf(5)).
 
 use std::io;
 
@@ -14,40 +14,40 @@ use crate::machine::root::Root;
 use crate::request::once::{Once, VARIABLE};
 use crate::words::errno::InWords;
 
-/// In `LoaderFeatures`: it knows `LoaderEntryPreferred` (Boot Loader Interface).
+/// A bit of `LoaderFeatures`: systemd-boot knows `LoaderEntryPreferred` (Boot Loader Interface).
 const PREFERRED: u64 = 1 << 19;
 
-/// The first version that leaves the counters out of an entry's name (systemd's pull request 38897, which its
-/// stable versions have, too: 257.13 leaves them out).
+/// The first version that leaves the counters out of an entry's name (systemd's pull request 38897). The stable
+/// versions have that change, too: 257.13 leaves them out.
 const WITHOUT_COUNTERS: (u32, u32) = (257, 10);
 
-/// The version of the days when that came.
+/// The version that was current when that change came, so that its builds differ.
 const UNSURE: (u32, u32) = (258, 0);
 
-/// The first version whose names for entries end in `.conf` or `.efi` (systemd's issue 15068).
+/// The first version in which the names of entries end in `.conf` or `.efi` (systemd's issue 15068).
 const WITH_ENDINGS: (u32, u32) = (245, 0);
 
-/// What the version has in it of the systemd-boot of `Pop!_OS`, whose patterns fit a name without its ending, too
+/// A word in the version of the systemd-boot of `Pop!_OS`, whose patterns also match a name without its ending
 /// (pop-os/systemd, debian/patches/systemd-boot-id-compat.patch).
 const POP: &str = "pop";
 
 /// The first version that knows profiles of unified kernel images (systemd's NEWS).
 const WITH_PROFILES: (u32, u32) = (257, 0);
 
-/// systemd-boot, in charge of this machine, and what it was told.
+/// systemd-boot, in charge of this machine, and its settings.
 #[derive(Debug, Default)]
 pub struct Loader {
-    /// How it calls itself.
+    /// Its own name and version (`LoaderInfo`).
     pub info: String,
-    /// Whether counters belong to the names it gives entries.
+    /// Whether the names that it gives entries include the counters.
     pub with_counters: bool,
     /// Whether it shows the profiles of an image.
     pub with_profiles: bool,
     endings: Endings,
-    /// What it found itself the last time, and is no Linux.
+    /// Entries that it found itself at the last boot, which are not Linux.
     own: Vec<String>,
     knows_preferred: bool,
-    /// The partition it was started from.
+    /// The partition that it was started from.
     partition: Option<String>,
     one_shot: Option<String>,
     preferred: Option<String>,
@@ -55,19 +55,19 @@ pub struct Loader {
     last_booted: Option<String>,
 }
 
-/// The endings of the names that it gives entries.
+/// The treatment of endings when a pattern is compared with an entry's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Endings {
-    /// A pattern has to fit them, too.
+    /// A pattern has to match the ending, too.
     #[default]
     Count,
-    /// A pattern may leave them out.
+    /// A pattern may leave the ending out.
     MayBeLeftOut,
-    /// There are none.
+    /// Names have no endings.
     AreLeftOut,
 }
 
-/// What loader.conf says of the entry to boot. Of a key that is there twice the last counts.
+/// The settings of loader.conf that choose the entry. If a key occurs twice, the last one counts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Conf {
     preferred: Option<String>,
@@ -75,14 +75,15 @@ pub struct Conf {
 }
 
 impl Loader {
-    /// Asks the firmware's variables. None where another boot loader started this machine, or none is known.
+    /// Reads the firmware's variables. Returns `None` if another boot loader started this machine, or no known
+    /// one.
     pub fn find(root: &Root) -> Result<Option<Loader>, efi::Error> {
         let Some(info) = efi::text(root, "LoaderInfo")?.filter(|info| info.starts_with("systemd-boot"))
         else {
             return Ok(None);
         };
         let version = version(&info);
-        // It may have it one way or the other; the names it gave last time show it.
+        // Builds of this version do either. The names that they gave at the last boot show which.
         let stem = |name: &String| name.rsplit_once('.').map_or(name.clone(), |(stem, _)| stem.to_owned());
         let names = efi::texts(root, "LoaderEntries")?;
         let counted = names.iter().any(|name| tries::Tries::parse(&stem(name)).1.is_some());
@@ -98,7 +99,7 @@ impl Loader {
             with_profiles: version >= WITH_PROFILES,
             endings: match version {
                 _ if info.contains(POP) => Endings::MayBeLeftOut,
-                // A version that cannot be read is a new one's.
+                // A version that cannot be read (0) is taken for a new one.
                 (1.., _) if version < WITH_ENDINGS => Endings::AreLeftOut,
                 _ => Endings::Count,
             },
@@ -112,8 +113,9 @@ impl Loader {
         }))
     }
 
-    /// Mounts the partition it was started from, and the extended one beside it, where nobody has. Without that one
-    /// nobody can tell what it would boot; the first is missed anyway.
+    /// Mounts the partition that systemd-boot was started from, and the extended one beside it, if they are not
+    /// mounted. Without the extended one the next entry cannot be known, so failing to mount it is an error. A
+    /// missing first one is noticed later anyway.
     pub fn attach(&self, root: &Root, attached: &mut Attached) -> Result<(), attach::Error> {
         let found = partition::find(root, &mut Vec::new());
         let is_mounted = |uuid: &String| found.iter().any(|partition| partition.uuid.as_ref() == Some(uuid));
@@ -127,43 +129,44 @@ impl Loader {
         }
     }
 
-    /// The extended partition on the disk it was started from: it looks at no other.
+    /// Returns the extended partition on the disk that systemd-boot was started from. It looks at no other
+    /// disk.
     fn extended(&self, root: &Root) -> Option<String> {
         attach::sibling(root, self.partition.as_ref()?, partition::XBOOTLDR)
     }
 
-    /// Whether it reads a partition's entries.
+    /// Returns whether systemd-boot reads a partition's entries.
     #[must_use]
     pub fn reads(&self, root: &Root, partitions: &[Partition], partition: &Partition) -> bool {
         let Ok(esp) = self.esp(partitions) else { return true };
         let is_extended = match &partition.uuid {
             Some(uuid) => self.extended(root).as_ref() == Some(uuid),
-            // Where udev tells nothing, the only one is it.
+            // If udev knows no identity, the only extended partition is taken.
             None => partition.kind == Kind::Xbootldr,
         };
         esp == partition || is_extended
     }
 
-    /// The partition it was started from: its configuration lies there.
+    /// Returns the partition that systemd-boot was started from, which holds its configuration.
     pub fn esp<'a>(&self, partitions: &'a [Partition]) -> Result<&'a Partition, Error> {
         let esps = || partitions.iter().filter(|partition| partition.kind == Kind::Esp);
         let is_it = |partition: &&Partition| self.partition.is_some() && partition.uuid == self.partition;
         let named = partitions.iter().find(is_it);
-        // Where udev told nothing, the only one is it.
+        // If udev knows no identity, or systemd-boot has named no partition, the only ESP is taken.
         let only = esps().next().filter(|esp| esp.uuid.is_none() || self.partition.is_none());
         let not_mounted = || Error::EspNotMounted(self.partition.clone().unwrap_or_default());
         named.or(only.filter(|_| esps().count() == 1)).ok_or_else(not_mounted)
     }
 
-    /// The entry it would boot if the machine restarted now, of those in its order. What it was told and what
-    /// fits nothing is noted.
+    /// Returns the entry that systemd-boot would boot if the machine rebooted now. `order` has the entries in
+    /// its order. A setting that matches no entry is noted.
     pub fn choose(&self, conf: &Conf, order: &[Found], notes: &mut Vec<String>) -> Result<ByDefault, Error> {
         let saved = |told: &Option<String>| match told.as_deref() {
             Some("@saved") => self.last_booted.clone(),
             told => told.map(str::to_owned),
         };
         let preferred = |told: &Option<String>| saved(told).filter(|_| self.knows_preferred);
-        // What is preferred passes a bad entry over, what is the default does not (Boot Loader Interface).
+        // A preferred setting passes a bad entry over, a default does not (Boot Loader Interface).
         let told = [
             (VARIABLE, self.one_shot.clone(), false),
             ("LoaderEntryPreferred", preferred(&self.preferred), true),
@@ -182,7 +185,7 @@ impl Loader {
                     let once = (why == VARIABLE).then(|| Once::Efi(pattern.clone()));
                     return Ok(ByDefault { entry: entry.clone(), why, once });
                 }
-                // What systemd-boot finds itself comes behind all entries, and is no Linux.
+                // Entries that systemd-boot finds itself come after all others, and are not Linux.
                 None if self.own.iter().any(|own| fits(&pattern, own)) || pattern.starts_with("auto-") => {
                     return Err(Error::NoLinux { told: why, pattern });
                 }
@@ -214,7 +217,7 @@ impl Loader {
     }
 }
 
-/// The version in the name that it gives itself, as `systemd-boot 257.13-1~deb13u1`.
+/// Parses the version in systemd-boot's own name, for example `systemd-boot 257.13-1~deb13u1`.
 fn version(info: &str) -> (u32, u32) {
     let mut numbers = info.trim_start_matches(|c: char| !c.is_ascii_digit()).splitn(2, '.').map(|part| {
         let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
@@ -224,7 +227,7 @@ fn version(info: &str) -> (u32, u32) {
 }
 
 impl Conf {
-    /// Reads loader.conf on the ESP; nothing where there is none.
+    /// Reads loader.conf on the ESP. Without that file nothing is set.
     pub fn read(root: &Root, esp: &Partition) -> Result<Conf, Error> {
         let path = esp.point.join("loader/loader.conf");
         match bls::text(root, &path) {
@@ -234,13 +237,13 @@ impl Conf {
         }
     }
 
-    /// Reads its text; any bytes say something, or nothing.
+    /// Parses the text of loader.conf. Total: accepts any bytes.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Conf {
         let mut conf = Conf::default();
         for (key, value) in bls::lines(&String::from_utf8_lossy(bytes)) {
             let value = value.to_ascii_lowercase();
-            // Other names with an @ are kept for later, and mean nothing yet.
+            // Other values with an @ are reserved, and have no meaning yet.
             let means = !value.is_empty() && (!value.starts_with('@') || value == "@saved");
             match key {
                 "preferred" if means => conf.preferred = Some(value),
@@ -252,13 +255,14 @@ impl Conf {
     }
 }
 
-/// Whether a pattern fits a name: `?`, `*` and `[...]` with ranges, `\` before what is meant as it is
-/// (loader.conf(5), "default").
+/// Returns whether a pattern matches a name. A pattern has `?`, `*` and `[...]` with ranges; `\` comes before a
+/// literal character (loader.conf(5), "default").
 #[must_use]
 pub fn fits(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<_>, Vec<_>) = (pattern.chars().collect(), name.chars().collect());
     let (mut pattern, mut name) = (pattern.as_slice(), name.as_slice());
-    // Behind the last star, and what is left of the name if the star takes one more.
+    // The pattern behind the last star, and the part of the name where it was tried. After a mismatch the star
+    // takes one more character.
     let mut again: Option<(&[char], &[char])> = None;
     loop {
         if let ['*', behind @ ..] = pattern {
@@ -278,13 +282,13 @@ pub fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// What follows in a pattern, where its beginning stands for this one character.
+/// Returns the rest of a pattern whose beginning matches this one character.
 fn behind_one(pattern: &[char], c: char) -> Option<&[char]> {
     match pattern {
         ['?', behind @ ..] => Some(behind),
         ['\\', rest @ ..] => rest.split_first().filter(|(meant, _)| **meant == c).map(|(_, behind)| behind),
         ['[', rest @ ..] => {
-            // A ']' that comes first is a member.
+            // A ']' in the first place is a member.
             let end = 1 + rest.iter().skip(1).position(|c| *c == ']')?;
             let (mut members, behind) = (rest.get(..end)?, rest.get(end + 1..)?);
             while let Some((from, others)) = members.split_first() {

@@ -1,4 +1,4 @@
-//! Machines with boot loader entries, whole: what there is, and what is chosen.
+//! Whole machines with boot loader entries: the entries found on them, and the one chosen.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
@@ -9,7 +9,7 @@ use crate::request::conf::Conf;
 const ESP: &str = "/efi";
 const XBOOTLDR: &str = "/boot";
 
-/// A machine that systemd-boot 258 started, with an ESP and an XBOOTLDR partition and kernels on both.
+/// Returns a machine that systemd-boot 258 started, with an ESP, an XBOOTLDR partition, and kernels on both.
 pub(crate) fn machine() -> Scratch {
     let scratch = Scratch::new();
     scratch.put(
@@ -39,12 +39,12 @@ pub(crate) fn machine() -> Scratch {
     scratch
 }
 
-/// An entry with two initrds and two lines of options.
+/// Returns an entry with two initrds and two lines of options.
 pub(crate) fn entry(more: &str, kernel: &str) -> String {
     format!("# one\n{more}\nlinux {kernel}\ninitrd /i1\ninitrd i2\noptions root=a\noptions quiet\n")
 }
 
-/// Puts entries on a partition that name its kernel.
+/// Puts entries on a partition, each for its kernel `/k1`.
 fn entries(scratch: &Scratch, point: &str, names: &[&str]) {
     for name in names {
         scratch.put(&format!("{point}/loader/entries/{name}"), &entry("", "/k1"));
@@ -150,7 +150,7 @@ fn an_older_systemd_boot_takes_counters_for_a_part_of_the_name() {
     entries(&machine, ESP, &["a+3.conf", "b.conf"]);
     machine.put("/efi/loader/loader.conf", "default a.conf\n");
     assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
-    // Of that very version there are both kinds.
+    // Builds of that very version do either.
     set(&machine, "LoaderInfo", &["systemd-boot 258"]);
     assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
     set(&machine, "LoaderEntries", &["a+3.conf", "b.conf"]);
@@ -348,7 +348,7 @@ fn without_a_boot_loader_the_convention_decides_and_a_name_still_finds_an_entry(
     assert_eq!(choose(&machine.root, &Conf::default(), Some("a")).unwrap().entry.id, "a.conf");
 }
 
-/// A machine that GRUB starts, with /boot apart and two kernels in a submenu.
+/// Returns a machine that GRUB starts, with a separate /boot and two kernels in a submenu.
 fn with_grub(default: &str, grubenv: &str) -> Scratch {
     let scratch = Scratch::new();
     scratch.put(
@@ -413,7 +413,7 @@ fn an_entry_of_grubs_is_named_by_id_title_or_number() {
             "{name}"
         );
     }
-    // The convention's name is a version, and means GRUB's entry for that kernel.
+    // The name by convention is a version, and means GRUB's entry for that kernel.
     let by_version = choose(&machine.root, &Conf::default(), Some("6.1")).unwrap().entry;
     assert_eq!(
         (by_version.source, by_version.cmdline.as_deref()),
@@ -466,7 +466,7 @@ fn fedoras_entries_come_through_grub_with_its_variables() {
     assert_eq!(ids, [listed, installed].concat());
 }
 
-/// A board whose U-Boot reads extlinux.conf from a partition at /boot.
+/// Returns a board whose U-Boot reads extlinux.conf from a partition at /boot.
 fn board() -> Scratch {
     let scratch = Scratch::new();
     scratch.put(
@@ -617,7 +617,7 @@ fn of_fedoras_entries_the_first_word_counts_and_an_empty_line_ends_them() {
     assert_eq!((entry.cmdline.as_deref(), entry.initrds.len()), (Some("root=UUID=7 quiet"), 0));
 }
 
-/// The line of what would be booted, or why that is not known.
+/// Returns the command line of the entry that would be booted, or the reason why it is unknown.
 fn line(scratch: &Scratch) -> String {
     let default = Survey::of(&scratch.root, &Conf::default()).default;
     default.map_or_else(|error| error.to_string(), |default| default.entry.cmdline.unwrap_or_default())
@@ -642,7 +642,7 @@ fn patterns_fit_names_without_an_ending_where_the_boot_loader_has_it_so() {
     }
 }
 
-/// A machine without systemd-boot, with an ESP at /boot/efi.
+/// Returns a machine without systemd-boot, with an ESP at /boot/efi.
 fn without_systemd_boot() -> Scratch {
     let scratch = Scratch::new();
     scratch.put(
@@ -677,18 +677,18 @@ fn grubs_menu_is_the_one_on_the_esp_where_there_is_no_other_and_it_calls_none() 
     machine.put("/boot/efi/EFI/openEuler/grub.cfg", &menu("ESP"));
     machine.folder("/sys/firmware/efi");
     assert_eq!(line(&machine), "ESP");
-    // The menu on the ESP may be of another system, and GRUB's own place be built into it.
+    // The menu on the ESP may belong to another system, while this one's GRUB has its own directory built in.
     machine.put("/boot/grub2/grub.cfg", &menu("BOOT"));
     let several = line(&machine);
     assert!(
         several.contains("EFI/openEuler/grub.cfg") && several.contains("/boot/grub2/grub.cfg"),
         "{several}"
     );
-    // A BIOS starts what it finds elsewhere.
+    // A BIOS starts a boot loader from elsewhere, not from the ESP.
     std::fs::remove_dir_all(machine.root.path("/sys/firmware/efi")).unwrap();
     assert_eq!(line(&machine), "BOOT");
     machine.folder("/sys/firmware/efi");
-    // Debian's and Fedora's; openSUSE's; SUSE's older one.
+    // The files of Debian and Fedora, of openSUSE, and the older one of SUSE.
     for calls in [
         "search --label boot --set prefix\nconfigfile $prefix/grub.cfg\n",
         "search --fs-uuid --set=root x\nset prefix=(${root})/boot/grub2\nsource \"${prefix}/grub.cfg\"\n",
@@ -704,7 +704,7 @@ fn where_the_convention_decides_beside_a_boot_loader_that_is_not_read_that_is_to
     let machine = without_systemd_boot();
     let notes = || choose(&machine.root, &Conf::default(), None).unwrap().notes;
     assert!(notes().iter().all(|note| !note.contains("not read from it")));
-    // Below a BIOS nobody reads the last one.
+    // On a BIOS machine nothing reads the last one.
     let others = [
         "/boot/limine.conf",
         "/boot/refind_linux.conf",

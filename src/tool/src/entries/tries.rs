@@ -1,16 +1,17 @@
 //! Boot counting: the counters in the name of an entry's file.
 
-/// How often an entry was tried ("Boot counting").
+/// The counters of an entry ("Boot counting").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tries {
-    /// How often it may be tried yet; after the last it is bad.
+    /// Attempts that are left; at 0 the entry is bad.
     pub left: u32,
-    /// How often it was tried.
+    /// Attempts so far.
     pub done: u32,
 }
 
 impl Tries {
-    /// Parts a file's name, without its ending, from its counters: `NAME+LEFT` or `NAME+LEFT-DONE`.
+    /// Splits a file's name, without its ending, into the name proper and its counters: `NAME+LEFT` or
+    /// `NAME+LEFT-DONE`.
     #[must_use]
     pub fn parse(stem: &str) -> (&str, Option<Tries>) {
         let counted = || {
@@ -27,7 +28,8 @@ fn counter(digits: &str) -> Option<u32> {
     digits.parse().ok().filter(|number| i32::try_from(*number).is_ok())
 }
 
-/// What identifies an entry: its file's name, without counters. The ending is kept as it is written.
+/// Returns an entry's id, which is its file's name without counters, and the counters. The ending keeps its
+/// spelling.
 #[must_use]
 pub fn id(name: &str, ending: &str) -> (String, Option<Tries>) {
     let (stem, ending) = name.split_at_checked(name.len().saturating_sub(ending.len())).unwrap_or((name, ""));

@@ -1,19 +1,19 @@
-//! The order of versions, by the UAPI Version Format Specification ("Version Comparison"), which the Boot
-//! Loader Specification sorts by. It is also what `systemd-analyze compare-versions` tells.
+//! The order of versions by the UAPI Version Format Specification ("Version Comparison"), by which the Boot
+//! Loader Specification sorts. `systemd-analyze compare-versions` gives the same answers.
 
 use std::cmp::Ordering;
 
-/// These separate, in the order in which they are looked for. Whoever has one where the other has something
+/// Separators, in the order in which they are looked for. A version that has one where the other has something
 /// else is older.
 const SEPARATORS: [u8; 3] = [b'-', b'^', b'.'];
 
-/// Which of two versions is newer: the greater.
+/// Compares two versions; the newer one is the greater.
 #[must_use]
 pub fn compare(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
         (a, b) = (skipped(a), skipped(b));
-        // A pre-release is older than what it precedes, even than the end.
+        // A pre-release is older than the version it precedes, and even older than the end of the text.
         if let Some(order) = separated(&mut a, &mut b, b'~') {
             return order;
         }
@@ -39,13 +39,13 @@ pub fn compare(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// What means nothing is passed over.
+/// Skips characters without a meaning.
 fn skipped(text: &[u8]) -> &[u8] {
     let means = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'~' || SEPARATORS.contains(byte);
     text.iter().position(means).and_then(|at| text.get(at..)).unwrap_or_default()
 }
 
-/// Decides where one alone has a separator; where both do, goes on behind it.
+/// Decides if only one of the two begins with the separator. If both do, moves on behind it.
 fn separated(a: &mut &[u8], b: &mut &[u8], separator: u8) -> Option<Ordering> {
     let behind = |rest: &[u8]| rest.first() == Some(&separator);
     match (behind(a), behind(b)) {
@@ -59,7 +59,7 @@ fn separated(a: &mut &[u8], b: &mut &[u8], separator: u8) -> Option<Ordering> {
     }
 }
 
-/// Takes the front of a text that is of one kind.
+/// Takes the characters of one kind from the front of a text.
 pub(super) fn taken<'a>(text: &mut &'a [u8], kind: impl Fn(&u8) -> bool) -> &'a [u8] {
     let end = text.iter().position(|byte| !kind(byte)).unwrap_or(text.len());
     let (front, behind) = text.split_at_checked(end).unwrap_or((text, &[]));
@@ -67,7 +67,7 @@ pub(super) fn taken<'a>(text: &mut &'a [u8], kind: impl Fn(&u8) -> bool) -> &'a 
     front
 }
 
-/// A number of any length: without leading zeros the longer one is greater.
+/// Strips the leading zeros, so that of two numbers of any length the longer one is greater.
 pub(super) fn number(digits: &[u8]) -> &[u8] {
     let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
     digits.get(zeros..).unwrap_or_default()

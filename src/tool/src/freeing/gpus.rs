@@ -1,5 +1,5 @@
-//! The drivers that own a GPU here, and what is done with each at night: found and decided by the hook's
-//! own code, so that what is shown by day is what happens.
+//! The drivers that own a GPU of this machine, and what happens to each at the end of shutdown. The hook's own
+//! code finds the drivers and decides, so the tool shows exactly what will happen.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -15,62 +15,62 @@ use crate::machine::root::Root;
 use crate::request::conf::Conf;
 use crate::words::quoted::quoted;
 
-/// Drivers that leave the device's address table as it is: behind the firmware's framebuffer are then pages
-/// of the old kernel, and a next one that draws there writes into whatever has become of them.
+/// Drivers that leave the address table of their device as it is. The firmware's framebuffer is then mapped to
+/// pages of the old kernel, and a next kernel that draws there overwrites whatever those pages now hold.
 const STALE_FRAMEBUFFER: [&str; 2] = ["i915", "xe"];
 
-/// What an administrator said about GPUs, in the configuration or by the time of staging.
+/// The administrator's settings for GPUs, as staged or as configured now.
 #[derive(Clone, Copy, Debug)]
 pub enum Said<'a> {
-    /// In a plan.
+    /// The settings in a plan.
     Plan(&'a Plan<'a>),
-    /// In the configuration.
+    /// The settings in the configuration.
     Conf(&'a Conf),
 }
 
 /// A driver that owns a GPU.
 #[derive(Debug, Serialize)]
 pub struct Gpu {
-    /// Its module, or its name where it is built in.
+    /// The name of its module, or of the driver if it is built in.
     pub module: String,
-    /// Whether it is built into the kernel.
+    /// Whether the driver is built into the kernel.
     pub builtin: bool,
-    /// `live`, `coming` (not back from its initialisation), `going` or `built-in`.
+    /// `live`, `coming` (its initialisation has not returned), `going` or `built-in`.
     pub state: &'static str,
     /// `unload`, `unbind`, `leave` or `firmware-reboot`.
     #[serde(serialize_with = "as_word")]
     pub policy: Policy,
-    /// What is done when that fails: `jump` or `firmware-reboot`.
+    /// What happens if the policy fails: `jump` or `firmware-reboot`.
     #[serde(serialize_with = "as_word")]
     pub if_failed: GpuFailed,
-    /// Its devices, as their bus names them.
+    /// The names of its devices on their bus.
     pub devices: Vec<String>,
-    /// What is right for it where nobody says otherwise, and why.
+    /// The policy that the driver has if nothing else is set, and the reason for it.
     #[serde(skip)]
     pub default: (Policy, &'static str),
 }
 
-/// Finds them.
+/// Finds the drivers that own a GPU.
 #[must_use]
 pub fn find(root: &Root, said: Said<'_>) -> Vec<Gpu> {
     let Ok(folder) = File::open(root.path("/")) else { return Vec::new() };
     gpu::find(folder.as_fd()).iter().map(|driver| Gpu::of(&folder, &driver, said)).collect()
 }
 
-/// The first of the drivers that leave a framebuffer behind which the next kernel must not touch.
+/// Returns the first driver that leaves a framebuffer that the next kernel must not touch.
 #[must_use]
 pub fn stale_framebuffer(gpus: &[Gpu]) -> Option<&Gpu> {
     gpus.iter().find(|gpu| STALE_FRAMEBUFFER.contains(&gpu.module.as_str()))
 }
 
-/// The first because of which there is no jump.
+/// Returns the first driver that rules out a jump.
 #[must_use]
 pub fn forbids_the_jump(gpus: &[Gpu]) -> Option<&Gpu> {
     gpus.iter().find(|gpu| gpu.policy == Policy::FirmwareReboot || gpu.is_stuck())
 }
 
-/// A process that has a device file of a driver open now, of those that are seen from here; by the code that
-/// would end it at night.
+/// Returns a process that has a device file of the driver open now, if one is visible from here. The code that
+/// finds it is the one that would end the process at the end of shutdown.
 #[must_use]
 pub fn process_on(root: &Root, module: &str) -> Option<String> {
     let folder = File::open(root.path("/")).ok()?;
@@ -80,7 +80,7 @@ pub fn process_on(root: &Root, module: &str) -> Option<String> {
     Some(format!("{} ({})", quoted(&process.name.to_string(), 16), process.id.as_raw_nonzero()))
 }
 
-/// The modules that stand on one now.
+/// Returns the modules that depend on a module now.
 #[must_use]
 pub fn modules_on(root: &Root, module: &str) -> Vec<String> {
     let folder = root.path("/sys/module").join(module).join("holders");
@@ -124,14 +124,14 @@ impl Gpu {
         }
     }
 
-    /// Whether it has not come back from its initialisation: with it every reboot(2) waits for the probe of
-    /// its device.
+    /// Returns whether the driver is still in its initialisation. As long as that lasts, every reboot(2) waits
+    /// for the probe of its device.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
         self.state == "coming"
     }
 
-    /// What is done with it.
+    /// Says what happens to the driver.
     #[must_use]
     pub fn in_words(&self) -> String {
         let if_failed = match self.if_failed {
@@ -162,7 +162,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::machine::scratch::Scratch;
 
-    /// Gives a machine a GPU on the PCI bus.
+    /// Adds a GPU on the PCI bus to a machine.
     pub(crate) fn add(scratch: &Scratch, module: &str, address: &str, state: &str) {
         let device = format!("/sys/devices/pci0000:00/{address}");
         scratch.put(&format!("{device}/class"), "0x030000\n");

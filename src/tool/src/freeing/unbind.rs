@@ -1,5 +1,5 @@
-//! Which other devices are unbound just before the jump: what the configuration names, as the PCI
-//! addresses that the plan holds.
+//! Finds the other devices to unbind just before the jump: those that the configuration names, as PCI addresses
+//! for the plan.
 
 use std::fs;
 
@@ -13,51 +13,52 @@ use crate::request::conf::{self, Target, as_module};
 const DEVICES: &str = "/sys/bus/pci/devices";
 const DRIVERS: &str = "/sys/bus/pci/drivers";
 
-/// The vendor of NVIDIA's devices, and the class of displays, as sysfs writes them.
+/// The vendor ID of NVIDIA, and the beginning of the class of displays, as sysfs writes them.
 const NVIDIA: &str = "0x10de";
 const DISPLAY: &str = "0x03";
 
-/// What is unbound, and what is not and why.
+/// The devices to unbind, and those that stay bound.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unbind {
-    /// PCI addresses.
+    /// The PCI addresses of the devices to unbind.
     pub addresses: Vec<String>,
-    /// A sentence for each name that leads to nothing.
+    /// A sentence for each name without a device, and for each device of a driver that must stay bound.
     pub left_out: Vec<String>,
 }
 
-/// Why a device that was named by its address is not unbound: whoever names it so means it.
+/// A reason why a device that is named by its address cannot be unbound. It is an error because the
+/// administrator means that very device.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// The machine stands on it.
+    /// The device carries a file system or swap that is in use until the jump.
     #[error(
         "{path}: unbind names {address}, which carries {what}, and that is in use until the jump; take it out",
         path = conf::PATH
     )]
     Carries {
-        /// The device.
+        /// Its PCI address.
         address: String,
-        /// `/`, `/usr` or swap.
+        /// The use: `/`, `/usr` or swap.
         what: String,
     },
-    /// It cannot be told whether the machine stands on it.
+    /// The device might carry a file system or swap whose devices cannot be determined.
     #[error(
         "{path}: unbind names {address}, and what carries {what} cannot be told, which might be this; take it out",
         path = conf::PATH
     )]
     MayCarry {
-        /// The device.
+        /// Its PCI address.
         address: String,
-        /// `/`, `/usr` or swap.
+        /// The use: `/`, `/usr` or swap.
         what: String,
     },
-    /// A GPU of NVIDIA.
+    /// The device is a GPU of NVIDIA.
     #[error(
         "{path}: unbind names {0}, an NVIDIA GPU; while anything has it open that waits for ever: take it out",
         path = conf::PATH
     )]
     Nvidia(String),
-    /// More than a plan holds.
+    /// There are more devices than a plan holds.
     #[error(
         "{path}: unbind names {0} devices, and a plan holds {max}; name fewer",
         path = conf::PATH, max = limits::UNBIND_MAX
@@ -65,7 +66,7 @@ pub enum Error {
     TooMany(usize),
 }
 
-/// Finds the devices.
+/// Finds the devices to unbind.
 pub fn find(root: &Root, targets: &[Target]) -> Result<Unbind, Error> {
     let mut found = Unbind::default();
     if targets.is_empty() {
@@ -100,7 +101,7 @@ pub fn find(root: &Root, targets: &[Target]) -> Result<Unbind, Error> {
     }
 }
 
-/// What speaks against it.
+/// A reason to leave a device bound.
 enum Bar {
     Carries(String),
     MayCarry(String),
@@ -138,7 +139,7 @@ fn bar(root: &Root, carriers: &Carriers, address: &str) -> Option<Bar> {
     }
 }
 
-/// The addresses of a driver's devices.
+/// Returns the PCI addresses of a driver's devices.
 fn devices(root: &Root, driver: &str) -> Vec<String> {
     let names = |path| {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
     use crate::machine::scratch::Scratch;
 
-    /// The root on one of two drives, a USB controller, and two GPUs.
+    /// Returns a machine with two drives, one of which holds the root, a USB controller, and two GPUs.
     fn machine() -> Scratch {
         let scratch = Scratch::new();
         for (address, driver, vendor, class) in [

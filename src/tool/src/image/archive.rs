@@ -1,57 +1,57 @@
-//! Going through archives as the kernel does that unpacks them (`write_buffer`, init/initramfs.c): cpio in the newc
-//! format, with checksums or without, one entry behind the other. What is in them is not kept.
+//! Parses archives as the kernel does when it unpacks them (`write_buffer`, init/initramfs.c): cpio in the newc
+//! format, with or without checksums, one entry after the other. The contents are not stored.
 //!
-//! An archive need not have an end of its own (`TRAILER!!!`): it may stop behind any entry, and what fills an entry up may
-//! be missing then, unless it is compressed. Between two entries there may be zeros. Behind an archive that is not compressed
-//! something else begins at a multiple of 4.
+//! An archive need not have an end marker (`TRAILER!!!`): it may stop after any entry. The padding of the last
+//! entry may then be missing, unless the archive is compressed. There may be zeros between two entries.
+//! Anything else that follows an uncompressed archive begins at a multiple of 4.
 
 use crate::image::cpio::{ALIGNMENT, padded};
 use crate::words::little_endian;
 
-/// What an entry begins with, without checksums and with them; and how long its header is.
+/// The magic of an entry without checksums, that of one with checksums, and the length of the header in bytes.
 const PLAIN: &[u8] = b"070701";
 const SUMMED: &[u8] = b"070702";
 const HEADER: usize = 110;
 
-/// How many numbers a header has: each has eight hexadecimal digits, behind the magic.
+/// The number of fields in a header: after the magic, each has eight hexadecimal digits.
 const NUMBERS: usize = 13;
 
-/// Archives on their way past.
+/// A parser of archives, which takes them in parts.
 #[derive(Debug, Default)]
 pub struct Entries {
-    /// How much went past.
+    /// The number of bytes parsed so far.
     at: u64,
     state: State,
 }
 
 #[derive(Debug, Default)]
 enum State {
-    /// Behind an entry, or at the beginning.
+    /// After an entry, or at the beginning.
     #[default]
     Between,
-    /// In a header, of which these bytes were seen.
+    /// In a header, of which these bytes have been seen.
     Header(Vec<u8>),
-    /// In a name, and what fills it up; behind it comes the content.
+    /// In a name or its padding; the content comes next.
     Name { left: u64, filling: u64, content: Content },
     /// In the content.
     Content(Content),
-    /// In what fills that up.
+    /// In the padding of the content.
     Filling(u64),
 }
 
-/// The content of a file, as far as it has not been seen.
+/// The part of a file's content that has not been seen yet.
 #[derive(Clone, Copy, Debug)]
 struct Content {
     left: u64,
-    /// How much fills it up.
+    /// The length of the padding after it, in bytes.
     filling: u64,
-    /// The sum that it should have, and that of what was seen.
+    /// The checksum in the header, and the sum of the bytes seen so far.
     sums: Option<(u32, u32)>,
 }
 
 impl Entries {
-    /// Takes the next bytes, and tells how many of them belong to archives: all, or those before something else that begins
-    /// behind an entry. An error says what is wrong with an entry.
+    /// Parses the next bytes and returns the number of them that belong to archives. These are all bytes,
+    /// unless something else begins after an entry. An error says what is wrong with an entry.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
         let mut rest = bytes;
         loop {
@@ -74,7 +74,7 @@ impl Entries {
                     if header.len() == HEADER { entry(&header)? } else { State::Header(header) }
                 }
                 State::Name { left, filling, content } => {
-                    // Its last byte ends it.
+                    // A NUL ends the name.
                     let last =
                         left.checked_sub(filling + 1).and_then(|last| rest.get(usize::try_from(last).ok()?));
                     if last.is_some_and(|last| *last != 0) {
@@ -112,13 +112,13 @@ impl Entries {
         }
     }
 
-    /// Whether an archive could end here.
+    /// Returns whether an archive could end here.
     #[must_use]
     pub fn may_end(&self) -> bool {
         matches!(self.state, State::Between | State::Filling(_) | State::Content(Content { left: 0, .. }))
     }
 
-    /// Whether it ends here with all that fills it up, as it must where it was compressed.
+    /// Returns whether the archive ends here with all its padding, as a compressed one must.
     #[must_use]
     pub fn is_at_an_end(&self) -> bool {
         matches!(
@@ -127,7 +127,7 @@ impl Entries {
         )
     }
 
-    /// Takes so many bytes, or as many as there are, and tells how many.
+    /// Skips up to `count` bytes and returns the number of skipped bytes.
     fn skip(&mut self, rest: &mut &[u8], count: u64) -> u64 {
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(rest.len());
         *rest = rest.get(count..).unwrap_or_default();
@@ -136,7 +136,7 @@ impl Entries {
     }
 }
 
-/// What follows a header.
+/// Returns the state after a header.
 fn entry(header: &[u8]) -> Result<State, &'static str> {
     let is_summed = header.starts_with(SUMMED);
     if !is_summed && !header.starts_with(PLAIN) {
@@ -154,15 +154,16 @@ fn entry(header: &[u8]) -> Result<State, &'static str> {
     let [_, mode, _, _, _, _, size, _, _, _, _, name, sum] = numbers;
     let filled = |size| padded(size) - size;
     let (size, name) = (u64::from(size), u64::from(name));
-    // Where several names have one content, the others say its sum, too, and have none.
+    // Of several hard links, only one entry has the content. The others state its checksum, too.
     let has_sum = is_summed && size > 0 && mode & libc::S_IFMT == libc::S_IFREG;
     let content = Content { left: size, filling: filled(size), sums: has_sum.then_some((sum, 0)) };
     let filling = filled(HEADER as u64 + name);
     Ok(State::Name { left: name + filling, filling, content })
 }
 
-/// A disk that the kernel takes for one where an initrd is no archive (`identify_ramdisk_image`, `init/do_mounts_rd.c`): it
-/// begins like a file system of these.
+/// Returns whether the kernel would take an initrd that begins with these bytes for a disk image, if it is no
+/// archive (`identify_ramdisk_image`, `init/do_mounts_rd.c`). The file systems are romfs, cramfs, squashfs,
+/// minix and ext2 to ext4.
 #[must_use]
 pub fn is_disk(head: &[u8]) -> bool {
     let at = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
@@ -174,7 +175,7 @@ pub fn is_disk(head: &[u8]) -> bool {
         || word(0x438) == 0xef53
 }
 
-/// How many bytes of it [`is_disk`] looks at.
+/// The number of bytes that [`is_disk`] needs.
 pub const DISK_HEAD: usize = 0x43a;
 
 #[cfg(test)]
@@ -182,7 +183,7 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
-    /// An entry with a checksum where one is given.
+    /// Returns an entry, with a checksum if one is given.
     pub(crate) fn entry(name: &str, data: &[u8], sum: Option<u32>) -> Vec<u8> {
         let (magic, sum) = if sum.is_some() { ("070702", sum) } else { ("070701", Some(0)) };
         let (mode, size, length) = (libc::S_IFREG | 0o644, data.len(), name.len() + 1);
@@ -200,7 +201,8 @@ pub(crate) mod tests {
         entry
     }
 
-    /// How much was taken, in parts of that size, and whether it may end there.
+    /// Parses `bytes` in parts of `part` bytes. Returns the number of bytes taken, and whether the archive may
+    /// end there.
     fn taken(bytes: &[u8], part: usize) -> Result<(usize, bool), &'static str> {
         let (mut entries, mut all) = (Entries::default(), 0);
         for part in bytes.chunks(part) {
@@ -231,7 +233,7 @@ pub(crate) mod tests {
             let more = [&archive[..], b"\x1f\x8b"].concat();
             assert_eq!(taken(&more, part), Ok((archive.len(), true)), "{part}");
         }
-        // What begins like one elsewhere is none.
+        // An archive that begins at no multiple of 4 is an error.
         assert!(taken(&[&archive[..], b"070701"].concat(), 64).is_err());
     }
 

@@ -6,53 +6,54 @@ use thiserror::Error;
 use crate::machine::root::Root;
 use crate::words::errno::InWords;
 
-/// What the boot loader or the last handoff added: it tells how that kernel was started, not how
-/// the next one is to run.
+/// The parameters that the boot loader or the last handoff added. They tell how that kernel was started, not
+/// how the next one is to run.
 const ADDED: [&str; 4] = ["BOOT_IMAGE", "initrd", ONCE, Record::KEY];
 
-/// Keeps the next kernel from the firmware's framebuffer: neither simpledrm nor efifb find one.
+/// The parameter that keeps the next kernel away from the firmware's framebuffer: neither simpledrm nor efifb
+/// finds one.
 pub const NO_SYSFB: &str = "initcall_blacklist=sysfb_init";
 
-/// Why there is no command line.
+/// A reason why a command line cannot be staged.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The running one cannot be read.
+    /// The running kernel's command line cannot be read.
     #[error("/proc/cmdline cannot be read: {}; give the command line with --cmdline", InWords(.0))]
     Unreadable(std::io::Error),
-    /// It is not text, and the plan is.
+    /// The command line is not plain text, as the plan requires.
     #[error("the command line holds {0}; give one without it")]
     NotText(&'static str),
-    /// A quote is never closed: the kernel would take all that follows, the record too, for one value.
+    /// A quote is never closed. The kernel would take the rest of the line, with the record, for one value.
     #[error("the command line has a double quote that is never closed: {0:?}; close it")]
     OpenQuote(String),
-    /// It is longer than the loader takes.
+    /// The line is longer than `LOADER_CMDLINE_MAX` allows beside the record.
     #[error(
         "the command line has {length} bytes, and this loader takes {most} beside the handoff's record; \
          leave out {over}"
     )]
     TooLong {
-        /// Its length.
+        /// The length of the line, in bytes.
         length: usize,
-        /// What is taken.
+        /// The largest length allowed, in bytes.
         most: usize,
-        /// The difference.
+        /// The number of bytes to leave out.
         over: usize,
     },
 }
 
-/// The running kernel's command line, all of it: to the kernel a newline is white space like any other (`isspace`,
-/// lib/ctype.c), and a boot loader may have left one in its midst.
+/// Returns the whole command line of the running kernel. It may have a newline in its middle, left by a boot
+/// loader: for the kernel, a newline is white space like any other (`isspace`, lib/ctype.c).
 pub fn running(root: &Root) -> Result<String, Error> {
     let bytes = std::fs::read(root.path("/proc/cmdline")).map_err(Error::Unreadable)?;
     String::from_utf8(bytes).map_err(|_| Error::NotText("bytes that are not UTF-8"))
 }
 
-/// The running kernel's command line, without what the boot loader added.
+/// Returns the running kernel's command line without the parameters that the boot loader or a handoff added.
 pub fn reused(root: &Root) -> Result<String, Error> {
     Ok(without_added(&running(root)?))
 }
 
-/// Joins and checks: what comes out can be staged.
+/// Joins the parts to a command line, and checks that it can be staged.
 pub fn checked(base: &str, append: &[String]) -> Result<String, Error> {
     let parts = std::iter::once(base).chain(append.iter().map(String::as_str));
     let parts = parts.map(str::trim_ascii).filter(|part| !part.is_empty());
@@ -71,25 +72,26 @@ pub fn checked(base: &str, append: &[String]) -> Result<String, Error> {
     Ok(line)
 }
 
-/// A command line without what the boot loader added. Total: any text gives a line.
+/// Returns a command line without the parameters that the boot loader or a handoff added. Any text is accepted.
 #[must_use]
 pub fn without_added(line: &str) -> String {
     let kept = parameters(line).filter(|parameter| {
-        // The kernel takes quotes around a whole parameter off before it looks at the name.
+        // The kernel removes quotes around a whole parameter before it looks at the name.
         let name = parameter.trim_start_matches('"').split('=').next().unwrap_or_default();
         !ADDED.contains(&name)
     });
     kept.collect::<Vec<_>>().join(" ")
 }
 
-/// The value of one of the kernel's parameters; of several the last, which is the one that counts.
+/// Returns the value of one of the kernel's parameters, which is empty if it has no `=`. If there are several,
+/// the last one counts.
 #[must_use]
 pub fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let found = kernels(line).filter(|parameter| is_named(parameter, name)).last()?;
     Some(found.split_once('=').map_or("", |(_, value)| value).trim_matches('"'))
 }
 
-/// A command line without one of the kernel's parameters. What the init is given stays.
+/// Returns a command line without one of the kernel's parameters. The init's arguments stay.
 #[must_use]
 pub fn without(line: &str, name: &str) -> String {
     let kernels = kernels(line).count();
@@ -98,8 +100,9 @@ pub fn without(line: &str, name: &str) -> String {
     kept.map(|(_, parameter)| parameter).collect::<Vec<_>>().join(" ")
 }
 
-/// A command line without what a person names: a parameter of the kernel's, or with NAME=VALUE those of its
-/// places that have this very value. None where it names nothing there. What the init is given stays.
+/// Returns a command line without a parameter that the user names. NAME removes every kernel parameter of that
+/// name, NAME=VALUE only those with this value. Returns `None` if there is none to remove. The init's arguments
+/// stay.
 #[must_use]
 pub fn removed(line: &str, named: &str) -> Option<String> {
     let named = unquoted(named.trim_ascii());
@@ -116,13 +119,13 @@ pub fn removed(line: &str, named: &str) -> Option<String> {
     fewer.then(|| kept.into_iter().map(|(_, parameter)| parameter).collect::<Vec<_>>().join(" "))
 }
 
-/// A command line with one more parameter, where the kernel reads it: at the place of the record.
+/// Returns a command line with one more kernel parameter, at the place of the record.
 #[must_use]
 pub fn with(line: &str, parameter: &str) -> String {
     Recorded { cmdline: line, record: parameter }.to_string()
 }
 
-/// Whether the next kernel leaves the firmware's framebuffer alone.
+/// Returns whether the next kernel leaves the firmware's framebuffer alone.
 #[must_use]
 pub fn is_without_sysfb(line: &str) -> bool {
     let lists = kernels(line).filter(|parameter| is_named(parameter, "initcall_blacklist"));
@@ -130,30 +133,33 @@ pub fn is_without_sysfb(line: &str) -> bool {
     names.any(|name| name.trim_matches('"') == "sysfb_init")
 }
 
-/// A command line whose kernel leaves the firmware's framebuffer alone; the same when that is done again.
+/// Returns a command line with which a kernel leaves the firmware's framebuffer alone. Such a line stays as it
+/// is.
 #[must_use]
 pub fn without_sysfb(line: &str) -> String {
     if is_without_sysfb(line) { line.to_owned() } else { with(line, NO_SYSFB) }
 }
 
-/// The kernel's own parameters: what follows a `--` is the init's (`parse_args`, kernel/params.c).
+/// Returns the kernel's own parameters. Those after a `--` belong to the init (`parse_args`, kernel/params.c).
 fn kernels(line: &str) -> impl Iterator<Item = &str> {
     parameters(line).take_while(|parameter| *parameter != "--")
 }
 
-/// As the kernel compares: '-' and '_' are one (`parameqn`, kernel/params.c).
+/// Compares a parameter's name as the kernel does, for which '-' and '_' are equal (`parameqn`,
+/// kernel/params.c). `name` is written with '_'.
 fn is_named(parameter: &str, name: &str) -> bool {
     let found = parameter.trim_start_matches('"').split('=').next().unwrap_or_default();
     found.replace('-', "_") == name
 }
 
-/// The kernel takes quotes off around a whole parameter, and around its value (`next_arg`, lib/cmdline.c).
+/// Removes quotes as the kernel does, around a whole parameter and around its value (`next_arg`,
+/// lib/cmdline.c).
 fn unquoted(text: &str) -> &str {
     let inner = text.strip_prefix('"').unwrap_or(text);
     inner.strip_suffix('"').unwrap_or(inner)
 }
 
-/// The parameters as the kernel splits them: at spaces outside of double quotes (`next_arg`,
+/// Splits a command line as the kernel does, at white space outside of double quotes (`next_arg`,
 /// lib/cmdline.c).
 pub fn parameters(line: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;

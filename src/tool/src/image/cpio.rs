@@ -1,81 +1,83 @@
-//! Writing archives that the kernel unpacks into its first file system: cpio in the newc format
+//! Writes archives that the kernel unpacks into its first file system: cpio in the newc format
 //! (Documentation/driver-api/early-userspace/buffer-format.rst; `init/initramfs.c`).
 
 use std::io::{self, Write};
 
-/// Every header and every content begins on a multiple of this.
+/// Every header and every content begins at a multiple of this number of bytes.
 pub const ALIGNMENT: u64 = 4;
 
-/// The longest name with its NUL; the kernel passes over longer ones without a word (`PATH_MAX`, limits.h).
+/// The length of the longest name in bytes, with its NUL. The kernel silently skips entries with longer names
+/// (`PATH_MAX`, limits.h).
 pub const NAME_MAX: usize = 4096;
 
-/// A header without the name: the magic and 13 numbers of 8 digits.
+/// The length of a header in bytes, without the name: the magic, and 13 numbers of 8 digits.
 const HEADER: u64 = 6 + 13 * 8;
 
 /// The name that ends an archive.
 const TRAILER: &[u8] = b"TRAILER!!!";
 
-/// What a header says of a file.
+/// The header fields of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
-    /// Its path, without a `/` before it.
+    /// The path, without a leading `/`.
     pub name: Vec<u8>,
     /// Type and permissions, as in `st_mode` (inode(7)).
     pub mode: u32,
-    /// Whose it is.
+    /// The owner's user ID.
     pub uid: u32,
-    /// Its group.
+    /// The group ID.
     pub gid: u32,
-    /// When it was changed, in seconds since 1970.
+    /// The time of the last change, in seconds since 1970.
     pub mtime: u32,
-    /// How much content follows, in bytes.
+    /// The length of the content, in bytes.
     pub size: u32,
 }
 
 impl Member {
-    /// A directory of root's that is as old as can be.
+    /// Returns a directory that root owns, with the time 0.
     #[must_use]
     pub fn folder(name: &[u8], permissions: u32) -> Member {
         Member { name: name.to_vec(), mode: libc::S_IFDIR | permissions, ..Member::default() }
     }
 
-    /// Whether the kernel would take it for a member: a name that can be told from the end of an archive.
+    /// Returns whether the kernel accepts the name for a member of an archive. The name that ends an archive is
+    /// not one.
     #[must_use]
     pub fn can_be_named(name: &[u8]) -> bool {
         !name.is_empty() && name.len() < NAME_MAX && name != TRAILER && !name.contains(&0)
     }
 
-    /// How many bytes of an archive it takes, content and padding included.
+    /// Returns the number of bytes that the member takes in an archive, with its content and padding.
     #[must_use]
     pub fn length(&self) -> u64 {
         head_length(&self.name) + padded(self.size.into())
     }
 
-    /// Writes the header and the name; the content follows, and its [`padding`]. The number tells it from the
-    /// other files of its archive.
+    /// Writes the header and the name. The caller then writes the content, and its [`padding`]. The number
+    /// distinguishes the file from the others of its archive.
     pub fn write(&self, number: u32, to: &mut impl Write) -> io::Result<()> {
         header(self, number, to)
     }
 }
 
-/// How many bytes the end of an archive takes.
+/// Returns the length of the end of an archive, in bytes.
 #[must_use]
 pub fn end_length() -> u64 {
     head_length(TRAILER)
 }
 
-/// Ends an archive.
+/// Writes the end of an archive.
 pub fn end(to: &mut impl Write) -> io::Result<()> {
     header(&Member { name: TRAILER.to_vec(), ..Member::default() }, 0, to)
 }
 
-/// So many bytes with those that fill them up.
+/// Returns a size in bytes with its padding.
 #[must_use]
 pub fn padded(size: u64) -> u64 {
     size.saturating_add(ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
 }
 
-/// Fills up what was written.
+/// Writes the padding after content of that size.
 pub fn padding(size: u64, to: &mut impl Write) -> io::Result<()> {
     (size..padded(size)).try_for_each(|_| to.write_all(&[0]))
 }
@@ -87,7 +89,7 @@ fn head_length(name: &[u8]) -> u64 {
 fn header(member: &Member, number: u32, to: &mut impl Write) -> io::Result<()> {
     let Member { mode, uid, gid, mtime, size, .. } = *member;
     let name = u32::try_from(member.name.len() + 1).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // One link: of several the kernel would look for the others. Devices and the checksum are 0.
+    // One link: with more, the kernel would look for the others. Devices and the checksum are 0.
     let numbers = [number, mode, uid, gid, 1, mtime, size, 0, 0, 0, 0, name, 0];
     to.write_all(b"070701")?;
     numbers.iter().try_for_each(|number| write!(to, "{number:08x}"))?;
@@ -101,7 +103,7 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
-    /// What an archive holds, or nothing where it is none; what follows it is left.
+    /// Reads an archive, or returns `None` if it is none. Leaves the bytes after its end.
     pub(crate) fn read(archive: &mut &[u8]) -> Option<Vec<(Member, Vec<u8>)>> {
         let mut members = Vec::new();
         loop {

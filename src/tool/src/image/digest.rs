@@ -1,26 +1,27 @@
-//! What the digest over an image costs. On some architectures a piece of code between the two kernels, the
-//! purgatory, hashes the whole image once more, with plain SHA-256 and none of the processor's help
-//! (arch/x86/purgatory, lib/crypto/sha256.c). How fast this processor does that is measured, not known.
+//! SHA-256, and the time that it costs to hash an image. On some architectures a piece of code that runs
+//! between the two kernels, the purgatory, hashes the whole image once more. It uses plain SHA-256, without the
+//! processor's instructions for it (arch/x86/purgatory, lib/crypto/sha256.c). The speed of this processor is
+//! measured.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-/// How long is measured.
+/// The duration of the measurement.
 const WHILE: Duration = Duration::from_millis(20);
 
-/// What is hashed before the clock is looked at.
+/// The number of bytes that are hashed between two looks at the clock.
 const CHUNK: usize = 64 * 1024;
 
-/// Where the kernel has such a purgatory (`ARCH_SUPPORTS_KEXEC_PURGATORY`, arch/*/Kconfig).
+/// The architectures whose kernel has such a purgatory (`ARCH_SUPPORTS_KEXEC_PURGATORY`, arch/*/Kconfig).
 const HASHING: [&str; 4] = ["x86_64", "riscv64", "powerpc64", "s390x"];
 
-/// Whether the image is hashed on this architecture at a jump.
+/// Returns whether the image is hashed at a jump on this architecture.
 #[must_use]
 pub fn is_made_here() -> bool {
     HASHING.contains(&std::env::consts::ARCH)
 }
 
-/// Bytes in a second, here and now.
+/// Measures how many bytes this processor hashes in a second now.
 #[must_use]
 pub fn rate() -> u64 {
     let (chunk, mut state) = (vec![0x5a; CHUNK], INITIAL);
@@ -34,7 +35,7 @@ pub fn rate() -> u64 {
     u64::try_from(u128::from(bytes) * 1_000_000 / micros).unwrap_or(u64::MAX)
 }
 
-/// SHA-256 of what is read.
+/// Returns the SHA-256 of all that can be read.
 pub fn sha256(mut from: impl Read) -> io::Result<[u8; 32]> {
     let (mut state, mut chunk, mut length) = (INITIAL, Vec::with_capacity(CHUNK), 0_u64);
     loop {
@@ -46,7 +47,7 @@ pub fn sha256(mut from: impl Read) -> io::Result<[u8; 32]> {
         }
         hash(&mut state, &chunk);
     }
-    // FIPS 180-4, 5.1.1: a bit, zeros, and the length in bits.
+    // FIPS 180-4, 5.1.1: the padding is a 1 bit, zeros, and the length in bits.
     chunk.push(0x80);
     chunk.resize((chunk.len() + 8).next_multiple_of(64) - 8, 0);
     chunk.extend((length * 8).to_be_bytes());
@@ -58,11 +59,11 @@ pub fn sha256(mut from: impl Read) -> io::Result<[u8; 32]> {
     Ok(sum)
 }
 
-/// FIPS 180-4, 5.3.3: of the square roots of the first eight primes.
+/// FIPS 180-4, 5.3.3: the first 32 bits of the fractional parts of the square roots of the first 8 primes.
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// FIPS 180-4, 4.2.2: the first 32 bits behind the point of the cube roots of the first 64 primes.
+/// FIPS 180-4, 4.2.2: the first 32 bits of the fractional parts of the cube roots of the first 64 primes.
 #[rustfmt::skip]
 const K: [u32; 64] = [
     0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5, 0x3956_c25b, 0x59f1_11f1, 0x923f_82a4, 0xab1c_5ed5,
@@ -75,11 +76,11 @@ const K: [u32; 64] = [
     0x748f_82ee, 0x78a5_636f, 0x84c8_7814, 0x8cc7_0208, 0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2,
 ];
 
-/// FIPS 180-4, 6.2.2, over whole blocks; the names are the standard's.
+/// Hashes whole blocks (FIPS 180-4, 6.2.2). The variables have the standard's names.
 #[allow(clippy::many_single_char_names)]
 fn hash(state: &mut [u32; 8], bytes: &[u8]) {
     for block in bytes.chunks_exact(64) {
-        // The last sixteen words, each replaced as soon as it is used.
+        // The last sixteen words of the message schedule; each is replaced as soon as it has been used.
         let mut words = [0; 16];
         for (word, bytes) in words.iter_mut().zip(block.chunks_exact(4)) {
             *word = bytes.iter().fold(0, |word, byte| word << 8 | u32::from(*byte));
@@ -114,11 +115,12 @@ mod tests {
     #[test]
     fn what_is_measured_is_sha256() {
         let digest = |bytes: &[u8]| sha256(bytes).unwrap().map(|byte| format!("{byte:02x}")).concat();
-        // FIPS 180-4's own examples: "abc", a million times "a".
+        // These are FIPS 180-4's own examples: "abc", and a million times "a".
         assert_eq!(digest(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         let million = digest(&vec![b'a'; 1_000_000]);
         assert_eq!(million, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-        // Where the length no longer fits into the last block, and where nothing is in it; as sha256sum has them.
+        // In one, the length no longer fits into the last block; in the other, the last block holds no data.
+        // The sums are from sha256sum.
         assert_eq!(digest(&[0; 56]), "d4817aa5497628e7c77e6b606107042bbba3130888c5f47a375e6179be789fbb");
         assert_eq!(
             digest(&vec![0; CHUNK]),

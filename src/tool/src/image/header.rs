@@ -1,5 +1,6 @@
-//! What the first bytes of a kernel image, unwrapped, say of it: for which machine it is, and what it takes
-//! (Documentation/arch/x86/boot.rst, arch/arm64/booting.rst, arch/riscv/boot-image-header.rst; PE, ELF).
+//! Reads the header of an unwrapped kernel image, which states the machine that it is for, and the memory and
+//! command line that it takes (Documentation/arch/x86/boot.rst, arch/arm64/booting.rst,
+//! arch/riscv/boot-image-header.rst; PE, ELF).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,60 +8,60 @@ use std::os::unix::fs::FileExt;
 use crate::image::bzimage;
 use crate::words::little_endian::{long, short, wide};
 
-/// More than the headers below take.
+/// The number of bytes to read: more than any of the headers below takes.
 pub const LENGTH: usize = 4096;
 
-/// Memory is given away in these, on every machine whose images say how much they take.
+/// The page size of x86, in bytes. The memory for a bzImage is reserved in whole pages.
 const PAGE: u64 = 4096;
 
-/// The boot protocol from which on the kernel loads a bzImage (`bzImage64_probe`,
+/// The first boot protocol whose bzImages the kernel loads (`bzImage64_probe`,
 /// `arch/x86/kernel/kexec-bzimage64.c`).
 const PROTOCOL: u16 = 0x020c;
 
-/// A form of kernel image.
+/// The header of a kernel image, by its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// A bzImage, of x86.
+    /// A bzImage, for x86.
     Bz(Bz),
-    /// An Image, of arm64 or riscv64.
+    /// An Image, for arm64 or riscv64.
     Flat(Flat),
-    /// One for an architecture, as Rust calls it.
+    /// Another image, for the architecture of this name in Rust.
     For(&'static str),
-    /// None that is known.
+    /// No known format.
     Unknown,
 }
 
-/// What a bzImage says of itself.
+/// The fields of a bzImage's header that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bz {
-    /// Of which boot protocol it is, as 0x020f for 2.15.
+    /// The version of the boot protocol, for example 0x020f for 2.15.
     pub protocol: u16,
-    /// Whether it has a 64-bit entry and can lie anywhere.
+    /// Whether the image has a 64-bit entry and can be placed anywhere in memory.
     pub is_64_bit: bool,
-    /// Whether it can be started with five levels of page tables.
+    /// Whether the image can be started with five levels of page tables.
     pub five_levels: bool,
-    /// How many bytes of command line it takes.
+    /// The longest command line that the kernel takes, in bytes.
     pub cmdline_max: u64,
-    /// Bytes of memory that it takes until it is unpacked.
+    /// The memory in bytes that the image needs until it is decompressed.
     pub memory: u64,
 }
 
-/// What an Image says of itself.
+/// The fields of an Image's header that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flat {
-    /// For which architecture it is, as Rust calls it.
+    /// The architecture, under its name in Rust.
     pub machine: &'static str,
-    /// How far behind a place where it may lie it begins (`text_offset`).
+    /// The offset of the image from an address at which it may be placed, in bytes (`text_offset`).
     pub offset: u64,
-    /// What else it says of itself, a bit or two each.
+    /// Its other properties, of a bit or two each (`flags`).
     pub flags: u64,
-    /// Bytes of memory that it takes where it is loaded: more than the file, for what begins as zeros; 0 where it does
-    /// not say so.
+    /// The memory in bytes that the image needs where it is loaded, or 0 if the header does not say. It is more
+    /// than the size of the file because some of it begins as zeros.
     pub memory: u64,
 }
 
 impl Header {
-    /// Reads it; of a file that cannot be read nothing is known.
+    /// Reads the header of a file. The header of an unreadable file is unknown.
     #[must_use]
     pub fn read(file: &File) -> Header {
         let mut bytes = vec![0; LENGTH];
@@ -69,7 +70,7 @@ impl Header {
         Header::parse(&bytes)
     }
 
-    /// Reads bytes. Total: any bytes give a header.
+    /// Parses a header. Any bytes are accepted.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Header {
         let has = |at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
@@ -92,8 +93,9 @@ impl Header {
         machine.map_or(Header::Unknown, Header::For)
     }
 
-    /// Bytes of memory that an image of this size takes where it is loaded: a kernel that says so is unpacked there,
-    /// and its loader takes whole pages for that (`bzImage64_load`, `arch/x86/kernel/kexec-bzimage64.c`; `image_load`,
+    /// Returns the memory in bytes that an image of this size takes where it is loaded. If its header states
+    /// how much it needs there, to decompress itself or for its zeros, the running kernel reserves that in
+    /// whole pages (`bzImage64_load`, `arch/x86/kernel/kexec-bzimage64.c`; `image_load`,
     /// `arch/arm64/kernel/kexec_image.c`).
     #[must_use]
     pub fn takes(&self, size: u64) -> u64 {
@@ -106,7 +108,7 @@ impl Header {
 }
 
 impl Flat {
-    /// `text_offset` and `image_size`, the first of which was 512 KiB before Linux 5.8.
+    /// Reads `text_offset` and `image_size`. The former was 512 KiB before Linux 5.8.
     fn parse(machine: &'static str, bytes: &[u8]) -> Flat {
         let (offset, size) = (wide(bytes, 8), wide(bytes, 16));
         let memory = if size == 0 { 0 } else { size.saturating_add(offset) };
@@ -127,7 +129,7 @@ impl Bz {
         }
     }
 
-    /// Whether it is older than what `kexec_file_load(2)` loads.
+    /// Returns whether the image is too old for `kexec_file_load(2)`.
     #[must_use]
     pub fn is_too_old(&self) -> bool {
         self.protocol < PROTOCOL
@@ -138,7 +140,7 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
-/// `e_machine`, in the byte order that the file has.
+/// Reads `e_machine`, in the byte order of the file.
 fn elf(bytes: &[u8]) -> Option<&'static str> {
     let machine = number::<2>(bytes, 18)?;
     let big = bytes.get(5) == Some(&2);
@@ -155,7 +157,7 @@ fn elf(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// `Machine`, behind the signature to which 0x3c points.
+/// Reads `Machine`, after the signature to which the number at 0x3c points.
 fn pe(bytes: &[u8]) -> Option<&'static str> {
     let at = usize::try_from(u32::from_le_bytes(number::<4>(bytes, 0x3c)?)).ok()?;
     if number::<4>(bytes, at)? != *b"PE\0\0" {
@@ -177,7 +179,7 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
-    /// A file of bytes at places.
+    /// Returns a file with these bytes at these offsets.
     pub(crate) fn image(parts: &[(usize, &[u8])]) -> Vec<u8> {
         let mut bytes = vec![0; 1024];
         for (at, part) in parts {
@@ -199,7 +201,7 @@ pub(crate) mod tests {
         let Header::Bz(bz) = Header::parse(&bytes) else { unreachable!() };
         assert!(bz.is_64_bit && bz.five_levels && !bz.is_too_old());
         assert_eq!((bz.cmdline_max, bz.memory), (2047, 32 << 20));
-        // XLF_EFI_KEXEC, and not XLF_5LEVEL (arch/x86/include/uapi/asm/bootparam.h).
+        // The image has XLF_EFI_KEXEC, but not XLF_5LEVEL (arch/x86/include/uapi/asm/bootparam.h).
         let without = Header::parse(&image(&[(0x202, b"HdrS"), (0x236, &0b01_1111_u16.to_le_bytes())]));
         assert!(matches!(without, Header::Bz(Bz { is_64_bit: true, five_levels: false, .. })), "{without:?}");
         let odd = Header::Bz(Bz { memory: (32 << 20) - 1, ..bz });

@@ -1,7 +1,7 @@
-//! What the kernel looks for at the end of an initrd.
+//! The marker that the kernel looks for at the end of an initrd.
 
-/// What a bootconfig ends with, and how far before the end of an initrd the kernel still looks for that
-/// (`get_boot_config_from_initrd`, init/main.c).
+/// The end of a bootconfig, and the most bytes of padding between it and the end of an initrd with which the
+/// kernel still finds it (`get_boot_config_from_initrd`, init/main.c).
 pub(crate) const BOOT_CONFIG: &[u8] = b"#BOOTCONFIG\n";
 
 pub(crate) const BOOT_CONFIG_PADDING: usize = 3;

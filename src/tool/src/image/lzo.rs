@@ -1,10 +1,12 @@
-//! LZO1X, a block at a time, as lzop writes it (Documentation/staging/lzo.rst).
+//! Decompresses LZO1X block by block, as lzop writes it (Documentation/staging/lzo.rst).
 
-/// Unpacks a block that is `size` bytes long; none where it is malformed, or of another size.
+/// Decompresses a block of `size` bytes. Returns `None` if the data is malformed, or the block has another
+/// size.
 pub(crate) fn unpack(packed: &[u8], size: usize, block: &mut Vec<u8>) -> Option<()> {
     block.clear();
     let mut block = Block { packed, size, whole: block };
-    // What was copied from the packed bytes before an instruction, 4 for more, decides what it means.
+    // The number of bytes copied from the input just before an instruction determines what it means; 4 stands
+    // for 4 or more.
     let mut literals = 0;
     if let first @ 18.. = *packed.first()? {
         block.byte()?;
@@ -44,7 +46,7 @@ pub(crate) fn unpack(packed: &[u8], size: usize, block: &mut Vec<u8>) -> Option<
     }
 }
 
-/// A block that is being unpacked.
+/// A block that is being decompressed.
 struct Block<'a> {
     packed: &'a [u8],
     size: usize,
@@ -62,8 +64,8 @@ impl Block<'_> {
         Some(usize::from(self.byte()?) | usize::from(self.byte()?) << 8)
     }
 
-    /// A length that is in the code, or else behind it: what the code can tell at most, 255 for each zero, and
-    /// the byte behind them.
+    /// Returns the length that the instruction holds. If that is 0, the length follows: it is the largest that
+    /// the instruction could hold, plus 255 for each zero byte, plus the first other byte.
     fn length(&mut self, code: usize, most: usize) -> Option<usize> {
         if code > 0 {
             return Some(code);
@@ -84,7 +86,7 @@ impl Block<'_> {
         (self.whole.len() <= self.size).then_some(count.min(4))
     }
 
-    /// Copies from what was unpacked before; what is copied may be among it.
+    /// Copies from earlier output; source and destination may overlap.
     fn repeat(&mut self, count: usize, distance: usize) -> Option<()> {
         let from = self.whole.len().checked_sub(distance)?;
         if count > self.size.checked_sub(self.whole.len())? {
@@ -101,7 +103,7 @@ impl Block<'_> {
     }
 }
 
-/// The checksum that lzop writes (RFC 1950, 8.2). A block is too short for these sums to overflow.
+/// Returns the checksum that lzop writes (RFC 1950, 8.2). A block is too short for these sums to overflow.
 pub(crate) fn adler32(bytes: &[u8]) -> u32 {
     let (a, b) =
         bytes.iter().fold((1_u64, 0_u64), |(a, b), byte| (a + u64::from(*byte), a + b + u64::from(*byte)));
@@ -112,7 +114,7 @@ pub(crate) fn adler32(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// What a block gives; each case is an instruction of the format's description.
+    /// Decompresses a block. Each test case is an instruction from the description of the format.
     fn unpacked(packed: &[u8], size: usize) -> Option<Vec<u8>> {
         let mut block = Vec::new();
         unpack(packed, size, &mut block).map(|()| block)
@@ -144,7 +146,7 @@ mod tests {
     fn the_checksum_is_that_of_the_rfc() {
         assert_eq!(adler32(b""), 1);
         assert_eq!(adler32(b"Wikipedia"), 0x11e6_0398);
-        // In one sum and in parts of it.
+        // Reducing the sums once at the end gives the same result as reducing them at every byte.
         let many = vec![0xff; 256 << 10];
         let step = |(a, b): (u64, u64)| ((a + 255) % 65521, (b + a + 255) % 65521);
         let (a, b) = many.iter().fold((1, 0), |sums, _| step(sums));

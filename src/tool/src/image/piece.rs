@@ -1,4 +1,4 @@
-//! The parts that an image is made from: files, or sections of one.
+//! The files, or sections of files, that an image is made from.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -10,51 +10,53 @@ use crate::image::cpio::Member;
 /// A file that an image is made from, or a section of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Piece {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// The section, where it is not the whole file.
+    /// The section, unless the piece is the whole file.
     pub section: Option<Section>,
-    /// What its file was when its section was found there: in another one something else lies at that place.
+    /// The identity of the file in which the section was found. Another file of that name has something else at
+    /// that place.
     pub found_in: Option<Box<Identity>>,
-    /// Where it goes as a file of its own, where it is no image but something for one.
+    /// The path and permissions in the initramfs, if the piece is no image but a file to be put there.
     pub packed: Option<Box<Packed>>,
-    /// Its SHA-256, where whoever names it says which it has to have.
+    /// The SHA-256 that the file must have, if the unified kernel image that names it states one.
     pub sha256: Option<Box<[u8; 32]>>,
 }
 
-/// A file that the next system finds in its initramfs: root's, in an archive of its own, as systemd-stub packs it.
+/// A file for the next system's initramfs: root owns it, and it is in an archive of its own, as systemd-stub
+/// packs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
-    /// Its path, without a `/` before it.
+    /// The path in the initramfs, without a leading `/`.
     pub name: String,
-    /// The permissions of the folder it is in.
+    /// The permissions of the directory that holds it.
     pub folder: u32,
-    /// Its own permissions.
+    /// The permissions of the file.
     pub file: u32,
 }
 
-/// Where a section of a unified kernel image lies in its file.
+/// The place of a section in the file of a unified kernel image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// What it is called: `.linux`.
+    /// The name of the section, for example `.linux`.
     pub name: &'static str,
-    /// Where it begins, in bytes.
+    /// The offset of the section in the file, in bytes.
     pub offset: u64,
-    /// How long it is, in bytes, without the file's own padding (`VirtualSize`).
+    /// The length in bytes, without the file's own padding (`VirtualSize`).
     pub size: u64,
 }
 
-/// A file as it was at some time, so that another one of its name, or a change, is told from it.
+/// The identity of a file at some time, by which a change, or another file of the same name, is recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its file system, and its number there.
+    /// The device number of the file system, and the inode number.
     inode: (u64, u64),
     size: u64,
     changed: (i64, i64),
 }
 
 impl Identity {
-    /// Of an open file.
+    /// Returns the identity of an open file.
     pub fn of(file: &File) -> io::Result<Identity> {
         file.metadata().map(|found| Identity::from(&found))
     }
@@ -71,7 +73,7 @@ impl From<&Metadata> for Identity {
 }
 
 impl Piece {
-    /// Where a person finds it: its file, and for a packed one the folder.
+    /// Returns the path to show to a person: the file or, for a packed file, its directory.
     #[must_use]
     pub fn origin(&self) -> &Path {
         let is_file = self.packed.is_none() || self.section.is_some();
@@ -99,7 +101,8 @@ impl fmt::Display for Piece {
 }
 
 impl Packed {
-    /// Its folders, and it: an archive does not make them by itself.
+    /// Returns the directories and then the file itself, because the kernel does not create directories that an
+    /// archive does not list.
     pub(crate) fn members(&self, size: u64) -> Vec<Member> {
         let (folders, name) = (self.name.match_indices('/').map(|(at, _)| at), self.name.as_bytes());
         let folders = folders.filter_map(|at| name.get(..at));

@@ -1,7 +1,7 @@
-//! Unwrapping a kernel that is compressed, or wrapped for UEFI, while it is copied.
+//! Removes a kernel's wrappings, which are compression and EFI zboot images, while the kernel is copied.
 //!
-//! What is compressed is told by its first bytes. What is unwrapped passes through in pieces; how much memory that
-//! takes is up to the format (measured, with a kernel of 40 MB):
+//! The first bytes identify a wrapping. The kernel is unwrapped in pieces. The memory that this takes depends
+//! on the format (measured with a kernel of 40 MB):
 //!
 //! | format | memory in MB |
 //! |---|---|
@@ -9,10 +9,11 @@
 //! | lz4; the kernel's own form of it | 9; 15 |
 //! | zstd, xz, lzma | 7 to 35, with windows of 2 to 32 MiB; 68 with the largest, 128 MiB |
 //!
-//! A window is how far back a format repeats itself. Never more of it is held than twice what the kernel is large.
+//! A window is the distance over which a format can refer back to earlier output. The decoder never holds more
+//! of it than twice the size of the kernel.
 //!
-//! A kernel that is damaged must not pass for a whole one: every checksum and every size that a format has is compared,
-//! and behind its end nothing may follow but zeros, and the size that the kernel's build appends.
+//! A damaged kernel must not pass for a whole one. So every checksum and every size that a format has is
+//! compared, and only zeros and the size that the kernel's build appends may follow the end.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, Read, Seek, SeekFrom};
@@ -27,76 +28,81 @@ use thiserror::Error;
 
 use crate::image::lzo;
 
-/// How many bytes tell what a kernel is wrapped in, or that it is not: the last are in the header of an x86 kernel.
+/// The number of bytes that are enough to identify a kernel's wrapping, or to see that there is none. The last
+/// of them are in the header of an x86 kernel.
 pub const HEAD: u64 = 0x206;
 
-/// How many wrappings are taken off; more than a compressed image in an EFI image nobody makes.
+/// The number of wrappings that are removed. Nobody makes more than a compressed image in an EFI image.
 const DEPTH: usize = 4;
 
-/// The largest window, in bytes, that a kernel's own decompressor knows (`lib/decompress_unzstd.c`, `scripts/xz_wrap.sh`).
+/// The largest window, in bytes, that a kernel's own decompressor supports (`lib/decompress_unzstd.c`,
+/// `scripts/xz_wrap.sh`).
 const WINDOW_MAX: u64 = 128 << 20;
 
-/// The same for xz and lzma with what belongs to it, in KiB.
+/// The memory limit for xz and lzma, in KiB: that window, and the rest of the decoder.
 const WINDOW_KIB: u32 = (128 << 10) + (1 << 10);
 
-/// A block of lz4 in the kernel's form, unpacked (`lib/decompress_unlz4.c`), and the most it is packed
-/// (`LZ4_COMPRESSBOUND`, lz4.h).
+/// The size of a block of lz4 in the kernel's form when decompressed (`lib/decompress_unlz4.c`), and the
+/// largest size of one when compressed (`LZ4_COMPRESSBOUND`, lz4.h).
 const LZ4_BLOCK: usize = 8 << 20;
 const LZ4_PACKED: usize = LZ4_BLOCK + LZ4_BLOCK / 255 + 16;
 
-/// What a file of lz4 in the kernel's form begins with, as a number; in a row of files it stands before each.
+/// The magic number of an lz4 file in the kernel's form. If several such files are concatenated, each begins
+/// with it.
 const LZ4_MAGIC: u32 = 0x184c_2102;
 
-/// A block of lzop, unpacked (`lib/decompress_unlzo.c`).
+/// The largest size of a block of lzop when decompressed (`lib/decompress_unlzo.c`).
 const LZO_BLOCK: usize = 256 << 10;
 
-/// What lzma begins with where nobody says that it is that: its usual parameters, and a dictionary of whole MiB.
+/// The beginning of lzma data that no header announces: the usual parameters, and a dictionary size that is a
+/// multiple of 64 KiB.
 const LZMA: &[u8] = &[0x5d, 0, 0];
 
-/// What it begins with in an initrd.
+/// The beginning of lzma data in an initrd.
 const LZMA_MEMBER: &[u8] = &[0x5d, 0];
 
-/// What an EFI image that unpacks itself is called.
+/// The name of an EFI image that decompresses itself.
 const ZBOOT: &str = "EFI zboot";
 
-/// What a kernel can be wrapped in. The names are for a person.
+/// A wrapping of a kernel. The names are meant for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrapping {
-    /// An EFI image that unpacks itself (drivers/firmware/efi/libstub/zboot-header.S).
+    /// An EFI image that decompresses itself (drivers/firmware/efi/libstub/zboot-header.S).
     Zboot {
-        /// Where the kernel lies in it.
+        /// The offset of the compressed kernel in the image, in bytes.
         offset: u32,
-        /// How long that is.
+        /// The compressed size of the kernel, in bytes.
         size: u32,
-        /// Whether it is lzma, which cannot be told by its own bytes.
+        /// Whether the kernel is compressed with lzma, which its own bytes do not show.
         lzma: bool,
     },
     /// RFC 1952.
     Gzip,
     /// The .xz file format, 1.2.1.
     Xz,
-    /// The older format of the same, without a checksum.
+    /// The older .lzma format, without a checksum.
     Lzma,
     /// RFC 8878.
     Zstd,
     /// LZ4 frame format, 1.6.1.
     Lz4,
-    /// The legacy frame of the same, which kernels have.
+    /// The legacy LZ4 frame, which kernels use.
     Lz4Legacy,
     /// bzip2, 1.0.
     Bzip2,
-    /// The files of lzop.
+    /// The file format of lzop.
     Lzo,
 }
 
 impl Wrapping {
-    /// What a kernel that begins so is wrapped in; none where the kernel's own loader has to judge it.
+    /// Returns the wrapping of a kernel that begins with these bytes, or `None` if the running kernel has to
+    /// judge it as it is.
     #[must_use]
     pub fn of(head: &[u8]) -> Option<Wrapping> {
         let starts = |magic: &[u8]| head.starts_with(magic);
         let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
         let number = |offset: usize| Some(u32::from_le_bytes(*head.get(offset..)?.first_chunk()?));
-        // x86, arm64 and riscv: these are EFI images, too, and are loaded as they are.
+        // Images for x86, arm64 and riscv are EFI images, too, and are loaded as they are.
         if at(0x202, b"HdrS") || at(0x38, b"ARM\x64") || at(0x38, b"RSC\x05") {
             return None;
         }
@@ -128,7 +134,7 @@ impl Wrapping {
         }
     }
 
-    /// A stream of what is in it, and where the size will stand that it tells of that.
+    /// Opens a stream of the content. `told` receives the size that an EFI image states for it.
     fn open<'a>(self, mut from: Stream<'a>, told: &Told, behind: Behind) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Wrapping::Zboot { offset, size, .. } => {
@@ -140,7 +146,7 @@ impl Wrapping {
                 Box::new(Zboot { from, left: size.into(), told: Rc::clone(told) })
             }
             Wrapping::Gzip => {
-                // It has its size in itself, and the build appends none (Makefile.zboot).
+                // gzip data includes its size, so the build appends none (Makefile.zboot).
                 told.set(Size::Inside);
                 Whole::boxed(behind, GzDecoder::new(from), |gzip, _| Ok(gzip.into_inner()))
             }
@@ -152,7 +158,7 @@ impl Wrapping {
                 let mut lzma = LzmaReader::new_mem_limit(from, WINDOW_KIB, None)?;
                 lzma.set_relaxed_end_condition(false);
                 Whole::boxed(behind, lzma, |lzma, _| {
-                    // It reads ahead.
+                    // The decoder reads ahead.
                     let (from, ahead) = lzma.into_parts();
                     Ok(Box::new(Cursor::new(ahead).chain(from)))
                 })
@@ -168,7 +174,7 @@ impl Wrapping {
                     let (from, frame) = zstd.into_parts();
                     let (has, says) = (frame.get_calculated_checksum(), frame.get_checksum_from_data());
                     same(has, says.or(has), "checksum")?;
-                    // None is 0.
+                    // A size of 0 means that the frame states none.
                     same(size, Some(frame.content_size()).filter(|says| *says > 0).unwrap_or(size), "size")?;
                     Ok(from)
                 })
@@ -188,7 +194,8 @@ impl Wrapping {
         })
     }
 
-    /// How large what is in it says that it is, in bytes, where that can be seen without unpacking it. It may lie.
+    /// Returns the size in bytes that the data states for its content, if that can be read without
+    /// decompressing. The statement may be false.
     pub fn told(self, from: &mut (impl Read + Seek), start: u64, end: u64) -> Option<u64> {
         let mut number = |at: u64| {
             let mut bytes = [0; 4];
@@ -197,7 +204,8 @@ impl Wrapping {
             Some(u64::from(u32::from_le_bytes(bytes)))
         };
         match self {
-            // It is part of gzip's own format; of the others the build appends it (Makefile.zboot).
+            // The size is part of gzip's own format. For the other formats the build appends it
+            // (Makefile.zboot).
             Wrapping::Zboot { offset, size, .. } => {
                 let begin = start.checked_add(offset.into())?;
                 let behind = begin.checked_add(size.into()).filter(|behind| *behind <= end)?;
@@ -210,30 +218,31 @@ impl Wrapping {
     }
 }
 
-/// What may be behind the end of what is packed.
+/// The data that may follow the end of a compressed stream.
 #[derive(Clone, Copy)]
 enum Behind {
-    /// Nothing that matters.
+    /// Only zeros, and the size that the build appends.
     Nothing,
-    /// Whatever comes next.
+    /// Anything, because it is not looked at.
     Anything,
 }
 
-/// Opens a member of an initrd, behind which others may follow: of the formats that a kernel finds there (`compressed_formats`,
-/// lib/decompress.c). At its end exactly what belongs to it was taken from the stream; lz4 takes all there is, as the
-/// kernel's does. None where it is none of these.
+/// Opens a compressed member of an initrd, which other members may follow, and names its format. Returns `None`
+/// if the format is none of those that a kernel decompresses there (`compressed_formats`, lib/decompress.c). At
+/// the end of the member, exactly its bytes have been taken from the stream; lz4 takes all there is, as the
+/// kernel's does.
 pub fn member<'a>(
     head: &[u8],
     from: impl BufRead + 'a,
 ) -> io::Result<Option<(&'static str, Box<dyn Read + 'a>)>> {
     let wrapping = match Wrapping::of(head) {
-        // The kernel looks at two bytes.
+        // The kernel compares only two bytes.
         _ if head.starts_with(LZMA_MEMBER) => Wrapping::Lzma,
         None | Some(Wrapping::Zboot { .. } | Wrapping::Lz4) => return Ok(None),
         Some(wrapping) => wrapping,
     };
     let from: Stream<'a> = match wrapping {
-        // It would read ahead, and what follows is not its own.
+        // The decoder would read ahead, into bytes that belong to the next member.
         Wrapping::Lzma => Box::new(BufReader::with_capacity(1, Single(from))),
         _ => Box::new(from),
     };
@@ -241,7 +250,7 @@ pub fn member<'a>(
     Ok(Some((wrapping.name(), member)))
 }
 
-/// What is given byte by byte.
+/// A reader that returns one byte at a time.
 struct Single<R>(R);
 
 impl<R: Read> Read for Single<R> {
@@ -250,24 +259,24 @@ impl<R: Read> Read for Single<R> {
     }
 }
 
-/// Bytes on their way.
+/// A stream of bytes.
 type Stream<'a> = Box<dyn BufRead + 'a>;
 
-/// Why nothing comes out.
+/// A reason why a kernel cannot be unwrapped.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A wrapping is not as its format says.
+    /// The data does not follow the format of its wrapping.
     #[error("as {wrapping} it is cut off or damaged ({why})")]
     Damaged {
-        /// In what.
+        /// The name of the wrapping.
         wrapping: &'static str,
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
-    /// It is wrapped too often.
+    /// There are more wrappings than anybody makes.
     #[error("it is wrapped more than {DEPTH} times")]
     TooDeep,
-    /// Nothing is in it.
+    /// The unwrapped kernel is empty.
     #[error("nothing is in it")]
     Empty,
     /// The file cannot be read.
@@ -275,23 +284,24 @@ pub enum Error {
     Read(io::Error),
 }
 
-/// A kernel on its way out of its wrappings.
+/// A kernel that is being unwrapped.
 pub struct Unpacked<'a> {
     stream: Stream<'a>,
     innermost: &'static str,
-    /// How much came out, in bytes.
+    /// The number of bytes that came out so far.
     size: u64,
-    /// What an EFI image says that it should be.
+    /// The size that an EFI image states.
     told: Told,
 }
 
 impl<'a> Unpacked<'a> {
-    /// Takes off whatever a kernel is wrapped in.
+    /// Removes all wrappings of a kernel.
     pub fn new(from: impl Read + 'a) -> Result<Unpacked<'a>, Error> {
         Unpacked::of(from, false)
     }
 
-    /// The same for what a kernel carries in itself to unpack it: that is packed once, and may be lzma.
+    /// Removes the wrapping of the payload that a kernel image carries and decompresses itself. A payload is
+    /// compressed once, and may be lzma.
     pub fn payload(from: impl Read + 'a) -> Result<Unpacked<'a>, Error> {
         let (head, stream) = peeked(Box::new(BufReader::new(from)), HEAD).map_err(Error::Read)?;
         Unpacked::of(stream, head.starts_with(LZMA))
@@ -305,7 +315,7 @@ impl<'a> Unpacked<'a> {
                 peeked(kernel.stream, HEAD).map_err(|error| failed(kernel.innermost, &error))?;
             let wrapping = if lzma { Some(Wrapping::Lzma) } else { Wrapping::of(&head) };
             let Some(wrapping) = wrapping else {
-                // An EFI image holds nothing else than a packed kernel.
+                // An EFI image holds only a compressed kernel.
                 return match kernel.innermost {
                     ZBOOT => Err(failed(ZBOOT, &io::Error::other("what it holds is packed in no known way"))),
                     _ => Ok(Unpacked { stream, ..kernel }),
@@ -316,14 +326,14 @@ impl<'a> Unpacked<'a> {
             let inside = wrapping
                 .open(stream, &kernel.told, Behind::Nothing)
                 .map_err(|error| failed(innermost, &error))?;
-            // Some formats are read byte by byte.
+            // Some decoders read byte by byte.
             let stream = Box::new(BufReader::with_capacity(1 << 16, inside));
             kernel = Unpacked { stream, innermost, ..kernel };
         }
         Err(Error::TooDeep)
     }
 
-    /// The next bytes; none at its end.
+    /// Reads the next bytes. Returns 0 at the end.
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
         let read = loop {
             match self.stream.read(into) {
@@ -344,23 +354,23 @@ impl<'a> Unpacked<'a> {
     }
 }
 
-/// What an EFI image says of the size of its kernel.
+/// The size that an EFI image states for its kernel.
 #[derive(Clone, Copy, Default)]
 enum Size {
-    /// Nothing so far.
+    /// None has been read yet.
     #[default]
     Untold,
-    /// This, behind what it holds.
+    /// The size, which follows the compressed kernel.
     Told([u8; 4]),
-    /// It is cut off there.
+    /// The image is cut off where the size should be.
     CutOff,
-    /// What it holds tells that itself.
+    /// The compressed kernel states its size itself.
     Inside,
 }
 
 type Told = Rc<Cell<Size>>;
 
-/// What an EFI image holds, and behind it the size of what comes out.
+/// The content of an EFI image, followed by the size of the decompressed kernel.
 struct Zboot<'a> {
     from: Stream<'a>,
     left: u64,
@@ -379,7 +389,7 @@ impl Read for Zboot<'_> {
                     let told = self.from.read_exact(&mut size);
                     self.told.set(told.map_or(Size::CutOff, |()| Size::Told(size)));
                 }
-                // What it is wrapped in itself is to be whole, too.
+                // The stream that contains this image must be whole, too.
                 io::copy(&mut self.from, &mut io::sink())?;
             }
             _ => return Err(ErrorKind::UnexpectedEof.into()),
@@ -388,10 +398,11 @@ impl Read for Zboot<'_> {
     }
 }
 
-/// A decompressor to its end, and what is behind that.
+/// A decompressor that is read to its end, and the check of the data after that.
 struct Whole<'a, D> {
     decoder: Option<D>,
-    /// What is left behind the end, where what came out is as the format says; its size is given.
+    /// Checks the output, whose size is given, as far as the format allows. Returns the rest of the stream
+    /// after the end.
     rest: fn(D, u64) -> io::Result<Stream<'a>>,
     size: u64,
     behind: Behind,
@@ -419,8 +430,8 @@ impl<D: Read> Read for Whole<'_, D> {
     }
 }
 
-/// Behind the end there may be the size, as the kernel's build appends it (`size_append`, scripts/Makefile.lib), and
-/// zeros. A second stream of the same format is no kernel's.
+/// Accepts, after the end, the size as the kernel's build appends it (`size_append`, scripts/Makefile.lib), and
+/// zeros. No kernel has a second stream of the same format.
 fn see_that_nothing_follows(mut from: Stream<'_>, size: u64) -> io::Result<()> {
     let mut part = Vec::new();
     (&mut from).take(4).read_to_end(&mut part)?;
@@ -436,7 +447,7 @@ fn see_that_nothing_follows(mut from: Stream<'_>, size: u64) -> io::Result<()> {
     Err(io::Error::other("something else follows its end"))
 }
 
-/// A size as it is written in four bytes.
+/// Returns the low 32 bits of a size as four little-endian bytes.
 fn low(size: u64) -> [u8; 4] {
     let [a, b, c, d, ..] = size.to_le_bytes();
     [a, b, c, d]
@@ -446,7 +457,8 @@ fn same<T: Copy + PartialEq>(is: T, says: T, what: &'static str) -> io::Result<(
     if is == says { Ok(()) } else { Err(io::Error::other(format!("it has another {what} than it says"))) }
 }
 
-/// What is not at its end before the decompressor is: that of lz4 takes one between two blocks for its own.
+/// A stream that must not end before its decompressor does: the decompressor of lz4 accepts an end between two
+/// blocks as the end of the data.
 struct Endless<'a>(Stream<'a>);
 
 impl Read for Endless<'_> {
@@ -465,14 +477,14 @@ fn failed(wrapping: &'static str, error: &io::Error) -> Error {
     }
 }
 
-/// The first bytes of a stream, and all of it.
+/// Returns the first bytes of a stream, and a stream of all its bytes.
 fn peeked(mut from: Stream<'_>, most: u64) -> io::Result<(Vec<u8>, Stream<'_>)> {
     let mut head = Vec::new();
     (&mut from).take(most).read_to_end(&mut head)?;
     Ok((head.clone(), Box::new(Cursor::new(head).chain(from))))
 }
 
-/// The window that a frame of zstd asks for, in bytes (RFC 8878, 3.1.1.1).
+/// Returns the window that a zstd frame requires, in bytes (RFC 8878, 3.1.1.1).
 fn zstd_window(head: &[u8]) -> Option<u64> {
     let descriptor = *head.get(4)?;
     let is_single = descriptor & 0x20 != 0;
@@ -481,24 +493,24 @@ fn zstd_window(head: &[u8]) -> Option<u64> {
         let base = 1 << (10 + (window >> 3));
         return Some(base + base / 8 * (window & 7));
     }
-    // The window is the whole content; its size stands behind the dictionary's number.
+    // The window is the whole content, whose size follows the dictionary's number.
     let at = 5 + [0, 1, 2, 4].get(usize::from(descriptor & 3))?;
     let bytes = [1, 2, 4, 8].get(usize::from(descriptor >> 6))?;
     let size = head.get(at..at + bytes)?.iter().rev().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
     Some(if *bytes == 2 { size + 256 } else { size })
 }
 
-/// A format that is one block after the other.
+/// A decompressor for a format that is a sequence of blocks.
 struct Blocks<'a> {
     from: Stream<'a>,
-    /// Reads a block packed and leaves it unpacked; at the end it leaves none.
+    /// Reads a block and decompresses it into `block`, which it leaves empty at the end.
     next: fn(&mut Blocks<'a>) -> io::Result<()>,
-    /// What the header says of them.
+    /// The flags of the header, which say which checksums the blocks have.
     flags: u32,
     packed: Vec<u8>,
     block: Vec<u8>,
     at: usize,
-    /// How large the blocks before were together, in bytes.
+    /// The size of all previous blocks, decompressed, in bytes.
     size: u64,
 }
 
@@ -522,8 +534,8 @@ impl Read for Blocks<'_> {
     }
 }
 
-/// A block of lz4 in the kernel's form: its length packed, and it. Nothing marks the end, and behind it the build may
-/// have appended the size of the whole.
+/// Reads a block of lz4 in the kernel's form: its compressed length, then its data. Nothing marks the end of
+/// the blocks, and the build may have appended the total size after them.
 fn lz4_block(blocks: &mut Blocks<'_>) -> io::Result<()> {
     let Blocks { from, packed, block, size, .. } = blocks;
     let length = loop {
@@ -533,7 +545,7 @@ fn lz4_block(blocks: &mut Blocks<'_>) -> io::Result<()> {
             [] | [0, 0, 0, 0] => return Ok(()),
             &[a, b, c, d] if [a, b, c, d] != LZ4_MAGIC.to_le_bytes() => break [a, b, c, d],
             [_, _, _, _] => {}
-            // What fills it up to a multiple of 4 (`unlz4`, lib/decompress_unlz4.c).
+            // This is padding to a multiple of 4 (`unlz4`, lib/decompress_unlz4.c).
             rest if rest.iter().all(|byte| *byte == 0) => return Ok(()),
             _ => return Err(ErrorKind::UnexpectedEof.into()),
         }
@@ -554,19 +566,19 @@ fn lz4_block(blocks: &mut Blocks<'_>) -> io::Result<()> {
     if unpacked == 0 { Err(io::Error::other("a block with nothing in it")) } else { Ok(()) }
 }
 
-/// What the header of lzop says of checksums (`F_*` in its conf.h): of each block, unpacked and packed, and of the
-/// header itself. Adler-32 is what it makes by default, CRC-32 where it is told to.
+/// The flags of lzop's header about checksums (`F_*` in its conf.h): of each block, decompressed and
+/// compressed, and of the header itself. lzop writes Adler-32 by default, and CRC-32 on request.
 const LZO_ADLER: u32 = 0x1;
 const LZO_PACKED_ADLER: u32 = 0x2;
 const LZO_CRC: u32 = 0x100;
 const LZO_PACKED_CRC: u32 = 0x200;
 const LZO_HEADER_CRC: u32 = 0x1000;
 
-/// What else it says: a number more in the header.
+/// Another flag of that header: it has one number more.
 const LZO_FILTER: u32 = 0x800;
 
-/// A block of lzop: its length, its length packed, its checksums, and it; the last is of no length. What is stored as
-/// it is has no checksum packed.
+/// Reads a block of lzop: its length, its compressed length, its checksums, and its data. The last block has
+/// the length 0. A block that is stored uncompressed has no checksum of compressed data.
 fn lzo_block(blocks: &mut Blocks<'_>) -> io::Result<()> {
     let Blocks { from, flags, packed, block, .. } = blocks;
     let length = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
@@ -596,7 +608,7 @@ fn lzo_block(blocks: &mut Blocks<'_>) -> io::Result<()> {
     lzo_sums(block, whole)
 }
 
-/// Compares the checksums that there are: Adler-32, and CRC-32.
+/// Compares the checksums that are present: Adler-32, and CRC-32.
 fn lzo_sums(bytes: &[u8], [adler, crc]: [Option<u32>; 2]) -> io::Result<()> {
     adler.map_or(Ok(()), |says| same(lzo::adler32(bytes), says, "checksum"))?;
     crc.map_or(Ok(()), |says| {
@@ -606,8 +618,8 @@ fn lzo_sums(bytes: &[u8], [adler, crc]: [Option<u32>; 2]) -> io::Result<()> {
     })
 }
 
-/// The header of lzop, of which nothing matters but the flags (`lib/decompress_unlzo.c`): versions, and the name of the
-/// file.
+/// Reads the header of lzop and returns its flags. The other fields, such as the versions and the name of the
+/// file, do not matter (`lib/decompress_unlzo.c`).
 fn lzo_header(from: &mut Stream<'_>) -> io::Result<u32> {
     let mut header = Vec::new();
     let mut more = |count: u64| {
@@ -622,13 +634,13 @@ fn lzo_header(from: &mut Stream<'_>) -> io::Result<u32> {
     };
     more(9)?;
     let is_new = more(2)?.as_slice() >= &[0x09, 0x40][..];
-    // Two more versions, the method, and a level.
+    // Two more versions and the method follow, and in new headers the level.
     more(if is_new { 6 } else { 5 })?;
     let flags = more(4)?.iter().fold(0, |flags, byte| (flags << 8) | u32::from(*byte));
     if flags & LZO_FILTER != 0 {
         more(4)?;
     }
-    // Mode and time, the time's upper half.
+    // The mode and the time follow. Only new headers have the upper half of the time.
     more(if is_new { 12 } else { 8 })?;
     let name = more(1)?.first().copied().unwrap_or_default();
     more(name.into())?;
@@ -655,7 +667,7 @@ mod tests {
         };
     }
 
-    /// Made by the tools themselves, as the kernel's build calls them, from `plain`.
+    /// Made from `plain` with the tools themselves, called as the kernel's build calls them.
     const WRAPPED: [(&str, &[u8]); 13] = [
         seed!("gzip"),
         seed!("xz"),
@@ -699,7 +711,7 @@ mod tests {
         }
     }
 
-    /// Where what is packed ends in a file: an EFI image has its size and padding there.
+    /// Returns the end of the compressed data in a file. In an EFI image, the size and padding follow it.
     fn end(bytes: &[u8]) -> usize {
         match Wrapping::of(bytes) {
             Some(Wrapping::Zboot { offset, size, .. }) => usize::try_from(offset + size).unwrap(),
@@ -716,7 +728,7 @@ mod tests {
         for (name, bytes) in WRAPPED {
             let behind = if name.starts_with("zboot") && !name.ends_with("gzip") { 4 } else { 0 };
             for length in 20..end(bytes) + behind {
-                // The size that was appended is all that tells here.
+                // Only the appended size shows that anything is missing here.
                 if name == "lz4-legacy" && length == bytes.len() - 4 {
                     continue;
                 }
@@ -733,7 +745,7 @@ mod tests {
             for (at, bit) in (start..end(bytes)).flat_map(|at| [(at, 1), (at, 0x80)]) {
                 let mut other = bytes.to_vec();
                 *other.get_mut(at).unwrap() ^= bit;
-                // A time or a name is no part of the kernel.
+                // A damaged time or file name does not change the kernel.
                 let left = unpacked(&other);
                 assert!(left.is_err() || left.unwrap() == PLAIN, "{name} {at}");
             }
@@ -752,7 +764,7 @@ mod tests {
             for more in [&[&size[..3]][..], &[&[9]], &[&size, &[9]], &[&[0; 5000], &[9]], &[&size, &size]] {
                 assert!(is_damaged(&with(more)), "{name} {more:?}");
             }
-            // Rows of lz4's legacy frames are one file.
+            // Concatenated legacy lz4 frames are one file.
             let twice = unpacked(&with(&[bytes]));
             assert_eq!(twice.ok(), (name == "lz4-legacy").then(|| [PLAIN, PLAIN].concat()), "{name}");
         }
@@ -764,7 +776,7 @@ mod tests {
             let mut other = bytes.to_vec();
             let at = if name.starts_with("zboot") { end(bytes) } else { bytes.len() - 4 };
             *other.get_mut(at).unwrap() ^= 1;
-            // What is behind gzip in an EFI image is padding.
+            // In an EFI image, padding follows gzip data.
             let is_told = ["lz4-legacy", "gzip"].contains(&name) || name.starts_with("zboot");
             if is_told {
                 assert_eq!(is_damaged(&other), name != "zboot-gzip", "{name}");
@@ -807,7 +819,7 @@ mod tests {
             (0, &[][..], 8, text, text),
             (LZO_ADLER, &[adler], 8, text, text),
             (LZO_CRC | LZO_HEADER_CRC, &[sum], 8, text, text),
-            // What is stored has no second checksum.
+            // A stored block has no second checksum.
             (every, &stored, 8, text, text),
             (every, &all, 9, packed, &whole),
         ] {

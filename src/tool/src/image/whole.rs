@@ -1,14 +1,15 @@
-//! Whether a kernel's image is whole, before it is staged: a kernel that was cut off by a full /boot, or damaged on its
-//! disk, is loaded by the running kernel without a word, and found out by nobody but the next one.
+//! Checks that a kernel image is whole before it is staged. The running kernel silently loads an image that a
+//! full /boot has cut off, or that is damaged on its disk; only the next kernel would notice.
 //!
-//! An image has to hold all that its headers speak of: the sectors and the payload of a bzImage, the sections of an EFI
-//! program, the segments of an ELF file. What a bzImage carries to unpack itself is unpacked once, to nowhere, with every
-//! checksum of its format compared. gzip, xz and bzip2 have one, zstd where it was asked for one (the kernel's build does not
-//! ask); that of lzo (Adler-32) misses some changes of several bytes; lz4 and lzma have none.
+//! An image has to hold everything that its headers mention: the sectors and the payload of a bzImage, the
+//! sections of an EFI program, the segments of an ELF file. The payload that a bzImage decompresses itself is
+//! decompressed once and thrown away, and every checksum of its format is compared. gzip, xz and bzip2 have
+//! one; zstd has one on request, which the kernel's build does not make. That of lzo (Adler-32) misses some
+//! changes of several bytes; lz4 and lzma have none.
 //!
-//! What is not packed is not proved: the code that unpacks it, an Image of arm64 or riscv64, an ELF file. There a byte
-//! that was changed is not seen, unless the running kernel verifies signatures. An initrd is proved by
-//! [`crate::loading::decompress::is_whole_initrd`].
+//! Uncompressed parts are not proved: the code that decompresses the payload, an Image of arm64 or riscv64, an
+//! ELF file. A changed byte in them goes unnoticed, unless the running kernel verifies signatures. An initrd is
+//! proved by [`crate::loading::decompress::is_whole_initrd`].
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -19,27 +20,29 @@ use crate::machine::sys::read_at;
 use crate::words::errno::InWords;
 use crate::words::little_endian::{long, short, wide};
 
-/// More than the headers take: those of an EFI program point to its sections, which stand in the first page.
+/// The number of bytes to read: more than the headers take. Those of an EFI program point to its section
+/// headers, which are in the first page.
 const HEAD: usize = 4096;
 
-/// The units in which a bzImage says how long it is.
+/// The unit, in bytes, in which a bzImage states its length.
 const PARAGRAPH: u64 = 16;
 
-/// What is unpacked at a time.
+/// The number of bytes that are decompressed at a time.
 const PART: usize = 1 << 16;
 
-/// Headers of a PE file (PE format, Microsoft): its own behind the signature, one of a section; where in the optional
-/// header the directories begin for 64 bits, and which of them is that of signatures.
+/// Sizes and places in a PE file (PE format, Microsoft): the signature and the header after it; a section
+/// header; the offset of the directories in the optional header for 64 bits; and the index of the directory for
+/// signatures.
 const PE: usize = 24;
 const SECTION: usize = 40;
 const DIRECTORIES: usize = 112;
 const CERTIFICATES: usize = 4;
 
-/// Headers of an ELF file: one of a segment.
+/// The size in bytes of a segment's header in an ELF file.
 const SEGMENT: usize = 56;
 
-/// Proves a staged kernel whole as far as can be, or says what is wrong with it. What is packed in it is left out where
-/// somebody else unpacks it.
+/// Proves a staged kernel whole as far as possible, or says what is wrong with it. The payload is not tried
+/// without `unpacks`, when it is decompressed elsewhere.
 pub fn kernel(file: &File, unpacks: bool) -> Result<(), String> {
     let unreadable = |error| format!("it cannot be read: {}", InWords(&error));
     let size = file.metadata().map_err(unreadable)?.len();
@@ -69,7 +72,8 @@ fn cut_off(what: &str, needs: u64, size: u64) -> Result<(), String> {
     Err(format!("it is cut off: {what} should reach to byte {needs}, and the file has {size}"))
 }
 
-/// Where what is packed in a bzImage lies, and how long it is, where the header says so and the file has it.
+/// Returns the offset and the length of a bzImage's payload, if the header states them. It is an error if the
+/// file does not hold the payload.
 fn bzimage_payload(head: &[u8], size: u64) -> Result<Option<(u64, u64)>, String> {
     let begin = bzimage::real_mode(head);
     let loaded = u64::from(long(head, bzimage::SIZE)) * PARAGRAPH;
@@ -83,8 +87,8 @@ fn bzimage_payload(head: &[u8], size: u64) -> Result<Option<(u64, u64)>, String>
     Ok(Some((at, length)))
 }
 
-/// Unpacks it, and throws it away. It has to be the ELF file that the code before it looks for (`parse_elf`,
-/// arch/x86/boot/compressed/misc.c).
+/// Decompresses the payload and throws it away. It has to be the ELF file that the code before it looks for
+/// (`parse_elf`, arch/x86/boot/compressed/misc.c).
 fn unpacked(file: &File, at: u64, length: u64) -> Result<(), String> {
     let words = |error: io::Error| InWords(&error).to_string();
     let mut from = file;
@@ -103,7 +107,7 @@ fn unpacked(file: &File, at: u64, length: u64) -> Result<(), String> {
     if first == b"\x7fELF" { Ok(()) } else { Err("it is no ELF file".to_owned()) }
 }
 
-/// The segments of an ELF file, and the table of its sections, which stands at its end.
+/// Checks the segments of an ELF file, and the table of its sections, which is at its end.
 fn elf(file: &File, head: &[u8], size: u64) -> Result<(), String> {
     let (at, count, length) = (wide(head, 32), u64::from(short(head, 56)), u64::from(short(head, 54)));
     let reaches = |begin: u64, length: u64| begin.saturating_add(length);
@@ -118,14 +122,14 @@ fn elf(file: &File, head: &[u8], size: u64) -> Result<(), String> {
     cut_off("the table of its sections", reaches(at, count * length), size)
 }
 
-/// The sections of an EFI program, and its signatures.
+/// Checks the sections of an EFI program, and its signatures.
 fn pe(head: &[u8], size: u64) -> Result<(), String> {
     let at = usize::try_from(long(head, 0x3c)).unwrap_or(usize::MAX);
     let Some(pe) = head.get(at..).filter(|pe| pe.starts_with(b"PE\0\0")) else { return Ok(()) };
     let (sections, optional) = (usize::from(short(pe, 6)), usize::from(short(pe, 20)));
     let rows = pe.get(PE + optional..).unwrap_or_default().chunks_exact(SECTION).take(sections);
     for row in rows {
-        // What a section has in memory alone has no place in the file.
+        // A section that exists only in memory takes no place in the file.
         let (length, begin) = (u64::from(long(row, 16)), u64::from(long(row, 20)));
         let name = row.get(..8).map(String::from_utf8_lossy).unwrap_or_default();
         let name: String = name.chars().filter(char::is_ascii_graphic).collect();

@@ -1,6 +1,7 @@
-//! Which of the kernel's two calls loads the next kernel, and why. The verified loader is `kexec_file_load(2)`: the
-//! kernel reads the files itself, and can check them. The direct one is `kexec_load(2)`: what lies where in memory is
-//! worked out by day, nothing is checked, and nothing is hashed between the two kernels.
+//! Chooses which of the kernel's two system calls loads the next kernel, and says why. With
+//! `kexec_file_load(2)` ([`Loader::Verified`]) the kernel reads the files itself and can check them. With
+//! `kexec_load(2)` ([`Loader::Direct`]) the layout in memory is computed in advance, while the system runs.
+//! Nothing is verified then, and nothing is hashed between the two kernels.
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use crate::machine::root::Root;
 use crate::machine::sys::{self, Calls};
 use crate::request::choices::Wanted;
 
-/// One of the two.
+/// One of the two system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Loader {
@@ -26,7 +27,7 @@ pub enum Loader {
 }
 
 impl Loader {
-    /// The one of a plan.
+    /// Returns the call that a plan uses.
     #[must_use]
     pub fn of(plan: &Plan<'_>) -> Loader {
         if plan.direct.is_some() { Loader::Direct } else { Loader::Verified }
@@ -42,27 +43,28 @@ impl fmt::Display for Loader {
     }
 }
 
-/// Why it is the one that it is.
+/// The reason for the choice of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Why {
-    /// It was asked for.
+    /// The user asked for it.
     Asked,
-    /// The kernel is thawed, and lies in memory as it runs.
+    /// The kernel is decompressed and laid out as it lies in memory; only `kexec_load` can load that.
     Thawed,
-    /// The other call is not there.
+    /// The kernel lacks the other call.
     Only,
     /// The other call would load into CMA.
     Cma,
-    /// It is there.
+    /// `kexec_file_load` is the default where the kernel has it.
     Default,
-    /// The direct one is forbidden.
+    /// `kexec_load` is ruled out.
     #[serde(untagged)]
     Against(Against),
 }
 
 impl Why {
-    /// Of what is staged. A plan does not say what it was asked for with: what follows from the machine is told.
+    /// Returns the reason for a staged image. A plan does not record the options of `stage`, so the reason is
+    /// derived from the machine.
     #[must_use]
     pub fn of(root: &Root, calls: Option<Calls>, loader: Loader, thaws_kernel: bool) -> Why {
         match loader {
@@ -89,37 +91,38 @@ impl fmt::Display for Why {
     }
 }
 
-/// Why there is no loader.
+/// Why neither call can be used as requested. A field holds the reason against `kexec_load`, if that was a
+/// candidate, too.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// The direct one was asked for.
+    /// `kexec_load` was requested, and is forbidden.
     #[error("--loader direct is refused: {0}; leave it out")]
     Forbidden(Against),
-    /// The verified one was asked for, and is not there.
+    /// `kexec_file_load` was requested or is the only candidate, and the kernel lacks it.
     #[error("{}", no_call(.0.as_ref().copied()))]
     NoCall(Option<Against>),
-    /// The verified one was asked for, or is the only one, and would load into CMA.
+    /// `kexec_file_load` was requested or is the only candidate, and would load into CMA.
     #[error("{}", into_cma(.0.as_ref().copied()))]
     LoadsIntoCma(Option<Against>),
 }
 
-/// What comes of a wish on this machine.
+/// The choice of the call on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// The loader.
+    /// The call to use.
     pub loader: Loader,
-    /// The loader where the kernel turns out to be none that can be thawed.
+    /// The call to use if the kernel turns out to be one that cannot be decompressed.
     pub unthawed: Loader,
-    /// Why --thaw leaves the kernel as it is, where it does.
+    /// Why `--thaw` leaves the kernel as it is, if it does.
     pub frozen: Option<Frozen>,
 }
 
-/// Why a kernel is not thawed.
+/// Why a kernel is not decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frozen {
-    /// The verified loader was asked for.
+    /// `kexec_file_load` was requested.
     Asked,
-    /// The direct one cannot be had.
+    /// `kexec_load` is ruled out.
     Against(Against),
 }
 
@@ -133,8 +136,8 @@ impl fmt::Display for Frozen {
     }
 }
 
-/// Asks the kernel for its calls; `None` where that cannot be asked. Where attempts are counted none is spent on whether
-/// CMA can be left out: the load tells.
+/// Asks the kernel which calls it has; `None` if it cannot be asked. If the system limits the number of calls,
+/// none is spent on finding out whether CMA can be left out: the load itself shows it.
 #[must_use]
 pub fn calls(root: &Root) -> Option<Calls> {
     let calls = sys::kexec_calls()?;
@@ -143,8 +146,8 @@ pub fn calls(root: &Root) -> Option<Calls> {
     Some(Calls { loads_into_cma, ..calls })
 }
 
-/// Chooses. `thaws` is whether the kernel is to be thawed, which the direct loader alone can load then; `is_packed`
-/// whether it unpacks itself at all.
+/// Chooses the call. `thaws` says whether the kernel is to be decompressed, after which only `kexec_load` can
+/// load it; `is_packed` says whether it is compressed and unpacks itself at all.
 pub fn choose(
     root: &Root,
     calls: Option<Calls>,
@@ -179,20 +182,22 @@ pub fn choose(
     }
 }
 
-/// Whether a kernel of this machine unpacks itself when it starts, and the verified loader takes it in no other form.
+/// Returns whether kernels of this architecture unpack themselves when they start, and `kexec_file_load` takes
+/// them in that form only.
 #[must_use]
 pub fn is_packed() -> bool {
     std::env::consts::ARCH == "x86_64"
 }
 
-/// What a kernel without the verified loader's call lacks, and what is against the direct one, if anything is.
+/// Says that this kernel lacks `kexec_file_load`, with the reason against `kexec_load`, if there is one.
 #[must_use]
 pub fn no_call(direct: Option<Against>) -> String {
     let lacks = "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE)";
     instead(lacks, direct, "run a kernel that has it, and stage there")
 }
 
-/// The same of a kernel that would load into CMA, and does not know the flag against it.
+/// Says that this kernel would load into CMA and does not know the flag against that, with the reason against
+/// `kexec_load`, if there is one.
 #[must_use]
 pub fn into_cma(direct: Option<Against>) -> String {
     let lacks = "this kernel would load the next one into memory that is kept for devices (CmaTotal in /proc/meminfo), where \
@@ -239,7 +244,7 @@ mod tests {
         assert_eq!(auto(NONE, false), None);
         assert_eq!(loader(&scratch, SEGMENTS, Wanted::Verified, false), None);
         assert_eq!(loader(&scratch, BOTH, Wanted::Direct, false), Some(Loader::Direct));
-        // A kernel that cannot be asked is taken to have both.
+        // A kernel that cannot be asked is assumed to have both calls.
         let unasked = choose(&scratch.root, None, Wanted::Auto, false, true).unwrap();
         assert_eq!(unasked.loader, Loader::Verified);
     }

@@ -1,4 +1,5 @@
-//! Loading an image into the kernel: which call, the trial load, and what is prepared for it.
+//! Loading an image into the kernel: the choice of the system call, decompression, the layout for `kexec_load`,
+//! and the test load.
 
 pub mod decompress;
 pub mod loader;

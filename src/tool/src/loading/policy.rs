@@ -1,4 +1,4 @@
-//! This kernel's policy on loading: lockdown, signatures, IMA, limits.
+//! The running kernel's policy on loading: lockdown, signatures, IMA, limits.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ use crate::machine::kconfig::Kconfig;
 use crate::machine::root::Root;
 use crate::machine::sys::Calls;
 
-/// Whether lockdown forbids images that are not verified.
+/// Returns whether lockdown forbids images that are not verified.
 #[must_use]
 pub fn is_locked_down(root: &Root) -> bool {
     let lockdown = root.fact("/sys/kernel/security/lockdown").unwrap_or_default();
     lockdown.contains("[integrity]") || lockdown.contains("[confidentiality]")
 }
 
-/// Whether the kernel wants every image signed, of itself or under Secure Boot (`arch_get_ima_policy`,
-/// `security/integrity/ima/ima_efi.c`).
+/// Returns whether the kernel requires a signature on every image, either always or under Secure Boot
+/// (`arch_get_ima_policy`, `security/integrity/ima/ima_efi.c`).
 #[must_use]
 pub fn demands_signature(root: &Root, config: Option<&Kconfig>) -> bool {
     let has = |name: &str| config.is_some_and(|config| config.has(name));
@@ -26,7 +26,7 @@ pub fn demands_signature(root: &Root, config: Option<&Kconfig>) -> bool {
     has("KEXEC_SIG_FORCE") || (secure_boot && has("KEXEC_SIG") && has("IMA_ARCH_POLICY"))
 }
 
-/// Whether IMA looks at a kernel before it is loaded (`Documentation/ABI/testing/ima_policy`).
+/// Returns whether IMA appraises a kernel before it is loaded (`Documentation/ABI/testing/ima_policy`).
 #[must_use]
 pub fn appraises(root: &Root) -> bool {
     let policy = std::fs::read_to_string(root.path("/sys/kernel/security/ima/policy")).unwrap_or_default();
@@ -34,7 +34,8 @@ pub fn appraises(root: &Root) -> bool {
     policy.lines().any(rule)
 }
 
-/// Whether images may lie in memory alone that is kept for handing over (Documentation/admin-guide/mm/kho.rst).
+/// Returns whether kexec handover (KHO) is on. Images may then lie only in the memory that is reserved for it
+/// (Documentation/admin-guide/mm/kho.rst).
 #[must_use]
 pub fn hands_memory_over(root: &Root) -> bool {
     let config = Kconfig::find(root);
@@ -47,7 +48,7 @@ pub fn hands_memory_over(root: &Root) -> bool {
     said.unwrap_or(has("KEXEC_HANDOVER_ENABLE_DEFAULT") == Some(true))
 }
 
-/// What a word means to the kernel (`kstrtobool`, lib/kstrtox.c).
+/// Reads a word as the kernel reads a boolean (`kstrtobool`, lib/kstrtox.c).
 fn truth(word: &str) -> Option<bool> {
     match word.as_bytes() {
         [b'y' | b'Y' | b't' | b'T' | b'e' | b'E' | b'1', ..] | [b'o' | b'O', b'n' | b'N', ..] => Some(true),
@@ -56,38 +57,40 @@ fn truth(word: &str) -> Option<bool> {
     }
 }
 
-/// How many calls of either loader the system allows until the next boot; `None` where there is no limit. Failed ones
-/// and unloading count, too (Documentation/admin-guide/sysctl/kernel.rst).
+/// Returns how many calls, of both kinds together, the system still allows until the next boot; `None` if there
+/// is no limit. Failed calls and unloading count, too (Documentation/admin-guide/sysctl/kernel.rst).
 #[must_use]
 pub fn calls_left(root: &Root) -> Option<u64> {
     root.fact("/proc/sys/kernel/kexec_load_limit_reboot")?.parse().ok()
 }
 
-/// Where segments can be made (`prepare`), as Rust calls these architectures.
+/// The architectures, by Rust's names, for which `prepare` can make segments.
 const PREPARED: [&str; 3] = ["x86_64", "aarch64", "riscv64"];
 
-/// What forbids the direct loader. All but the first three are this kernel's policy, and none of them is got around.
+/// A reason against `kexec_load`. All but the first three are this kernel's policy, and nextkernel circumvents
+/// none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Against {
-    /// The kernel has no such call.
+    /// The kernel lacks the call.
     NoCall,
-    /// Nobody here knows what a kernel of this architecture has to find in memory.
+    /// nextkernel does not know what a kernel of this architecture needs in memory.
     Architecture,
-    /// The kernel hands memory over (KHO), and what is loaded by segments is told nothing of it.
+    /// The kernel hands memory over (KHO), and does not pass that on to a kernel loaded by segments.
     HandsOver,
     /// Lockdown (`LOCKDOWN_KEXEC`, kernel/kexec.c).
     Lockdown,
-    /// Every kernel must be signed, and a segment has no signature.
+    /// Every kernel must be signed, and a segment carries no signature.
     Signature,
-    /// IMA appraises kernels, and a segment is no file (`ima_load_data`, `security/integrity/ima/ima_main.c`).
+    /// IMA appraises kernels, and a segment is not a file (`ima_load_data`,
+    /// `security/integrity/ima/ima_main.c`).
     Ima,
     /// `LoadPin`: a segment lies on no file system (`loadpin_load_data`, security/loadpin/loadpin.c).
     LoadPin,
 }
 
 impl Against {
-    /// The first that is found. Where the kernel cannot be asked it is taken to have the call.
+    /// Returns the first reason found. A kernel that cannot be asked is assumed to have the call.
     #[must_use]
     pub fn find(root: &Root, calls: Option<Calls>) -> Option<Against> {
         let is = |path, value| root.fact(path).as_deref() == Some(value);
@@ -110,7 +113,7 @@ impl Against {
         }
     }
 
-    /// Whether it keeps from it even somebody who asks for it.
+    /// Returns whether the reason rules out `kexec_load` even if the user asks for it.
     #[must_use]
     pub fn forbids(self) -> bool {
         self != Against::HandsOver
@@ -137,8 +140,8 @@ impl fmt::Display for Against {
     }
 }
 
-/// Whether Secure Boot or the kernel itself wants a signature of the next one. Where Secure Boot is on and nobody has
-/// kept how the kernel was built, it is taken to want one.
+/// Returns whether Secure Boot or the kernel itself requires a signature on the next kernel. If Secure Boot is
+/// on and the kernel's build configuration cannot be found, a signature is assumed to be required.
 fn wants_signature(root: &Root) -> bool {
     let config = Kconfig::find(root);
     demands_signature(root, config.as_ref())

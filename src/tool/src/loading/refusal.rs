@@ -1,4 +1,4 @@
-//! Why the kernel refuses to load or unload: its answer, and what the system has set against it.
+//! Explains a refusal to load or unload, from the kernel's answer and from the system's restrictions.
 
 use std::fs::File;
 use std::{fmt, io};
@@ -10,39 +10,40 @@ use crate::machine::root::Root;
 use crate::machine::{efi, memory, processor};
 use crate::words::size::Size;
 
-/// `CAP_SYS_BOOT`, among the bits of `CapEff` (include/uapi/linux/capability.h).
+/// `CAP_SYS_BOOT` among the bits of `CapEff` (include/uapi/linux/capability.h).
 const CAP_SYS_BOOT: u64 = 1 << 22;
 
-/// What the kernel adds to a command line's length before it compares (`MAX_ELFCOREHDR_STR_LEN`,
-/// arch/x86/kernel/kexec-bzimage64.c).
+/// Bytes that the kernel adds to the length of a command line before it compares that with the image's maximum
+/// (`MAX_ELFCOREHDR_STR_LEN`, arch/x86/kernel/kexec-bzimage64.c).
 const HEAD_ROOM: u64 = 30;
 
-/// What the system has set against a call. All of these are one EPERM.
+/// A restriction of the system that forbids a call. The kernel answers EPERM to all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bar {
-    /// An ordinary user.
+    /// The user is not root.
     NotRoot,
-    /// A container's root, in a user namespace of its own.
+    /// The user is a container's root, in its own user namespace.
     UserNamespace,
-    /// Root without the capability.
+    /// The user is root without `CAP_SYS_BOOT`.
     NoCapability,
-    /// `kernel.kexec_load_disabled`
+    /// `kernel.kexec_load_disabled` is set.
     Disabled,
-    /// `kernel.kexec_load_limit_reboot`
+    /// `kernel.kexec_load_limit_reboot` is used up.
     LimitSpent,
-    /// `LoadPin`: the file lies on another file system than the first that was loaded from.
+    /// `LoadPin`: the file lies on another file system than the first file that the kernel loaded.
     LoadPin,
-    /// Lockdown, which Secure Boot brought.
+    /// Lockdown because of Secure Boot.
     SecureBoot,
-    /// Lockdown that somebody asked for.
+    /// Lockdown without Secure Boot.
     Lockdown,
-    /// A filter of system calls.
+    /// A system call filter (seccomp).
     Filter,
 }
 
 impl Bar {
-    /// What forbids every call, in the order in which the kernel looks (`kexec_load_permitted`,
-    /// `kernel/kexec_core.c`). To be looked for *before* a call: that one may spend the limit's last.
+    /// Returns the restriction that forbids every call, checked in the kernel's order (`kexec_load_permitted`,
+    /// `kernel/kexec_core.c`). Must be determined *before* the call, because the call may use up the last one
+    /// of the limit.
     #[must_use]
     pub fn to_calls(root: &Root) -> Option<Bar> {
         let is = |path, value| root.fact(path).as_deref() == Some(value);
@@ -63,7 +64,7 @@ impl Bar {
         }
     }
 
-    /// What forbids this image, where calls are allowed.
+    /// Returns the restriction that forbids this image although calls are allowed.
     fn to_images(root: &Root) -> Option<Bar> {
         let is = |path, value| root.fact(path).as_deref() == Some(value);
         if is("/proc/sys/kernel/loadpin/enforce", "1") {
@@ -76,7 +77,7 @@ impl Bar {
         }
     }
 
-    /// What is left where nothing of the kernel's own can be the reason.
+    /// Returns the restriction that remains when none of the kernel's own can be the reason.
     fn to_unload(root: &Root) -> Option<Bar> {
         (process_status(root, "Seccomp:").as_deref() == Some("2")).then_some(Bar::Filter)
     }
@@ -121,56 +122,57 @@ impl fmt::Display for Bar {
     }
 }
 
-/// A field of what the kernel tells of this process (`proc_pid_status(5)`).
+/// Returns a field of `/proc/self/status` (`proc_pid_status(5)`).
 #[must_use]
 pub fn process_status(root: &Root, name: &str) -> Option<String> {
     let text = std::fs::read_to_string(root.path("/proc/self/status")).ok()?;
     Some(text.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
 }
 
-/// In the first user namespace every id is itself (`user_namespaces(7)`).
+/// Returns whether this process is in another user namespace than the first, in which every id maps to itself
+/// (`user_namespaces(7)`).
 fn in_user_namespace(root: &Root) -> bool {
     let map = root.fact("/proc/self/uid_map").unwrap_or_default();
     let map: Vec<_> = map.split_whitespace().collect();
     !map.is_empty() && map != ["0", "0", "4294967295"]
 }
 
-/// What was to be loaded.
+/// The image that was to be loaded.
 #[derive(Debug)]
 pub struct Image {
-    /// What the kernel says of itself.
+    /// The facts in the kernel image's header.
     pub header: Header,
-    /// Bytes of its file, and of the initrd's.
+    /// The sizes in bytes of the kernel's file and of the initrd's.
     pub sizes: (u64, u64),
-    /// Bytes of the command line, its end included.
+    /// The length of the command line in bytes, including the final NUL.
     pub cmdline: u64,
 }
 
 impl Image {
-    /// Of open files.
+    /// Describes the image in these open files.
     #[must_use]
     pub fn of(kernel: &File, initrd: Option<&File>, cmdline: u64) -> Image {
         let size = |file: &File| file.metadata().map_or(0, |found| found.len());
         Image { header: Header::read(kernel), sizes: (size(kernel), initrd.map_or(0, size)), cmdline }
     }
 
-    /// Bytes of memory that its segments take, for as long as it is loaded.
+    /// Returns how many bytes of memory the image's segments take while it is loaded.
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.header.takes(self.sizes.0).saturating_add(self.sizes.1)
     }
 
-    /// Bytes of memory that its load takes: the kernel reads the files whole, and fills the segments from them
-    /// (`kimage_file_alloc_init`, `kernel/kexec_file.c`).
+    /// Returns how many bytes of memory the load itself takes: the kernel first reads the files as a whole,
+    /// then fills the segments from them (`kimage_file_alloc_init`, `kernel/kexec_file.c`).
     #[must_use]
     pub fn to_load(&self) -> u64 {
         self.sizes.0.saturating_add(self.sizes.1).saturating_add(self.memory())
     }
 }
 
-/// One sentence for each answer to a load (`kernel/kexec_file.c`, `kernel/kexec_core.c`,
-/// `fs/kernel_read_file.c`, arch/x86/kernel/kexec-bzimage64.c, `crypto/asymmetric_keys/verify_pefile.c`). What
-/// forbade calls before this one is told first.
+/// Explains an error of `kexec_file_load` in one sentence (`kernel/kexec_file.c`, `kernel/kexec_core.c`,
+/// `fs/kernel_read_file.c`, arch/x86/kernel/kexec-bzimage64.c, `crypto/asymmetric_keys/verify_pefile.c`). A
+/// restriction that already held before the call comes first.
 #[must_use]
 pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Image) -> String {
     match errno.raw_os_error().unwrap_or(0) {
@@ -181,7 +183,8 @@ pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Imag
         libc::EBUSY => busy(root),
         libc::EINVAL => invalid(root, image),
         libc::ENOEXEC => wrong_image(root, &image.header).unwrap_or_else(|| match image.header {
-            // `kexec_file_loaders`, arch/riscv/kernel/machine_kexec_file.c
+            // Older kernels have no loader for an Image (`kexec_file_loaders`,
+            // arch/riscv/kernel/machine_kexec_file.c).
             Header::Flat(Flat { machine: "riscv64", .. }) => {
                 "older kernels for RISC-V load no Image, but their ELF file (vmlinux) alone; name that, or run a newer \
                  kernel"
@@ -225,8 +228,9 @@ pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Imag
     }
 }
 
-/// One sentence for each answer to a load of segments that take so much memory (kernel/kexec.c, `do_kexec_load`;
-/// `sanity_check_segment_list`, `kernel/kexec_core.c`). What forbade calls before this one is told first.
+/// Explains an error of `kexec_load`, for segments that take that much memory, in one sentence (kernel/kexec.c,
+/// `do_kexec_load`; `sanity_check_segment_list`, `kernel/kexec_core.c`). A restriction that already held before
+/// the call comes first.
 #[must_use]
 pub fn of_direct_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes: u64) -> String {
     const INSTEAD: &str = "leave --loader and --thaw out, and the verified loader takes its place";
@@ -266,7 +270,7 @@ pub fn of_direct_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes
     }
 }
 
-/// One sentence for each answer to an unloading.
+/// Explains an error of an unloading in one sentence.
 #[must_use]
 pub fn of_unload(root: &Root, errno: &io::Error, before: Option<Bar>) -> String {
     match errno.raw_os_error().unwrap_or(0) {
@@ -277,7 +281,7 @@ pub fn of_unload(root: &Root, errno: &io::Error, before: Option<Bar>) -> String 
     }
 }
 
-/// That an image is more than the kernel takes, which is half of the memory.
+/// Says that the image takes more than half of the memory, which is the most the kernel accepts, if it does.
 #[must_use]
 pub fn too_large(root: &Root, takes: u64) -> Option<String> {
     let half = memory::total(root).unwrap_or(0) / 2;
@@ -290,7 +294,8 @@ pub fn too_large(root: &Root, takes: u64) -> Option<String> {
     })
 }
 
-/// `machine_kexec_prepare`, `arch/x86/kernel/machine_kexec_64.c`: a processor whose memory stays poisoned behind TDX.
+/// Explains EOPNOTSUPP: with TDX, some processors leave memory behind that stays poisoned
+/// (`machine_kexec_prepare`, `arch/x86/kernel/machine_kexec_64.c`).
 fn this_machine_cannot() -> String {
     "this machine cannot start a kernel from a kernel: with TDX enabled some processors leave memory that the next one may not \
      touch (the kernel log says so: dmesg); use `reboot`"
@@ -339,7 +344,7 @@ fn invalid(root: &Root, image: &Image) -> String {
     })
 }
 
-/// That the image is for another architecture.
+/// Says that the image is for another architecture, if it is.
 fn foreign(header: &Header) -> Option<String> {
     let here = std::env::consts::ARCH;
     let machine = match header {
@@ -353,7 +358,7 @@ fn foreign(header: &Header) -> Option<String> {
     })
 }
 
-/// What the image's own first bytes say against it.
+/// Explains why this image cannot be loaded, if its first bytes show the reason.
 fn wrong_image(root: &Root, header: &Header) -> Option<String> {
     if let Some(foreign) = foreign(header) {
         return Some(foreign);
@@ -446,7 +451,7 @@ mod tests {
         scratch.put("/sys/kernel/security/lockdown", "none integrity [confidentiality]\n");
         efi::tests::set_secure_boot(&scratch, 1);
         assert!(sentence(&scratch, libc::EPERM, Header::Unknown).contains("by Secure Boot"));
-        // Neither stands in the way of unloading.
+        // Neither lockdown nor Secure Boot forbids unloading.
         let errno = io::Error::from_raw_os_error(libc::EPERM);
         assert!(of_unload(&scratch.root, &errno, None).contains("security module"));
     }

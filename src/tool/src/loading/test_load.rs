@@ -1,4 +1,5 @@
-//! Really loading the staged image by day, so that whatever the kernel has against it is said now.
+//! The test load: the staged image is really loaded while the system runs, so that the kernel's objections are
+//! known now.
 
 use std::ffi::{CStr, CString};
 use std::fmt::Display;
@@ -17,13 +18,13 @@ use crate::machine::root::Root;
 use crate::machine::sys::{self, Mapping};
 use crate::words::errno::ByName;
 
-/// How often a call is tried that another one is in the way of, and how far apart.
+/// How often a call is repeated while another load is in its way, and the pause in between.
 const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 const LOAD: &str = "load";
 
-/// What the kernel has against it, in one sentence with the way out.
+/// The kernel's refusal, in one sentence that says what to do.
 #[derive(Debug, Error)]
 #[error("the kernel refuses to {act} the image: {why} ({})", ByName(.errno))]
 pub struct Error {
@@ -32,19 +33,19 @@ pub struct Error {
     errno: io::Error,
 }
 
-/// The files of a set that the direct loader takes, open.
+/// The open files of an image set that is loaded with `kexec_load`.
 #[derive(Clone, Copy)]
 pub struct Files<'a> {
     /// The kernel.
     pub kernel: &'a File,
     /// The initrd, if there is one.
     pub initrd: Option<&'a File>,
-    /// What the next kernel is told.
+    /// The parameters for the next kernel.
     pub parameters: &'a File,
 }
 
-/// Loads the image with that line, and tells how long the call took. What was loaded stays if this fails. So many calls
-/// are left for later where they are counted.
+/// Loads the image with this command line, and returns how long the call took. If it fails, the image loaded
+/// before stays. If the system limits the number of calls, `later` of them are left over.
 pub fn load(
     root: &Root,
     kernel: &File,
@@ -69,7 +70,7 @@ pub fn load(
     })
 }
 
-/// The same by the direct loader: the hook's own call.
+/// Does the same as [`load`] with `kexec_load`, by the same call that the hook makes.
 pub fn load_direct(
     root: &Root,
     files: Files<'_>,
@@ -101,10 +102,10 @@ pub fn load_direct(
     unless_busy(|| calls_left(root), later, call).map_err(refused)
 }
 
-/// The parameters with the line in their place, and with random seeds of this moment.
+/// Returns the parameters with the command line in its place, and with freshly drawn random seeds.
 fn parameters(root: &Root, file: &File, direct: &Direct<'_>, line: &CStr) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // Through another descriptor of its own place in the file.
+    // Reading at an offset neither uses nor moves the file's position.
     let length = file.metadata()?.len();
     bytes.resize(usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?, 0);
     std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 0)?;
@@ -120,14 +121,14 @@ fn parameters(root: &Root, file: &File, direct: &Direct<'_>, line: &CStr) -> io:
     Ok(bytes)
 }
 
-/// The line with the record of an image that stays loaded.
+/// Returns the command line with the record of a preloaded image.
 #[must_use]
 pub fn preloaded(cmdline: &str, handoff: HandoffId) -> CString {
     recorded(cmdline, Record::preloaded(handoff))
 }
 
-/// The longest line that the hook may load with. What stands for a record has the record's name, so that whoever reuses the
-/// line drops it, and no handoff's id.
+/// Returns the longest command line that the hook may load with. A placeholder stands for the record: it has
+/// the record's key, so that it is dropped if the command line is reused, and it contains no handoff's id.
 #[must_use]
 pub fn longest(cmdline: &str) -> CString {
     let record = format!("{:x<1$}", format!("{}=", Record::KEY), limits::RECORD_MAX - 1);
@@ -138,7 +139,7 @@ fn recorded(cmdline: &str, record: impl Display) -> CString {
     CString::new(Recorded { cmdline, record }.to_string()).unwrap_or_default()
 }
 
-/// Unloads what is loaded. So many calls are left for later where they are counted.
+/// Unloads the loaded image. If the system limits the number of calls, `later` of them are left over.
 pub fn unload(root: &Root, later: u64) -> Result<(), Error> {
     let before = Bar::to_calls(root);
     let unloaded = unless_busy(|| calls_left(root), later, sys::kexec_unload).map_err(|errno| Error {
@@ -149,8 +150,9 @@ pub fn unload(root: &Root, later: u64) -> Result<(), Error> {
     unloaded.map(drop)
 }
 
-/// Calls until nothing is in the way, and tells how long the call took that nothing was in the way of. Being told so
-/// costs a call, too (`kexec_load_permitted`, `kernel/kexec_core.c`, is asked before the lock).
+/// Repeats the call while another load is in its way, and returns how long the successful call took. An attempt
+/// that ends in EBUSY counts against the limit, too (`kexec_load_permitted`, `kernel/kexec_core.c`, is checked
+/// before the lock).
 fn unless_busy(
     left: impl Fn() -> Option<u64>,
     later: u64,
@@ -182,7 +184,7 @@ pub(crate) mod tests {
     use nextkernel_plan::{Area, List};
     use std::cell::Cell;
 
-    /// A refusal, as the kernel gives one.
+    /// A refusal as the kernel gives one.
     pub(crate) fn refusal(act: &'static str) -> Error {
         Error { act, why: "so it is".to_owned(), errno: io::Error::from_raw_os_error(libc::EPERM) }
     }

@@ -1,5 +1,5 @@
-//! Arming: an init that cannot be asked for another kernel is asked for a restart, and this file tells the hook that
-//! the staged kernel is meant by it, this once.
+//! Arming: an init that cannot be asked for a kexec is asked for a reboot. This file tells the hook that this
+//! one reboot means the staged kernel.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,40 +16,42 @@ use crate::words::errno::InWords;
 
 const PATH: &str = "/run/nextkernel/armed";
 
-/// The file as long as this process lives and vouches for it by its lock: the hook takes it at once, and no later
-/// shutdown does.
+/// The file, and the lock by which this process vouches for it. The lock lasts as long as the process. The
+/// hook removes the file before it acts on it, so that it does not count for a later shutdown.
 pub struct Arming {
     path: PathBuf,
     lock: Flock<File>,
 }
 
-/// Why nothing is armed.
+/// Why nothing was armed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Another has armed it, and vouches for it.
+    /// Another process has armed a handoff and still holds the lock.
     #[error(
         "another `nextkernel reboot` has asked the init, and waits for the machine to go down; wait for that, or end \
          that one"
     )]
     Held,
-    /// The file.
+    /// The file cannot be written.
     #[error("{PATH} cannot be written: {}; what is staged stays so", InWords(.0))]
     Io(#[from] io::Error),
 }
 
 impl Arming {
-    /// Arms this handoff. Locked before it has its name, so that nobody finds it unlocked.
+    /// Arms this handoff. The file is locked before it gets its final name, so that it is never found
+    /// unlocked.
     pub fn of(root: &Root, handoff: HandoffId) -> Result<Arming, Error> {
         let path = root.path(PATH);
         let new = path.with_extension("new");
-        // What another has locked is not to be emptied.
+        // Not truncated here: another process may have locked the file.
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&new)?;
         let mut lock =
             Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
                 Errno::EWOULDBLOCK => Error::Held,
                 errno => Error::Io(errno.into()),
             })?;
-        // Until it has its name, whoever has this lock is alone; and who had it before may have given it that name.
+        // As long as the file has its temporary name, the holder of this lock is alone. A previous holder may
+        // have renamed the file between our open and our lock.
         if !is_at(&lock, &new) {
             return Err(Error::Held);
         }
@@ -65,7 +67,7 @@ impl Arming {
         Ok(Arming { path, lock })
     }
 
-    /// Takes it back, and nothing that another has armed since.
+    /// Takes the arming back, unless another process has armed a handoff since.
     pub fn disarm(self) {
         if is_at(&self.lock, &self.path) {
             let _ = fs::remove_file(&self.path);
@@ -76,23 +78,24 @@ impl Arming {
 /// Whether a `nextkernel reboot` waits for the machine to go down.
 #[must_use]
 pub fn is_held(root: &Root) -> bool {
-    // Shared, for to the hook an exclusive lock would be a witness.
+    // A shared lock, because the hook would take an exclusive one for the lock of a waiting `nextkernel
+    // reboot`.
     let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
     File::open(root.path(PATH)).is_ok_and(|file| matches!(lock(file), Err((_, Errno::EWOULDBLOCK))))
 }
 
-/// Whether this very file has that name.
+/// Whether this path names this very file (same device and inode).
 fn is_at(file: &File, path: &Path) -> bool {
     let id = |it: fs::Metadata| (it.dev(), it.ino());
     file.metadata().is_ok_and(|file| path.metadata().is_ok_and(|there| id(there) == id(file)))
 }
 
-/// Takes back what anybody has armed.
+/// Removes the file, whichever process has armed it.
 pub fn disarm(root: &Root) {
     let _ = fs::remove_file(root.path(PATH));
 }
 
-/// Whole seconds of `CLOCK_BOOTTIME` (`uptime_proc_show`, fs/proc/uptime.c).
+/// Returns the uptime in whole seconds of `CLOCK_BOOTTIME` (`uptime_proc_show`, fs/proc/uptime.c).
 fn uptime(root: &Root) -> Option<u64> {
     root.fact("/proc/uptime")?.split('.').next()?.parse().ok()
 }
@@ -117,7 +120,7 @@ mod tests {
         let armed = Armed::parse(&fs::read(scratch.root.path(PATH)).unwrap()).unwrap();
         assert_eq!(armed, Armed { handoff: HandoffId(7), until: 1000 + Armed::SECONDS });
         assert!(is_held(&scratch.root));
-        // It goes with its process, and the file alone is left.
+        // The lock ends with its process; only the file is left.
         drop(arming);
         assert!(!is_held(&scratch.root));
         Arming::of(&scratch.root, HandoffId(8)).unwrap().disarm();
@@ -133,14 +136,14 @@ mod tests {
         assert!(refused.to_string().starts_with("another `nextkernel reboot`"), "{refused}");
         assert_eq!(fs::read(scratch.root.path(PATH)).unwrap(), text);
         assert!(is_held(&scratch.root) && !scratch.root.path(PATH).with_extension("new").exists());
-        // One that is about to arm is not emptied, either.
+        // The file of a process that is about to arm is not emptied, either.
         let new = scratch.root.path(PATH).with_extension("new");
         fs::write(&new, "x").unwrap();
         let lock = Flock::lock(File::open(&new).unwrap(), FlockArg::LockExclusive).unwrap();
         assert!(matches!(Arming::of(&scratch.root, HandoffId(8)), Err(Error::Held)));
         assert_eq!(fs::read(&new).unwrap(), b"x");
         drop(lock);
-        // After `nextkernel unstage` another may arm, which the first then leaves.
+        // After `nextkernel unstage` another process may arm; the first one then leaves the new file alone.
         disarm(&scratch.root);
         let second = Arming::of(&scratch.root, HandoffId(9)).unwrap();
         first.disarm();

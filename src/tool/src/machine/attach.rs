@@ -1,4 +1,4 @@
-//! Mounting what boot entries lie on and nobody has mounted: read-only, and for this process alone.
+//! Mounts unmounted file systems that boot entries lie on: read-only, and for this process alone.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,18 +11,18 @@ use crate::machine::file_systems::{self, FileSystem, Line, Name, fstab};
 use crate::machine::mounts::{Mount, own_namespace};
 use crate::machine::root::Root;
 
-/// Where a boot loader's partitions are mounted (Boot Loader Specification, "Mount Points").
+/// The usual mount points of a boot loader's partitions (Boot Loader Specification, "Mount Points").
 pub const POINTS: [&str; 3] = ["/efi", "/boot", "/boot/efi"];
 
-/// Where one is mounted that has no place of its own, in a folder with a number.
+/// The directory for partitions that have no mount point of their own; each gets a numbered directory in it.
 pub const ASIDE: &str = "/run/nextkernel/look";
 
-/// The top of a btrfs, whatever its default is (btrfs(5)).
+/// The option for the top-level subvolume of a btrfs, whatever its default subvolume is (btrfs(5)).
 const TOP: &str = "subvolid=5";
 
-/// The types that are mounted, in the order in which they are tried where nobody tells, and what is asked for of
-/// each so that looking at it writes nothing: a journal is not replayed (`ext4(5)`, `xfs(5)`, `btrfs(5)`, and
-/// Documentation/filesystems/f2fs.rst).
+/// The types that are mounted, in the order in which they are tried if the type is unknown. Each has the
+/// option that keeps the mount from writing: the journal is not replayed (`ext4(5)`, `xfs(5)`, `btrfs(5)`,
+/// and Documentation/filesystems/f2fs.rst).
 const TYPES: [(&str, &str); 7] = [
     ("vfat", ""),
     ("ext4", "noload"),
@@ -33,13 +33,13 @@ const TYPES: [(&str, &str); 7] = [
     ("f2fs", "norecovery"),
 ];
 
-/// What fstab(5) may say that is more than a file system on a device.
+/// Options in fstab(5) that mean more than a file system on a device.
 const NOT_PLAIN: [&str; 4] = ["bind", "rbind", "loop", "offset="];
 
-/// Why it is not mounted.
+/// Why a file system was not mounted.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// It is not there.
+    /// The file system or the file was not found.
     #[error(transparent)]
     Missing(#[from] file_systems::Error),
     /// Only root may mount.
@@ -47,58 +47,58 @@ pub enum Error {
         "{device} is not mounted, and mounting it takes root; run this with sudo, or mount it at {point}"
     )]
     NotRoot {
-        /// The device.
+        /// The name of the file system.
         device: String,
-        /// Where it would be mounted.
+        /// The mount point that would be used.
         point: String,
     },
-    /// The kernel does not.
+    /// The kernel refused to mount it.
     #[error("{device} is not mounted, and cannot be mounted read-only for a look: {why}")]
     Refused {
-        /// The device.
+        /// The name of the file system.
         device: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// It is not looked at.
+    /// nextkernel does not mount it.
     #[error("{device} is not mounted, and is no plain file system on a device ({what}); mount it")]
     NotPlain {
-        /// The device.
+        /// The name of the file system.
         device: String,
-        /// What it is.
+        /// The option or type that is not plain.
         what: String,
     },
 }
 
-/// This process's own view of what is mounted; whatever is added to it is gone with the process.
+/// This process's private view of the mounts; mounts that are added here disappear with the process.
 pub struct Attached<'a> {
     root: &'a Root,
     is_own: bool,
     aside: u32,
     points: Vec<PathBuf>,
-    /// Why /boot is not what it should be: what fstab(5) has for it could not be mounted, and whatever is seen
-    /// there lies below it.
+    /// Why /boot is not the right one: its file system in fstab(5) could not be mounted, and any files seen
+    /// there are those below the mount point.
     pub hidden: Option<Error>,
-    /// What is to be said of it.
+    /// Messages about the mounts, for a person.
     pub notes: Vec<String>,
 }
 
 impl<'a> Attached<'a> {
-    /// Nothing yet.
+    /// Starts with no mounts of its own.
     #[must_use]
     pub fn new(root: &'a Root) -> Attached<'a> {
         Attached { root, is_own: false, aside: 0, points: Vec::new(), hidden: None, notes: Vec::new() }
     }
 
-    /// Mounts what fstab(5) has for the boot loader's places and what is not mounted there now.
+    /// Mounts the file systems that fstab(5) has for the boot loader's mount points, if nothing is mounted
+    /// there.
     pub fn of_fstab(&mut self) {
         for point in POINTS {
-            // An automount shows its file system only when somebody looks, and not any more in a namespace of
-            // our own.
+            // An access triggers an automount, but no longer in a mount namespace of our own.
             let _ = self.root.path(point).join("loader").metadata();
         }
         let lines = fstab(self.root).unwrap_or_default();
-        // /boot before /boot/efi, whatever the order of the lines.
+        // /boot comes before /boot/efi, whatever the order of the lines.
         for point in POINTS.map(Path::new) {
             let mounts = Mount::all(self.root);
             let Some(line) = lines.iter().find(|line| line.point == point) else { continue };
@@ -127,13 +127,13 @@ impl<'a> Attached<'a> {
         self.attach(&name, kind, point, part.copied())
     }
 
-    /// Whether a path is seen only because it was mounted here.
+    /// Whether a path can be seen only because its file system was mounted here.
     #[must_use]
     pub fn covers(&self, path: &Path) -> bool {
         self.points.iter().any(|point| path.starts_with(point))
     }
 
-    /// Mounts a partition at a free place of the boot loader's, or else aside.
+    /// Mounts a partition at a free mount point of the boot loader's, or else in a directory below [`ASIDE`].
     pub fn partition(&mut self, uuid: &str) -> Result<(), Error> {
         let mounts = Mount::all(self.root);
         let is_free = |point: &Path| {
@@ -145,8 +145,8 @@ impl<'a> Attached<'a> {
         self.attach(&Name::PartUuid(uuid.to_owned()), None, &point, None)
     }
 
-    /// Where a file of a file system is seen, which is mounted for that where it is not yet. Of a btrfs a path
-    /// begins at its top, or else at its default subvolume.
+    /// Returns where a file of a file system can be seen, and mounts the file system for that if necessary.
+    /// On btrfs, `path` begins at the top-level subvolume, or with `in_default_subvolume` at the default one.
     pub fn path(&mut self, name: &Name, path: &str, in_default_subvolume: bool) -> Result<PathBuf, Error> {
         let mounts = Mount::all(self.root);
         let (kind, option) = match FileSystem::called(self.root, &mounts, name) {
@@ -187,7 +187,7 @@ impl<'a> Attached<'a> {
     ) -> Result<(), Error> {
         let device = name.device(self.root)?;
         let shown = name.to_string();
-        // Of a system made for a test nothing is mounted.
+        // In a test's scratch system nothing is mounted.
         if !nix::unistd::geteuid().is_root() || !self.root.is_system() {
             return Err(Error::NotRoot { device: shown, point: point.display().to_string() });
         }
@@ -210,7 +210,8 @@ impl<'a> Attached<'a> {
         let is_mounted = FileSystem::called(self.root, &Mount::all(self.root), name).is_ok();
         let mut last = None;
         for (kind, quiet) in kinds {
-            // One that is mounted already was replayed then, and takes no other word about it.
+            // If the file system is mounted already, its journal was replayed then, and a different option
+            // would be refused.
             let quiet = Some(*quiet).filter(|quiet| !quiet.is_empty() && !is_mounted);
             let options: Vec<_> = option.into_iter().chain(quiet).collect();
             match mount(Some(&device), point, Some(*kind), flags, Some(options.join(",").as_str())) {
@@ -230,7 +231,8 @@ impl<'a> Attached<'a> {
     }
 }
 
-/// The partition of a type on the disk that another one is on, by udev's database.
+/// Returns the UUID of the partition of type `kind` on the disk that holds the partition `of`, from udev's
+/// database. UUIDs and types are in lower case.
 #[must_use]
 pub fn sibling(root: &Root, of: &str, kind: &str) -> Option<String> {
     let known = fs::read_dir(root.path("/run/udev/data")).ok()?;
@@ -249,13 +251,13 @@ pub fn sibling(root: &Root, of: &str, kind: &str) -> Option<String> {
     there.next().and_then(|text| uuid(text))
 }
 
-/// A property in an entry of udev's database.
+/// Returns a property from an entry of udev's database.
 #[must_use]
 pub fn property<'a>(entry: &'a str, name: &str) -> Option<&'a str> {
     entry.lines().find_map(|line| line.strip_prefix("E:")?.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The type of what is on a device, as udev found it.
+/// Returns the type of the file system on a device, as udev detected it.
 fn type_of(root: &Root, device: &Path) -> Option<String> {
     let rdev = fs::metadata(root.path(device)).ok()?.rdev();
     let (major, minor) = (nix::sys::stat::major(rdev), nix::sys::stat::minor(rdev));

@@ -1,5 +1,6 @@
-//! What the machine stands on until the jump: the PCI devices behind `/`, `/usr` and swap. At night the
-//! hook and the init still run from there, read-only, and a page of theirs may have to be read again.
+//! The PCI devices behind `/`, `/usr` and swap, which the machine needs until the jump. At the end of
+//! shutdown the hook and the init still run from there, read-only, and one of their pages may have to be read
+//! again.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,22 +13,24 @@ use nextkernel_plan::is_pci_address;
 use crate::machine::mounts::{Mount, unescaped};
 use crate::machine::root::Root;
 
-/// Devices on devices: a file system on a loop on a mapping on an array is four.
+/// The deepest stack of devices that is followed. A file system on a loop device on a mapping on an array has
+/// four levels.
 const DEPTH_MAX: u8 = 16;
 
-/// File systems that are memory: nothing carries them.
+/// File systems in memory, which need no device.
 const MEMORY: [&str; 3] = ["rootfs", "tmpfs", "ramfs"];
 
-/// The devices, or what hides them.
+/// The devices, or the reason why they are unknown.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Carriers {
     /// Addresses of PCI devices, and what each carries: `/`, `/usr` or swap.
     Known(BTreeMap<String, String>),
-    /// What stands on something whose device cannot be told: a network, another program.
+    /// The one of `/`, `/usr` and swap whose device cannot be found, because a network or a program may be behind
+    /// it.
     Unknown(String),
 }
 
-/// Finds them.
+/// Finds the devices.
 #[must_use]
 pub fn find(root: &Root) -> Carriers {
     let mounts = Mount::all(root);
@@ -58,20 +61,20 @@ pub fn find(root: &Root) -> Carriers {
     Carriers::Known(found)
 }
 
-/// What is below a mount, the uppermost first, as far as it can be told: where sysfs has the block devices, and the
-/// mounts that have a part in it, which begin with this one.
+/// Returns what is below a mount, from the top down, as far as it can be found: the sysfs directories of the
+/// block devices, and the mounts involved, starting with this one.
 pub(crate) fn below<'a>(
     root: &'a Root,
     mounts: &'a [Mount],
     mount: &'a Mount,
 ) -> (Vec<PathBuf>, Vec<&'a Mount>) {
     let search = Search::new(root, mounts);
-    // It says what it has seen whether it reached the end or not.
+    // The lists are filled whether or not the search reaches the end.
     let _ = search.mount(mount, DEPTH_MAX);
     (search.seen.take(), search.seen_mounts.take())
 }
 
-/// Each of these gives the addresses below something, or `None` where they cannot be told.
+/// A search. Each method returns the PCI addresses below something, or `None` if they cannot be found.
 struct Search<'a> {
     root: &'a Root,
     mounts: &'a [Mount],
@@ -88,7 +91,8 @@ impl<'a> Search<'a> {
         let again = self.seen_mounts.borrow().iter().any(|seen| std::ptr::eq(*seen, mount));
         self.seen_mounts.borrow_mut().push(mount);
         if mount.kind == "overlay" {
-            // Its paths are of another time: they show what may be below, and prove nothing.
+            // An overlay's paths date from when it was mounted: they show what may be below, but prove
+            // nothing.
             for path in mount.overlaid().iter().filter(|_| !again) {
                 let _ = self.file(path, depth);
             }
@@ -101,7 +105,7 @@ impl<'a> Search<'a> {
         if device.exists() {
             return self.block(&device, depth);
         }
-        // btrfs counts its own devices, which are no device's; and it may stand on several.
+        // btrfs shows a number of its own, which belongs to no device; and it may span several devices.
         let below = self.node(&mount.source, depth)?;
         let mut below = vec![below];
         for member in self.btrfs_members(&mount.source) {
@@ -118,14 +122,14 @@ impl<'a> Search<'a> {
         self.block(&self.numbered(path)?, depth)
     }
 
-    /// Where sysfs has the device of a node in /dev.
+    /// Returns the sysfs directory of a device node.
     fn numbered(&self, path: &Path) -> Option<PathBuf> {
         let number = path.is_absolute().then(|| self.root.path(path).metadata().ok()).flatten()?.rdev();
         let number = format!("{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
         Some(self.root.path("/sys/dev/block").join(number))
     }
 
-    /// All devices of the btrfs that one belongs to.
+    /// Returns all devices of the btrfs that `source` belongs to.
     fn btrfs_members(&self, source: &Path) -> Vec<PathBuf> {
         let Some(one) = self.numbered(source).and_then(|device| device.canonicalize().ok()) else {
             return Vec::new();
@@ -161,21 +165,21 @@ impl<'a> Search<'a> {
         if matches!(memory, "ram" | "zram") {
             return Some(Vec::new());
         }
-        // Behind these is a network or a program; whatever else is no PCI device is soldered in.
+        // Behind these is a network or a program. Any other device that is not on PCI is part of the board.
         let elsewhere =
             names.iter().any(|name| matches!(*name, "virtual" | "rbd") || name.starts_with("session"));
         (!elsewhere).then(Vec::new)
     }
 }
 
-/// What the links and folders in a folder lead to.
+/// Resolves the links and directories in a directory, and returns those that are directories.
 fn links(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.path().canonicalize().ok()).filter(|path| path.is_dir()).collect()
 }
 
-/// What a device is made of: a mapping or an array of others; a disk that several controllers lead to
-/// (`nvme-subsys0`) of these, which are links beside it.
+/// Returns the devices that a device consists of: the members of a mapping or an array. A disk with several
+/// controllers (`nvme-subsys0`) consists of these; they are links beside it.
 pub(crate) fn members(device: &Path) -> Vec<PathBuf> {
     let mut members = links(&device.join("slaves"));
     let last = |path: &Path| path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
@@ -198,7 +202,7 @@ mod tests {
 
     const NVME: &str = "/sys/devices/pci0000:00/0000:00:1d.0/0000:3b:00.0/nvme/nvme0";
 
-    /// A machine with these mounts and swaps.
+    /// Makes a machine with these mounts and swaps.
     fn machine(mountinfo: &str, swaps: &str) -> Scratch {
         let scratch = Scratch::new();
         scratch.put("/proc/self/mountinfo", mountinfo);
@@ -265,7 +269,7 @@ mod tests {
         {
             block(&scratch, number, &format!("/sys/devices/pci0000:00/{address}/ata1/sd"));
         }
-        // /dev/null stands for the node, and its number, 1:3, for the device.
+        // /dev/null stands for the device node; its number is 1:3.
         std::os::unix::fs::symlink("/dev/null", scratch.root.path("/zram")).unwrap_or_default();
         block(&scratch, "1:3", "/sys/devices/virtual/block/zram0");
         let expected = known(&[("0000:00:01.0", "/"), ("0000:00:02.0", "/usr"), ("0000:00:03.0", "swap")]);
@@ -297,7 +301,7 @@ mod tests {
         block(&scratch, "7:0", "/sys/devices/virtual/block/loop0");
         scratch.put("/sys/devices/virtual/block/loop0/loop/backing_file", "/live/root.squashfs\n");
         assert_eq!(find(&scratch.root), known(&[("0000:00:14.0", "/")]));
-        // A file that lies on itself ends as what cannot be told.
+        // A file that lies on its own loop device is reported as unknown.
         scratch.put("/sys/devices/virtual/block/loop0/loop/backing_file", "/root.squashfs\n");
         assert_eq!(find(&scratch.root), Carriers::Unknown("/".to_owned()));
     }

@@ -1,19 +1,21 @@
-//! Memory that is kept for devices that want it contiguous (CMA). Since Linux 6.17 `kexec_file_load(2)` puts a kernel there,
-//! where it does not lie as it must: it moves over its own initrd, and panics (seen with 7.3; `kexec_alloc_contig`,
-//! `kernel/kexec_file.c`). A flag leaves CMA out, which some kernels of that time refuse. The hook does the same at night.
+//! Memory that is reserved for devices that need it contiguous (CMA). Since Linux 6.17 `kexec_file_load(2)`
+//! may put a kernel there, at an unsuitable address: the kernel moves over its own initrd and panics (seen
+//! with 7.3; `kexec_alloc_contig`, `kernel/kexec_file.c`). A flag makes the call avoid CMA, but some kernels
+//! that load into CMA refuse that flag. The hook does the same at the end of shutdown.
 
 use nextkernel_plan::may_load_into_cma;
 
 use crate::machine::memory;
 use crate::machine::root::Root;
 
-/// Whether the running kernel has any.
+/// Whether the running kernel has reserved any CMA.
 #[must_use]
 pub fn is_there(root: &Root) -> bool {
     memory::cma(root).is_some_and(|size| size > 0)
 }
 
-/// Whether the running kernel is of a release that may load a kernel into CMA, or does not tell.
+/// Whether the running kernel is of a release that may load a kernel into CMA. An unreadable release counts
+/// as one that may.
 #[must_use]
 pub fn is_loaded_into(root: &Root) -> bool {
     may_load_into_cma(root.fact("/proc/sys/kernel/osrelease").unwrap_or_default().as_bytes())

@@ -1,5 +1,5 @@
-//! What UEFI tells: the variables in which a boot loader and the system talk to each other (systemd's Boot
-//! Loader Interface), the firmware's own, and the address of its ACPI tables.
+//! What UEFI provides: the variables through which a boot loader and the system talk to each other (systemd's
+//! Boot Loader Interface), the firmware's own variables, and the address of its ACPI tables.
 
 use std::path::PathBuf;
 use std::{fs, io};
@@ -9,42 +9,44 @@ use thiserror::Error;
 use crate::machine::root::Root;
 use crate::words::errno::InWords;
 
-/// Whose variables they are (Boot Loader Interface).
+/// The vendor UUID of the Boot Loader Interface's variables.
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
-/// Where the kernel shows them.
+/// The directory in which the kernel shows the variables.
 const FOLDER: &str = "/sys/firmware/efi/efivars";
 
-/// Whose the firmware's own are (UEFI, "Globally Defined Variables").
+/// The vendor UUID of the firmware's own variables (UEFI, "Globally Defined Variables").
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
-/// Whose shim's are.
+/// The vendor UUID of shim's variables.
 const SHIM: &str = "605dab50-e046-4300-abb6-3dd810dd8b23";
 
-/// What the kernel was told when it started, and where in it Secure Boot is (Documentation/arch/x86/zero-page.rst).
+/// The boot parameters that the kernel was given, and the offset of the Secure Boot state in them
+/// (Documentation/arch/x86/zero-page.rst).
 pub(crate) const BOOT_PARAMETERS: &str = "/sys/kernel/boot_params/data";
 pub(crate) const SECURE_BOOT: usize = 0x1ec;
 
-/// Where the kernel tells the addresses of the firmware's tables (drivers/firmware/efi/efi.c).
+/// The file in which the kernel lists the addresses of the firmware's tables (drivers/firmware/efi/efi.c).
 const TABLES: &str = "/sys/firmware/efi/systab";
 
-/// A variable that is there and cannot be read.
+/// A variable that exists but cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("the EFI variable {} cannot be read: {why}; without it nobody can tell what the boot loader would boot", path.display())]
 pub struct Error {
-    /// It.
+    /// The variable's file.
     pub path: PathBuf,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// Where one of them is (Documentation/filesystems/efivarfs.rst).
+/// Returns the file of a variable of the Boot Loader Interface (Documentation/filesystems/efivarfs.rst).
 #[must_use]
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(format!("{FOLDER}/{name}-{VENDOR}"))
 }
 
-/// Whether the firmware's variables can be seen; on a machine without UEFI there are none to see.
+/// Whether the firmware's variables can be seen. Also true on a machine without UEFI, where there are none to
+/// see.
 #[must_use]
 pub fn are_there(root: &Root) -> bool {
     let is_efi = root.path("/sys/firmware/efi").is_dir();
@@ -52,24 +54,26 @@ pub fn are_there(root: &Root) -> bool {
     !is_efi || any()
 }
 
-/// Its texts: most variables hold one, `LoaderEntries` one behind the other. None where it is not set.
+/// Returns the texts in a variable: most variables hold one, `LoaderEntries` several in sequence. Empty if
+/// the variable is not set.
 pub fn texts(root: &Root, name: &str) -> Result<Vec<String>, Error> {
     Ok(value(root, name)?.map_or(Vec::new(), |value| decoded(&value)))
 }
 
-/// Its text; an empty one says nothing.
+/// Returns the first text in a variable; `None` if the variable is not set or holds no text.
 pub fn text(root: &Root, name: &str) -> Result<Option<String>, Error> {
     Ok(texts(root, name)?.into_iter().next())
 }
 
-/// Its flags; none where it is not set (`LoaderFeatures`: 64 bits).
+/// Returns the flags in a variable of 64 bits (`LoaderFeatures`); 0 if it is not set.
 pub fn flags(root: &Root, name: &str) -> Result<u64, Error> {
     let bytes = value(root, name)?.unwrap_or_default();
     Ok(bytes.try_into().map_or(0, u64::from_le_bytes))
 }
 
-/// Whether this machine was started with Secure Boot, as its kernel sees it; none where nobody says. On x86 the kernel tells:
-/// it takes it for off where shim's validation is (`efi_get_secureboot`, drivers/firmware/efi/libstub/secureboot.c).
+/// Whether this machine was started with Secure Boot, as its kernel sees it; `None` if unknown. On x86 the
+/// boot parameters say it: the kernel treats Secure Boot as off if shim's validation is off
+/// (`efi_get_secureboot`, drivers/firmware/efi/libstub/secureboot.c).
 #[must_use]
 pub fn secure_boot(root: &Root) -> Option<bool> {
     let of_the_kernel = fs::read(root.path(BOOT_PARAMETERS)).ok();
@@ -85,14 +89,15 @@ pub fn secure_boot(root: &Root) -> Option<bool> {
     Some(is_on && !is_setup && !is_left_to_shim)
 }
 
-/// The address of the ACPI tables' root, as `acpi_rsdp=` takes it. The newer of two counts: it leads to 64-bit
-/// tables.
+/// Returns the address of the root of the ACPI tables, in the form that `acpi_rsdp=` takes. If there are two,
+/// the newer one is returned, because it leads to the 64-bit tables.
 #[must_use]
 pub fn acpi_root(root: &Root) -> Option<String> {
     table(root, "ACPI20").or_else(|| table(root, "ACPI"))
 }
 
-/// The address of one of the firmware's tables, as the kernel writes it; none where there is no such table.
+/// Returns the address of one of the firmware's tables, as the kernel writes it; `None` if there is no such
+/// table.
 #[must_use]
 pub fn table(root: &Root, name: &str) -> Option<String> {
     let text = fs::read_to_string(root.path(TABLES)).ok()?;
@@ -102,7 +107,7 @@ pub fn table(root: &Root, name: &str) -> Option<String> {
     Some(address.to_owned())
 }
 
-/// UTF-16 texts, each ended by a NUL, as UEFI has them.
+/// Decodes UTF-16 texts, each terminated by a NUL, as UEFI stores them. Empty texts are left out.
 #[must_use]
 pub fn decoded(value: &[u8]) -> Vec<String> {
     let units: Vec<_> = value.chunks_exact(2).filter_map(|pair| pair.try_into().ok()).collect();
@@ -111,7 +116,7 @@ pub fn decoded(value: &[u8]) -> Vec<String> {
     texts.filter(|text| !text.is_empty()).collect()
 }
 
-/// What one of the firmware's own holds; none where it is not set.
+/// Returns the value of one of the firmware's own variables; `None` if it is not set.
 pub fn global(root: &Root, name: &str) -> Result<Option<Vec<u8>>, Error> {
     of(root, GLOBAL, name)
 }
@@ -120,7 +125,8 @@ fn value(root: &Root, name: &str) -> Result<Option<Vec<u8>>, Error> {
     of(root, VENDOR, name)
 }
 
-/// What one holds behind its attributes, which are four bytes (Documentation/filesystems/efivarfs.rst).
+/// Returns a variable's value, which follows four bytes of attributes
+/// (Documentation/filesystems/efivarfs.rst).
 fn of(root: &Root, whose: &str, name: &str) -> Result<Option<Vec<u8>>, Error> {
     let path = PathBuf::from(format!("{FOLDER}/{name}-{whose}"));
     match fs::read(root.path(&path)) {
@@ -147,7 +153,7 @@ pub(crate) mod tests {
         put_of(scratch, VENDOR, name, value);
     }
 
-    /// Sets one of the firmware's own.
+    /// Sets one of the firmware's own variables.
     pub(crate) fn put_global(scratch: &Scratch, name: &str, value: &[u8]) {
         put_of(scratch, GLOBAL, name, value);
     }
@@ -172,7 +178,7 @@ pub(crate) mod tests {
         assert_eq!(text(&scratch.root, "LoaderEntryOneShot"), Ok(None));
     }
 
-    /// Sets whether Secure Boot is on.
+    /// Switches Secure Boot on or off.
     pub(crate) fn set_secure_boot(scratch: &Scratch, on: u8) {
         let path = format!("/sys/firmware/efi/efivars/SecureBoot-{GLOBAL}");
         scratch.put(&path, "");

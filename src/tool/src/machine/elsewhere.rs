@@ -1,5 +1,6 @@
-//! Whether this is the running system at all: in a chroot, a container or an image that is being built, what is staged would be
-//! the host's next kernel, from files that are not the host's. What cannot be told counts as another system.
+//! Whether this process runs in the running system at all. In a chroot, in a container or while an image is
+//! built, staging would set the host's next kernel, from files that are not the host's. Anything uncertain
+//! counts as another system.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,10 +10,11 @@ use thiserror::Error;
 
 use crate::machine::root::Root;
 
-/// The namespace of processes that the kernel makes itself (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
+/// The initial PID namespace, which the kernel itself creates (`PROC_PID_INIT_INO`,
+/// `include/linux/proc_ns.h`).
 const FIRST_PIDS: &str = "pid:[4026531836]";
 
-/// Where this is, where it is not the running system.
+/// Why this is not, or may not be, the running system.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Elsewhere {
     /// /proc is missing.
@@ -20,25 +22,25 @@ pub enum Elsewhere {
         "/proc is not mounted here, so that this may be an image or a chroot; run this in the system itself"
     )]
     NoProc,
-    /// In another namespace of processes.
+    /// This process is in another PID namespace.
     #[error("this is a container, and what is staged is the host's; run this in the system itself")]
     Container,
-    /// Another root.
+    /// This process has another root than PID 1.
     #[error("this is a chroot, and what is staged is the running system's; run this in the system itself")]
     Chroot,
-    /// Nobody may look.
+    /// The root of PID 1 cannot be read.
     #[error(
         "it cannot be told whether this is a chroot: /proc/1/root cannot be read; run this as root, without restrictions"
     )]
     Unknown,
 }
 
-/// Sees that it is the running system.
+/// Checks that this is the running system.
 pub fn see_that_this_is_the_system(root: &Root) -> Result<(), Elsewhere> {
     match fs::read_link(root.path("/proc/self/ns/pid")) {
         Ok(namespace) if namespace.as_os_str() == FIRST_PIDS => {}
         Ok(_) => return Err(Elsewhere::Container),
-        // A kernel without such namespaces.
+        // The kernel has no PID namespaces.
         Err(error) if error.kind() == ErrorKind::NotFound && root.path("/proc/self/ns").is_dir() => {}
         Err(_) => return Err(Elsewhere::NoProc),
     }
@@ -46,13 +48,13 @@ pub fn see_that_this_is_the_system(root: &Root) -> Result<(), Elsewhere> {
     match (place("/proc/1/root"), place("/")) {
         (Some(first), Some(own)) if first == own => Ok(()),
         (Some(_), _) => Err(Elsewhere::Chroot),
-        // Our units may not look at other processes; what PID 1 starts as its own is in its root.
+        // Our units may not look at other processes. But a unit that PID 1 has started runs in PID 1's root.
         (None, _) if is_unit_of_ours(root) => Ok(()),
         (None, _) => Err(Elsewhere::Unknown),
     }
 }
 
-/// Whether systemd started this process as one of our units, by its place in the control groups (cgroups(7)).
+/// Whether systemd started this process as one of our units, by its control group (cgroups(7)).
 fn is_unit_of_ours(root: &Root) -> bool {
     let groups = fs::read_to_string(root.path("/proc/self/cgroup")).unwrap_or_default();
     groups.lines().any(|line| {
@@ -72,7 +74,7 @@ pub(crate) mod tests {
         std::os::unix::fs::symlink(namespace, scratch.root.path("/proc/self/ns/pid")).unwrap();
     }
 
-    /// Makes it the running system.
+    /// Makes the scratch system look like the running one.
     pub(crate) fn is_the_system(scratch: &Scratch) {
         pids(scratch, FIRST_PIDS);
         let of_first = scratch.root.path("/proc/1/root");

@@ -1,4 +1,4 @@
-//! The exitrd: the folder that systemd changes into at the end of a shutdown.
+//! The exitrd: the directory that systemd changes its root to at the end of a shutdown.
 
 use std::ffi::CStr;
 use std::fs;
@@ -10,23 +10,24 @@ use nextkernel_hook::scene::exitrd::{HOOKS, MOUNTED_AS};
 use crate::machine::mounts::Mount;
 use crate::machine::root::{HOOK, Root};
 
-/// The folder that systemd changes into (systemd-shutdown(8), bootup(7)). systemd leaves alone what is mounted there:
-/// it is neither a unit that ends (`fstab_is_extrinsic`, src/shared/fstab-util.c) nor unmounted at the end
-/// (`nonunmountable_path`, src/shutdown/umount.c).
+/// The directory that systemd changes its root to (systemd-shutdown(8), bootup(7)). systemd does not touch a
+/// mount there: it is neither stopped as a unit (`fstab_is_extrinsic`, src/shared/fstab-util.c) nor unmounted
+/// at the end (`nonunmountable_path`, src/shutdown/umount.c).
 pub const FOLDER: &str = "/run/initramfs";
 
-/// What it executes there.
+/// The program in it that systemd executes.
 pub const SHUTDOWN: &str = "/run/initramfs/shutdown";
 
-/// What an initramfs leaves there that is nobody's exitrd, each a name or the beginning of one: logs and stamps of
-/// initramfs-tools' and dracut's.
+/// Files that an initramfs leaves there without being an exitrd: logs and stamps of initramfs-tools and
+/// dracut. Each is a name, or the beginning of one.
 pub(crate) const LEFT_OVER: [&str; 6] =
     ["fsck", "initramfs.debug", "init.log", "log", "state", "rdsosreport.txt"];
 
-/// What fills it on `NixOS`, where nothing is mounted before (nixos/modules/system/boot/systemd/shutdown.nix).
+/// The unit that fills it on `NixOS` at shutdown; before that, nothing is mounted there
+/// (nixos/modules/system/boot/systemd/shutdown.nix).
 pub(crate) const NIXOS_UNIT: &str = "/etc/systemd/system/generate-shutdown-ramfs.service";
 
-/// Who makes an exitrd there.
+/// The program that makes an exitrd there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whose {
     /// dracut, at each shutdown.
@@ -35,7 +36,7 @@ pub enum Whose {
     Mkinitcpio,
     /// NixOS, at each shutdown.
     Nixos,
-    /// Nobody knows; a name that lies there.
+    /// An unknown program; a path found there.
     Unknown(String),
 }
 
@@ -66,19 +67,19 @@ impl std::fmt::Display for Whose {
 /// What is at /run/initramfs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing that would be an exitrd, then or later.
+    /// No exitrd, neither now nor at shutdown.
     Nothing,
-    /// Ours; and whether the hook in it is the one that is installed.
+    /// The exitrd of `nextkernel exitrd`.
     Ours {
-        /// It is.
+        /// Whether the hook in it is the installed one.
         is_current: bool,
     },
-    /// Somebody else's.
+    /// The exitrd of another program.
     Theirs(Whose),
 }
 
 impl Found {
-    /// Looks.
+    /// Looks at /run/initramfs.
     #[must_use]
     pub fn look(root: &Root) -> Found {
         let mounts = Mount::all(root);
@@ -110,24 +111,24 @@ impl Found {
     }
 }
 
-/// Whether an exitrd will be changed into as things stand, and what with.
+/// Whether systemd would change into an exitrd as things are now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Runs {
-    /// It is not there, or not yet.
+    /// There is no exitrd, or not yet.
     Missing,
-    /// systemd passes it over in silence, for it lies on this mount, which is noexec.
+    /// systemd silently skips the exitrd, because it is on this mount, which is noexec.
     Noexec(String),
-    /// systemd passes it over in silence, for nobody may execute it.
+    /// systemd silently skips the exitrd, because it is not executable.
     NotExecutable,
-    /// It is; and whether it carries the hook.
+    /// systemd would change into the exitrd.
     Yes {
-        /// It does.
+        /// Whether the exitrd carries the hook.
         carries: bool,
     },
 }
 
 impl Runs {
-    /// Looks.
+    /// Looks at the exitrd's program, its mount and its hook.
     #[must_use]
     pub fn look(root: &Root) -> Runs {
         let Ok(found) = root.path(SHUTDOWN).metadata() else { return Runs::Missing };
@@ -144,7 +145,7 @@ impl Runs {
     }
 }
 
-/// A path of the hook's.
+/// Returns one of the hook's paths as a string.
 pub(crate) fn in_words(path: &CStr) -> &str {
     path.to_str().unwrap_or_default()
 }

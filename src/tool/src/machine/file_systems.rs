@@ -1,4 +1,4 @@
-//! File systems by what boot loaders call them, and where their files are seen.
+//! File systems by the names that boot loaders use, and the paths at which their files can be seen.
 
 use std::path::{Component, Path, PathBuf};
 use std::{fmt, fs, io};
@@ -8,57 +8,57 @@ use thiserror::Error;
 use crate::machine::mounts::Mount;
 use crate::machine::root::Root;
 
-/// What a boot loader or fstab(5) calls a file system.
+/// The name of a file system in a boot loader's configuration or in fstab(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// By its own UUID.
+    /// The UUID of the file system.
     Uuid(String),
-    /// By its label.
+    /// The label of the file system.
     Label(String),
-    /// By the UUID of its partition.
+    /// The UUID of its partition.
     PartUuid(String),
-    /// By the name of its partition.
+    /// The name of its partition.
     PartLabel(String),
-    /// By its device.
+    /// Its device.
     Device(PathBuf),
-    /// By a file that lies on it.
+    /// A file on it.
     Holds(String),
 }
 
-/// A file system that is mounted somewhere.
+/// A mounted file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSystem {
-    /// Its device's numbers, as mountinfo has them: of all its mounts the same, of btrfs, too.
+    /// Its device number as in mountinfo, which is the same for all its mounts, on btrfs, too.
     device: String,
     /// Its type.
     pub kind: String,
 }
 
-/// Why a file is not found on it.
+/// Why a file was not found on a file system.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// The device is not there.
+    /// There is no such device.
     #[error("no file system here is {0}")]
     Missing(Name),
-    /// It is there, and mounted nowhere.
+    /// The device exists, but is not mounted.
     #[error("{0} is not mounted")]
     NotMounted(Name),
-    /// Several hold that file.
+    /// Several file systems hold that file.
     #[error("several file systems hold {0}, and nobody can tell which of them the boot loader finds first")]
     Several(String),
-    /// What is mounted of it does not reach there.
+    /// The path is in a part of the file system that is not visible at any mount.
     #[error("{0} lies on its file system where nothing is mounted")]
     Unseen(PathBuf),
-    /// The path is none.
+    /// The path leads above the root of its file system.
     #[error("{0:?} leads out of its file system")]
     Outside(String),
-    /// It is a link that leads to another file system.
+    /// The path is a link that leads to another file system.
     #[error("{} is a link to another file system, which the boot loader would follow elsewhere", .0.display())]
     Elsewhere(PathBuf),
 }
 
 impl Name {
-    /// As fstab(5) writes it.
+    /// Parses the name in fstab(5)'s form.
     #[must_use]
     pub fn of_fstab(word: &str) -> Option<Name> {
         let value = |tag: &str| {
@@ -74,7 +74,7 @@ impl Name {
             .or_else(is_device)
     }
 
-    /// Its device, as udev's links tell (udev(7), 60-persistent-storage.rules).
+    /// Finds the device through udev's links (udev(7), 60-persistent-storage.rules).
     pub fn device(&self, root: &Root) -> Result<PathBuf, Error> {
         let missing = || Error::Missing(self.clone());
         let (folder, name) = match self {
@@ -88,7 +88,7 @@ impl Name {
             Name::Holds(_) => return Err(missing()),
         };
         let links = fs::read_dir(root.path(folder)).into_iter().flatten().flatten();
-        // GRUB compares UUIDs in either case; udev writes what is no plain character as \xHH.
+        // GRUB ignores the case of UUIDs. udev writes any character that is not plain as \xHH.
         let is_it = |found: &str| match self {
             Name::Uuid(_) | Name::PartUuid(_) => found.eq_ignore_ascii_case(name),
             _ => unescaped(found) == name.as_bytes(),
@@ -116,7 +116,7 @@ impl FileSystem {
         FileSystem { device: mount.device.clone(), kind: mount.kind.clone() }
     }
 
-    /// The one of that name.
+    /// Finds the mounted file system of that name.
     pub fn called(root: &Root, mounts: &[Mount], name: &Name) -> Result<FileSystem, Error> {
         match name {
             Name::Holds(path) => return FileSystem::that_holds(root, mounts, path),
@@ -131,7 +131,7 @@ impl FileSystem {
         let numbers = numbers(root, &device);
         let node = |path: &Path| fs::canonicalize(root.path(path)).ok();
         let (of_it, this) = (node(&device), |mount: &&Mount| numbers.as_ref() == Some(&mount.device));
-        // btrfs shows numbers of its own; there the device's path tells.
+        // btrfs shows numbers of its own; the path of the device identifies it.
         let sourced = |mount: &&Mount| of_it.is_some() && node(&mount.source) == of_it;
         let mount = mounts.iter().find(this).or_else(|| mounts.iter().find(sourced));
         let mount = mount.ok_or_else(|| Error::NotMounted(name.clone()))?;
@@ -155,7 +155,7 @@ impl FileSystem {
         }
     }
 
-    /// Where one of its paths, which begins at its root, is seen.
+    /// Returns where a file can be seen; `path` begins at the root of this file system.
     pub fn path(&self, mounts: &[Mount], path: &str) -> Result<PathBuf, Error> {
         let path = plain(path)?;
         let mut own = mounts.iter().filter(|mount| mount.device == self.device);
@@ -163,8 +163,8 @@ impl FileSystem {
         seen.ok_or(Error::Unseen(path))
     }
 
-    /// Whether what a path that is seen leads to, if it is a link, lies on it, too: a boot loader follows links
-    /// from the top of this file system, and this system from its own root.
+    /// Whether `seen`, if it is a link, leads to a file on this file system. A boot loader follows links from
+    /// the top of this file system, but the running system follows them from its own root.
     #[must_use]
     pub fn holds(&self, root: &Root, mounts: &[Mount], seen: &Path) -> bool {
         let top = fs::canonicalize(root.path("/")).unwrap_or_default();
@@ -173,7 +173,7 @@ impl FileSystem {
         Mount::over(mounts, &real).is_some_and(|mount| mount.device == self.device)
     }
 
-    /// What a path that is seen is called on its own file system.
+    /// Returns the path that a visible file has on its own file system.
     #[must_use]
     pub fn own_path(mounts: &[Mount], seen: &Path) -> Option<PathBuf> {
         let mount = Mount::over(mounts, seen)?;
@@ -182,7 +182,7 @@ impl FileSystem {
     }
 }
 
-/// A path without `.` and `..`, from the root.
+/// Resolves `.` and `..` without looking at files, and makes the path absolute.
 fn plain(path: &str) -> Result<PathBuf, Error> {
     let mut plain = PathBuf::from("/");
     for part in Path::new(path).components() {
@@ -198,14 +198,14 @@ fn plain(path: &str) -> Result<PathBuf, Error> {
     Ok(plain)
 }
 
-/// A block device's numbers, `MAJOR:MINOR` (Documentation/admin-guide/sysfs-rules.rst).
+/// Returns the number of a block device, `MAJOR:MINOR` (Documentation/admin-guide/sysfs-rules.rst).
 fn numbers(root: &Root, device: &Path) -> Option<String> {
     let node = fs::canonicalize(root.path(device)).ok()?;
     let name = node.file_name()?.to_str()?.to_owned();
     root.fact(&format!("/sys/class/block/{name}/dev"))
 }
 
-/// What udev wrote as `\xHH` (udev's `encode_devnode_name`).
+/// Decodes udev's `\xHH` (udev's `encode_devnode_name`).
 fn unescaped(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = name.as_bytes();
@@ -221,17 +221,17 @@ fn unescaped(name: &str) -> Vec<u8> {
 /// A line of fstab(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// What is mounted, as it is written.
+    /// The file system that is mounted, as it is written in the file.
     pub what: String,
-    /// Where.
+    /// The mount point.
     pub point: PathBuf,
-    /// Of which type.
+    /// The type of the file system.
     pub kind: String,
-    /// How.
+    /// The mount options; empty if there are none.
     pub options: String,
 }
 
-/// The lines of fstab(5).
+/// Reads the lines of fstab(5).
 pub fn fstab(root: &Root) -> io::Result<Vec<Line>> {
     let text = fs::read_to_string(root.path("/etc/fstab"))?;
     let lines = text.lines().filter_map(|line| {
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
     use crate::machine::scratch::Scratch;
 
-    /// A btrfs root in a subvolume, its /boot in another, and an ESP.
+    /// A btrfs with its root in one subvolume and /boot in another, and an ESP.
     fn machine() -> (Scratch, Vec<Mount>) {
         let scratch = Scratch::new();
         scratch.put(

@@ -1,34 +1,34 @@
-//! Under whom this machine runs, where that stands in the way of a jump.
+//! The hypervisor that this machine runs under, if it stands in the way of a jump.
 
 use crate::machine::root::Root;
 
-/// A hypervisor, or less than a machine.
+/// A hypervisor that stands in the way of a jump, or a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hypervisor {
-    /// Xen's own first domain: Xen would have to jump, and be asked to by a call of its own (`kexec/kexec-xen.c`
-    /// in kexec-tools).
+    /// Xen's dom0: Xen itself would have to jump, which takes a hypercall of its own (`kexec/kexec-xen.c` in
+    /// kexec-tools).
     XenDom0,
-    /// A paravirtual guest of Xen, which has no page tables and no mode of its own to jump from.
+    /// A paravirtual guest of Xen, which has no page tables and no processor mode of its own to jump from.
     XenPv,
     /// Any other guest of Xen.
     Xen,
-    /// Hyper-V, and with it Azure.
+    /// Hyper-V, which includes Azure.
     HyperV,
     /// Google Compute Engine.
     Google,
-    /// A container has its host's kernel.
+    /// A container, whose kernel is the host's.
     Container,
 }
 
 impl Hypervisor {
-    /// The one that is here, if any stands in the way.
+    /// Detects the hypervisor; `None` if nothing stands in the way.
     #[must_use]
     pub fn find(root: &Root) -> Option<Hypervisor> {
         let dmi = |file: &str| root.fact(&format!("/sys/class/dmi/id/{file}")).unwrap_or_default();
         if root.path("/run/systemd/container").exists() {
             return Some(Hypervisor::Container);
         }
-        // The same two as in systemd's `detect_vm_xen_dom0` (src/basic/virt.c).
+        // systemd's `detect_vm_xen_dom0` (src/basic/virt.c) checks the same two files.
         let dom0 = root.fact("/proc/xen/capabilities").is_some_and(|all| all.contains("control_d"))
             || root.fact("/sys/hypervisor/properties/features").is_some_and(|bits| has_dom0(&bits));
         if dom0 {
@@ -45,13 +45,13 @@ impl Hypervisor {
         }
     }
 
-    /// Whether a jump cannot come to anything.
+    /// Whether a jump is impossible.
     #[must_use]
     pub fn forbids_the_jump(self) -> bool {
         matches!(self, Hypervisor::XenDom0 | Hypervisor::XenPv | Hypervisor::Container)
     }
 
-    /// What it means for a jump, and what to do.
+    /// Describes the consequence for a jump, and what to do about it.
     #[must_use]
     pub fn in_words(self) -> &'static str {
         match self {
@@ -83,7 +83,7 @@ impl Hypervisor {
     }
 }
 
-/// `XENFEAT_dom0` (xen/include/public/features.h), of bits in hexadecimal.
+/// Tests `XENFEAT_dom0` (xen/include/public/features.h) in hexadecimal feature bits.
 fn has_dom0(bits: &str) -> bool {
     let bits = u64::from_str_radix(bits.trim_start_matches("0x"), 16).unwrap_or(0);
     bits & (1 << 11) != 0

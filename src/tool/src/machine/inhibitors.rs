@@ -1,21 +1,21 @@
-//! Who has asked that the machine be not shut down (systemd's "Inhibitor Locks").
+//! Programs that block a shutdown (systemd's "Inhibitor Locks").
 
 use std::process::Command;
 
 use serde::Deserialize;
 
-/// Somebody who blocks a shutdown.
+/// A program that blocks a shutdown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inhibitor {
-    /// What it calls itself.
+    /// The name that it gives itself.
     pub who: String,
-    /// Why.
+    /// Its reason.
     pub why: String,
-    /// Its process.
+    /// Its process ID.
     pub pid: u32,
 }
 
-/// What logind answers: `a(ssssuu)`, of what, who, why, mode, uid and pid (org.freedesktop.login1(5)).
+/// logind's answer: `a(ssssuu)`, that is what, who, why, mode, uid and pid (org.freedesktop.login1(5)).
 #[derive(Deserialize)]
 struct Answer {
     data: (Vec<Lock>,),
@@ -23,7 +23,7 @@ struct Answer {
 
 type Lock = (String, String, String, String, u32, u32);
 
-/// Asks logind. An error is why it could not be asked.
+/// Asks logind. The error says why it could not be asked.
 pub fn find() -> Result<Vec<Inhibitor>, String> {
     let asked = Command::new("busctl")
         .args(["--system", "--json=short", "call", "org.freedesktop.login1", "/org/freedesktop/login1"])
@@ -37,8 +37,8 @@ pub fn find() -> Result<Vec<Inhibitor>, String> {
     }
 }
 
-/// Those that block a shutdown for root, too: `delay` is logind's to wait for, and `block-weak` binds
-/// others alone (`logind_check_inhibitors`, src/systemctl/systemctl-logind.c).
+/// Returns the locks that block a shutdown for root, too. logind itself waits for a `delay`, and `block-weak`
+/// binds only other users (`logind_check_inhibitors`, src/systemctl/systemctl-logind.c).
 fn parse(answer: &[u8]) -> Result<Vec<Inhibitor>, String> {
     let answer: Answer = serde_json::from_slice(answer)
         .map_err(|error| format!("logind's answer is not understood: {error}"))?;

@@ -1,5 +1,5 @@
-//! Which init is PID 1, where it runs the hook, and how it is asked for a restart. units/ has what is installed
-//! for each.
+//! Which init is PID 1, where it runs the hook, and how it is asked for a reboot. The files to install for
+//! each init are in units/.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::machine::root::Root;
 
-/// The inits that are known here.
+/// The inits that nextkernel knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Init {
     /// systemd.
     Systemd,
-    /// busybox's.
+    /// busybox init.
     Busybox,
     /// sysvinit.
     Sysvinit,
@@ -26,53 +26,53 @@ pub enum Init {
     Dinit,
     /// finit.
     Finit,
-    /// procd, `OpenWrt`'s.
+    /// procd, the init of `OpenWrt`.
     Procd,
     /// nitro.
     Nitro,
-    /// Another, by the name of PID 1.
+    /// Any other init; the name of PID 1.
     Unknown(String),
 }
 
 /// Whether an init runs the hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hooked {
-    /// It does, for this file says so.
+    /// The init runs the hook, because of this file.
     By(PathBuf),
-    /// This file would, and nobody may execute it.
+    /// This file would run the hook, but is not executable.
     NotExecutable(PathBuf),
-    /// This line is executed, and a later one would.
+    /// The init executes this line, and ignores a later one that names the hook.
     Behind(String),
-    /// Nothing does; where it would have to be.
+    /// Nothing runs the hook; the place where it would have to be.
     No(&'static str),
 }
 
-/// Where an init finds what it runs at the end.
+/// Where an init looks for what it runs at the end of shutdown.
 enum Place {
-    /// In one of these folders, under a name with this word in it.
+    /// A file in one of these directories whose name contains [`WORD`].
     Entry(&'static [&'static str]),
-    /// In the first of these files that is there.
+    /// A line that contains [`WORD`], in the first of these files that exists.
     Line(&'static [&'static str]),
 }
 
-/// What names the hook, in a file's name or in its text.
+/// The word that identifies the hook, in a file's name or in its text.
 const WORD: &str = "nextkernel";
 
-/// busybox's table.
+/// busybox init's configuration.
 const INITTAB: &str = "/etc/inittab";
 
-/// Where sysvinit has what it runs at a restart, and procd at every way down.
+/// The directory that sysvinit runs at a reboot, and the one that procd runs at every shutdown.
 const RC6: &str = "/etc/rc6.d";
 const RC_D: &str = "/etc/rc.d";
 
-/// How an init is asked for a restart.
+/// How an init is asked for a reboot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// By a program.
+    /// With a command.
     Command(&'static [&'static str]),
-    /// By SIGQUIT to PID 1: busybox then executes its `::restart:` in its own place.
+    /// With SIGQUIT to PID 1: busybox then replaces itself with its `::restart:` program.
     Quit,
-    /// By SIGTERM to PID 1: busybox's `reboot`, and finit's.
+    /// With SIGTERM to PID 1, as for busybox's `reboot`, and for finit's.
     Term,
 }
 
@@ -87,13 +87,14 @@ impl std::fmt::Display for Ask {
 }
 
 impl Init {
-    /// The one that runs.
+    /// Detects the running init.
     #[must_use]
     pub fn find(root: &Root) -> Init {
         if root.runs_systemd() {
             return Init::Systemd;
         }
-        // What is executed says more than its name: most are called /sbin/init. Only root may read that link.
+        // The executable says more than the process's name, because most inits are called /sbin/init. Only
+        // root may read that link.
         let name = root.link("/proc/1/exe").or_else(|| root.fact("/proc/1/comm"));
         let name = name.unwrap_or_else(|| "unknown".to_owned());
         let there = |path: &str| root.path(path).exists();
@@ -112,7 +113,7 @@ impl Init {
         }
     }
 
-    /// What it is called.
+    /// Returns the init's name, for a person.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -130,26 +131,28 @@ impl Init {
         }
     }
 
-    /// Whether the hook is told that a restart was asked for, and can see that it is under way. With the others only
-    /// what is armed counts (docs/night.md).
+    /// Whether the hook can learn from this init that a reboot was asked for, and can see that it is under
+    /// way. With the other inits only an armed handoff counts (docs/night.md).
     #[must_use]
     pub fn tells_reboot(&self) -> bool {
         !matches!(self, Init::Busybox | Init::Procd | Init::Unknown(_))
     }
 
-    /// How it is asked for a restart: by its own command, for only that ends services as they are to be ended.
+    /// Returns how to ask this init for a reboot: by its own command, because only that stops services in an
+    /// orderly way. `None` for systemd and for an unknown init.
     #[must_use]
     pub fn ask(&self, root: &Root) -> Option<Ask> {
         Some(match self {
             Init::Busybox if Inittab::read(root).restarts_into_hook() => Ask::Quit,
-            // finit's is what `initctl reboot` does (`sigterm_cb`, src/sig.c); measured, that command fails, for finit goes
-            // down before it answers.
+            // For finit this is what `initctl reboot` does (`sigterm_cb`, src/sig.c). That command itself was
+            // seen to fail, because finit goes down before it answers.
             Init::Busybox | Init::Finit => Ask::Term,
             Init::Sysvinit => Ask::Command(&["shutdown", "-r", "now"]),
             Init::Openrc => Ask::Command(&["openrc-shutdown", "-r", "now"]),
             Init::Runit => Ask::Command(&["runit-init", "6"]),
             Init::S6 | Init::Procd => Ask::Command(&["reboot"]),
-            // Where dinit is not the only init that is installed, its commands have a prefix (dinit-shutdown(8)).
+            // If dinit is not the only init that is installed, its commands have a prefix
+            // (dinit-shutdown(8)).
             Init::Dinit => {
                 let mut folders = ["/usr/sbin", "/usr/bin", "/sbin", "/usr/local/sbin"].iter();
                 let prefixed = folders.any(|folder| root.path(folder).join("dinit-shutdown").exists());
@@ -160,13 +163,14 @@ impl Init {
         })
     }
 
-    /// Whether the hook is there, where it looks for one.
+    /// Whether the hook is installed, and this init runs it.
     #[must_use]
     pub fn runs_the_hook(&self, root: &Root) -> bool {
         root.hook_installed() && (*self == Init::Systemd || matches!(self.hooked(root), Hooked::By(_)))
     }
 
-    /// Whether it runs the hook at the end.
+    /// Whether this init is set up to run the hook at the end of shutdown. For systemd and unknown inits this is
+    /// always `No`.
     #[must_use]
     pub fn hooked(&self, root: &Root) -> Hooked {
         let openrc = (Place::Entry(&["/etc/runlevels/shutdown"]), "as a service of the runlevel shutdown");
@@ -178,7 +182,7 @@ impl Init {
             Init::Runit if root.path("/etc/runit/shutdown.d").is_dir() => {
                 (Place::Entry(&["/etc/runit/shutdown.d"]), "in /etc/runit/shutdown.d")
             }
-            // Debian's runs what sysvinit would, unless it is told to do without.
+            // Debian's runit runs the scripts of sysvinit, unless this file disables that.
             Init::Runit if root.path("/etc/runit/native.boot.run").exists() => {
                 (Place::Entry(&["/etc/runit/shutdown-run"]), "in /etc/runit/shutdown-run")
             }
@@ -212,7 +216,8 @@ impl Place {
             Place::Entry(folders) => folders.iter().find_map(|folder| {
                 let entries = fs::read_dir(root.path(folder)).ok()?.flatten();
                 let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-                // There a name with another letter than K starts something, or nothing.
+                // In rc6.d and rc.d, a name that begins with another letter than K starts something, or is
+                // ignored.
                 let ends = |name: &str| ![RC6, RC_D].contains(folder) || name.starts_with('K');
                 let name = names.find(|name| name.contains(WORD) && ends(name))?;
                 Some(Path::new(folder).join(name))
@@ -226,30 +231,30 @@ impl Place {
             }
         }?;
         let executable = root.path(&found).metadata().is_ok_and(|it| it.permissions().mode() & 0o111 != 0);
-        // runit sources its own, which need no such bit.
+        // runit sources its files, so they need not be executable.
         let sourced = found.starts_with("/etc/runit");
         Some(if executable || sourced { Hooked::By(found) } else { Hooked::NotExecutable(found) })
     }
 }
 
-/// Whether `OpenRC` runs the services, below whatever PID 1.
+/// Whether `OpenRC` runs the services, under any PID 1.
 fn runs_openrc(root: &Root) -> bool {
     root.path("/run/openrc").is_dir()
 }
 
-/// What of busybox's table says when the hook runs.
+/// The parts of busybox's inittab that decide whether the hook runs.
 #[derive(Debug, Default)]
 struct Inittab {
-    /// The lines `::restart:`. SIGQUIT: of these it executes the first in its own place, and no other
-    /// (`exec_restart_action`, init/init.c). Nothing but `nextkernel reboot` asks for it.
+    /// The `::restart:` lines. At SIGQUIT busybox replaces itself with the program of the first one, and
+    /// ignores the others (`exec_restart_action`, init/init.c). Only `nextkernel reboot` sends SIGQUIT.
     restart: Vec<String>,
-    /// Whether a line `::shutdown:` runs the hook: at every way down, and nobody tells which. It counts while
-    /// `nextkernel reboot` is still there to vouch.
+    /// Whether a `::shutdown:` line runs the hook. busybox runs it at every shutdown and does not say which
+    /// kind, so it counts only while `nextkernel reboot` still runs and vouches for it.
     at_shutdown: bool,
 }
 
 impl Inittab {
-    /// Each line is `ID:RUNLEVELS:ACTION:PROCESS`.
+    /// Parses lines of the form `ID:RUNLEVELS:ACTION:PROCESS`.
     fn read(root: &Root) -> Inittab {
         let mut inittab = Inittab::default();
         for line in fs::read_to_string(root.path(INITTAB)).unwrap_or_default().lines() {
@@ -273,7 +278,7 @@ impl Inittab {
 
     fn hooked(self, root: &Root) -> Hooked {
         let in_vain = !self.restarts_into_hook() && self.restart.iter().any(|line| line.contains(WORD));
-        // At its end OpenRC leaves nobody alive.
+        // At its end OpenRC kills every process, including the `nextkernel reboot` that would vouch.
         let runs = self.restarts_into_hook() || (self.at_shutdown && !runs_openrc(root));
         match self.restart.into_iter().next() {
             Some(first) if in_vain => Hooked::Behind(first),
@@ -350,13 +355,13 @@ mod tests {
         let scratch = Scratch::new();
         scratch.put("/etc/dinit/shutdown-hook", HOOK);
         assert!(matches!(Init::Dinit.hooked(&scratch.root), Hooked::NotExecutable(_)));
-        // The first that is there is the one that runs.
+        // If both files exist, the first one is run.
         executable(&scratch, "/lib/dinit/shutdown-hook", HOOK);
         executable(&scratch, "/etc/dinit/shutdown-hook", "# nextkernel was here\n");
         assert!(matches!(Init::Dinit.hooked(&scratch.root), Hooked::No(_)));
         executable(&scratch, "/etc/rc6.d/S10nextkernel", "");
         assert!(matches!(Init::Sysvinit.hooked(&scratch.root), Hooked::No(_)));
-        // Debian's runit looks there where it is told to do without sysvinit's, and sources what it finds.
+        // With this file, Debian's runit looks in shutdown-run instead of rc6.d, and sources what it finds.
         scratch.put("/etc/runit/native.boot.run", "");
         assert!(matches!(Init::Runit.hooked(&scratch.root), Hooked::No(_)));
         scratch.put("/etc/runit/shutdown-run/nextkernel.sh", "");
@@ -420,7 +425,7 @@ mod tests {
             (Init::Openrc, "openrc-init"),
             (Init::Runit, "runit"),
             (Init::S6, "s6-svscan"),
-            // What its PID 1 becomes.
+            // The program that dinit's PID 1 executes in its own place.
             (Init::Dinit, "shutdown"),
             (Init::Finit, "finit"),
             (Init::Procd, "procd"),

@@ -1,4 +1,4 @@
-//! How the running kernel was built, where somebody has kept that.
+//! The configuration that the running kernel was built with, if it is stored anywhere.
 
 use std::fs;
 use std::io::Read;
@@ -7,15 +7,16 @@ use flate2::read::GzDecoder;
 
 use crate::machine::root::Root;
 
-/// More than a kernel's is ever large, which is some 300 KB.
+/// Far above the size of a real kernel configuration, which is some 300 KB.
 const SIZE_MAX: u64 = 4 << 20;
 
-/// The configuration of the running kernel.
+/// The text of the running kernel's configuration.
 #[derive(Debug)]
 pub struct Kconfig(String);
 
 impl Kconfig {
-    /// Looks where distributions keep it, and at last asks the kernel, which has it compressed.
+    /// Reads the configuration from where distributions store it, or else from the kernel itself, which has
+    /// it compressed.
     #[must_use]
     pub fn find(root: &Root) -> Option<Kconfig> {
         let release = root.fact("/proc/sys/kernel/osrelease")?;
@@ -24,7 +25,7 @@ impl Kconfig {
         kept.or_else(|| unpacked(root)).map(Kconfig)
     }
 
-    /// Whether something was built in.
+    /// Whether an option is `y`; `m` does not count.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         let set =
@@ -33,7 +34,7 @@ impl Kconfig {
     }
 }
 
-/// What the kernel has itself (`CONFIG_IKCONFIG_PROC`).
+/// Returns the kernel's own copy (`CONFIG_IKCONFIG_PROC`).
 fn unpacked(root: &Root) -> Option<String> {
     let file = fs::File::open(root.path("/proc/config.gz")).ok()?;
     let mut text = String::new();

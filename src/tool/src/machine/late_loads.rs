@@ -1,13 +1,14 @@
-//! Who loads a kernel while the system goes down, so that what was preloaded is gone then: units of systemd's, as
-//! `kexec-load@.service` of Arch's wiki and `kexec-load.service` of openSUSE's, and services of other inits, as Gentoo's
-//! `kexec`. Debian's `LOAD_KEXEC` is none of them: it loads nothing where something is loaded.
+//! Services that load a kernel while the system goes down, and so replace the preloaded image. These are
+//! units such as `kexec-load@.service` of Arch's wiki and `kexec-load.service` of openSUSE, and services of
+//! other inits such as Gentoo's `kexec`. Debian's `LOAD_KEXEC` is not among them, because it loads nothing if
+//! an image is loaded already.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::machine::root::Root;
 
-/// Where units are, and are enabled (systemd.unit(5)).
+/// The directories that hold units and the links that enable them (systemd.unit(5)).
 const FOLDERS: [&str; 8] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -19,7 +20,7 @@ const FOLDERS: [&str; 8] = [
     "/lib/systemd/system",
 ];
 
-/// What pulls a unit in that is started while the system goes down.
+/// Units that start what they pull in while the system goes down.
 const GOING_DOWN: [&str; 6] = [
     "kexec.target",
     "reboot.target",
@@ -29,15 +30,16 @@ const GOING_DOWN: [&str; 6] = [
     "systemd-kexec.service",
 ];
 
-/// Where other inits have what they run then: runlevels of `OpenRC` and System V, and runit's folder.
+/// The directories from which other inits run scripts then: runlevels of `OpenRC` and System V, and runit's
+/// directory.
 const SCRIPTS: [&str; 4] =
     ["/etc/runlevels/default", "/etc/runlevels/shutdown", "/etc/rc6.d", "/etc/runit/shutdown.d"];
 
-/// Options of kexec(8) that load the next kernel, and such as load nothing in its place.
+/// Options of kexec(8) that load the next kernel, and options with which it does not.
 const LOAD: [&str; 2] = ["-l", "--load"];
 const LOAD_NOTHING: [&str; 8] = ["-p", "--load-panic", "-e", "--exec", "-u", "--unload", "-S", "--status"];
 
-/// The first that does, by its name.
+/// Returns the name of the first such unit or script.
 #[must_use]
 pub fn find(root: &Root) -> Option<String> {
     let unit = FOLDERS.iter().flat_map(|folder| entries(&root.path(folder))).find_map(|folder| {
@@ -54,7 +56,7 @@ pub fn find(root: &Root) -> Option<String> {
     Some(unit.or_else(script)?.file_name()?.to_string_lossy().into_owned())
 }
 
-/// What lies in a folder, in the order of the names.
+/// Returns the paths in a directory, sorted by name.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
@@ -66,7 +68,7 @@ fn text(path: &Path) -> String {
     fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
 }
 
-/// A unit's file with what was added to it (systemd.unit(5), drop-ins).
+/// Returns the text of a unit's file and of its drop-ins (systemd.unit(5)).
 fn text_of(root: &Root, unit: &Path) -> String {
     let name = unit.file_name().unwrap_or_default().to_string_lossy();
     let template = name.split_once('@').map(|(first, _)| format!("{first}@.service"));
@@ -76,7 +78,8 @@ fn text_of(root: &Root, unit: &Path) -> String {
     std::iter::once(unit.to_path_buf()).chain(added).map(|path| text(&path) + "\n").collect()
 }
 
-/// Whether a unit runs such a program when it stops, or when it starts where that is while the system goes down.
+/// Whether a unit runs such a load when it stops, or when it starts if it is started while the system goes
+/// down.
 fn loads(unit: &str, starts_going_down: bool) -> bool {
     unit.replace("\\\n", " ").lines().any(|line| {
         line.split_once('=').is_some_and(|(key, command)| {
@@ -87,7 +90,7 @@ fn loads(unit: &str, starts_going_down: bool) -> bool {
     })
 }
 
-/// Whether a script does, whatever is loaded.
+/// Whether a script loads the next kernel even if an image is loaded.
 fn script_loads(script: &str) -> bool {
     let lines = script.replace("\\\n", " ");
     let mut lines = lines.lines().filter(|line| !line.trim_start().starts_with('#'));
@@ -95,7 +98,8 @@ fn script_loads(script: &str) -> bool {
         && lines.any(|line| runs_a_load(line, |words| words.iter().any(|word| LOAD.contains(word))))
 }
 
-/// Whether one of the commands of a line is kexec(8), or what is named for it, and loads the next kernel.
+/// Whether a command in a line is kexec(8), or a program whose name begins with `kexec`, and loads the next
+/// kernel.
 fn runs_a_load(line: &str, loads: impl Fn(&[&str]) -> bool) -> bool {
     line.split([';', '&', '|']).any(|command| {
         let words = command.split(|c: char| c.is_whitespace() || "\"'()".contains(c));

@@ -1,5 +1,5 @@
-//! What the root lies on, layer by layer: what has to be closed once it is unmounted, and what of that nobody can
-//! close without a program beside it.
+//! The layers below the root file system: which of them have to be closed once the root is unmounted, and
+//! which of those cannot be closed without the help of another program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,48 +8,48 @@ use crate::machine::carriers;
 use crate::machine::mounts::Mount;
 use crate::machine::root::Root;
 
-/// File systems that come over a network.
+/// Network file systems.
 const REMOTE: [&str; 8] = ["nfs", "nfs4", "cifs", "smb3", "ceph", "afs", "glusterfs", "lustre"];
 
 /// One layer below a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Layer {
-    /// A volume of LVM's.
+    /// An LVM logical volume.
     Lvm,
     /// An encrypted volume.
     Encrypted,
-    /// Another mapped device.
+    /// Any other device-mapper device.
     Mapped,
-    /// An array.
+    /// An md array.
     Array,
-    /// A file that is a disk.
+    /// A loop device.
     Loop,
-    /// What needs more than calls to close.
+    /// A layer that system calls alone cannot close.
     Unclosable(Unclosable),
 }
 
-/// What needs a program, a network or a tool to be closed.
+/// A layer that only a program, a network or a tool can close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unclosable {
-    /// A pool is exported by `zpool`.
+    /// A ZFS pool, which `zpool` has to export.
     Zfs,
-    /// An array whose metadata is written by mdmon(8).
+    /// An array whose metadata mdmon(8) writes; its name.
     External(String),
-    /// Paths to one disk, which multipathd(8) looks after.
+    /// A disk with several paths, which multipathd(8) manages.
     Multipath,
-    /// A disk or a file system on another machine; how it comes here.
+    /// A disk or a file system on another machine; the protocol or file system type by which it is reached.
     Remote(String),
-    /// A file system that is a program (`fuse(4)`).
+    /// A file system implemented by a program (`fuse(4)`); its type.
     Program(String),
-    /// A device that the kernel has from a program or from another machine, and from no driver of its own.
+    /// A block device that a program or another machine provides, instead of a hardware driver; its name.
     Virtual(String),
-    /// A layer of an overlay, which was mounted where nothing of it is seen now.
+    /// A layer of an overlay that was mounted from a path at which nothing of it is seen now.
     Unseen(PathBuf),
 }
 
 impl Layer {
-    /// All layers below `/` and `/usr`, and the arrays of the machine that mdmon(8) looks after: it runs from the
-    /// root, and ends after it is unmounted.
+    /// Returns all layers below `/` and `/usr`. Includes every array of the machine that mdmon(8) manages,
+    /// because mdmon runs from the root and ends only after the root is unmounted.
     #[must_use]
     pub fn all(root: &Root) -> Vec<Layer> {
         let mounts = Mount::all(root);
@@ -59,7 +59,8 @@ impl Layer {
             let unclosable = carrying.iter().filter_map(|mount| Unclosable::of_mount(&mounts, mount));
             layers.extend(unclosable.map(Layer::Unclosable));
             layers.extend(devices.iter().filter_map(|path| Layer::of(path)));
-            // btrfs counts devices of its own, and a device that sysfs does not have is known by its node's name.
+            // btrfs has device numbers of its own, so sysfs may not lead to the device. Then a source below
+            // /dev/mapper shows that it is a mapped device.
             if layers.is_empty() && mount.source.starts_with("/dev/mapper") {
                 layers.push(Layer::Mapped);
             }
@@ -68,7 +69,7 @@ impl Layer {
         layers
     }
 
-    /// The first of them that nobody can close with calls alone.
+    /// Returns the first layer that cannot be closed with system calls alone.
     #[must_use]
     pub fn unclosable(root: &Root) -> Option<Unclosable> {
         Layer::all(root).into_iter().find_map(|layer| match layer {
@@ -77,7 +78,7 @@ impl Layer {
         })
     }
 
-    /// Of a device in sysfs.
+    /// Classifies a device by its directory in sysfs.
     fn of(device: &Path) -> Option<Layer> {
         let name = device.file_name()?.to_str()?;
         let fact = |file: &str| fs::read_to_string(device.join(file)).unwrap_or_default();
@@ -88,7 +89,7 @@ impl Layer {
         let remote = |how: &str| Some(Layer::Unclosable(Unclosable::Remote(how.to_owned())));
         if is("dm-") {
             let uuid = fact("dm/uuid");
-            // kpartx(8) names a partition of such a disk `partN-mpath-`.
+            // kpartx(8) gives a partition of such a disk a UUID that begins with `partN-mpath-`.
             if uuid.starts_with("mpath-") || uuid.contains("-mpath-") {
                 return Some(Layer::Unclosable(Unclosable::Multipath));
             }
@@ -114,7 +115,8 @@ impl Layer {
             () if above(&|part| part.starts_with("session")) => remote("iSCSI"),
             () if above(&|part| part.starts_with("ctlr_")) => remote("FCoE"),
             () if above(&|part| part == "nvme-fabrics") => remote("NVMe over a network"),
-            // bcache is stopped by the kernel itself, at kexec, too (`bcache_reboot`, drivers/md/bcache/super.c).
+            // bcache does not count as `Virtual`, because the kernel itself stops it, at kexec, too
+            // (`bcache_reboot`, drivers/md/bcache/super.c).
             () if is_elsewhere(device) => {
                 Some(Layer::Unclosable(Unclosable::Virtual(name.replace('!', "/"))))
             }
@@ -122,7 +124,7 @@ impl Layer {
         }
     }
 
-    /// For a person.
+    /// Describes the layer for a person.
     #[must_use]
     pub fn in_words(&self) -> String {
         match self {
@@ -154,7 +156,7 @@ impl Unclosable {
         is_program.then(|| Unclosable::Program(kind.to_owned()))
     }
 
-    /// For a person.
+    /// Describes the layer for a person.
     #[must_use]
     pub fn in_words(&self) -> String {
         match self {
@@ -173,8 +175,9 @@ impl Unclosable {
     }
 }
 
-/// Whether behind a device is a program or another machine: it is made of no other, and there is nothing of the
-/// machine above it. The kernel's own, which are memory, a file, flash or a cache, need nobody.
+/// Whether a program or another machine is behind a device: it consists of no other devices, and in sysfs it
+/// hangs below no hardware. The kernel's own virtual devices (memory, a file, flash, a cache) depend on
+/// neither and do not count.
 fn is_elsewhere(device: &Path) -> bool {
     const OWN: [&str; 9] = ["dm-", "md", "loop", "ram", "zram", "bcache", "nvme", "mtdblock", "ubiblock"];
     let above = |name: &str| device.iter().any(|part| part == name);
@@ -182,12 +185,12 @@ fn is_elsewhere(device: &Path) -> bool {
     let is_own = |prefix: &&str| {
         name.strip_prefix(*prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };
-    // What a partition is on, is looked at itself.
+    // For a partition, the whole disk is examined separately.
     let is_partition = device.join("partition").exists();
     above("virtual") && !OWN.iter().any(is_own) && !is_partition && carriers::members(device).is_empty()
 }
 
-/// The arrays whose metadata the kernel does not write (Documentation/admin-guide/md.rst).
+/// Returns the arrays whose metadata is not written by the kernel (Documentation/admin-guide/md.rst).
 fn external_arrays(root: &Root) -> impl Iterator<Item = String> {
     let blocks = fs::read_dir(root.path("/sys/block")).into_iter().flatten().flatten();
     let arrays: Vec<(String, PathBuf)> = blocks
@@ -205,7 +208,7 @@ mod tests {
     use super::*;
     use crate::machine::scratch::Scratch;
 
-    /// A root on this device, which sysfs has in this folder.
+    /// Makes a root on the device with this number, whose sysfs directory is `folder`.
     fn on(number: &str, folder: &str, uuid: &str) -> Scratch {
         let scratch = Scratch::new();
         scratch.put("/proc/self/mountinfo", &format!("22 1 {number} / / ro - ext4 /dev/x ro\n"));
@@ -315,7 +318,7 @@ mod tests {
             }
             assert_eq!(unclosable(root, "8:1 / /low ro - ext4 /dev/sda1 ro"), None, "{root}");
         }
-        // It was mounted before the root was changed.
+        // The overlay was mounted before the root was changed, so its paths lead nowhere now.
         let said = unclosable(overlay, "8:1 / /elsewhere ro - ext4 /dev/sda1 ro").unwrap_or_default();
         assert!(said.contains("an overlay on /low/er"), "{said}");
     }

@@ -1,5 +1,6 @@
-//! Who else than a person unlocks an encrypted volume: the tokens in a LUKS2 header (LUKS2 On-Disk Format Specification), as
-//! systemd-cryptenroll(1) and clevis-luks-bind(1) write them. /etc/crypttab need not say so.
+//! Volumes that are unlocked without a person, by the tokens in a LUKS2 header (LUKS2 On-Disk Format
+//! Specification) that systemd-cryptenroll(1) and clevis-luks-bind(1) write. /etc/crypttab need not mention
+//! them.
 
 use std::path::Path;
 
@@ -9,15 +10,17 @@ use crate::machine::carriers;
 use crate::machine::mounts::Mount;
 use crate::machine::root::Root;
 
-/// What the binary header begins with, and the version that has tokens.
+/// The magic of the binary header, and the version of the format that has tokens.
 const MAGIC: &[u8] = b"LUKS\xba\xbe";
 const VERSION: u16 = 2;
 
-/// How long that header is; behind it comes the text, up to the size that it tells, which is this at most.
+/// The length of the binary header, and the longest whole header that is read. The JSON text follows the
+/// binary header and ends at the size given in it.
 const HEADER: usize = 4096;
 const SIZE_MAX: usize = 4 << 20;
 
-/// Each volume below `/` and `/usr` that the TPM unlocks, and by what. What cannot be read tells nothing: that is root's.
+/// Returns the tokens that let the TPM unlock a volume below `/` and `/usr`, each with its device. A header
+/// that cannot be read is left out; reading it takes root.
 #[must_use]
 pub fn unlocked_by_tpm(root: &Root) -> Vec<String> {
     let mounts = Mount::all(root);
@@ -40,7 +43,7 @@ pub fn unlocked_by_tpm(root: &Root) -> Vec<String> {
     found
 }
 
-/// How long the header is with its text, where it is one of LUKS2.
+/// Returns the size of the whole header, with its text; `None` if it is not LUKS2.
 fn size(head: &[u8]) -> Option<usize> {
     let version = u16::from_be_bytes(*head.get(MAGIC.len()..)?.first_chunk()?);
     let size = u64::from_be_bytes(*head.get(8..)?.first_chunk()?);
@@ -48,7 +51,7 @@ fn size(head: &[u8]) -> Option<usize> {
     (head.starts_with(MAGIC) && version == VERSION).then_some(size)
 }
 
-/// Its tokens that are bound to a TPM, each in a few words. Total: any bytes have some, or none.
+/// Describes each token that is bound to a TPM. Never fails: any bytes hold some tokens, or none.
 #[must_use]
 pub fn tokens(header: &[u8]) -> Vec<String> {
     let text = size(header).and_then(|size| header.get(HEADER..size.min(header.len()))).unwrap_or_default();
@@ -77,7 +80,7 @@ fn bound(token: &Value) -> Option<String> {
             Some(format!("systemd-tpm2, {bound}{signed}{locked}"))
         }
         "clevis" => {
-            // A JWE's protected header names the pin (clevis(1)), in base64 for URLs.
+            // The protected header of a JWE names the pin (clevis(1)), in URL-safe base64.
             let pins = pins(token.get("jwe")?.get("protected")?.as_str()?, SHARES_MAX);
             pins.contains(&"tpm2".to_owned()).then(|| format!("clevis, by the pin {}", pins.join(" of ")))
         }
@@ -85,11 +88,12 @@ fn bound(token: &Value) -> Option<String> {
     }
 }
 
-/// How deep shares of shares are looked into.
+/// How many levels of nested shares are examined.
 const SHARES_MAX: usize = 3;
 
-/// A JWE's protected header names the pin, and that of shares holds the JWEs of each (clevis(1), clevis-encrypt-sss(1)): the
-/// pin, or the way to the first that is the TPM's, the innermost first.
+/// Returns the pin that the protected header of a JWE names (clevis(1)). The header of a pin for shares holds
+/// a JWE for each share (clevis-encrypt-sss(1)). If one of these leads to the TPM, the result is the chain of
+/// pins down to it, the innermost first.
 fn pins(header: &str, deeper: usize) -> Vec<String> {
     let header: Value = serde_json::from_slice(&decoded(header)).unwrap_or_default();
     let clevis = header.get("clevis");
@@ -104,7 +108,8 @@ fn pins(header: &str, deeper: usize) -> Vec<String> {
     found
 }
 
-/// base64 for URLs, without padding (RFC 4648, 5), up to what is none.
+/// Decodes URL-safe base64 without padding (RFC 4648, 5), up to the first character that does not belong to
+/// it.
 fn decoded(text: &str) -> Vec<u8> {
     let digits = text.bytes().map_while(|letter| match letter {
         b'A'..=b'Z' => Some(letter - b'A'),
@@ -130,7 +135,7 @@ mod tests {
     use super::*;
     use crate::machine::scratch::Scratch;
 
-    /// A header of 16 KiB.
+    /// Builds a header of 16 KiB.
     fn header(json: &str) -> Vec<u8> {
         let mut header = [MAGIC, &2_u16.to_be_bytes(), &0x4000_u64.to_be_bytes()].concat();
         header.resize(HEADER, 0);

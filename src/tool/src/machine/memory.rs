@@ -1,31 +1,31 @@
-//! How much memory there is (`proc_meminfo(5)`), in bytes.
+//! Amounts of memory (`proc_meminfo(5)`), in bytes.
 
 use crate::machine::root::Root;
 
-/// All of it.
+/// Returns the total amount.
 #[must_use]
 pub fn total(root: &Root) -> Option<u64> {
     field(root, "MemTotal")
 }
 
-/// What can be used before anything must be killed for it: what the kernel could free, and swap on disks. What zram holds
-/// lies in memory itself.
+/// Returns how much memory can be used before a process must be killed for it: the memory that the kernel
+/// could free, and free swap on disks. Swap on zram does not count, because it is memory itself.
 #[must_use]
 pub fn available(root: &Root) -> Option<u64> {
     let swap = swap_on_disks(root).or_else(|| field(root, "SwapFree")).unwrap_or(0);
     Some(field(root, "MemAvailable")? + swap)
 }
 
-/// What is kept as huge pages and used by nobody: no load gets it.
+/// Returns the memory in unused huge pages, which no load can get.
 #[must_use]
 pub fn unused_huge_pages(root: &Root) -> u64 {
-    // A number of pages, and no size.
+    // HugePages_Free is a number of pages.
     let pages = line(root, "HugePages_Free").and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
     field(root, "Hugepagesize").unwrap_or(0).saturating_mul(pages)
 }
 
-/// What is free of it, by `proc_swaps(5)`: name, type, size, used, and priority; both in KiB. What is a name's own white space is
-/// escaped there.
+/// Returns the free swap that is not on zram, from `proc_swaps(5)`: name, type, size, used, priority; size
+/// and used are in KiB. White space in a name is escaped there.
 fn swap_on_disks(root: &Root) -> Option<u64> {
     let text = std::fs::read_to_string(root.path("/proc/swaps")).ok()?;
     let free = text.lines().skip(1).filter_map(|line| {
@@ -34,14 +34,15 @@ fn swap_on_disks(root: &Root) -> Option<u64> {
         let mut size = || words.next()?.parse::<u64>().ok();
         let free = size()?.saturating_sub(size()?).saturating_mul(1024);
         let device = name.strip_prefix("/dev/").unwrap_or_default();
-        // Only zram's have it (Documentation/admin-guide/blockdev/zram.rst).
+        // Only zram devices have this file (Documentation/admin-guide/blockdev/zram.rst).
         let is_zram = root.path(format!("/sys/class/block/{device}/comp_algorithm")).is_file();
         (!is_zram).then_some(free)
     });
     Some(free.sum())
 }
 
-/// What is kept for devices that want it contiguous; `None` where the kernel keeps none, or is not to be asked.
+/// Returns the memory that is reserved for devices that need it contiguous; `None` if the kernel has no CMA,
+/// or /proc/meminfo cannot be read.
 #[must_use]
 pub fn cma(root: &Root) -> Option<u64> {
     field(root, "CmaTotal")

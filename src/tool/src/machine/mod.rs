@@ -1,4 +1,4 @@
-//! The running machine, as the system shows it.
+//! Facts about the running machine, as the system shows them.
 
 pub mod armed;
 pub mod attach;

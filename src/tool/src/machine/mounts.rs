@@ -1,4 +1,4 @@
-//! What is mounted where.
+//! The mounts of this process.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,44 +13,45 @@ use crate::machine::root::Root;
 /// One line of mountinfo (`proc_pid_mountinfo(5)`).
 #[derive(Debug)]
 pub struct Mount {
-    /// Its device's numbers, `MAJOR:MINOR`.
+    /// The device number, `MAJOR:MINOR`.
     pub device: String,
-    /// What of its file system is mounted: `/` is all of it.
+    /// The part of the file system that is mounted: `/` is all of it.
     pub part: PathBuf,
-    /// Where.
+    /// The mount point.
     pub point: PathBuf,
-    /// How: `rw,nosuid,noexec`.
+    /// The options of the mount: `rw,nosuid,noexec`.
     pub options: String,
     /// The file system's type.
     pub kind: String,
-    /// Where it comes from, mostly a device.
+    /// The source of the mount, usually a device.
     pub source: PathBuf,
-    /// How, of the file system itself, as the kernel writes it.
+    /// The options of the file system itself, as the kernel writes them.
     pub of_system: String,
 }
 
-/// A mount namespace of the calling thread's own: what is mounted outside is seen in it, too, and not the other way round.
+/// Gives the calling thread a private mount namespace. Mounts made outside appear in it, too, but not the
+/// other way round.
 pub fn own_namespace() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
 }
 
 impl Mount {
-    /// All there are.
+    /// Reads all mounts; empty if they cannot be read.
     #[must_use]
     pub fn all(root: &Root) -> Vec<Mount> {
         let text = fs::read_to_string(root.path("/proc/self/mountinfo")).unwrap_or_default();
         text.lines().filter_map(Mount::parse).collect()
     }
 
-    /// The one that is seen at a place: of several the last.
+    /// Returns the mount that is visible at a mount point: if there are several, the last one.
     #[must_use]
     pub fn at<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
         mounts.iter().rev().find(|mount| mount.point == point)
     }
 
-    /// Where a path of its file system is seen, if nothing is mounted over that and the path lies in the part
-    /// that is mounted here.
+    /// Returns where a path of this mount's file system is visible, if the path is in the mounted part and no
+    /// other mount covers it.
     #[must_use]
     pub fn sees(&self, mounts: &[Mount], path: &Path) -> Option<PathBuf> {
         let below = path.strip_prefix(&self.part).ok()?;
@@ -59,22 +60,23 @@ impl Mount {
         std::ptr::eq(over, self).then_some(seen)
     }
 
-    /// The one that a path is on.
+    /// Returns the mount that a path is on.
     #[must_use]
     pub fn over<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-        // Of several at one place the last is seen, and a later one at a place above hides those below.
+        // The deepest mount point counts, and of several mounts at one point the last. A later mount further
+        // up would hide the deeper ones; that is not considered.
         let above = mounts.iter().enumerate().filter(|(_, mount)| path.starts_with(&mount.point));
         above.max_by_key(|(at, mount)| (mount.point.components().count(), *at)).map(|(_, mount)| mount)
     }
 
-    /// Whether nothing on it can be executed.
+    /// Whether no file on this mount can be executed.
     #[must_use]
     pub fn is_noexec(&self) -> bool {
         self.options.split(',').any(|option| option == "noexec")
     }
 
-    /// What an overlay lies on (Documentation/filesystems/overlayfs.rst). These are the paths that it was mounted
-    /// with, which may be seen elsewhere by now, or nowhere.
+    /// Returns the layers of an overlay (Documentation/filesystems/overlayfs.rst). These are the paths with
+    /// which it was mounted; by now they may be visible elsewhere, or not at all.
     #[must_use]
     pub fn overlaid(&self) -> Vec<PathBuf> {
         let is_overlay = self.kind == "overlay";
@@ -101,7 +103,7 @@ impl Mount {
     }
 }
 
-/// A path as the kernel writes it: a byte that would end a field is `\` and three octal digits
+/// Decodes a path from the kernel, which writes a byte that would end a field as `\` and three octal digits
 /// (`mangle_path`, `fs/seq_file.c`).
 #[must_use]
 pub fn unescaped(path: &str) -> PathBuf {

@@ -1,50 +1,50 @@
-//! Where the system's files are: below `/`, or below a folder in a test.
+//! Where the system's files are: below `/`, or below a directory in a test.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Where systemd-shutdown(8) looks for the hook.
+/// The path at which systemd-shutdown(8) looks for the hook.
 pub const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";
 
-/// The folder that stands for `/`.
+/// The directory that stands for `/`.
 #[derive(Clone, Debug)]
 pub struct Root(PathBuf);
 
 impl Root {
-    /// The system itself.
+    /// Returns the root of the running system.
     #[must_use]
     pub fn system() -> Root {
         Root(PathBuf::from("/"))
     }
 
-    /// Whether it is `/`.
+    /// Whether this is `/`.
     #[must_use]
     pub fn is_system(&self) -> bool {
         self.0 == Path::new("/")
     }
 
-    /// A system in a folder, as tests make one.
+    /// Returns a root below a directory, for tests.
     #[must_use]
     pub fn below(folder: &Path) -> Root {
         Root(folder.to_path_buf())
     }
 
-    /// Where an absolute path of the system is.
+    /// Maps an absolute path of the system to its path below this root.
     pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let absolute = absolute.as_ref();
         self.0.join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
-    /// Opens a file for reading. Without `O_NONBLOCK` the open itself would wait for ever at a pipe that stands in
-    /// its place.
+    /// Opens a file for reading. Without `O_NONBLOCK` the open would wait for ever if there is a pipe at this
+    /// path.
     pub fn open(&self, absolute: impl AsRef<Path>) -> io::Result<File> {
         File::options().read(true).custom_flags(libc::O_NONBLOCK).open(self.path(absolute))
     }
 
-    /// A file of which no more than so many bytes are of use: of a larger one, as a sparse file of some gigabytes, there is one
-    /// byte more, by which its reader knows it.
+    /// Reads a file of which at most `most` bytes are of use. From a larger file, which may be a sparse one
+    /// of some gigabytes, it reads one byte more, so that the caller can see that it is too large.
     pub fn read_up_to(&self, absolute: impl AsRef<Path>, most: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = File::open(self.path(absolute))?;
@@ -52,21 +52,23 @@ impl Root {
         Ok(bytes)
     }
 
-    /// The first line of one of the kernel's files, where it is there and can be read.
+    /// Returns the first line of one of the kernel's files; `None` if it cannot be read.
     #[must_use]
     pub fn fact(&self, absolute: &str) -> Option<String> {
         let text = fs::read_to_string(self.path(absolute)).ok()?;
         Some(text.lines().next().unwrap_or_default().to_owned())
     }
 
-    /// The name of what one of sysfs's links leads to: of a device's `driver`, the driver's.
+    /// Returns the last component of the target of a link in sysfs: for a device's `driver`, the driver's
+    /// name.
     #[must_use]
     pub fn link(&self, absolute: &str) -> Option<String> {
         let to = fs::read_link(self.path(absolute)).ok()?;
         Some(to.file_name()?.to_str()?.to_owned())
     }
 
-    /// Whether an image is loaded, by whomever (Documentation/ABI/testing/sysfs-kernel-kexec-kdump).
+    /// Whether a kexec image is loaded, by nextkernel or by anything else
+    /// (Documentation/ABI/testing/sysfs-kernel-kexec-kdump).
     #[must_use]
     pub fn kexec_loaded(&self) -> bool {
         let fact = self.fact("/sys/kernel/kexec/loaded").or_else(|| self.fact("/sys/kernel/kexec_loaded"));

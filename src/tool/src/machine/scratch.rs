@@ -1,4 +1,4 @@
-//! A system to test against.
+//! A system for tests.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::machine::root::Root;
 
-/// A system in a folder of its own, gone with the test.
+/// A system in its own directory, which is removed with the test.
 pub(crate) struct Scratch {
     pub(crate) root: Root,
     path: PathBuf,
@@ -28,20 +28,20 @@ impl Scratch {
         Scratch { root: Root::below(&path), path }
     }
 
-    /// Makes a file, and the folders above it.
+    /// Creates a file, and its parent directories.
     pub(crate) fn put(&self, path: &str, text: &str) {
         let path = self.root.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    /// Makes a folder, and those above it.
+    /// Creates a directory, and its parents.
     pub(crate) fn folder(&self, path: &str) {
         fs::create_dir_all(self.root.path(path)).unwrap();
     }
 
-    /// Makes a symbolic link, and the folders above it. A link to a path of the system leads there; sysfs
-    /// has none such, so in a test it is one between two paths below the folder.
+    /// Creates a symbolic link, and its parent directories. The target, too, is below the scratch directory,
+    /// because an absolute target would lead into the real system. The links in sysfs are never of that kind.
     pub(crate) fn link(&self, path: &str, to: &str) {
         let path = self.root.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Whether what is in memory may be written to a disk that anybody can read later.
+//! Whether the contents of memory may be written to a disk where they can be read later.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::machine::mounts::{self, Mount};
 use crate::machine::root::Root;
 
-/// The first swap (`proc_swaps(5)`) that lies unencrypted on a disk. /run is a tmpfs, whose pages are written there.
+/// Returns the first swap (`proc_swaps(5)`) that is unencrypted on a disk. It matters because /run is a
+/// tmpfs, whose pages can be swapped out.
 #[must_use]
 pub fn readable(root: &Root) -> Option<PathBuf> {
     let text = fs::read_to_string(root.path("/proc/swaps")).unwrap_or_default();
@@ -20,31 +21,31 @@ fn is_safe(root: &Root, path: &Path, is_file: bool) -> bool {
     device.is_some_and(|device| is_memory(root, &device) || is_encrypted(root, &device))
 }
 
-/// The block device that a file's file system is on, in sysfs.
+/// Returns the sysfs path of the block device that a file's file system is on.
 fn carrier(root: &Root, file: &Path) -> Option<String> {
     let mounts = Mount::all(root);
     let mount = file.ancestors().find_map(|point| Mount::at(&mounts, point))?;
     let numbered = format!("/sys/dev/block/{}", mount.device);
-    // btrfs has a number of its own, which is no device's.
+    // btrfs has a number of its own, which belongs to no device.
     if root.path(&numbered).exists() { Some(numbered) } else { block(root, &mount.source) }
 }
 
-/// A device in sysfs.
+/// Returns the sysfs path of a device node.
 fn block(root: &Root, device: &Path) -> Option<String> {
-    // The links in /dev/mapper lead to the devices, and those alone are in sysfs.
+    // A link in /dev/mapper leads to the device, and only the device's own name is in sysfs.
     let to = fs::read_link(root.path(device)).unwrap_or_else(|_| device.to_path_buf());
     Some(format!("/sys/class/block/{}", to.file_name()?.to_str()?))
 }
 
-/// zram that writes nothing to a disk (Documentation/admin-guide/blockdev/zram.rst).
+/// Whether a device is a zram that writes nothing to a disk (Documentation/admin-guide/blockdev/zram.rst).
 fn is_memory(root: &Root, device: &str) -> bool {
     let written_to = root.fact(&format!("{device}/backing_dev"));
     device.rsplit('/').next().is_some_and(|name| name.starts_with("zram"))
         && written_to.is_none_or(|device| device == "none")
 }
 
-/// A device of dm-crypt's, or one that stands on such alone, as LVM does. dm-verity and dm-integrity are named by
-/// cryptsetup, too, and hide nothing.
+/// Whether a device is encrypted by dm-crypt, or lies on such devices alone, as LVM may. cryptsetup also
+/// names devices of dm-verity and dm-integrity, which hide nothing.
 fn is_encrypted(root: &Root, device: &str) -> bool {
     let name = root.fact(&format!("{device}/dm/uuid")).unwrap_or_default();
     let hides = ["CRYPT-LUKS", "CRYPT-PLAIN", "CRYPT-LOOPAES", "CRYPT-TCRYPT", "CRYPT-BITLK", "CRYPT-FVAULT"];

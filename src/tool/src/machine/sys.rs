@@ -13,14 +13,15 @@ const NO_INITRAMFS: libc::c_ulong = 0x4;
 /// `KEXEC_FILE_NO_CMA`, since Linux 6.17.
 const NO_CMA: libc::c_ulong = 0x10;
 
-/// Its number; libc lacks it for riscv64, which has the common table (include/uapi/asm-generic/unistd.h).
+/// The number of `kexec_file_load(2)`. libc lacks it for riscv64, which uses the common table
+/// (include/uapi/asm-generic/unistd.h).
 #[cfg(not(target_arch = "riscv64"))]
 const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
 #[cfg(target_arch = "riscv64")]
 const KEXEC_FILE_LOAD: libc::c_long = 294;
 
-/// Loads a kernel for a later `reboot(KEXEC)`, in place of the one that is loaded, and none of it into CMA where that is
-/// to be left out (`kexec_file_load(2)`).
+/// Loads a kernel for a later `reboot(KEXEC)` and replaces the loaded one (`kexec_file_load(2)`). With
+/// `leaves_cma_out` nothing is put into CMA.
 pub fn kexec_file_load(
     kernel: BorrowedFd<'_>,
     initrd: Option<BorrowedFd<'_>>,
@@ -32,8 +33,9 @@ pub fn kexec_file_load(
     call(kernel.as_raw_fd(), initrd.map_or(-1, |fd| fd.as_raw_fd()), Some(cmdline), flags)
 }
 
-/// Unloads what is loaded; where nothing is, nothing happens. Both calls can: without segments `kexec_load(2)` does
-/// nothing else (`do_kexec_load`, kernel/kexec.c). A call that a kernel has not counts as no attempt.
+/// Unloads the loaded kernel; does nothing if there is none. Both calls can do this: without segments,
+/// `kexec_load(2)` does nothing else (`do_kexec_load`, kernel/kexec.c). A call that the kernel does not have
+/// counts as no attempt.
 pub fn kexec_unload() -> io::Result<()> {
     match call(-1, -1, None, UNLOAD) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => kexec_load(0, &[]),
@@ -41,18 +43,18 @@ pub fn kexec_unload() -> io::Result<()> {
     }
 }
 
-/// Bytes that go to a place in memory.
+/// Bytes for a fixed place in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
-    /// Them.
+    /// The contents.
     pub bytes: &'a [u8],
     /// The physical address.
     pub at: u64,
-    /// How much memory is kept for them there.
+    /// How much memory the segment occupies there, in bytes.
     pub takes: u64,
 }
 
-/// The same as the kernel reads it (`struct kexec_segment`, include/uapi/linux/kexec.h).
+/// A segment in the kernel's layout (`struct kexec_segment`, include/uapi/linux/kexec.h).
 #[repr(C)]
 struct RawSegment {
     bytes: *const c_void,
@@ -61,8 +63,8 @@ struct RawSegment {
     takes: usize,
 }
 
-/// Loads segments for a later `reboot(KEXEC)`, in place of what is loaded (`kexec_load(2)`); the next kernel begins at
-/// `start`.
+/// Loads segments for a later `reboot(KEXEC)` and replaces the loaded kernel (`kexec_load(2)`). The next
+/// kernel starts at the address `start`.
 pub fn kexec_load(start: u64, segments: &[Segment<'_>]) -> io::Result<()> {
     let word =
         |number: u64| usize::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
@@ -72,23 +74,24 @@ pub fn kexec_load(start: u64, segments: &[Segment<'_>]) -> io::Result<()> {
     };
     let raw: Vec<_> = segments.iter().map(raw).collect::<io::Result<_>>()?;
     let start = word(start)?;
-    // SAFETY: the kernel reads so many of the segments, and of each the bytes that it borrows; it writes nothing. The
-    // flags are 0, `KEXEC_ARCH_DEFAULT`.
+    // SAFETY: the kernel reads `raw.len()` segments, and the bytes that each of them borrows; it writes
+    // nothing. The flags are 0, `KEXEC_ARCH_DEFAULT`.
     let answer = unsafe { libc::syscall(libc::SYS_kexec_load, start, raw.len(), raw.as_ptr(), 0_usize) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A file as memory, which nobody writes to: what is staged belongs to root alone, and is written once.
+/// A file mapped into memory. Nothing writes to it meanwhile: staged files belong to root alone and are
+/// written once.
 pub struct Mapping {
     start: NonNull<c_void>,
     length: usize,
 }
 
 impl Mapping {
-    /// Maps all of it.
+    /// Maps the whole file.
     pub fn of(file: &File) -> io::Result<Mapping> {
         let length = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        // SAFETY: the kernel chooses a place where nothing is, and nothing else knows of it.
+        // SAFETY: the kernel chooses an unused address range, which nothing else knows of.
         let start = unsafe {
             libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
         };
@@ -98,17 +101,17 @@ impl Mapping {
         }
     }
 
-    /// Its bytes.
+    /// Returns the contents.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: so much is mapped there, for reading, as long as this lives.
+        // SAFETY: `length` bytes are mapped there, readable, as long as `self` lives.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: it was mapped so, and whoever borrowed of it is gone.
+        // SAFETY: it was mapped with this address and length, and every borrow of it has ended.
         unsafe { libc::munmap(self.start.as_ptr(), self.length) };
     }
 }
@@ -121,26 +124,28 @@ fn call(kernel: i32, initrd: i32, cmdline: Option<&CStr>, flags: libc::c_ulong) 
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Which of the two calls that load a kernel this one has.
+/// Which of the two calls that load a kernel the running kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Calls {
-    /// `kexec_file_load(2)`
+    /// Whether it has `kexec_file_load(2)`.
     pub file: bool,
-    /// `kexec_load(2)`
+    /// Whether it has `kexec_load(2)`.
     pub segments: bool,
-    /// Whether the first would load into CMA, and cannot be told not to ([`crate::machine::cma`]).
+    /// Whether `kexec_file_load(2)` would load into CMA, and has no flag that prevents it
+    /// ([`crate::machine::cma`]).
     pub loads_into_cma: bool,
 }
 
-/// Asks for them as somebody who may not: the kernel looks at the capability first (`kexec_load_permitted`,
-/// `kernel/kexec_core.c`) and answers EPERM, before it counts an attempt or does anything. ENOSYS is the answer
-/// of a kernel without the call. `None` where that cannot be asked.
+/// Probes both calls without the right to make them. The kernel checks the capability first
+/// (`kexec_load_permitted`, `kernel/kexec_core.c`) and answers EPERM, before it counts an attempt or does
+/// anything. A kernel without the call answers ENOSYS. Returns `None` if the probe itself fails.
+/// `loads_into_cma` is not probed and is always false.
 pub fn kexec_calls() -> Option<Calls> {
-    // Capabilities are a thread's own; this one ends without them.
+    // Capabilities belong to a thread; this thread ends without them.
     let asking = std::thread::Builder::new().spawn(|| {
         give_capabilities_up().ok()?;
         let there = |answer| answer != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS);
-        // SAFETY: neither reads or writes anything of this process: there is nothing to load.
+        // SAFETY: neither call reads or writes memory of this process, because there is nothing to load.
         let (file, segments) = unsafe {
             let file = there(libc::syscall(KEXEC_FILE_LOAD, -1, -1, 0_usize, 0_usize, 0_usize));
             (file, there(libc::syscall(libc::SYS_kexec_load, 0_usize, 0_usize, 0_usize, 0_usize)))
@@ -150,16 +155,16 @@ pub fn kexec_calls() -> Option<Calls> {
     asking.ok()?.join().ok()?
 }
 
-/// Whether `kexec_file_load(2)` does not know the flag that leaves CMA out. It is looked at before the files, and there are
-/// none. Where calls are counted this is one.
+/// Whether `kexec_file_load(2)` does not know the flag that leaves CMA out. The kernel checks flags before
+/// files, and none are given here. If the kernel counts load attempts, this is one.
 pub fn knows_no_flag_for_cma() -> bool {
     call(-1, -1, None, NO_INITRAMFS | NO_CMA).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
 }
 
-/// The items of a tree of btrfs's that have an id and a kind, as many as fit, each behind its header
+/// Returns the items of a btrfs tree with this object id and kind, as many as fit, each after its header
 /// (`BTRFS_IOC_TREE_SEARCH`, include/uapi/linux/btrfs.h).
 pub fn btrfs_search(file: &File, tree: u64, object: u64, kind: u32) -> io::Result<Vec<u8>> {
-    /// `_IOWR(0x94, 17, struct btrfs_ioctl_search_args)`, whose size is a page of x86's everywhere.
+    /// `_IOWR(0x94, 17, struct btrfs_ioctl_search_args)`; the struct has 4096 bytes on every architecture.
     const TREE_SEARCH: libc::c_ulong = 0xd000_9411;
     const SIZE: usize = 4096;
     const KEY: usize = 104;
@@ -170,7 +175,7 @@ pub fn btrfs_search(file: &File, tree: u64, object: u64, kind: u32) -> io::Resul
     for (to, from) in arguments.iter_mut().zip(key) {
         *to = from;
     }
-    // SAFETY: the kernel reads and writes `SIZE` bytes at `arguments`, which has as many.
+    // SAFETY: the kernel reads and writes `SIZE` bytes at `arguments`, which has that length.
     let answer = unsafe { libc::ioctl(file.as_raw_fd(), TREE_SEARCH as _, arguments.as_mut_ptr()) };
     if answer != 0 {
         return Err(io::Error::last_os_error());
@@ -179,10 +184,10 @@ pub fn btrfs_search(file: &File, tree: u64, object: u64, kind: u32) -> io::Resul
     Ok(arguments)
 }
 
-/// What the processor says of itself (`CPUID`), as eax, ebx, ecx, edx; none on one that is no x86, or knows nothing of
-/// what is asked.
+/// Returns eax, ebx, ecx and edx of the processor's `CPUID` instruction. `None` if the processor is not an
+/// x86, or does not know this leaf.
 #[cfg(target_arch = "x86_64")]
-// It is no longer unsafe in newer standard libraries than the oldest that this is built with.
+// The intrinsic is safe in standard libraries newer than the oldest supported one.
 #[allow(unused_unsafe)]
 pub fn cpuid(leaf: u32, sub: u32) -> Option<[u32; 4]> {
     use std::arch::x86_64::__cpuid_count;
@@ -194,32 +199,32 @@ pub fn cpuid(leaf: u32, sub: u32) -> Option<[u32; 4]> {
     }
 }
 
-/// The same where it is not there.
+/// There is no `CPUID` on this architecture.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn cpuid(_leaf: u32, _sub: u32) -> Option<[u32; 4]> {
     None
 }
 
-/// Takes all of them from this thread, for good (`capset(2)`).
+/// Gives up all capabilities of this thread, for good (`capset(2)`).
 fn give_capabilities_up() -> io::Result<()> {
-    /// `_LINUX_CAPABILITY_VERSION_3`: 64 bits of each set.
+    /// `_LINUX_CAPABILITY_VERSION_3`: each set has 64 bits.
     const VERSION: u32 = 0x2008_0522;
     let (header, none) = ([VERSION, 0], [0_u32; 6]);
-    // SAFETY: the kernel reads a header of two words, whose version means six words of data.
+    // SAFETY: the kernel reads a header of two words, and by its version six words of data.
     let answer = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How fast the counter counts, per second.
+/// Returns the frequency of the processor's counter, in Hz.
 #[cfg(target_arch = "aarch64")]
 pub fn counter_frequency() -> u64 {
     let frequency: u64;
-    // SAFETY: the instruction reads a register, and Linux lets every program do so.
+    // SAFETY: the instruction only reads a register, and Linux allows that to every program.
     unsafe { std::arch::asm!("mrs {}, cntfrq_el0", out(reg) frequency, options(nomem, nostack)) };
     frequency
 }
 
-/// Reads as much as there is of what is asked for.
+/// Reads until `into` is full or the file ends, and returns the number of bytes read.
 pub(crate) fn read_at(file: &File, into: &mut [u8], at: u64) -> io::Result<usize> {
     use std::os::unix::fs::FileExt;
     let mut has = 0;

@@ -1,15 +1,16 @@
-//! What the running systemd makes of a loaded image, and how it writes names.
+//! The running systemd: its version and how that version treats a loaded image, its progress at boot and at
+//! shutdown, and its escaped unit names.
 
 use std::process::Command;
 
-/// The first version in which `systemctl reboot` becomes kexec while an image is loaded (255 NEWS). The
-/// commands `reboot` and `shutdown -r` have always done so (`kexec_loaded`, src/systemctl).
+/// The first version in which `systemctl reboot` becomes kexec if an image is loaded (255 NEWS). The commands
+/// `reboot` and `shutdown -r` have always done so (`kexec_loaded`, src/systemctl).
 const REBOOT_BECOMES_KEXEC: u32 = 255;
 
-/// The first version that loads the boot loader's default entry itself where nothing is loaded (261 NEWS).
+/// The first version that itself loads the boot loader's default entry if no image is loaded (261 NEWS).
 const LOADS_BY_ITSELF: u32 = 261;
 
-/// Whether `systemctl kexec` may load something itself.
+/// Whether `systemctl kexec` may load a kernel itself.
 #[must_use]
 pub fn loads_by_itself(version: Option<u32>) -> bool {
     version.is_some_and(|version| version >= LOADS_BY_ITSELF)
@@ -18,27 +19,29 @@ pub fn loads_by_itself(version: Option<u32>) -> bool {
 /// The first version that hands file descriptors on to the next kernel (261 NEWS).
 const HANDS_DESCRIPTORS_ON: u32 = 261;
 
-/// Whether what it keeps for services outlives a kexec that it makes itself.
+/// Whether the file descriptors that systemd keeps for services survive a kexec that systemd itself carries
+/// out.
 #[must_use]
 pub fn hands_descriptors_on(version: Option<u32>) -> bool {
     version.is_some_and(|version| version >= HANDS_DESCRIPTORS_ON)
 }
 
-/// The version of the running systemd; `None` where there is no `systemctl`.
+/// Returns the version of the running systemd; `None` if there is no `systemctl`.
 #[must_use]
 pub fn version() -> Option<u32> {
     let output = Command::new("systemctl").arg("--version").output().ok()?;
     parse(&String::from_utf8_lossy(&output.stdout))
 }
 
-/// Whether a plain `reboot` becomes kexec while an image is loaded.
+/// Whether a plain `reboot` becomes kexec if an image is loaded.
 #[must_use]
 pub fn reboot_becomes_kexec(version: Option<u32>) -> bool {
     version.is_some_and(|version| version >= REBOOT_BECOMES_KEXEC)
 }
 
-/// An entry's name out of a unit's instance name: `\xNN` is the byte with that number (systemd-escape(1));
-/// `systemctl enable` writes `+` so, which Debian's versions have. A `-` stays: no entry holds a `/`.
+/// Decodes an entry's name from a unit's instance name, in which `\xNN` is the byte with that number
+/// (systemd-escape(1)). `systemctl enable` escapes the `+` of Debian's versions that way. A `-` is kept,
+/// because no entry's name contains the `/` that `-` would stand for.
 pub fn unescape(instance: &str) -> String {
     let mut parts = instance.split("\\x");
     let mut name = parts.next().unwrap_or_default().to_owned();
@@ -55,18 +58,19 @@ pub fn unescape(instance: &str) -> String {
     name
 }
 
-/// When the running system had come how far, in milliseconds since the kernel started; what is not known is not there.
+/// The times at which the running system reached a stage, in milliseconds since the kernel started; `None` if
+/// unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
-    /// systemd began in the initrd, where it is that one's init.
+    /// systemd started in the initrd, if it is the initrd's init.
     pub initrd: Option<u64>,
-    /// systemd began in the root.
+    /// systemd started on the root file system.
     pub userspace: Option<u64>,
     /// The default target was reached.
     pub target: Option<u64>,
 }
 
-/// When it had (org.freedesktop.systemd1(5)).
+/// Asks systemd for these times (org.freedesktop.systemd1(5)).
 #[must_use]
 pub fn reached() -> Reached {
     let manager = show(&["--property=InitRDTimestampMonotonic,UserspaceTimestampMonotonic"]);
@@ -75,7 +79,7 @@ pub fn reached() -> Reached {
 }
 
 impl Reached {
-    /// Out of what `systemctl show` answers: microseconds, and 0 for never.
+    /// Parses the output of `systemctl show`: microseconds, and 0 for never.
     fn parse(manager: &str, target: &str) -> Reached {
         let of = |text: &str, key| {
             let microseconds = value(text, key)?.parse::<u64>().ok().filter(|it| *it > 0)?;
@@ -89,10 +93,10 @@ impl Reached {
     }
 }
 
-/// What leads out of the running system.
+/// The targets that end the running system.
 const WAYS_DOWN: [&str; 4] = ["kexec.target", "reboot.target", "poweroff.target", "halt.target"];
 
-/// The target that the system is going down to; `None` where it is not going down.
+/// Returns the target that the system is going down to; `None` if it is not going down.
 #[must_use]
 pub fn going_down_to() -> Option<&'static str> {
     let mut words = vec!["--property=Id,Job"];
@@ -100,14 +104,14 @@ pub fn going_down_to() -> Option<&'static str> {
     going_down(&show(&words))
 }
 
-/// The one with a job: it is to be started.
+/// Finds the target that has a job, which means that it is to be started.
 fn going_down(shown: &str) -> Option<&'static str> {
     let busy = |unit: &&str| value(unit, "Job").is_some_and(|job| !job.is_empty() && job != "0");
     let target = shown.split("\n\n").find(busy).and_then(|unit| value(unit, "Id"))?;
     WAYS_DOWN.into_iter().find(|way| *way == target)
 }
 
-/// What `systemctl show` answers; nothing where it cannot be asked.
+/// Returns the output of `systemctl show`; empty if it cannot be run.
 fn show(words: &[&str]) -> String {
     let output = Command::new("systemctl").arg("show").args(words).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()

@@ -1,5 +1,6 @@
-//! What a path leads to once the system goes down: systemd-sysext(8) and systemd-confext(8) take their layers away before the
-//! hooks run, and everything but the root, /usr and /run is unmounted by then (systemd-shutdown(8)).
+//! Whether a path still exists once the system goes down. systemd-sysext(8) and systemd-confext(8) remove
+//! their layers before the hooks run, and everything except the root, /usr and /run is unmounted by then
+//! (systemd-shutdown(8)).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,35 +10,37 @@ use nix::mount::{MntFlags, umount2};
 use crate::machine::mounts::{Mount, own_namespace};
 use crate::machine::root::Root;
 
-/// What it will lead to then.
+/// The state of a path when the hooks run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// The same, or what lay below all the time.
+    /// It leads to the same file as now, or to one that was hidden below a mount.
     Something,
-    /// Nothing: it comes with what is mounted there, which goes away.
+    /// It leads to nothing, because the file is on a mount that goes away.
     Nothing {
-        /// Where that is mounted.
+        /// The mount point.
         point: PathBuf,
-        /// What it is called: `sysext`, or a device.
+        /// The source of the mount: `sysext`, or a device.
         source: PathBuf,
     },
-    /// Nobody may look.
+    /// Unknown, because this process may not look.
     Unknown {
-        /// Where something is mounted that goes away.
+        /// The mount point of the mount that goes away.
         point: PathBuf,
-        /// Why not.
+        /// Why it could not look.
         why: String,
     },
 }
 
-/// How systemd names the source of its layers (`image_class_info`, src/basic/os-util.c), and the services that take them away;
-/// of one that runs PID 1 keeps a link (`unit_export_invocation_id`, src/core/unit.c).
+/// The mount sources of systemd's layers (`image_class_info`, src/basic/os-util.c). They also name the
+/// services that remove the layers; while such a service is active, PID 1 keeps a link for it
+/// (`unit_export_invocation_id`, src/core/unit.c).
 const LAYERS: [&str; 2] = ["sysext", "confext"];
 
-/// What is not unmounted before the hooks run (`nonunmountable_path`, src/shutdown/umount.c).
+/// Mount points that are not unmounted before the hooks run (`nonunmountable_path`, src/shutdown/umount.c).
 const STAYS: [&str; 2] = ["/", "/usr"];
 
-/// Looks where that takes root.
+/// Finds out whether a path will exist when the hooks run. If it is on a mount that goes away, only root can look
+/// below that mount.
 #[must_use]
 pub fn then(root: &Root, path: &str) -> Then {
     let mounts = Mount::all(root);
@@ -45,12 +48,12 @@ pub fn then(root: &Root, path: &str) -> Then {
         Ok(below) => Path::new("/").join(below),
         Err(_) => path,
     };
-    // Where its name stands, and where that leads to.
+    // Two paths count: the path itself with its directory resolved, and the path that it finally leads to.
     let real = |path: &Path| of_system(root.path(path).canonicalize().unwrap_or_else(|_| root.path(path)));
     let (folder, name) = (Path::new(path).parent(), Path::new(path).file_name());
     let named = folder.zip(name).map(|(folder, name)| real(folder).join(name));
     let seen = [named.unwrap_or_else(|| path.into()), real(Path::new(path))];
-    // Merged by hand, nobody takes them away, and their places stay.
+    // No service removes layers that were merged by hand, so they count as staying mounted, as /usr does.
     let is_layer = |mount: &Mount| LAYERS.iter().any(|layer| mount.source == Path::new(layer));
     let is_taken_away = |mount: &Mount| {
         let service = format!("/run/systemd/units/invocation:systemd-{}.service", mount.source.display());
@@ -59,7 +62,7 @@ pub fn then(root: &Root, path: &str) -> Then {
     let stays = |mount: &Mount| {
         STAYS.iter().any(|stays| mount.point == Path::new(stays)) || mount.point.starts_with("/run")
     };
-    // What PID 1 itself runs from is busy to the end, as /nix/store.
+    // The mount that PID 1 runs from, such as /nix/store, stays busy to the end.
     let first = std::fs::read_link(root.path("/proc/1/exe")).map(of_system);
     let of_first =
         first.as_ref().ok().and_then(|exe| Mount::over(&mounts, exe)).map(|mount| mount.point.clone());
@@ -80,7 +83,7 @@ pub fn then(root: &Root, path: &str) -> Then {
     }
 }
 
-/// Takes a mount away for one thread alone, and looks.
+/// Detaches the mount in a mount namespace of one thread, and looks whether the path exists there.
 fn is_there_without(point: &Path, path: &Path) -> io::Result<bool> {
     let look = || {
         own_namespace()?;
@@ -120,7 +123,7 @@ mod tests {
         scratch.put("/proc/self/mountinfo", "30 24 0:50 / /usr ro - overlay sysext ro\n");
         assert_eq!(then(&scratch.root, HOOK), Then::Something, "merged by hand");
         scratch.put("/run/systemd/units/invocation:systemd-sysext.service", "");
-        // Nothing is mounted there, and so nothing can be taken away.
+        // Nothing is mounted at these points in the test, so nothing can be detached.
         for mounts in
             ["30 24 0:50 / /usr ro - overlay sysext ro\n", "30 24 8:2 / /usr/lib rw - ext4 /dev/sda2 rw\n"]
         {

@@ -6,36 +6,37 @@ use crate::machine::root::Root;
 
 const CLASS: &str = "/sys/class/watchdog";
 
-/// What drivers call themselves that ask to be stopped at every restart (`watchdog_stop_on_reboot` in i6300esb,
-/// `iTCO_wdt`, `sp5100_tco` and `wdat_wdt`, drivers/watchdog); nothing in sysfs tells it, and not all name
-/// their device there.
+/// Identities of drivers that ask the kernel to stop them at every restart (`watchdog_stop_on_reboot` in
+/// i6300esb, `iTCO_wdt`, `sp5100_tco` and `wdat_wdt`, drivers/watchdog). sysfs does not show this, and not
+/// all of these drivers name their device there.
 const STOPPED_AT_RESTARTS: [&str; 4] = ["i6300ESB timer", "iTCO_wdt", "SP5100 TCO timer", "wdat_wdt"];
 
-/// What the one calls itself that is no hardware (drivers/watchdog/softdog.c).
+/// The identity of the software watchdog (drivers/watchdog/softdog.c).
 const SOFTWARE: &str = "Software Watchdog";
 
-/// One of them (Documentation/ABI/testing/sysfs-class-watchdog).
+/// A watchdog (Documentation/ABI/testing/sysfs-class-watchdog).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watchdog {
-    /// As in /dev.
+    /// The name of its device node in /dev.
     pub name: String,
-    /// What its driver calls it.
+    /// The name that its driver gives it.
     pub identity: String,
-    /// Whether it counts now; `None` where the kernel does not say (`CONFIG_WATCHDOG_SYSFS`).
+    /// Whether it is armed; `None` if the kernel does not report it (`CONFIG_WATCHDOG_SYSFS`).
     pub active: Option<bool>,
     /// Seconds until it resets the machine.
     pub timeout: Option<u32>,
-    /// The most seconds that it takes; where the kernel helps it to more, nothing.
+    /// The longest timeout that it accepts, in seconds; `None` if it is unknown, or if the kernel makes
+    /// longer ones possible.
     pub max_timeout: Option<u32>,
-    /// Whether it cannot be stopped.
+    /// Whether it cannot be stopped once it is armed.
     pub nowayout: bool,
 }
 
-/// What the running kernel does with them at a restart (`stop_on_reboot`, `drivers/watchdog/watchdog_core.c`;
-/// since Linux 5.7).
+/// How the running kernel treats watchdogs at a restart (`stop_on_reboot`,
+/// `drivers/watchdog/watchdog_core.c`; since Linux 5.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtRestart {
-    /// They go on counting.
+    /// They keep counting.
     GoOn,
     /// They are stopped.
     Stopped,
@@ -43,7 +44,7 @@ pub enum AtRestart {
     AsTheDriverAsks,
 }
 
-/// All of them, in order.
+/// Returns all watchdogs, sorted by name.
 #[must_use]
 pub fn find(root: &Root) -> Vec<Watchdog> {
     let entries = fs::read_dir(root.path(CLASS)).into_iter().flatten().flatten();
@@ -52,7 +53,7 @@ pub fn find(root: &Root) -> Vec<Watchdog> {
     names.into_iter().map(|name| Watchdog::of(root, name)).collect()
 }
 
-/// What the running kernel was told to do with them.
+/// Returns how the running kernel was set to treat watchdogs at a restart.
 #[must_use]
 pub fn at_restart(root: &Root) -> AtRestart {
     match root.fact("/sys/module/watchdog/parameters/stop_on_reboot").as_deref() {
@@ -77,7 +78,7 @@ impl Watchdog {
         }
     }
 
-    /// What it is and does now.
+    /// Describes the watchdog and its state for a person.
     #[must_use]
     pub fn in_words(&self) -> String {
         let state = match self.active {
@@ -90,13 +91,13 @@ impl Watchdog {
         format!("{}, {state}{timeout}{nowayout}", self.identity)
     }
 
-    /// Whether it goes on counting at a kexec, as far as can be told.
+    /// Whether it keeps counting across a kexec, as far as this can be known.
     #[must_use]
     pub fn outlives_a_kexec(&self, at_restart: AtRestart) -> bool {
         at_restart == AtRestart::GoOn && self.identity != SOFTWARE
     }
 
-    /// How far it covers a kexec, for a person.
+    /// Describes for a person how far it covers a kexec.
     #[must_use]
     pub fn cover(&self, at_restart: AtRestart) -> String {
         let known = STOPPED_AT_RESTARTS.contains(&self.identity.as_str());

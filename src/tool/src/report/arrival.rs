@@ -1,4 +1,5 @@
-//! How the running kernel came to run, and what the way took: put together from all who know a part of it.
+//! How the running kernel came to run, and how long the way took: combined from all sources that know a part of
+//! it.
 
 use nextkernel_plan::{Marks, Record, Verb};
 use rustix::system::uname;
@@ -10,49 +11,50 @@ use crate::image::cmdline;
 use crate::machine::root::Root;
 use crate::machine::systemd::{self, Reached};
 
-/// A system that began to go down longer ago than this, in milliseconds, is not the one before: that one left no word.
+/// The maximum age of a shutdown's record, in milliseconds. If it is older, it is not that of the system just
+/// before, which then left no record.
 const STOP_MAX_MS: i64 = 60 * 60 * 1000;
 
-/// What a kernel that was started by another says of its boot loader on x86: type 0xD is kexec's
+/// The type of boot loader on x86 that a kernel reports if another kernel started it: 0xD is kexec's
 /// (Documentation/arch/x86/boot.rst, `bzImage64_load`).
 const KEXEC_LOADER: u64 = 0xd;
 
-/// What is known of the running kernel's start.
+/// The facts about the running kernel's start.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// Its release.
+    /// The kernel's release.
     pub kernel: String,
     /// The record on its command line.
     pub record: Option<Record>,
-    /// Whether a kernel started it, where that can be told.
+    /// Whether another kernel started this one, if that can be told.
     pub jumped: Option<bool>,
-    /// When a system before it began to go down.
+    /// The record of an earlier system's shutdown.
     pub stopped: Option<Stopped>,
-    /// The boots before.
+    /// The boots before this one.
     pub history: &'a History,
-    /// Now.
+    /// The present moment.
     pub now: Now,
-    /// When what was reached.
+    /// When the stages of the boot were reached.
     pub reached: Reached,
 }
 
-/// Whether a kernel started this one, where that can be told.
+/// Returns whether another kernel started this one, if that can be told.
 fn jumped(root: &Root) -> Option<bool> {
-    // `of_kexec_alloc_and_setup_fdt`, drivers/of/kexec.c.
+    // Set by `of_kexec_alloc_and_setup_fdt`, drivers/of/kexec.c.
     let said = root.path("/proc/device-tree/chosen/linux,booted-from-kexec").exists();
     let loader = root.fact("/proc/sys/kernel/bootloader_type").and_then(|number| number.parse::<u64>().ok());
     loader.map(|loader| loader >> 4 == KEXEC_LOADER).or(said.then_some(true))
 }
 
-/// Looks at all of it now.
+/// Gathers all facts about the running boot now.
 #[must_use]
 pub fn measure(root: &Root, history: &History) -> Boot {
     of(root, history, if root.runs_systemd() { systemd::reached() } else { Reached::default() })
 }
 
-/// How this kernel came, without what took how long.
+/// Returns how this kernel was started, without how long its own boot took.
 #[must_use]
 pub fn arrived(root: &Root, history: &History) -> Boot {
     of(root, history, Reached::default())
@@ -82,14 +84,14 @@ fn of(root: &Root, history: &History, reached: Reached) -> Boot {
     boot
 }
 
-/// The running boot's.
+/// Returns the id of the running boot.
 #[must_use]
 pub fn boot_id(root: &Root) -> String {
     root.fact("/proc/sys/kernel/random/boot_id").unwrap_or_default()
 }
 
 impl Facts<'_> {
-    /// What comes of it.
+    /// Derives the boot from the facts.
     #[must_use]
     pub fn boot(&self) -> Boot {
         let stopped = self.last_stop();
@@ -116,7 +118,8 @@ impl Facts<'_> {
                 load_rehearsed_ms: None,
                 trouble: record.night.map_or_else(Vec::new, |night| Trouble::of(night.trouble)),
             }),
-            // Of a jump of somebody else's, and of what cannot be told, another may be the reason.
+            // Only a start by the firmware shows that the handoff failed. A jump to another program's image, or an
+            // unknown start, may have another reason.
             failed: self
                 .stop()
                 .filter(|_| came == Came::Firmware)
@@ -135,7 +138,7 @@ impl Facts<'_> {
         boot
     }
 
-    /// What the system before was asked for. One that is known and left no word was asked for nothing.
+    /// Returns the request on which the previous system went down. A known system that left no record had none.
     fn asked(&self) -> Option<Asked> {
         match (&self.stopped, self.last()) {
             (None, Some(_)) if self.record.is_none() => Some(Asked::Nothing),
@@ -143,22 +146,23 @@ impl Facts<'_> {
         }
     }
 
-    /// The boot before, where it is known.
+    /// Returns the boot before, if it is known.
     fn last(&self) -> Option<&Boot> {
         self.history.boots.last().filter(|last| last.boot_id != self.boot_id)
     }
 
-    /// What that left as it went down, however long ago; or what one left that is not known, just before this one.
+    /// Returns the record that the boot before left, however long ago; or one that an unknown boot left just
+    /// before this one.
     fn stop(&self) -> Option<&Stopped> {
         let of_last =
             self.stopped.as_ref().zip(self.last()).filter(|(stopped, last)| stopped.boot_id == last.boot_id);
         of_last.map(|(stopped, _)| stopped).or_else(|| self.last_stop())
     }
 
-    /// When the system just before this one began to go down.
+    /// Returns the record of the shutdown just before this boot, if there is one.
     fn last_stop(&self) -> Option<&Stopped> {
         let stopped = self.stopped.as_ref().filter(|stopped| stopped.boot_id != self.boot_id)?;
-        // The clock may not have gone on in the meantime; a record tells what it was just before.
+        // The clock may have stopped between the kernels. The hook's record has its time before that.
         let ago = match self.record.and_then(|record| record.night) {
             Some(night) => clock::apart(night.begun_at.saturating_mul(1000), stopped.realtime_ms),
             None => self.now.clock_ms(stopped.then()),
@@ -183,7 +187,7 @@ impl Facts<'_> {
         add(boot, Part::Jump, jump);
     }
 
-    /// The record's, or what the system before was asked for when it meant this handoff.
+    /// Returns the verb of the record; or else the request to the previous system, if that meant this handoff.
     fn verb(&self, record: Record) -> Option<String> {
         let asked = || {
             let meant = record.handoff.to_string();
@@ -206,7 +210,7 @@ impl Facts<'_> {
     }
 
     fn add_firmware(&self, boot: &mut Boot, stopped: Option<&Stopped>) {
-        // Whoever switched it on again came when he came.
+        // After a poweroff or halt, the time depends on when a person switched the machine on.
         let restarted = stopped.filter(|stopped| matches!(stopped.asked, Asked::Reboot | Asked::Kexec));
         if let (Some(stopped), true) = (restarted, self.now.has_chip) {
             add(boot, Part::Firmware, u64::try_from(self.now.clock_ms(stopped.then())).ok());
@@ -230,13 +234,13 @@ fn add(boot: &mut Boot, phase: Part, ms: Option<u64>) {
     }
 }
 
-/// The night's parts up to the load, in milliseconds, where the record tells them.
+/// The hook's parts up to the load, in milliseconds, if the record contains them.
 #[derive(Clone, Copy, Debug)]
 struct Ends([(Part, Option<u64>); 3]);
 
 impl Ends {
-    /// Each begins where the one before ended; what is told out of order is not told. The last of them lasts until the
-    /// load begins.
+    /// Each part begins where the one before ended. Marks that are out of order are ignored. The last of the
+    /// parts lasts until the load begins.
     fn of(marks: Marks) -> Ends {
         let Marks { synced, torn_down, others_done, load_begun } = marks;
         let [synced, torn_down, others_done, load_begun] =
@@ -247,7 +251,7 @@ impl Ends {
             return nothing;
         }
         let last = told.max().unwrap_or_default();
-        // Up to the mark, or up to the last one where none of the later parts is told.
+        // Up to the mark, or up to the last one if none of the later parts was recorded.
         let ends = |mark: Option<u64>, later: [Option<u64>; 2]| match later {
             [None, None] => mark.map(|_| last),
             _ => mark,
@@ -264,7 +268,7 @@ impl Ends {
         Ends([(Part::Sync, sync), (Part::Teardown, teardown), (Part::Settle, settle)])
     }
 
-    /// Where the last of them ends.
+    /// Returns where the last of the parts ends.
     fn last(&self) -> u64 {
         self.0.iter().filter_map(|(_, ms)| *ms).sum()
     }
@@ -293,7 +297,7 @@ mod tests {
         Record { handoff: HandoffId(0xa7), verb: Some(Verb::Kexec), night: Some(night) }
     }
 
-    /// The verified loader tells the first, the direct one all.
+    /// `kexec_file_load` does not record `later`; `kexec_load` records all marks.
     fn marks(synced: u32, later: Option<(u32, u32)>, load_begun: u32) -> Marks {
         let (torn_down, others_done) = later.unzip();
         Marks { synced: Some(synced), torn_down, others_done, load_begun: Some(load_begun) }
@@ -338,7 +342,7 @@ mod tests {
         way.extend(&day);
         assert_eq!((parts(&verified), verified.total_ms()), (way, Some(9000 + 8300)));
 
-        // What is told out of order is not told, and the rest is as long as ever.
+        // Marks that are out of order are ignored, and the total is the same.
         let hostile = facts(&none, Some(record(marks(900, Some((41, 50)), 60))), asked).boot();
         assert_eq!((hostile.ms(Part::Sync), hostile.ms(Part::Jump)), (None, Some(4800)));
         assert_eq!(hostile.total_ms(), Some(9000 + 8300));
@@ -353,7 +357,7 @@ mod tests {
         let silent = Record { night: None, ..record(Marks::default()) };
         let silent = facts(&none, Some(silent), Some(stop(9000, Asked::Kexec))).boot();
         assert_eq!((silent.came, silent.measured_by, silent.ms(Part::Jump)), (Came::Handoff, None, None));
-        // Another init than systemd.
+        // With another init than systemd.
         let other =
             Facts { reached: Reached::default(), ..facts(&none, Some(record(marks(4, None, 4))), None) };
         assert_eq!(parts(&other.boot()), [(Part::Sync, 4), (Part::Jump, 4796)]);
@@ -377,7 +381,8 @@ mod tests {
         let restart = facts(&none, None, Some(stop(190_000, Asked::Reboot))).boot();
         assert_eq!(restart.ms(Part::Firmware), Some(190_000));
         assert!(restart.is_yardstick() && restart.is_sound() && restart.measured_by == Some(By::Clock));
-        // Whoever switched it on again came when he came; and an hour ago it was another boot that went down.
+        // When the machine was switched on again depends on a person; and a shutdown more than an hour ago was
+        // that of another boot.
         let off = facts(&none, None, Some(stop(190_000, Asked::Poweroff))).boot();
         assert_eq!((off.ms(Part::Firmware), off.asked), (None, Some(Asked::Poweroff)));
         let long = facts(&none, None, Some(stop(3_700_000, Asked::Reboot))).boot();
@@ -417,7 +422,7 @@ mod tests {
         let kexec = || Some(stop(190_000, Asked::Kexec));
         let asked = Some(Asked::Kexec);
         assert_eq!(of(Some(true), kexec()), (Came::Jump, asked, None, false));
-        // The hook failed and restarted the machine.
+        // The hook failed, and did a full reboot.
         assert_eq!(of(Some(false), kexec()), (Came::Firmware, asked, None, false));
         assert_eq!(of(None, kexec()), (Came::Unknown, asked, None, false));
         assert_eq!(of(None, None), (Came::Unknown, None, None, false));

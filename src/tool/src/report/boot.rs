@@ -1,34 +1,35 @@
-//! What is known of how one kernel came to run, and how long each part of the way took.
+//! How a kernel came to run, and how long each part of the way took.
 
 use nextkernel_plan::HandoffId;
 use serde::{Deserialize, Serialize};
 
-/// One boot: a line of the history, and what `--json` shows. Field names are stable; what is not known is not there.
+/// One boot: a line of the history, and an object of `--json`. Field names are stable; an unknown value is
+/// absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
     /// The running kernel's release.
     pub kernel: String,
-    /// When it started by the clock: seconds since the epoch.
+    /// When the kernel started, in seconds since the epoch.
     pub started_at: u64,
-    /// How it was started.
+    /// How the kernel was started.
     pub came: Came,
-    /// What the system before was asked for.
+    /// The request on which the previous system went down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
-    /// The handoff that started it.
+    /// The handoff that started the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handoff: Option<Handoff>,
-    /// The handoff that was meant to start it, where it did not.
+    /// The handoff that was meant to start the kernel, and did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
-    /// What the way took, part by part, in its order; one that was not measured is not there.
+    /// How long each part of the way took, in order; a part that was not measured is absent.
     pub phases: Vec<Phase>,
-    /// By what the parts were measured during which one kernel ended and the next began.
+    /// The clock by which the parts between the two kernels were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured_by: Option<By>,
-    /// What the counter and the clock say of the same time, where they disagree.
+    /// Both answers, if the counter and the clock disagree about the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disagree: Option<Disagree>,
 }
@@ -37,57 +38,58 @@ pub struct Boot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Came {
-    /// By nextkernel's hook, or with what it had loaded: its record is there.
+    /// By nextkernel's hook, or with the image that it had loaded. The hook's record is on the command line.
     Handoff,
-    /// By a jump to the image that `nextkernel stage` had loaded: that one's record is there. Whether the hook jumped, or
-    /// the init without it, cannot be told.
+    /// By a jump to the image that `nextkernel stage` had loaded. The record of the stage is on the command
+    /// line. Whether the hook jumped, or the init without it, cannot be told.
     Preloaded,
-    /// By a jump to what somebody else had loaded.
+    /// By a jump to an image that another program had loaded.
     Jump,
     /// By the firmware.
     Firmware,
-    /// Not to be told: the firmware, or somebody else's jump.
+    /// Unknown: by the firmware, or by a jump to an image of another program.
     Unknown,
 }
 
-/// What the system before was asked for, as it went down.
+/// The request on which the previous system went down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Asked {
-    /// Another kernel.
+    /// To start another kernel.
     Kexec,
-    /// A restart.
+    /// To reboot.
     Reboot,
-    /// To switch off.
+    /// To power off.
     Poweroff,
-    /// To stop.
+    /// To halt.
     Halt,
-    /// Nothing: it ended without going down.
+    /// None: it ended without going down.
     Nothing,
 }
 
 /// The handoff that started a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handoff {
-    /// Its id, as in the plan.
+    /// The id, as in the plan.
     pub id: String,
-    /// The verb at which it was carried out. The record of a preloaded image does not tell; the system before may.
+    /// The verb at which it was carried out. The record of a preloaded image does not contain the verb; the
+    /// previous system may have recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verb: Option<String>,
-    /// The entry that was staged.
+    /// The name of the staged entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entry: Option<String>,
-    /// The loader: `verified` or `direct`.
+    /// The loading syscall: `verified` (`kexec_file_load`) or `direct` (`kexec_load`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loader: Option<String>,
-    /// Milliseconds that the load took when it was rehearsed by day.
+    /// How long the test load took, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_rehearsed_ms: Option<u64>,
-    /// What was not done as it should have been.
+    /// The steps that failed without preventing the jump.
     pub trouble: Vec<Trouble>,
 }
 
-/// What was not done as it should have been, and did not keep the hook from the jump.
+/// A step that failed, and did not keep the hook from the jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trouble {
@@ -95,20 +97,20 @@ pub enum Trouble {
     GpuDriverStayed,
     /// Another module could not be unloaded.
     ModuleStayed,
-    /// Another of the init's hooks was not done in time.
+    /// Another hook of the init was not done in time.
     HookStayed,
 }
 
 /// A part of the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phase {
-    /// Which.
+    /// The part.
     pub phase: Part,
-    /// How long it took.
+    /// Its duration in milliseconds.
     pub ms: u64,
 }
 
-/// The parts, in their order.
+/// The parts, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
@@ -116,51 +118,51 @@ pub enum Part {
     Stop,
     /// The hook's first sync.
     Sync,
-    /// What the hook takes away from the hardware.
+    /// The hook frees hardware from its drivers.
     Teardown,
-    /// The init's other hooks are waited for, and synced again.
+    /// The hook waits for the init's other hooks, and syncs again.
     Settle,
-    /// The load and the jump, until the next kernel's clock starts; with the verified loader, which loads meanwhile,
-    /// teardown and settle, too.
+    /// The load and the jump, until the next kernel's clock starts. With `kexec_file_load` it includes teardown
+    /// and settle, because the load runs meanwhile.
     Jump,
-    /// From the command until the next kernel's clock starts, where what was preloaded is started.
+    /// From the command until the next kernel's clock starts, if a preloaded image is started.
     Down,
     /// From the command through the firmware and the boot loader until the next kernel's clock starts.
     Firmware,
-    /// From the kernel's start to the first program: the initrd's init where that is systemd, else the root's.
+    /// From the kernel's start to the first program: the initrd's init if that is systemd, else the root's.
     Kernel,
-    /// The initrd, until systemd of the root starts.
+    /// The initrd, until the root's systemd starts.
     Initrd,
-    /// From there to the default target.
+    /// From the start of the root's systemd to the default target.
     Userspace,
 }
 
-/// By what a time was measured that begins in one kernel and ends in the next.
+/// The clock by which a time was measured that begins in one kernel and ends in the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
-    /// The processor's counter, which the clock confirms.
+    /// The processor's counter, confirmed by the clock.
     Counter,
-    /// The counter, for the clock did not go on, or was set.
+    /// The counter alone, because the clock did not go on, or was set.
     CounterAlone,
     /// The clock, to the second.
     Clock,
 }
 
-/// Two answers to one question: milliseconds from the hook's begin to the next kernel's start.
+/// Two answers to one question: the milliseconds from the hook's start to the next kernel's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disagree {
-    /// The counter's.
+    /// The counter's answer.
     pub counter_ms: u64,
-    /// The clock's; less than nothing where it was set back.
+    /// The clock's answer; negative if the clock was set back.
     pub clock_ms: i64,
 }
 
-/// No part takes longer than this, in milliseconds: what seems to is no measurement.
+/// The longest credible duration of a part, in milliseconds.
 pub const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl Boot {
-    /// From the command to the default target, in milliseconds, where all of it was measured.
+    /// Returns the time from the command to the default target, in milliseconds, if all of it was measured.
     #[must_use]
     pub fn total_ms(&self) -> Option<u64> {
         let ends = [Part::Kernel, Part::Userspace].map(|part| self.ms(part));
@@ -171,27 +173,27 @@ impl Boot {
         whole.then(|| self.phases.iter().map(|phase| phase.ms).sum())
     }
 
-    /// How long a part took, in milliseconds.
+    /// Returns how long a part took, in milliseconds.
     #[must_use]
     pub fn ms(&self, part: Part) -> Option<u64> {
         self.phases.iter().find(|phase| phase.phase == part).map(|phase| phase.ms)
     }
 
-    /// Whether it was started by what nextkernel had loaded.
+    /// Returns whether the kernel was started from an image that nextkernel had loaded.
     #[must_use]
     pub fn is_by_handoff(&self) -> bool {
         matches!(self.came, Came::Handoff | Came::Preloaded)
     }
 
-    /// Whether it is what handoffs are measured by: a restart that was asked for and went through firmware, all of it
-    /// measured.
+    /// Returns whether this boot is a baseline for handoffs: a requested reboot that went through the firmware,
+    /// all of it measured.
     #[must_use]
     pub fn is_yardstick(&self) -> bool {
         self.came == Came::Firmware && self.asked == Some(Asked::Reboot) && self.total_ms().is_some()
     }
 
-    /// Whether it can have been written by this program: no text of it is long or can steer a terminal, its parts are
-    /// in their order, each once.
+    /// Returns whether this program can have written the record: no text is long or contains control
+    /// characters, and the parts are in order, each at most once.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let in_order = self.phases.windows(2).all(|pair| match pair {
@@ -229,11 +231,11 @@ impl Handoff {
 }
 
 impl Trouble {
-    /// Each, and its letter in the record.
+    /// Each kind, with its letter in the record.
     pub const ALL: [(Trouble, char); 3] =
         [(Trouble::GpuDriverStayed, 'g'), (Trouble::ModuleStayed, 'm'), (Trouble::HookStayed, 'h')];
 
-    /// What a record tells.
+    /// Returns the kinds that a record contains.
     #[must_use]
     pub fn of(told: nextkernel_plan::Trouble) -> Vec<Trouble> {
         let letters = nextkernel_plan::Trouble::ALL.iter().filter(|(one, _)| told.has(*one));
@@ -243,7 +245,7 @@ impl Trouble {
             .collect()
     }
 
-    /// As a sentence's part.
+    /// Returns the description as a clause.
     #[must_use]
     pub fn in_words(self) -> &'static str {
         match self {
@@ -254,13 +256,13 @@ impl Trouble {
     }
 }
 
-/// Whether it is text that can be shown as it is.
+/// Returns whether a text is neither empty nor longer than `most` bytes, and can be printed as it is.
 #[must_use]
 pub fn is_plain(text: &str, most: usize) -> bool {
     !text.is_empty() && text.len() <= most && !text.contains(char::is_control)
 }
 
-/// Whether it is a boot's id: hexadecimal digits and dashes.
+/// Returns whether a text has the form of a boot id: hexadecimal digits and dashes.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
     text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
@@ -307,7 +309,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A restart through firmware, all of it measured: 202,300 ms.
+    /// A full reboot, all of it measured: 202,300 ms.
     pub(crate) fn firmware() -> Boot {
         Boot {
             boot_id: "1f0e0d0c-0b0a-0908-0706-050403020100".to_owned(),
@@ -335,7 +337,7 @@ pub(crate) mod tests {
             part.phases.retain(|phase| phase.phase != missing);
             assert_eq!(part.total_ms(), None, "{missing:?}");
         }
-        // What the verified loader's record does not tell is in the jump.
+        // The parts that the record of kexec_file_load does not contain are in the jump.
         let mut verified = boot();
         verified.phases.retain(|phase| !matches!(phase.phase, Part::Teardown | Part::Settle));
         assert_eq!(verified.total_ms(), Some(11_711));

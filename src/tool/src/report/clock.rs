@@ -1,5 +1,5 @@
-//! What tells the time while one kernel ends and the next begins: the processor's counter, which goes on, and the
-//! clock, which confirms it.
+//! The clocks that measure the time while one kernel ends and the next begins: the processor's counter, which
+//! goes on, and the real-time clock, which confirms it.
 
 use std::time::Duration;
 
@@ -9,62 +9,62 @@ use rustix::time::{ClockId, clock_gettime};
 use super::boot::{By, Disagree, LONGEST_MS};
 use crate::machine::root::Root;
 
-/// How long the counter is watched to learn its frequency.
+/// How long to watch the counter to learn its frequency.
 const WATCHED: Duration = Duration::from_millis(50);
 
-/// So far, in milliseconds, the clock and the counter may differ: the hook tells the clock in whole seconds, and a
-/// kernel that starts reads it from a chip that does so, too.
+/// Tolerated difference between clock and counter, in milliseconds. The hook records the clock in whole
+/// seconds, and a kernel that starts reads it from a chip that has whole seconds, too.
 const TOLERANCE_MS: u64 = 3000;
 
-/// A counter is not used for what it would tell this badly, in milliseconds.
+/// Tolerated uncertainty of the counter, in milliseconds.
 const BLUR_MS: u128 = 500;
 
 /// One moment, by each clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// The counter, where it is one that goes on.
+    /// The counter, if it goes on at one pace.
     pub counter: Option<Counter>,
     /// Milliseconds since the epoch.
     pub realtime_ms: u64,
     /// Milliseconds since the kernel started.
     pub uptime_ms: u64,
-    /// Whether a chip kept the time meanwhile.
+    /// Whether the machine has a real-time clock chip, which keeps the time between the kernels.
     pub has_chip: bool,
 }
 
-/// The counter, and how fast it counts.
+/// The counter and its frequency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
-    /// It.
+    /// The counter's value.
     pub ticks: u64,
-    /// Per second.
+    /// Ticks per second.
     pub frequency: u64,
-    /// By how many ticks in a thousand million the frequency may be wrong.
+    /// Uncertainty of the frequency, in ticks per thousand million.
     pub blur: u64,
 }
 
-/// A moment before, as it was told.
+/// An earlier moment, as it was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Then {
-    /// The counter.
+    /// The counter's value, if it was recorded.
     pub counter: Option<u64>,
     /// Milliseconds since the epoch.
     pub realtime_ms: u64,
 }
 
-/// How long ago two moments were before the kernel started.
+/// How long before the kernel's start two moments were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ago {
-    /// The hook's begin, in milliseconds before the kernel's start.
+    /// The hook's start, in milliseconds before the kernel's start.
     pub begun_ms: u64,
-    /// The command, the same.
+    /// The command, in milliseconds before the kernel's start; `None` if unknown.
     pub stopped_ms: Option<u64>,
-    /// What told it.
+    /// The clock by which this was measured.
     pub by: By,
 }
 
 impl Now {
-    /// Now.
+    /// Reads the clocks. Takes some 50 ms if the counter's frequency must be measured.
     #[must_use]
     pub fn read(root: &Root) -> Now {
         let frequency = is_steady(root).then(|| Frequency::find(root));
@@ -77,21 +77,21 @@ impl Now {
         }
     }
 
-    /// When the kernel started, in milliseconds since the epoch.
+    /// Returns when the kernel started, in milliseconds since the epoch.
     #[must_use]
     pub fn started_ms(&self) -> u64 {
         self.realtime_ms.saturating_sub(self.uptime_ms)
     }
 
-    /// How long before the kernel's start the hook began and the command was given. What both tell is the counter's;
-    /// where they disagree the clock's alone, unless it is the clock that cannot be right. The hook had been at work
-    /// for `least_ms` when it was last heard of.
+    /// Returns how long before the kernel's start the hook began and the command was given. If counter and
+    /// clock agree, the counter's answer is taken. If they disagree, the clock's is taken, unless the clock
+    /// cannot be right. When the hook made its last record, it had been at work for `least_ms`.
     #[must_use]
     pub fn ago(&self, begun: Then, stopped: Option<Then>, least_ms: u64) -> (Option<Ago>, Option<Disagree>) {
         let fits = |ms: u64| ms >= least_ms && ms <= LONGEST_MS;
         let counted = self.counted_ms(begun).filter(|ms| fits(*ms));
         let clock = self.clock_ms(begun);
-        // The hook tells the second that had begun.
+        // The hook records the second that had begun.
         let clocked = u64::try_from(clock.saturating_add(1000)).ok().filter(|ms| fits(*ms));
         let clocked = clocked.map(|_| u64::try_from(clock).unwrap_or_default().max(least_ms));
         let differ = counted.filter(|ms| clock.saturating_sub_unsigned(*ms).unsigned_abs() > TOLERANCE_MS);
@@ -106,7 +106,7 @@ impl Now {
         let stopped_ms = stopped.and_then(|stopped| match by {
             By::Clock => u64::try_from(self.clock_ms(stopped)).ok().map(|ms| ms.max(begun_ms)),
             By::Counter | By::CounterAlone => self.counted_ms(stopped).filter(|ms| {
-                // Both were told by one kernel, on which the clock went on.
+                // Both were recorded by one kernel, during which the clock went on.
                 let apart = apart(begun.realtime_ms, stopped.realtime_ms);
                 apart.saturating_sub_unsigned(ms.saturating_sub(begun_ms)).unsigned_abs() <= TOLERANCE_MS
             }),
@@ -115,13 +115,14 @@ impl Now {
         (Some(Ago { begun_ms, stopped_ms, by }), disagree)
     }
 
-    /// How long before the kernel's start something was, by the clock alone.
+    /// Returns how long before the kernel's start a moment was, by the clock alone, in milliseconds.
     #[must_use]
     pub fn clock_ms(&self, then: Then) -> i64 {
         apart(self.started_ms(), then.realtime_ms)
     }
 
-    /// The same by the counter; `None` where it has begun anew since, or is too blurred by now.
+    /// Returns how long before the kernel's start a moment was, by the counter alone, in milliseconds. Returns
+    /// `None` if the counter has restarted since, or is too uncertain by now.
     fn counted_ms(&self, then: Then) -> Option<u64> {
         let (now, then) = (self.counter?, then.counter?);
         let ticks = u128::from(now.ticks.checked_sub(then)?);
@@ -132,21 +133,22 @@ impl Now {
     }
 }
 
-/// How much later the one is than the other.
+/// Returns how much later the first moment is than the second, in milliseconds.
 #[must_use]
 pub fn apart(later_ms: u64, earlier_ms: u64) -> i64 {
     let [later, earlier] = [later_ms, earlier_ms].map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
     later.saturating_sub(earlier)
 }
 
-/// The moment as it is told to the next kernel, which judges the counter: measured, a kernel that learns a wrong frequency
-/// on a busy machine calls one unstable that goes on at one pace.
+/// Returns the present moment for the next kernel, which judges whether the counter can be used. This kernel
+/// does not judge: as measured, a kernel that learns a wrong frequency on a busy machine calls a counter
+/// unstable that goes on at one pace.
 #[must_use]
 pub fn told() -> Then {
     Then { counter: Some(counter()), realtime_ms: milliseconds(ClockId::Realtime) }
 }
 
-/// How fast the counter counts.
+/// The counter's frequency and its uncertainty.
 #[derive(Clone, Copy, Debug)]
 struct Frequency {
     hertz: u64,
@@ -154,7 +156,7 @@ struct Frequency {
 }
 
 impl Frequency {
-    /// As the architecture tells it, or as the kernel's own clock shows.
+    /// Returns the frequency that the architecture states, or else measures it against the kernel's own clock.
     fn find(root: &Root) -> Frequency {
         match told_frequency(root) {
             Some(hertz) => Frequency { hertz, blur: 0 },
@@ -177,7 +179,7 @@ impl Frequency {
     }
 }
 
-/// The counter and the kernel's clock at one moment, and how wide that moment was in ticks.
+/// A reading of the counter and of the kernel's clock, and its uncertainty in ticks.
 #[derive(Clone, Copy)]
 struct Sight {
     ticks: u64,
@@ -186,7 +188,7 @@ struct Sight {
 }
 
 impl Sight {
-    /// The narrowest of some: the others were interrupted.
+    /// Returns the narrowest of several readings, because the others were interrupted.
     fn take() -> Sight {
         let sights = std::iter::repeat_with(|| {
             let (before, at, after) = (counter(), clock(ClockId::MonotonicRaw), counter());
@@ -201,8 +203,9 @@ impl Sight {
     }
 }
 
-/// Whether the counter goes on at one pace, also in the next kernel: the kernel offers it as its own clock, which it
-/// does not with one that it has found to be unstable (Documentation/ABI/testing/sysfs-devices-system-clocksource).
+/// Returns whether the counter goes on at one pace, also in the next kernel. If so, the kernel offers it as its
+/// own clock; it does not offer a counter that it has found to be unstable
+/// (Documentation/ABI/testing/sysfs-devices-system-clocksource).
 fn is_steady(root: &Root) -> bool {
     let offered = root.fact("/sys/devices/system/clocksource/clocksource0/available_clocksource");
     let names = ["tsc", "arch_sys_counter", "riscv_clocksource"];
@@ -214,7 +217,8 @@ fn told_frequency(_root: &Root) -> Option<u64> {
     Some(crate::machine::sys::counter_frequency()).filter(|hertz| *hertz > 0)
 }
 
-/// The device tree has it for riscv64 (`timebase-frequency`, Documentation/devicetree/bindings/riscv/cpus.yaml).
+/// Reads the frequency from the device tree, on riscv64 (`timebase-frequency`,
+/// Documentation/devicetree/bindings/riscv/cpus.yaml).
 #[cfg(not(target_arch = "aarch64"))]
 fn told_frequency(root: &Root) -> Option<u64> {
     let bytes = std::fs::read(root.path("/proc/device-tree/cpus/timebase-frequency")).ok()?;
@@ -235,8 +239,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::machine::scratch::Scratch;
 
-    /// 10 s after its kernel's start, which was at 1,000,000 s since the epoch and 5,000,000 ticks of a counter that
-    /// counts milliseconds.
+    /// 10 s after the kernel's start, which was at 1,000,000 s since the epoch and 5,000,000 ticks of a counter
+    /// that counts milliseconds.
     pub(crate) fn now() -> Now {
         Now {
             counter: Some(Counter { ticks: 5_010_000, frequency: 1000, blur: 20_000 }),
@@ -246,7 +250,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A moment so long before that kernel's start, by counter and clock.
+    /// A moment that long before that kernel's start, by counter and clock.
     pub(crate) fn before(ticks: u64, clock_ms: i64) -> Then {
         Then {
             counter: Some(5_000_000 - ticks),
@@ -266,16 +270,16 @@ pub(crate) mod tests {
     #[test]
     fn where_they_disagree_it_is_the_clock_unless_that_cannot_be_right() {
         let both = |counter_ms, clock_ms| Some(Disagree { counter_ms, clock_ms });
-        // The command came 4.2 s before, by both.
+        // By both, the command came 4.2 s before the hook.
         let of = |now: Now, clock_ms, least| {
             now.ago(before(4801, clock_ms), Some(before(9000, clock_ms + 4200)), least)
         };
         let clock = Ago { begun_ms: 60_000, stopped_ms: Some(64_200), by: By::Clock };
         assert_eq!(of(now(), 60_000, 0), (Some(clock), both(4801, 60_000)));
-        // Nothing kept the time meanwhile.
+        // No chip kept the time meanwhile.
         let alone = Ago { begun_ms: 4801, stopped_ms: Some(9000), by: By::CounterAlone };
         assert_eq!(of(Now { has_chip: false, ..now() }, 60_000, 0).0, Some(alone));
-        // It was set back, or by days; or it is before what the record tells.
+        // The clock was set back, or forward by days; or it contradicts the record.
         for clock_ms in [-50_000, 200_000_000, 500] {
             assert_eq!(of(now(), clock_ms, 3000), (Some(alone), both(4801, clock_ms)));
         }
@@ -285,7 +289,8 @@ pub(crate) mod tests {
     fn a_counter_that_did_not_go_on_tells_nothing() {
         let clock = |begun_ms| Some(Ago { begun_ms, stopped_ms: None, by: By::Clock });
         let begun = before(4801, 4000);
-        // It began anew with this kernel, or a moment before; nobody told it; it is too far away by now.
+        // The counter restarted with this kernel, or a moment before; it was not recorded; it is not steady
+        // here; it is too uncertain by now.
         assert_eq!(now().ago(Then { counter: Some(6_000_000), ..begun }, None, 0), (clock(4000), None));
         assert_eq!(now().ago(Then { counter: Some(5_005_000), ..begun }, None, 0), (clock(4000), None));
         assert_eq!(now().ago(Then { counter: None, ..begun }, None, 0), (clock(4000), None));
@@ -293,14 +298,14 @@ pub(crate) mod tests {
         let far = Counter { ticks: 5_000_000 + 1000 * 86_400, frequency: 1000, blur: 20_000 };
         let late = Now { counter: Some(far), uptime_ms: 86_400_000, realtime_ms: 1_086_400_000, ..now() };
         assert_eq!(late.ago(begun, None, 0), (clock(4000), None));
-        // The hook's second had begun before.
+        // A time after the kernel's start counts if that is due to rounding to a second.
         assert_eq!(now().ago(Then { counter: None, ..before(0, -900) }, None, 40), (clock(40), None));
         assert_eq!(now().ago(Then { counter: None, ..before(0, -2000) }, None, 0), (None, None));
     }
 
     #[test]
     fn a_command_that_came_after_the_hook_is_none() {
-        // And one that counter and clock tell apart is not known.
+        // If counter and clock disagree about the command, its time is unknown.
         for stopped in [before(4000, 4000), before(9000, 60_000), before(60_000, 9000)] {
             let (ago, _) = now().ago(before(4801, 4801), Some(stopped), 0);
             assert_eq!(ago.map(|ago| ago.stopped_ms), Some(None), "{stopped:?}");

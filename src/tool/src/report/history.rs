@@ -1,5 +1,5 @@
-//! /var/lib/nextkernel: what outlives a boot. A line for each boot, what was staged for this one and last, and when the
-//! system began to go down.
+//! /var/lib/nextkernel: the facts that outlive a boot. They are a line for each boot, the handoffs that were
+//! staged for this boot and last, and when the system began to go down.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -15,32 +15,32 @@ use super::clock::Then;
 use crate::image::cmdline;
 use crate::machine::root::Root;
 
-/// The folder.
+/// The directory of these files.
 pub const FOLDER: &str = "/var/lib/nextkernel";
-/// The history: a boot a line, the oldest first.
+/// The history: one line for each boot, the oldest first.
 pub const HISTORY: &str = "/var/lib/nextkernel/history";
 const STOPPED: &str = "/var/lib/nextkernel/stopped";
 const STAGED: &str = "/var/lib/nextkernel/staged";
 const SEEN: &str = "/var/lib/nextkernel/seen";
 
-/// So many boots are kept.
+/// Maximum number of boots that are kept.
 pub const BOOTS_MAX: usize = 200;
-/// No line is longer.
+/// Maximum length of a line, in bytes.
 const LINE_MAX: usize = 4096;
-/// No more of a file is read.
+/// Maximum number of bytes that are read from a file.
 const FILE_MAX: u64 = 1 << 20;
 
-/// What is kept of the boots before.
+/// The boots that were recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// They, the oldest first.
+    /// The boots, the oldest first.
     pub boots: Vec<Boot>,
-    /// How many lines could not be read.
+    /// Number of lines that could not be read.
     pub damaged: usize,
 }
 
 impl History {
-    /// Any bytes give a history: a line that is damaged costs only itself.
+    /// Parses a history. Any bytes give one, because a damaged line costs only itself.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> History {
         let mut history = History::default();
@@ -54,12 +54,12 @@ impl History {
         history
     }
 
-    /// What is there; nothing where nothing was written yet.
+    /// Reads the history, which is empty if nothing was written yet.
     pub fn read(root: &Root) -> io::Result<History> {
         Ok(History::parse(&bounded(root, HISTORY)?))
     }
 
-    /// With one boot more. What is too old goes, but not the last yardstick.
+    /// Adds a boot. Removes the oldest beyond the maximum, but not the last baseline.
     pub fn push(&mut self, boot: Boot) {
         self.boots.push(boot);
         while self.boots.len() > BOOTS_MAX {
@@ -68,14 +68,14 @@ impl History {
         }
     }
 
-    /// Writes it in place of the one before, or leaves that as it was.
+    /// Replaces the file as a whole; on an error the old one stays as it was.
     pub fn write(&self, root: &Root) -> io::Result<()> {
         let lines = self.boots.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
         replace(root, HISTORY, (lines.join("\n") + "\n").as_bytes())
     }
 
-    /// The boots behind the last handoff that succeeded, and behind the last that a person has seen, in which another was
-    /// meant to start; the last first.
+    /// Returns the boots at which a handoff was meant to start and failed, the newest first. They are those
+    /// since the last successful handoff, and since the last one that a person has acknowledged.
     pub fn failed(&self, seen: Option<&str>) -> impl Iterator<Item = &Boot> {
         let since = self
             .boots
@@ -85,76 +85,76 @@ impl History {
         since.filter(|boot| boot.failed.is_some())
     }
 
-    /// What handoffs are measured by: the last restart through firmware.
+    /// Returns the baseline for handoffs: the last full reboot that was measured as a whole.
     #[must_use]
     pub fn yardstick(&self) -> Option<&Boot> {
         self.boots.iter().rev().find(|boot| boot.is_yardstick())
     }
 }
 
-/// When a system began to go down, and for what.
+/// When a system began to go down, and on which request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopped {
-    /// Which boot it was.
+    /// The id of that boot.
     pub boot_id: String,
-    /// What it was asked for.
+    /// The request on which it went down.
     pub asked: Asked,
-    /// Milliseconds since the epoch.
+    /// The time in milliseconds since the epoch.
     pub realtime_ms: u64,
-    /// The handoff that was to be carried out then.
+    /// The handoff that was to be carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handoff: Option<String>,
-    /// The processor's counter, where it goes on in the next kernel.
+    /// The processor's counter at that time. The next kernel judges whether it went on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter: Option<u64>,
 }
 
 impl Stopped {
-    /// Any bytes give one or none.
+    /// Parses the record; `None` if it is damaged.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Stopped> {
         serde_json::from_slice::<Stopped>(bytes).ok().filter(|stopped| is_id(&stopped.boot_id))
     }
 
-    /// What the boot before left.
+    /// Reads the record that an earlier boot left.
     #[must_use]
     pub fn read(root: &Root) -> Option<Stopped> {
         Stopped::parse(&bounded(root, STOPPED).ok()?)
     }
 
-    /// Leaves it for the next.
+    /// Leaves the record for the next boot.
     pub fn write(&self, root: &Root) -> io::Result<()> {
         replace(root, STOPPED, (serde_json::to_string(self)? + "\n").as_bytes())
     }
 
-    /// Takes it away: it was used.
+    /// Removes the record once it was used.
     pub fn remove(root: &Root) {
         let _ = fs::remove_file(root.path(STOPPED));
     }
 
-    /// The moment.
+    /// Returns the moment of the record.
     #[must_use]
     pub fn then(&self) -> Then {
         Then { counter: self.counter, realtime_ms: self.realtime_ms }
     }
 }
 
-/// What was staged.
+/// A handoff that was staged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Staged {
-    /// The handoff.
+    /// The handoff's id.
     pub handoff: String,
-    /// The entry.
+    /// The entry's name.
     pub entry: String,
-    /// The loader.
+    /// The loading syscall: `verified` or `direct`.
     pub loader: String,
-    /// Milliseconds that the load took when it was rehearsed.
+    /// How long the test load took, in milliseconds; absent without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_ms: Option<u64>,
 }
 
 impl Staged {
-    /// Any bytes give one or none.
+    /// Parses a line; `None` if it is damaged.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Staged> {
         let staged = serde_json::from_slice::<Staged>(bytes).ok()?;
@@ -163,7 +163,7 @@ impl Staged {
         (plain && staged.load_ms.is_none_or(|ms| ms <= LONGEST_MS)).then_some(staged)
     }
 
-    /// What was staged for this handoff.
+    /// Returns the record of this handoff, if there is one.
     #[must_use]
     pub fn of(root: &Root, handoff: HandoffId) -> Option<Staged> {
         let (all, handoff) = (bounded(root, STAGED).ok()?, handoff.to_string());
@@ -172,21 +172,22 @@ impl Staged {
     }
 }
 
-/// The last boot whose failed handoff a person has seen.
+/// Returns the id of the last boot whose failed handoff a person has acknowledged.
 #[must_use]
 pub fn seen(root: &Root) -> Option<String> {
     let text = bounded(root, SEEN).ok()?;
     Some(String::from_utf8_lossy(&text).trim_end().to_owned()).filter(|boot_id| !boot_id.is_empty())
 }
 
-/// Keeps that a person has seen it.
+/// Records that a person has acknowledged the failed handoffs up to this boot.
 pub fn see(root: &Root, boot_id: &str) -> io::Result<()> {
     replace(root, SEEN, format!("{boot_id}\n").as_bytes())
 }
 
-/// Keeps what the next kernel's report tells of what was staged, and cannot know otherwise: `nextkernel stage` calls
-/// this when its plan counts. How long the load took is what the rehearsal measured, where there was one. What started
-/// the running kernel stays: it may be staged again before anybody has asked for the report.
+/// Records facts about a staged handoff that the next kernel's report cannot find out otherwise. `nextkernel
+/// stage` calls this once its plan is active. `load` is how long the test load took, if there was one. The
+/// record of the handoff that started the running kernel is kept, because the next one may be staged before
+/// anybody asks for the report.
 pub fn staged(
     root: &Root,
     handoff: HandoffId,
@@ -216,21 +217,22 @@ fn bounded(root: &Root, path: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a file for everybody to read, whole or not at all, in our folder, which is made where it is missing.
+/// Writes a file that everybody can read, whole or not at all, in our directory, which is created if it is
+/// missing.
 fn replace(root: &Root, path: &str, bytes: &[u8]) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(root.path(FOLDER))?;
     write_whole(&root.path(path), bytes)
 }
 
-/// Writes a file for everybody to read, whole or not at all: under another name first, which does not end as this one
-/// does, for some read all files of a folder that end so. After this it lasts.
+/// Writes a file that everybody can read, whole or not at all, and syncs it. The temporary name has another
+/// suffix, because some programs read all files of a directory that have a certain suffix.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
     let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new);
     let written = options.and_then(|mut file| {
-        // Whatever the umask, which is strict where a unit stages.
+        // Independently of the umask, which is strict if a unit stages.
         file.set_permissions(Permissions::from_mode(0o644))?;
         file.write_all(bytes).and_then(|()| file.sync_all())
     });

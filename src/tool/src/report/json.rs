@@ -1,19 +1,19 @@
-//! The report for a program. Field names are stable; new ones may be added, and what is not known is not there.
+//! The report as JSON. Field names are stable; new ones may be added, and an unknown value is absent.
 
 use serde::Serialize;
 
 use super::boot::Boot;
 use crate::report::known::Known;
 
-/// A boot, and what comes of it.
+/// A boot, with its total and the time that it saved.
 #[derive(Debug, Serialize)]
 pub struct Shown<'a> {
     #[serde(flatten)]
     boot: &'a Boot,
-    /// From the command to the default target, where all of it was measured.
+    /// The time from the command to the default target, if all of it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     total_ms: Option<u64>,
-    /// How much less that is than the yardstick's.
+    /// How much less that is than the baseline's; negative if it is more.
     #[serde(skip_serializing_if = "Option::is_none")]
     saved_ms: Option<i64>,
 }
@@ -23,18 +23,18 @@ pub struct Shown<'a> {
 pub struct Facts<'a> {
     /// The running boot.
     boot: Shown<'a>,
-    /// The last boot that a handoff started; the running one, where one did.
+    /// The last boot that a handoff started, which may be the running one.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_handoff: Option<Shown<'a>>,
-    /// The last restart through firmware that was measured as a whole.
+    /// The baseline: the last full reboot that was measured as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     yardstick: Option<Shown<'a>>,
 }
 
-/// All that is known.
+/// All known boots.
 #[derive(Debug, Serialize)]
 pub struct History<'a> {
-    /// The oldest first; the running one is the last.
+    /// The boots, the oldest first. The running one is the last.
     boots: Vec<Shown<'a>>,
 }
 
@@ -42,7 +42,7 @@ fn shown<'a>(known: &'a Known, boot: &'a Boot) -> Shown<'a> {
     Shown { boot, total_ms: boot.total_ms(), saved_ms: known.saved(boot).map(|saved| saved.ms) }
 }
 
-/// The report.
+/// Returns the report.
 #[must_use]
 pub fn of(known: &Known) -> Facts<'_> {
     Facts {
@@ -52,7 +52,7 @@ pub fn of(known: &Known) -> Facts<'_> {
     }
 }
 
-/// All that is known.
+/// Returns all known boots.
 #[must_use]
 pub fn history(known: &Known) -> History<'_> {
     History { boots: known.boots().iter().map(|boot| shown(known, boot)).collect() }

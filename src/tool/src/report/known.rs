@@ -1,4 +1,4 @@
-//! All boots that are known, and what handoffs saved.
+//! All known boots, and how much time handoffs saved.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,50 +11,50 @@ use crate::report::boot::Boot;
 use crate::report::history::{self, HISTORY, History};
 use crate::words::errno::InWords;
 
-/// Why there is no report.
+/// The reason why there is no report.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The history.
+    /// The history cannot be read.
     #[error("{HISTORY} cannot be read: {}", InWords(.0))]
     Unreadable(io::Error),
-    /// What the next report needs.
+    /// The records for the next report cannot be written.
     #[error("{}: {}; the next report will know less", history::FOLDER, InWords(.0))]
     Unwritable(io::Error),
-    /// It is root's.
+    /// The caller is not root.
     #[error("{} belongs to root; run this with sudo", history::FOLDER)]
     NotRoot,
-    /// The output.
+    /// The output cannot be printed.
     #[error("the report cannot be printed: {}", InWords(.0))]
     Output(io::Error),
-    /// The file.
+    /// The output file cannot be written.
     #[error("{} cannot be written: {}; what was there before is as it was", .path.display(), InWords(.error))]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
 }
 
-/// All that is known: the boots before, and the running one as the last.
+/// All known boots: those before, and the running one as the last.
 #[derive(Clone, Debug)]
 pub struct Known {
     pub(crate) history: History,
     pub(crate) running: Boot,
 }
 
-/// What a handoff saved.
+/// The time that a handoff saved.
 #[derive(Clone, Copy, Debug)]
 pub struct Saved<'a> {
-    /// Milliseconds; less than nothing where it took longer.
+    /// Milliseconds; negative if the handoff took longer.
     pub ms: i64,
-    /// The restart through firmware that it is measured by.
+    /// The baseline for this: a full reboot.
     pub of: &'a Boot,
 }
 
 impl Known {
-    /// What a history tells, the running boot's id and what can be measured of that now; what was kept of it then is
-    /// more exact.
+    /// Combines a history with the running boot. `measure` is called if the history does not have that boot; a
+    /// boot that was recorded in time is more exact.
     #[must_use]
     pub fn of(mut history: History, boot_id: &str, measure: impl FnOnce(&History) -> Boot) -> Known {
         let kept = history.boots.iter().rposition(|boot| boot.boot_id == boot_id);
@@ -66,31 +66,31 @@ impl Known {
         Known { history, running }
     }
 
-    /// The running boot.
+    /// Returns the running boot.
     #[must_use]
     pub fn running(&self) -> &Boot {
         &self.running
     }
 
-    /// Every boot, the running one as the last.
+    /// Returns every boot, the running one as the last.
     #[must_use]
     pub fn boots(&self) -> &[Boot] {
         &self.history.boots
     }
 
-    /// The last that a handoff started.
+    /// Returns the last boot that a handoff started.
     #[must_use]
     pub fn last_handoff(&self) -> Option<&Boot> {
         self.boots().iter().rev().find(|boot| boot.is_by_handoff() && boot.handoff.is_some())
     }
 
-    /// What handoffs are measured by.
+    /// Returns the baseline for handoffs.
     #[must_use]
     pub fn yardstick(&self) -> Option<&Boot> {
         self.history.yardstick()
     }
 
-    /// What a handoff saved, where it and the yardstick were measured as a whole.
+    /// Returns the time that a handoff saved, if it and the baseline were measured as a whole.
     #[must_use]
     pub fn saved(&self, boot: &Boot) -> Option<Saved<'_>> {
         let (of, took) = (self.yardstick()?, boot.total_ms().filter(|_| boot.is_by_handoff())?);
@@ -99,15 +99,15 @@ impl Known {
     }
 }
 
-/// The handoffs that failed since one succeeded or a person has seen it, the last first; this kernel's arrival counts,
-/// too. What nobody kept is not known.
+/// Returns the boots whose handoff failed since the last success or acknowledgement, the newest first. The
+/// running boot counts, too. A boot that was not recorded is unknown.
 pub fn failed(root: &Root) -> Result<Vec<Boot>, Error> {
     let history = History::read(root).map_err(Error::Unreadable)?;
     let known = Known::of(history, &arrival::boot_id(root), |history| arrival::arrived(root, history));
     Ok(known.history.failed(history::seen(root).as_deref()).cloned().collect())
 }
 
-/// How many failed.
+/// Returns the number of failed handoffs in words.
 #[must_use]
 pub fn so_many_failed(count: usize) -> String {
     if count == 1 { "a handoff failed".to_owned() } else { format!("{count} handoffs in a row failed") }
@@ -118,7 +118,7 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// What is known where these came one after another.
+    /// Returns these boots as known, in order, the last one running.
     pub(crate) fn known(boots: &[Boot]) -> Known {
         let running = boots.last().unwrap().clone();
         let mut history = History::default();

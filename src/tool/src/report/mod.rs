@@ -1,4 +1,4 @@
-//! What the last handoff took, part by part, and what it saved.
+//! How long the last handoff took, part by part, and how much time it saved.
 
 pub mod arrival;
 pub mod boot;

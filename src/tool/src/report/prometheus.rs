@@ -1,14 +1,15 @@
 //! The report for fleets: Prometheus' text format, as `node_exporter`'s textfile collector reads it.
 //!
-//! Each metric has its lines `HELP` and `TYPE` once, and its samples together; there are no timestamps, which that
-//! collector refuses (Prometheus' documentation, "Exposition formats"; the README of `node_exporter`).
+//! Each metric has its lines `HELP` and `TYPE` once, and its samples together. There are no timestamps, because
+//! that collector refuses them (Prometheus' documentation, "Exposition formats"; the README of
+//! `node_exporter`).
 
 use std::fmt::{self, Write};
 
 use super::boot::Trouble;
 use crate::report::known::Known;
 
-/// All of it.
+/// Returns the report.
 #[must_use]
 pub fn of(known: &Known) -> String {
     let mut text = String::new();
@@ -69,7 +70,7 @@ fn head(out: &mut String, name: &str, help: &str) -> fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")
 }
 
-/// Milliseconds in the base unit.
+/// Milliseconds, shown in seconds, which is the base unit.
 struct InSeconds(u64);
 
 impl fmt::Display for InSeconds {
@@ -78,7 +79,7 @@ impl fmt::Display for InSeconds {
     }
 }
 
-/// A name as `--json` has it.
+/// A name as in `--json`.
 struct Word<'a, T>(&'a T);
 
 impl<T: serde::Serialize> fmt::Display for Word<'_, T> {
@@ -88,7 +89,7 @@ impl<T: serde::Serialize> fmt::Display for Word<'_, T> {
     }
 }
 
-/// A label's value.
+/// A label's value, escaped.
 struct Label<'a>(&'a str);
 
 impl fmt::Display for Label<'_> {

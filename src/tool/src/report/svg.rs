@@ -1,4 +1,4 @@
-//! The report as a picture: the last handoffs and the last restart through firmware, to one scale. It has no script and
+//! The report as a picture: the last handoffs and the last full reboot, to one scale. It has no script and
 //! brings no font, and follows the reader's choice of light or dark.
 
 use std::fmt::{self, Write};
@@ -7,21 +7,21 @@ use super::boot::{Boot, Handoff, Part};
 use super::words::{Date, Seconds, name, short_name, took};
 use crate::report::known::Known;
 
-/// So many handoffs are shown.
+/// Maximum number of handoffs that are shown.
 const HANDOFFS: usize = 5;
 
-/// All lengths are in the picture's own unit, a pixel where it is shown as large as it says it is.
+/// All lengths are in the picture's own unit, which is a pixel at its natural size.
 const WIDTH: u64 = 960;
 const MARGIN: u64 = 28;
-/// What the longest boot takes.
+/// Width of the longest boot.
 const SCALE: u64 = WIDTH - 2 * MARGIN;
 const TOP: u64 = 84;
 const ROW: u64 = 62;
 const BAR: u64 = 26;
-/// A character of the small text is about so wide.
+/// Approximate width of a character of the small text.
 const LETTER: u64 = 7;
 
-/// What all of it is drawn in. The parts keep their colours on light and on dark ground.
+/// The style of the picture. The parts have the same colours on light and on dark ground.
 const STYLE: &str = "\
 <style>
   .ground { fill: #ffffff } .title { fill: #1c2430; font-size: 19px; font-weight: 600 }
@@ -51,7 +51,7 @@ fn colour(part: Part) -> &'static str {
     }
 }
 
-/// All of it.
+/// Returns the picture.
 #[must_use]
 pub fn of(known: &Known) -> String {
     let mut picture = String::new();
@@ -89,7 +89,7 @@ fn write_all(out: &mut String, known: &Known) -> fmt::Result {
     writeln!(out, "</svg>")
 }
 
-/// The restart through firmware, and below it the handoffs, the newest first.
+/// Returns the full reboot, and below it the handoffs, the newest first.
 fn rows(known: &Known) -> Vec<&Boot> {
     let measured = |boot: &&Boot| {
         boot.is_by_handoff() && (boot.ms(Part::Jump).is_some() || boot.ms(Part::Down).is_some())
@@ -113,12 +113,12 @@ fn length(boot: &Boot) -> u64 {
     boot.phases.iter().map(|phase| phase.ms).sum()
 }
 
-/// Milliseconds to the scale.
+/// Converts milliseconds to a width.
 fn scaled(ms: u64, longest: u64) -> u64 {
     ms.saturating_mul(SCALE) / longest.max(1)
 }
 
-/// A line at each round time, at most some ten of them.
+/// Draws a line at each round time, about ten at most.
 fn write_axis(out: &mut String, longest: u64, top: u64, bottom: u64) -> fmt::Result {
     const STEPS: [u64; 14] = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200];
     let step = STEPS.into_iter().find(|step| longest / (step * 1000) <= 10).unwrap_or(14_400) * 1000;
@@ -140,7 +140,7 @@ fn write_axis(out: &mut String, longest: u64, top: u64, bottom: u64) -> fmt::Res
     Ok(())
 }
 
-/// Seconds at a mark of the scale.
+/// Formats the seconds at a mark of the axis.
 fn mark(seconds: u64) -> String {
     match (seconds / 60, seconds % 60) {
         (0, seconds) => format!("{seconds} s"),
@@ -173,7 +173,7 @@ fn write_row(out: &mut String, known: &Known, boot: &Boot, top: u64, longest: u6
     for phase in &boot.phases {
         let x = MARGIN + scaled(sum, longest);
         sum += phase.ms;
-        // What is wide enough leaves a gap to the next.
+        // A part that is wide enough leaves a gap to the next one.
         let width = (MARGIN + scaled(sum, longest)).saturating_sub(x);
         let width = if width > 4 { width - 1 } else { width };
         let time = took(boot, Some(phase.phase), phase.ms);
@@ -213,7 +213,7 @@ fn write_row(out: &mut String, known: &Known, boot: &Boot, top: u64, longest: u6
     )
 }
 
-/// What stands in the picture, in the order of the way.
+/// Returns the parts in the picture, in the order of the way.
 fn legend(rows: &[&Boot]) -> Vec<Part> {
     let mut parts: Vec<_> = rows.iter().flat_map(|boot| &boot.phases).map(|phase| phase.phase).collect();
     parts.sort_unstable();
@@ -221,7 +221,7 @@ fn legend(rows: &[&Boot]) -> Vec<Part> {
     parts
 }
 
-/// A part's place in the legend takes so much.
+/// Returns the width of a part's place in the legend.
 fn room(part: Part) -> u64 {
     LETTER * short_name(part).len() as u64 + 40
 }
@@ -230,7 +230,7 @@ fn legend_lines(parts: &[Part]) -> u64 {
     places(parts).map(|(_, _, line)| line + 1).last().unwrap_or_default()
 }
 
-/// Each part with its place: how far to the right, and on which line.
+/// Returns each part with its place: how far to the right, and on which line.
 fn places(parts: &[Part]) -> impl Iterator<Item = (Part, u64, u64)> {
     let (mut x, mut line) = (0, 0);
     parts.iter().map(move |part| {
@@ -260,7 +260,7 @@ fn text(out: &mut String, x: u64, y: u64, class: &str, words: &str) -> fmt::Resu
     writeln!(out, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{}</text>", Escaped(words))
 }
 
-/// As much of a label as leaves room for what stands at its right.
+/// Cuts a label, to leave room for the text at its right.
 fn cut(label: &str) -> String {
     const MOST: usize = 100;
     match label.char_indices().nth(MOST) {
@@ -269,7 +269,7 @@ fn cut(label: &str) -> String {
     }
 }
 
-/// Text in XML.
+/// Text, escaped for XML.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -279,7 +279,7 @@ impl fmt::Display for Escaped<'_> {
             '<' => out.write_str("&lt;"),
             '>' => out.write_str("&gt;"),
             '"' => out.write_str("&quot;"),
-            // XML 1.0 has none of them.
+            // XML 1.0 does not allow these two.
             '\u{fffe}' | '\u{ffff}' => out.write_char('\u{fffd}'),
             c => out.write_char(c),
         })

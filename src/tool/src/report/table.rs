@@ -1,4 +1,4 @@
-//! The report for a person at a terminal.
+//! The report as text for a terminal.
 
 use std::fmt::Write;
 
@@ -7,10 +7,10 @@ use super::history;
 use super::words::{Date, Seconds, Time, name, took};
 use crate::report::known::{Known, Saved};
 
-/// The longest bar, in characters.
+/// Length of the longest bar, in characters.
 const BAR: u64 = 30;
 
-/// The last handoff, and the running boot where that is another.
+/// Returns the last handoff, and the running boot if that is another.
 #[must_use]
 pub fn of(known: &Known) -> String {
     let mut words = String::new();
@@ -19,7 +19,7 @@ pub fn of(known: &Known) -> String {
     words
 }
 
-/// A boot a line, the newest first.
+/// Returns a line for each boot, the newest first.
 #[must_use]
 pub fn history(known: &Known) -> String {
     let mut words = String::new();
@@ -94,7 +94,7 @@ fn write_phases(out: &mut String, boot: &Boot) -> std::fmt::Result {
     }
 }
 
-/// How the running kernel came, where that was not by a handoff; and in a second line what follows from it.
+/// Describes how the running kernel was started, if not by a handoff; and in a second line the consequence.
 fn came_in_words(boot: &Boot) -> String {
     let (how, then) = match (boot.came, boot.asked) {
         (Came::Handoff | Came::Preloaded, _) => ("by a handoff", ""),
@@ -125,7 +125,7 @@ fn came_in_words(boot: &Boot) -> String {
     format!("this kernel, {}, was started on {} UTC {how}{line}{then}", boot.kernel, Date(boot.started_at))
 }
 
-/// By what it was measured.
+/// Names the clock by which the boot was measured.
 fn measured_in_words(boot: &Boot) -> Option<String> {
     let both = boot.disagree.map(|Disagree { counter_ms, clock_ms }| {
         let clock = match u64::try_from(clock_ms) {

@@ -1,10 +1,10 @@
-//! Times, dates and the parts of the way as a person reads them.
+//! Times, dates and the parts of the way, as text for people.
 
 use std::fmt;
 
 use super::boot::{Boot, By, Part};
 
-/// Milliseconds, as exact as is of use.
+/// Milliseconds, shown as exactly as is useful.
 #[derive(Clone, Copy, Debug)]
 pub struct Time(pub u64);
 
@@ -26,7 +26,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// Milliseconds that are known to the second.
+/// Milliseconds, shown to the second.
 #[derive(Clone, Copy, Debug)]
 pub struct Seconds(pub u64);
 
@@ -43,7 +43,8 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// How long one part of a boot took, or all of it: what the clock alone told is told to the second.
+/// Formats how long one part of a boot took, or all of it. A time that the clock alone measured is shown to the
+/// second.
 #[must_use]
 pub fn took(boot: &Boot, part: Option<Part>, ms: u64) -> String {
     let crosses =
@@ -55,14 +56,15 @@ pub fn took(boot: &Boot, part: Option<Part>, ms: u64) -> String {
     }
 }
 
-/// Seconds since the epoch as a date and a time of day.
+/// Seconds since the epoch, shown as a date and a time of day.
 #[derive(Clone, Copy, Debug)]
 pub struct Date(pub u64);
 
 impl fmt::Display for Date {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, seconds) = (self.0 / 86_400, self.0 % 86_400);
-        // Years that begin in March, in ages of 400, which all have as many days; 1970 was in the fifth.
+        // The years begin in March, and 400 of them are an age, all of the same length. 1970 is in the fifth
+        // age.
         let days = days + 719_468;
         let (age, day) = (days / 146_097, days % 146_097);
         let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -76,7 +78,7 @@ impl fmt::Display for Date {
     }
 }
 
-/// What a part of this boot is called.
+/// Returns the name of a part of this boot.
 #[must_use]
 pub fn name(boot: &Boot, part: Part) -> &'static str {
     match part {
@@ -96,7 +98,7 @@ pub fn name(boot: &Boot, part: Part) -> &'static str {
     }
 }
 
-/// What a part is called where there is little room.
+/// Returns a short name of a part.
 #[must_use]
 pub fn short_name(part: Part) -> &'static str {
     match part {

@@ -1,4 +1,4 @@
-//! The arguments of nextkernel stage.
+//! The arguments of `nextkernel stage`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

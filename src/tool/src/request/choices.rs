@@ -1,4 +1,4 @@
-//! Choices that the arguments and the configuration share.
+//! Choices that the arguments of `nextkernel stage` and the configuration share.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

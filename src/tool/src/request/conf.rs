@@ -1,5 +1,5 @@
-//! /etc/nextkernel.conf: what an administrator says once, for every staging. Its values go into the plan;
-//! the hook reads no configuration. docs/nextkernel.conf explains every key where it is set.
+//! /etc/nextkernel.conf, which holds an administrator's settings for every staging. Its values go into the
+//! plan; the hook reads no configuration. docs/nextkernel.conf explains every key.
 
 use std::fmt;
 use std::fs::File;
@@ -15,73 +15,73 @@ use crate::request::choices::{BootLoader, PreloadWish, Wanted};
 use crate::words::errno::InWords;
 use crate::words::quoted::quoted;
 
-/// Where it is.
+/// The path of the configuration.
 pub const PATH: &str = "/etc/nextkernel.conf";
 
-/// More bytes than this are no configuration, but something else under its name.
+/// The largest configuration that is read, in bytes. A larger file is something else under its name.
 const SIZE_MAX: u64 = 64 * 1024;
 
-/// How many characters of what somebody wrote an error shows.
+/// The number of characters that an error shows of a word in the file.
 const SHOWN_MAX: usize = 40;
 
-/// What is done where somebody asks for the firmware at the next restart.
+/// The handling of requests for the firmware, or for another boot entry, at the next restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirmwareRequests {
-    /// That restart goes through the firmware.
+    /// The restart is a full reboot.
     #[default]
     Honour,
-    /// What is staged starts all the same.
+    /// The staged kernel starts all the same.
     Ignore,
 }
 
-/// What it says; where it says nothing, what is right for the machine holds.
+/// The settings. A default that is right for the machine applies to each one that is not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conf {
     /// `gpu` (under [`GpuPolicy::EVERY`]) and `gpu.DRIVER`, each driver once.
     pub gpu: Vec<(String, Policy)>,
-    /// `gpu-failed`
+    /// `gpu-failed`: what to do if a GPU cannot be freed.
     pub gpu_failed: Option<GpuFailed>,
-    /// `modules`: further modules to unload, in this order.
+    /// `modules`: more modules to unload, in this order.
     pub modules: Vec<String>,
     /// `unbind`: other devices to unbind just before the jump.
     pub unbind: Vec<Target>,
-    /// `guard`: seconds that the jump may take.
+    /// `guard`: the seconds that the jump may take.
     pub guard: Option<u16>,
-    /// `watchdog`
+    /// `watchdog`: whether to stop the hardware watchdog before the jump, or to arm it.
     pub watchdog: Option<Watchdog>,
-    /// `jump`: who makes the jump.
+    /// `jump`: whether the hook or the init makes the jump.
     pub jump: Option<Jump>,
-    /// `boot-loader`: the one in charge, where that cannot be found out.
+    /// `boot-loader`: the boot loader in charge, if it cannot be detected.
     pub boot_loader: Option<BootLoader>,
-    /// `panic`: seconds after which the next kernel restarts when it panics.
+    /// `panic`: the seconds after which the next kernel restarts when it panics.
     pub panic: Option<u16>,
-    /// `acpi-rsdp`: whether the next kernel is told where the ACPI tables' root is.
+    /// `acpi-rsdp`: whether to give the next kernel the address of the ACPI tables' root.
     pub acpi_rsdp: bool,
-    /// `loader`: which of the kernel's calls loads the next one.
+    /// `loader`: which of the kernel's loading syscalls loads the next kernel.
     pub loader: Option<Wanted>,
-    /// `handoff-failed`: after so many that failed in a row nothing is staged.
+    /// `handoff-failed`: the number of failed handoffs in a row after which nothing is staged any more.
     pub handoff_failed: Option<u16>,
-    /// `offline-cpus`: whether every processor but the first is taken offline early.
+    /// `offline-cpus`: whether to take every processor but the first offline early.
     pub offline_cpus: bool,
-    /// `firmware-requests`: what is done with those in the firmware's variables.
+    /// `firmware-requests`: how to handle requests in the firmware's variables.
     pub firmware_requests: FirmwareRequests,
-    /// `thaw`: whether kernel and initrd are unpacked when they are staged.
+    /// `thaw`: whether to decompress kernel and initrd when they are staged.
     pub thaw: bool,
-    /// `preload`: whether the image is loaded when it is staged.
+    /// `preload`: whether to load the image when it is staged.
     pub preload: PreloadWish,
-    /// `stage-on-update`: what an update of the kernel is staged for.
+    /// `stage-on-update`: the restarts for which an updated kernel is staged.
     pub stage_on_update: OnUpdate,
 }
 
-/// What an update of the kernel is staged for.
+/// The restarts for which an updated kernel is staged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUpdate {
-    /// It is not staged.
+    /// None: an updated kernel is not staged.
     #[default]
     No,
-    /// `systemctl kexec`, and `nextkernel reboot`.
+    /// `systemctl kexec` and `nextkernel reboot`.
     Kexec,
-    /// A plain `reboot`, too.
+    /// Also a plain `reboot`.
     Reboot,
 }
 
@@ -96,78 +96,78 @@ impl OnUpdate {
     }
 }
 
-/// What is to be unbound.
+/// One or more devices to unbind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The device at a PCI address.
     Address(String),
-    /// Every device of a PCI driver, as /sys/bus/pci/drivers names it, or with '-' and '_' exchanged.
+    /// Every device of a PCI driver, as /sys/bus/pci/drivers names it; '-' and '_' are equal.
     Driver(String),
 }
 
-/// Why it cannot be used.
+/// A reason why the configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The file.
+    /// The file cannot be read.
     #[error("{PATH} cannot be read: {}; every key has a default: without the file they hold", InWords(.0))]
     Unreadable(io::Error),
-    /// It is no configuration.
+    /// The file is too large to be a configuration.
     #[error(
         "{PATH} is larger than {SIZE_MAX} bytes; write one there as in share/doc/nextkernel/nextkernel.conf"
     )]
     TooLarge,
-    /// A line.
+    /// A line is wrong.
     #[error(transparent)]
     Wrong(#[from] Wrong),
 }
 
-/// What is wrong, and on which line.
+/// An error in a line.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{PATH}, line {line}: {why}")]
 pub struct Wrong {
-    /// The line, counted from 1.
+    /// The number of the line, counted from 1.
     pub line: usize,
-    /// What is wrong there.
+    /// The error.
     pub why: Why,
 }
 
-/// What can be wrong with a line.
+/// A reason why a line cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Why {
-    /// Bytes that are no text.
+    /// It is not UTF-8, or has control characters.
     #[error("it is not plain text; write it without control characters, in UTF-8")]
     NotText,
-    /// Neither a comment nor a key.
+    /// It is neither a comment nor KEY = VALUE.
     #[error("{0} has no '='; a line is KEY = VALUE, and a comment begins with #")]
     NoEquals(String),
-    /// A key that nobody knows.
+    /// There is no such key.
     #[error(
         "there is no key {0}; the keys are gpu, gpu.DRIVER, gpu-failed, modules, unbind, guard, watchdog, jump, \
          offline-cpus, firmware-requests, handoff-failed, panic, acpi-rsdp, boot-loader, loader, thaw, preload and stage-on-update"
     )]
     UnknownKey(String),
-    /// A key or a name that stands there before.
+    /// The key or the name occurs a second time.
     #[error("{0} stands there a second time; leave one out")]
     Twice(String),
-    /// A value that the key does not take.
+    /// The key does not take this value.
     #[error("{key} = {value} cannot be; it takes {takes}")]
     BadValue {
-        /// The key.
+        /// The key, as written.
         key: String,
-        /// What stands there.
+        /// The value, as written.
         value: String,
-        /// What may stand there.
+        /// The values that the key takes, in words.
         takes: &'static str,
     },
-    /// More names than the plan takes.
+    /// There are more names than a plan holds.
     #[error("{key} names more than {most}, and a plan holds no more; leave some out")]
     TooMany {
-        /// The key.
+        /// The key with too many names.
         key: &'static str,
-        /// How many there may be.
+        /// The largest number of names.
         most: usize,
     },
-    /// It would hang for ever, with the lock of its device held.
+    /// Unbinding an NVIDIA GPU hangs forever while anything has it open, with the lock of its device held.
     #[error(
         "{0} must not be unbound: the driver waits for ever while anything has an NVIDIA GPU open; \
          `gpu.nvidia = unload` is the default and fails cleanly instead"
@@ -178,7 +178,7 @@ pub enum Why {
 const SECONDS: &str = "a number of seconds, 1 to 65535";
 
 impl Conf {
-    /// Reads it; a file that is not there says nothing.
+    /// Reads the configuration. A missing file sets nothing.
     pub fn read(root: &Root) -> Result<Conf, Error> {
         let mut bytes = Vec::new();
         let read =
@@ -191,7 +191,8 @@ impl Conf {
         }
     }
 
-    /// Reads a text. Total: any bytes give a configuration, or the line that is wrong.
+    /// Parses a configuration. Any bytes are accepted: the result is a configuration, or the line that is
+    /// wrong.
     pub fn parse(bytes: &[u8]) -> Result<Conf, Wrong> {
         let mut conf = Conf::default();
         let mut keys = Vec::new();
@@ -212,7 +213,7 @@ impl Conf {
         }
         let (key, value) = line.split_once('=').ok_or_else(|| Why::NoEquals(shown(line.trim_ascii())))?;
         let (key, value) = (key.trim_ascii(), value.trim_ascii());
-        // A driver's name is one name however it is written.
+        // The two spellings of a driver's name are one name.
         let known = if key.starts_with("gpu.") { as_module(key) } else { key.to_owned() };
         if keys.contains(&known) {
             return Err(Why::Twice(shown(key)));
@@ -323,7 +324,7 @@ impl Target {
     }
 }
 
-/// What a word says to a question.
+/// Reads `yes` or `no`.
 #[must_use]
 pub fn yes_or_no(word: &str) -> Option<bool> {
     match word {
@@ -333,7 +334,7 @@ pub fn yes_or_no(word: &str) -> Option<bool> {
     }
 }
 
-/// Seconds until a restart, for `panic=`; 0 would mean never.
+/// Reads a number of seconds for `panic=`. 0 is refused because it would mean never to restart.
 #[must_use]
 pub fn panic_seconds(word: &str) -> Option<u16> {
     match Watchdog::from_word(word) {
@@ -342,7 +343,8 @@ pub fn panic_seconds(word: &str) -> Option<u16> {
     }
 }
 
-/// A module's name as the kernel has it: modprobe(8) takes '-' for '_', and people write either.
+/// Returns a module's name as the kernel has it. modprobe(8) accepts '-' in place of '_', and people write
+/// either.
 #[must_use]
 pub fn as_module(name: &str) -> String {
     name.replace('-', "_")
@@ -453,7 +455,7 @@ stage-on-update = reboot";
         );
     }
 
-    /// The lines that would set something if their '#' were taken away.
+    /// Returns key and value of each line that would set something without its '#'.
     fn examples() -> Vec<(&'static str, &'static str)> {
         let lines = include_str!("../../../../docs/nextkernel.conf").lines();
         lines

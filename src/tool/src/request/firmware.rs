@@ -1,5 +1,5 @@
-//! Requests for the firmware, or for another entry of the boot loader's: the next restart is no kernel's to start then, and
-//! the hook leaves it to the firmware.
+//! Requests for the firmware, or for another boot entry of the boot loader, at the next restart. The hook then
+//! starts no staged kernel, but leaves the restart to the firmware.
 
 use std::fmt;
 
@@ -10,20 +10,21 @@ use crate::machine::root::Root;
 use crate::request::conf::{Conf, FirmwareRequests};
 use crate::request::once::{Once, VARIABLE};
 
-/// What `nextkernel reboot --full` leaves for the hook. It counts until the machine restarts, or somebody takes it back.
+/// The file that `nextkernel reboot --full` creates for the hook. It counts until the machine restarts, or
+/// somebody removes it.
 pub const FULL: &str = "/run/nextkernel/firmware";
 
-/// What `systemctl reboot --reboot-argument=` leaves.
+/// The file that `systemctl reboot --reboot-argument=` creates.
 const PARAMETER: &str = "/run/systemd/reboot-param";
 
-/// Who asks for the firmware.
+/// A request for the firmware or the boot loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// `nextkernel reboot --full`
     Full,
     /// A parameter for reboot(2).
     Parameter,
-    /// The firmware's setup, or a capsule.
+    /// The firmware's setup, or the installation of a capsule.
     Indications,
     /// Another of the firmware's entries, once.
     BootNext,
@@ -61,23 +62,23 @@ impl fmt::Display for Request {
     }
 }
 
-/// Takes back what `nextkernel reboot --full` asked for.
+/// Withdraws the request of `nextkernel reboot --full`.
 pub fn take_back(root: &Root) {
     let _ = std::fs::remove_file(root.path(FULL));
 }
 
-/// All of them, and why there may be more: a variable that cannot be read.
+/// All requests that are found. There may be more if a variable cannot be read.
 #[derive(Debug, Default)]
 pub struct Requests {
-    /// They.
+    /// The requests.
     pub found: Vec<Request>,
     /// The first variable that could not be read.
     pub unread: Option<Error>,
 }
 
 impl Requests {
-    /// Those that there are. A one-shot entry is none where it is the one that is staged, or where nothing is: it would be
-    /// staged.
+    /// Finds the requests. A one-shot entry is no request if it is the staged entry, or if nothing is staged,
+    /// because then the one-shot entry would be staged.
     #[must_use]
     pub fn find(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>) -> Requests {
         let is_there = |path: &str| root.path(path).exists();
@@ -91,13 +92,13 @@ impl Requests {
         all
     }
 
-    /// Looks at the variables, up to one that cannot be read.
+    /// Looks at the variables, up to the first that cannot be read.
     fn look(&mut self, root: &Root, plan: Option<&Plan<'_>>) -> Result<(), Error> {
         let is_set = |value: Option<Vec<u8>>| value.is_some_and(|value| value.iter().any(|byte| *byte != 0));
         self.found.extend(is_set(efi::global(root, "OsIndications")?).then_some(Request::Indications));
         let next = efi::global(root, "BootNext")?.filter(|next| !next.is_empty());
         self.found.extend(next.map(|_| Request::BootNext));
-        // What a boot loader that does not know these leaves for ever is no request.
+        // A boot loader that does not know these variables leaves them set forever, so they are no request.
         if efi::text(root, "LoaderInfo")?.is_none() {
             return Ok(());
         }
@@ -140,7 +141,7 @@ mod tests {
         let all = found(Some(&plan));
         assert_eq!(all.len(), 6, "{all:?}");
         assert!(all.iter().all(|request| request.to_string().contains("takes ")), "{all:?}");
-        // Its time may be none: then it waits for ever.
+        // A timeout of 0 shows the menu, too, and waits forever.
         set(&scratch, "LoaderConfigTimeoutOneShot", &["0"]);
         assert_eq!(found(Some(&plan)).len(), 6);
         let ignoring = Plan { passes_firmware_over: true, ..plan };
@@ -160,7 +161,7 @@ mod tests {
         set(&scratch, VARIABLE, &["Other.conf"]);
         let plan = Plan::bare(HandoffId(1), "x", KERNEL, &line);
         assert_eq!(found(Some(&plan)), [Request::OneShot("Other.conf".to_owned())]);
-        // GRUB is another boot loader, and nobody takes it away any more.
+        // Without LoaderInfo the boot loader is another one, such as GRUB, which never removes the variable.
         std::fs::remove_file(scratch.root.path(efi::path("LoaderInfo"))).unwrap();
         assert_eq!(found(Some(&plan)), []);
     }

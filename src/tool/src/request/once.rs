@@ -1,27 +1,28 @@
-//! One-shot entries: a boot entry that counts once.
+//! One-shot entries: boot entries that are chosen for the next boot alone.
 
 use nextkernel_plan::{ONCE, checksum};
 
-/// The variable in which systemd-boot keeps it (Boot Loader Interface).
+/// The EFI variable in which systemd-boot keeps a one-shot entry (Boot Loader Interface).
 pub const VARIABLE: &str = "LoaderEntryOneShot";
 
-/// The variable in grubenv in which GRUB's menu keeps it (grub-reboot).
+/// The variable in grubenv in which GRUB's menu keeps a one-shot entry (grub-reboot).
 pub const NEXT_ENTRY: &str = "next_entry";
 
-/// A one-shot entry: who keeps it, and what it says.
+/// A one-shot entry: where it is kept, and the text that is kept there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Once {
-    /// systemd-boot, in the firmware's variables.
+    /// Kept by systemd-boot in a variable of the firmware.
     Efi(String),
-    /// GRUB, in grubenv.
+    /// Kept by GRUB in grubenv.
     Grub(String),
 }
 
 impl Once {
-    /// The parameter's name.
+    /// The name of the parameter.
     pub const KEY: &'static str = ONCE;
 
-    /// What the next kernel is told: who keeps it, and a checksum of what it says.
+    /// Returns the parameter for the next kernel's command line: where the one-shot entry is kept, and a
+    /// checksum of its text.
     #[must_use]
     pub fn parameter(&self) -> String {
         let (keeper, says) = match self {

@@ -1,5 +1,5 @@
-//! /run/nextkernel: the plan and the images. The plan's name is the one thing that decides; whatever
-//! it does not name is left over and goes.
+//! /run/nextkernel: the plan and the images. Only the file named `plan` counts; every set that it does not name
+//! is a leftover, and is removed.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -17,24 +17,24 @@ use crate::words::errno::InWords;
 
 const FOLDER: &str = "/run/nextkernel";
 
-/// The plan that does not count yet.
+/// A plan that does not count yet.
 const PROPOSED: &str = "plan.new";
 
-/// The origin of what an update has disarmed, so that a later one can stage it again.
+/// The origin of a set that an update has disarmed, so that a later update can stage it again.
 pub const DISARMED: &str = "disarmed";
 
-/// How long another nextkernel is waited for: it may be copying some hundred megabytes.
+/// How long to wait for another nextkernel, which may be copying some hundred megabytes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What goes wrong with the folder.
+/// The reason why the directory cannot be used.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A call on one of its files.
+    /// A call on one of its files failed.
     #[error("{}: {}{}", .path.display(), InWords(.error), hint(.error))]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the kernel answered.
+        /// The error that the kernel returned.
         error: io::Error,
     },
     /// Another process holds the lock.
@@ -43,7 +43,7 @@ pub enum Error {
     /// The plan cannot be read.
     #[error("{FOLDER}/plan: {0}; stage again to replace it, or `nextkernel unstage` to be rid of it")]
     Malformed(#[from] Malformed),
-    /// It would be read by nobody.
+    /// The new plan would be unreadable.
     #[error("the plan would be malformed: {0}; shorter or fewer paths are needed")]
     Unwritable(Malformed),
 }
@@ -59,14 +59,14 @@ fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, Error> {
     result.map_err(|error| Error::Io { path: path.to_path_buf(), error })
 }
 
-/// The folder, locked against every other nextkernel until it is dropped.
+/// The directory, locked against every other nextkernel until it is dropped.
 pub struct Folder {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
 impl Folder {
-    /// Makes it where it is missing, and locks it.
+    /// Creates the directory if it is missing, and locks it. Waits up to `PATIENCE` for the lock.
     pub fn open(root: &Root) -> Result<Folder, Error> {
         let path = root.path(FOLDER);
         at(&path, DirBuilder::new().recursive(true).mode(0o700).create(&path))?;
@@ -84,7 +84,7 @@ impl Folder {
         }
     }
 
-    /// The plan's text; `None` where nothing is staged.
+    /// Returns the plan's text; `None` if nothing is staged.
     pub fn plan_text(root: &Root) -> Result<Option<Vec<u8>>, Error> {
         let path = root.path(FOLDER).join("plan");
         match fs::read(&path) {
@@ -94,36 +94,37 @@ impl Folder {
         }
     }
 
-    /// Whether a stage ended half way, for whoever only reads: what is loaded may be its image.
+    /// Returns whether a stage ended half way, without taking the lock. If so, its image may still
+    /// be loaded.
     #[must_use]
     pub fn is_half_staged(root: &Root) -> bool {
         Folder::place(root, PROPOSED).exists()
     }
 
-    /// Where a file of it lies, for whoever only reads.
+    /// Returns the path of a file in the directory, without taking the lock.
     #[must_use]
     pub fn place(root: &Root, name: impl AsRef<Path>) -> PathBuf {
         root.path(FOLDER).join(name)
     }
 
-    /// The name of a file in it.
+    /// Returns the path of a file in the directory.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Bytes that can be written into it.
+    /// Returns how many bytes can be written into the directory.
     pub fn room(&self) -> Result<u64, Error> {
         let stat = at(&self.path, statvfs(&self.path).map_err(io::Error::from))?;
         Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 
-    /// Bytes that the file system takes in all.
+    /// Returns the size of its whole file system, in bytes.
     pub fn size(&self) -> Result<u64, Error> {
         let stat = at(&self.path, statvfs(&self.path).map_err(io::Error::from))?;
         Ok(stat.blocks().saturating_mul(stat.fragment_size()))
     }
 
-    /// Bytes that a staged set takes.
+    /// Returns how many bytes the staged sets take.
     #[must_use]
     pub fn taken(&self) -> u64 {
         let sets = entries(&self.path).into_iter().filter(|path| is_set(path));
@@ -133,14 +134,14 @@ impl Folder {
             .sum()
     }
 
-    /// A new, empty set of images. It goes again when it is dropped before it is kept.
+    /// Creates a new, empty image set. It is removed when it is dropped, unless it is kept.
     pub fn new_set(&self, handoff: HandoffId) -> Result<NewSet, Error> {
         let path = self.path(handoff.to_string());
         at(&path, NewSet::at(&path))
     }
 
-    /// Writes a plan beside the one that counts: all that can go wrong with it does so here. Until it counts or is
-    /// withdrawn it is the mark of a stage that may have left an image loaded.
+    /// Writes a plan beside the active one; an invalid plan fails here. Until it is committed or withdrawn it
+    /// marks a stage that may have left an image loaded.
     pub fn propose(&self, plan: &Plan<'_>) -> Result<(), Error> {
         let text = plan.to_string();
         Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;
@@ -154,8 +155,8 @@ impl Folder {
         })
     }
 
-    /// Makes the proposed plan the plan. Before this nothing of it counts, after it nothing of the old
-    /// one.
+    /// Makes the proposed plan the active one. Before the rename nothing of it counts, after it nothing of the
+    /// old one.
     pub fn commit(&self, handoff: HandoffId, set: NewSet) -> Result<(), Error> {
         at(&self.path("plan"), fs::rename(self.path(PROPOSED), self.path("plan")))?;
         set.keep();
@@ -164,25 +165,27 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes the copies of a plan that starts what is loaded alone. What cannot be removed takes memory, and no more.
+    /// Removes the copies of a plan that starts the loaded image only. A copy that cannot be removed takes
+    /// memory, and does no other harm.
     pub fn drop_copies(&self, plan: &Plan<'_>) {
         for image in named(plan) {
             let _ = fs::remove_file(self.path(image.name));
         }
     }
 
-    /// Takes a proposal back, and with it the mark: what it may have left loaded is gone, or is what the plan says.
+    /// Withdraws a proposal, and with it the mark. The image that it may have left loaded must be gone, or be
+    /// the plan's.
     pub fn withdraw(&self) {
         let _ = fs::remove_file(self.path(PROPOSED));
     }
 
-    /// Whether a stage ended before its plan counted, and may have left its image loaded.
+    /// Returns whether a stage ended before its plan was active. Its image may still be loaded.
     #[must_use]
     pub fn was_interrupted(&self) -> bool {
         self.path(PROPOSED).exists()
     }
 
-    /// Takes the plan away, and then the images and the mark: what was loaded is to be gone by then.
+    /// Removes the plan, then the images and the mark. The image must have been unloaded before.
     pub fn clear(&self) -> Result<(), Error> {
         let plan = self.path("plan");
         at(&plan, fs::remove_file(&plan))?;
@@ -192,12 +195,13 @@ impl Folder {
         Ok(())
     }
 
-    /// Forgets what an update has disarmed: somebody has said since what is wanted.
+    /// Forgets the set that an update has disarmed, because a later request replaces it.
     pub fn forget(&self) {
         let _ = fs::remove_file(self.path(DISARMED));
     }
 
-    /// Removes every set but one. What cannot be removed is left for the next time: no plan names it.
+    /// Removes every set but one. A set that cannot be removed is left for the next time, because no plan names
+    /// it.
     pub fn sweep(&self, keep: Option<HandoffId>) {
         let keep = keep.map(|handoff| self.path(handoff.to_string()));
         for path in entries(&self.path) {
@@ -208,38 +212,38 @@ impl Folder {
     }
 }
 
-/// A set of images that no plan names yet.
+/// An image set that no plan names yet.
 pub struct NewSet {
     path: PathBuf,
     kept: bool,
 }
 
 impl NewSet {
-    /// One in a folder of its own, which is made.
+    /// Creates a set in a new directory.
     pub fn at(path: &Path) -> io::Result<NewSet> {
         DirBuilder::new().mode(0o700).create(path)?;
         Ok(NewSet { path: path.to_path_buf(), kept: false })
     }
 
-    /// Keeps it.
+    /// Keeps the set: it is no longer removed when it is dropped.
     pub fn keep(mut self) {
         self.kept = true;
     }
 
-    /// Makes a file in it, for writing.
+    /// Creates a file in the set, for writing.
     pub fn create(&self, name: &str) -> Result<(PathBuf, File), Error> {
         let path = self.path.join(name);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         Ok((path.clone(), at(&path, file)?))
     }
 
-    /// Calls a file in it otherwise, in place of what has that name.
+    /// Renames a file in the set, replacing a file of the new name.
     pub fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
         let path = self.path.join(to);
         at(&path, fs::rename(self.path.join(from), &path))
     }
 
-    /// Takes a file out of it.
+    /// Removes a file from the set.
     pub fn remove(&self, name: &str) -> Result<(), Error> {
         let path = self.path.join(name);
         at(&path, fs::remove_file(&path))
@@ -254,31 +258,31 @@ impl Drop for NewSet {
     }
 }
 
-/// Where an image of the plan lies.
+/// Returns the path of an image of the plan.
 #[must_use]
 pub fn path(root: &Root, image: &nextkernel_plan::Image<'_>) -> PathBuf {
     root.path(FOLDER).join(image.name)
 }
 
-/// The files of a plan that are kept in its set.
+/// Returns the files of a plan that its set holds: none with `Preload::Only`.
 pub fn images<'a>(plan: &Plan<'a>) -> impl Iterator<Item = nextkernel_plan::Image<'a>> {
     named(plan).filter(|_| plan.preload != Preload::Only)
 }
 
-/// The files of a plan, which its set may not have kept.
+/// Returns all files that a plan names, whether or not its set still holds them.
 pub fn named<'a>(plan: &Plan<'a>) -> impl Iterator<Item = nextkernel_plan::Image<'a>> {
     let parameters = plan.direct.map(|direct| direct.parameters);
     std::iter::once(plan.kernel).chain(plan.initrd).chain(parameters)
 }
 
-/// Whether an image is the one that was staged.
+/// Returns whether an image is the one that was staged.
 #[must_use]
 pub fn is_as_staged(root: &Root, image: &nextkernel_plan::Image<'_>) -> bool {
     let Ok(found) = path(root, image).symlink_metadata() else { return false };
     measured(&found, image.name).is_some_and(|now| now == *image)
 }
 
-/// What the plan says of an image.
+/// Returns the plan's description of an image; `None` if its time is one that a plan cannot hold.
 #[must_use]
 pub fn measured<'a>(found: &fs::Metadata, name: &'a str) -> Option<nextkernel_plan::Image<'a>> {
     Some(nextkernel_plan::Image {

@@ -16,43 +16,43 @@ use crate::machine::swap;
 use crate::staging::copy;
 use crate::words::errno::InWords;
 
-/// How many files are added at most; more is an initrd of its own.
+/// Maximum number of files that are added; more are better made an initrd of their own.
 const MEMBERS_MAX: usize = 4096;
 
-/// Why something cannot be added.
+/// The reason why a file cannot be added.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("--extra: {} cannot be read: {}; a ':' stands between a path and its name in the initrd", .path.display(), InWords(.error))]
     Unreadable {
-        /// It.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
-    /// It has no name.
+    /// The name is not usable in an initrd.
     #[error("--extra: {name:?} is no name for a file in an initrd; give it as PATH:NAME, without '..'")]
     NoName {
-        /// What was given.
+        /// The name as given.
         name: PathBuf,
     },
-    /// It is neither file, folder nor link.
+    /// The file is not a regular file, directory or symbolic link.
     #[error("--extra: {} is a {what}, and only files, folders and symbolic links can be added; leave it out", .path.display())]
     Special {
-        /// It.
+        /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Its type.
         what: &'static str,
     },
-    /// It is more than an archive holds.
+    /// The file is larger than an archive holds.
     #[error("--extra: {} is larger than 4 GiB, which an initrd's archive cannot hold; leave it out", .0.display())]
     TooLarge(PathBuf),
-    /// They are too many.
+    /// There are too many files.
     #[error(
         "--extra: these are more than {MEMBERS_MAX} files; make an initrd of them, and give it with --initrd"
     )]
     TooMany,
-    /// It was written to meanwhile.
+    /// The file was written to while it was copied.
     #[error("--extra: {} changed while it was copied; stage again when it is complete", .0.display())]
     Changed(PathBuf),
     /// The copy cannot be written.
@@ -60,10 +60,10 @@ pub enum Error {
     Unwritable {
         /// The copy.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
-    /// It might reach a disk.
+    /// A secret could be written to an unencrypted swap.
     #[error(
         "--extra: {swap} is swap and not encrypted, and a key in /run could be written there; swapoff {swap}, encrypt \
          it (crypttab(5)), or leave --extra out",
@@ -72,13 +72,13 @@ pub enum Error {
     Swap(PathBuf),
 }
 
-/// What is added, in order.
+/// The files that are added, in order.
 #[derive(Debug, Default)]
 pub struct Extra(Vec<Added>);
 
 #[derive(Debug)]
 struct Added {
-    /// Where its content comes from.
+    /// The file with the content.
     path: PathBuf,
     member: Member,
     content: Content,
@@ -87,15 +87,15 @@ struct Added {
 #[derive(Debug)]
 enum Content {
     None,
-    /// Of the file with this inode, last changed then.
+    /// The content of the file with this inode and this time of its last change.
     File(u64, (i64, i64)),
-    /// Where a link leads to.
+    /// The target of a symbolic link.
     Link(Vec<u8>),
 }
 
 impl Extra {
-    /// Finds what is to be added: of each `PATH[:NAME]` the file itself, or a folder with all that is in it.
-    /// Modes, owners and times are kept. What would be lost or could reach a disk is refused.
+    /// Finds the files to add: for each `PATH[:NAME]` the file itself, or a directory with everything in it.
+    /// Keeps modes, owners and times. Refuses files that would be lost or could reach a disk.
     pub fn find(root: &Root, wishes: &[impl AsRef<OsStr>]) -> Result<Extra, Error> {
         let mut extra = Extra::default();
         if wishes.is_empty() {
@@ -107,7 +107,7 @@ impl Extra {
         let mut folders = BTreeSet::new();
         for wish in wishes {
             let (path, name) = parted(wish.as_ref())?;
-            // What was named is meant, not a link to it.
+            // If a link was named, its target is meant.
             let found = fs::metadata(root.path(&path));
             let found = found.map_err(|error| Error::Unreadable { path: path.clone(), error })?;
             let (name, links) = followed(root, name, found.is_dir());
@@ -121,20 +121,20 @@ impl Extra {
         Ok(extra)
     }
 
-    /// Whether it is nothing.
+    /// Returns whether there is nothing to add.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many bytes of an initrd it takes.
+    /// Returns how many bytes of an initrd the files take.
     #[must_use]
     pub fn length(&self) -> u64 {
         let members = self.0.iter().map(|added| added.member.length());
         if self.is_empty() { 0 } else { members.sum::<u64>() + cpio::end_length() }
     }
 
-    /// Appends it as an archive.
+    /// Appends the files as an archive.
     pub(crate) fn append_to(&self, root: &Root, to: &mut File, copy: &Path) -> Result<(), Error> {
         let unwritable = |error| Error::Unwritable { path: copy.to_path_buf(), error };
         for (number, added) in (1..).zip(&self.0) {
@@ -147,7 +147,7 @@ impl Extra {
                     let mut file = root.open(&added.path).map_err(unreadable)?;
                     let is_same = |found: Metadata| (found.ino(), time(&found)) == (*inode, *changed);
                     let before = is_same(file.metadata().map_err(unreadable)?);
-                    // One byte more tells a file that grew.
+                    // Reading one more byte detects a file that grew.
                     let size = u64::from(added.member.size);
                     let copied = io::copy(&mut (&mut file).take(size), to).map_err(|error| {
                         if copy::is_of_the_copy(&error) { unwritable(error) } else { unreadable(error) }
@@ -163,7 +163,8 @@ impl Extra {
         if self.is_empty() { Ok(()) } else { cpio::end(to).map_err(unwritable) }
     }
 
-    /// Adds the folders above a name. Where this system has them, they look as they do here.
+    /// Adds the directories above a name, with the attributes that they have on this system, if they exist
+    /// here.
     fn lead_to(&mut self, root: &Root, name: &Path, done: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
         let above: Vec<_> = above(name).collect();
         for folder in above.into_iter().rev() {
@@ -180,7 +181,8 @@ impl Extra {
         Ok(())
     }
 
-    /// Adds a link that was followed. It is root's: a folder that stays in its place gets its owner.
+    /// Adds a link that was followed. It is owned by root, because a directory that stays in its place gets its
+    /// owner.
     fn link(&mut self, link: PathBuf, leads: OsString, done: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
         if !done.insert(link.clone()) {
             return Ok(());
@@ -209,7 +211,7 @@ impl Extra {
         self.push(Added { path: path.to_path_buf(), member: member(bytes, found, size), content })?;
         if kind.is_dir() {
             let files = fs::read_dir(root.path(path)).map_err(unreadable)?;
-            // One more tells that they are too many, however many there are.
+            // One name too many is enough to see that there are too many.
             let left = MEMBERS_MAX - self.0.len();
             let names = files.take(left + 1).map(|entry| entry.map(|entry| entry.file_name()));
             let names = names.collect::<Result<BTreeSet<_>, _>>().map_err(unreadable)?;
@@ -238,8 +240,8 @@ impl Extra {
     }
 }
 
-/// The path, and the name in the initrd, which has no `/` before it: the path itself where none is given, and a file
-/// of the same name in a folder whose name ends with `/`.
+/// Splits an argument into the path and the name in the initrd, which has no leading `/`. Without a name the
+/// path itself is the name. A name that ends with `/` is a directory, in which the file keeps its own name.
 fn parted(wish: &OsStr) -> Result<(PathBuf, PathBuf), Error> {
     let mut parts = wish.as_bytes().splitn(2, |byte| *byte == b':').map(OsStr::from_bytes);
     let given = Path::new(parts.next().unwrap_or_default());
@@ -257,12 +259,13 @@ fn parted(wish: &OsStr) -> Result<(PathBuf, PathBuf), Error> {
     if climbs || plain.as_os_str().is_empty() { Err(Error::NoName { name }) } else { Ok((path, plain)) }
 }
 
-/// The name that a name leads to, and the links on the way with what they hold. The kernel replaces what has the same
-/// name and is of another kind, so that a folder `lib` would take away the link of that name, and all that is behind it:
-/// links are followed as this system has them, and are added, so that the name is there as well.
+/// Follows the links in a name. Returns the resulting name, and the links on the way with their targets. The
+/// kernel replaces a file that has the same name but another type, so a directory `lib` would remove the link
+/// of that name, and with it the way to everything behind it. Therefore links are followed as on this system,
+/// and are added, so that the original name exists as well.
 fn followed(root: &Root, mut name: PathBuf, is_folder: bool) -> (PathBuf, Vec<(PathBuf, OsString)>) {
     let mut links = Vec::new();
-    // A round of links ends, too (`MAXSYMLINKS`, include/linux/namei.h).
+    // The limit also ends a loop of links (`MAXSYMLINKS`, include/linux/namei.h).
     for _ in 0..40 {
         let own = Some(name.as_path()).filter(|_| is_folder);
         let folders: Vec<_> = own.into_iter().chain(above(&name)).collect();
@@ -278,20 +281,21 @@ fn followed(root: &Root, mut name: PathBuf, is_folder: bool) -> (PathBuf, Vec<(P
     (name, Vec::new())
 }
 
-/// Whether a folder is one of programs or libraries that a merged /usr makes a link of. An initrd has its own, maybe of
-/// another system, where they lead elsewhere: without them none of its programs would start.
+/// Returns whether this directory of programs or libraries is one that a merged /usr replaces by a link. An
+/// initrd has its own links, perhaps of another system, where they lead elsewhere; without them none of its
+/// programs would start.
 fn is_of_merged_usr(folder: &Path) -> bool {
     let name = folder.file_name().unwrap_or_default().as_bytes();
     let is_one = matches!(name, b"bin" | b"sbin") || name.starts_with(b"lib");
     is_one && [Path::new(""), Path::new("usr")].contains(&folder.parent().unwrap_or(Path::new("")))
 }
 
-/// The folders above a name, the lowest first.
+/// Returns the directories above a name, the lowest first.
 fn above(name: &Path) -> impl Iterator<Item = &Path> {
     name.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty())
 }
 
-/// A path from the root on, without what changes nothing.
+/// Returns a path relative to the root, with `.` and `..` resolved.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -306,7 +310,7 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 fn member(name: &[u8], found: &Metadata, size: u32) -> Member {
-    // What a number of the archive cannot hold: before 1970, and after 2106.
+    // The archive's field cannot hold a time before 1970 or after 2106.
     let mtime = u32::try_from(found.mtime().max(0)).unwrap_or(u32::MAX);
     Member { name: name.to_vec(), mode: found.mode(), uid: found.uid(), gid: found.gid(), mtime, size }
 }
@@ -449,7 +453,7 @@ mod tests {
         let links = members.iter().filter(|(member, _)| member.mode == libc::S_IFLNK | 0o777);
         let links: Vec<_> = links.map(|(link, leads)| (link.uid, leads.as_slice())).collect();
         assert_eq!(links, [(0, &b"../p/keys"[..]), (0, b"persist")]);
-        // Once for all that is named by them.
+        // A link is added once, however many names lead through it.
         assert_eq!(
             names(&scratch, &["/etc/keys", "/etc/keys/root.key:/p/keys/2"]),
             "etc etc/keys p persist persist/keys persist/keys/root.key persist/keys persist/keys/2"
@@ -457,7 +461,7 @@ mod tests {
         // The links of a merged /usr are the initrd's own.
         assert_eq!(names(&scratch, &["/usr/lib64/x/a"]), "usr usr/lib usr/lib/x usr/lib/x/a");
         assert_eq!(names(&scratch, &["/usr/lib/x/a:/sbin/a"]), "bin bin/a");
-        // One that leads in a round leads nowhere.
+        // A loop of links leads nowhere.
         std::os::unix::fs::symlink("round", scratch.root.path("/round")).unwrap();
         assert_eq!(names(&scratch, &["/usr/lib/x/a:/round/a"]), "round round/a");
     }
@@ -483,7 +487,7 @@ mod tests {
         let sentence =
             extra.append_to(&scratch.root, &mut full, Path::new("/run/copy")).unwrap_err().to_string();
         assert!(sentence.starts_with("/run/copy cannot be written: No space"), "{sentence}");
-        // Nothing is there at its beginning, which is EIO.
+        // Nothing is mapped at address 0, so reading fails with EIO.
         fs::remove_file(scratch.root.path("/a")).unwrap();
         scratch.link("/a", "/mem");
         std::os::unix::fs::symlink("/proc/self/mem", scratch.root.path("/mem")).unwrap();

@@ -1,4 +1,4 @@
-//! Copying the images to where they outlive the file systems they came from.
+//! Copying the images to where they outlive the file systems that they came from.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -22,83 +22,83 @@ use crate::staging::extra::{self, Extra};
 use crate::words::errno::InWords;
 use crate::words::size::Size;
 
-/// So many zeros stand between two initrds, behind those up to a multiple of 4.
+/// Number of zeros between two initrds, after padding to a multiple of 4.
 const GAP: u64 = 4;
 
-/// What `kexec_file_load(2)` reads at most (`KEXEC_FILE_SIZE_MAX`, `kernel/kexec_file.c`). Before Linux 6.0 it is less,
-/// 2 GiB (`INT_MAX`); what a distribution made of that its kernel says itself.
+/// Largest file that `kexec_file_load(2)` reads (`KEXEC_FILE_SIZE_MAX`, `kernel/kexec_file.c`). Before Linux
+/// 6.0 the limit is 2 GiB (`INT_MAX`). If a distribution has changed it, its kernel reports the error.
 const FILE_MAX: u64 = 4 << 30;
 
-/// Why an image cannot be staged.
+/// The reason why an image cannot be staged.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The file cannot be read.
     #[error("the {what} {piece} cannot be read: {}{}", InWords(.error), hint(.error))]
     Unreadable {
-        /// Kernel or initrd.
+        /// `kernel` or `initrd`.
         what: &'static str,
         /// The file.
         piece: Piece,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
-    /// It is something else than a file with something in it.
+    /// The path is not a regular file, or the file is empty.
     #[error("the {what} {piece} {why}; name the image itself")]
     NoImage {
-        /// Kernel or initrd.
+        /// `kernel` or `initrd`.
         what: &'static str,
         /// The file.
         piece: Box<Piece>,
-        /// What it is.
+        /// The problem.
         why: &'static str,
     },
-    /// The path cannot stand in a plan.
+    /// The path cannot be written in a plan, which is plain text.
     #[error("the path {0:?} is not plain text, and the plan is; rename the file")]
     NotText(PathBuf),
-    /// It was written to meanwhile.
+    /// The file was written to while it was copied.
     #[error("the {what} {piece} changed while it was copied; stage again when it is complete")]
     Changed {
-        /// Kernel or initrd.
+        /// `kernel` or `initrd`.
         what: &'static str,
         /// The file.
         piece: Piece,
     },
-    /// A section is not all there.
+    /// A section reaches beyond the end of its file.
     #[error("the {what} {piece} reaches beyond the end of its file; install it again")]
     CutOff {
-        /// Kernel or initrd.
+        /// `kernel` or `initrd`.
         what: &'static str,
         /// The section.
         piece: Piece,
     },
-    /// A wrapped kernel does not come out.
+    /// A wrapped kernel cannot be unpacked.
     #[error("the kernel {piece} cannot be unpacked: {why}; install it again")]
     NotUnpacked {
         /// The file.
         piece: Piece,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// It is another one than whoever names it means.
+    /// The file's SHA-256 is not the one that its boot entry names.
     #[error(
         "the {what} {piece} is not the one that its boot entry was made for: its SHA-256 differs; make the entry again \
          (on NixOS: nixos-rebuild boot)"
     )]
     NotMeant {
-        /// Kernel or initrd.
+        /// `kernel` or `initrd`.
         what: &'static str,
         /// The file.
         piece: Piece,
     },
-    /// A kernel is not all there, or not as it was made.
+    /// A kernel is truncated or corrupt.
     #[error("the kernel {piece} is damaged: {why}; install it again")]
     DamagedKernel {
         /// The file.
         piece: Piece,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The same of an initrd.
+    /// An initrd is truncated or corrupt.
     #[error(
         "the initrd {piece} is damaged: {why}; make it again (update-initramfs -u, dracut --force, mkinitcpio -P), with \
          room for it in /boot"
@@ -106,10 +106,10 @@ pub enum Error {
     DamagedInitrd {
         /// The file.
         piece: Piece,
-        /// Why, and where.
+        /// The reason and the place.
         why: why::Why,
     },
-    /// It comes out larger than there is room for.
+    /// The unpacked kernel does not fit into the room that is left.
     #[error(
         "the kernel {piece} unpacks to more than {}, which is all the room and memory there is for it; free some \
          (`nextkernel unstage`), or enlarge /run (mount -o remount,size=SIZE /run)", Size(*.most)
@@ -125,18 +125,19 @@ pub enum Error {
     Unwritable {
         /// The copy.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
-    /// More than the kernel loads.
+    /// The image is larger than the kernel loads.
     #[error("the {what} is {} large, and no kernel loads more than {}; leave something out", Size(*.size), Size(FILE_MAX))]
     TooLarge {
-        /// Kernel or initrd.
+        /// `kernel` or `initrd`.
         what: &'static str,
         /// Its size in bytes.
         size: u64,
     },
-    /// The kernel looks for it at the very end, and unpacks nothing behind it.
+    /// An initrd with a bootconfig would not be the last part. The kernel looks for a bootconfig at the very
+    /// end, and unpacks nothing behind it.
     #[error(
         "the initrd {piece} has a bootconfig at its end, which would be lost with {behind} behind it; leave that out, or \
          take the bootconfig off (bootconfig -d) and give its parameters with --append"
@@ -144,13 +145,13 @@ pub enum Error {
     BootConfig {
         /// The initrd.
         piece: Piece,
-        /// What would follow it.
+        /// The part that would follow it.
         behind: String,
     },
-    /// Something that is added to the initrd.
+    /// A file of `--extra` cannot be added.
     #[error(transparent)]
     Extra(#[from] extra::Error),
-    /// The set cannot hold it.
+    /// A file in /run/nextkernel cannot be read or written.
     #[error(transparent)]
     Folder(#[from] directory::Error),
 }
@@ -171,29 +172,30 @@ fn full(error: &io::Error) -> &'static str {
     }
 }
 
-/// A piece, open, so that what was checked is what is copied.
+/// An open piece: the file that was checked is the file that is copied.
 #[derive(Debug)]
 pub struct Source {
-    /// It, its path absolute.
+    /// The piece, with an absolute path.
     pub piece: Piece,
-    /// Its file.
+    /// The open file.
     pub file: File,
     what: &'static str,
-    /// Where it lies in its file.
+    /// Where the piece begins in its file.
     offset: u64,
     size: u64,
     identity: Identity,
 }
 
 impl Source {
-    /// Opens the kernel of an entry, and its initrds in their order.
+    /// Opens an entry's kernel, and its initrds in their order.
     pub fn of(root: &Root, entry: &Entry) -> Result<(Source, Vec<Source>), Error> {
         let kernel = Source::open(root, "kernel", &entry.kernel)?;
         let initrds = entry.initrds.iter().map(|initrd| Source::open(root, "initrd", initrd));
         Ok((kernel, initrds.collect::<Result<_, _>>()?))
     }
 
-    /// Opens a kernel or initrd.
+    /// Opens a kernel or initrd. Fails if it is no regular file, empty, cut off, or another file than the entry
+    /// was made of.
     pub fn open(root: &Root, what: &'static str, piece: &Piece) -> Result<Source, Error> {
         let unreadable = |error| Error::Unreadable { what, piece: piece.clone(), error };
         let absolute = std::path::absolute(&piece.path).map_err(unreadable)?;
@@ -222,7 +224,7 @@ impl Source {
         Ok(Source { piece, file, what, offset, size, identity })
     }
 
-    /// How long it is as a part of an initrd, in bytes.
+    /// Returns its length as a part of an initrd, in bytes.
     fn length(&self) -> u64 {
         match &self.piece.packed {
             Some(packed) => {
@@ -233,7 +235,8 @@ impl Source {
         }
     }
 
-    /// How long it is as a kernel, in bytes, as far as it can be told: a wrapped one may say so of itself.
+    /// Returns its length as a kernel, in bytes. A wrapped kernel may state its unpacked length; otherwise the
+    /// length of the file counts.
     pub fn unpacked_size(&self) -> Result<u64, Error> {
         let told = self
             .wrapping()
@@ -244,7 +247,7 @@ impl Source {
         if size > FILE_MAX { Err(Error::TooLarge { what: self.what, size }) } else { Ok(size) }
     }
 
-    /// What it says of itself as a kernel; of one that is wrapped nothing is known.
+    /// Returns the header of a kernel. Nothing is known about a wrapped kernel.
     #[must_use]
     pub fn header(&self) -> Header {
         let mut head = Vec::new();
@@ -252,7 +255,7 @@ impl Source {
         read.map_or(Header::Unknown, |_| Header::parse(&head))
     }
 
-    /// Whether it is an initrd that has a bootconfig at its end, where the kernel finds it.
+    /// Returns whether this is an initrd with a bootconfig at its end, where the kernel looks for it.
     fn has_boot_config(&self) -> io::Result<bool> {
         let most = (BOOT_CONFIG.len() + BOOT_CONFIG_PADDING) as u64;
         let mut end = Vec::new();
@@ -268,7 +271,7 @@ impl Source {
         Ok(Wrapping::of(&head))
     }
 
-    /// What there is of it.
+    /// Returns a reader of its bytes.
     fn bytes(&self) -> io::Result<io::Take<&File>> {
         (&self.file).seek(SeekFrom::Start(self.offset))?;
         Ok((&self.file).take(self.size))
@@ -297,7 +300,7 @@ impl Source {
         self.see_that_it_is_as_it_was()
     }
 
-    /// Copies a kernel out of what it is wrapped in.
+    /// Copies a kernel, unpacked from its wrapping.
     fn unpack_to(&self, to: &mut File, copy: &Path, most: u64) -> Result<(), Error> {
         let damaged = |error| match error {
             unpack::Error::Read(error) => self.unreadable(error),
@@ -331,7 +334,8 @@ impl Source {
         }
     }
 
-    /// Sees that its copy, which begins there, is what whoever names it means.
+    /// Checks the SHA-256 of its copy, which begins at `begin`, against the one that the boot entry names, if
+    /// any.
     fn see_that_it_is_meant(&self, copy: &File, begin: u64) -> Result<(), Error> {
         let Some(sha256) = &self.piece.sha256 else { return Ok(()) };
         let mut from = copy;
@@ -343,7 +347,7 @@ impl Source {
     }
 
     fn see_that_it_is_as_it_was(&self) -> Result<(), Error> {
-        // A file that grew has another time, too, but for clocks that are coarse.
+        // A file that grew has a new time, too, unless the clock is too coarse.
         if Identity::of(&self.file).map_err(|error| self.unreadable(error))? != self.identity {
             return Err(Error::Changed { what: self.what, piece: self.piece.clone() });
         }
@@ -351,8 +355,9 @@ impl Source {
     }
 }
 
-/// The size of an initrd joined from these, in bytes; asked before anything is copied, for no room and no memory
-/// would be enough for one that the kernel does not load. What would be lost in it is refused.
+/// Returns the size in bytes of an initrd joined from these parts. Called before anything is copied, because no
+/// room and no memory would be enough for an initrd that the kernel does not load. Fails if a bootconfig would
+/// be lost.
 pub fn initrd_size(sources: &[Source], extra: &Extra) -> Result<u64, Error> {
     let added = (!extra.is_empty()).then(|| "--extra".to_owned());
     let behind = sources.iter().skip(1).map(|source| source.piece.to_string()).chain(added);
@@ -366,8 +371,9 @@ pub fn initrd_size(sources: &[Source], extra: &Extra) -> Result<u64, Error> {
     if size > FILE_MAX { Err(Error::TooLarge { what: "initrd", size }) } else { Ok(size) }
 }
 
-/// Where the next initrd begins behind one that ends there: archives at a multiple of 4, and behind so many zeros that lz4's
-/// stream has an end there, which would take them for more of it otherwise (`unlz4`, `lib/decompress_unlz4.c`).
+/// Returns where the next initrd begins after one that ends at `end`. Archives begin at a multiple of 4. The
+/// zeros before them end an lz4 stream, which would otherwise take the next archive for more of itself
+/// (`unlz4`, `lib/decompress_unlz4.c`).
 fn next_begin(end: u64) -> u64 {
     if end == 0 { 0 } else { cpio::padded(end) + GAP }
 }
@@ -376,17 +382,17 @@ fn fill(copy: &mut File, end: u64, begin: u64) -> io::Result<()> {
     io::copy(&mut io::repeat(0).take(begin - end), copy).map(drop)
 }
 
-/// An initrd that was joined.
+/// A joined initrd.
 #[derive(Debug)]
 pub struct Joined<'a> {
-    /// The copy, open for reading only: a file that is open for writing cannot be loaded.
+    /// The copy, open for reading only, because a file that is open for writing cannot be loaded.
     pub copy: File,
-    /// From where to where each initrd lies in it.
+    /// Each initrd with its begin and end in the copy.
     parts: Vec<(&'a Source, u64, u64)>,
 }
 
 impl Joined<'_> {
-    /// Proves each of its initrds whole. What was packed here needs no proof.
+    /// Checks that each of its initrds is intact. An archive that was packed here needs no check.
     pub fn see_that_it_is_whole(&self) -> Result<(), Error> {
         let parts = self.parts.iter().filter(|(source, ..)| source.piece.packed.is_none());
         for (source, begin, end) in parts {
@@ -395,7 +401,7 @@ impl Joined<'_> {
         Ok(())
     }
 
-    /// What is said where something at a place in it is damaged.
+    /// Returns the error for damage at offset `at`, naming the initrd that is there.
     #[must_use]
     pub fn is_damaged(&self, at: u64, why: String) -> Error {
         let part = self.parts.iter().rev().find(|(_, begin, _)| *begin <= at);
@@ -406,8 +412,8 @@ impl Joined<'_> {
     }
 }
 
-/// Joins an initrd in a set. None where nothing makes one. Behind the last nothing is filled up: a bootconfig stays at the
-/// very end.
+/// Joins the initrds in a set. Returns `None` if there is nothing to join. Adds no padding after the last one,
+/// so that a bootconfig stays at the very end.
 pub fn initrd<'a>(
     root: &Root,
     set: &NewSet,
@@ -437,39 +443,40 @@ pub fn initrd<'a>(
     Ok(Some(Joined { copy, parts }))
 }
 
-/// A kernel that was staged.
+/// A staged kernel.
 #[derive(Debug)]
 pub struct Kernel {
     /// The copy, open for reading only.
     pub copy: File,
-    /// The file it was copied from as it is.
+    /// The original file, if it was copied unchanged.
     original: Option<File>,
 }
 
 impl Kernel {
-    /// One that was made of another, and is judged itself.
+    /// Returns a kernel that was made from another file. The running kernel judges the copy itself.
     #[must_use]
     pub fn made(copy: File) -> Kernel {
         Kernel { copy, original: None }
     }
 
-    /// Proves it whole, as far as can be; what is packed in it is left out where somebody else unpacks it. It is told by the
-    /// name of what it was staged from.
+    /// Checks that the kernel is intact, as far as possible. `unpacks` is whether to check the compressed
+    /// payload, too, which is not needed if it is decompressed later. Errors name the file that it was staged
+    /// from.
     pub fn see_that_it_is_whole(&self, source: &Source, unpacks: bool) -> Result<(), Error> {
         let damaged = |why| Error::DamagedKernel { piece: source.piece.clone(), why };
         whole::kernel(&self.copy, unpacks).map_err(damaged)
     }
 
-    /// What the running kernel is to judge: the original file where there is one, for a copy has neither its IMA
-    /// signature nor its label.
+    /// Returns the file for the running kernel to judge: the original, if it was copied unchanged, because a
+    /// copy has neither its IMA signature nor its security label.
     #[must_use]
     pub fn judged(&self) -> &File {
         self.original.as_ref().unwrap_or(&self.copy)
     }
 }
 
-/// Stages a kernel in a set, out of whatever it is wrapped in; it may become `most` bytes large. What is no kernel is
-/// copied as it is: the running kernel says so.
+/// Stages a kernel in a set, unpacked from any wrapping, to at most `most` bytes. A file that is no kernel is
+/// copied as it is, because the running kernel reports that.
 pub fn kernel(set: &NewSet, source: &Source, most: u64) -> Result<Kernel, Error> {
     let unreadable = |error| source.unreadable(error);
     let (path, mut copy) = set.create("kernel")?;
@@ -481,7 +488,7 @@ pub fn kernel(set: &NewSet, source: &Source, most: u64) -> Result<Kernel, Error>
     }
     drop(copy);
     let copy = File::open(&path).map_err(|error| Error::Unwritable { path, error })?;
-    // Of a wrapped one the file itself is meant.
+    // The checksum of a wrapped kernel is that of the wrapped file.
     let (file, begin) = if is_wrapped { (&source.file, source.offset) } else { (&copy, 0) };
     source.see_that_it_is_meant(file, begin)?;
     let is_original = !is_wrapped && source.piece.section.is_none();
@@ -543,7 +550,7 @@ mod tests {
         joined_with(&parts.iter().map(|part| (*part, None)).collect::<Vec<_>>(), &[])
     }
 
-    /// What is staged of a kernel, whether the original is judged, or why nothing is.
+    /// Stages a kernel. Returns the copy and whether the original is judged, or the error.
     fn staged(bytes: &[u8], section: Option<Section>, most: u64) -> Result<(Vec<u8>, bool), String> {
         let scratch = Scratch::new();
         let piece = Piece { section, ..Path::new("/k").into() };
@@ -656,7 +663,7 @@ mod tests {
         assert!(
             sentence(cut, 2000).contains("kernel /k cannot be unpacked: as gzip it is cut off or damaged")
         );
-        // An empty one, packed.
+        // An empty file, compressed.
         let empty = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0";
         assert!(sentence(empty, 2000).contains("nothing is in it"));
     }
@@ -695,7 +702,7 @@ mod tests {
         let mut full = File::options().write(true).open("/dev/full").unwrap();
         let sentence = source.append_to(&mut full, copy).unwrap_err().to_string();
         assert!(sentence.starts_with("/run/copy cannot be written: No space"), "{sentence}");
-        // Nothing is there at its beginning, which is EIO.
+        // Nothing is mapped at address 0, so reading fails with EIO.
         source.file = File::open("/proc/self/mem").unwrap();
         let mut to = File::create(scratch.root.path("/copy")).unwrap();
         let sentence = source.append_to(&mut to, copy).unwrap_err().to_string();
@@ -713,7 +720,7 @@ mod tests {
         let open = || Source::open(&scratch.root, "kernel", &piece);
         let before = open().unwrap();
         before.see_that_it_is_as_it_was().unwrap();
-        // Another of the same size and time.
+        // Another file of the same size and time.
         let time = fs::metadata(scratch.root.path("/uki.efi")).unwrap().modified().unwrap();
         scratch.put("/new.efi", "MZ..KERNEL..");
         let new = File::options().write(true).open(scratch.root.path("/new.efi")).unwrap();
@@ -721,7 +728,7 @@ mod tests {
         fs::rename(scratch.root.path("/new.efi"), scratch.root.path("/uki.efi")).unwrap();
         let error = open().unwrap_err().to_string();
         assert!(error.contains("kernel /uki.efi (.linux) changed while it was copied"), "{error}");
-        // One that is cut off at once is no damaged one.
+        // A replaced file that is cut off, too, is reported as changed, not as damaged.
         scratch.put("/uki.efi", "MZ");
         assert!(matches!(open(), Err(Error::Changed { .. })));
     }

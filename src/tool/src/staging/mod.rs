@@ -1,4 +1,4 @@
-//! A staged set: its files, its origin, and the directory that holds it.
+//! A staged image set: its files, its origin, and the directory that holds it.
 
 pub mod copy;
 pub mod directory;

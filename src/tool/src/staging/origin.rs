@@ -1,5 +1,6 @@
-//! What a staged set was made from, and by which wish: it lies in the set itself, beside the images, so that it comes
-//! and goes with the plan, and costs the night nothing. An update is told from it.
+//! The origin of a staged image set: the files that it was made from, and the stage request. It is stored in
+//! the set itself, beside the images, so that it is replaced and removed with the plan, and costs no time at
+//! the end of shutdown. It shows whether an update has replaced any of the files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -90,7 +91,8 @@ impl Origin {
         (kernel, initrds): (&Source, &[Source]),
     ) -> Origin {
         let original = |source: &Source| {
-            // The file is open; one that is replaced meanwhile is another one at the path.
+            // The metadata is that of the open file. If the file is replaced meanwhile, the one at the path
+            // differs.
             let found = source.file.metadata().ok()?;
             Some(Original::new(&source.piece.path, &found))
         };

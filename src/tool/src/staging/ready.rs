@@ -6,37 +6,38 @@ use thiserror::Error;
 use crate::machine::root::Root;
 use crate::staging::directory;
 
-/// The reason why what is staged cannot be used, and is not replaced unasked.
+/// The reason why the staged image cannot be used. It is not replaced without a request.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// An image is another one.
+    /// An image file was changed or replaced.
     #[error(
         "/run/nextkernel/{0} has changed since it was staged; stage again, with the options of that time, or take it \
          back (`nextkernel unstage`)"
     )]
     Changed(String),
-    /// The only image is gone.
+    /// The image was unloaded, and there are no copies.
     #[error(
         "{0} is loaded no more, and `preload = only` keeps no copies of it; stage again, with the options of that time, or \
          take it back (`nextkernel unstage`)"
     )]
     Unloaded(String),
-    /// The plan.
+    /// The plan cannot be read.
     #[error(transparent)]
     Folder(#[from] directory::Error),
 }
 
-/// What becomes of what is staged.
+/// The first step of a reboot: use the staged image, or stage.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum First {
-    /// It is used: this handoff, and no other that somebody stages meanwhile.
+    /// Use the staged image: this handoff, and not one that somebody stages meanwhile.
     Use(HandoffId),
-    /// Something is staged first, for this reason.
+    /// Stage first, for this reason.
     Stage(&'static str),
 }
 
 impl First {
-    /// What cannot be used is not replaced unasked: nobody knows any more with which options it was staged.
+    /// Decides between the two. A staged image that cannot be used is an error. It is not replaced without a
+    /// request, because the options that it was staged with are no longer known.
     pub(crate) fn of(
         root: &Root,
         is_asked_for: bool,

@@ -1,5 +1,5 @@
-//! The files of a staged set: an entry's kernel and its initrds, joined, as they were copied or thawed; and for the
-//! direct loader what it takes beside them.
+//! The files of an image set: an entry's kernel and its joined initrds, copied or decompressed, and the
+//! parameters that a load with `kexec_load` takes in addition.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,100 +21,101 @@ use crate::staging::extra::Extra;
 use crate::staging::images::{self, Source};
 use crate::words::size::Size;
 
-/// Room in /run for what is no image: the plan, what the direct loader takes, and what else is written there while it is
-/// staged.
+/// Room in /run for everything but images: the plan, the parameters for `kexec_load`, and what others write there
+/// during staging.
 pub const SPARE: u64 = 1 << 20;
 
-/// What a file is called in a set that is thawed into another, and goes then.
+/// Temporary name of a file that is being decompressed; the file is removed afterwards.
 const FROZEN: &str = "frozen";
 
-/// What the file with the parameters is called until it is written.
+/// Temporary name of the parameters until they are written.
 const WRITTEN: &str = "written";
 
-/// What is to be made.
+/// The order for an image set.
 #[derive(Clone, Copy)]
 pub struct Order<'a> {
-    /// The kernel.
+    /// The kernel's file.
     pub kernel: &'a Source,
-    /// The initrds that are joined.
+    /// The initrds, which are joined in this order.
     pub initrds: &'a [Source],
-    /// What is added to them.
+    /// Files that are added to them.
     pub extra: &'a Extra,
-    /// The command line.
+    /// The next kernel's command line.
     pub line: &'a str,
-    /// What loads it.
+    /// The syscall that loads the set.
     pub loader: Loader,
-    /// What it becomes where the kernel cannot be thawed.
+    /// The syscall that loads the set if the kernel cannot be decompressed.
     pub unthawed: Loader,
-    /// Whether the kernel is thawed.
+    /// Whether to decompress the kernel.
     pub thaws_kernel: bool,
-    /// Whether the initrd is.
+    /// Whether to decompress the initrd.
     pub thaws_initrd: bool,
 }
 
-/// Why it is not made.
+/// The reason why the set is not made.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// No image.
+    /// An image cannot be copied.
     #[error(transparent)]
     Image(#[from] images::Error),
-    /// A file.
+    /// A file in /run/nextkernel cannot be read or written.
     #[error(transparent)]
     Folder(#[from] directory::Error),
-    /// Thawing outgrows what there is.
+    /// The decompressed image does not fit into memory or /run.
     #[error(
         "--thaw: the {what} is {} packed, and unpacked more than {}, which is all the room in /run and memory there is \
          for it; leave --thaw out, free some (`nextkernel unstage`), or enlarge /run (mount -o remount,size=SIZE /run)",
         Size(*.packed), Size(*.most)
     )]
     Outgrows {
-        /// Kernel or initrd.
+        /// `kernel` or `initrd`.
         what: &'static str,
-        /// Its size before.
+        /// The compressed size in bytes.
         packed: u64,
-        /// The room, in bytes.
+        /// The room in bytes.
         most: u64,
     },
-    /// Thawing fails.
+    /// Decompression fails.
     #[error("--thaw: the {what} is not thawed: {why}; leave --thaw out")]
     Thaw {
-        /// Kernel or initrd.
+        /// `kernel` or `initrd`.
         what: &'static str,
-        /// Why.
+        /// The reason.
         why: why::Why,
     },
-    /// It is more than can be loaded.
+    /// The image is larger than any that the kernel loads.
     #[error("{0}")]
     TooLarge(String),
-    /// It cannot be loaded by segments.
+    /// The image cannot be loaded by segments.
     #[error(transparent)]
     Prepare(#[from] parts::Error),
-    /// More than a plan holds.
+    /// The load takes more segments than a plan holds.
     #[error(
         "the kernel cannot be loaded by segments: it takes more segments than kexec_load; stage with --loader verified"
     )]
     TooMany,
 }
 
-/// The sizes of what is to be made, in bytes, as far as the files tell them.
+/// The sizes of the files to be made, in bytes, as far as the originals tell them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// The kernel's copy.
+    /// Size of the kernel's copy.
     pub kernel: u64,
-    /// The initrd's.
+    /// Size of the joined initrd.
     pub initrd: u64,
-    /// The thawed kernel, where it is to be thawed; at most that much.
+    /// Upper bound of the decompressed kernel's size, if it is to be decompressed.
     pub thawed: Option<u64>,
     /// Memory that the kernel takes once it is loaded.
     pub takes: u64,
-    /// Whether the initrd is written a second time.
+    /// Whether the initrd is written a second time, decompressed.
     pub initrd_twice: bool,
-    /// What loads it.
+    /// The syscall that loads the set.
     loader: Loader,
 }
 
 impl Order<'_> {
-    /// Its sizes. A packed initrd is taken to stay as large as it is: most do not tell.
+    /// Computes the sizes. A compressed initrd counts with its compressed size, because most do not state the
+    /// other.
     pub fn sizes(&self) -> Result<Sizes, images::Error> {
         let initrd = images::initrd_size(self.initrds, self.extra)?;
         let (kernel, header) = (self.kernel.unpacked_size()?, self.kernel.header());
@@ -126,7 +127,7 @@ impl Order<'_> {
 }
 
 impl Sizes {
-    /// Room in /run that making it takes, at its fullest.
+    /// Returns the room in /run that making the set takes at its peak.
     #[must_use]
     pub fn room(&self) -> u64 {
         let staged = self.thawed.unwrap_or(self.kernel);
@@ -135,14 +136,14 @@ impl Sizes {
         staged.saturating_add(initrd).max(thawing).saturating_add(SPARE)
     }
 
-    /// Memory that the segments take.
+    /// Returns the memory that the segments take.
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.takes.saturating_add(self.initrd)
     }
 
-    /// Memory that a load takes: the verified loader reads the files whole before it fills the segments
-    /// (`kimage_file_alloc_init`, `kernel/kexec_file.c`), the direct one is shown them.
+    /// Returns the memory that a load takes. `kexec_file_load` reads the files whole before it fills the segments
+    /// (`kimage_file_alloc_init`, `kernel/kexec_file.c`); `kexec_load` copies from mapped files.
     #[must_use]
     pub fn to_load(&self) -> u64 {
         let read = match self.loader {
@@ -153,29 +154,29 @@ impl Sizes {
     }
 }
 
-/// What was made.
+/// The set that was made.
 pub struct Made {
     /// The kernel.
     pub kernel: images::Kernel,
-    /// The initrd.
+    /// The initrd, if there is one.
     pub initrd: Option<File>,
-    /// What the direct loader takes beside them, where that is to load it.
+    /// The parameters for `kexec_load`, if that syscall is to load the set.
     pub direct: Option<Beside>,
-    /// What a person should know of it.
+    /// Notes for the user.
     pub notes: Vec<String>,
     thawed: Option<Thawed>,
 }
 
 impl Made {
-    /// Has the direct loader load it elsewhere: these ranges are left alone as far as that can be, the worst first. If that
-    /// fails nothing changes.
+    /// Prepares the load by segments again, so that it avoids these ranges as far as possible, the worst first.
+    /// Changes nothing if that fails.
     pub fn move_away(&mut self, place: Place<'_>, order: &Order<'_>, avoided: &[Range]) -> Result<(), Error> {
         let files = (&self.kernel.copy, self.initrd.as_ref());
         self.direct = Some(beside(place, order, files, self.thawed.as_ref(), avoided)?);
         Ok(())
     }
 
-    /// Memory that a load takes, as [`Sizes::to_load`].
+    /// Returns the memory that a load takes, as [`Sizes::to_load`] does.
     #[must_use]
     pub fn to_load(&self) -> u64 {
         let verified = || refusal::Image::of(&self.kernel.copy, self.initrd.as_ref(), 0).to_load();
@@ -183,7 +184,7 @@ impl Made {
     }
 }
 
-/// What the direct loader takes beside kernel and initrd.
+/// The parameters that `kexec_load` takes in addition to kernel and initrd.
 pub struct Beside {
     /// The file of the set.
     pub parameters: File,
@@ -191,7 +192,7 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// As a plan says it.
+    /// Returns the plan's description of the load. Fails if there are more segments than a plan holds.
     pub fn plan<'a>(&self, parameters: Image<'a>) -> Result<Direct<'a>, Error> {
         let Prepared { start, segments, cmdline, seeds, .. } = &self.prepared;
         Ok(Direct {
@@ -203,12 +204,12 @@ impl Beside {
         })
     }
 
-    /// What goes where.
+    /// Returns the segments: which bytes go where.
     pub fn segments(&self) -> impl Iterator<Item = Segment> {
         self.prepared.segments.iter().copied()
     }
 
-    /// Memory that the segments take.
+    /// Returns the memory that the segments take.
     #[must_use]
     pub fn memory(&self) -> u64 {
         Segment::memory(self.segments())
@@ -223,26 +224,27 @@ fn list<T: Copy, const N: usize>(items: &[T]) -> Result<List<T, N>, Error> {
     Ok(list)
 }
 
-/// Where it is made.
+/// The place where the set is made.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
-    /// The system.
+    /// The root of the system.
     pub root: &'a Root,
-    /// The folder.
+    /// /run/nextkernel, locked.
     pub folder: &'a Folder,
-    /// The set.
+    /// The new set.
     pub set: &'a NewSet,
 }
 
 impl Place<'_> {
-    /// Bytes that can still be written, and be had without killing anything.
+    /// Returns how many bytes can still be written, limited by the memory that is available without killing
+    /// anything.
     fn left(&self) -> Result<u64, directory::Error> {
         let available = memory::available(self.root).unwrap_or(u64::MAX);
         Ok(self.folder.room()?.min(available).saturating_sub(SPARE))
     }
 }
 
-/// Makes it; `between` is asked between two steps whether to go on.
+/// Makes the set. `between` is called between two steps, and decides whether to go on.
 pub fn make<E: From<Error>>(
     place: Place<'_>,
     order: &Order<'_>,
@@ -265,7 +267,8 @@ pub fn make<E: From<Error>>(
     Ok(Made { kernel, initrd, direct, notes, thawed })
 }
 
-/// Copies the kernel, and thaws it. One that cannot be thawed is staged as it is.
+/// Copies the kernel, and decompresses it if requested. A kernel that cannot be decompressed is staged as it
+/// is.
 fn kernel(
     place: Place<'_>,
     order: &Order<'_>,
@@ -291,7 +294,7 @@ fn kernel(
         }
         Err(why::Why::NoRoom) => Err(Error::Outgrows { what: "kernel", packed: size(&staged.copy), most }),
         Err(why @ why::Why::Unfit(_)) => {
-            // Where it was not unpacked, or not to its end, it is now.
+            // Decompression did not check the payload to its end, so check it now.
             staged.see_that_it_is_whole(order.kernel, true)?;
             notes.push(format!("--thaw: the kernel is staged as it is: {why}"));
             place.set.rename(FROZEN, "kernel")?;
@@ -301,7 +304,7 @@ fn kernel(
     }
 }
 
-/// Joins the initrds, and thaws what comes out.
+/// Joins the initrds, and decompresses the result if requested.
 fn initrd(place: Place<'_>, order: &Order<'_>, notes: &mut Vec<String>) -> Result<Option<File>, Error> {
     let joined = match images::initrd(place.root, place.set, order.initrds, order.extra)? {
         Some(joined) if order.thaws_initrd => joined,
@@ -340,7 +343,7 @@ fn grown(what: &str, packed: u64, thawed: u64) -> String {
     )
 }
 
-/// Prepares the load, and writes what the next kernel is told into the set.
+/// Prepares a load with `kexec_load`, and writes the parameters for the next kernel into the set.
 fn beside(
     place: Place<'_>,
     order: &Order<'_>,
@@ -364,7 +367,7 @@ fn beside(
         }
         error => Error::Prepare(error),
     })?;
-    // Beside one that may be there already.
+    // The name is temporary because a file of parameters may already exist.
     let (path, mut file) = place.set.create(WRITTEN)?;
     let written = file.write_all(&prepared.parameters);
     drop(file);
@@ -392,7 +395,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// A whole archive of one empty file's worth, and as somebody compresses it.
+    /// Returns an archive without members, padded to 8192 bytes, and the same compressed.
     fn archive() -> (Vec<u8>, Vec<u8>) {
         let mut archive = Vec::new();
         crate::image::cpio::end(&mut archive).unwrap();
@@ -402,7 +405,8 @@ mod tests {
         (archive, packed.finish().unwrap())
     }
 
-    /// What is made of a kernel that is none and this initrd; and the names and sizes in the set.
+    /// Makes a set from a file that is no kernel and from this initrd. Returns the result, and the names and
+    /// sizes in the set.
     fn made(scratch: &Scratch, change: impl Fn(&mut Order<'_>)) -> (Result<Made, Error>, Vec<(String, u64)>) {
         scratch.put("/dev/urandom", "12345678");
         scratch.put("/k", "kernel");

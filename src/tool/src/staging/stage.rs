@@ -1,5 +1,5 @@
-//! Staging: choose the next kernel, copy its images to where they outlive the file systems, rehearse
-//! the load, and make it the plan.
+//! Staging: choose the next kernel, copy its images to /run, where they outlive the file systems, test-load
+//! them, and write the plan.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -38,86 +38,86 @@ use crate::words::errno::InWords;
 use crate::words::quoted::quoted;
 use crate::words::size::Size;
 
-/// How many characters of what somebody wrote a note shows.
+/// Maximum number of characters of user input that a note shows.
 const SHOWN_MAX: usize = 40;
 
-/// How often the night loads, where calls are counted.
+/// Number of load calls at the end of shutdown, if the kernel limits their number.
 const NIGHTS_CALLS: u64 = 1;
 
-/// Why nothing was staged.
+/// The reason why nothing was staged.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Not root.
+    /// The caller is not root.
     #[error("/run/nextkernel belongs to root; run this with sudo")]
     NotRoot,
-    /// Not the running system.
+    /// `/` is not the running system.
     #[error(transparent)]
     Elsewhere(#[from] Elsewhere),
-    /// It failed too often.
+    /// Too many handoffs in a row have failed.
     #[error(
         "{so_many}, and `handoff-failed = {most}` leaves restarts to the firmware then; `nextkernel report --history` shows \
          them, `nextkernel report --seen` makes them count no more",
         so_many = known::so_many_failed(*.count)
     )]
     Failed {
-        /// How many.
+        /// Number of failed handoffs.
         count: usize,
-        /// How many may.
+        /// The limit, `handoff-failed`.
         most: u16,
     },
-    /// Whether it failed cannot be told.
+    /// It cannot be found out how many handoffs failed.
     #[error("{0}; `handoff-failed` needs it")]
     Report(#[from] known::Error),
-    /// No jump from here.
+    /// The hypervisor does not allow a jump.
     #[error("{}", .0.in_words())]
     NoJump(Hypervisor),
-    /// No loader.
+    /// No loading syscall is usable.
     #[error(transparent)]
     Loader(#[from] loader::Error),
-    /// Two wishes that exclude each other.
+    /// Two options exclude each other.
     #[error("--no-rehearse loads nothing, and --preload keeps what was loaded; leave one out")]
     PreloadedWithoutLoad,
-    /// Explicit files without a command line.
+    /// Explicit files were given without a command line.
     #[error("{} says nothing about its command line; add --reuse-cmdline, or --cmdline TEXT", .0.display())]
     NoCommandLine(PathBuf),
-    /// The configuration.
+    /// The configuration is invalid.
     #[error("{0}; what was staged before is as it was")]
     Conf(#[from] conf::Error),
-    /// What it says about other devices.
+    /// The configuration's list of devices to unbind is invalid.
     #[error("{0}; what was staged before is as it was")]
     Unbind(#[from] unbind::Error),
-    /// No entry.
+    /// No entry could be chosen.
     #[error(transparent)]
     Entry(#[from] entry::Error),
-    /// Too many initrds.
+    /// Too many initrds were named.
     #[error("{0} initrds are named, and at most {max} are joined; join some yourself", max = limits::INITRDS_MAX)]
     TooManyInitrds(usize),
-    /// No command line.
+    /// The command line is invalid or unknown.
     #[error(transparent)]
     CommandLine(#[from] cmdline::Error),
-    /// No image.
+    /// An image cannot be copied.
     #[error(transparent)]
     Image(#[from] images::Error),
-    /// No files of a set.
+    /// The image set cannot be made.
     #[error(transparent)]
     Set(#[from] set::Error),
-    /// Nothing that could be added.
+    /// A file of `--extra` cannot be added.
     #[error(transparent)]
     Extra(#[from] extra::Error),
-    /// No folder.
+    /// /run/nextkernel cannot be used.
     #[error(transparent)]
     Folder(#[from] directory::Error),
-    /// Too little room.
+    /// There is too little room in /run.
     #[error("/run has {} free, and staging needs {}: {way_out}", Size(*.room), Size(*.need))]
     NoRoom {
         /// Bytes free.
         room: u64,
         /// Bytes needed.
         need: u64,
-        /// What to do.
+        /// The remedy.
         way_out: String,
     },
-    /// Too little memory.
+    /// There is too little memory.
     #[error(
         "staging takes {} of memory for a moment, and {} can be had without killing anything{}; free some, {}use a smaller \
          initrd, {}or leave the trial load out with --no-rehearse, if services that end leave enough for the load at shutdown",
@@ -128,68 +128,68 @@ pub enum Error {
         if *.thaws { "leave --thaw out, " } else { "" }
     )]
     NoMemory {
-        /// Whether it is to be thawed.
+        /// Whether decompression was requested.
         thaws: bool,
         /// Bytes needed.
         need: u64,
         /// Bytes available.
         available: u64,
-        /// Bytes of huge pages that nobody uses.
+        /// Bytes of huge pages that are not in use.
         huge: u64,
     },
-    /// Too few loads are allowed.
+    /// The kernel allows too few loads until the next boot.
     #[error(
         "kernel.kexec_load_limit_reboot allows {left} more loads until the next boot, and staging takes {need}, \
          the night's included; --no-rehearse takes one"
     )]
     LimitTooLow {
-        /// How many are left.
+        /// Number of loads left.
         left: u64,
-        /// How many it takes.
+        /// Number of loads that staging takes, including the one at the end of shutdown.
         need: u64,
     },
-    /// The kernel does not take it.
+    /// The kernel refuses the image.
     #[error("{error}; what was staged before is as it was")]
     Refused {
-        /// What the kernel has against it.
+        /// The kernel's error.
         error: test_load::Error,
     },
-    /// It took it once, and not once more.
+    /// The kernel took the image once, and refused it the second time.
     #[error(
         "{error}; nothing new is staged, and what was loaded before is loaded no more: stage again, or `nextkernel unstage`"
     )]
     RefusedAgain {
-        /// What the kernel has against it.
+        /// The kernel's error.
         error: test_load::Error,
     },
-    /// It took it, and does not give it back.
+    /// The kernel took the image, and fails to unload it.
     #[error("{error}; the new image is still loaded, and no plan is for it: `nextkernel unstage` unloads it")]
     StaysLoaded {
-        /// What the kernel has against unloading it.
+        /// The kernel's error on unloading.
         error: test_load::Error,
     },
-    /// Somebody ended it.
+    /// A signal asked this process to end.
     #[error("{0} came while the images were copied; what was staged before is as it was")]
     Interrupted(Signal),
-    /// No identity for the handoff.
+    /// No id could be generated for the handoff.
     #[error("/dev/urandom cannot be read: {}", InWords(.0))]
     NoRandom(io::Error),
 }
 
-/// Stages, and says nothing.
+/// Stages without printing anything.
 pub fn quietly(root: &Root, wish: &Wish) -> Result<(), Error> {
     stage(root, wish, loader::calls(root)).map(drop)
 }
 
-/// What was staged.
+/// The result of staging.
 #[derive(Debug)]
 pub(crate) struct Staged {
     pub(crate) handoff: HandoffId,
-    /// What a person should know of it beside the status.
+    /// Notes for the user, in addition to the status.
     pub(crate) notes: Vec<String>,
 }
 
-/// Stages on a kernel that has these calls.
+/// Stages on a kernel that has these loading syscalls.
 pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<Staged, Error> {
     if let Some(hypervisor) = Hypervisor::find(root).filter(|found| found.forbids_the_jump()) {
         return Err(Error::NoJump(hypervisor));
@@ -205,7 +205,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let Choice { entry, once, mut notes } = chosen(root, wish, &conf)?;
     notes.extend(late_load);
     let menu = Original::menu(root, &entry);
-    // Before what it says of its command line: a file that is not there says nothing either.
+    // Open the files before looking at the command line: the error for a missing file comes first.
     let (kernel, initrds) = Source::of(root, &entry)?;
     let gpus = gpus::find(root, Said::Conf(&conf));
     let (line, said) = command_line(root, wish, &entry, &conf, gpus::stale_framebuffer(&gpus))?;
@@ -245,13 +245,15 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
         return Err(Error::LimitTooLow { left, need });
     }
 
-    // What is half copied goes again, a key of --extra's with it; and an image without a plan must not stay behind.
+    // From here on signals are deferred. Half-copied files, which may include a key of `--extra`, are removed
+    // on an error, and no image without a plan stays loaded.
     let uninterrupted = Uninterrupted::begin(root);
     let handoff = new_id(root)?;
     let set = folder.new_set(handoff)?;
     let place = Place { root, folder: &folder, set: &set };
     let mut made = set::make(place, &order, || see_that_nobody_interrupts(uninterrupted.as_ref()))?;
-    // What a wrapped kernel says of its size may not be so. The copies are taken by now.
+    // A wrapped kernel may state a wrong size, so check again with the real sizes. The copies already take
+    // their memory.
     see_that_there_is_memory(root, to_load(made.to_load()), thaws)?;
 
     origin.write(&set)?;
@@ -269,7 +271,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
         preload,
         kernel: measured(&folder, &made.kernel.copy, kernel_name)?,
         initrd: made.initrd.as_ref().map(|copy| measured(&folder, copy, initrd_name)).transpose()?,
-        // What is mounted for this process alone is nowhere to be found afterwards.
+        // A file system that is mounted for this process alone cannot be found afterwards.
         kernel_from: kernel.piece.path.to_str().filter(|_| !entry.aside),
         initrd_from: if entry.aside { List::new() } else { paths(&initrds)? },
         cmdline: &line,
@@ -299,7 +301,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     Ok(Staged { handoff, notes })
 }
 
-/// What is to be made of the files, and what is to be said of that.
+/// Decides what to make of the files, and adds notes about it.
 fn order<'a>(
     root: &Root,
     wish: &Wish,
@@ -324,17 +326,17 @@ fn order<'a>(
     })
 }
 
-/// What is done once the set is made.
+/// The steps after the image set is made.
 #[allow(clippy::struct_excessive_bools)]
 struct Acts {
-    /// It is rehearsed.
+    /// The image is test-loaded.
     loads: bool,
-    /// What is loaded then is unloaded.
+    /// The loaded image is unloaded again.
     unloads: bool,
     interrupted: bool,
 }
 
-/// Proposes the plan, and rehearses it. Tells how long the load took.
+/// Writes the proposed plan and test-loads it. Returns how long the load took.
 fn try_out(
     place: Place<'_>,
     order: &Order<'_>,
@@ -354,10 +356,11 @@ fn try_out(
     })
 }
 
-/// Makes the plan count.
+/// Makes the proposed plan the active one.
 fn commit(root: &Root, folder: &Folder, set: NewSet, plan: &Plan<'_>, acts: &Acts) -> Result<(), Error> {
     folder.commit(plan.handoff, set).map_err(|error| {
-        // The plan before loads its own at the end of shutdown, where nothing is loaded, if it has copies.
+        // If nothing is loaded, the previous plan's image is loaded at the end of shutdown, provided that it
+        // has copies.
         let is_known = !plan.preload.stays_loaded() || test_load::unload(root, 0).is_ok();
         if is_known && !acts.interrupted {
             folder.withdraw();
@@ -370,8 +373,9 @@ fn commit(root: &Root, folder: &Folder, set: NewSet, plan: &Plan<'_>, acts: &Act
     Ok(())
 }
 
-/// Loads it as the plan says, and tells how long that took. Where the hook will load it by segments, and the kernel hands out
-/// for them where they are to go, the plan has them go elsewhere.
+/// Loads the image as the plan says, and returns how long that took. If the hook will load by segments, and the
+/// kernel allocates pages for that in the very memory that the segments are to go to, changes the plan so that
+/// they go elsewhere.
 fn test_load(
     place: Place<'_>,
     order: &Order<'_>,
@@ -390,11 +394,11 @@ fn test_load(
     let unload = || test_load::unload(root, later);
     let avoided = match look.blocks(root, unload) {
         Ok(avoided) => avoided,
-        // It is loaded, as it is to be.
+        // Unloading failed, but the image is meant to stay loaded.
         Err(_) if !acts.unloads => return Ok(took),
         Err(error) => return Err(Error::StaysLoaded { error }),
     };
-    // Where it can go nowhere else it stays, and loads more slowly.
+    // If there is no other place, the image stays where it is and loads more slowly.
     let moved = !avoided.is_empty() && made.move_away(place, order, &avoided).is_ok();
     if let (true, Some(old), Some(direct)) = (moved, plan.direct, &made.direct) {
         plan.direct = Some(direct.plan(measured(place.folder, &direct.parameters, old.parameters.name)?)?);
@@ -403,7 +407,7 @@ fn test_load(
     load(plan, made).map_err(|error| Error::RefusedAgain { error })
 }
 
-/// Loads it, and tells how long that took.
+/// Loads the image, and returns how long that took.
 fn load(root: &Root, plan: &Plan<'_>, made: &Made, later: u64) -> Result<Duration, test_load::Error> {
     let line = if plan.preload.stays_loaded() {
         test_load::preloaded(plan.cmdline, plan.handoff)
@@ -420,7 +424,7 @@ fn load(root: &Root, plan: &Plan<'_>, made: &Made, later: u64) -> Result<Duratio
     }
 }
 
-/// Loads, and unloads again where nothing is to stay. Tells how long the load took.
+/// Loads, and unloads again unless the image is to stay. Returns how long the load took.
 fn rehearsed(
     load: Option<impl FnOnce() -> Result<Duration, Error>>,
     unload: Option<impl FnOnce() -> Result<(), test_load::Error>>,
@@ -433,15 +437,16 @@ fn rehearsed(
     Ok(loaded)
 }
 
-/// What the stage before this one has left.
+/// The remains of the previous stage.
 struct Left {
     /// An image of ours may be loaded.
     may_be_loaded: bool,
-    /// It was interrupted, and what is loaded may be what no plan names: the mark stays until that is gone.
+    /// The previous stage was interrupted, and the loaded image may be one that no plan names. The mark stays
+    /// until that image is gone.
     interrupted: bool,
 }
 
-/// Clears away what a killed stage has left.
+/// Cleans up after a stage that was killed.
 fn clear_up(root: &Root, folder: &Folder) -> Result<Left, Error> {
     if !root.kexec_loaded() {
         folder.withdraw();
@@ -449,7 +454,7 @@ fn clear_up(root: &Root, folder: &Folder) -> Result<Left, Error> {
     let interrupted = folder.was_interrupted();
     let text = Folder::plan_text(root)?;
     let Ok(plan) = text.as_deref().map(Plan::parse).transpose() else {
-        // Of a plan that cannot be read nobody knows which set is its own, or whether it is loaded.
+        // If the plan is unreadable, we cannot know which set belongs to it or whether its image is loaded.
         return Ok(Left { may_be_loaded: true, interrupted });
     };
     folder.sweep(plan.as_ref().map(|plan| plan.handoff));
@@ -457,15 +462,16 @@ fn clear_up(root: &Root, folder: &Folder) -> Result<Left, Error> {
     Ok(Left { may_be_loaded: interrupted || preloaded, interrupted })
 }
 
-/// While this lives, nobody at a keyboard and no service manager interrupts; SIGKILL does. Whoever asked is heard
-/// between two steps, or behind the last.
+/// Blocks the signals of terminals and service managers while it exists; SIGKILL still ends the process. A
+/// signal that arrives takes effect between two steps, or after the last one.
 struct Uninterrupted {
     before: SigSet,
     asking: SigSet,
 }
 
 impl Uninterrupted {
-    /// Whoever started this may have it ignore some of them, as nohup(1) does: blocked, they would be heard.
+    /// Blocks the signals, except those that the parent process has set to be ignored, as nohup(1) does: once
+    /// blocked, they would be noticed.
     fn begin(root: &Root) -> Option<Uninterrupted> {
         let ignored = refusal::process_status(root, "SigIgn:");
         let ignored = ignored.and_then(|bits| u64::from_str_radix(&bits, 16).ok()).unwrap_or(0);
@@ -475,7 +481,7 @@ impl Uninterrupted {
         Some(Uninterrupted { before, asking })
     }
 
-    /// Who has asked for an end; that one counts as heard.
+    /// Returns a pending signal, if there is one, and consumes it.
     fn heard(&self) -> Option<Signal> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signal = SignalFd::with_flags(&self.asking, flags).ok()?.read_signal().ok()??;
@@ -493,8 +499,8 @@ fn see_that_nobody_interrupts(uninterrupted: Option<&Uninterrupted>) -> Result<(
     uninterrupted.and_then(Uninterrupted::heard).map_or(Ok(()), |signal| Err(Error::Interrupted(signal)))
 }
 
-/// What the plan calls it: its id, or where that is too long the last of its other names that fits, else what fits
-/// of its id. GRUB's ids are those of all menus on the way.
+/// Returns the entry's name in the plan: its id or, if that is too long, the last of its aliases that fits, or
+/// else as much of the id as fits. A GRUB id includes the ids of all submenus on the way.
 fn called(entry: &Entry) -> &str {
     let fits = |name: &&str| !name.is_empty() && name.len() <= limits::ENTRY_MAX;
     let also = entry.also.iter().map(String::as_str).rev();
@@ -504,7 +510,7 @@ fn called(entry: &Entry) -> &str {
     })
 }
 
-/// Whether it is preloaded, and what is to be said of that.
+/// Decides whether the image is preloaded, and returns a note about it.
 fn preload(root: &Root, wish: &Wish, conf: &Conf) -> Result<(Preload, Option<String>), Error> {
     let preload = match (wish.preload, wish.no_rehearse) {
         (Some(PreloadWish::Yes | PreloadWish::Only), true) => return Err(Error::PreloadedWithoutLoad),
@@ -529,7 +535,7 @@ fn preload(root: &Root, wish: &Wish, conf: &Conf) -> Result<(Preload, Option<Str
     })
 }
 
-/// The entry that is meant, and what is to be said of it.
+/// Returns the requested entry, with notes about it.
 pub fn chosen(root: &Root, wish: &Wish, conf: &Conf) -> Result<Choice, Error> {
     if wish.initrd.len() > limits::INITRDS_MAX {
         return Err(Error::TooManyInitrds(wish.initrd.len()));
@@ -544,7 +550,7 @@ pub fn chosen(root: &Root, wish: &Wish, conf: &Conf) -> Result<Choice, Error> {
     }
 }
 
-/// The next kernel's command line, and what is to be said of it.
+/// Returns the next kernel's command line, with notes about it.
 fn command_line(
     root: &Root,
     wish: &Wish,
@@ -560,7 +566,7 @@ fn command_line(
         (None, _) => cmdline::reused(root)?,
     };
     if given.is_none() && conf.panic.is_some() {
-        // It may be what the configuration said when this kernel was staged.
+        // The parameter may come from the configuration at the time when this kernel was staged.
         base = cmdline::without(&base, "panic");
     }
     let mut notes = Vec::new();
@@ -577,7 +583,7 @@ fn command_line(
     }
     if let Some(Gpu { module, .. }) = stale.filter(|_| !cmdline::is_without_sysfb(&line)) {
         let add = cmdline::NO_SYSFB;
-        // What a person gave is left as it is.
+        // A command line that the user gave is left unchanged.
         if wish.cmdline.is_none() {
             line = cmdline::without_sysfb(&line);
             notes
@@ -600,7 +606,7 @@ fn command_line(
     Ok((cmdline::checked(&line, &[])?, notes))
 }
 
-/// What the configuration says, as a plan holds it; neither takes more of it than the other.
+/// Copies items of the configuration into a list of the plan. Both have the same limits, so nothing is lost.
 fn list<T: Copy, const N: usize>(items: impl Iterator<Item = T>) -> List<T, N> {
     let mut list = List::new();
     for item in items {
@@ -609,7 +615,8 @@ fn list<T: Copy, const N: usize>(items: impl Iterator<Item = T>) -> List<T, N> {
     list
 }
 
-/// With an image loaded, systemd makes kexec of a reboot by itself: who covers the one covers the other.
+/// Returns the verbs that the plan covers. With an image loaded, systemd turns a reboot into kexec by itself,
+/// so a plan that covers `reboot` covers `kexec`, too.
 fn on(verbs: &[OnVerb], preload: Preload) -> On {
     match (verbs.contains(&OnVerb::Kexec), verbs.contains(&OnVerb::Reboot), preload.stays_loaded()) {
         (false, true, false) => On::Reboot,
@@ -633,7 +640,7 @@ fn way_to_room(size: u64, taken: u64, room: u64, need: u64) -> String {
     if room + taken >= need { format!("`nextkernel unstage` frees {}; or {grow}", Size(taken)) } else { grow }
 }
 
-/// The kernel would rather kill than refuse.
+/// Returns an error if memory is short: the kernel would kill processes rather than refuse a load.
 fn see_that_there_is_memory(root: &Root, need: u64, thaws: bool) -> Result<(), Error> {
     match memory::available(root) {
         Some(available) if available < need => {
@@ -643,13 +650,13 @@ fn see_that_there_is_memory(root: &Root, need: u64, thaws: bool) -> Result<(), E
     }
 }
 
-/// Seconds since the epoch.
+/// Returns the current time in seconds since the epoch.
 #[must_use]
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// A handoff's identity, which no other has.
+/// Returns a new, random id for a handoff. Fails if /dev/urandom cannot be read.
 pub fn new_id(root: &Root) -> Result<HandoffId, Error> {
     let mut bytes = [0; 8];
     let random = File::open(root.path("/dev/urandom")).and_then(|mut file| file.read_exact(&mut bytes));
@@ -666,7 +673,7 @@ fn measured<'a>(folder: &Folder, copy: &File, name: &'a str) -> Result<nextkerne
 fn paths(sources: &[Source]) -> Result<List<&str, { limits::INITRDS_MAX }>, Error> {
     let (mut paths, mut last) = (List::new(), None);
     for path in sources.iter().filter_map(|source| source.piece.origin().to_str()) {
-        // Several sections come from one file, and several packed files from one folder.
+        // Several sections may come from one file, and several packed files from one directory.
         if last.replace(path) == Some(path) {
             continue;
         }
@@ -687,7 +694,8 @@ mod tests {
 
     const BOTH: Option<Calls> = Some(Calls { file: true, segments: true, loads_into_cma: false });
 
-    /// What a machine that was started with `running` stages, with i915 or without.
+    /// Returns the command line and the notes of a machine that was started with `running`, with i915 or
+    /// without.
     fn staged(running: &str, wish: &Wish, panic: Option<u16>, i915: bool) -> (String, Vec<String>) {
         let scratch = Scratch::new();
         scratch.put("/proc/cmdline", running);
@@ -796,7 +804,7 @@ mod tests {
         ));
     }
 
-    /// A machine on which a kernel of 1024 bytes, which is unpacked to 32 MiB, can be staged without loading it.
+    /// A machine on which a kernel of 1024 bytes, which unpacks to 32 MiB, can be staged without a test load.
     fn machine() -> (Scratch, Wish) {
         let scratch = Scratch::new();
         let kernel = header::tests::image(&[(0x202, b"HdrS"), (0x260, &(32_u32 << 20).to_le_bytes())]);

@@ -1,10 +1,10 @@
-//! What the kernel answered, as a person and as a manual page name it.
+//! The kernel's error codes, in words for a person and by the names that manual pages use.
 
 use std::{fmt, io};
 
 use nix::errno::Errno;
 
-/// An error in words: "No such file or directory".
+/// Displays an error in words: "No such file or directory".
 pub struct InWords<'a>(pub &'a io::Error);
 
 impl fmt::Display for InWords<'_> {
@@ -16,7 +16,7 @@ impl fmt::Display for InWords<'_> {
     }
 }
 
-/// An error by its name: ENOENT.
+/// Displays an error by its name: ENOENT.
 pub struct ByName<'a>(pub &'a io::Error);
 
 impl fmt::Display for ByName<'_> {

@@ -1,18 +1,18 @@
-//! Numbers in what is laid out for little-endian machines. What is not there is 0.
+//! Reads numbers from little-endian data. A number that is cut off reads as 0.
 
-/// Of two bytes.
+/// Reads two bytes.
 #[must_use]
 pub fn short(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(number(bytes, at))
 }
 
-/// Of four.
+/// Reads four bytes.
 #[must_use]
 pub fn long(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(number(bytes, at))
 }
 
-/// Of eight.
+/// Reads eight bytes.
 #[must_use]
 pub fn wide(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(number(bytes, at))

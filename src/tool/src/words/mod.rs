@@ -1,4 +1,4 @@
-//! Errors, sizes and quotes in words, and the places where sentences go.
+//! Errors, sizes and quotes in words, and the output of messages.
 
 pub mod errno;
 pub(crate) mod little_endian;

@@ -1,6 +1,7 @@
-//! What somebody wrote, as an error can show it.
+//! Quotes foreign text for an error message.
 
-/// At most so many characters of it in quotes, none of which can steer a terminal.
+/// Returns at most `most` characters of the text in quotes. Control characters are escaped, so that none can
+/// steer a terminal.
 #[must_use]
 pub fn quoted(text: &str, most: usize) -> String {
     let shown = text.chars().take(most).flat_map(char::escape_debug).collect::<String>();

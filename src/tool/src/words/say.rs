@@ -1,27 +1,29 @@
-//! What is said: facts on standard output, for a person or for a program, and sentences there and beside them.
+//! Output: facts on standard output, for a person or for a program, and messages on standard output or
+//! standard error.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// Prints them: as JSON, or in words.
+/// Prints the facts, as JSON or in words.
 pub fn print(facts: &impl Serialize, json: bool, in_words: impl FnOnce() -> String) -> io::Result<()> {
     let shown = if json { serde_json::to_string_pretty(facts)? + "\n" } else { in_words() };
     io::stdout().write_all(shown.as_bytes())
 }
 
-/// Says on standard output what is done. That nobody listens any more undoes nothing of it.
+/// Reports on standard output that something was done. A write error is ignored, because a closed pipe undoes
+/// nothing.
 pub fn say(sentence: impl Display) {
     to(&mut io::stdout(), sentence);
 }
 
-/// Says on standard error what a person should know.
+/// Reports something that a person should know, on standard error.
 pub fn note(sentence: impl Display) {
     to(&mut io::stderr(), format_args!("nextkernel: {sentence}"));
 }
 
-/// `println!` would end the process where the pipe is closed.
+/// Writes a line and ignores errors; `println!` would end the process if the pipe is closed.
 fn to(out: &mut impl Write, sentence: impl Display) {
     let _ = writeln!(out, "{sentence}");
 }

@@ -1,8 +1,9 @@
-//! Sizes as a person reads them.
+//! Sizes in a form for people.
 
 use std::fmt;
 
-/// Bytes, shown in MB (1,000,000 bytes), rounded up: what is needed is never shown too small.
+/// Bytes, shown in MB (1,000,000 bytes) from 0.1 MB on, and rounded up, so that a required size is never shown
+/// too small.
 pub struct Size(pub u64);
 
 impl fmt::Display for Size {

@@ -1,4 +1,4 @@
-//! Block devices that stand on others: loop devices, mapped devices, arrays.
+//! Block devices that lie on other storage: loop devices, mapped devices, arrays.
 
 use core::ffi::CStr;
 
@@ -12,9 +12,9 @@ use crate::sys::name::Name;
 use crate::sys::text::Text;
 use crate::sys::{calls, files};
 
-/// Closes each that nothing else stands on: what does is in its folder `holders`.
+/// Closes each device that no other device lies on. Those that do are listed in its directory `holders`.
 pub fn close(round: &mut Round) {
-    // Without /sys none can be seen.
+    // Without /sys no device can be seen.
     let Ok(all) = files::folder(CWD, c"/sys/block") else { return };
     let _ = files::find_entry(&all, |name| {
         let folder = files::folder(&all, name).ok()?;
@@ -35,7 +35,8 @@ pub fn close(round: &mut Round) {
     });
 }
 
-/// What kind of open device has this name and this folder in /sys/block, where it is one of ours.
+/// Returns the kind of an open device by its name and its directory in /sys/block; `None` for any other
+/// device.
 fn kind(name: &[u8], folder: BorrowedFd<'_>) -> Option<Kind> {
     let mut buffer = [0; 16];
     if name.starts_with(b"dm-") {
@@ -51,8 +52,9 @@ fn kind(name: &[u8], folder: BorrowedFd<'_>) -> Option<Kind> {
     (!state.is_empty() && state != b"clear\n").then_some(Kind::Array)
 }
 
-/// A container holds the arrays of a firmware's RAID and is none itself; those name it with `/` or `-`
-/// (`metadata_show`, drivers/md/md.c; Documentation/admin-guide/md.rst).
+/// Whether this is the metadata of a container. A container holds the arrays of a firmware's RAID and is no
+/// array itself; its arrays name it after `/` or `-` (`metadata_show`, drivers/md/md.c;
+/// Documentation/admin-guide/md.rst).
 fn is_container(metadata: &[u8]) -> bool {
     metadata.strip_prefix(b"external:").is_some_and(|kind| !kind.starts_with(b"/") && !kind.starts_with(b"-"))
 }
@@ -60,7 +62,7 @@ fn is_container(metadata: &[u8]) -> bool {
 fn act(kind: Kind, name: &CStr) -> io::Result<()> {
     let node = Text::<64>::of(format_args!("/dev/{}", name.to_str().unwrap_or_default()));
     let node = node.as_c_str().ok_or(Errno::NAMETOOLONG)?;
-    // Exclusively: refused where it is mounted, before anything is changed.
+    // Exclusive: a mounted device is refused before anything is changed.
     let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let device = openat(CWD, node, flags, Mode::empty())?;
     fsync(&device)?;
@@ -76,7 +78,7 @@ fn act(kind: Kind, name: &CStr) -> io::Result<()> {
     }
 }
 
-/// What a small file of sysfs says; nothing where it is not there.
+/// Reads a small file of sysfs. Returns nothing if it is not there.
 fn read<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
     files::open(folder, name).and_then(|file| files::up_to(file, buffer)).unwrap_or_default()
 }

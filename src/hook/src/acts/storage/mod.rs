@@ -1,8 +1,8 @@
-//! Closing what the old root lies on, the root with it: mounts, swap, loop devices, mapped devices (dm: LUKS,
-//! LVM) and arrays (md). systemd-shutdown does the same on the host, but for the root (src/shutdown: umount.c,
-//! swap.c, detach-loopback.c, detach-dm.c, detach-md.c).
+//! Closing the old root and the storage that it lies on: mounts, swap, loop devices, mapped devices (dm:
+//! LUKS, LVM) and arrays (md). systemd-shutdown does the same on the host, except for the root (src/shutdown:
+//! umount.c, swap.c, detach-loopback.c, detach-dm.c, detach-md.c).
 //!
-//! No order is computed: what is still used says EBUSY, and its turn comes in the next round.
+//! No order is computed: storage that is still in use fails with EBUSY, and is tried again in the next round.
 
 mod devices;
 mod mounted;
@@ -17,8 +17,9 @@ use crate::bounds::failure::Failure;
 use crate::acts::storage::round::Round;
 use crate::sys::{clock, limits};
 
-/// Unmounts everything at and below `below`, turns swap off, detaches loop devices, mapped devices and arrays,
-/// until nothing changes any more or the machine has been up for `until`. Fails with the first thing that is left.
+/// Unmounts everything at and below `below`, turns swap off, and closes loop devices, mapped devices and
+/// arrays, until nothing changes any more or the uptime reaches `until`. Fails with the first thing that is
+/// left.
 pub fn close(below: &CStr, until: Duration) -> Result<(), Failure> {
     let mut before = usize::MAX;
     let mut pauses = limits::CLOSE_PAUSES.iter();
@@ -28,7 +29,8 @@ pub fn close(below: &CStr, until: Duration) -> Result<(), Failure> {
         swaps::close(&mut round);
         mounted::close(below, &mut round)?;
         devices::close(&mut round);
-        // What hangs may be seen no more: an unmount takes its line out of mountinfo, and then writes back.
+        // An act that hung may have hidden its object: an unmount first takes its line out of mountinfo, and
+        // then writes back.
         let left = round.first_hung.or(round.left).map_or(Ok(()), |left| Err(Failure::StillOpen(left)));
         if round.seen == 0 {
             return left;

@@ -1,4 +1,4 @@
-//! What is mounted below the old root.
+//! Mounts below the old root.
 
 use core::ffi::CStr;
 
@@ -10,21 +10,21 @@ use crate::bounds::open::Kind;
 use crate::scene::mounts;
 use crate::sys::limits;
 
-/// Unmounts it. What is busy now is passed over.
+/// Unmounts everything at and below `below`. Skips mounts that are busy.
 pub fn close(below: &CStr, round: &mut Round) -> Result<(), Failure> {
     let mut point = [0; limits::MOUNT_POINT_MAX];
     let concerns = |line: &[u8]| {
         mounts::point(line, &mut point).is_some_and(|path| is_below(path.to_bytes(), below.to_bytes()))
     };
     mounts::last_first(concerns, |path, _| {
-        // Forced as systemd does it: it ends requests to a server that is gone, and nothing else.
+        // Forced, as systemd does it: that ends requests to a server that is gone, and nothing else.
         let flags = UnmountFlags::FORCE | UnmountFlags::NOFOLLOW;
         round.attempt(Kind::Mounted, path.to_bytes(), &mut || unmount(path, flags));
     })
     .map_err(Failure::of_mountinfo)
 }
 
-/// Whether a path is a folder's own, or one in it.
+/// Whether `path` is the directory `folder`, or lies in it.
 #[must_use]
 pub fn is_below(path: &[u8], folder: &[u8]) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))

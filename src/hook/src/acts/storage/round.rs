@@ -1,4 +1,4 @@
-//! One thing after the other is tried, and what stays open is kept.
+//! A round of closing: tries one thing after the other, and remembers those that stay open.
 
 use core::time::Duration;
 
@@ -12,30 +12,30 @@ use crate::sys::name::{Name, hash};
 use crate::sys::say::{one_of_many, warn};
 use crate::sys::{clock, limits};
 
-/// What is found open, and tried, one thing after the other.
+/// The progress of closing.
 pub struct Round {
-    /// Nothing is tried any more when the machine has been up so long.
+    /// The uptime at which nothing is tried any more.
     pub until: Duration,
-    /// How many acts there were so far, in all rounds.
+    /// The number of acts so far, in all rounds.
     tried: usize,
-    /// How many things were found open.
+    /// The number of things found open in this round.
     pub seen: usize,
-    /// The first of them that could not be closed.
+    /// The first thing that could not be closed in this round.
     pub left: Option<Open>,
-    /// What the kernel did not come back from, in all rounds: it is not tried again, and the rest is all the same.
+    /// The things on which the kernel hung, in all rounds. They are not tried again; the others are.
     hung: List<u64, { limits::HUNG_MAX }>,
-    /// The first of that.
+    /// The first of these things.
     pub first_hung: Option<Open>,
 }
 
 impl Round {
-    /// Begins with nothing tried; ends when the machine has been up for `until`.
+    /// Returns a first round, in which nothing was tried yet. All rounds end when the uptime reaches `until`.
     #[must_use]
     pub fn new(until: Duration) -> Round {
         Round { until, tried: 0, seen: 0, left: None, hung: List::new(), first_hung: None }
     }
 
-    /// Says it, then does it, in a child.
+    /// Logs an act, then runs it in a child.
     pub fn attempt(&mut self, kind: Kind, name: &[u8], act: &mut dyn FnMut() -> io::Result<()>) {
         let this = hash(name) ^ kind as u64;
         let rest = self.until.saturating_sub(clock::uptime());
@@ -53,7 +53,7 @@ impl Round {
                 self.leave(kind, name, Errno::TIMEDOUT);
                 let open = Open { kind, name: Name::cut(name), why: Errno::TIMEDOUT };
                 self.first_hung = self.first_hung.or(Some(open));
-                // More than there is room for cost their time again, which is bounded.
+                // Things that do not fit into the list are tried again, which takes a bounded time.
                 let _ = self.hung.push(this);
             }
         }

@@ -1,4 +1,4 @@
-//! What is in use as swap.
+//! Swap space that is in use.
 
 use rustix::fs::CWD;
 
@@ -7,7 +7,7 @@ use crate::bounds::open::Kind;
 use crate::scene::mounts;
 use crate::sys::{calls, files, limits};
 
-/// Turns it off.
+/// Turns off all swap space.
 pub fn close(round: &mut Round) {
     let mut buffer = [0; limits::MOUNT_POINT_MAX];
     // A kernel without swap has no such file.

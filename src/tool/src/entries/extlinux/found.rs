@@ -1,5 +1,5 @@
-//! The menu of U-Boot or syslinux on this machine: where its file is, and where the files of its labels are
-//! seen.
+//! The menu of U-Boot or syslinux on this machine: the path of its file, and the paths at which the files of
+//! its labels are seen.
 
 use std::path::{Path, PathBuf};
 
@@ -10,23 +10,24 @@ use crate::machine::file_systems::{FileSystem, Name};
 use crate::machine::mounts::Mount;
 use crate::machine::root::Root;
 
-/// Where EXTLINUX and U-Boot look, on a partition of its own at /boot or on the root (EXTLINUX's wiki page,
-/// "Configuration file", and core/fs/lib/loadconfig.c; U-Boot's doc/develop/bootstd). EXTLINUX alone looks at the top, and
-/// in the folder where it was installed, which is /boot itself on Alpine.
+/// The directories in which EXTLINUX and U-Boot look, on a partition of its own at /boot or on the root
+/// (EXTLINUX's wiki page, "Configuration file", and core/fs/lib/loadconfig.c; U-Boot's doc/develop/bootstd).
+/// Only EXTLINUX looks at the top, and in the directory where it was installed, which is /boot itself on
+/// Alpine.
 const FOLDERS: [&str; 6] = ["/boot/extlinux", "/boot/syslinux", "/boot", "/extlinux", "/syslinux", "/"];
 const NAMES: [&str; 2] = ["extlinux.conf", "syslinux.cfg"];
 
-/// The menu, and what is next.
+/// The menu, and the label that boots next.
 #[derive(Debug)]
 pub struct Menu {
-    /// Its file.
+    /// The menu's file.
     pub from: PathBuf,
-    /// Its labels in order.
+    /// The entries of its labels, in order.
     pub entries: Vec<Entry>,
     config: Config,
 }
 
-/// Every file that holds one.
+/// Returns every file that has a menu.
 #[must_use]
 pub fn configs(root: &Root) -> Vec<PathBuf> {
     let paths = FOLDERS.iter().flat_map(|folder| NAMES.map(|name| Path::new(folder).join(name)));
@@ -34,7 +35,7 @@ pub fn configs(root: &Root) -> Vec<PathBuf> {
 }
 
 impl Menu {
-    /// Reads it; `attached` mounts what its labels lie on.
+    /// Reads the menu. `attached` mounts the file systems that its labels are on.
     pub fn read(root: &Root, attached: &mut Attached, from: &Path) -> Result<Menu, Error> {
         let text = root
             .read_up_to(from, crate::entries::extlinux::SIZE_MAX)
@@ -46,7 +47,7 @@ impl Menu {
         Ok(Menu { from: from.to_path_buf(), entries, config })
     }
 
-    /// The label that boots next, and what decided.
+    /// Returns the label that boots next, and the setting that decided.
     pub fn next(&self) -> Result<(&Entry, &'static str), Error> {
         let undecided = |why: String| Error::Undecided { path: self.from.clone(), why };
         let (number, because) = self.config.next().map_err(|error| undecided(error.to_string()))?;
@@ -92,7 +93,7 @@ fn made(
     }
     let hindrance = (!root.path(&kernel).is_file())
         .then(|| Error::NoKernel { from: from.to_path_buf(), kernel: kernel.clone() });
-    // syslinux hands `initrd=` on to the kernel, which knows nothing of it.
+    // syslinux passes `initrd=` on to the kernel, which does not know it.
     let options = crate::image::cmdline::without(&linux.options, "initrd");
     Ok(Entry {
         initrds: initrds.into_iter().map(Into::into).collect(),
@@ -103,7 +104,7 @@ fn made(
     })
 }
 
-/// Where a path is seen: it lies on the file system of its menu.
+/// Returns the path at which a file of the menu is seen; it is on the file system of the menu.
 fn on(root: &Root, attached: &mut Attached, from: &Path, path: &str) -> Result<PathBuf, Error> {
     let unseen = |why: String| Error::Unseen { from: from.to_path_buf(), path: path.to_owned(), why };
     let mounts = Mount::all(root);

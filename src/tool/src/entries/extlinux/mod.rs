@@ -1,9 +1,10 @@
-//! extlinux.conf and syslinux.cfg: labels, and which of them boots when nobody touches a key.
+//! extlinux.conf and syslinux.cfg: the labels, and the one that boots if nobody touches a key.
 //!
-//! Two programs read such a file: U-Boot (doc/develop/bootstd/extlinux.rst; `boot/pxe_utils.c`) and
-//! syslinux (its wiki's "Config"; com32/menu/readconfig.c), and they do not agree in everything. Where a file means the same to both,
-//! it is read; a `UI` line tells that syslinux reads it, for U-Boot knows none; what else they would take
-//! differently is refused by name. Paths stay as they are written: see [`path`].
+//! Two programs read such a file, U-Boot (doc/develop/bootstd/extlinux.rst; `boot/pxe_utils.c`) and syslinux
+//! (its wiki's "Config"; com32/menu/readconfig.c), and they do not agree in everything. A file that means the
+//! same to both is read. A `UI` line shows that syslinux reads the file, because U-Boot does not know that
+//! keyword. Everything else that they would read differently is refused by name. Paths stay as they are
+//! written: see [`path`].
 
 pub mod found;
 
@@ -11,102 +12,102 @@ use thiserror::Error;
 
 use crate::words::quoted::quoted;
 
-/// More bytes than this are no configuration.
+/// Limit in bytes; a larger file is not a configuration.
 const SIZE_MAX: usize = 1 << 20;
 
-/// More labels than this are no menu, and every one is looked for among them.
+/// Limit for the labels. A file with more is not a menu, and each search goes through all of them.
 const LABELS_MAX: usize = 1000;
 
-/// How many characters of what somebody wrote an error shows.
+/// Limit in characters for text of the file that an error shows.
 const SHOWN_MAX: usize = 60;
 
-/// What is wrong, and where.
+/// An error, and its line.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("line {line}: {why}")]
 pub struct Wrong {
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// What is wrong.
+    /// The error.
     pub why: Why,
 }
 
-/// What is wrong with a line.
+/// An error in a line.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Why {
-    /// Bytes that are no text.
+    /// The bytes are not text.
     #[error("it is not plain text")]
     NotText,
-    /// No configuration at all.
+    /// The file is too large to be a configuration.
     #[error("the file is larger than {SIZE_MAX} bytes")]
     TooLarge,
-    /// No menu.
+    /// There are too many labels for a menu.
     #[error("there are more than {LABELS_MAX} labels")]
     TooMany,
-    /// A keyword that nobody knows.
+    /// The keyword is unknown.
     #[error("{0} is no keyword that is understood")]
     Unknown(String),
-    /// A keyword without what belongs to it.
+    /// The keyword lacks its value.
     #[error("{0} says nothing")]
     Empty(&'static str),
-    /// Another file.
+    /// The file refers to another file.
     #[error("what {0} holds is not read: put it into this file")]
     Include(String),
-    /// A keyword that stands there twice.
+    /// The keyword occurs twice.
     #[error("{0} stands there a second time, and U-Boot and syslinux differ in which they take")]
     Twice(&'static str),
-    /// Two ways to say the initrd.
+    /// The initrd is named in two ways.
     #[error("INITRD and APPEND both name an initrd, and U-Boot and syslinux differ in which they take")]
     TwoInitrds,
-    /// Not a Linux kernel.
+    /// The label does not start a Linux kernel.
     #[error("the label starts no Linux kernel, but {0}")]
     NotLinux(String),
-    /// Nothing to start.
+    /// The label starts nothing.
     #[error("the label names no kernel")]
     NoKernel,
-    /// A kernel in a FIT.
+    /// The kernel is in a FIT.
     #[error("{0} names a configuration of a FIT image, which is not read")]
     Fit(String),
-    /// Parameters that the boot loader makes.
+    /// The boot loader adds parameters of its own.
     #[error("the boot loader adds the network's settings to the command line (IPAPPEND, SYSAPPEND)")]
     Network,
-    /// What U-Boot puts something else in for.
+    /// U-Boot interprets the character, and syslinux does not.
     #[error("U-Boot takes {0:?} in APPEND for its own, and syslinux does not")]
     Macro(char),
-    /// Where U-Boot ends a label.
+    /// U-Boot ends the label earlier, at the line given here.
     #[error("U-Boot ends the label at line {0} and passes over this, and syslinux does not")]
     Ended(usize),
-    /// An APPEND before every label.
+    /// The only APPEND comes before all labels.
     #[error("the label has no APPEND; syslinux takes the one before all labels, and U-Boot does not")]
     Common,
-    /// No APPEND at all.
+    /// There is no APPEND.
     #[error("the label has no APPEND, and U-Boot then takes what its environment holds (bootargs)")]
     NoAppend,
-    /// A block that never ends.
+    /// A block is not closed.
     #[error("TEXT is never closed by ENDTEXT")]
     Unclosed,
 }
 
-/// Where the device tree is.
+/// The location of the device tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fdt {
-    /// In this file.
+    /// This file.
     File(String),
-    /// In this folder, in a file whose name the board knows.
+    /// A file in this directory, whose name the board knows.
     Folder(String),
 }
 
-/// What a label boots.
+/// The kernel of a label, and everything that it boots with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linux {
     /// The kernel's path.
     pub kernel: String,
-    /// The initrds' paths, in order. U-Boot takes no more than one.
+    /// The initrds' paths, in order. U-Boot takes only one.
     pub initrds: Vec<String>,
-    /// The command line as it is written, with `initrd=` if that stands there.
+    /// The command line as it is written, with `initrd=` if that is in it.
     pub options: String,
     /// The device tree.
     pub fdt: Option<Fdt>,
-    /// Overlays for it, in order.
+    /// Overlays for the device tree, in order.
     pub overlays: Vec<String>,
 }
 
@@ -115,69 +116,69 @@ pub struct Linux {
 pub struct Label {
     /// Its name.
     pub name: String,
-    /// What the menu shows.
+    /// The title in the menu.
     pub title: String,
-    /// The line it begins in.
+    /// The line in which it begins.
     pub line: usize,
-    /// What it boots, or why it cannot be staged.
+    /// The kernel that it boots, or the reason why it cannot be staged.
     pub boots: Result<Linux, Wrong>,
 }
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// In order.
+    /// The labels, in order.
     pub labels: Vec<Label>,
     /// `TIMEOUT`, in tenths of a second.
     pub timeout: Option<u32>,
-    /// The label that U-Boot is to take when booting failed too often (`FALLBACK`).
+    /// The label for U-Boot to take after too many failed boots (`FALLBACK`).
     pub fallback: Option<String>,
     default: Option<String>,
     on_timeout: Option<String>,
     menu_defaults: Vec<String>,
     syslinux: Option<Menu>,
-    /// The line that lets syslinux begin with what was chosen last.
+    /// The line by which syslinux begins with the label that was chosen last.
     saves: Option<usize>,
 }
 
-/// How a file says that syslinux shows its menu.
+/// The way in which a file says that syslinux shows its menu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Menu {
-    /// `DEFAULT` names the menu's program, and no label.
+    /// `DEFAULT` names the menu's program instead of a label.
     Default,
-    /// `UI` does.
+    /// `UI` names the menu's program.
     Ui,
 }
 
-/// Why a label is next.
+/// The reason why a label is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Because {
     /// `DEFAULT` names it.
     Default,
     /// `ONTIMEOUT` names it.
     OnTimeout,
-    /// `MENU DEFAULT` stands in it.
+    /// The label contains `MENU DEFAULT`.
     MenuDefault,
-    /// It is the first.
+    /// The label is the first.
     First,
 }
 
-/// Why it cannot be told what is next.
+/// The reason why the next label is unknown.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Undecided {
-    /// There is nothing.
+    /// There are no labels.
     #[error("there is no label")]
     Empty,
-    /// It names nothing.
+    /// The default is not the name of a label.
     #[error("the default is {0}, and no label is called so; name an entry")]
     Missing(String),
-    /// Two are called so.
+    /// The default is the name of several labels.
     #[error("the default is {0}, and several labels are called so; name an entry")]
     Several(String),
-    /// Two ways to say it, and they do not say the same.
+    /// The default is set in two ways that disagree.
     #[error("U-Boot and syslinux differ in which label is next: {0} or {1}; name an entry")]
     Differ(String, String),
-    /// syslinux keeps it where nobody else looks.
+    /// syslinux stores the default in a place that nextkernel does not read.
     #[error(
         "line {0}: by MENU SAVE syslinux begins with the label that was chosen last, and keeps that in a file of its own \
          (ldlinux.sys), which is not read; name an entry"
@@ -186,7 +187,7 @@ pub enum Undecided {
 }
 
 impl Config {
-    /// Reads a text. Total: any bytes give labels, or the line that is wrong.
+    /// Reads a text. Total: any bytes give labels, or the line with the error.
     pub fn parse(bytes: &[u8]) -> Result<Config, Wrong> {
         let mut reader = Reader::default();
         if bytes.len() > SIZE_MAX {
@@ -203,7 +204,7 @@ impl Config {
         Ok(reader.config())
     }
 
-    /// The label that boots when nobody touches a key: its number, and why.
+    /// Returns the number of the label that boots if nobody touches a key, and the reason.
     pub fn next(&self) -> Result<(usize, Because), Undecided> {
         if self.labels.is_empty() {
             return Err(Undecided::Empty);
@@ -221,9 +222,9 @@ impl Config {
         let default = self.default.as_ref().map(|name| (name, Because::Default));
         let on_timeout = self.on_timeout.as_ref().map(|name| (name, Because::OnTimeout));
         let menu_default = menu_default.map(|name| (name, Because::MenuDefault));
-        // U-Boot takes ONTIMEOUT and DEFAULT for the same, and the last of them; syslinux's menu knows
-        // MENU DEFAULT and the first label, and at the end of its time ONTIMEOUT. With UI its DEFAULT names a label, and is
-        // put in behind all labels (com32/menu/readconfig.c).
+        // U-Boot treats ONTIMEOUT and DEFAULT as the same, and takes the last of them. syslinux's menu knows
+        // MENU DEFAULT and the first label, and when its time is over ONTIMEOUT. With UI, DEFAULT names a label
+        // and is applied after all labels have been read (com32/menu/readconfig.c).
         let ways = if self.syslinux == Some(Menu::Default) {
             [on_timeout, menu_default.or(first), default]
         } else {
@@ -244,8 +245,8 @@ impl Config {
     }
 }
 
-/// The path on its file system of what a file in `folder` names: from the file system's top with a '/',
-/// from the folder without. `..` is left to the reader of the file.
+/// Returns the path on its file system of a name in a file in `folder`. A name with a leading '/' begins at the
+/// top of the file system, any other in that directory. `..` stays for the reader of the file.
 #[must_use]
 pub fn path(folder: &str, named: &str) -> String {
     if named.starts_with('/') {
@@ -254,8 +255,8 @@ pub fn path(folder: &str, named: &str) -> String {
     format!("{}/{named}", folder.trim_end_matches('/'))
 }
 
-/// Keywords that change how the menu looks or behaves for a person who touches a key; none changes what
-/// a label boots.
+/// Keywords that change the look of the menu, or its behavior if somebody touches a key. None changes the
+/// kernel that a label boots, or its parameters.
 const WITHOUT_EFFECT: [&str; 25] = [
     "prompt",
     "totaltimeout",
@@ -284,16 +285,17 @@ const WITHOUT_EFFECT: [&str; 25] = [
     "efi",
 ];
 
-/// What syslinux starts that is no Linux kernel, and U-Boot's way to go on with the next device.
+/// Keywords with which syslinux starts something other than a Linux kernel, and the one with which U-Boot goes
+/// on to the next device.
 const OTHERS: [&str; 8] = ["localboot", "com32", "boot", "bss", "pxe", "fdimage", "comboot", "config"];
 
-/// How syslinux's own programs end, its menus among them.
+/// The ending of syslinux's own programs, including its menus.
 const MODULE: &str = ".c32";
 
-/// Ends of names by which syslinux knows that a KERNEL is something else.
+/// The endings by which syslinux knows that a KERNEL is something else.
 const OTHER_ENDS: [&str; 9] = [MODULE, ".com", ".cbt", ".bss", ".bin", ".0", ".img", ".bs", ".lua"];
 
-/// A label that is not yet whole.
+/// A label that is not complete yet.
 #[derive(Default)]
 struct Open {
     name: String,
@@ -304,9 +306,9 @@ struct Open {
     append: Option<String>,
     fdt: Option<Fdt>,
     overlays: Option<String>,
-    /// The line where U-Boot would leave it.
+    /// The line at which U-Boot ends the label.
     ended: Option<usize>,
-    /// What is wrong first for whoever reads it, and what only U-Boot would not understand.
+    /// The first error for any reader; below it the first one that counts only if U-Boot may read the file.
     wrong: Option<Wrong>,
     differs: Option<Wrong>,
 }
@@ -350,7 +352,7 @@ impl Reader {
         if self.in_label(at, &keyword, value)? {
             return Ok(());
         }
-        // What is no part of a label ends it for U-Boot.
+        // A keyword that does not belong to a label ends the label for U-Boot.
         if let Some(label) = self.labels.last_mut() {
             label.ended = label.ended.or(Some(at));
         }
@@ -385,9 +387,9 @@ impl Reader {
             ("include", _) => return Err(Why::Include(shown(value))),
             ("default", Some(label)) => self.menu_defaults.push(label.name.clone()),
             ("save", _) => self.saves = self.saves.or(Some(at)),
-            // The '^' marks the key.
+            // The '^' marks the shortcut key.
             ("label", Some(label)) => label.title = Some(value.replacen('^', "", 1)),
-            // Submenus have a default of their own, and GOTO, EXIT and HIDE change what is in a menu.
+            // A submenu has its own default; GOTO, EXIT and HIDE change the contents of a menu.
             (word @ ("begin" | "end" | "goto" | "exit" | "hide" | "start" | "disable" | "disabled"), _) => {
                 return Err(Why::Unknown(shown(&format!("MENU {}", word.to_ascii_uppercase()))));
             }
@@ -396,7 +398,7 @@ impl Reader {
         Ok(())
     }
 
-    /// A keyword that belongs to a label; whether it is one, and there is a label.
+    /// Reads a keyword that belongs to a label. Returns false if it is not one, or if there is no label yet.
     fn in_label(&mut self, at: usize, keyword: &str, value: &str) -> Result<bool, Why> {
         let Some(label) = self.labels.last_mut() else { return Ok(false) };
         let mut differs = None;
@@ -423,7 +425,7 @@ impl Reader {
                 differs = before.filter(|fdt| matches!(fdt, Fdt::File(_))).map(|_| Why::Twice("FDT"));
             }
             "fdtdir" | "devicetreedir" => {
-                // A file counts before a folder.
+                // A file counts before a directory.
                 label.fdt = label.fdt.take().or(Some(Fdt::Folder(value.to_owned())));
             }
             "fdtoverlays" | "devicetree-overlay" => {
@@ -513,7 +515,7 @@ impl Open {
     }
 }
 
-/// The first word, and what follows it.
+/// Splits off the first word.
 fn split(line: &str) -> (&str, &str) {
     let (word, value) = line.split_once([' ', '\t']).unwrap_or((line, ""));
     (word, value.trim_ascii())
@@ -523,13 +525,13 @@ fn told(keyword: &'static str, value: &str) -> Result<String, Why> {
     if value.is_empty() { Err(Why::Empty(keyword)) } else { Ok(value.to_owned()) }
 }
 
-/// Whether a DEFAULT is syslinux's menu, and no label.
+/// Returns whether the value of DEFAULT is syslinux's menu instead of a label.
 fn is_program(value: &str) -> bool {
     let word = value.split_ascii_whitespace().next().unwrap_or_default();
     word.to_ascii_lowercase().ends_with(MODULE)
 }
 
-/// F1 to F12: help that a key shows.
+/// Returns whether a keyword is the name of a function key up to F12, which sets the help that the key shows.
 fn is_function_key(keyword: &str) -> bool {
     let number = keyword.strip_prefix('f').and_then(|number| number.parse::<u8>().ok());
     number.is_some_and(|number| number <= 12)
@@ -544,7 +546,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use crate::entries::extlinux::*;
 
-    /// As an image for a board has it.
+    /// A file as in an image for a board.
     const BOARD: &str = "\
 # made by u-boot-update
 DEFAULT l0

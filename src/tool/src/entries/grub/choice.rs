@@ -1,57 +1,58 @@
-//! Which entry GRUB boots when nobody touches a key (GRUB manual, "default" and "fallback"; grub-core/normal/menu.c).
+//! The entry that GRUB boots if nobody touches a key (GRUB manual, "default" and "fallback";
+//! grub-core/normal/menu.c).
 
 use thiserror::Error;
 
 use crate::entries::grub::menu::{Config, Item, Kind, Named, Wrong, shown};
 
-/// What GRUB boots next.
+/// The entry that GRUB boots next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Next {
     /// The entry's numbers, as in [`crate::entries::grub::menu::Entry::place`].
     pub place: Vec<usize>,
-    /// Why that one.
+    /// The reason why it is next.
     pub because: Because,
-    /// The numbers in the top menu that GRUB tries, in order, if it cannot load that one (`fallback`).
+    /// The numbers in the top menu that GRUB tries, in order, if it cannot load that entry (`fallback`).
     pub fallbacks: Vec<usize>,
 }
 
-/// Why an entry is next.
+/// The reason why an entry is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Because {
     /// `next_entry` in grubenv, for one boot (grub-reboot).
     OneShot,
-    /// `saved_entry` in grubenv (grub-set-default, or what was booted last).
+    /// `saved_entry` in grubenv (from grub-set-default, or the entry that was booted last).
     Saved,
     /// `default` in grub.cfg.
     Default,
-    /// It is the first: `default` names none.
+    /// It is the first entry, and `default` names none.
     First,
 }
 
-/// Why it cannot be told what is next.
+/// The reason why the next entry is unknown.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Undecided {
-    /// There is nothing.
+    /// The menu is empty.
     #[error("GRUB's menu is empty")]
     Empty,
     /// The value of `default` is not known.
     #[error("what GRUB boots next cannot be told: {0}; name an entry")]
     Default(Wrong),
-    /// It hangs on entries that may be there or not.
+    /// It depends on entries that may or may not be there.
     #[error("what GRUB boots next hangs on what only GRUB can tell: {0}; name an entry")]
     Maybe(Wrong),
-    /// GRUBs differ.
+    /// GRUB's versions differ in the meaning of `default`.
     #[error("GRUB's versions differ in what default={0} means; name an entry")]
     Versions(String),
 }
 
-/// A place of a menu, with those of loader/entries opened.
+/// A place in a menu, with a place for each entry of loader/entries.
 struct Slot<'a> {
     title: &'a str,
     id: &'a str,
     maybe: Option<&'a Wrong>,
     submenu: Option<&'a [Item]>,
-    /// Any number of entries may stand here.
+    /// Whether any number of entries may be here.
     unread: bool,
 }
 
@@ -71,7 +72,7 @@ pub(super) fn next(config: &Config, bls: &[Named]) -> Result<Next, Undecided> {
     loop {
         let slots = slots(items, bls);
         let found = value.map(|value| find(&slots, value, config.fedora)).transpose()?.flatten();
-        // "If DEFAULT is not within the menu" the first is taken.
+        // "If DEFAULT is not within the menu", the first entry is taken.
         let number = found.unwrap_or(0);
         if found.is_none() {
             because = Because::First;
@@ -81,7 +82,7 @@ pub(super) fn next(config: &Config, bls: &[Named]) -> Result<Next, Undecided> {
         match slots.get(number).and_then(|slot| slot.submenu) {
             None if slots.is_empty() => return Err(Undecided::Empty),
             None => return Ok(Next { place, because, fallbacks: fallbacks(config, bls) }),
-            // What follows '>' is the submenu's default; else it has none.
+            // The part behind '>' is the submenu's default. Without that part the submenu has none.
             Some(submenu) => {
                 items = submenu;
                 value = value.and_then(|value| split(value).1);
@@ -111,7 +112,7 @@ fn slots<'a>(items: &'a [Item], bls: &[Named<'a>]) -> Vec<Slot<'a>> {
     slots
 }
 
-/// Only where it is there for sure.
+/// Fails if the entry may be missing.
 fn sure(slot: Option<&Slot>) -> Result<(), Undecided> {
     match slot.and_then(|slot| slot.maybe) {
         Some(wrong) => Err(Undecided::Maybe(wrong.clone())),
@@ -128,7 +129,7 @@ fn find(slots: &[Slot], value: &str, fedora: bool) -> Result<Option<usize>, Unde
             None => named(slots, |slot| slot.title == name || slot.id == name),
         };
     }
-    // Fedora's GRUB takes a number only if nothing is called so, and only if nothing follows it.
+    // Fedora's GRUB takes a number only if no entry has that name, and only if nothing follows the number.
     let found = match named(slots, |slot| slot.id == name)? {
         Some(found) => Some(found),
         None => named(slots, |slot| slot.title == name)?,
@@ -160,7 +161,7 @@ fn numbered(slots: &[Slot], number: usize) -> Result<Option<usize>, Undecided> {
     Ok((number < slots.len()).then_some(number))
 }
 
-/// What stands before the first single '>', with doubled ones as one, and what follows.
+/// Returns the part before the first single '>', with doubled ones as one, and the part behind it.
 fn split(value: &str) -> (String, Option<&str>) {
     let mut name = String::new();
     let mut chars = value.char_indices();
@@ -176,7 +177,7 @@ fn split(value: &str) -> (String, Option<&str>) {
     (name, None)
 }
 
-/// The number that a text begins with, and what follows (`grub_strtoul`, base 0).
+/// Returns the number that a text begins with, and the rest (`grub_strtoul`, base 0).
 fn number(text: &str) -> Option<(usize, &str)> {
     let text = text.trim_ascii_start();
     let (digits, base) = match text.strip_prefix("0x") {
@@ -197,7 +198,8 @@ fn number(text: &str) -> Option<(usize, &str)> {
     Some((usize::from_str_radix(digits, base).unwrap_or(usize::MAX), rest))
 }
 
-/// GRUB reads numbers for as long as there are any.
+/// Returns the numbers in `fallback` that the menu has. As GRUB does, stops at the first word that is not a
+/// number.
 fn fallbacks(config: &Config, bls: &[Named]) -> Vec<usize> {
     let value = config.fallback.as_ref().and_then(|setting| setting.value.as_deref().ok());
     let size = slots(&config.items, bls).len();

@@ -1,9 +1,10 @@
-//! `[ ... ]` as GRUB judges it (grub-core/commands/test.c), where some words and files are not known.
+//! `[ ... ]` as GRUB judges it (grub-core/commands/test.c), if some words and files are unknown.
 
-/// How deep parentheses may lie in each other.
+/// Limit for the depth of nested parentheses.
 const DEPTH_MAX: usize = 16;
 
-/// Whether it holds; none where that is not known. `exists` tells of a file, where it can.
+/// Returns whether the condition holds; `None` if that is unknown. `exists` says whether a file exists, if it
+/// can.
 pub fn holds(words: &[Option<String>], exists: &dyn Fn(&str) -> Option<bool>) -> Option<bool> {
     let words = match words {
         [inner @ .., Some(last)] if last == "]" => inner,
@@ -74,7 +75,7 @@ impl Test<'_> {
                     self.at += 1;
                     Some(!text.is_empty())
                 }
-                // It could be an operator, too.
+                // The word may be an operator, too.
                 (None, ..) => return None,
             };
             all = and(all, if inverted { value.map(|value| !value) } else { value });
@@ -108,7 +109,7 @@ fn is_binary(operator: &str) -> bool {
 
 fn compared(left: Option<&str>, operator: &str, right: Option<&str>) -> Option<bool> {
     let (left, right) = (left?, right?);
-    // A stand-in: what GRUB has there is not known.
+    // A stand-in for a value that only GRUB knows.
     if left.contains('\u{1}') || right.contains('\u{1}') {
         return None;
     }
@@ -134,7 +135,7 @@ fn compared(left: Option<&str>, operator: &str, right: Option<&str>) -> Option<b
 mod tests {
     use crate::entries::grub::condition::*;
 
-    /// A '?' stands for a word that is not known.
+    /// Judges a test in which a '?' is an unknown word.
     fn judged(test: &str) -> Option<bool> {
         let word = |word: &str| match word {
             "?" => None,

@@ -2,19 +2,19 @@
 
 use thiserror::Error;
 
-/// How it begins.
+/// The beginning of every block.
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 
-/// grub-editenv makes 1024 bytes; more than this is something else under its name.
+/// Limit in bytes. grub-editenv makes 1024; a larger file is something else of that name.
 pub const SIZE_MAX: usize = 64 * 1024;
 
-/// Why it cannot be read.
+/// The reason why the block cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Broken {
-    /// It does not begin as one.
+    /// The signature is missing.
     #[error("grubenv is no GRUB environment block; `grub-editenv grubenv create` makes one")]
     NoSignature,
-    /// It is too large to be one.
+    /// The file is too large for a block.
     #[error("grubenv is larger than {SIZE_MAX} bytes; `grub-editenv grubenv create` makes one of 1024")]
     TooLarge,
     /// A name or a value is not UTF-8.
@@ -22,15 +22,15 @@ pub enum Broken {
     NotText,
 }
 
-/// What is saved in it, in order.
+/// The variables that are saved in the block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// Names and values. A name may stand there twice; GRUB takes the last.
+    /// Names and values, in order. If a name occurs twice, GRUB takes the last value.
     pub variables: Vec<(String, String)>,
 }
 
 impl Environment {
-    /// Reads it as GRUB's `load_env` does, which passes in silence over an end that is cut off.
+    /// Reads the block as GRUB's `load_env` does, which silently passes over a last line without an end.
     pub fn parse(bytes: &[u8]) -> Result<Environment, Broken> {
         if bytes.len() > SIZE_MAX {
             return Err(Broken::TooLarge);
@@ -51,15 +51,16 @@ impl Environment {
         Ok(Environment { variables })
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.iter().rev().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// The block without a variable, of the same length, as `grub-editenv unset` leaves it; none where it
-/// is no block or does not hold it. So a one-shot entry is consumed by day.
+/// Returns the block without a variable, of the same length, as `grub-editenv unset` leaves it. Returns `None`
+/// if it is not a block, or does not hold the variable. A one-shot entry is consumed this way while the system
+/// runs.
 #[must_use]
 pub fn without(block: &[u8], name: &str) -> Option<Vec<u8>> {
     let mut rest = block.strip_prefix(SIGNATURE)?;
@@ -78,8 +79,8 @@ pub fn without(block: &[u8], name: &str) -> Option<Vec<u8>> {
     was_there.then_some(kept)
 }
 
-/// A line without its end, and what follows. A backslash takes the next byte into the line, even a
-/// line feed; none where no line ends any more.
+/// Splits off a line, without its end. A backslash takes the next byte into the line, even a line feed. Returns
+/// `None` if no line ends any more.
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut escaped = false;
     let end = bytes.iter().position(|byte| {

@@ -1,4 +1,5 @@
-//! GRUB's menu on this machine: where its folder is, and where the files of its entries are seen.
+//! GRUB's menu on this machine: the path of its directory, and the paths at which the files of its entries are
+//! seen.
 
 use std::fs;
 use std::io::{self, Read};
@@ -17,40 +18,40 @@ use crate::machine::mounts::Mount;
 use crate::machine::root::Root;
 use crate::request::once::NEXT_ENTRY;
 
-/// Where the folder is (GRUB manual, "Installing GRUB using grub-install"); Fedora and openSUSE have the other.
+/// GRUB's directories (GRUB manual, "Installing GRUB using grub-install"); Fedora and openSUSE have the second.
 const FOLDERS: [&str; 2] = ["/boot/grub", "/boot/grub2"];
 
-/// Where `blscfg` looks unless `blsdir` says otherwise: Fedora's in the second place, too, if there is nothing in
-/// the first.
+/// The directories in which `blscfg` looks unless `blsdir` says otherwise. Fedora's looks in the second one,
+/// too, if there is nothing in the first.
 const BLSDIRS: [&str; 2] = ["/loader/entries", "/boot/loader/entries"];
 
-/// The menu, and what is next.
+/// The menu, and the entry that boots next.
 #[derive(Debug)]
 pub struct Menu {
-    /// grub.cfg
+    /// The path of grub.cfg.
     pub from: PathBuf,
-    /// Its entries in order, with their numbers.
+    /// The entries in order, with their numbers.
     pub entries: Vec<(Vec<usize>, Entry)>,
     /// Whether they come from loader/entries.
     pub has_bls: bool,
-    /// `next_entry` in grubenv.
+    /// The value of `next_entry` in grubenv.
     pub one_shot: Option<String>,
     next: Result<Next, Undecided>,
 }
 
-/// More of a grub.cfg on an ESP is not looked at to tell what it is.
+/// Limit in bytes for reading a grub.cfg on an ESP to tell its kind.
 const ESP_MAX: u64 = 1 << 20;
 
-/// The menus that GRUB may read. Where the firmware is UEFI it is started from a folder of the ESP, and the grub.cfg there
-/// is the menu itself (openEuler, RHEL 8), or calls the one below /boot; that folder may also be of another system on the same
-/// ESP, and then nothing here tells which is read.
+/// Returns the menus that GRUB may read. UEFI firmware starts GRUB from a directory of the ESP. The grub.cfg
+/// there is the menu itself (openEuler, RHEL 8), or calls the one below /boot. That directory may also belong
+/// to another system on the same ESP, and then nothing here says which menu is read.
 #[must_use]
 pub fn configs(root: &Root) -> Vec<PathBuf> {
     let on_esp = if root.path("/sys/firmware/efi").is_dir() { of_esp(root) } else { Vec::new() };
     let below_boot = FOLDERS.map(|folder| Path::new(folder).join("grub.cfg"));
     let mut found: Vec<PathBuf> = Vec::new();
     for config in on_esp.into_iter().chain(below_boot).filter(|config| root.path(config).is_file()) {
-        // One folder may be a link to the other.
+        // One directory may be a link to the other.
         let is_same =
             |other: &PathBuf| root.path(other).canonicalize().ok() == root.path(&config).canonicalize().ok();
         if !found.iter().any(is_same) {
@@ -60,14 +61,14 @@ pub fn configs(root: &Root) -> Vec<PathBuf> {
     found
 }
 
-/// Every grub.cfg on an ESP that is a menu, and does not just call another one.
+/// Returns every grub.cfg on an ESP that is a menu, and does not only call another one.
 fn of_esp(root: &Root) -> Vec<PathBuf> {
     let is_menu = |config: &PathBuf| {
         let mut text = Vec::new();
         let read = root.open(config).and_then(|file| file.take(ESP_MAX).read_to_end(&mut text));
         let text = String::from_utf8_lossy(&text);
         let has = |words: &[&str]| text.split_whitespace().any(|word| words.contains(&word));
-        // What cannot be read may be one.
+        // A file that cannot be read may be a menu.
         read.is_err() || has(&["menuentry", "blscfg"]) || !has(&["configfile", "normal", "source", "."])
     };
     let mut menus = on_esp(root);
@@ -75,7 +76,7 @@ fn of_esp(root: &Root) -> Vec<PathBuf> {
     menus
 }
 
-/// Every grub.cfg in a folder of a vendor's, by name.
+/// Returns every grub.cfg in a vendor's directory on an ESP, sorted by name.
 #[must_use]
 pub fn on_esp(root: &Root) -> Vec<PathBuf> {
     let folders = POINTS.iter().flat_map(|point| {
@@ -88,14 +89,14 @@ pub fn on_esp(root: &Root) -> Vec<PathBuf> {
     configs
 }
 
-/// grubenv, which lies beside it.
+/// Returns the path of grubenv, beside grub.cfg.
 #[must_use]
 pub fn grubenv(config: &Path) -> PathBuf {
     config.with_file_name("grubenv")
 }
 
 impl Menu {
-    /// Reads it; `attached` mounts what its entries lie on.
+    /// Reads the menu. `attached` mounts the file systems that its entries are on.
     pub fn read(root: &Root, attached: &mut Attached, from: &Path) -> Result<Menu, Error> {
         let beside = |name: &str| contents(root, &from.with_file_name(name));
         let config = contents(root, from)?.unwrap_or_default();
@@ -126,7 +127,7 @@ impl Menu {
         Ok(Menu { from: from.to_path_buf(), entries, has_bls: config.blscfg.is_some(), one_shot, next })
     }
 
-    /// The entry that GRUB boots next, what decided, and whether that counts once.
+    /// Returns the entry that GRUB boots next, the setting that decided, and whether that counts only once.
     pub fn next(&self) -> Result<(&Entry, &'static str, bool), Error> {
         let next = self
             .next
@@ -153,14 +154,14 @@ fn contents(root: &Root, path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Where what GRUB names is seen.
+/// Finds the paths at which GRUB's files are seen.
 struct Places<'a, 'b> {
     root: &'a Root,
     from: &'a Path,
     attached: &'a mut Attached<'b>,
 }
 
-/// An entry of loader/entries: its id, its title, and what it makes.
+/// An entry of loader/entries: its id, its title, and the result of reading it.
 type Bls = (String, String, Result<Entry, String>);
 
 impl Places<'_, '_> {
@@ -168,7 +169,7 @@ impl Places<'_, '_> {
         let also = [entry.numbers(), entry.title()].into_iter();
         let also = also.chain(entry.ids.last().cloned()).chain(entry.titles.last().cloned());
         let (id, title) = (entry.id(), entry.titles.last().cloned());
-        // Its number stands first, whatever else is the same.
+        // The number comes first, even if another name is the same.
         let mut names: Vec<String> = Vec::new();
         for name in also {
             if name != id && !names.contains(&name) {
@@ -223,7 +224,7 @@ impl Places<'_, '_> {
         })
     }
 
-    /// What the file system is called here.
+    /// Returns the name that the file system has on this machine.
     fn name(&self, device: &Device) -> Result<Name, String> {
         Ok(match device {
             Device::Uuid(uuid) => Name::Uuid(uuid.clone()),
@@ -240,7 +241,7 @@ impl Places<'_, '_> {
         })
     }
 
-    /// The entries of loader/entries, in GRUB's order.
+    /// Returns the entries of loader/entries, in GRUB's order.
     fn bls(&mut self, config: &Config) -> Result<Vec<Bls>, Error> {
         let Some(blscfg) = &config.blscfg else { return Ok(Vec::new()) };
         let wrong = |why: String| Error::Menu { path: self.from.to_path_buf(), why };
@@ -267,7 +268,7 @@ impl Places<'_, '_> {
             let text = bls::text(self.root, &file).map_err(|error| Error::unreadable(&file, &error))?;
             let mut keys = as_grub(&text);
             let title = keys.title.clone().unwrap_or_else(|| stem(&name).to_owned());
-            // A file without a kernel is no entry of the menu.
+            // A file without a kernel makes no entry in the menu.
             if keys.starts.as_ref().is_none_or(|(key, _)| *key != "linux") {
                 continue;
             }
@@ -285,7 +286,7 @@ impl Places<'_, '_> {
         keys: &mut Keys,
     ) -> Result<Entry, String> {
         let expand = |text: &str| blscfg.expand(text).map_err(|wrong| wrong.to_string());
-        // An entry without options has those of `default_kernelopts`.
+        // An entry without options gets those in `default_kernelopts`.
         let default = blscfg.variable("default_kernelopts").map_err(|wrong| wrong.to_string())?;
         let options = if keys.options.is_empty() { default.unwrap_or_default() } else { &keys.options };
         keys.options = expand(options)?;
@@ -317,8 +318,8 @@ impl Places<'_, '_> {
     }
 }
 
-/// The keys of a file as Fedora's `blscfg` reads them: of most the first counts, quotes are a part of a value, and
-/// a line without a value, an empty one, too, ends the file (`read_entry`, `bls_get_val`).
+/// Returns the keys of a file as Fedora's `blscfg` reads them: of most keys the first one counts, quotes are
+/// part of a value, and a line without a value, even an empty one, ends the file (`read_entry`, `bls_get_val`).
 fn as_grub(bytes: &[u8]) -> Keys {
     let mut keys = Keys::default();
     let text = String::from_utf8_lossy(bytes);

@@ -1,4 +1,4 @@
-//! What commands make of their words: variables put in, file systems searched, kernels named.
+//! The meaning of words in commands: variables are expanded, file systems searched, kernels named.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -9,16 +9,17 @@ use crate::entries::grub::state::{
     Argument, HOLDS, LABEL, Loaded, PREFIX, SPACE, Scope, State, UUID, Variable,
 };
 
-/// Commands that a script may run, words that it may make: far beyond any menu, and a second's work.
+/// Limit for the commands that a script runs and the words that it makes: far beyond any menu, and a second's
+/// work.
 pub const FUEL: usize = 1_000_000;
 
-/// Takes from what a script may use.
+/// Takes from the fuel that a script may use. Fails if too little is left.
 pub fn burn(fuel: &mut usize, scope: &Scope, line: usize, amount: usize) -> Result<(), Wrong> {
     *fuel = fuel.checked_sub(amount).ok_or_else(|| scope.wrong(line, Why::TooMuch))?;
     Ok(())
 }
 
-/// The words with their variables put in, and whether it is unsure how many they are.
+/// Expands the variables in words. Also returns whether the number of words is uncertain.
 pub fn expand(
     line: usize,
     words: &[Word],
@@ -42,7 +43,7 @@ pub fn expand(
                     join(&mut argument, value);
                 }
                 (Ok(value), true) => {
-                    // As `grub_script_argv_split_append` splits: what is empty adds no word.
+                    // Splits as `grub_script_argv_split_append` does: an empty value adds no word.
                     let mut pieces = value.split_ascii_whitespace();
                     if value.starts_with(|c: char| c.is_ascii_whitespace()) && argument.is_some() {
                         arguments.extend(argument.take());
@@ -74,7 +75,8 @@ fn join(argument: &mut Option<Argument>, more: Argument) {
     }
 }
 
-/// GRUB manual, "search". That the file system is found is taken for granted: the running system is on it.
+/// Runs `search` (GRUB manual, "search"). Assumes that the file system is found, because the running system is
+/// on it.
 pub fn search(
     line: usize,
     name: &str,
@@ -122,9 +124,9 @@ pub fn search(
         // `search.fs_uuid UUID VARIABLE HINTS`
         (Some(what), _) if whole => (what, words.next().unwrap_or_else(|| "root".to_owned())),
         (Some(what), Some(variable)) => (what, variable),
-        // `--set UUID`: the word is no variable where nothing else is left.
+        // `--set UUID`: if there is no other word, this one is not the variable's name.
         (None, Some(what)) => (what, "root".to_owned()),
-        // It only prints what it finds.
+        // Without a variable, `search` only prints its result.
         (Some(_), None) => return Ok(()),
         (None, None) => return Err(wrong()),
     };
@@ -133,7 +135,8 @@ pub fn search(
     Ok(())
 }
 
-/// Commands that give a variable a value: `--set NAME`, `--set=NAME`, `hwmatch`'s `match`.
+/// Runs a command that sets a variable to a value that only GRUB knows: `--set NAME`, `--set=NAME`, and `match`
+/// of `hwmatch`.
 pub fn set_by_grub(line: usize, name: &str, arguments: &[Argument], state: &mut State, scope: &Scope) {
     let words: Vec<_> = arguments.iter().filter_map(|argument| argument.as_deref().ok()).collect();
     let after = words.iter().zip(words.iter().skip(1)).filter(|(option, _)| is_set(option));
@@ -161,13 +164,13 @@ pub fn linux(line: usize, arguments: &[Argument], state: &State, scope: &Scope) 
     let kernel = file(line, kernel, state, scope)?;
     let options = options.iter().cloned().collect::<Result<Vec<_>, _>>()?;
     let options = cmdline(&options).map_err(|why| scope.wrong(line, why))?;
-    // openSUSE's GRUB takes "y", "yes" and "1".
+    // openSUSE's GRUB accepts "y", "yes" and "1".
     let relative = state.get("btrfs_relative_path", line, scope)?;
     let in_default_subvolume = relative.starts_with(['y', '1']);
     Ok(Linux { kernel, initrds: Vec::new(), options, devicetree: None, in_default_subvolume })
 }
 
-/// A path, on the device that stands before it in parentheses or on `root`.
+/// Returns a path, on the device in parentheses before it or on `root`.
 pub fn file(line: usize, argument: &Argument, state: &State, scope: &Scope) -> Result<File, Wrong> {
     let argument = argument.as_ref().map_err(Wrong::clone)?;
     let named = argument.strip_prefix('(').and_then(|rest| rest.split_once(')'));
@@ -182,14 +185,14 @@ pub fn file(line: usize, argument: &Argument, state: &State, scope: &Scope) -> R
     Ok(File { device: Device::parse(&device), path: path.to_owned() })
 }
 
-/// The words as GRUB writes them for the kernel (`grub_create_loader_cmdline`, grub-core/lib/cmdline.c).
+/// Joins words as GRUB writes them for the kernel (`grub_create_loader_cmdline`, grub-core/lib/cmdline.c).
 fn cmdline(words: &[String]) -> Result<String, Why> {
     let mut line = String::new();
     for word in words {
         if word.contains(char::is_control) {
             return Err(Why::NotText);
         }
-        // Some double the backslash of "\x2d", others hand it on as it is.
+        // Some versions double the backslash of "\x2d", others pass it on as it is.
         let mut after = word.split("\\x").skip(1).map(|rest| rest.chars().take(2));
         if after.any(|two| two.filter(char::is_ascii_hexdigit).count() == 2) {
             return Err(Why::Hexadecimal(shown(word)));
@@ -210,7 +213,8 @@ fn cmdline(words: &[String]) -> Result<String, Why> {
     Ok(line)
 }
 
-/// The `options` of an entry of loader/entries: `blscfg` puts variables in, and makes a script's line of it.
+/// Returns the `options` of an entry of loader/entries. `blscfg` expands the variables in them, and makes a
+/// script's line of the result.
 pub fn bls_options(
     options: &str,
     variables: &BTreeMap<String, Argument>,
@@ -233,8 +237,8 @@ pub fn bls_options(
     cmdline(&words).map_err(wrong)
 }
 
-/// `expand_val` of grub-core/commands/blscfg.c, with its habits: a space follows every variable, and a
-/// single character at the beginning before one, or at the end, is lost.
+/// Expands variables as `expand_val` of grub-core/commands/blscfg.c, with its quirks: a space follows every
+/// variable, and a single character at the beginning before a variable, or at the end, is lost.
 fn bls_value(text: &str, variables: &BTreeMap<String, Argument>, too_much: &Wrong) -> Result<String, Wrong> {
     let mut out = String::new();
     let mut append = |is_variable: bool, start: usize, last: usize| -> Result<(), Wrong> {

@@ -8,108 +8,108 @@ use thiserror::Error;
 use crate::entries::grub::environment::Broken;
 use crate::words::quoted::quoted;
 
-/// More bytes than this are no configuration.
+/// Limit in bytes; a larger file is not a configuration.
 pub(crate) const SIZE_MAX: usize = 4 << 20;
 
-/// How many characters of what somebody wrote an error shows.
+/// Limit in characters for text of a file that an error shows.
 pub(crate) const SHOWN_MAX: usize = 60;
 
-/// GRUB's folder: /boot/grub, or /boot/grub2.
+/// The files in GRUB's directory, /boot/grub or /boot/grub2.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Folder<'a> {
-    /// grub.cfg
+    /// The contents of grub.cfg.
     pub config: &'a [u8],
-    /// grubenv, where it is there.
+    /// grubenv, if it exists.
     pub environment: Option<&'a [u8]>,
-    /// custom.cfg, where it is there (`41_custom`).
+    /// custom.cfg, if it exists (`41_custom`).
     pub custom: Option<&'a [u8]>,
-    /// user.cfg, where it is there (Fedora's `01_users`).
+    /// user.cfg, if it exists (Fedora's `01_users`).
     pub user: Option<&'a [u8]>,
-    /// `efi` or `pc`, as the variable `grub_platform` will say, where that is known.
+    /// The value that the variable `grub_platform` will have (`efi` or `pc`), if it is known.
     pub platform: Option<&'a str>,
 }
 
-/// What is wrong, and where.
+/// An error, with its file and line.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{file}, line {line}: {why}")]
 pub struct Wrong {
-    /// The file's name in GRUB's folder.
+    /// The file's name in GRUB's directory.
     pub file: &'static str,
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// What is wrong.
+    /// The error.
     pub why: Why,
 }
 
-/// What is wrong with a line.
+/// An error in a line.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Why {
-    /// Bytes that are no text.
+    /// The bytes are not text.
     #[error("it is not plain text")]
     NotText,
-    /// No configuration at all.
+    /// The file is too large to be a configuration.
     #[error("the file is larger than {SIZE_MAX} bytes")]
     TooLarge,
-    /// Something that never ends.
+    /// A quote, a block or a condition is not closed.
     #[error("{0} is never closed")]
     Unclosed(&'static str),
-    /// Something where it cannot stand.
+    /// A token cannot be in this place.
     #[error("{0} cannot stand there")]
     Unexpected(String),
-    /// A construct that grub-mkconfig does not write.
+    /// grub-mkconfig does not write this construct.
     #[error("'{0}' is not understood; grub-mkconfig writes none")]
     Construct(&'static str),
-    /// Blocks in blocks in blocks.
+    /// Blocks are nested too deep.
     #[error("blocks lie too deep in each other")]
     TooDeep,
-    /// A script that does too much.
+    /// The script does too much.
     #[error("the script does more than a menu can need")]
     TooMuch,
-    /// A command that nobody knows, or not there.
+    /// The command is unknown, or cannot be in this place.
     #[error("the command {0} is not understood there; grub-mkconfig writes none")]
     Command(String),
-    /// Arguments that the command does not take.
+    /// The command does not take these arguments.
     #[error("the arguments of '{0}' are not understood")]
     Arguments(&'static str),
-    /// A value that only GRUB knows.
+    /// Only GRUB knows the value.
     #[error("only GRUB can tell the value of ${0}")]
     Variable(String),
-    /// A condition that only GRUB can judge.
+    /// Only GRUB can judge the condition.
     #[error("only GRUB can judge this condition")]
     Condition,
-    /// Another file.
+    /// A file that adds to the menu is not read.
     #[error("what {0} adds to the menu is not read")]
     Unread(String),
-    /// A folder's own grub.cfg that only leads to the real one.
+    /// This grub.cfg only leads to the real one.
     #[error("it leads on to {0}; read that one")]
     LeadsTo(String),
-    /// An environment that is not in a file.
+    /// The environment is not read from grubenv.
     #[error("the environment is read from {0}, which is not the grubenv beside grub.cfg")]
     Environment(String),
-    /// grubenv is none.
+    /// grubenv is not a valid block.
     #[error("{0}")]
     Broken(Broken),
-    /// GRUB would boot something, but no Linux kernel.
+    /// The entry starts something other than a Linux kernel.
     #[error("the entry starts no Linux kernel, but '{0}'")]
     NotLinux(String),
-    /// GRUB would boot nothing.
+    /// The entry starts nothing.
     #[error("the entry starts no kernel")]
     NoKernel,
-    /// An initrd of nothing.
+    /// An initrd comes before its kernel.
     #[error("an initrd stands before its kernel")]
     InitrdFirst,
-    /// A file that is not named by its path.
+    /// A file is not named by its path.
     #[error("{0} is not a file's path")]
     NotPath(String),
-    /// A parameter that GRUB's versions write differently.
+    /// GRUB's versions write the parameter in different ways.
     #[error("GRUB's versions differ in how they hand on {0} to the kernel")]
     Hexadecimal(String),
 }
 
-/// The file system that a path is on, as far as GRUB's own words tell.
+/// The file system that a path is on, as far as GRUB's script says it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Device {
-    /// The one that GRUB's folder is on.
+    /// The file system of GRUB's directory.
     Grub,
     /// The one with this UUID (`search --fs-uuid`).
     Uuid(String),
@@ -117,20 +117,20 @@ pub enum Device {
     Label(String),
     /// The one that holds this file (`search --file`).
     Holds(String),
-    /// In GRUB's own words, as `hd0,gpt2`.
+    /// A name of GRUB's own, for example `hd0,gpt2`.
     Named(String),
 }
 
 /// A file that GRUB reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Where it is.
+    /// The file system that it is on.
     pub device: Device,
     /// Its path there.
     pub path: String,
 }
 
-/// What an entry boots.
+/// The kernel of an entry, and everything that it boots with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linux {
     /// The kernel.
@@ -141,7 +141,7 @@ pub struct Linux {
     pub options: String,
     /// The device tree.
     pub devicetree: Option<File>,
-    /// Of btrfs, whether paths begin at the default subvolume (openSUSE's `btrfs_relative_path`), not at
+    /// For btrfs: whether paths begin at the default subvolume (openSUSE's `btrfs_relative_path`) instead of
     /// the top.
     pub in_default_subvolume: bool,
 }
@@ -151,53 +151,53 @@ pub struct Linux {
 pub struct Entry {
     /// Its numbers, from the top menu down.
     pub place: Vec<usize>,
-    /// The ids of the submenus and its own. Where none is written it is the title.
+    /// The ids of the submenus and its own. If no id is written, it is the title.
     pub ids: Vec<String>,
     /// The titles of the submenus and its own.
     pub titles: Vec<String>,
-    /// The condition that only GRUB can judge, if the entry hangs on one.
+    /// The condition that only GRUB can judge, if the entry depends on one.
     pub maybe: Option<Wrong>,
-    /// What it boots.
+    /// The kernel that it boots, if any.
     pub boots: Boots,
 }
 
-/// What an entry boots.
+/// The result of an entry's commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Boots {
     /// A kernel.
     Linux(Linux),
-    /// What the file in loader/entries says: the number among those that were given.
+    /// The kernel of a file in loader/entries, by its number among the files given.
     Bls(usize),
-    /// Nothing that could be staged, and why.
+    /// Nothing that can be staged, and the reason.
     Refused(Wrong),
 }
 
 impl Entry {
-    /// As `default` and grub-reboot take it, by numbers: `1>0`.
+    /// Returns the name by numbers, as `default` and grub-reboot take it: `1>0`.
     #[must_use]
     pub fn numbers(&self) -> String {
         self.place.iter().map(usize::to_string).collect::<Vec<_>>().join(">")
     }
 
-    /// As `default` and grub-reboot take it, by ids.
+    /// Returns the name by ids, as `default` and grub-reboot take it.
     #[must_use]
     pub fn id(&self) -> String {
         joined(&self.ids)
     }
 
-    /// As `default` and grub-reboot take it, by titles.
+    /// Returns the name by titles, as `default` and grub-reboot take it.
     #[must_use]
     pub fn title(&self) -> String {
         joined(&self.titles)
     }
 }
 
-/// A '>' in a name is written twice (GRUB manual, "default").
+/// Joins names. A '>' in a name is written twice (GRUB manual, "default").
 pub(crate) fn joined(names: &[String]) -> String {
     names.iter().map(|name| name.replace('>', ">>")).collect::<Vec<_>>().join(">")
 }
 
-/// An entry of loader/entries as the menu shows it, in the order in which GRUB sorts them.
+/// An entry of loader/entries as the menu shows it. A list of them is in the order in which GRUB sorts them.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
     /// The file's name without `.conf`.
@@ -206,18 +206,19 @@ pub struct Named<'a> {
     pub title: &'a str,
 }
 
-/// `blscfg`: the menu's entries come from loader/entries (GRUB manual, "blscfg"; Fedora's grub-core/commands/blscfg.c).
+/// The command `blscfg`, by which the menu's entries come from loader/entries (GRUB manual, "blscfg"; Fedora's
+/// grub-core/commands/blscfg.c).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blscfg {
-    /// Where loader/entries and the files that its entries name are.
+    /// The file system with loader/entries, and with the files that its entries name.
     pub device: Device,
     pub(crate) variables: BTreeMap<String, Result<String, Wrong>>,
     pub(crate) at: (&'static str, usize),
 }
 
 impl Blscfg {
-    /// A variable as GRUB has it there. Its `blscfg` reads `blsdir` (where the entries are), `default_kernelopts`
-    /// (the options of an entry without any), `early_initrd` and `devicetree`.
+    /// Returns a variable as GRUB has it at that command. GRUB's `blscfg` reads `blsdir` (the directory of the
+    /// entries), `default_kernelopts` (the options of an entry without any), `early_initrd` and `devicetree`.
     pub fn variable(&self, name: &str) -> Result<Option<&str>, Wrong> {
         match self.variables.get(name) {
             None => Ok(None),
@@ -227,10 +228,10 @@ impl Blscfg {
     }
 }
 
-/// What GRUB's menu is.
+/// GRUB's menu, and the settings that choose an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Whether entries come from loader/entries.
+    /// The command by which entries come from loader/entries, if the script runs it.
     pub blscfg: Option<Blscfg>,
     pub(crate) items: Vec<Item>,
     pub(crate) default: Option<Setting>,
@@ -265,8 +266,9 @@ pub(crate) enum Kind {
 }
 
 impl Config {
-    /// Every entry in the menu's order, submenus opened, with those of loader/entries where `blscfg` stands. The
-    /// numbers of what follows an entry that is there under a condition are the greatest it can have.
+    /// Returns every entry in the menu's order, with submenus opened, and the entries of loader/entries in the
+    /// place of `blscfg`. Behind an entry that depends on a condition, the numbers are the greatest that an
+    /// entry can have.
     #[must_use]
     pub fn entries(&self, bls: &[Named]) -> Vec<Entry> {
         let mut entries = Vec::new();
@@ -276,7 +278,7 @@ impl Config {
 }
 
 impl Entry {
-    /// Above the top menu.
+    /// Returns the parent of the top menu's entries.
     pub(crate) fn above() -> Entry {
         let wrong = Wrong { file: "grub.cfg", line: 1, why: Why::NoKernel };
         let boots = Boots::Refused(wrong);

@@ -1,12 +1,12 @@
-//! The order in which `blscfg` puts the entries of loader/entries into the menu: the newest first, by the
-//! name, version and release in the file's name, compared as RPM compares (rpm-version(7); Fedora's
+//! The order in which `blscfg` puts the entries of loader/entries into the menu: the newest first, by the name,
+//! version and release in the file's name, compared as RPM compares (rpm-version(7); Fedora's
 //! grub-core/commands/blscfg.c).
 
 use std::cmp::Ordering;
 
 use crate::entries::version::{number, taken};
 
-/// Which of two files' names, without their ending, is the newer one: the greater.
+/// Compares two files' names, without their ending; the newer one is the greater.
 #[must_use]
 pub fn compare(a: &str, b: &str) -> Ordering {
     let (a, b) = (parts(a), parts(b));
@@ -14,7 +14,8 @@ pub fn compare(a: &str, b: &str) -> Ordering {
     each.fold(Ordering::Equal, Ordering::then)
 }
 
-/// Name, version and release; what has fewer dashes has no name, or no release.
+/// Returns the name, version and release. With only one dash there is no name, and without dashes no release
+/// either.
 fn parts(name: &str) -> [&str; 3] {
     match name.rsplit_once('-') {
         None => ["", name, ""],
@@ -25,7 +26,8 @@ fn parts(name: &str) -> [&str; 3] {
     }
 }
 
-/// `rpmvercmp`: numbers by value and above words, words by their bytes, `~` before everything, even the end.
+/// Compares as `rpmvercmp`: numbers by value and above words, words by their bytes, `~` before everything, even
+/// the end.
 fn newer(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {

@@ -1,4 +1,4 @@
-//! grub.cfg is run: the variables, the menu that comes of it, and what every entry loads.
+//! Runs grub.cfg, for its variables, its menu, and the kernel that each entry loads.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,11 +12,12 @@ use crate::entries::grub::menu::{
 use crate::entries::grub::script::{self, Part, Statement, Word};
 use crate::entries::grub::state::{Argument, HERE, Loaded, PREFIX, Scope, State, UNKNOWN};
 
-/// How deep functions, conditions and submenus may lie in each other: a menu needs ten.
+/// Limit for the depth of nested functions, conditions and submenus; a menu needs ten.
 const DEPTH_MAX: usize = 100;
 
-/// Commands that change how the menu looks, what GRUB can read or what it says; none of them changes what
-/// an entry boots. Whether one succeeds only GRUB knows (GRUB manual, "Commands").
+/// Commands that change the look of the menu, the devices and files that GRUB can read, or its output. None
+/// changes the kernel that an entry boots, or its parameters. Only GRUB knows whether one succeeds (GRUB
+/// manual, "Commands").
 const WITHOUT_EFFECT: [&str; 46] = [
     "echo",
     "insmod",
@@ -66,7 +67,7 @@ const WITHOUT_EFFECT: [&str; 46] = [
     "set_terminal",
 ];
 
-/// Commands that make an entry boot something else than a Linux kernel.
+/// Commands that make an entry boot something other than a Linux kernel.
 const OTHERS: [&str; 37] = [
     "chainloader",
     "multiboot",
@@ -107,7 +108,7 @@ const OTHERS: [&str; 37] = [
     "uki",
 ];
 
-/// Whether a command succeeded; none where only GRUB knows.
+/// Whether a command succeeded; `None` if only GRUB knows.
 type Status = Option<bool>;
 
 /// An entry before its commands are run.
@@ -125,7 +126,7 @@ enum RawKind<'a> {
     Unread(Wrong),
 }
 
-/// Files that a script asks for.
+/// Files that a script may read.
 struct Sources {
     custom: Option<Vec<Statement>>,
     user: Option<Vec<Statement>>,
@@ -198,7 +199,7 @@ impl<'a> Run<'a> {
         load::burn(&mut self.fuel, scope, line, amount)
     }
 
-    /// One step further in.
+    /// Runs `act` one level deeper. Fails at the limit.
     fn deeper<T>(
         &mut self,
         line: usize,
@@ -348,8 +349,8 @@ impl<'a> Run<'a> {
                 Ok(Some(true))
             }
             "insmod" => {
-                // Only Fedora's GRUB has it (its 08_fallback_counting); and until 2.14 blscfg, which no grub-mkconfig but
-                // Fedora's writes.
+                // Only Fedora's GRUB has `increment` (its 08_fallback_counting), and until 2.14 `blscfg`; only
+                // Fedora's grub-mkconfig writes the latter.
                 let is_fedoras = |module: &str| matches!(module, "increment" | "blscfg");
                 self.fedora |= arguments.iter().any(|module| module.as_deref().is_ok_and(is_fedoras));
                 Ok(None)
@@ -361,8 +362,8 @@ impl<'a> Run<'a> {
                 set_by_grub(line, name, arguments, state, scope);
                 Ok(None)
             }
-            // A question to the firmware (its 30_uefi-firmware), not the way into its setup, which it is to a GRUB that is
-            // older than its menu.
+            // With this option it is a question to the firmware (GRUB's 30_uefi-firmware), not the way into the
+            // setup. A GRUB older than its menu would enter the setup.
             "fwsetup" if matches!(arguments, [Ok(option)] if option == "--is-supported") => Ok(None),
             "source" | "." => self.source(line, arguments, state, scope),
             "blscfg" => self.blscfg(line, arguments, state, scope).map(|()| None),
@@ -376,7 +377,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A function, a command without effect, or `name=value`, in the order in which GRUB looks.
+    /// Runs a function, a command without effect, or an assignment `name=value`, in the order in which GRUB
+    /// looks.
     fn other_command(
         &mut self,
         line: usize,
@@ -387,7 +389,7 @@ impl<'a> Run<'a> {
         scope: &Scope,
     ) -> Result<Status, Wrong> {
         if let Some((file, body)) = self.functions.get(name).copied() {
-            // An argument that is not known is refused where it is used, not where it is handed over.
+            // An unknown argument is refused where it is used, not where it is passed.
             let known =
                 arguments.iter().map(|argument| argument.clone().unwrap_or_else(|_| UNKNOWN.to_owned()));
             let arguments = Rc::new(known.collect());
@@ -403,7 +405,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sets a variable where the word is `name=value`; none where it is not.
+    /// Sets a variable if the word is `name=value`; returns `None` if it is not.
     fn assigned(
         &mut self,
         line: usize,
@@ -433,7 +435,7 @@ impl<'a> Run<'a> {
         Ok(Some(Some(true)))
     }
 
-    /// Whether a file is there, of those that are known.
+    /// Returns whether a file exists; `None` for a path that is not one of the known files.
     fn exists(&self, path: &str) -> Option<bool> {
         match path.strip_prefix(PREFIX)? {
             "/grubenv" => Some(self.environment.is_some()),
@@ -443,7 +445,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// GRUB manual, "`load_env`".
+    /// Runs `load_env` (GRUB manual, "`load_env`").
     fn load_env(
         &mut self,
         line: usize,
@@ -498,7 +500,7 @@ impl<'a> Run<'a> {
         let (file, statements) = match path.strip_prefix(PREFIX) {
             Some("/custom.cfg") => ("custom.cfg", sources.custom.as_ref()),
             Some("/user.cfg") => ("user.cfg", sources.user.as_ref()),
-            // What snapper writes: entries at the end, and nothing else.
+            // snapper writes this file: entries at the end, and nothing else.
             None if path.ends_with("/.snapshots/grub-snapshot.cfg") => {
                 let wrong = scope.wrong(line, Why::Unread(shown(path)));
                 self.menu.push(Raw {
@@ -526,7 +528,7 @@ impl<'a> Run<'a> {
         state: &mut State,
         scope: &Scope,
     ) -> Result<(), Wrong> {
-        // Its arguments choose other folders and single files; a second one would add nothing new.
+        // Arguments would choose other directories and single files. A second `blscfg` would add nothing new.
         if !arguments.is_empty() || self.blscfg.is_some() {
             return Err(scope.wrong(line, Why::Arguments("blscfg")));
         }
@@ -544,7 +546,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// GRUB manual, "menuentry".
+    /// Adds an entry or a submenu (GRUB manual, "menuentry").
     fn entry(
         &mut self,
         line: usize,
@@ -570,7 +572,7 @@ impl<'a> Run<'a> {
             };
             match option {
                 "unrestricted" => {}
-                // As `grub_arg_parse` does: the next word is the value unless it looks like an option.
+                // As in `grub_arg_parse`, the next word is the value unless it looks like an option.
                 "class" | "users" | "hotkey" | "id" => {
                     value = value.or_else(|| arguments.next_if(|next| !next.starts_with('-')));
                     id = if option == "id" { value } else { id };
@@ -590,7 +592,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Runs what the entries of a menu do, in the state that its script has left.
+    /// Runs the commands of a menu's entries, in the state that the menu's script has left.
     fn items(&mut self, menu: Vec<Raw<'a>>, state: &State, above: &str) -> Result<Vec<Item>, Wrong> {
         let mut items = Vec::new();
         for Raw { title, id, mut scope, kind } in menu {
@@ -628,7 +630,7 @@ impl<'a> Run<'a> {
         Ok(items)
     }
 
-    /// A submenu has a context of its own: only what is exported is there (`grub_env_context_open`).
+    /// Runs a submenu. It has a context of its own, with only the exported variables (`grub_env_context_open`).
     fn submenu(
         &mut self,
         line: usize,
@@ -645,7 +647,7 @@ impl<'a> Run<'a> {
         let run = self.statements(block, &mut state, scope);
         let menu = std::mem::replace(&mut self.menu, outer);
         run?;
-        // One that chose for itself would not ask what stands behind the '>'.
+        // A submenu that sets `default` itself would not use the part behind the '>'.
         if state.variables.contains_key("default") || menu.is_empty() {
             return Err(scope.wrong(line, Why::Command(shown("submenu"))));
         }
@@ -653,7 +655,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Commands that say what an entry boots; whether it is one.
+/// Runs a command that loads a kernel or a file for it, or that boots something else. Returns false for any
+/// other command.
 fn loads(line: usize, name: &str, arguments: &[Argument], state: &mut State, scope: &Scope) -> bool {
     match name {
         "linux" | "linuxefi" | "linux16" => {
@@ -674,7 +677,7 @@ fn loads(line: usize, name: &str, arguments: &[Argument], state: &mut State, sco
             let without = scope.wrong(line, Why::NoKernel);
             state.load(|linux| found.map(|file| linux.devicetree = Some(file)), without);
         }
-        // An entry ends with it anyway.
+        // GRUB boots at the end of an entry anyway.
         "boot" => {}
         other if OTHERS.contains(&other) => {
             state.loaded = Loaded::Refused(scope.wrong(line, Why::NotLinux(other.to_owned())));

@@ -1,63 +1,64 @@
-//! GRUB's script language as a tree (GRUB manual, "Shell-like scripting"; grub-core/script/yylex.l and parser.y): words
-//! with their quotes, commands with their blocks, `if`, `function`. Loops are refused: grub-mkconfig writes none.
+//! GRUB's script language as a tree (GRUB manual, "Shell-like scripting"; grub-core/script/yylex.l and
+//! parser.y): words with their quotes, commands with their blocks, `if`, `function`. Loops are refused, because
+//! grub-mkconfig writes none.
 
 use crate::entries::grub::menu::{Why, shown};
 
-/// How deep blocks and conditions may lie in each other.
+/// Limit for the depth of nested blocks and conditions.
 const DEPTH_MAX: usize = 24;
 
 /// A piece of a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Characters as they stand there.
+    /// Characters as they are written.
     Bare(String),
-    /// Characters out of quotes or behind a backslash.
+    /// Characters from quotes, or behind a backslash.
     Quoted(String),
     /// A variable, whose value is split into words.
     Variable(String),
-    /// A variable in double quotes, whose value is not.
+    /// A variable in double quotes, whose value is not split.
     QuotedVariable(String),
 }
 
-/// A word, before its variables are put in.
+/// A word, before its variables are expanded.
 pub type Word = Vec<Part>;
 
 /// A statement, and the line it begins in.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Counted from 1.
+    /// The line, counted from 1.
     pub line: usize,
-    /// What it is.
+    /// The kind, with its parts.
     pub kind: Kind,
 }
 
-/// What a statement is.
+/// The kind of a statement.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A command with its arguments.
     Command {
-        /// The name and the arguments: never empty.
+        /// The name and the arguments; never empty.
         words: Vec<Word>,
-        /// What stands in braces behind them.
+        /// The statements in braces behind the words.
         block: Option<Vec<Statement>>,
     },
-    /// `if` and every `elif`: the condition and what it guards.
+    /// `if` and every `elif`: the conditions and the statements that they guard.
     If {
-        /// In order.
+        /// The branches, in order: a condition, and the statements that it guards.
         branches: Vec<(Vec<Statement>, Vec<Statement>)>,
-        /// Behind `else`.
+        /// The statements behind `else`.
         otherwise: Vec<Statement>,
     },
     /// A function.
     Function {
         /// Its name.
         name: String,
-        /// What it does.
+        /// Its statements.
         body: Vec<Statement>,
     },
 }
 
-/// A script's statements, or the line that is none and why.
+/// Parses a script. Returns its statements, or the line with the error and the reason.
 pub fn parse(text: &str) -> Result<Vec<Statement>, (usize, Why)> {
     let mut parser = Parser { tokens: tokens(text)?.into_iter().peekable(), line: 1 };
     let (statements, end) = parser.until(&[], 0)?;
@@ -75,7 +76,7 @@ enum Token {
     Delimiter,
 }
 
-/// What ended a run of statements.
+/// The end of a run of statements.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     File,
@@ -88,7 +89,7 @@ struct Parser {
     line: usize,
 }
 
-/// Words that GRUB reserves where a command begins.
+/// Words that GRUB reserves at the beginning of a command.
 const RESERVED: [&str; 14] = [
     "if", "then", "elif", "else", "fi", "function", "for", "while", "until", "do", "done", "case", "esac",
     "select",
@@ -105,7 +106,7 @@ impl Parser {
         Err((self.line, Why::Unexpected(what.to_owned())))
     }
 
-    /// Statements up to one of these keywords, a closing brace or the end.
+    /// Parses statements up to one of these keywords, a closing brace or the end.
     fn until(
         &mut self,
         keywords: &[&'static str],
@@ -160,7 +161,7 @@ impl Parser {
                         Some((line, _)) => Err((*line, Why::Unexpected("what follows '}'".to_owned()))),
                     };
                 }
-                // A closing brace is left for whoever opened it.
+                // A closing brace is left to the block that it closes.
                 _ => return Ok(Kind::Command { words, block: None }),
             }
         }
@@ -232,7 +233,7 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, (usize, Why)> {
                 lexer.take();
                 continue;
             }
-            // Only where a word would begin: "a#b" is a word.
+            // A comment begins only where a word would begin: "a#b" is a word.
             '#' => {
                 while lexer.chars.next_if(|c| *c != '\n').is_some() {}
                 continue;
@@ -271,7 +272,7 @@ impl Lexer<'_> {
         Some(c)
     }
 
-    /// A word; empty where only a continued line stood.
+    /// Reads a word. It is empty if there was only a continued line.
     fn word(&mut self) -> Result<Word, (usize, Why)> {
         let mut word = Word::new();
         while let Some(&c) = self.chars.peek() {
@@ -298,7 +299,7 @@ impl Lexer<'_> {
                     self.take();
                     match self.take() {
                         None => return Err((line, Why::Unexpected("a backslash at the end".to_owned()))),
-                        // The line goes on.
+                        // The line continues.
                         Some('\n') => {}
                         Some(c) => word.push(Part::Quoted(c.to_string())),
                     }
@@ -320,7 +321,8 @@ impl Lexer<'_> {
         Ok(word)
     }
 
-    /// In double quotes a backslash takes its meaning from '$', '"', itself and the line's end, no more.
+    /// Reads up to the closing quote. In double quotes a backslash escapes only '$', '"', itself and the line's
+    /// end.
     fn double_quoted(&mut self, word: &mut Word, opened: usize) -> Result<(), (usize, Why)> {
         let mut text = String::new();
         loop {
@@ -349,7 +351,7 @@ impl Lexer<'_> {
         Ok(())
     }
 
-    /// The name behind a '$'.
+    /// Reads the name behind a '$'.
     fn variable(&mut self) -> Result<String, (usize, Why)> {
         let line = self.line;
         let braced = self.chars.next_if_eq(&'{').is_some();

@@ -1,26 +1,27 @@
-//! What GRUB knows while it runs a script: its variables, and what an entry has loaded so far.
+//! The state of GRUB while it runs a script: its variables, and the kernel that an entry has loaded so far.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::entries::grub::menu::{Device, Linux, Why, Wrong};
 
-/// The values of `root` that stand for what GRUB will find: they hold a character that no device has.
+/// Values of `root` that stand for the device that GRUB will find. They hold a character that no device's name
+/// has.
 pub const HERE: &str = "\u{1}here";
 pub const UUID: &str = "\u{1}uuid\u{1}";
 pub const LABEL: &str = "\u{1}label\u{1}";
 pub const HOLDS: &str = "\u{1}holds\u{1}";
 
-/// Stands for a space in them, so that they stay one word.
+/// Stands for a space in such a value, so that it stays one word.
 pub const SPACE: &str = "\u{2}";
 
-/// The value of `prefix` and `config_directory`: GRUB's folder.
+/// The value of `prefix` and `config_directory`: a stand-in for GRUB's directory.
 pub const PREFIX: &str = "\u{1}prefix";
 
 /// Stands for an argument that only GRUB knows.
 pub const UNKNOWN: &str = "\u{1}unknown";
 
-/// What every GRUB since 2.02 says of itself (`features`, grub-core/normal/main.c).
+/// The features that every GRUB since 2.02 reports (`features`, grub-core/normal/main.c).
 const FEATURES: [&str; 10] = [
     "feature_chainloader_bpb",
     "feature_ntldr",
@@ -38,7 +39,7 @@ const FEATURES: [&str; 10] = [
 const GRUBS: [&str; 8] =
     ["grub_cpu", "grub_platform", "cmdpath", "config_file", "lockdown", "shim_lock", "?", "#"];
 
-/// A word with its variables put in; an error where only GRUB knows one of them.
+/// A word with its variables expanded, or an error if only GRUB knows one of them.
 pub type Argument = Result<String, Wrong>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub struct Variable {
     pub exported: bool,
 }
 
-/// What a menu entry has loaded.
+/// The kernel that a menu entry has loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loaded {
     Nothing,
@@ -62,13 +63,13 @@ pub struct State {
     pub loaded: Loaded,
 }
 
-/// Where a command stands.
+/// The context of a command.
 #[derive(Clone)]
 pub struct Scope {
     pub file: &'static str,
-    /// What `$1` and so on are.
+    /// The values of `$1` and so on.
     pub arguments: Rc<Vec<String>>,
-    /// The condition that only GRUB can judge, if it hangs on one.
+    /// The condition that only GRUB can judge, if the command depends on one.
     pub maybe: Option<Wrong>,
     pub in_entry: bool,
 }
@@ -80,7 +81,7 @@ impl Scope {
 }
 
 impl State {
-    /// What GRUB itself has set when it begins to read.
+    /// Returns the variables that GRUB itself has set when it begins to read.
     pub fn start(platform: Option<&str>) -> State {
         let mut variables = BTreeMap::new();
         let mut set = |name: &str, value: Argument| {
@@ -102,7 +103,7 @@ impl State {
         State { variables, loaded: Loaded::Nothing }
     }
 
-    /// What a copy of a state costs.
+    /// Returns the cost of a copy of this state, in fuel.
     pub fn size(&self) -> usize {
         let held = self.variables.values().map(|variable| match &variable.value {
             Ok(value) => 1 + value.len() / 32,
@@ -135,7 +136,7 @@ impl State {
 
     pub fn set(&mut self, name: &str, value: Argument, from: Option<String>) {
         let value = match (name, value) {
-            // It takes the parentheses off (`grub_env_write_root`).
+            // GRUB removes the parentheses (`grub_env_write_root`).
             ("root", Ok(value)) => Ok(value.trim_start_matches('(').trim_end_matches(')').to_owned()),
             (_, value) => value,
         };
@@ -155,7 +156,8 @@ impl State {
         }
     }
 
-    /// What is the same both ways is known.
+    /// Merges the states of both ways of a condition. A value that is the same both ways stays known; any other
+    /// depends on the condition `judge`.
     pub fn merge(&mut self, other: &State, judge: &Wrong) {
         if self.loaded != other.loaded {
             self.loaded = Loaded::Refused(judge.clone());
@@ -178,7 +180,7 @@ impl State {
 }
 
 impl Device {
-    /// From the value of `root`, or what stands in a path's parentheses.
+    /// Parses the value of `root`, or the text in a path's parentheses.
     pub(super) fn parse(text: &str) -> Device {
         let searched =
             [(UUID, Device::Uuid as fn(String) -> Device), (LABEL, Device::Label), (HOLDS, Device::Holds)];

@@ -6,7 +6,7 @@ use super::*;
 
 const BOOT: &str = "0f0e0d0c-1111-2222-3333-444455556666";
 
-/// The head that grub-mkconfig gives every grub.cfg, with what /etc/default/grub says of the default.
+/// Returns the head that grub-mkconfig gives every grub.cfg, with the default of /etc/default/grub.
 fn header(default: &str) -> String {
     format!(
         r#"
@@ -72,7 +72,7 @@ fi
     )
 }
 
-/// An entry as Debian's `10_linux` writes it.
+/// Returns an entry as Debian's `10_linux` writes it.
 fn linux(title: &str, id: &str, version: &str, options: &str) -> String {
     format!(
         r"
@@ -97,7 +97,7 @@ menuentry '{title}' --class debian --class gnu-linux --class os $menuentry_id_op
     )
 }
 
-/// Debian with two kernels: a simple entry, and a submenu with the others.
+/// Returns the menu of a Debian with two kernels: a simple entry, and a submenu with the others.
 fn debian(default: &str) -> String {
     let simple = linux("Debian GNU/Linux", "gnulinux-simple-r", "6.12", "quiet");
     let new = linux("Debian GNU/Linux, with Linux 6.12", "gnulinux-6.12-advanced-r", "6.12", "quiet");
@@ -145,7 +145,7 @@ fn plain(config: &str) -> Result<Config, Wrong> {
     Config::read(&Folder { config: config.as_bytes(), ..Folder::default() })
 }
 
-/// The options of the first entry, which does these commands.
+/// Returns the result of the first entry, if its block has these commands.
 fn booted(commands: &str) -> Result<Linux, Wrong> {
     let config = plain(&format!("menuentry 'the title' {{\n{commands}\n}}")).unwrap();
     match config.entries(&[]).remove(0).boots {
@@ -189,7 +189,7 @@ fn the_default_is_found_by_number_title_and_id_through_submenus() {
         ("0", vec![0]),
         ("1>1", vec![1, 1]),
         ("1>0", vec![1, 0]),
-        // A submenu without more: its first.
+        // A submenu alone means its first entry.
         ("1", vec![1, 0]),
         ("gnulinux-simple-r", vec![0]),
         ("gnulinux-advanced-r>gnulinux-6.1-advanced-r", vec![1, 1]),
@@ -392,7 +392,7 @@ fn what_only_the_firmware_can_tell_makes_its_setup_unsure_and_nothing_else() {
     for default in ["2", "uefi-firmware"] {
         assert!(matches!(on("efi", default).next(&[]), Err(Undecided::Maybe(_))));
     }
-    // The way into it is no question.
+    // Without the option the command enters the setup, and is refused.
     assert!(plain("fwsetup\nmenuentry a { linux /a; }\n").is_err());
 }
 

@@ -1,5 +1,5 @@
-//! Boot loader entries of type 2: unified kernel images (Boot Loader Specification, "Type #2 EFI Unified Kernel
-//! Images"), an entry for each profile.
+//! Boot Loader Specification Type #2 entries: unified kernel images ("Type #2 EFI Unified Kernel Images"), with
+//! an entry for each profile.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use crate::entries::tries;
 use crate::entries::uki::{self, Profile, Uki};
 use crate::machine::root::Root;
 
-/// The entries on a partition. What is none is noted. systemd-boot knows profiles from version 257 on.
+/// Returns the entries on a partition. Files that are not entries are noted. systemd-boot knows profiles since
+/// version 257.
 pub fn read(
     root: &Root,
     partition: &Partition,
@@ -24,7 +25,8 @@ pub fn read(
         let file = folder.join(&name);
         let image = match Uki::open(root, &file) {
             Ok(image) => image,
-            // systemd-boot passes over what is no EFI program, and boots what it understands of any other.
+            // systemd-boot passes over a file that is not an EFI program. Of any other it boots the parts that
+            // it understands.
             Err(error @ uki::Error::NoPe(_)) => {
                 notes.push(format!("{} is passed over: {error}", file.display()));
                 continue;
@@ -48,7 +50,7 @@ pub fn read(
     Ok(found)
 }
 
-/// An image of which too little is understood: systemd-boot may boot it all the same.
+/// Returns the entry for an image of which too little is understood; systemd-boot may boot it all the same.
 fn unsure(file: &Path, name: &str, error: &uki::Error) -> Found {
     let (id, tries) = tries::id(name, ".efi");
     let hindrance = Error::Image { path: file.to_path_buf(), why: error.to_string() };
@@ -70,7 +72,7 @@ fn unsure(file: &Path, name: &str, error: &uki::Error) -> Found {
     }
 }
 
-/// None where it does not tell what it is (systemd's `bootspec_pick_name_version_sort_key`).
+/// Returns `None` if the image does not name its system (systemd's `bootspec_pick_name_version_sort_key`).
 fn one(
     root: &Root,
     partition: &Partition,
@@ -117,7 +119,8 @@ fn one(
     })
 }
 
-/// The entry, with what a profile of an image boots; or why that cannot be staged.
+/// Returns the entry with the kernel, initrds and command line of an image's profile, or with the reason why
+/// they cannot be staged.
 fn with_image(root: &Root, image: &Uki, file: &Path, number: usize, point: &Path, entry: Entry) -> Entry {
     match uki::boots(root, image, file, number, None, point) {
         Ok(boots) => Entry {
@@ -134,7 +137,8 @@ fn with_image(root: &Root, image: &Uki, file: &Path, number: usize, point: &Path
     }
 }
 
-/// The same for an entry of type 1 that names an image (`uki`, or `efi` where it is one) and a profile of it.
+/// Completes a Type #1 entry that names an image (`uki`, or `efi` if the program is an image) and a profile of
+/// it.
 #[must_use]
 pub fn named(root: &Root, file: &Path, number: usize, point: &Path, entry: Entry) -> Entry {
     match Uki::open(root, file) {
@@ -146,14 +150,14 @@ pub fn named(root: &Root, file: &Path, number: usize, point: &Path, entry: Entry
     }
 }
 
-/// Whether a file is such an image.
+/// Returns whether a file is a unified kernel image.
 #[must_use]
 pub fn is_one(root: &Root, file: &Path) -> bool {
     let is_file = |file: &File| file.metadata().is_ok_and(|found| found.is_file());
     root.open(file).is_ok_and(|mut file| is_file(&file) && Uki::is_one(&mut file))
 }
 
-/// Where an image's own partition is mounted, for its addons: the mount that it is on.
+/// Returns the mount point of the partition that an image is on, where its addons are.
 #[must_use]
 pub fn point(root: &Root, file: &Path) -> PathBuf {
     let mounts = crate::machine::mounts::Mount::all(root);

@@ -1,7 +1,8 @@
-//! Unified kernel images (UAPI.5): what a profile of one boots, with its addons, as systemd-stub(7) joins them.
+//! Unified kernel images (UAPI.5): the kernel, initrds and command line of a profile, with its addons, joined
+//! as by systemd-stub(7).
 //!
-//! Only headers and short texts are read. Where the specification leaves something open, this is as systemd-stub does
-//! it (src/boot/stub.c, src/boot/pe.c of systemd).
+//! Only headers and short texts are read. Where the specification leaves something open, this follows
+//! systemd-stub (src/boot/stub.c, src/boot/pe.c of systemd).
 
 pub mod found;
 
@@ -17,13 +18,13 @@ use crate::machine::efi;
 use crate::machine::root::Root;
 use crate::words::errno::InWords;
 
-/// How long a text in an image may be, in bytes; no kernel takes a longer command line.
+/// Limit in bytes for a text in an image; no kernel takes a longer command line.
 const TEXT_MAX: u64 = 16 << 10;
 
-/// How many profiles an image may have (`UNIFIED_PROFILES_MAX`, src/fundamental/uki.h of systemd).
+/// Limit for the profiles of an image (`UNIFIED_PROFILES_MAX`, src/fundamental/uki.h of systemd).
 const PROFILES_MAX: usize = 256;
 
-/// This machine, as the header names it (PE format, "Machine Types").
+/// This machine's type in the header (PE format, "Machine Types").
 const MACHINE: u16 = if cfg!(target_arch = "x86_64") {
     0x8664
 } else if cfg!(target_arch = "aarch64") {
@@ -34,13 +35,13 @@ const MACHINE: u16 = if cfg!(target_arch = "x86_64") {
     0
 };
 
-/// Why an image cannot be read.
+/// The reason why an image cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// It is no such file.
+    /// The file is not an EFI program.
     #[error("it is no EFI program ({0})")]
     NoPe(&'static str),
-    /// It is one without a kernel.
+    /// It is an EFI program without a kernel.
     #[error("it is an EFI program without a kernel in it (.linux)")]
     NoKernel,
     /// The file cannot be read.
@@ -49,31 +50,31 @@ pub enum Error {
     /// A text is too long.
     #[error("its section {0} is longer than {TEXT_MAX} bytes")]
     TooLong(&'static str),
-    /// A text is none.
+    /// A text is not UTF-8.
     #[error("its section {0} is not UTF-8")]
     NotText(&'static str),
-    /// It has too many profiles.
+    /// There are too many profiles.
     #[error("it has more than {PROFILES_MAX} profiles")]
     TooManyProfiles,
-    /// It has no such profile.
+    /// There is no such profile.
     #[error("it has {has} profiles, and no profile @{number}")]
     NoProfile {
-        /// The number that was asked for.
+        /// The number asked for.
         number: usize,
-        /// How many it has.
+        /// The number of profiles.
         has: usize,
     },
-    /// It names a file that is none, or is not there.
+    /// A section names a file by an invalid path, or one that does not exist.
     #[error("its section {section} names {path:?}, {why}")]
     Elsewhere {
         /// The section.
         section: &'static str,
-        /// What it names.
+        /// The path.
         path: String,
-        /// Why that is no file.
+        /// The reason why it leads to no file.
         why: &'static str,
     },
-    /// It brings a device tree.
+    /// The image has a device tree.
     #[error("it has a device tree ({0}), and a kernel that is loaded with kexec gets the running one's")]
     DeviceTree(&'static str),
 }
@@ -87,9 +88,9 @@ impl From<io::Error> for Error {
 /// A unified kernel image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uki {
-    /// What it can boot; never empty. The first is the default ("Multi-Profile UKIs").
+    /// The ways to boot it; never empty. The first is the default ("Multi-Profile UKIs").
     pub profiles: Vec<Profile>,
-    /// The machine it is for, as its header names it.
+    /// The type of machine in its header.
     machine: u16,
     /// The file that it was read from.
     file: Option<Identity>,
@@ -98,33 +99,34 @@ pub struct Uki {
 /// One way to boot an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
-    /// What it is called, where it has a name.
+    /// The name, if there is one.
     pub id: Option<String>,
-    /// What a boot menu shows of it.
+    /// The title in a boot menu, if there is one.
     pub title: Option<String>,
     /// The kernel.
     pub linux: Section,
     /// The initrd.
     pub initrd: Option<Section>,
-    /// The microcode, which stands before every initrd.
+    /// The microcode, which comes before every initrd.
     pub ucode: Option<Section>,
-    /// Its own command line.
+    /// The command line in the image.
     pub cmdline: Option<String>,
-    /// What system it is (os-release(5)), key by key.
+    /// The description of the system (os-release(5)), key by key.
     pub osrel: Vec<(String, String)>,
     /// The kernel's version.
     pub uname: Option<String>,
-    /// The section with a device tree, where it has one: `.dtb` or `.dtbauto`.
+    /// The section with a device tree, if there is one: `.dtb` or `.dtbauto`.
     pub devicetree: Option<&'static str>,
-    /// Whether it has firmware for the machine (`.efifw`).
+    /// Whether there is firmware for the machine (`.efifw`).
     pub has_firmware: bool,
-    /// What systemd-stub hands on as files, and their names.
+    /// The sections that systemd-stub passes on as files, and the names of those files.
     handed_on: Vec<(Section, &'static str)>,
-    /// The kernel and the initrd, where the sections hold but their paths, as lanzaboote makes it for NixOS.
+    /// The kernel and the initrd, if the sections hold only their paths, as in the images that lanzaboote makes
+    /// for NixOS.
     elsewhere: Option<(Elsewhere, Option<Elsewhere>)>,
 }
 
-/// A file on the image's own partition, in place of a section (rust/tool/shared/src/pe.rs of lanzaboote).
+/// A file on the image's own partition that replaces a section (rust/tool/shared/src/pe.rs of lanzaboote).
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Elsewhere {
     section: &'static str,
@@ -133,7 +135,7 @@ struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// What a section names, where there is another one with a sum.
+    /// Reads the path in one section, if another section has its checksum.
     fn read(
         file: &mut (impl Read + Seek),
         [names, sum]: [Option<Section>; 2],
@@ -146,7 +148,7 @@ impl Elsewhere {
         Ok(Some(Elsewhere { section: names.name, path, sha256 }))
     }
 
-    /// Where it is seen, with the partition mounted there.
+    /// Returns the file as it is seen if the partition is mounted at `point`.
     fn piece(&self, root: &Root, point: &Path) -> Result<Piece, Error> {
         let Elsewhere { section, path, .. } = self;
         let wrong = |why| Error::Elsewhere { section, path: path.clone(), why };
@@ -160,14 +162,14 @@ impl Elsewhere {
 }
 
 impl Uki {
-    /// Opens and reads one. Its pieces are taken from this very file, or not at all.
+    /// Opens and reads an image. Its pieces are taken from this very file, or not at all.
     pub fn open(root: &Root, path: &Path) -> Result<Uki, Error> {
         let mut file = root.open(path)?;
         let identity = Identity::of(&file)?;
         Ok(Uki { file: Some(identity), ..Uki::read(&mut file)? })
     }
 
-    /// Reads one.
+    /// Reads an image, from a file whose identity is not checked later.
     pub fn read(file: &mut (impl Read + Seek)) -> Result<Uki, Error> {
         let table = Table::read(file)?;
         let starts: Vec<_> =
@@ -180,19 +182,19 @@ impl Uki {
         let mut own: Vec<_> =
             starts.iter().zip(ends).filter_map(|(start, end)| table.rows.get(*start..end)).collect();
         if own.is_empty() {
-            // Without profiles the sections are the only one's.
+            // Without profiles all sections belong to the only one.
             own.push(&[]);
         }
         let profiles = own.into_iter().map(|own| Profile::read(file, base, own)).collect::<Result<_, _>>()?;
         Ok(Uki { profiles, machine: table.machine, file: None })
     }
 
-    /// Whether a file is one: an EFI program with a kernel in it.
+    /// Returns whether a file is an EFI program with a kernel in it.
     pub fn is_one(file: &mut (impl Read + Seek)) -> bool {
         Table::read(file).is_ok_and(|table| table.rows.iter().any(|row| row.is(".linux")))
     }
 
-    /// Whether it is for this machine.
+    /// Returns whether the image is for this machine's architecture.
     #[must_use]
     pub fn is_native(&self) -> bool {
         self.machine == MACHINE
@@ -200,7 +202,7 @@ impl Uki {
 }
 
 impl Profile {
-    /// The sections of a profile count over the base's of the same name.
+    /// Reads a profile. Its own sections count before sections of the same name in the base.
     fn read(file: &mut (impl Read + Seek), base: &[Row], own: &[Row]) -> Result<Profile, Error> {
         let find = |name| find(own, name).or_else(|| find(base, name));
         let section = |name| find(name)?.section(name);
@@ -210,7 +212,7 @@ impl Profile {
         let uname = text(".uname")?;
         let about = text(".profile")?.map_or(Vec::new(), |text| environment(&text));
         let said = |key: &str| about.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
-        // In this order (`INITRD_PCRSIG` and those that follow it).
+        // In systemd-stub's order (`INITRD_PCRSIG` and those that follow it).
         let handed_on = [
             (".pcrsig", "tpm2-pcr-signature.json"),
             (".pcrpkey", "tpm2-pcr-public-key.pem"),
@@ -239,25 +241,25 @@ impl Profile {
     }
 }
 
-/// What is added to an image from a file of its own ("PE Addons").
+/// An addition to an image, from a file of its own ("PE Addons").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addon {
     /// The file.
     pub path: PathBuf,
-    /// What it adds to the command line.
+    /// The addition to the command line.
     pub cmdline: Option<String>,
-    /// What it adds behind the initrds.
+    /// The initrd, which comes after the image's.
     pub initrd: Option<Section>,
-    /// What it adds before the microcode.
+    /// The microcode, which comes before the image's.
     pub ucode: Option<Section>,
-    /// The section with a device tree, where it has one.
+    /// The section with a device tree, if there is one.
     pub devicetree: Option<&'static str>,
-    /// Its file as it was read.
+    /// The file as it was read.
     file: Identity,
 }
 
-/// The addons of an image: those for all images on its partition, then its own, each sorted by name. What
-/// systemd-stub passes over is noted, but for those that are for other machines.
+/// Returns the addons of an image: those for all images on its partition, then its own, each sorted by name.
+/// Addons that systemd-stub passes over are noted, except those for other machines.
 pub fn addons(
     root: &Root,
     uki: &Path,
@@ -277,7 +279,7 @@ pub fn addons(
     addons
 }
 
-/// None where it is for another machine.
+/// Returns `None` if the addon is for another machine.
 fn addon(root: &Root, path: &Path, uname: Option<&str>) -> Result<Option<Addon>, String> {
     let read = || -> Result<_, Error> {
         let mut file = root.open(path)?;
@@ -305,7 +307,7 @@ fn addon(root: &Root, path: &Path, uname: Option<&str>) -> Result<Option<Addon>,
     if has_kernel {
         return Err("it has a kernel in it, and an addon has none".to_owned());
     }
-    // systemd-stub compares as far as the addon's reaches.
+    // systemd-stub compares only as many characters as the addon's version has.
     match (uname, &for_kernel) {
         (Some(is), Some(wants)) if !is.starts_with(wants.as_str()) => {
             Err(format!("it is for the kernel {wants:?}, and the image's is {is:?}"))
@@ -314,21 +316,22 @@ fn addon(root: &Root, path: &Path, uname: Option<&str>) -> Result<Option<Addon>,
     }
 }
 
-/// What a profile boots.
+/// The kernel, initrds and command line that a profile boots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boots {
     /// The kernel.
     pub kernel: Piece,
     /// The initrds, in order.
     pub initrds: Vec<Piece>,
-    /// The command line; none where nothing has one.
+    /// The command line; `None` if nothing has one.
     pub cmdline: Option<String>,
-    /// What is to be said of it.
+    /// Remarks, for the user.
     pub notes: Vec<String>,
 }
 
-/// What a profile of an image boots, with everything that systemd-stub would add. `given` is what a boot loader
-/// hands over as a command line; `point` is where the image's partition is mounted.
+/// Collects the kernel, initrds and command line of an image's profile, with every addition that systemd-stub
+/// would make. `given` is the command line that a boot loader passes, and `point` the mount point of the
+/// image's partition.
 pub fn boots(
     root: &Root,
     uki: &Uki,
@@ -344,7 +347,7 @@ pub fn boots(
     let trees = addons.iter().map(|addon| (addon.path.as_path(), addon.devicetree));
     for (path, tree) in [(path, profile.devicetree)].into_iter().chain(trees) {
         let Some(tree) = tree else { continue };
-        // An x86 machine describes itself by ACPI, and its kernel reads no device tree of the firmware's.
+        // An x86 machine describes itself by ACPI, and its kernel reads no device tree from the firmware.
         if !cfg!(target_arch = "x86_64") {
             return Err(Error::DeviceTree(tree));
         }
@@ -392,7 +395,7 @@ pub fn boots(
     );
     initrds.extend(addons.iter().filter_map(|addon| added(addon, &addon.initrd)));
 
-    // With Secure Boot a command line that was signed with the image cannot be replaced.
+    // With Secure Boot, a command line that was signed with the image cannot be replaced.
     let own = profile.cmdline.clone();
     let given = given.filter(|_| !secure || own.is_none()).map(cmdline).filter(|line| !line.is_empty());
     let machines = machines_cmdline(root);
@@ -406,8 +409,8 @@ pub fn boots(
     Ok(Boots { kernel, initrds, cmdline, notes })
 }
 
-/// What the machine itself adds to the command line, as whoever runs a virtual one sets it (SMBIOS, OEM Strings; the
-/// first of systemd-stub's counts).
+/// Returns the machine's own addition to the command line, which the host of a virtual machine can set (SMBIOS,
+/// OEM Strings; systemd-stub takes the first one).
 fn machines_cmdline(root: &Root) -> Option<String> {
     const KEY: &str = "io.systemd.stub.kernel-cmdline-extra=";
     let entries = fs::read_dir(root.path("/sys/firmware/dmi/entries")).into_iter().flatten().flatten();
@@ -417,13 +420,13 @@ fn machines_cmdline(root: &Root) -> Option<String> {
     paths.into_iter().find_map(|path| {
         let table = fs::read(path).ok()?;
         let mut texts = table.split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
-        // What is before the first string are numbers.
+        // The bytes before the first string are numbers.
         texts.find_map(|text| Some(cmdline(text.split_once(KEY)?.1)))
     })
 }
 
-/// What lies beside an image for the initrd: credentials and extensions, its own and those for all images
-/// (systemd-stub(7), "Companion Files").
+/// Returns the files beside an image that are for the initrd: credentials and extensions, its own and those for
+/// all images (systemd-stub(7), "Companion Files").
 fn beside(root: &Root, uki: &Path, point: &Path) -> Vec<Piece> {
     let (own, credentials) = (extra_folder(uki), point.join("loader/credentials"));
     let extensions = point.join("loader/extensions");
@@ -445,8 +448,8 @@ fn beside(root: &Root, uki: &Path, point: &Path) -> Vec<Piece> {
 }
 
 impl Packed {
-    /// Where systemd's boot loader and stub put a credential or extension that belongs to one entry, by its name;
-    /// none where it is neither (Boot Loader Specification, `extra`).
+    /// Returns the path where systemd's boot loader and stub put a credential or extension of one entry, by its
+    /// name. Returns `None` if the file is neither (Boot Loader Specification, `extra`).
     #[must_use]
     pub fn extra(path: &Path) -> Option<Packed> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
@@ -462,7 +465,7 @@ impl Packed {
     }
 }
 
-/// `FILE.extra.d`; the counters of a boot loader are no part of the name.
+/// Returns the directory `FILE.extra.d`. The boot counters are not part of its name.
 fn extra_folder(uki: &Path) -> PathBuf {
     let name = uki.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let (stem, ending) = name.split_at(name.rfind('.').unwrap_or(name.len()));
@@ -470,7 +473,8 @@ fn extra_folder(uki: &Path) -> PathBuf {
     uki.with_file_name(format!("{stem}{ending}.extra.d"))
 }
 
-/// The files in a folder that have an ending, sorted by name, as the firmware finds them: none where it is missing.
+/// Returns the files in a directory that have an ending, sorted by name, as the firmware finds them. A missing
+/// directory has none.
 fn files(root: &Root, folder: &Path, ending: &str, but: &str) -> Vec<PathBuf> {
     let names = fs::read_dir(root.path(folder)).into_iter().flatten().flatten();
     let mut names: Vec<_> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -484,7 +488,7 @@ fn files(root: &Root, folder: &Path, ending: &str, but: &str) -> Vec<PathBuf> {
     names.into_iter().map(|name| folder.join(name)).collect()
 }
 
-/// The headers of an EFI program, as far as they matter (PE format, "Section Table").
+/// The headers of an EFI program, as far as they are needed (PE format, "Section Table").
 struct Table {
     machine: u16,
     rows: Vec<Row>,
@@ -521,23 +525,24 @@ impl Table {
 impl Row {
     fn parse(row: &[u8]) -> Option<Row> {
         let number = |at: usize| Some(u32::from_le_bytes(*row.get(at..)?.first_chunk()?));
-        // The file's part is filled up, memory beyond it is zeros: what is there is the lesser of the two.
+        // The file has padding behind the section, and in memory zeros may follow it. The section's real size
+        // is the lesser one.
         Some(Row { name: *row.first_chunk()?, offset: number(20)?, size: number(8)?.min(number(16)?) })
     }
 
-    /// A name of eight bytes has no NUL behind it.
+    /// Compares the name. A name of eight bytes has no NUL behind it.
     fn is(&self, name: &str) -> bool {
         let end = self.name.iter().position(|byte| *byte == 0).unwrap_or(self.name.len());
         self.name.get(..end) == Some(name.as_bytes())
     }
 
-    /// One of no length is as good as none.
+    /// Returns the section. An empty section counts as missing.
     fn section(&self, name: &'static str) -> Option<Section> {
         (self.size > 0).then(|| Section { name, offset: self.offset.into(), size: self.size.into() })
     }
 }
 
-/// Of several the first counts.
+/// Returns the row of that name; of several the first counts.
 fn find<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
     rows.iter().find(|row| row.is(name))
 }
@@ -546,7 +551,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// A section's text, up to its first NUL.
+/// Reads a section's text, up to its first NUL.
 fn text(file: &mut (impl Read + Seek), section: &Section) -> Result<String, Error> {
     if section.size > TEXT_MAX {
         return Err(Error::TooLong(section.name));
@@ -558,8 +563,8 @@ fn text(file: &mut (impl Read + Seek), section: &Section) -> Result<String, Erro
     String::from_utf8(text).map_err(|_| Error::NotText(section.name))
 }
 
-/// A command line as systemd-stub hands it over: what steers a terminal is white space, and none is at its ends
-/// (`mangle_stub_cmdline`, src/boot/util.c of systemd).
+/// Converts a command line as systemd-stub does: control characters become spaces, and spaces at both ends are
+/// removed (`mangle_stub_cmdline`, src/boot/util.c of systemd).
 fn cmdline(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_ascii_control() { ' ' } else { c })
@@ -568,7 +573,7 @@ fn cmdline(text: &str) -> String {
         .to_owned()
 }
 
-/// `KEY=VALUE` in lines, as in os-release(5): quotes as a shell has them, comments begin with `#`.
+/// Parses lines of `KEY=VALUE` as in os-release(5): quotes are a shell's, and comments begin with `#`.
 fn environment(text: &str) -> Vec<(String, String)> {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
     lines
@@ -599,7 +604,7 @@ pub(crate) mod tests {
     use crate::staging::images::{self, Source};
     use std::io::Cursor;
 
-    /// An EFI program with these sections, as a linker makes one: each is filled up to 512 bytes.
+    /// Returns an EFI program with these sections as a linker makes it, each padded to 512 bytes.
     pub(crate) fn efi(machine: u16, sections: &[(&str, &[u8])]) -> Vec<u8> {
         let mut file = [b"MZ", &[0; 58][..], &64u32.to_le_bytes(), b"PE\0\0"].concat();
         file.extend(machine.to_le_bytes());
@@ -635,7 +640,8 @@ pub(crate) mod tests {
         Uki::read(&mut Cursor::new(efi(MACHINE, sections)))
     }
 
-    /// What is booted, with a piece as `FILE SECTION` or `FILE > NAME`.
+    /// Returns the initrds as `FILE SECTION` or `FILE SECTION> NAME`, the command line, and the number of
+    /// notes.
     fn booted(scratch: &Scratch, number: usize, given: Option<&str>) -> (Vec<String>, Option<String>, usize) {
         let path = Path::new("/efi/EFI/Linux/a+3-1.efi");
         let uki = Uki::open(&scratch.root, path).unwrap();
@@ -662,7 +668,7 @@ pub(crate) mod tests {
         assert_eq!(profile.linux.offset % 512, 0);
         assert_eq!(profile.cmdline.as_deref(), Some("a b"));
         assert!(uki.is_native());
-        // The memory that a section fills beyond its file is zeros, which nobody needs.
+        // A section may be larger in memory than in the file; the rest is zeros, which nothing needs.
         let mut file = efi(1, &[(".linux", b"kernel")]);
         let size = 64 + 24 + 240 + 8;
         file.get_mut(size..size + 4).unwrap().copy_from_slice(&u32::MAX.to_le_bytes());
@@ -741,7 +747,7 @@ pub(crate) mod tests {
             [
                 (Some("regular"), Some("base"), false),
                 (Some("reset"), Some("reset"), true),
-                // As systemd-stub has it, what is empty takes the base's away.
+                // As in systemd-stub, an empty section hides the base's.
                 (None, None, false)
             ]
         );

@@ -1,12 +1,13 @@
-//! An initrd, which may be several joined.
+//! Decompressing and verifying an initrd, which may consist of several members.
 //!
-//! What the kernel makes of one (`unpack_to_rootfs`, init/initramfs.c): zeros are passed over; an archive that is not
-//! compressed begins at a multiple of 4 and with `0`; anything else is compressed, and holds archives. So decompressing
-//! each member where it stands changes nothing, as long as every one begins at a multiple of 4.
+//! The kernel reads an initrd like this (`unpack_to_rootfs`, init/initramfs.c): it skips zeros; an uncompressed
+//! archive begins at a multiple of 4 and with `0`; everything else is compressed, and contains archives. So
+//! decompressing each member in its place changes nothing, as long as every member begins at a multiple of 4.
 //!
-//! Going through it once thaws it, proves it whole, or both. Whole is what the kernel unpacks without a complaint, and a
-//! file that ends where it should: every checksum that there is fits, every member and every entry ends, and nothing else
-//! is between them. An initrd that is a disk is whole, too; none of it can be proved then.
+//! One pass over an initrd decompresses it, verifies that it is whole, or both. It is whole if the kernel
+//! unpacks it without a complaint and the file ends where it should: every checksum present is right, every
+//! member and every entry is complete, and there is nothing else between them. An initrd that is a disk counts
+//! as whole, too, but nothing in it can be verified.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -19,37 +20,39 @@ use crate::loading::decompress::why::Why;
 use crate::machine::sys::read_at;
 use crate::words::little_endian::long;
 
-/// What stands before the end of a bootconfig: its size and a sum (`get_boot_config_from_initrd`, init/main.c).
+/// The bytes before the end mark of a bootconfig: its size and a checksum (`get_boot_config_from_initrd`,
+/// init/main.c).
 const BOOT_CONFIG_NUMBERS: u64 = 8;
 
-/// What is copied at a time.
+/// Bytes read or copied at a time.
 const PART: usize = 1 << 16;
 
-/// How much of a member is looked at to tell how it is compressed.
+/// Bytes of a member from which its compression is recognized.
 const HEAD: usize = 32;
 
-/// What is said of something that is no part of an initrd.
+/// The complaint about bytes that are no part of an initrd.
 const NOTHING: &str = "neither an archive nor anything compressed begins there";
 
-/// An initrd that is thawed.
+/// The result of decompressing an initrd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Initrd {
-    /// Its size in bytes.
+    /// The size of the decompressed file in bytes.
     pub size: u64,
-    /// How many of its members were decompressed; where it is none, the file is as the other.
+    /// How many members were decompressed. If none, the file has the same content as the original, except for
+    /// padding.
     pub thawed: usize,
-    /// Whether it is a disk, which stays as it is.
+    /// Whether the initrd is a disk, which stays as it is.
     pub is_disk: bool,
 }
 
-/// Thaws a staged initrd into an empty file, which becomes no larger than `most`, and proves it whole. Where that fails the
-/// file holds nothing of use.
+/// Decompresses a staged initrd into an empty file that grows to `most` bytes at most, and verifies that it is
+/// whole. After an error the file's content is useless.
 pub fn initrd(from: &File, to: &File, most: u64) -> Result<Initrd, Why> {
     let all = from.metadata().map_err(Why::Read)?.len();
     walk(from, 0, all, Out { to: Some(to), at: 0, most })
 }
 
-/// Proves that a part of a file is whole as an initrd.
+/// Verifies that the bytes of a file from `begin` to `end` are a whole initrd.
 pub fn is_whole(from: &File, begin: u64, end: u64) -> Result<(), Why> {
     walk(from, begin, end, Out { to: None, at: begin, most: u64::MAX }).map(drop).map_err(|why| match why {
         Why::Damaged { at, why } => Why::Damaged { at: at - begin, why },
@@ -71,7 +74,7 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, W
             [b'0', ..] if (at - begin) % ALIGNMENT == 0 => {
                 out.align(0)?;
                 let (begins, stop) = match behind_archive(from, at, end) {
-                    // A disk may begin like that.
+                    // A disk may begin with `0`, too.
                     Err(Why::Damaged { .. })
                         if at == first && is_disk(from, begin, end).map_err(Why::Read)? =>
                     {
@@ -108,7 +111,7 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, W
     Ok(is)
 }
 
-/// Whether nothing in an initrd is compressed.
+/// Returns whether nothing in an initrd is compressed.
 pub fn is_thawed(from: &File) -> io::Result<bool> {
     let all = from.metadata()?.len();
     let why = |why| match why {
@@ -133,18 +136,18 @@ pub fn is_thawed(from: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// What a member is.
+/// The kind of a compressed member.
 enum Member {
-    /// Archives, up to where the next begins.
+    /// Archives.
     Archives {
-        /// There.
+        /// The offset behind the member.
         stop: u64,
     },
-    /// A disk, compressed or not, up to the end.
+    /// A disk, compressed or not, which extends to the end.
     Disk,
 }
 
-/// Decompresses a member of an initrd that begins at `begin`.
+/// Decompresses the member at `at` of an initrd that begins at `begin` and ends at `end`.
 fn decompressed(
     from: &File,
     [begin, at, end]: [u64; 3],
@@ -184,7 +187,8 @@ fn decompressed(
         }
         let missing = archive::DISK_HEAD.saturating_sub(first.len()).min(part.len());
         first.extend_from_slice(part.get(..missing).unwrap_or_default());
-        // What is no archive is read to its end, too: its checksum tells what it is.
+        // Data that is not an archive is read to its end, too, because its checksum shows whether it is
+        // damaged.
         is_archive = is_archive && entries.take(part).is_ok_and(|took| took == part.len());
         if is_archive {
             out.write(part)?;
@@ -203,13 +207,13 @@ fn decompressed(
     }
 }
 
-/// Whether a part of a file is a disk with a file system that the kernel looks for.
+/// Returns whether a part of a file is a disk with a file system that the kernel looks for.
 fn is_disk(from: &File, begin: u64, end: u64) -> io::Result<bool> {
     let mut head = [0; archive::DISK_HEAD];
     Ok(archive::is_disk(part_at(from, &mut head, begin, end)?))
 }
 
-/// A stream, and how much was taken from it.
+/// A stream that counts the bytes taken from it.
 struct Counted<R> {
     from: R,
     count: u64,
@@ -234,7 +238,7 @@ impl<R: BufRead> BufRead for Counted<R> {
     }
 }
 
-/// What is written, if anything.
+/// The output file, if anything is written at all.
 struct Out<'a> {
     to: Option<&'a File>,
     at: u64,
@@ -252,7 +256,7 @@ impl Out<'_> {
         Ok(())
     }
 
-    /// Writes zeros up to a place that is so much behind a multiple of 4.
+    /// Writes zeros until the position is `to` bytes behind a multiple of 4.
     fn align(&mut self, to: u64) -> Result<(), Why> {
         while self.to.is_some() && self.at % ALIGNMENT != to {
             self.write(&[0])?;
@@ -260,7 +264,7 @@ impl Out<'_> {
         Ok(())
     }
 
-    /// Copies, and tells up to where.
+    /// Copies the bytes from `at` to `end`, and returns `end`.
     fn copy(&mut self, from: &File, at: u64, end: u64) -> Result<u64, Why> {
         let (Some(mut to), size) = (self.to, end - at) else { return Ok(end) };
         if self.at.saturating_add(size) > self.most {
@@ -273,7 +277,7 @@ impl Out<'_> {
         if copied == size { Ok(end) } else { Err(Why::Read(ErrorKind::UnexpectedEof.into())) }
     }
 
-    /// Takes back what was written behind a place.
+    /// Discards everything written behind an offset.
     fn cut(&mut self, at: u64) -> Result<(), Why> {
         let Some(mut to) = self.to else { return Ok(()) };
         to.set_len(at).map_err(Why::Write)?;
@@ -283,7 +287,7 @@ impl Out<'_> {
     }
 }
 
-/// What there is at a place: as much as fits, and nothing behind an end.
+/// Reads the bytes at an offset: as many as fit into `part`, and none behind `end`.
 fn part_at<'p>(from: &File, part: &'p mut [u8], at: u64, end: u64) -> io::Result<&'p [u8]> {
     let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(part.len());
     let part = part.get_mut(..most).unwrap_or_default();
@@ -291,7 +295,7 @@ fn part_at<'p>(from: &File, part: &'p mut [u8], at: u64, end: u64) -> io::Result
     Ok(part.get(..has).unwrap_or_default())
 }
 
-/// Where something else than zeros begins.
+/// Returns the offset of the first byte that is not zero.
 fn behind_zeros(from: &File, mut at: u64, end: u64) -> io::Result<u64> {
     let mut part = vec![0; PART];
     while at < end {
@@ -305,7 +309,7 @@ fn behind_zeros(from: &File, mut at: u64, end: u64) -> io::Result<u64> {
     Ok(end)
 }
 
-/// Where the archives end that begin at a place.
+/// Returns where the archives that begin at an offset end.
 fn behind_archive(from: &File, begin: u64, end: u64) -> Result<u64, Why> {
     let (mut entries, mut part, mut at) = (Entries::default(), vec![0; PART], begin);
     let damaged = |why: &str| Why::Damaged { at: begin, why: why.to_owned() };
@@ -320,7 +324,7 @@ fn behind_archive(from: &File, begin: u64, end: u64) -> Result<u64, Why> {
     if entries.may_end() { Ok(at) } else { Err(damaged("its archive ends in the midst of a file")) }
 }
 
-/// Where a bootconfig begins, where there is one at the end of this part of a file.
+/// Returns where a bootconfig begins, if there is one at the end of this part of a file.
 fn boot_config(from: &File, begin: u64, end: u64) -> Result<Option<u64>, Why> {
     let length = BOOT_CONFIG.len() as u64;
     for padding in 0..=BOOT_CONFIG_PADDING as u64 {
@@ -362,7 +366,7 @@ mod tests {
     use flate2::write::GzEncoder;
     use std::path::Path;
 
-    /// A file of bytes, and one for what comes out.
+    /// Decompresses these bytes, and returns the result and the output.
     fn thawed_to(bytes: &[u8], most: u64) -> (Result<Initrd, Why>, Vec<u8>) {
         let scratch = crate::machine::scratch::Scratch::new();
         let path = scratch.root.path("/run/from");
@@ -377,7 +381,7 @@ mod tests {
         (is, out)
     }
 
-    /// What comes out, which is known for what it is.
+    /// Returns the result and the output, and checks that [`is_thawed`] recognizes both files.
     fn thawed(bytes: &[u8]) -> (Initrd, Vec<u8>) {
         let (is, out) = thawed_to(bytes, u64::MAX);
         let is = is.unwrap();
@@ -423,7 +427,7 @@ mod tests {
         let (is, out) = thawed(&joined);
         assert_eq!((is.thawed, is.is_disk), (3, false));
         assert!(out == [&one[..], &[0; 512], &two, &three, &one].concat());
-        // Without one it is as it was, but for padding.
+        // Without a compressed member the output equals the input, except for padding.
         assert_eq!(
             thawed(&[one.clone(), two.clone()].concat()),
             (Initrd { size: (one.len() + two.len()) as u64, ..Initrd::default() }, [one, two].concat())
@@ -460,7 +464,7 @@ mod tests {
                 assert_eq!(out, [&two[..], &three, &two].concat(), "{tool} {padding}");
             }
         }
-        // The kernel's lz4 takes all there is.
+        // The kernel's lz4 decompressor consumes all the bytes it is given, so only padding follows here.
         if let Some(packed) = packed_by("lz4", &["-l", "-q"], &two) {
             for padding in 0..8 {
                 let joined = [&three[..], &packed, &vec![0; padding]].concat();
@@ -469,7 +473,7 @@ mod tests {
         }
     }
 
-    /// What is said of it, where it is not whole; thawing and proving say the same.
+    /// Returns the complaint about a damaged initrd; decompressing and verifying give the same one.
     fn wrong(bytes: &[u8]) -> Option<String> {
         let (is, _) = thawed_to(bytes, u64::MAX);
         let thawed = is.err().map(|why| why.to_string());
@@ -477,7 +481,7 @@ mod tests {
         thawed
     }
 
-    /// The same of its being proved where it is a part of a file.
+    /// Returns the complaint when the same bytes are verified as a part of a file.
     fn proved(bytes: &[u8]) -> Option<String> {
         let scratch = crate::machine::scratch::Scratch::new();
         proved_in(&scratch.root.path("/run/part"), bytes)
@@ -538,8 +542,9 @@ mod tests {
             let fill = vec![0; lz4.len().next_multiple_of(4) - lz4.len() + 4];
             assert_eq!(wrong(&[&lz4[..], &fill, &one].concat()), None, "lz4, and another behind zeros");
         }
-        // What fills up its last entry is missing, which the kernel minds where it was compressed; and a member that it takes
-        // for what fills up the archive before it.
+        // In `odd` the last entry's padding is missing, which the kernel refuses only in a compressed archive.
+        // In `behind` a member begins at an unaligned offset, so the kernel takes it for padding of the archive
+        // before it.
         let odd = [entry("x", b"abc"), entry("y", b"abcde")].concat();
         let odd = odd.get(..odd.len() - 3).unwrap();
         assert_eq!(wrong(odd), None);
@@ -551,7 +556,7 @@ mod tests {
         }
     }
 
-    /// Numbers that are the same in each run.
+    /// Returns pseudo-random numbers, the same in each run.
     fn numbers() -> impl Iterator<Item = usize> {
         let mut state = 1_u32;
         std::iter::repeat_with(move || {
@@ -586,7 +591,7 @@ mod tests {
             for number in numbers().skip(1000).take(1000) {
                 let mut other = packed.clone();
                 other[number % packed.len()] ^= 1 << (number % 8);
-                // What is no part of the content, as a time or a name, may change.
+                // Bytes outside the content, such as a time or a name, may change unnoticed.
                 let same = || thawed_to(&other, u64::MAX).1 == archive;
                 assert!(!has_checksum || proved(&other).is_some() || same(), "{tool}, {number}");
             }

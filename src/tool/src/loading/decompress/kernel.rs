@@ -1,4 +1,4 @@
-//! A kernel of `x86_64`: a bzImage, or the ELF file that is in one.
+//! Decompressing a kernel of `x86_64`: a bzImage, or an ELF file as a bzImage contains one.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -13,16 +13,18 @@ use crate::machine::sys::read_at;
 use crate::machine::{processor, sys};
 use crate::words::little_endian::{long, short, wide};
 
-/// How much of an image its setup header is in (Documentation/arch/x86/boot.rst).
+/// The first bytes of an image, which contain its setup header (Documentation/arch/x86/boot.rst).
 const HEAD: usize = 0x290;
 
-/// Where the kernel is mapped, and how much of that is its own where it is moved at random (`__START_KERNEL_map`,
-/// `KERNEL_IMAGE_SIZE`, `arch/x86/include/asm/page_64_types.h`), and what it is a multiple of (`MIN_KERNEL_ALIGN`).
+/// The virtual address at which the kernel is mapped, the size of that mapping with KASLR
+/// (`__START_KERNEL_map`, `KERNEL_IMAGE_SIZE`, `arch/x86/include/asm/page_64_types.h`), and the kernel's
+/// alignment (`MIN_KERNEL_ALIGN`).
 const MAPPED: u64 = 0xffff_ffff_8000_0000;
 const IMAGE_MAX: u64 = 1 << 30;
 const ALIGNMENT: u64 = 2 << 20;
 
-/// The ELF file's own header, one of its program headers, one of its section headers (ELF-64 Object File Format, 1.5).
+/// The sizes of the ELF header, of a program header and of a section header, and values in them (ELF-64 Object
+/// File Format, 1.5).
 const ELF: usize = 64;
 const PROGRAM: usize = 56;
 const SECTION: usize = 64;
@@ -31,50 +33,53 @@ const NO_BITS: u32 = 8;
 const X86_64: u16 = 62;
 const LITTLE_64: &[u8] = b"\x7fELF\x02\x01";
 
-/// How many program headers are looked at: a kernel has five.
+/// The most program headers that are accepted: a kernel has five.
 const PROGRAMS_MAX: usize = 64;
 
-/// What is read at a time, and the most that is behind what is loaded: of Debian's that is some 2 MB, all but the
-/// relocations thrown away.
+/// The bytes read at a time, and the most that may follow the loaded parts. In Debian's kernels that is some 2
+/// MB, all of which is dropped except for the relocations.
 const PART: usize = 1 << 18;
 const TAIL_MAX: usize = 64 << 20;
 
-/// What is zeros throughout is left away in these.
+/// The laid-out file is written in pieces of this size; a piece that is all zeros is not written.
 const PAGE: usize = 4096;
 
-/// What is moved at a time.
+/// Bytes of the file that are relocated at a time.
 const WINDOW: u64 = 1 << 20;
 
-/// A kernel that is thawed: its bytes lie in a file as they lie in memory. What else has to be known of it.
+/// A decompressed kernel: its file has the layout that the kernel has in memory. The fields are the other facts
+/// needed to load it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thawed {
-    /// The first bytes of the image it came in, with the setup header.
+    /// The first bytes of the original image, with the setup header; made up if the original was an ELF file.
     pub head: Vec<u8>,
-    /// How many bytes of memory it takes from its beginning on, more than its file.
+    /// Bytes of memory that the kernel takes from its beginning on; more than its file has.
     pub takes: u64,
-    /// Where in it the first instruction is.
+    /// The offset of the first instruction.
     pub entry: u64,
-    /// The physical address it was linked for.
+    /// The physical address that the kernel was linked for.
     pub linked: u64,
-    /// The same as its code sees it now, `linked` where it was not moved: from this its place in virtual memory follows.
+    /// The same address after relocation; equal to `linked` if the kernel was not moved. The kernel's virtual
+    /// address follows from it.
     pub moved: u64,
-    /// Whether its place in memory is to be random, too, and it is told so.
+    /// Whether the physical address is to be random, too, and the kernel is to know that it was moved.
     pub random: bool,
-    /// What a person should know of it.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// What to do with one.
+/// The circumstances in which a kernel is decompressed.
 pub struct Asked<'a> {
-    /// The system that runs.
+    /// The running system.
     pub root: &'a Root,
     /// The staged command line.
     pub cmdline: &'a str,
-    /// How large it may become, in bytes.
+    /// The largest allowed size of the result, in bytes.
     pub most: u64,
 }
 
-/// Thaws a staged kernel into an empty file, open for both. Where that fails the file holds nothing of use.
+/// Decompresses a staged kernel into an empty file that is open for reading and writing. After an error the
+/// file's content is useless.
 pub fn kernel(from: &File, to: &File, asked: &Asked<'_>) -> Result<Thawed, Why> {
     let mut random = [0; 8];
     let mut urandom = asked.root.open("/dev/urandom").map_err(Why::Read)?;
@@ -82,7 +87,7 @@ pub fn kernel(from: &File, to: &File, asked: &Asked<'_>) -> Result<Thawed, Why> 
     thawed(from, to, asked, u64::from_le_bytes(random))
 }
 
-/// The same with a number that is random.
+/// Does the same with a given random number.
 pub(crate) fn thawed(from: &File, to: &File, asked: &Asked<'_>, random: u64) -> Result<Thawed, Why> {
     let mut head = vec![0; HEAD];
     let has = read_at(from, &mut head, 0).map_err(Why::Read)?;
@@ -120,7 +125,7 @@ pub(crate) fn thawed(from: &File, to: &File, asked: &Asked<'_>, random: u64) -> 
         flat.cut(to)?;
         return Ok(is);
     };
-    // The kernel's own code looks for the word anywhere (`cmdline_find_option_bool`).
+    // The kernel's own code accepts the word anywhere, too (`cmdline_find_option_bool`).
     if asked.cmdline.split_ascii_whitespace().any(|word| word == "nokaslr") {
         flat.cut(to)?;
         return Ok(is);
@@ -137,9 +142,9 @@ fn unfit(why: impl Into<String>) -> Why {
     Why::Unfit(why.into())
 }
 
-/// What a bzImage does before it unpacks itself, and nobody would do for a thawed one: to change the number of levels of the
-/// page tables (`configure_5level_paging`, `arch/x86/boot/compressed/pgtable_64.c`), and to have memory encrypted
-/// (`parse_mem_encrypt`, misc.c).
+/// Refuses a kernel that needs a step that a bzImage takes before it unpacks itself, and that would be skipped
+/// for a decompressed kernel: changing the number of page table levels (`configure_5level_paging`,
+/// `arch/x86/boot/compressed/pgtable_64.c`), and setting up memory encryption (`parse_mem_encrypt`, misc.c).
 fn see_that_it_starts_as_this_one(asked: &Asked<'_>, xflags: u16, is_elf: bool) -> Result<(), Why> {
     let line = asked.cmdline;
     let is_off = line.split_ascii_whitespace().any(|word| word == "no5lvl");
@@ -169,12 +174,12 @@ fn see_that_it_starts_as_this_one(asked: &Asked<'_>, xflags: u16, is_elf: bool) 
     Ok(())
 }
 
-/// What a bzImage says of what is packed in it.
+/// The facts in a bzImage's header about the payload.
 struct Image {
-    /// Where that is in its file.
+    /// The offset of the payload in the file.
     payload: u64,
     length: u64,
-    /// Where it was linked to lie, and of what its place is a multiple.
+    /// The preferred physical address, and the alignment of any other.
     preferred: u64,
     alignment: u64,
     xflags: u16,
@@ -203,8 +208,9 @@ impl Image {
     }
 }
 
-/// Where its code sees it from now on: where it was linked for, and any multiple of the alignment more for which all that
-/// it took when it was unpacked still lies in what is mapped (`find_random_virt_addr`, arch/x86/boot/compressed/kaslr.c).
+/// Returns a random address to relocate the kernel to: the address it was linked for, plus a multiple of the
+/// alignment, such that all the memory that it takes when it unpacks itself still lies in the mapping
+/// (`find_random_virt_addr`, arch/x86/boot/compressed/kaslr.c).
 fn somewhere(linked: u64, size: u64, alignment: u64, random: u64) -> Result<u64, Why> {
     let room = size
         .checked_next_multiple_of(alignment)
@@ -216,23 +222,23 @@ fn somewhere(linked: u64, size: u64, alignment: u64, random: u64) -> Result<u64,
     Ok(linked + random % places * alignment)
 }
 
-/// A kernel laid out.
+/// A kernel laid out as in memory.
 struct Flat {
-    /// How long it is.
+    /// The length of the laid-out kernel.
     size: u64,
-    /// Up to where something else than zeros is in it.
+    /// The end of the last byte that is not zero.
     filled: u64,
-    /// How much memory it takes.
+    /// Bytes of memory that it takes.
     takes: u64,
     entry: u64,
     linked: u64,
-    /// How long it was as an ELF file with what is behind that.
+    /// The length of the ELF file together with the bytes behind it.
     payload: u64,
-    /// What is behind the ELF file.
+    /// The bytes behind the ELF file.
     tail: Vec<u8>,
 }
 
-/// A part of an ELF file that is loaded: where it lies there, how long it is, and where it goes.
+/// A loaded part of an ELF file: its offset and length in the file, and its offset in the layout.
 struct Load {
     offset: u64,
     size: u64,
@@ -240,8 +246,8 @@ struct Load {
 }
 
 impl Flat {
-    /// Lays out what is read, as it lies in memory from where it was linked for on; for an ELF file of which nobody says
-    /// that, from the lowest address on.
+    /// Lays out an ELF file as it lies in memory, from the address that it was linked for on. If that is not
+    /// known, as with a bare ELF file, the layout begins at the lowest address.
     fn lay_out(
         read: &mut dyn FnMut(&mut [u8]) -> Result<usize, Why>,
         to: &File,
@@ -263,7 +269,7 @@ impl Flat {
                     (load.offset.max(payload), (load.offset + load.size).min(payload + has as u64));
                 let Some(length) = end.checked_sub(begin).filter(|length| *length > 0) else { continue };
                 let at = load.to + (begin - load.offset);
-                // What is not written is zeros, and takes no memory.
+                // Zeros are not written, so that they take no memory.
                 let pages = piece(bytes, begin - payload, length).chunks(PAGE);
                 for (page, at) in pages.zip((at..).step_by(PAGE)) {
                     let Some(last) = page.iter().rposition(|byte| *byte != 0) else { continue };
@@ -281,7 +287,7 @@ impl Flat {
                                 "more is behind what is loaded of it than any kernel has there",
                             ));
                         }
-                        // Nobody asks for it: symbols, and what debuggers want.
+                        // Nothing needs this: symbols and debugging information.
                         None => tail.clear(),
                     }
                 }
@@ -301,12 +307,12 @@ impl Flat {
         Ok(Flat { size, filled, takes, entry, linked, payload, tail })
     }
 
-    /// Leaves the zeros away that are at its end: whoever loads it makes them.
+    /// Drops the zeros at the end of the file: whichever call loads it fills them in.
     fn cut(&self, to: &File) -> Result<(), Why> {
         to.set_len(self.filled.max(self.entry + 1)).map_err(Why::Write)
     }
 
-    /// One that was no bzImage, told of as one.
+    /// Describes a kernel that was a bare ELF file as if it came from a bzImage.
     fn as_it_is(&self) -> Thawed {
         let takes = self.takes.next_multiple_of(ALIGNMENT);
         let mut head = vec![0; HEAD];
@@ -334,7 +340,7 @@ impl Flat {
     }
 }
 
-/// Reads until there is no more room, or nothing more.
+/// Reads until `part` is full or nothing is left.
 fn fill(read: &mut dyn FnMut(&mut [u8]) -> Result<usize, Why>, part: &mut [u8]) -> Result<usize, Why> {
     let mut has = 0;
     while let Some(left) = part.get_mut(has..).filter(|left| !left.is_empty()) {
@@ -352,16 +358,16 @@ fn piece(bytes: &[u8], at: u64, length: u64) -> &[u8] {
     range.ok().and_then(|range| bytes.get(range)).unwrap_or_default()
 }
 
-/// What an ELF file says of itself.
+/// The facts in an ELF file's headers.
 struct Elf {
     loads: Vec<Load>,
-    /// Up to where in the file something is loaded.
+    /// The end of the last loaded byte in the file.
     loaded: u64,
     size: u64,
     takes: u64,
     entry: u64,
     linked: u64,
-    /// Where its section headers are, and how many.
+    /// The offset of the section headers, and their number.
     sections: u64,
     sections_count: u64,
 }
@@ -418,7 +424,7 @@ impl Elf {
         Ok(elf)
     }
 
-    /// Where the file ends, by all that it says, given what is behind what is loaded.
+    /// Returns where the file ends according to its headers, given the bytes behind the loaded parts.
     fn end(&self, tail: &[u8]) -> Result<u64, Why> {
         if self.sections_count == 0 {
             return Ok(self.loaded);
@@ -437,7 +443,8 @@ impl Elf {
     }
 }
 
-/// What has to be changed in a kernel that is moved: addresses as 32 bits, their negatives, and addresses as 64 bits.
+/// The values to change in a kernel that is moved: 32-bit addresses, negated 32-bit addresses, and 64-bit
+/// addresses.
 struct Relocations {
     narrow: Vec<u32>,
     inverse: Vec<u32>,
@@ -445,9 +452,9 @@ struct Relocations {
 }
 
 impl Relocations {
-    /// Reads what is behind the ELF file (`emit_relocs`, arch/x86/tools/relocs.c): lists of addresses, a zero before each:
-    /// those of 64 bits, those of negatives (until Linux 6.15 had no more of them), those of 32 bits. None where there is
-    /// nothing.
+    /// Reads the bytes behind the ELF file (`emit_relocs`, arch/x86/tools/relocs.c): lists of addresses, each
+    /// preceded by a zero, for the 64-bit addresses, the negated ones (before Linux 6.15 dropped them), and the
+    /// 32-bit ones. Returns `None` if there are no bytes.
     fn parse(tail: &[u8]) -> Result<Option<Relocations>, Why> {
         if tail.is_empty() {
             return Ok(None);
@@ -472,7 +479,7 @@ impl Relocations {
         }
     }
 
-    /// Changes a kernel that is laid out as it has to be where it lies so much further.
+    /// Changes a laid-out kernel as needed when it lies `by` bytes further on.
     fn apply(&self, to: &File, flat: &mut Flat, by: u64) -> Result<(), Why> {
         let low = u32::try_from(by).map_err(|_| unfit("it would be moved too far"))?;
         let narrow = |value: &mut [u8], add: u32| {
@@ -490,7 +497,7 @@ impl Relocations {
     }
 }
 
-/// Changes values of so many bytes at addresses, which are in order, a piece of the file at a time.
+/// Changes the values of that width at the given addresses, which are sorted, one piece of the file at a time.
 fn each(
     to: &File,
     flat: &mut Flat,
@@ -499,7 +506,7 @@ fn each(
     change: &dyn Fn(&mut [u8]),
 ) -> Result<(), Why> {
     let Flat { size, linked, .. } = *flat;
-    // An address is the lower half of where it is mapped; the upper is all ones.
+    // An entry is the lower half of a virtual address whose upper half is all ones.
     let offset = |place: u32| {
         let address = u64::from(place) | 0xffff_ffff_0000_0000;
         let offset = address.checked_sub(MAPPED + linked);
@@ -547,10 +554,10 @@ mod tests {
         bytes[at..at + value.len()].copy_from_slice(value);
     }
 
-    /// A part: where in the file, its bytes, where in memory, and how much it takes there.
+    /// A loaded part: offset in the file, bytes, address in memory, and size in memory.
     type Part<'a> = (u64, &'a [u8], u64, u64);
 
-    /// An ELF file of parts, with sections, that starts at an address.
+    /// Makes an ELF file of these parts, with sections and an entry address.
     fn elf(parts: &[Part<'_>], entry: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         put(&mut bytes, 0, LITTLE_64);
@@ -569,7 +576,7 @@ mod tests {
             }
             put(&mut bytes, usize::try_from(*offset).unwrap(), data);
         }
-        // Behind what is loaded: a string table, and the headers of two sections, the second without bytes.
+        // Behind the loaded parts: a string table, and the headers of two sections, the second without bytes.
         let names = bytes.len() as u64;
         bytes.extend(b"\0.text\0");
         let headers = bytes.len();
@@ -593,7 +600,7 @@ mod tests {
         lists.iter().flat_map(list).flat_map(u32::to_le_bytes).collect()
     }
 
-    /// A bzImage that carries it.
+    /// Makes a bzImage with this payload.
     fn image(payload: &[u8]) -> Vec<u8> {
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(payload).unwrap();
@@ -638,7 +645,7 @@ mod tests {
         thawed_with(bytes, cmdline, "fpu", u64::MAX, random)
     }
 
-    /// Code, and data 2 MiB behind it, whose end is zeros.
+    /// Makes an ELF file with code, and with data 2 MiB further on that end in zeros.
     fn plain() -> Vec<u8> {
         let mut data = vec![0; 0x5000];
         data[..4].copy_from_slice(b"data");
@@ -653,7 +660,7 @@ mod tests {
         let lists = words(&[&[8], &[4], &[0]]);
         let (is, out) = thawed_by(&image(&[plain(), lists].concat()), "quiet nokaslr", 9).unwrap();
         assert_eq!((is.entry, is.linked, is.moved, is.random), (4, LINKED, LINKED, false));
-        // Code, 2 MiB, and 0x9000 bytes, in whole ones of 2 MiB.
+        // The code, and 2 MiB further on the data with 0x9000 bytes, rounded up to 2 MiB.
         assert_eq!(is.takes, 4 << 20);
         assert_eq!(out.len(), (2 << 20) + 4);
         assert!(out.starts_with(b"codecodecodecode\0") && out.ends_with(b"\0data"));
@@ -665,7 +672,8 @@ mod tests {
         let payload = |lists: &[u8]| image(&[&plain()[..], lists].concat());
         let raw = thawed_by(&payload(&[]), "", 1).unwrap().1;
         let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-        // The wide one, and where there are three lists those of negatives; the second narrow one is in the zeros.
+        // Changed are the 64-bit address, the negated one if there are three lists, and two 32-bit ones, of
+        // which the second lies in the zeros.
         for (lists, negative) in
             [(words(&[&[8], &[4], &[0x20_1000, 0]]), true), (words(&[&[8], &[0x20_1000, 0]]), false)]
         {
@@ -688,7 +696,7 @@ mod tests {
         let size = (1000 << 20) - LINKED;
         let places: std::collections::BTreeSet<_> =
             (0..100).map(|random| somewhere(LINKED, size, 2 << 20, random).unwrap()).collect();
-        // 1024 MiB, less 1000 to where it ends at first.
+        // The mapping has 1024 MiB, and the kernel at first ends at 1000.
         assert_eq!(places.len(), 13);
         assert!(
             places
@@ -741,7 +749,7 @@ mod tests {
         assert_eq!((is.entry, is.linked, is.moved, is.random, is.takes), (4, LINKED, LINKED, false, 4 << 20));
         assert!(is.notes[0].contains("without KASLR"));
         assert!(out.starts_with(b"codecodecodecode\0") && out.ends_with(b"\0data"));
-        // Whoever loads it finds what a bzImage would say.
+        // The made-up head has the fields of a bzImage.
         assert_eq!((&is.head[bzimage::MAGIC..bzimage::MAGIC + 4], is.head[0x234]), (&b"HdrS"[..], 0));
     }
 

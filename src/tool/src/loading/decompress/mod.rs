@@ -1,10 +1,10 @@
-//! Thawing: what is compressed is decompressed by day, so that the next kernel spends nothing on it.
+//! Decompressing kernels and initrds while the system runs, so that the next kernel spends no time on it.
 //!
-//! A kernel loses nothing by that. What a bzImage does before the kernel itself begins, besides unpacking it, is done
-//! here: it is laid out as in memory (`parse_elf`, arch/x86/boot/compressed/misc.c), moved to a random virtual address
-//! (`choose_random_location`, kaslr.c; `handle_relocations`, misc.c), and told that it was. Its place in memory, which is
-//! random, too, is chosen where a load is prepared. Where any of that cannot be done, the kernel is not thawed, and the
-//! reason is told.
+//! A kernel loses nothing by that, because the other work of a bzImage before the kernel itself begins is done
+//! here, too: the kernel is laid out as in memory (`parse_elf`, arch/x86/boot/compressed/misc.c), moved to a
+//! random virtual address (`choose_random_location`, kaslr.c; `handle_relocations`, misc.c), and told that it
+//! was moved. Its physical address is random, too, and is chosen when a load is prepared. If any of that is
+//! impossible, the kernel is not decompressed, and the reason is reported.
 
 mod initrd;
 mod kernel;

@@ -1,4 +1,4 @@
-//! Why something is not decompressed.
+//! Reasons against decompressing.
 
 use std::io;
 
@@ -6,24 +6,24 @@ use thiserror::Error;
 
 use crate::words::errno::InWords;
 
-/// Why something is not thawed. It is staged as it is then.
+/// Why a kernel or an initrd is not decompressed. It is then staged as it is.
 #[derive(Debug, Error)]
 pub enum Why {
-    /// It cannot be, or would lose something.
+    /// It cannot be decompressed, or would lose something by it. The text says why.
     #[error("{0}")]
     Unfit(String),
-    /// An initrd is not whole.
+    /// The initrd is damaged or cut off.
     #[error("at byte {at}: {why}")]
     Damaged {
-        /// Where in it.
+        /// The offset in the initrd.
         at: u64,
-        /// What is wrong there.
+        /// The defect at that offset.
         why: String,
     },
-    /// It becomes too large.
+    /// The decompressed file would be larger than the room for it.
     #[error("thawed it is larger than there is room for")]
     NoRoom,
-    /// It cannot be read.
+    /// The original cannot be read.
     #[error("it cannot be read: {}", InWords(.0))]
     Read(io::Error),
     /// The copy cannot be written.

@@ -1,19 +1,20 @@
-//! arm64's way (Documentation/arch/arm64/booting.rst).
+//! Preparing a load on arm64 (Documentation/arch/arm64/booting.rst).
 //!
-//! The kernel's own loader starts a kernel with the device tree in `x0`; after `kexec_load(2)` nobody does that
-//! (`arm64_relocate_new_kernel`, `arch/arm64/kernel/relocate_kernel.S`), so the first instructions are ours.
+//! `kexec_file_load` starts a kernel with the device tree's address in `x0`. After `kexec_load(2)` nothing sets
+//! that register (`arm64_relocate_new_kernel`, `arch/arm64/kernel/relocate_kernel.S`), so the first
+//! instructions are nextkernel's.
 
 use super::flat::{self, Way};
 use crate::loading::prepare::parts::{Error, Parts, Prepared};
 
-/// The largest page that a kernel can be built with: a multiple of this is one of whatever runs.
+/// The largest page size that a kernel can be built with; a multiple of it suits every kernel.
 const PAGE: u64 = 64 << 10;
 
-/// The kernel is to be found within as much as its own map of memory can show of it: 32 GiB from a whole one on.
+/// The initrd must lie in a window of 32 GiB, aligned to 1 GiB, that contains the kernel, too.
 const GIB: u64 = 1 << 30;
 const WINDOW: u64 = 32 * GIB;
 
-/// What the image's flags say: its byte order, and, in 4 KiB, 16 KiB and 64 KiB, its page.
+/// The image's flags: its byte order, and its page size of 4 KiB, 16 KiB or 64 KiB.
 const BIG_ENDIAN: u64 = 1;
 const PAGE_KINDS: [Option<u64>; 4] = [None, Some(4 << 10), Some(16 << 10), Some(64 << 10)];
 
@@ -23,8 +24,8 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     if image.flags & BIG_ENDIAN != 0 {
         return Err(Error::Unfit("the kernel was built for big-endian machines; stage another".into()));
     }
-    // Whether the processor knows another size only the kernel can see; one that it does not know it stops at, for ever
-    // (`__no_granule_support`, arch/arm64/kernel/head.S).
+    // Only the kernel can see whether the processor supports another page size. With one that it does not
+    // support, the next kernel stops for ever (`__no_granule_support`, arch/arm64/kernel/head.S).
     let here = page_size();
     let its = PAGE_KINDS.get(usize::try_from(image.flags >> 1 & 3).unwrap_or(0)).copied().flatten();
     if let Some(its) = its.filter(|its| *its != here) {
@@ -46,14 +47,14 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     flat::segments(parts, &image, &way)
 }
 
-/// The running kernel's page.
+/// Returns the running kernel's page size.
 fn page_size() -> u64 {
     rustix::param::page_size() as u64
 }
 
-/// Position-independent, and without memory of its own: the address of what follows is in the instruction counter.
-/// Instructions are little-endian, whatever the data are; with the MMU off a load must be aligned, and is, since this
-/// begins at a multiple of 8, as a device tree ends.
+/// Returns position-independent code that uses no memory of its own: it finds the numbers behind it relative to
+/// the program counter. Instructions are little-endian, whatever the byte order of data is. With the MMU off, a
+/// load must be aligned. It is, because the code begins at a multiple of 8, where the device tree ends.
 fn first_instructions(device_tree: u64, kernel: u64) -> Vec<u8> {
     let code: [u32; 6] = [
         0x5800_00c0, // ldr x0, =device_tree    24 bytes on
@@ -85,7 +86,7 @@ mod tests {
         let prepared = load(&image(*MAGIC, 0, 20 * MIB, 0), Some(30 * MIB + 1)).unwrap();
         let [kernel, initrd, parameters] =
             [Part::Kernel, Part::Initrd, Part::Parameters].map(|part| of(&prepared, part));
-        // The first 2 MiB before what is reserved are too few for it.
+        // The memory before the reserved region is too small for the kernel.
         assert_eq!((kernel.at, kernel.takes, kernel.bytes.size), (0x4160_0000, 20 * MIB, 1024));
         assert_eq!((initrd.at, initrd.bytes.size), (kernel.at + 20 * MIB, 30 * MIB + 1));
         assert_eq!(initrd.takes, 30 * MIB + PAGE);
@@ -124,7 +125,7 @@ mod tests {
         let code = &prepared.parameters[at..];
         let long = |at: usize| u64::from_le_bytes(code[at..at + 8].try_into().unwrap());
         assert_eq!((long(24), long(32)), (parameters.at, of(&prepared, Part::Kernel).at));
-        // Each load reaches its number: `imm19` counts words from the instruction on.
+        // Each load instruction reaches its number: `imm19` counts words from the instruction on.
         for (instruction, number) in [(0, 24), (16, 32)] {
             let word = u32::from_le_bytes(code[instruction..instruction + 4].try_into().unwrap());
             assert_eq!(instruction + 4 * (usize::try_from(word).unwrap() >> 5 & 0x7_ffff), number);

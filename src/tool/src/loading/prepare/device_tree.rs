@@ -1,46 +1,48 @@
-//! The flattened device tree that a next kernel gets: the running one's, with another `/chosen`
-//! (Devicetree Specification 0.4, 5; Documentation/devicetree/usage-model.rst).
+//! The flattened device tree for the next kernel: the running kernel's tree with another `/chosen` (Devicetree
+//! Specification 0.4, 5; Documentation/devicetree/usage-model.rst).
 //!
-//! What the kernel's own loader does to it is done here, too (`of_kexec_alloc_and_setup_fdt`, drivers/of/kexec.c), by
-//! day: what was true of the last boot alone is left out, the place of the initrd is told, and there is room for a
-//! command line and for seeds, which are filled in when it is loaded.
+//! The changes that `kexec_file_load` makes to the tree (`of_kexec_alloc_and_setup_fdt`, drivers/of/kexec.c)
+//! are made here, while the system runs. Properties of the last boot are left out, the place of the initrd is
+//! set, and there is room for a command line and for seeds, which are filled in by each load.
 
 use nextkernel_plan::Area;
 use thiserror::Error;
 
 use super::memory_map::Range;
 
-/// Where the kernel keeps the one that it was started with (Documentation/ABI/testing/sysfs-firmware-ofw).
+/// The device tree with which the running kernel was started (Documentation/ABI/testing/sysfs-firmware-ofw).
 pub const PATH: &str = "/sys/firmware/fdt";
 
-/// What it begins with, the version whose header has the size of each part, and the oldest that this one is like.
+/// The magic number; the first version whose header has the size of each part; the oldest version that it is
+/// compatible with.
 const MAGIC: u32 = 0xd00d_feed;
 const VERSION: u32 = 17;
 const LIKE_VERSION: u32 = 16;
 
-/// A header's length.
+/// The length of the header in bytes.
 const HEADER: usize = 40;
 
-/// What the structure is made of.
+/// The tokens of the structure block.
 const BEGIN: u32 = 1;
 const END: u32 = 2;
 const PROPERTY: u32 = 3;
 const NOTHING: u32 = 4;
 const FINISH: u32 = 9;
 
-/// Where a next kernel is told its command line and its initrd, and what is random; each once.
+/// The properties of `/chosen` for the command line and for the initrd; each occurs once.
 const CMDLINE: &str = "bootargs";
 const INITRD: [&str; 2] = ["linux,initrd-start", "linux,initrd-end"];
 
-/// The seed of where the kernel lies in its own view of memory (`get_kaslr_seed`, arch/arm64/kernel/pi), and that of
-/// its random numbers, which are as good as can be from 256 bits on (`add_bootloader_randomness`, drivers/char/random.c).
+/// The properties and sizes of two seeds: for the kernel's virtual address (`get_kaslr_seed`,
+/// arch/arm64/kernel/pi), and for its random numbers, which are fully seeded from 256 bits on
+/// (`add_bootloader_randomness`, drivers/char/random.c).
 const SEEDS: [(&str, usize); 2] = [("kaslr-seed", 8), ("rng-seed", 32)];
 
-/// That it was no firmware that started it.
+/// The mark of a kernel that was not started by firmware.
 const BY_KEXEC: &str = "linux,booted-from-kexec";
 
-/// What else belongs to the boot that was: where a crash kernel found its memory and the dump, where the last kernel
-/// left IMA's measurements, and what it handed over (drivers/of/fdt.c, drivers/of/kexec.c).
+/// Other properties that belong to the last boot: a crash kernel's memory and its dump, the IMA measurements
+/// left by the kernel before, and the memory that it handed over (drivers/of/fdt.c, drivers/of/kexec.c).
 const LAST_BOOTS: [&str; 5] = [
     "linux,elfcorehdr",
     "linux,usable-memory-range",
@@ -49,36 +51,36 @@ const LAST_BOOTS: [&str; 5] = [
     "linux,kho-scratch",
 ];
 
-/// A page, to whose end firmware reserves an initrd's memory.
+/// The page size. Firmware reserves an initrd's memory up to the end of its last page.
 const PAGE: u64 = 4096;
 
-/// It is no device tree, or damaged.
+/// The file is not a device tree, or is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "{PATH} holds no device tree that can be read, and the next kernel needs one; stage with --loader verified"
 )]
 pub struct Malformed;
 
-/// A device tree.
+/// A parsed device tree.
 #[derive(Clone, Copy, Debug)]
 pub struct Tree<'a> {
-    /// Pairs of an address and a size, of memory that is never to be used.
+    /// Pairs of address and size, of memory that must never be used.
     reserved: &'a [u8],
     structure: &'a [u8],
     /// The names of properties.
     names: &'a [u8],
-    /// Which processor starts.
+    /// The number of the processor that boots.
     boot_cpu: u32,
 }
 
-/// One for the next kernel.
+/// A device tree for the next kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
-    /// Its bytes.
+    /// The tree.
     pub bytes: Vec<u8>,
-    /// Where its command line goes.
+    /// The area for the command line.
     pub cmdline: Area,
-    /// What in it is random.
+    /// The areas for the seeds.
     pub seeds: Vec<Area>,
 }
 
@@ -89,7 +91,7 @@ enum Token<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// Reads one. Total: any bytes are one, or none.
+    /// Parses a device tree. Any bytes are either a valid tree or an error.
     pub fn parse(bytes: &'a [u8]) -> Result<Tree<'a>, Malformed> {
         let word = |number: usize| word(bytes, number * 4).ok_or(Malformed);
         let (version, like) = (word(5)?, word(6)?);
@@ -122,7 +124,7 @@ impl<'a> Tree<'a> {
         if depth == 0 && has_root { Ok(tree) } else { Err(Malformed) }
     }
 
-    /// What it is made of, in its order; a malformed one ends with `None`.
+    /// Returns the tokens in order; the last token of a malformed tree is `None`.
     fn tokens(self) -> impl Iterator<Item = Option<Token<'a>>> + use<'a> {
         let mut rest = Some(self.structure);
         std::iter::from_fn(move || {
@@ -136,7 +138,7 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// The next one, and what is behind it; there is none at the end.
+    /// Returns the next token and the bytes behind it; at the end there is no token.
     fn token(self, mut bytes: &'a [u8]) -> Option<(Option<Token<'a>>, &'a [u8])> {
         loop {
             let kind = word(bytes, 0)?;
@@ -162,7 +164,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// A property of `/chosen`.
+    /// Returns the value of a property of `/chosen`.
     #[must_use]
     pub fn chosen(self, name: &str) -> Option<&'a [u8]> {
         let mut place = Place::default();
@@ -177,14 +179,15 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// The memory of the last boot's initrd: its first byte, and how many they are.
+    /// Returns the address and the size of the last boot's initrd.
     fn last_initrd(self) -> Option<(u64, u64)> {
         let [start, end] = INITRD.map(|name| number(self.chosen(name)?));
         let start = start?;
         Some((start, end?.checked_sub(start)?))
     }
 
-    /// One for the next kernel, with its initrd at that place, and with so many bytes of room for its command line.
+    /// Makes the tree for the next kernel, with its initrd in this range, and with `cmdline_room` bytes for its
+    /// command line.
     pub fn told(self, initrd: Option<Range>, cmdline_room: u64) -> Result<Told, Malformed> {
         let mut out = Writer::new(self.names);
         let last = self.last_initrd();
@@ -233,10 +236,10 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// How far into a tree its tokens were passed.
+/// The position in a tree while its tokens pass.
 #[derive(Default)]
 struct Place {
-    /// In how many nodes.
+    /// The number of open nodes.
     depth: u32,
     chosen: Chosen,
 }
@@ -268,13 +271,13 @@ impl Place {
         }
     }
 
-    /// Whether in `/chosen` itself.
+    /// Returns whether the position is in `/chosen` itself.
     fn is_in_chosen(&self) -> bool {
         self.depth == 2 && self.chosen == Chosen::Entered
     }
 }
 
-/// Whether a property is told to each kernel anew, or not at all.
+/// Returns whether a property of `/chosen` is written anew for each kernel, or left out.
 fn is_told_anew(name: &[u8]) -> bool {
     let seeds = SEEDS.iter().map(|(name, _)| name);
     [CMDLINE, BY_KEXEC]
@@ -285,14 +288,15 @@ fn is_told_anew(name: &[u8]) -> bool {
         .any(|own| own.as_bytes() == name)
 }
 
-/// Whether the kernel takes a node for `/chosen`, with an address or without (`fdt_path_offset`, libfdt).
+/// Returns whether the kernel takes a node for `/chosen`, with a unit address or without (`fdt_path_offset`,
+/// libfdt).
 fn is_called_chosen(name: &[u8]) -> bool {
     name.strip_prefix(b"chosen").is_some_and(|rest| rest.is_empty() || rest.starts_with(b"@"))
 }
 
-/// A device tree that is being written.
+/// A device tree being written.
 struct Writer {
-    /// From the header on.
+    /// The tree's bytes, beginning with the header.
     bytes: Vec<u8>,
     names: Vec<u8>,
 }
@@ -317,7 +321,7 @@ impl Writer {
         self.pad();
     }
 
-    /// Writes a property, and tells where its value is.
+    /// Writes a property, and returns the area of its value.
     fn property(&mut self, name_at: u32, value: &[u8]) -> Result<Area, Malformed> {
         self.word(PROPERTY);
         self.word(u32::try_from(value.len()).map_err(|_| Malformed)?);
@@ -328,12 +332,13 @@ impl Writer {
         Ok(area)
     }
 
-    /// The same with a name, which is added where it is not there: from handoff to handoff it does not grow.
+    /// Writes a property by name. The name is added only if it is missing, so that the tree does not grow from
+    /// handoff to handoff.
     fn own(&mut self, name: &str, value: &[u8]) -> Result<Area, Malformed> {
         let with_end = [name.as_bytes(), &[0]].concat();
         let at = self.names.windows(with_end.len()).position(|there| there == with_end);
         let at = at.unwrap_or_else(|| {
-            // What is there already may lack its end, where nothing points to it.
+            // The existing names may lack a final NUL, if no property uses the last one.
             if self.names.last().is_some_and(|last| *last != 0) {
                 self.names.push(0);
             }
@@ -343,7 +348,7 @@ impl Writer {
         self.property(u32::try_from(at).map_err(|_| Malformed)?, value)
     }
 
-    /// What is told anew.
+    /// Writes the properties for the next kernel, and returns the areas of the command line and of the seeds.
     fn tell(&mut self, initrd: Option<Range>, room: usize) -> Result<(Area, Vec<Area>), Malformed> {
         let cmdline = self.own(CMDLINE, &vec![0; room])?;
         if let Some(initrd) = initrd {
@@ -357,11 +362,11 @@ impl Writer {
         Ok((cmdline, seeds))
     }
 
-    /// Its header, and its names at its end.
+    /// Appends the names, and fills in the header.
     fn finish(mut self, structure: usize, boot_cpu: u32) -> Result<Vec<u8>, Malformed> {
         let names = self.bytes.len();
         self.bytes.append(&mut self.names);
-        // The kernel looks for the next thing behind it at a multiple of this.
+        // Whatever follows the tree, such as arm64's first instructions, begins at a multiple of 8.
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         let whole = self.bytes.len();
         let sizes = [whole, structure, names, HEADER].map(|size| u32::try_from(size).map_err(|_| Malformed));
@@ -386,7 +391,7 @@ impl Writer {
     }
 }
 
-/// A big-endian number, of as many bytes as there are.
+/// Reads a big-endian number of 4 or 8 bytes.
 fn number(bytes: &[u8]) -> Option<u64> {
     let known = bytes.len() == 4 || bytes.len() == 8;
     known.then(|| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
@@ -397,7 +402,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*word))
 }
 
-/// No machine that this runs on has fewer bits.
+/// Converts without loss, because no machine that this runs on has fewer bits.
 fn size(word: u32) -> usize {
     usize::try_from(word).unwrap_or(usize::MAX)
 }
@@ -411,10 +416,10 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
-    /// A property, or the nodes below.
+    /// A property: its name and its value.
     type Content<'a> = (&'a str, &'a [u8]);
 
-    /// A tree with that in its `/chosen`, and with reserved memory.
+    /// Makes a tree with this content in `/chosen`, and with this reserved memory.
     pub(crate) fn tree(chosen: Option<&[Content<'_>]>, reserved: &[[u64; 2]]) -> Vec<u8> {
         let mut out = Writer::new(b"");
         for number in reserved.iter().flatten().chain(&[0, 0]) {
@@ -480,7 +485,7 @@ pub(crate) mod tests {
         assert_eq!(new.last_initrd(), Some((NEW.start, NEW.end - NEW.start)));
         assert_eq!(reserved(&told.bytes), kept);
         assert_eq!(new.boot_cpu, 3);
-        // Everything that is not /chosen's is as it was.
+        // Everything outside `/chosen` is unchanged.
         let count = |tree: Tree<'_>, value: &[u8]| {
             let is = |token: &Token<'_>| matches!(token, Token::Property { value: its, .. } if *its == value);
             tree.tokens().flatten().filter(is).count()

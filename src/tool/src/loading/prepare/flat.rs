@@ -1,5 +1,5 @@
-//! What arm64 and riscv64 have in common: a kernel that lies in memory as it lies in its file, and a device tree that
-//! tells it the rest.
+//! The common part of arm64 and riscv64: a kernel that lies in memory as it lies in its file, and a device tree
+//! with everything else that it needs to know.
 
 use std::fs;
 
@@ -10,25 +10,26 @@ use super::memory_map::{Bounds, Memory, Pick, Range};
 use crate::image::header::{self, Flat, Header};
 use crate::loading::prepare::parts::{Error, Parts, Prepared, head, length};
 
-/// Where what is large begins: where a page of the next kernel's own map of memory can begin.
+/// The alignment of large parts, which is that of a large page in the next kernel's own mapping.
 pub(super) const LARGE: u64 = 2 << 20;
 
-/// The most that a device tree may take (`MAX_FDT_SIZE`, arch/arm64/include/asm/boot.h).
+/// The largest device tree that a kernel accepts (`MAX_FDT_SIZE`, arch/arm64/include/asm/boot.h).
 const TREE_MAX: u64 = LARGE;
 
-/// What the ways of the two differ in.
+/// The differences between the two architectures.
 pub(super) struct Way<'a> {
-    /// A page, or a multiple of it.
+    /// The page size, or a multiple of it.
     pub page: u64,
-    /// How many bytes before the kernel's first are kept for it.
+    /// Bytes that are reserved for the kernel before its first byte.
     pub before: u64,
-    /// Up to where its initrd may lie, from where the memory that is kept for it begins.
+    /// Returns the highest end of the initrd, given the beginning of the memory reserved for the kernel.
     pub initrd_below: &'a dyn Fn(u64) -> u64,
-    /// First instructions, for that device tree and that kernel; where there are none it starts in the kernel itself.
+    /// Returns the first instructions, given the addresses of the device tree and the kernel. If there are
+    /// none, execution begins in the kernel itself.
     pub code: Option<&'a dyn Fn(u64, u64) -> Vec<u8>>,
 }
 
-/// What a kernel says of itself, where it is a flat one for that machine.
+/// Returns the facts in the kernel's header, if it is a flat image for that architecture.
 pub(super) fn image(parts: &Parts<'_>, machine: &str) -> Result<Flat, Error> {
     let sentence = match Header::parse(&head(parts.kernel, "the staged kernel", header::LENGTH)?) {
         Header::Flat(flat) if flat.machine == machine => {
@@ -54,10 +55,10 @@ fn foreign(machine: &str, here: &str) -> String {
     format!("it is a kernel for {machine}, and this machine is {here}; name one for this machine")
 }
 
-/// Where everything goes.
+/// The places found.
 #[derive(Clone, Copy)]
 struct Places {
-    /// Where what is kept for the kernel begins.
+    /// The beginning of the memory reserved for the kernel.
     kernel: u64,
     initrd: Option<u64>,
     parameters: u64,
@@ -74,7 +75,7 @@ pub(super) fn segments(parts: &Parts<'_>, image: &Flat, way: &Way<'_>) -> Result
     })?;
     let old = Tree::parse(&old)?;
 
-    // The length does not depend on where the initrd will be.
+    // The length does not depend on the initrd's place.
     let told = |initrd: Option<Range>| old.told(initrd, parts.cmdline_room);
     let tree = told(initrd.map(|_| Range { start: 0, end: 0 }))?.bytes.len() as u64;
     if tree > TREE_MAX {
@@ -85,7 +86,7 @@ pub(super) fn segments(parts: &Parts<'_>, image: &Flat, way: &Way<'_>) -> Result
     }
     let code = way.code.map_or(0, |code| code(0, 0).len() as u64);
 
-    // What the image takes beyond `before` is told in `memory`, as is `before` itself.
+    // `memory` includes `before`.
     let takes = whole(kernel.max(image.memory.saturating_sub(way.before)));
     let kept = takes.and_then(|takes| takes.checked_add(way.before));
     let (Some(takes), Some(kept)) = (takes, kept) else {
@@ -95,7 +96,7 @@ pub(super) fn segments(parts: &Parts<'_>, image: &Flat, way: &Way<'_>) -> Result
     let fit = |memory: &Memory, low: &Range| {
         let mut memory = memory.clone();
         let bounds = Bounds { align: LARGE, low: low.start, high: u64::MAX };
-        // Its place is the lowest in any case: kernels of old use no memory below their own.
+        // The kernel always gets the lowest place, because old kernels use no memory below their own.
         let kernel = memory.take_anywhere(kept, bounds, Pick::Lowest)?;
         let after = Bounds { align: way.page, low: kernel, high: (way.initrd_below)(kernel) };
         let initrd = match initrd {
@@ -154,7 +155,7 @@ pub(super) mod tests {
 
     pub(crate) const MIB: u64 = 1 << 20;
 
-    /// QEMU's board with 512 MiB, as its kernel shows it.
+    /// QEMU's board with 512 MiB, as its kernel lists it.
     pub(crate) const IOMEM: &str = "\
 09000000-09000fff : pl011@9000000
 40000000-5fffffff : System RAM
@@ -164,13 +165,13 @@ pub(super) mod tests {
   5c000000-5fffffff : reserved
 ";
 
-    /// The first bytes of an Image.
+    /// Returns the first bytes of an Image.
     pub(crate) fn image(magic: [u8; 4], offset: u64, size: u64, flags: u64) -> Vec<u8> {
         let [offset, size, flags] = [offset, size, flags].map(u64::to_le_bytes);
         header::tests::image(&[(8, &offset), (16, &size), (24, &flags), (56, &magic)])
     }
 
-    /// What is prepared for a kernel, and an initrd of that size, on a machine.
+    /// Prepares a load on a machine, of a kernel and an initrd of that size.
     pub(crate) fn prepared(
         machine: &str,
         iomem: &str,
@@ -200,7 +201,7 @@ pub(super) mod tests {
         prepare::of(machine, &parts).map_err(|error| error.to_string())
     }
 
-    /// Where a part lies.
+    /// Returns the segment of a part.
     pub(crate) fn of(prepared: &Prepared, part: Part) -> Segment {
         *prepared.segments.iter().find(|segment| segment.part == part).unwrap()
     }

@@ -1,12 +1,13 @@
-//! Which memory the kernel hands out for a load, as a load before it shows.
+//! The memory that the kernel hands out for a load, as an earlier load shows it.
 //!
-//! A load by segments is slow where the kernel is handed pages that something of the same image is to go to: it keeps them
-//! apart, or changes them for others, and looks through a list for each page either way (`kimage_alloc_page`,
-//! `kernel/kexec_core.c`). It is handed first what is free in blocks of memory that cannot be moved; where that is not enough
-//! other blocks become such ones, and mostly stay so (`MIGRATE_UNMOVABLE`, `mm/page_alloc.c`). So a load is handed what the
-//! load before it was handed, for the most part, and that can be asked: the pages of an image are reserved while it is
-//! loaded (`kimage_alloc_pages`), and /proc/kpageflags says which are. It is an approximation: what processes hold is given
-//! back before the hook loads.
+//! A load with `kexec_load` is slow if the page allocator hands out pages that are destinations of the same
+//! image. The kernel sets such a page aside or exchanges it for another, and searches a list for each page
+//! either way (`kimage_alloc_page`, `kernel/kexec_core.c`). Pages come first from free memory in unmovable
+//! blocks. If that is not enough, other blocks become unmovable and mostly stay so (`MIGRATE_UNMOVABLE`,
+//! `mm/page_alloc.c`). So a load is handed mostly the same pages as the load before it, and those can be
+//! observed: the pages of an image are reserved while it is loaded (`kimage_alloc_pages`), and /proc/kpageflags
+//! shows which pages are. This is an approximation, because the memory of processes is freed before the hook
+//! loads.
 
 use std::fs::File;
 use std::io;
@@ -18,39 +19,41 @@ use super::memory_map::{Memory, Range, united};
 use crate::machine::root::Root;
 use crate::words::little_endian::wide;
 
-/// Where the kernel says what each page is used for: 8 bytes for each (Documentation/admin-guide/mm/pagemap.rst).
+/// The file with the flags of each page, 8 bytes per page (Documentation/admin-guide/mm/pagemap.rst).
 const FLAGS: &str = "/proc/kpageflags";
 const ENTRY: u64 = 8;
 
-/// The bit of a page that is reserved (`KPF_RESERVED`, include/linux/kernel-page-flags.h, which promises nothing of it: without it
-/// nothing is moved).
+/// The bit of a reserved page (`KPF_RESERVED`, include/linux/kernel-page-flags.h). That header does not
+/// guarantee the bit; without it no image is moved out of its own way.
 const RESERVED: u64 = 1 << 32;
 
-/// How many entries are read at once.
+/// The number of entries read at once.
 const AT_ONCE: u64 = 8192;
 
-/// The kernel's own measure of what can be moved and what cannot, where its large pages have 2 MiB (`pageblock_order`).
+/// The unit in which the kernel separates movable from unmovable memory (`pageblock_order`), if its huge pages
+/// have 2 MiB.
 const BLOCK: u64 = 2 << 20;
 
-/// Up to here memory is looked at, and where the image is to go: a look takes long.
+/// Memory is examined up to this address, and at the image's destinations; examining takes long.
 const LOOKED_AT: u64 = 16 << 30;
 
-/// An image is in its own way where more of its pages than these were handed out. Whichever is kept apart is looked at for
-/// each page that follows, so their number counts, not their share.
+/// An image is in its own way if more of its destination pages than this were handed out. The kernel searches
+/// all the pages set aside for each page that follows, so their number matters, not their share.
 const FEW: usize = 400;
 
-/// A look at memory before an image is loaded.
+/// The state of memory before an image is loaded.
 pub struct Look {
     places: Vec<Range>,
     page: u64,
-    /// What is reserved where the image is to go.
+    /// The reserved pages at the image's destinations.
     before: Vec<u64>,
-    /// All that was reserved, where another image is loaded: this one is handed nothing of that, and the next is.
+    /// All the reserved pages, if another image is loaded. This load is handed none of them, but the next one
+    /// is.
     held: Option<Vec<u64>>,
 }
 
 impl Look {
-    /// Looks; none where the kernel does not tell.
+    /// Examines memory; `None` if the kernel does not show the flags.
     pub fn before(root: &Root, segments: impl Iterator<Item = Segment>) -> Option<Look> {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
         let page = u64::try_from(page).ok()?;
@@ -62,15 +65,16 @@ impl Look {
         Some(Look { held, ..look })
     }
 
-    /// Whether much of what the image was handed, which is loaded now, may be its own place.
+    /// Returns whether many of the pages handed out for the image, which is loaded now, may be its own
+    /// destinations.
     #[must_use]
     pub fn may_be_in_its_own_way(&self, root: &Root) -> bool {
         let now = || reserved(root, &self.places, self.page);
         self.held.is_some() || now().is_ok_and(|now| beside(&now, &self.before).len() > FEW)
     }
 
-    /// What is handed out: the image is loaded now, and `unload` unloads it. Whole blocks, those first of which the most was;
-    /// none where the image is not in its own way.
+    /// Returns the memory that is handed out, in whole blocks, the fullest first. The image is loaded now, and
+    /// `unload` unloads it. The result is empty if the image is not in its own way.
     pub fn blocks<E>(&self, root: &Root, unload: impl FnOnce() -> Result<(), E>) -> Result<Vec<Range>, E> {
         let mut loaded = self.everywhere(root).unwrap_or_default();
         unload()?;
@@ -87,7 +91,7 @@ impl Look {
         Ok(if is_in_the_way { blocks(&handed_out, self.page) } else { Vec::new() })
     }
 
-    /// All that is reserved of the memory that is looked at.
+    /// Returns all the reserved pages in the examined memory.
     fn everywhere(&self, root: &Root) -> io::Result<Vec<u64>> {
         let usable = Memory::usable(root, self.page).map_err(io::Error::other)?;
         let looked_at = [usable.below(LOOKED_AT), self.places.clone()].concat();
@@ -95,9 +99,9 @@ impl Look {
     }
 }
 
-/// The pages of these ranges that are reserved, by number, in their order.
+/// Returns the numbers of the reserved pages in these ranges, in order.
 fn reserved(root: &Root, ranges: &[Range], page: u64) -> io::Result<Vec<u64>> {
-    // Segments come in any order.
+    // Segments come in any order, so the ranges are sorted first.
     let ranges = united(ranges.to_vec());
     let flags = File::open(root.path(FLAGS))?;
     let mut reserved = Vec::new();
@@ -109,7 +113,7 @@ fn reserved(root: &Root, ranges: &[Range], page: u64) -> io::Result<Vec<u64>> {
             let read = flags.read_at(&mut entries, number.saturating_mul(ENTRY))?;
             let entries = entries.get(..read).unwrap_or_default().chunks_exact(8);
             let count = entries.len() as u64;
-            // Behind the last page there is nothing to read.
+            // There is nothing to read behind the last page.
             if count == 0 {
                 break;
             }
@@ -121,12 +125,12 @@ fn reserved(root: &Root, ranges: &[Range], page: u64) -> io::Result<Vec<u64>> {
     Ok(reserved)
 }
 
-/// Those of the first that are not among the second, both in their order.
+/// Returns the pages of the first list that are not in the second; both are sorted.
 fn beside(pages: &[u64], others: &[u64]) -> Vec<u64> {
     pages.iter().copied().filter(|page| others.binary_search(page).is_err()).collect()
 }
 
-/// The blocks that these pages are of, those first that have the most of them.
+/// Returns the blocks that contain these pages, those with the most of them first.
 fn blocks(pages: &[u64], page: u64) -> Vec<Range> {
     let mut blocks: Vec<(usize, Range)> = Vec::new();
     for number in pages {
@@ -150,7 +154,7 @@ mod tests {
 
     const PAGE: u64 = 4096;
 
-    /// What the kernel says of 1 GiB, of which these pages are reserved.
+    /// Writes the page flags of 1 GiB, of which these pages are reserved.
     fn say(scratch: &Scratch, reserved: &[(u64, u64)]) {
         let mut flags = vec![0_u8; (1 << 30) / 4096 * 8];
         for number in reserved.iter().flat_map(|&(first, end)| first..end) {
@@ -174,7 +178,7 @@ mod tests {
     fn an_image_may_be_in_its_own_way_where_much_of_its_place_was_handed_out_or_another_was_loaded() {
         let scratch = Scratch::new();
         scratch.put("/proc/iomem", IOMEM_TEXT);
-        // What was reserved before is nobody's.
+        // Pages that were reserved before belong to no image.
         let before = (0x1000, 0x1010);
         for (handed_out, is) in [
             (vec![], false),
@@ -191,7 +195,7 @@ mod tests {
         assert!(look(&scratch).unwrap().may_be_in_its_own_way(&scratch.root));
     }
 
-    /// The block that begins with this page.
+    /// Returns the block that begins with this page.
     fn block(number: u64) -> Range {
         Range { start: number * PAGE, end: number * PAGE + BLOCK }
     }
@@ -209,7 +213,7 @@ mod tests {
             };
             look(&scratch).unwrap().blocks(&scratch.root, unload).unwrap()
         };
-        // Of the crash kernel nothing may be used.
+        // The crash kernel's memory is never used, so its pages do not count.
         let own = (0x1000, 0x1191);
         assert_eq!(told(&[own, (0x1600, 0x1800), (0x34000, 0x34010)]), [block(0x1600), block(0x1000)]);
         assert_eq!(told(&[(0x1000, 0x1190), (0x1600, 0x1800)]), []);
@@ -241,7 +245,7 @@ mod tests {
         std::fs::remove_file(scratch.root.path(FLAGS)).unwrap();
         assert!(!look.may_be_in_its_own_way(&scratch.root));
         assert_eq!(look.blocks(&scratch.root, || Ok::<_, ()>(())), Ok(vec![]));
-        // A file that ends is read as far as it goes.
+        // A truncated file is read as far as it goes.
         scratch.put(FLAGS, "1234567");
         assert!(!look.may_be_in_its_own_way(&scratch.root));
     }

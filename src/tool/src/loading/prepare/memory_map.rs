@@ -1,15 +1,17 @@
-//! Which physical memory a next kernel and what belongs to it may be put into, and where in it.
+//! The physical memory that a next kernel and its parts may be loaded into, and the choice of places in it.
 //!
-//! The kernel takes a segment wherever it is told to: it checks alignment, overlap and the highest address
-//! (`sanity_check_segment_list`, `kernel/kexec_core.c`). That there is memory at all, and that nothing is lost there which
-//! the next kernel needs, is for who loads to know. So memory counts as usable where everybody who can tell says so:
-//! - `/proc/iomem`: "System RAM", without what is reserved in it, and without the crash kernel's. Memory that a driver
-//!   brought has another name there ("System RAM (kmem)"), and is gone when the driver is.
-//! - `/sys/firmware/memmap`, where there is one (x86): "System RAM", as the firmware told the first of all kernels.
-//! - `/sys/firmware/efi/runtime-map`: none of the firmware's own.
+//! The kernel accepts a segment at any address: it checks only alignment, overlap and the highest address
+//! (`sanity_check_segment_list`, `kernel/kexec_core.c`). The loading program must know itself that there is
+//! memory at that address, and that it contains nothing that the next kernel needs. So memory counts as usable
+//! if every source agrees:
+//! - `/proc/iomem`: "System RAM", without the reserved regions in it, and without the crash kernel's. Memory
+//!   that a driver added has another name there ("System RAM (kmem)"), and disappears with the driver.
+//! - `/sys/firmware/memmap`, if it exists (x86): "System RAM", as the firmware told the first kernel after
+//!   power-on.
+//! - `/sys/firmware/efi/runtime-map`: does not list the memory as the firmware's own.
 //!
-//! The kernel that runs lies in memory, too, and its place is as good as any other: what is loaded is copied to its
-//! place at the jump.
+//! The memory of the running kernel may be used like any other, because a loaded image is copied to its
+//! destination only at the jump.
 
 use std::path::PathBuf;
 use std::{fs, io};
@@ -20,44 +22,46 @@ use crate::machine::root::Root;
 use crate::words::errno::InWords;
 use crate::words::little_endian::{long, wide};
 
-/// Where the kernel lists what lies where (`proc_iomem(5)`).
+/// The kernel's list of physical memory regions (`proc_iomem(5)`).
 const IOMEM: &str = "/proc/iomem";
 
-/// Where x86's keeps what the firmware said (Documentation/ABI/testing/sysfs-firmware-memmap): one folder an entry.
+/// The firmware's memory map as x86 kernels keep it (Documentation/ABI/testing/sysfs-firmware-memmap), one
+/// directory per entry.
 const FIRMWARE: &str = "/sys/firmware/memmap";
 
-/// Where the memory of the firmware's own is that it needs while a system runs
+/// The firmware's own memory that it needs while a system runs
 /// (Documentation/ABI/testing/sysfs-firmware-efi-runtime-map).
 const RUNTIME: &str = "/sys/firmware/efi/runtime-map";
 
-/// What x86's was told when it started (Documentation/ABI/testing/sysfs-kernel-boot_params).
+/// The boot parameters with which an x86 kernel was started
+/// (Documentation/ABI/testing/sysfs-kernel-boot_params).
 const TOLD: &str = "/sys/kernel/boot_params";
-/// Where in that the number of the memory map's entries is (zero-page.rst).
+/// The offset of the number of memory map entries in the boot parameters (zero-page.rst).
 pub const E820_COUNT: usize = 0x1e8;
-/// Where they begin.
+/// The offset of these entries.
 pub const E820: usize = 0x2d0;
-/// The type of `setup_data` that has more of them.
+/// The type of `setup_data` that contains further entries.
 pub const SETUP_E820_EXT: u32 = 1;
 
-/// What memory is called in both, and what of a running kernel lies in it (`e820_type_to_string`,
-/// arch/x86/kernel/e820.c; `request_standard_resources`, arch/arm64/kernel/setup.c).
+/// The name of memory in both lists, and the beginning of the names of a running kernel's regions in it
+/// (`e820_type_to_string`, arch/x86/kernel/e820.c; `request_standard_resources`, arch/arm64/kernel/setup.c).
 const RAM: &str = "System RAM";
 const OF_THE_KERNEL: &str = "Kernel ";
 
-/// What a page of the EFI memory map is large (UEFI 2.10, 7.2.1), on every machine.
+/// The page size of the EFI memory map, on every machine (UEFI 2.10, 7.2.1).
 const EFI_PAGE: u64 = 4096;
 
-/// Physical memory, from `start` up to and without `end`.
+/// A range of physical memory, from `start` to `end`, without `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Range {
-    /// Its first byte.
+    /// The first byte.
     pub start: u64,
-    /// The first byte behind it.
+    /// The first byte behind the range.
     pub end: u64,
 }
 
 impl Range {
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     #[must_use]
     pub fn size(self) -> u64 {
         self.end.saturating_sub(self.start)
@@ -68,79 +72,80 @@ impl Range {
     }
 }
 
-/// What is said of some memory.
+/// An entry of a memory map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// It.
+    /// The described memory.
     pub range: Range,
-    /// What the kernel calls it.
+    /// The kernel's name for this kind of memory.
     pub name: String,
 }
 
-/// Why it is not known what may be used.
+/// Why the usable memory cannot be determined.
 #[derive(Debug, Error)]
 pub enum Error {
     /// A file cannot be read.
     #[error("{} cannot be read: {}, and without it nobody can tell where memory is", .path.display(), InWords(.error))]
     Unreadable {
-        /// It.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
-    /// It is not as the kernel writes it.
+    /// A file does not have the kernel's format.
     #[error("{} is not as the kernel writes it, and without it nobody can tell where memory is", .0.display())]
     Malformed(PathBuf),
-    /// The kernel writes zeros for whoever may not see addresses (`r_show`, kernel/resource.c).
+    /// The kernel shows zeros instead of addresses to a process without `CAP_SYS_ADMIN` (`r_show`,
+    /// kernel/resource.c).
     #[error("{IOMEM} shows no addresses: this takes root with CAP_SYS_ADMIN")]
     Hidden,
-    /// There is none.
+    /// No memory is usable.
     #[error("no memory is left that is memory for the kernel ({IOMEM}) and for the firmware ({FIRMWARE})")]
     None,
 }
 
-/// Memory that may be used, and of which parts are taken.
+/// The usable memory, from which places are taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// In their order, none touching another.
+    /// The free ranges, sorted, none touching another.
     free: Vec<Range>,
-    /// What had better be left alone; as `united` makes them.
+    /// The ranges to leave alone, as returned by `united`.
     avoided: Vec<Range>,
-    /// A page: every end of what is free is a multiple of it.
+    /// The page size: both ends of every free range are multiples of it.
     page: u64,
 }
 
-/// Where something may lie.
+/// The restrictions on a place.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// It begins at a multiple of this, which is a power of two.
+    /// The alignment of the beginning, a power of two.
     pub align: u64,
-    /// It does not begin before this.
+    /// The lowest beginning.
     pub low: u64,
-    /// It ends here at the latest.
+    /// The highest end.
     pub high: u64,
 }
 
 impl Default for Bounds {
-    /// Anywhere.
+    /// Returns bounds that allow any place.
     fn default() -> Bounds {
         Bounds { align: 1, low: 0, high: u64::MAX }
     }
 }
 
-/// Which of the places that there are.
+/// The choice among the possible places.
 #[derive(Clone, Copy, Debug)]
 pub enum Pick {
-    /// The lowest.
+    /// The lowest place.
     Lowest,
-    /// The highest.
+    /// The highest place.
     Highest,
-    /// Any, each as likely as another, by a random number.
+    /// A random place, chosen by this random number; all places are equally likely.
     Random(u64),
 }
 
 impl Memory {
-    /// What of this machine's may be used, in pages of that size. A power of two.
+    /// Returns this machine's usable memory, for pages of that size, which must be a power of two.
     pub fn usable(root: &Root, page: u64) -> Result<Memory, Error> {
         let path = root.path(IOMEM);
         let text =
@@ -160,7 +165,7 @@ impl Memory {
         if memory.free.is_empty() { Err(Error::None) } else { Ok(memory) }
     }
 
-    /// Memory of these ranges, cut to whole pages.
+    /// Makes the memory of these ranges, cut to whole pages.
     #[must_use]
     pub fn new(ranges: &[Range], page: u64) -> Memory {
         let page = page.max(1);
@@ -173,31 +178,31 @@ impl Memory {
         Memory { free, avoided: Vec::new(), page }
     }
 
-    /// The same memory, of which [`Memory::take`] takes nothing that lies in one of these ranges.
+    /// Returns the same memory, in which [`Memory::take`] leaves these ranges alone.
     #[must_use]
     pub fn avoiding(self, ranges: &[Range]) -> Memory {
         Memory { avoided: united(ranges.to_vec()), ..self }
     }
 
-    /// What is free, in its order.
+    /// Returns the free ranges, in order.
     #[must_use]
     pub fn free(&self) -> &[Range] {
         &self.free
     }
 
-    /// What of it is free below an address.
+    /// Returns the free ranges below an address.
     #[must_use]
     pub fn below(&self, end: u64) -> Vec<Range> {
         both(&self.free, &[Range { start: 0, end }])
     }
 
-    /// Takes so many bytes away, rounded up to pages, and tells where they begin; none where there is no such place.
+    /// Takes that many bytes, rounded up to pages, and returns their address; `None` if there is no such place.
     pub fn take(&mut self, size: u64, bounds: Bounds, pick: Pick) -> Option<u64> {
         let from = without(&self.free, &self.avoided);
         self.take_from(&from, size, bounds, pick)
     }
 
-    /// The same, whatever is to be avoided.
+    /// Does the same as [`Memory::take`], but ignores the ranges to leave alone.
     pub fn take_anywhere(&mut self, size: u64, bounds: Bounds, pick: Pick) -> Option<u64> {
         let from = self.free.clone();
         self.take_from(&from, size, bounds, pick)
@@ -210,7 +215,7 @@ impl Memory {
         Some(at)
     }
 
-    /// Of the places for so many bytes, how many are left by what is to be avoided, and how many there are.
+    /// Counts the places for that many bytes: those outside the ranges to leave alone, and all of them.
     #[must_use]
     pub fn places(&self, size: u64, bounds: Bounds) -> (u64, u64) {
         let Some((size, bounds)) = self.whole(size, bounds) else { return (0, 0) };
@@ -221,14 +226,15 @@ impl Memory {
         (count(&without(&self.free, &self.avoided)), count(&self.free))
     }
 
-    /// In whole pages, aligned to one at least.
+    /// Rounds the size up to whole pages, and the alignment to at least one page.
     fn whole(&self, size: u64, bounds: Bounds) -> Option<(u64, Bounds)> {
         let size = size.max(1).checked_next_multiple_of(self.page)?;
         Some((size, Bounds { align: bounds.align.max(self.page), ..bounds }))
     }
 }
 
-/// The first place for so many bytes in each of these ranges, and how many there are in it.
+/// Returns, for each of these ranges, the first place for that many bytes, and the number of places in the
+/// range.
 fn places(ranges: &[Range], size: u64, bounds: Bounds) -> impl DoubleEndedIterator<Item = (u64, u64)> {
     ranges.iter().filter_map(move |range| {
         let first = range.start.max(bounds.low).checked_next_multiple_of(bounds.align)?;
@@ -237,7 +243,7 @@ fn places(ranges: &[Range], size: u64, bounds: Bounds) -> impl DoubleEndedIterat
     })
 }
 
-/// Where so many bytes begin in one of these ranges.
+/// Returns a place for that many bytes in these ranges.
 fn place(ranges: &[Range], size: u64, bounds: Bounds, pick: Pick) -> Option<u64> {
     let mut places = places(ranges, size, bounds);
     match pick {
@@ -262,10 +268,10 @@ fn place(ranges: &[Range], size: u64, bounds: Bounds, pick: Pick) -> Option<u64>
     }
 }
 
-/// What the firmware said where memory is, as x86's kernel hands it on: entries in their order. None on a machine whose
-/// kernel keeps no such list. Memory that was put in since the machine started is in that list, too (`firmware_map_add_hotplug`,
-/// drivers/firmware/memmap.c), and is left out: the next kernel finds it as this one did, and is not to take it for memory that
-/// never leaves.
+/// Returns the firmware's memory map as an x86 kernel passes it on, in order; `None` if the kernel keeps no
+/// such list. Memory added since the machine started is in that list, too (`firmware_map_add_hotplug`,
+/// drivers/firmware/memmap.c). It is left out, because the next kernel finds it as this one did, and must not
+/// take it for memory that never disappears.
 pub fn of_firmware(root: &Root) -> Result<Option<Vec<Entry>>, Error> {
     let Some(folders) = numbered(root, FIRMWARE)? else { return Ok(None) };
     let mut entries = Vec::new();
@@ -288,7 +294,7 @@ pub fn of_firmware(root: &Root) -> Result<Option<Vec<Entry>>, Error> {
     Ok(Some(entries))
 }
 
-/// The memory that this kernel was told of when it started; none where it was told in another way.
+/// Returns the memory that this kernel was told of at its start; `None` if it learned of it in another way.
 fn of_boot(root: &Root) -> Result<Option<Vec<Range>>, Error> {
     let path = format!("{TOLD}/data");
     let told = match fs::read(root.path(&path)) {
@@ -298,7 +304,7 @@ fn of_boot(root: &Root) -> Result<Option<Vec<Range>>, Error> {
     };
     let count = usize::from(told.get(E820_COUNT).copied().unwrap_or(0));
     let mut ranges = ram_of(told.get(E820..).unwrap_or_default(), count);
-    // What does not fit goes on behind.
+    // Entries that do not fit are in `setup_data`.
     for folder in numbered(root, &format!("{TOLD}/setup_data"))?.unwrap_or_default() {
         if hex(&word(root, &format!("{folder}/type"))?) == Some(SETUP_E820_EXT.into()) {
             let path = root.path(format!("{folder}/data"));
@@ -309,7 +315,8 @@ fn of_boot(root: &Root) -> Result<Option<Vec<Range>>, Error> {
     Ok((!ranges.is_empty()).then_some(ranges))
 }
 
-/// The memory among so many entries of the boot protocol's map (`struct boot_e820_entry`). Total: any bytes have some, or none.
+/// Returns the memory among the first `count` entries of the boot protocol's map (`struct boot_e820_entry`).
+/// Accepts any bytes.
 fn ram_of(entries: &[u8], count: usize) -> Vec<Range> {
     const LENGTH: usize = 20;
     const KIND_OF_RAM: u32 = 1;
@@ -321,15 +328,15 @@ fn ram_of(entries: &[u8], count: usize) -> Vec<Range> {
 /// A descriptor of the EFI memory map (`EFI_MEMORY_DESCRIPTOR`, UEFI 2.10, 7.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Of which type.
+    /// The type of memory.
     pub kind: u32,
-    /// Where it begins.
+    /// The physical address.
     pub physical: u64,
-    /// Where the firmware was told that it will find it.
+    /// The virtual address that was given to the firmware.
     pub virt: u64,
-    /// How many pages of 4 KiB it has.
+    /// The number of pages of 4 KiB.
     pub pages: u64,
-    /// What may be done with it.
+    /// The attribute bits: the allowed uses of the memory.
     pub attribute: u64,
 }
 
@@ -340,8 +347,8 @@ impl Descriptor {
     }
 }
 
-/// The firmware's own memory while a system runs, in the order of its numbers; empty where the kernel keeps no such
-/// list.
+/// Returns the firmware's own memory at run time, in the order of its numbers; empty if the kernel keeps no
+/// such list.
 pub fn of_efi(root: &Root) -> Result<Vec<Descriptor>, Error> {
     let mut descriptors = Vec::new();
     for folder in numbered(root, RUNTIME)?.unwrap_or_default() {
@@ -360,7 +367,7 @@ pub fn of_efi(root: &Root) -> Result<Vec<Descriptor>, Error> {
     Ok(descriptors)
 }
 
-/// The folders below one that are called 0, 1, ..., in that order; none where it is not there.
+/// Returns the subdirectories named 0, 1, ..., in that order; `None` if the directory does not exist.
 fn numbered(root: &Root, folder: &str) -> Result<Option<Vec<String>>, Error> {
     let unreadable = |error| Error::Unreadable { path: root.path(folder), error };
     let entries = match fs::read_dir(root.path(folder)) {
@@ -383,21 +390,21 @@ fn word(root: &Root, path: &str) -> Result<String, Error> {
     Ok(text.trim_end().to_owned())
 }
 
-/// As the kernel's `%llx` behind `0x` writes it.
+/// Parses a number as the kernel writes it with `0x%llx`.
 pub(super) fn hex(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x")?;
     let plain = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     u64::from_str_radix(digits, 16).ok().filter(|_| plain)
 }
 
-/// A range whose last byte is given. The very last byte of all that can be addressed is never memory.
+/// Makes a range from its first and last byte. The very last addressable byte is never memory.
 fn inclusive(first: Option<u64>, last: Option<u64>) -> Option<Range> {
     let (start, last) = (first?, last?);
     (start <= last).then_some(Range { start, end: last.saturating_add(1) })
 }
 
-/// What is free by the text of `/proc/iomem`: memory without what lies in it and is not of the kernel itself. None where
-/// it is no such text.
+/// Returns the free memory according to the text of `/proc/iomem`: memory without the regions in it that are
+/// not the running kernel's. Returns `None` if the text has another format.
 #[must_use]
 pub fn free_in(text: &str) -> Option<Vec<Range>> {
     let (mut ram, mut taken) = (Vec::new(), Vec::new());
@@ -415,21 +422,21 @@ pub fn free_in(text: &str) -> Option<Vec<Range>> {
         match is_top {
             true => {
                 is_in_ram = name == RAM;
-                // Where one thing is called memory and another lies across it, it is that.
+                // If another region overlaps memory, the overlap is not memory.
                 if is_in_ram { &mut ram } else { &mut taken }.push(range);
             }
             false if is_in_ram && !name.starts_with(OF_THE_KERNEL) => taken.push(range),
             false => {}
         }
     }
-    // Without addresses everything is one byte at 0.
+    // If addresses are hidden, every region is one byte at 0.
     if is_hidden(text) {
         return Some(Vec::new());
     }
     Some(without(&united(ram), &united(taken)))
 }
 
-/// Whether all addresses are 0, as for whoever may not see them.
+/// Returns whether all addresses are 0, as the kernel shows them to a process without `CAP_SYS_ADMIN`.
 fn is_hidden(text: &str) -> bool {
     text.lines().all(|line| {
         let place = line.split(" : ").next().unwrap_or_default();
@@ -437,7 +444,7 @@ fn is_hidden(text: &str) -> bool {
     })
 }
 
-/// The same memory in ranges that are in order and do not touch.
+/// Returns the same memory as sorted ranges that do not touch.
 pub(super) fn united(mut ranges: Vec<Range>) -> Vec<Range> {
     ranges.retain(|range| range.start < range.end);
     ranges.sort_unstable();
@@ -451,7 +458,7 @@ pub(super) fn united(mut ranges: Vec<Range>) -> Vec<Range> {
     united
 }
 
-/// What is in both; both as `united` makes them.
+/// Returns the intersection; both arguments are as returned by `united`.
 fn both(one: &[Range], other: &[Range]) -> Vec<Range> {
     let mut both = Vec::new();
     let mut others = other.iter().copied().peekable();
@@ -469,7 +476,7 @@ fn both(one: &[Range], other: &[Range]) -> Vec<Range> {
     both
 }
 
-/// What is in the first and not in the second; both as `united` makes them.
+/// Returns the first argument without the second; both are as returned by `united`.
 fn without(ranges: &[Range], taken: &[Range]) -> Vec<Range> {
     let mut left = Vec::new();
     let mut taken = taken.iter().copied().peekable();
@@ -507,7 +514,7 @@ pub(crate) mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A guest of QEMU's with 1 GiB, with a crash kernel and what lies in it.
+    /// A QEMU guest with 1 GiB and a crash kernel in it.
     pub(crate) const IOMEM_TEXT: &str = "\
 00000000-00000fff : Reserved
 00001000-0009fbff : System RAM
@@ -525,7 +532,7 @@ fd000000-fdffffff : 0000:00:02.0
 100000000-13fffffff : System RAM (kmem)
 ";
 
-    /// Puts the firmware's list into a system.
+    /// Writes the firmware's list into a system.
     pub(crate) fn put_firmware(scratch: &Scratch, entries: &[(u64, u64, &str)]) {
         for (number, (start, last, name)) in entries.iter().enumerate() {
             let file = |name: &str| format!("{FIRMWARE}/{number}/{name}");
@@ -535,7 +542,7 @@ fd000000-fdffffff : 0000:00:02.0
         }
     }
 
-    /// The same guest's.
+    /// The same guest's firmware list.
     pub(crate) const FIRMWARE_ENTRIES: [(u64, u64, &str); 5] = [
         (0x0, 0x9_fbff, RAM),
         (0x9_fc00, 0x9_ffff, "Reserved"),
@@ -544,7 +551,7 @@ fd000000-fdffffff : 0000:00:02.0
         (0x3ffd_c000, 0x3fff_ffff, "Reserved"),
     ];
 
-    /// The boot protocol's entries for the memory among some of the firmware's.
+    /// Encodes these entries of the firmware as entries of the boot protocol's map.
     pub(crate) fn told(entries: &[(u64, u64, &str)]) -> Vec<u8> {
         let entry = |(start, last, name): &(u64, u64, &str)| {
             let kind: u32 = if *name == RAM { 1 } else { 2 };
@@ -563,19 +570,19 @@ fd000000-fdffffff : 0000:00:02.0
         let mut data = vec![0; E820];
         *data.get_mut(E820_COUNT).unwrap() = 5;
         data.extend(told(&FIRMWARE_ENTRIES));
-        // What stands behind those that count is none.
+        // An entry behind the counted ones is ignored.
         data.extend(told(&[put_in]));
         scratch.put(&format!("{TOLD}/data"), "");
         fs::write(scratch.root.path(format!("{TOLD}/data")), &data).unwrap();
         assert_eq!(count(), 5);
-        // Unless it goes on elsewhere.
+        // An entry in `setup_data` is not.
         scratch.put(&format!("{TOLD}/setup_data/0/type"), "0x1\n");
         scratch.put(&format!("{TOLD}/setup_data/0/data"), "");
         fs::write(scratch.root.path(format!("{TOLD}/setup_data/0/data")), told(&[put_in])).unwrap();
         assert_eq!(count(), 6);
     }
 
-    /// Puts the firmware's own memory into a system.
+    /// Writes the firmware's own memory into a system.
     pub(crate) fn put_runtime(scratch: &Scratch, descriptors: &[Descriptor]) {
         for (number, of) in descriptors.iter().enumerate() {
             let file = |name: &str| format!("{RUNTIME}/{number}/{name}");
@@ -602,7 +609,7 @@ fd000000-fdffffff : 0000:00:02.0
             free(&scratch).get(1..3).unwrap(),
             [range(MIB, 0x1000_0000), range(0x1000_2000, 0x3400_0000)]
         );
-        // What only one of them takes for memory is none.
+        // Memory that only one of the sources lists as such does not count.
         put_firmware(
             &scratch,
             &[(0x0, 0x9_fbff, RAM), (0x100_0000, 0x1ff_ffff, RAM), (0x180_0000, 0x18f_ffff, "Reserved")],

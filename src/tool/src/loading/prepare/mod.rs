@@ -1,9 +1,9 @@
-//! Preparing a load by `kexec_load(2)`: what lies where in memory when the next kernel begins, worked out by day to the
-//! last byte. Whoever loads fills two things in, the command line with its record and the random seeds, and makes one
-//! call.
+//! Preparing a load with `kexec_load(2)`: the exact layout of memory for the moment when the next kernel
+//! begins, computed while the system runs. A load then fills in only the command line with its record and the
+//! random seeds, and makes one call.
 //!
-//! Which architecture's way it is follows from what this program was built for; each is there on every one, so that it is
-//! tested on every one.
+//! The architecture that this program was built for selects the module. Every build contains all of them, so
+//! that each is tested on every architecture.
 
 pub mod arm64;
 pub mod device_tree;
@@ -24,7 +24,7 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     of(std::env::consts::ARCH, parts)
 }
 
-/// Prepares one as on a machine of an architecture, called as Rust calls it.
+/// Prepares a load for the named architecture; the names are Rust's.
 pub fn of(machine: &str, parts: &Parts<'_>) -> Result<Prepared, Error> {
     let prepared = match machine {
         "x86_64" => x86_64::segments(parts),

@@ -12,65 +12,66 @@ use crate::machine::root::Root;
 use crate::machine::sys::read_at;
 use crate::words::errno::InWords;
 
-/// What a load is prepared for.
+/// The input of a preparation.
 #[derive(Clone, Copy)]
 pub struct Parts<'a> {
-    /// The system that runs.
+    /// The running system.
     pub root: &'a Root,
     /// The staged kernel.
     pub kernel: &'a File,
-    /// What it was before it was thawed; none where it is staged as it was built.
+    /// The facts about the decompressed kernel; `None` if it is staged as it was built.
     pub thawed: Option<&'a Thawed>,
     /// The staged initrd.
     pub initrd: Option<&'a File>,
-    /// The staged command line, for what it says of where a kernel may lie.
+    /// The staged command line, for options that restrict where a kernel may lie.
     pub cmdline: &'a str,
-    /// How many bytes are kept for the command line: it, the longest record, and a NUL.
+    /// Bytes reserved for the command line: the line itself, the longest record, and a NUL.
     pub cmdline_room: u64,
-    /// Memory that had better be left alone, the worst first.
+    /// Memory to leave alone if possible, the worst first.
     pub avoided: &'a [Range],
 }
 
-/// A load, prepared.
+/// A prepared load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// What the next kernel is told, and its first instructions: the bytes of the set's third file.
+    /// The contents of the image set's third file: parameters for the next kernel, and its first instructions.
     pub parameters: Vec<u8>,
     /// The physical address of the first instruction.
     pub start: u64,
-    /// What goes where, in the order of their addresses.
+    /// The segments, in the order in which they are loaded.
     pub segments: Vec<Segment>,
-    /// Where in the parameters the command line goes.
+    /// The area for the command line in `parameters`.
     pub cmdline: Area,
-    /// What in them is random.
+    /// The areas for random seeds in `parameters`.
     pub seeds: Vec<Area>,
-    /// What a person should know of it.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Why a load cannot be prepared: what the kernel or the machine lacks, and what to do.
+/// Why a load cannot be prepared: what is missing in the kernel or the machine, and what to do.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Where memory is.
+    /// The layout of this machine's memory cannot be determined.
     #[error(transparent)]
     Memory(#[from] memory_map::Error),
     /// A file cannot be read.
     #[error("{what} cannot be read: {}", InWords(.error))]
     Unreadable {
-        /// It.
+        /// The name of the file.
         what: String,
-        /// Why.
+        /// The reason.
         error: io::Error,
     },
-    /// It cannot be loaded so.
+    /// The kernel, the initrd or the machine does not allow this kind of load.
     #[error("{0}")]
     Unfit(String),
-    /// It takes more memory than a kernel may.
+    /// The image takes more memory than the kernel accepts.
     #[error("{0}")]
     TooLarge(String),
 }
 
-/// Finds places with as much of that memory left alone as leaves places for all: all of it, else the worse half, and so on.
+/// Finds places while leaving alone as much of the `avoided` memory as possible: first all of it, then the
+/// worse half, and so on.
 pub(crate) fn with_least_in_the_way<T>(
     memory: &Memory,
     avoided: &[Range],
@@ -86,7 +87,7 @@ pub(crate) fn with_least_in_the_way<T>(
     }
 }
 
-/// The length of a staged file, never 0.
+/// Returns the length of a staged file; an empty file is an error.
 pub(crate) fn length(file: &File, what: &str) -> Result<u64, Error> {
     let unreadable = |error| Error::Unreadable { what: what.to_owned(), error };
     match file.metadata().map_err(unreadable)?.len() {
@@ -95,7 +96,7 @@ pub(crate) fn length(file: &File, what: &str) -> Result<u64, Error> {
     }
 }
 
-/// The first bytes of a staged file, as many as there are of those asked for.
+/// Returns the first bytes of a staged file, at most `most`.
 pub(crate) fn head(file: &File, what: &str, most: usize) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0; most];
     let has = read_at(file, &mut bytes, 0);
@@ -103,21 +104,21 @@ pub(crate) fn head(file: &File, what: &str, most: usize) -> Result<Vec<u8>, Erro
     Ok(bytes)
 }
 
-/// Random numbers that nobody can guess.
+/// A source of unpredictable random numbers.
 pub struct Random(pub(crate) File);
 
 impl Random {
-    /// The kernel's (`random(4)`).
+    /// Opens the kernel's random numbers (`random(4)`).
     pub fn open(root: &Root) -> Result<Random, Error> {
         let what = "/dev/urandom";
         let unreadable = |error| Error::Unreadable { what: what.to_owned(), error };
         let mut file = root.open(what).map_err(unreadable)?;
-        // Whatever can be wrong with it is wrong now.
+        // A first read, so that any error shows now.
         file.read_exact(&mut [0; 8]).map_err(unreadable)?;
         Ok(Random(file))
     }
 
-    /// A number.
+    /// Returns a random number.
     pub fn number(&mut self) -> io::Result<u64> {
         let mut bytes = [0; 8];
         self.0.read_exact(&mut bytes)?;

@@ -1,19 +1,20 @@
-//! riscv64's way (Documentation/arch/riscv/boot.rst).
+//! Preparing a load on riscv64 (Documentation/arch/riscv/boot.rst).
 //!
-//! The kernel that hands over finds the device tree among the segments by its first bytes, and starts the next one with
-//! it and with the number of the processor (`machine_kexec_prepare`, `arch/riscv/kernel/machine_kexec.c`): no instruction
-//! of ours is needed.
+//! The running kernel recognizes the device tree among the segments by its first bytes, and starts the next
+//! kernel with the tree and the number of the processor (`machine_kexec_prepare`,
+//! `arch/riscv/kernel/machine_kexec.c`). So no instructions of nextkernel's own are needed.
 
 use super::flat::{self, Way};
 use crate::loading::prepare::parts::{Error, Parts, Prepared};
 
-/// The page of every kernel.
+/// The page size of every kernel.
 const PAGE: u64 = 4096;
 
 /// Prepares a load.
 pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     let image = flat::image(parts, "riscv64")?;
-    // What `text_offset` says is where firmware puts a kernel above itself; any whole 2 MiB are as good.
+    // `text_offset` tells firmware where to place a kernel above itself; any other multiple of 2 MiB is as
+    // good.
     let way = Way { page: PAGE, before: 0, initrd_below: &|_| u64::MAX, code: None };
     flat::segments(parts, &image, &way)
 }
@@ -26,7 +27,7 @@ mod tests {
 
     #[test]
     fn the_kernel_starts_at_its_first_byte_and_the_tree_begins_a_segment() {
-        // QEMU's board with 512 MiB; the firmware lies at its beginning.
+        // QEMU's board with 512 MiB; the firmware lies at the beginning of memory.
         let iomem = "\
 80000000-9fffffff : System RAM
   80000000-8007ffff : Reserved

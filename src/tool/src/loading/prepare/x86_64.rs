@@ -1,18 +1,20 @@
-//! The way of `x86_64`: the 64-bit boot protocol (Documentation/arch/x86/boot.rst), told what the kernel's own loader tells
-//! (`bzImage64_load`, arch/x86/kernel/kexec-bzimage64.c), without its purgatory.
+//! Preparing a load on `x86_64`, by the 64-bit boot protocol (Documentation/arch/x86/boot.rst). The next kernel
+//! gets the same parameters as from `kexec_file_load` (`bzImage64_load`, arch/x86/kernel/kexec-bzimage64.c),
+//! but no purgatory.
 //!
-//! The kernel jumps with everything mapped where it lies, interrupts off, and all registers zero (`relocate_kernel`,
-//! `arch/x86/kernel/relocate_kernel_64.S`). What the next one still needs is the address of its parameters in `rsi`, and
-//! segments as the protocol has them: that is the [`trampoline`].
+//! The running kernel jumps with all memory mapped at its own address, interrupts off, and all registers zero
+//! (`relocate_kernel`, `arch/x86/kernel/relocate_kernel_64.S`). The next one also needs the address of its
+//! parameters in `rsi`, and the protocol's segments. The [`trampoline`] provides both.
 //!
-//! Parameters, in this order, in one segment:
+//! The parameters are one segment, in this order:
 //!
-//! | what | where |
+//! | content | offset |
 //! |---|---|
 //! | `boot_params` | 0, one page |
 //! | the command line, and room for its record | 4096 |
-//! | `setup_data`: more of the memory map, EFI's addresses, the seed | behind it, each at a multiple of 16 |
-//! | EFI's map of what is its own | behind them |
+//! | `setup_data`: more of the memory map, EFI's addresses | behind that, each at a multiple of 16 |
+//! | EFI's map of its own memory | behind that |
+//! | `setup_data`: the seed | behind that |
 //! | the trampoline, its stack | behind that |
 
 use std::fs;
@@ -31,14 +33,14 @@ use crate::words::little_endian::{long, short, wide};
 use crate::words::quoted::quoted;
 use crate::words::size::Size;
 
-/// A page.
+/// The page size in bytes.
 const PAGE: u64 = 4096;
 
-/// What the running kernel was told itself (Documentation/ABI/testing/sysfs-kernel-boot_params).
+/// The running kernel's own boot parameters (Documentation/ABI/testing/sysfs-kernel-boot_params).
 const RUNNING: &str = efi::BOOT_PARAMETERS;
 
-/// `struct boot_params` (arch/x86/include/uapi/asm/bootparam.h), and what is where in it beside the setup header
-/// (zero-page.rst).
+/// The size of `struct boot_params` (arch/x86/include/uapi/asm/bootparam.h), and the offsets of its fields, in
+/// the setup header and outside of it (zero-page.rst).
 const LENGTH: usize = 4096;
 mod at {
     pub(super) use crate::image::bzimage::*;
@@ -70,51 +72,56 @@ mod at {
     pub(super) const DISKS: usize = 0xd00;
 }
 
-/// How long they are: `struct screen_info`, `edd_mbr_sig_buffer`, and `eddbuf`, which has six of `struct edd_info`.
+/// The lengths of `struct screen_info`, of `edd_mbr_sig_buffer`, and of `eddbuf`, which has six of
+/// `struct edd_info`.
 const SCREEN_LENGTH: usize = 64;
 const SIGNATURES_LENGTH: usize = 64;
 const DISKS_LENGTH: usize = 6 * 82;
 
-/// How many entries of the memory map fit, and how long one is.
+/// The number of memory map entries that fit into `boot_params`, and the length of one.
 const MAP_ENTRIES: usize = 128;
 const MAP_ENTRY: usize = 20;
 
-/// The oldest protocol with a 64-bit entry that is told of by flags, and where that entry is.
+/// The oldest boot protocol whose flags announce a 64-bit entry point, and the offset of that entry point.
 const PROTOCOL: u16 = 0x020c;
 const ENTRY: u64 = 0x200;
 
-/// `loadflags`: the kernel lies above 1 MiB; it was moved at random, and moves its own maps at random, too.
+/// Bits of `loadflags`: the kernel lies above 1 MiB; the kernel was moved at random, and moves its own mappings
+/// at random, too.
 const LOADED_HIGH: u8 = 1 << 0;
 const KASLR: u8 = 1 << 1;
 
-/// What `type_of_loader` says where a kernel is loaded by kexec, whoever does it.
+/// `type_of_loader` of a kernel loaded by kexec, with either call.
 const LOADER: u8 = 0xd0;
 
 /// Types of `setup_data`.
 const SETUP_EFI: u32 = 4;
 const SETUP_RNG_SEED: u32 = 9;
 
-/// `struct setup_data` without its data.
+/// The length of `struct setup_data` without its data.
 const NODE: usize = 16;
 
-/// How long the seed is (`RNG_SEED_LENGTH`).
+/// The length of the seed (`RNG_SEED_LENGTH`).
 const SEED: usize = 32;
 
-/// The lowest addresses, in bytes: low memory is for who needs it, and a kernel's own loader leaves more for an initrd.
+/// The lowest addresses in use, in general and for an initrd. Low memory is left to those who need it, and
+/// `kexec_file_load` leaves even more below an initrd.
 const LOWEST: u64 = 1 << 20;
 const INITRD_LOWEST: u64 = 16 << 20;
 
-/// The kernel hands out memory above this first, where there is any (`ZONE_NORMAL`, `Documentation/mm/physical_memory.rst`).
-/// So the largest goes below, if there is room: [`handed_out`](super::handed_out) tells what that saves.
+/// The kernel hands out memory above this address first, if there is any (`ZONE_NORMAL`,
+/// `Documentation/mm/physical_memory.rst`). So the initrd goes below, if there is room. The gain is explained
+/// in [`handed_out`](super::handed_out).
 const LAST_HANDED_OUT: u64 = 4 << 30;
 
-/// Of the random places that a kernel could have, this part is to be left by what is avoided: nobody is to guess its place.
+/// Of all the random places for a kernel, the memory to leave alone must leave this fraction, so that the place
+/// cannot be guessed.
 const FAIR_SHARE: u64 = 4;
 
-/// What an address is called that is not known (`EFI_INVALID_TABLE_ADDR`, include/linux/efi.h).
+/// The value of an unknown address (`EFI_INVALID_TABLE_ADDR`, include/linux/efi.h).
 const UNKNOWN: u64 = u64::MAX;
 
-/// A descriptor of EFI's map, without what its firmware may have more.
+/// The length of a descriptor in EFI's map, without any additions of the firmware.
 const DESCRIPTOR: usize = 40;
 
 /// Prepares a load.
@@ -128,7 +135,7 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     let memory = Memory::usable(parts.root, PAGE)?;
     let initrd = parts.initrd.map(|file| super::parts::length(file, "the staged initrd")).transpose()?;
     let told = |initrd| Told { kernel: &kernel, machine: &machine, initrd, cmdline_room: parts.cmdline_room };
-    // The length does not depend on where the initrd will be.
+    // The length does not depend on the initrd's place.
     let length = told(initrd.map(|size| (0, size))).layout(0, 0)?.parameters.len() as u64;
     let asked = Asked { kernel: &kernel, initrd, parameters: length, cmdline: parts.cmdline, number };
     let places = super::parts::with_least_in_the_way(&memory, parts.avoided, |memory| asked.places(memory))?;
@@ -146,27 +153,27 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     if let (Some(at), Some(size)) = (places.initrd, initrd) {
         segments.push(segment(Part::Initrd, all(size), at, size));
     }
-    // What is small is loaded first: a page that is the place of what comes later is kept apart until then, and for
-    // each page all that are kept apart are looked through.
+    // Small segments are loaded first. The kernel sets a page aside if it is the destination of a later
+    // segment, and searches all the pages set aside for each further page.
     segments.sort_by_key(|segment| segment.takes);
     let thawed = parts.thawed.map(|thawed| thawed.notes.clone()).unwrap_or_default();
     let notes = thawed.into_iter().chain(machine.notes.iter().cloned()).collect();
     Ok(Prepared { parameters, start, segments, cmdline, seeds: vec![seed], notes })
 }
 
-/// What needs a place.
+/// The parts that need places.
 struct Asked<'a> {
     kernel: &'a Kernel<'a>,
-    /// The initrd's size.
+    /// The initrd's size in bytes.
     initrd: Option<u64>,
-    /// The size of the parameters.
+    /// The parameters' size in bytes.
     parameters: u64,
     cmdline: &'a str,
-    /// A random number.
+    /// A random number, for the kernel's place.
     number: u64,
 }
 
-/// Where everything goes.
+/// The places found.
 struct Places {
     kernel: u64,
     initrd: Option<u64>,
@@ -174,7 +181,7 @@ struct Places {
 }
 
 impl Asked<'_> {
-    /// Finds a place for each.
+    /// Finds a place for each part.
     fn places(&self, mut memory: Memory) -> Result<Places, Error> {
         let below = memory_limit(self.cmdline);
         let (bounds, choice) = self.kernel.place(self.cmdline);
@@ -182,7 +189,7 @@ impl Asked<'_> {
         let takes = self.kernel.takes;
         let no_kernel = || no_place("the kernel", takes);
         let (kernel, initrd) = if choice == Choice::Random {
-            // The kernel goes around the initrd, as its own code would.
+            // The kernel is placed around the initrd, as its own code would do it.
             let initrd = self.initrd(&mut memory)?;
             let (left, all) = memory.places(takes, bounds);
             if left < all / FAIR_SHARE {
@@ -191,7 +198,8 @@ impl Asked<'_> {
             let kernel = memory.take(takes, bounds, Pick::Random(self.number));
             (kernel.ok_or_else(no_kernel)?, initrd)
         } else {
-            // Nothing else decides where it goes.
+            // The kernel is placed first, even in memory to leave alone, so that nothing else affects its
+            // place.
             let pick = if choice == Choice::Highest { Pick::Highest } else { Pick::Lowest };
             let kernel = memory.take_anywhere(takes, bounds, pick).ok_or_else(no_kernel)?;
             (kernel, self.initrd(&mut memory)?)
@@ -222,13 +230,14 @@ fn no_place(what: &str, size: u64) -> Error {
     ))
 }
 
-/// Up to where the next kernel will use memory, by its own command line (`parse_memopt`, arch/x86/kernel/e820.c).
+/// Returns the limit of the memory that the next kernel will use, from its command line (`parse_memopt`,
+/// arch/x86/kernel/e820.c).
 fn memory_limit(cmdline: &str) -> u64 {
     let Some(text) = cmdline::value(cmdline, "mem") else { return u64::MAX };
     bytes_in(text).filter(|limit| *limit > 0).unwrap_or(u64::MAX)
 }
 
-/// A number as the kernel's `memparse` reads it: decimal, or hexadecimal behind `0x`, and a unit.
+/// Parses a number like the kernel's `memparse`: decimal, or hexadecimal behind `0x`, with an optional unit.
 fn bytes_in(text: &str) -> Option<u64> {
     let (radix, digits) = text.strip_prefix("0x").map_or((10, text), |digits| (16, digits));
     let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
@@ -244,7 +253,7 @@ fn bytes_in(text: &str) -> Option<u64> {
     u64::from_str_radix(number, radix).ok()?.checked_mul(1 << shift)
 }
 
-/// Which of the places a kernel may be put at.
+/// The choice among a kernel's possible places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
     Random,
@@ -252,20 +261,20 @@ enum Choice {
     Lowest,
 }
 
-/// The kernel, as it is loaded.
+/// The kernel as it will be loaded.
 struct Kernel<'a> {
-    /// Its first bytes, with the setup header.
+    /// The first bytes of its image, with the setup header.
     head: Vec<u8>,
-    /// What of its file is loaded.
+    /// The loaded part of its file.
     bytes: Area,
     takes: u64,
-    /// Where in it the first instruction is.
+    /// The offset of the first instruction in that part.
     entry: u64,
     thawed: Option<&'a Thawed>,
 }
 
 impl<'a> Kernel<'a> {
-    /// Reads what it says of itself, and refuses what cannot be started so.
+    /// Reads the kernel's header, and refuses a kernel that cannot be started this way.
     fn read(parts: &Parts<'a>) -> Result<Kernel<'a>, Error> {
         const WHAT: &str = "the staged kernel";
         let size = crate::loading::prepare::parts::length(parts.kernel, WHAT)?;
@@ -283,7 +292,7 @@ impl<'a> Kernel<'a> {
         Ok(Kernel { head, bytes: Area { offset, size }, takes, entry: ENTRY, thawed: None })
     }
 
-    /// What this machine asks of it.
+    /// Checks the kernel against this machine's requirements.
     fn fits(&self, machine: &Machine, parts: &Parts<'_>) -> Result<(), Error> {
         let flags = short(&self.head, at::XFLAGS);
         if machine.five_levels && flags & FIVE_LEVELS == 0 {
@@ -309,14 +318,15 @@ impl<'a> Kernel<'a> {
         Ok(())
     }
 
-    /// Where it may lie, and which of these places it gets.
+    /// Returns the bounds of the kernel's place, and the choice within them.
     ///
-    /// One that unpacks itself moves itself to a random place afterwards; but not where EFI's map is what a kernel hands
-    /// on, for nothing in that is said to be free (`process_efi_entries`, arch/x86/boot/compressed/kaslr.c). So its first
-    /// place is a random one, too. With `nokaslr` it is the highest, where the kernel's own loader puts it.
+    /// A kernel that unpacks itself then moves itself to a random place. It does not if it gets EFI's map from
+    /// a kernel before it, because nothing in that map counts as free (`process_efi_entries`,
+    /// arch/x86/boot/compressed/kaslr.c). Therefore its first place is a random one, too. With `nokaslr`, or
+    /// with memory options that are not evaluated here, it is the highest, as with `kexec_file_load`.
     ///
-    /// One that is thawed gets what its own code would give it: a random place, unless the command line says more of
-    /// memory than is looked at here; then the one nearest to where it was linked for.
+    /// A decompressed kernel gets the place that its own code would choose: a random one. With such memory
+    /// options it is the nearest one to the address that the kernel was linked for, and likewise without KASLR.
     fn place(&self, line: &str) -> (Bounds, Choice) {
         let align = u64::from(long(&self.head, at::ALIGNMENT)).next_power_of_two().max(PAGE);
         let says_more = ["memmap", "movable_node", "hugepages", "hugepagesz"];
@@ -344,7 +354,7 @@ fn unfit(why: impl Into<String>) -> Error {
     Error::Unfit(format!("the kernel cannot be loaded by segments: {}", why.into()))
 }
 
-/// Whether a file that begins so is a bzImage that can be started in 64 bits, anywhere.
+/// Checks that a file with this head is a bzImage that can be started in 64-bit mode at any address.
 fn see_that_it_is_one(head: &[u8]) -> Result<(), Error> {
     let flags = short(head, at::XFLAGS);
     let why = if head.starts_with(b"\x7fELF") {
@@ -366,23 +376,23 @@ fn see_that_it_is_one(head: &[u8]) -> Result<(), Error> {
     Err(unfit(why))
 }
 
-/// What the running kernel knows, and the next one has to be told.
+/// The running kernel's knowledge of the machine that the next one needs.
 #[derive(Clone, Debug)]
 struct Machine {
-    /// What it was told itself.
+    /// The running kernel's own boot parameters.
     running: Vec<u8>,
-    /// Where the firmware says that memory is.
+    /// The firmware's memory map.
     map: Vec<Entry>,
     efi: Option<Efi>,
-    /// Where the root of the ACPI tables is, or 0.
+    /// The address of the root of the ACPI tables, or 0.
     acpi: u64,
-    /// Whether it uses five levels of page tables.
+    /// Whether the running kernel uses five levels of page tables.
     five_levels: bool,
-    /// What a person should know of it.
+    /// Notes for the user.
     notes: Vec<String>,
 }
 
-/// What it knows of UEFI.
+/// The running kernel's knowledge of UEFI.
 #[derive(Clone, Debug)]
 struct Efi {
     map: Vec<Descriptor>,
@@ -422,8 +432,8 @@ impl Machine {
 }
 
 impl Efi {
-    /// As the kernel's own loader does (`setup_efi_state`): where it does not use EFI's runtime any more (efi=noruntime),
-    /// the next one is told nothing of EFI, but where the ACPI tables are.
+    /// Reads it as `kexec_file_load` does (`setup_efi_state`). If the running kernel does not use EFI's runtime
+    /// services (efi=noruntime), the next one learns nothing of EFI except the address of the ACPI tables.
     fn read(root: &Root, running: &[u8]) -> Result<(Option<Efi>, Option<String>), Error> {
         const FOLDER: &str = "/sys/firmware/efi";
         if !root.path(FOLDER).is_dir() {
@@ -454,9 +464,10 @@ impl Efi {
     }
 }
 
-/// Where memory is encrypted, what is loaded and what is jumped to depend on how; nobody has tried that with this loader.
-/// Who is a guest of that kind is told by the processor (TDX), by the address of what its firmware left (SEV-SNP), and by
-/// the processor again (SEV: CPUID 0x8000001f, which no other guest is shown).
+/// Refuses a machine with encrypted memory, because loading and jumping depend on the kind of encryption, and
+/// `kexec_load` was never tried with it. A guest with encrypted memory is recognized by the processor's flags
+/// (TDX), by the address of the data that its firmware left (SEV-SNP), and by CPUID 0x8000001f (SEV), which no
+/// other guest sees.
 fn see_that_memory_is_plain(root: &Root, running: &[u8]) -> Result<(), Error> {
     let flags = processor::flags(root);
     let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
@@ -486,16 +497,16 @@ fn see_that_memory_is_plain(root: &Root, running: &[u8]) -> Result<(), Error> {
     )))
 }
 
-/// What the next kernel is told.
+/// The input of the parameters for the next kernel.
 struct Told<'a> {
     kernel: &'a Kernel<'a>,
     machine: &'a Machine,
-    /// Where the initrd is, and its length.
+    /// The initrd's address and length.
     initrd: Option<(u64, u64)>,
     cmdline_room: u64,
 }
 
-/// That, as bytes.
+/// The parameters as bytes.
 struct Layout {
     parameters: Vec<u8>,
     start: u64,
@@ -504,7 +515,7 @@ struct Layout {
 }
 
 impl Told<'_> {
-    /// Lays it out for an address; its length does not depend on that.
+    /// Lays the parameters out for the address `at`; their length does not depend on it.
     fn layout(&self, at: u64, entry: u64) -> Result<Layout, Error> {
         let Told { machine, initrd, cmdline_room, .. } = *self;
         let mut bytes = Bytes(self.boot_params());
@@ -555,14 +566,14 @@ impl Told<'_> {
         })
     }
 
-    /// What does not depend on any address.
+    /// Returns the part of `boot_params` that does not depend on any address.
     fn boot_params(&self) -> Vec<u8> {
         let (head, running) = (&self.kernel.head, &self.machine.running);
         let mut bytes = Bytes(vec![0; LENGTH]);
         let copy = |bytes: &mut Bytes, at: usize, length: usize| {
             bytes.put(at, running.get(at..at + length).unwrap_or_default());
         };
-        // boot.rst, "Loading The Rest of The Kernel": from 0x1f1 to the end that its jump instruction tells.
+        // boot.rst, "Loading The Rest of The Kernel": from 0x1f1 to the end that the jump instruction gives.
         let end = at::MAGIC + usize::from(head.get(at::HEADER_END).copied().unwrap_or_default());
         let end = end.min(at::SIGNATURES).min(head.len());
         bytes.put(at::HEADER, head.get(at::HEADER..end).unwrap_or_default());
@@ -586,7 +597,8 @@ impl Told<'_> {
         bytes.0
     }
 
-    /// In KiB: how far the memory goes that begins at 1 MiB or before (`setup_boot_parameters`).
+    /// Returns, in KiB, how far the memory that begins at or below 1 MiB extends above that
+    /// (`setup_boot_parameters`).
     fn memory_above_1_mib(&self) -> u64 {
         let ram =
             self.machine.map.iter().filter(|entry| kind(&entry.name) == Some(1)).map(|entry| entry.range);
@@ -595,18 +607,18 @@ impl Told<'_> {
     }
 }
 
-/// Bytes that are filled in.
+/// A buffer with fields to fill in.
 struct Bytes(Vec<u8>);
 
 impl Bytes {
-    /// Puts some at a place.
+    /// Writes bytes at an offset.
     fn put(&mut self, at: usize, bytes: &[u8]) {
         if let Some(place) = self.0.get_mut(at..at + bytes.len()) {
             place.copy_from_slice(bytes);
         }
     }
 
-    /// Puts a number's lower half at one place, and its upper at another.
+    /// Writes the lower half of a number at one offset, and its upper half at another.
     fn split(&mut self, low: usize, high: usize, number: u64) {
         let bytes = number.to_le_bytes();
         let (lower, upper) = bytes.split_at(4);
@@ -614,7 +626,7 @@ impl Bytes {
         self.put(high, upper);
     }
 
-    /// Adds some at the next multiple of 16, and tells where.
+    /// Appends bytes at the next multiple of 16, and returns their offset.
     fn append(&mut self, bytes: &[u8]) -> usize {
         let at = self.0.len().next_multiple_of(16);
         self.0.resize(at, 0);
@@ -623,16 +635,16 @@ impl Bytes {
     }
 }
 
-/// A list of `setup_data`.
+/// A linked list of `setup_data`.
 struct Nodes {
-    /// The address of all that is told.
+    /// The address of the parameters.
     at: u64,
-    /// The address of the last one, which the next leads to.
+    /// The address of the node added last, to which the next one links.
     last: u64,
 }
 
 impl Nodes {
-    /// Adds one, and tells where its data begins.
+    /// Adds a node, and returns the offset of its data.
     fn add(&mut self, bytes: &mut Bytes, kind: u32, data: &[u8]) -> usize {
         let length = u32::try_from(data.len()).unwrap_or_default();
         let node = [&self.last.to_le_bytes()[..], &kind.to_le_bytes(), &length.to_le_bytes(), data].concat();
@@ -642,7 +654,7 @@ impl Nodes {
     }
 }
 
-/// An entry of the memory map (`struct boot_e820_entry`).
+/// Encodes an entry of the memory map (`struct boot_e820_entry`).
 fn map_entry(entry: &Entry) -> Result<Vec<u8>, Error> {
     let kind = kind(&entry.name).ok_or_else(|| {
         let name = quoted(&entry.name, 60);
@@ -655,12 +667,12 @@ fn map_entry(entry: &Entry) -> Result<Vec<u8>, Error> {
         .concat())
 }
 
-/// The number of what the kernel calls so (`e820_type_to_string`, arch/x86/kernel/e820.c; before Linux 4.12 some began in
-/// lower case); none of what nobody knows.
+/// Returns the number for the kernel's name of a kind of memory (`e820_type_to_string`, arch/x86/kernel/e820.c;
+/// before Linux 4.12 some names began in lower case); `None` for an unknown name.
 fn kind(name: &str) -> Option<u32> {
     Some(match name {
         "System RAM" => 1,
-        // What the kernel itself has no name for, it leaves alone.
+        // The kernel leaves memory alone for which it has no name.
         "Reserved" | "reserved" | "Unknown E820 type" => 2,
         "ACPI Tables" => 3,
         "ACPI Non-volatile Storage" => 4,
@@ -672,17 +684,17 @@ fn kind(name: &str) -> Option<u32> {
     })
 }
 
-/// A descriptor of EFI's map.
+/// Encodes a descriptor of EFI's map.
 fn descriptor(of: &Descriptor) -> impl Iterator<Item = u8> + use<> {
     let kind = u64::from(of.kind);
     [kind, of.physical, of.virt, of.pages, of.attribute].into_iter().flat_map(u64::to_le_bytes)
 }
 
-/// The first instructions of the handoff, for the address they lie at: segments, `rsi`, and away. Then the table that the
-/// segments are from (boot.rst, "64-bit Boot Protocol": `__BOOT_CS` 0x10, execute and read; `__BOOT_DS` 0x18, read and
-/// write), and a stack.
+/// Returns the first instructions of the handoff, for their address: they set the segments and `rsi`, and jump.
+/// Behind them are the segments' descriptor table (boot.rst, "64-bit Boot Protocol": `__BOOT_CS` 0x10, execute
+/// and read; `__BOOT_DS` 0x18, read and write), and a stack.
 fn trampoline(at: u64, boot_params: u64, entry: u64) -> Vec<u8> {
-    /// How long the instructions are, and where behind them the table and the stack begin.
+    /// The length of the instructions, and the offsets of the table and of the stack's top.
     const CODE: u8 = 0x38;
     const TABLE: u8 = CODE + 10;
     const STACK_TOP: u8 = (TABLE + 32).next_multiple_of(8) + 64;
@@ -701,10 +713,10 @@ fn trampoline(at: u64, boot_params: u64, entry: u64) -> Vec<u8> {
     code.extend([0x6a, 0x10]); //                                 0x33 push 0x10
     code.extend([0x50]); //                                       0x35 push rax
     code.extend([0x48, 0xcb]); //                                 0x36 retfq
-    // What `lgdt` reads: the table's last byte, and where it is.
+    // The operand of `lgdt`: the offset of the table's last byte, and the table's address.
     code.extend([31, 0]);
     code.extend((at + u64::from(TABLE)).to_le_bytes());
-    // The table: nothing at 0 and 8, code in 64 bits at 0x10, data at 0x18.
+    // The table: empty at 0 and 8, 64-bit code at 0x10, data at 0x18.
     for entry in [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff_u64] {
         code.extend(entry.to_le_bytes());
     }
@@ -727,7 +739,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A guest of QEMU's with 1 GiB, which was told something itself.
+    /// A QEMU guest with 1 GiB, and with boot parameters of its own.
     fn machine() -> Scratch {
         let scratch = Scratch::new();
         scratch.put("/proc/iomem", IOMEM_TEXT);
@@ -740,7 +752,8 @@ mod tests {
         scratch
     }
 
-    /// What the running kernel was told: each byte its place, but for some.
+    /// Writes the running kernel's boot parameters: the value of each byte is its offset, except for some
+    /// fields.
     fn put_running(scratch: &Scratch, fields: &[(usize, &[u8])]) {
         let mut bytes: Vec<u8> = (0..LENGTH).map(|at| (at % 251).to_le_bytes()[0]).collect();
         let map = told(&FIRMWARE_ENTRIES);
@@ -787,7 +800,7 @@ mod tests {
         [code, data]
     }
 
-    /// A bzImage whose protected-mode part is so many bytes long and takes 48 MiB, with some fields.
+    /// Makes a bzImage with these fields, whose protected-mode part has that length and takes 48 MiB.
     fn image(length: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
         let mut bytes: Vec<u8> = vec![0xee; 5 * 512 + length];
         let own: [(usize, &[u8]); 15] = [
@@ -852,7 +865,7 @@ mod tests {
         *prepared.segments.iter().find(|segment| segment.part == part).unwrap()
     }
 
-    /// The nodes of `setup_data`: type, where its data begins in the parameters, and how long it is.
+    /// Returns the nodes of `setup_data`: the type, the offset of the data in the parameters, and its length.
     fn nodes(prepared: &Prepared) -> Vec<(u32, usize, u32)> {
         let (bytes, base) = (&prepared.parameters, of(prepared, Part::Parameters).at);
         let (mut next, mut nodes) = (wide(bytes, at::SETUP_DATA), Vec::new());
@@ -875,11 +888,11 @@ mod tests {
         assert_eq!((initrd.bytes.size, initrd.takes), (5000, 8192));
         assert_eq!(parameters.bytes.size, is.parameters.len() as u64);
         let bytes = &is.parameters;
-        // The header, to its very end, and nothing of what is behind it or before.
+        // The setup header up to its very end, and nothing from behind it or before it.
         assert_eq!((&bytes[at::MAGIC..at::MAGIC + 4], &bytes[0x264..0x26c]), (&b"HdrS"[..], &[0xee; 8][..]));
         assert!(bytes[0x26c..at::SIGNATURES].iter().all(|byte| *byte == 0));
         assert_eq!((bytes[at::LOADER], bytes[at::FLAGS]), (LOADER, 0));
-        // What the running kernel was told, where it still holds.
+        // The running kernel's own parameters, as far as they still hold.
         for (at, length) in
             [(at::SCREEN + 4, 60), (at::SUBARCH, 4), (at::DISKS, DISKS_LENGTH), (at::SIGNATURES, 64)]
         {
@@ -887,7 +900,7 @@ mod tests {
         }
         assert!(bytes[0x40..at::ACPI].iter().all(|byte| *byte == 0));
         assert_eq!(wide(bytes, at::ACPI), 0xf_59d0);
-        // 0x3ffdbfff is its last byte.
+        // The memory's last byte is 0x3ffdbfff.
         assert_eq!(
             (short(bytes, at::SCREEN_MEMORY), long(bytes, at::MEMORY)),
             (0xfc00, (0x3ffd_bfff >> 10) - 1024)
@@ -900,7 +913,7 @@ mod tests {
         assert_eq!(is.cmdline.size, 134);
         assert_eq!(bytes[at::MAP_COUNT], 5);
         assert_eq!(map_entry_at(bytes, at::MAP + 3 * MAP_ENTRY), (0x10_0000, 0x3fed_c000, 1));
-        // No EFI, so the seed alone.
+        // Without EFI there is only the seed.
         assert_eq!(nodes(&is), [(SETUP_RNG_SEED, usize::try_from(is.seeds[0].offset).unwrap(), 32)]);
         assert!(bytes[at::EFI..at::EFI + 32].iter().all(|byte| *byte == 0));
         assert!(is.notes.is_empty());
@@ -985,7 +998,7 @@ mod tests {
             let mut kernels = BTreeSet::new();
             let mut initrd = 0;
             for seed in 0..64_u64 {
-                // Numbers that are far from each other.
+                // Numbers that are far apart.
                 let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes().repeat(2);
                 fs::write(scratch.root.path("/dev/urandom"), number).unwrap();
                 let is = prepared_avoiding(&scratch, &[7; 5000], Some(&thawed(true)), "", avoided).unwrap();
@@ -995,16 +1008,17 @@ mod tests {
             (kernels, initrd)
         };
         let anywhere = places(&[]).0.len();
-        // All that is free is left alone but for the part from 200 to 600 MiB.
+        // All free memory is to be left alone, except for 200 to 600 MiB.
         let (kernels, initrd) = places(&[blocks(0..100, 1), blocks(300..512, 1)].concat());
         assert!(kernels.iter().all(|at| (200 * MIB..=594 * MIB).contains(at)), "{kernels:x?}");
         assert!((200 * MIB..600 * MIB).contains(&initrd), "{initrd:x}");
-        // Nowhere are 6 MiB together: then less is left alone, and never so much that few places are left.
+        // No 6 MiB in a row remain. Then less is left alone, and never so much that only few places remain.
         for avoided in [blocks(0..512, 2), blocks(0..470, 1)] {
             let (kernels, _) = places(&avoided);
             assert!(kernels.len() > anywhere / 3, "{} of {anywhere}", kernels.len());
         }
-        // What has to be the lowest, for nobody knows what its command line keeps free, is.
+        // A place that must be the lowest, because the command line's reservations are unknown, stays the
+        // lowest.
         let lowest =
             prepared_avoiding(&scratch, &[7; 5000], Some(&thawed(true)), "memmap=x", &blocks(0..100, 1));
         assert_eq!(of(&lowest.unwrap(), Part::Kernel).at, 16 * MIB);
@@ -1022,7 +1036,8 @@ mod tests {
             assert_eq!(entered(&is), kernel.at + 0xc43);
             assert_eq!(is.notes, ["note"]);
         }
-        // With more on its line than is looked at, it lies where it was linked for.
+        // With unknown memory options on its command line, the kernel lies at the address that it was linked
+        // for.
         let is = prepared(&scratch, &[9; 9000], Some(&thawed(true)), "movable_node").unwrap();
         assert_eq!((of(&is, Part::Kernel).at, is.parameters[at::FLAGS]), (16 * MIB, KASLR));
     }
@@ -1033,14 +1048,14 @@ mod tests {
         let mut elf = thawed(false);
         elf.head[at::RELOCATABLE] = 0;
         assert_eq!(of(&prepared(&scratch, &[9; 9000], Some(&elf), "").unwrap(), Part::Kernel).at, 16 * MIB);
-        // The crash kernel is there.
+        // The crash kernel lies at this address.
         elf.linked = 0x3400_0000;
         assert!(
             prepared(&scratch, &[9; 9000], Some(&elf), "").unwrap_err().contains("no place for the kernel")
         );
     }
 
-    /// What the trampoline jumps to.
+    /// Returns the address that the trampoline jumps to.
     fn entered(is: &Prepared) -> u64 {
         let at = usize::try_from(is.start - of(is, Part::Parameters).at).unwrap();
         wide(&is.parameters, at + 0x2b)
@@ -1116,14 +1131,14 @@ mod tests {
         assert_eq!((kind, length), (SETUP_EFI, 96));
         let addresses = [0, 8, 16, 24].map(|field| wide(bytes, at + field));
         assert_eq!(addresses, [0x2f91_c818, 0, 0x2f9e_cc98, 0x2f91_8000]);
-        // The running kernel's own word on where the ACPI tables are comes first.
+        // The running kernel's own boot parameters have precedence for the address of the ACPI tables.
         assert_eq!(wide(bytes, at::ACPI), 0xf_59d0);
         put_running(&scratch, &[(at::ACPI, &[0; 8])]);
         assert_eq!(
             wide(&prepared(&scratch, &image(9000, &[]), None, "").unwrap().parameters, at::ACPI),
             0x2fb7_e014
         );
-        // efi=noruntime
+        // The state with efi=noruntime.
         fs::remove_dir_all(scratch.root.path("/sys/firmware/efi/runtime-map")).unwrap();
         let is = prepared(&scratch, &image(9000, &[]), None, "").unwrap();
         assert_eq!((nodes(&is).len(), wide(&is.parameters, at::ACPI)), (1, 0x2fb7_e014));
@@ -1131,7 +1146,7 @@ mod tests {
         assert!(is.notes[0].contains("nothing of UEFI"), "{:?}", is.notes);
     }
 
-    /// What is changed on the machine, and in the kernel's header; and some words of what is said then.
+    /// A change of the machine, changed fields of the kernel's header, and some words of the resulting message.
     type Case<'a> = (&'a dyn Fn(&Scratch), &'a [(usize, &'a [u8])], &'a str);
 
     #[test]
