@@ -172,7 +172,7 @@ pub fn choose(
     match (wanted, forbidden) {
         (Wanted::Direct, Some(against)) => Err(Error::Forbidden(against)),
         (Wanted::Verified, _) if has_file => Ok(verified(Some(Frozen::Asked))),
-        (Wanted::Verified, _) => Err(none(None)),
+        (Wanted::Verified, forbidden) => Err(none(forbidden)),
         (Wanted::Auto, _) if has_file => Ok(match against {
             None if thaws_kernel => Choice { unthawed: Loader::Verified, ..direct },
             against => verified(against.map(Frozen::Against)),
@@ -274,10 +274,10 @@ mod tests {
             for thaws in [false, true] {
                 let refused = chosen(&scratch, BOTH, Wanted::Direct, thaws);
                 assert_eq!(refused, Err(Error::Forbidden(against)), "{path}");
-                assert_eq!(
-                    chosen(&scratch, SEGMENTS, Wanted::Auto, thaws),
-                    Err(Error::NoCall(Some(against)))
-                );
+                for wanted in [Wanted::Auto, Wanted::Verified] {
+                    let refused = chosen(&scratch, SEGMENTS, wanted, thaws);
+                    assert_eq!(refused, Err(Error::NoCall(Some(against))));
+                }
                 let frozen = Some(Frozen::Against(against)).filter(|_| thaws);
                 let auto = chosen(&scratch, BOTH, Wanted::Auto, thaws);
                 assert_eq!(auto, Ok(Choice { frozen, ..VERIFIED }));
