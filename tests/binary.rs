@@ -1,4 +1,4 @@
-//! The hook as a file and as a process: what README.md promises of the binary itself.
+//! Tests the hook as a file and as a process: the promises of README.md about the binary itself.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// What the design allows the hook, whatever compiler builds it. It has some 115,000 bytes today.
+/// Upper bound of the design for the hook's size, with any compiler. It has some 115,000 bytes today.
 const HOOK_MAX: u64 = 128 << 10;
 
 fn hook() -> PathBuf {
@@ -28,11 +28,11 @@ fn text(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Builds the hook from a copy of its sources in that folder.
+/// Builds the hook in this directory, from a copy of its sources.
 fn build_in(folder: &Path, strip: &str) -> PathBuf {
     let copy = folder.join("src");
     fs::create_dir_all(&copy).unwrap();
-    // What was built there before is some 400 MB.
+    // The target directory is left out; it has some 400 MB.
     let parts = fs::read_dir(sources()).unwrap().map(|part| part.unwrap());
     let parts = parts.filter(|part| part.file_name() != "target").map(|part| part.path());
     text(Command::new("cp").arg("-r").args(parts).arg(&copy));
@@ -72,7 +72,7 @@ fn for_other_architectures_it_is_one_small_static_file_too_and_runs() {
             let is_for_it =
                 headers.lines().any(|line| line.contains("Machine:") && line.trim_end().ends_with(machine));
             assert!(is_for_it && !headers.contains("INTERP"), "{program}: {headers}");
-            // To tell its version every part of a program that starts it must be right.
+            // Printing the version needs every part of a program that starts it to be right.
             let version = text(Command::new(emulator).arg(&file).arg("--version"));
             assert!(version.starts_with(&format!("{program} ")), "{version}");
         }
@@ -128,7 +128,7 @@ fn without_descriptors_and_without_dev_the_hook_runs() {
     let root = root.display();
     for (arguments, status) in [("--dry-run kexec", 0), ("kexec", 1), ("", 0), ("--no-such-option", 2)] {
         let script = format!("exec chroot {root} /hook {arguments} <&- >&- 2>&-");
-        // Without its output a dry run has nothing to say; it ends as ever.
+        // Without its output a dry run prints nothing, and ends as usual.
         let ended = output(Command::new("sh").args(["-c", &script]));
         assert_eq!(ended.status.code(), Some(status), "{arguments}: {ended:?}");
     }

@@ -1,4 +1,4 @@
-//! Real kernels and initrds, whole and damaged, without a guest: only what is whole is staged.
+//! Tests real kernels and initrds, whole and damaged, without a guest: only whole images are staged.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
@@ -8,11 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// How often each image is cut off, and how often a few bytes of it are changed.
+/// Numbers of cuts and of changed places for each image.
 const CUTS: usize = 20;
 const CHANGES: usize = 10;
 
-/// What `nextkernel embed` says where it refuses; staging proves the same.
+/// Returns the message with which `nextkernel embed` refuses the images; staging makes the same checks.
 fn refused(kernel: &Path, initrd: &Path) -> Option<String> {
     let scratch = Scratch::new().unwrap();
     let mut embed = Command::new(bed::vm_folder().join("installed/usr/bin/nextkernel"));
@@ -22,7 +22,7 @@ fn refused(kernel: &Path, initrd: &Path) -> Option<String> {
 }
 
 /// Cuts a file off at places all over it, the last of them 9 bytes before its end; and changes 4 bytes at places within
-/// those that a checksum covers.
+/// the range that a checksum covers.
 fn damaged(bytes: &[u8], covered: std::ops::Range<usize>) -> Vec<(String, Vec<u8>)> {
     let cuts = (0..CUTS).map(|number| {
         let length = (bytes.len() - 9) * (number + 1) / CUTS;
@@ -37,7 +37,7 @@ fn damaged(bytes: &[u8], covered: std::ops::Range<usize>) -> Vec<(String, Vec<u8
     cuts.chain(changes).collect()
 }
 
-/// One that nothing is wrong with, for what is not the question.
+/// Returns a small valid kernel and initrd, for the image that is not under test.
 fn small(scratch: &Scratch) -> (PathBuf, PathBuf) {
     let (kernel, initrd) = (scratch.path("stub"), scratch.path("empty"));
     fs::write(&kernel, bed::stub::kernel().unwrap()).unwrap();
@@ -53,10 +53,10 @@ fn no_real_kernel_is_staged_that_was_cut_off_or_whose_payload_was_changed() {
     let kernel = Image::Debian13.files().unwrap().kernel();
     assert_eq!(refused(&kernel, &empty), None);
     let bytes = fs::read(kernel).unwrap();
-    // boot.rst: setup_sects; payload_offset and payload_length.
+    // Fields of boot.rst: setup_sects, payload_offset and payload_length.
     let long = |at: usize| u32::from_le_bytes(bytes.get(at..at + 4).unwrap().try_into().unwrap()) as usize;
     let begin = (usize::from(*bytes.get(0x1f1).unwrap()) + 1) * 512 + long(0x248);
-    // The last four bytes are the size that the kernel's build appends, and no decompressor reads it.
+    // The last four bytes are the size, appended by the kernel's build and read by no decompressor.
     for (how, other) in damaged(&bytes, begin..begin + long(0x24c) - 4) {
         let damaged = scratch.path("vmlinuz");
         fs::write(&damaged, other).unwrap();

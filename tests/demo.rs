@@ -1,7 +1,7 @@
-//! The demo: a Debian 13 with an updated kernel goes from the old to the new one before your eyes, and is asked what
-//! it lost.
+//! Runs the demo: a Debian 13 with an updated kernel goes from the old kernel to the new one before your eyes,
+//! and is then checked for lost data.
 //!
-//! `demo [FOLDER]`: the folder holds the installed product, `target/vm/installed` by default.
+//! `demo [FOLDER]`: the directory holds the installed product, `target/vm/installed` by default.
 
 use bed::feed::{Feed, Silence};
 use bed::guest::{Guest, Spec};
@@ -12,9 +12,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-/// Written before staging, and again at the last moment.
+/// Writes a file; run before staging, and again at the last moment.
 const WITNESS: &str = "head -c 1M /dev/urandom >/root/NAME && sha256sum /root/NAME";
-/// What ext4 says about a root that was not left clean.
+/// Messages of ext4 about a root that was not left clean.
 const UNCLEAN: [&str; 3] = ["recovering journal", "recovery complete", "orphan inode"];
 
 fn main() -> ExitCode {
@@ -53,7 +53,7 @@ fn demo() -> Result<(), String> {
     say("systemctl kexec");
     let verb = Instant::now();
     guest.send("systemctl kexec")?;
-    // The console's cursor stands before the first boot's line: pass it.
+    // The first boot's line is still ahead of the console's cursor, and is skipped.
     guest.await_console("Linux version")?;
     guest.await_console("Linux version")?;
     let passage = verb.elapsed();
@@ -87,7 +87,7 @@ fn say(what: &str) {
     println!("==> {what}");
 }
 
-/// Prints the console as it comes, the product's own lines marked.
+/// Prints the console's output as it arrives, with the product's own lines highlighted.
 fn show(console: Feed) {
     let bright = stdout().is_terminal();
     let mut shown = 0;
@@ -116,7 +116,7 @@ fn show(console: Feed) {
     });
 }
 
-/// Without escape sequences: some make a terminal answer.
+/// Returns the line without escape sequences, because some make a terminal answer.
 fn plain(line: &str) -> String {
     let mut pieces = line.trim_end().split('\x1b');
     let mut text = pieces.next().unwrap_or_default().to_owned();

@@ -1,4 +1,5 @@
-//! What the documents name is there: files, headings, and crates that the oldest compiler builds which they promise.
+//! Tests that everything named in the documents exists: files, headings, and crates that the oldest promised
+//! compiler builds.
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Every file of the tree, as from its top, without what is built or not ours.
+/// Returns every file of the tree, relative to its top, without build outputs and files of others.
 fn files() -> BTreeSet<String> {
     let mut files = BTreeSet::new();
     let mut folders = vec![String::new()];
@@ -43,7 +44,7 @@ fn has_extension(path: &str, extension: &str) -> bool {
     Path::new(path).extension().is_some_and(|found| found == extension)
 }
 
-/// A page without its blocks of code, in which a '[' or a '#' means nothing.
+/// Returns a page without its code blocks, in which a '[' or a '#' has no meaning.
 fn prose(page: &str) -> String {
     let mut fenced = false;
     let kept = page.lines().filter(|line| {
@@ -54,14 +55,15 @@ fn prose(page: &str) -> String {
     kept.collect::<Vec<_>>().join("\n")
 }
 
-/// What stands in the round brackets of a page's links.
+/// Returns the targets of a page's links.
 fn links(page: &str) -> Vec<String> {
     let prose = prose(page).replace('\n', " ");
     let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets.map(|target| target.split_whitespace().next().unwrap_or_default().to_owned()).collect()
 }
 
-/// The anchors of its headings, as forges make them: in lower case, without punctuation, with '-' for a space.
+/// Returns the anchors of a page's headings, as forges make them: in lower case, without punctuation, with '-'
+/// for a space.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = prose(page);
     let headings =
@@ -95,7 +97,8 @@ fn every_link_leads_to_a_file_and_a_heading_that_are_there() {
     assert!(dead.is_empty(), "dead links:\n{}", dead.join("\n"));
 }
 
-/// The lines of docs/architecture.md that say where a change goes: a path, two spaces, and what it is.
+/// Returns the lines of docs/architecture.md that say where a change goes: a path, two spaces, and a
+/// description.
 fn table() -> Vec<(String, String)> {
     let page = read(&top().join("docs/architecture.md"));
     let table = page.split("## Where a change goes").nth(1).unwrap_or_default();
@@ -116,7 +119,7 @@ fn table() -> Vec<(String, String)> {
                     crate_folder.clone_from(&path);
                     (path, text)
                 }
-                // The crate's own source, or a sentence that goes on.
+                // This is the crate's own source, or the continuation of a sentence.
                 _ if indent < 12 && path.contains('/') && !path.starts_with("tests/") => {
                     (format!("{crate_folder}{path}"), text)
                 }
@@ -169,7 +172,7 @@ fn the_picture_of_the_tree_names_what_is_there() {
     assert!(wrong.is_empty(), "docs/architecture.md:\n{}", wrong.join("\n"));
 }
 
-/// A version's first two numbers.
+/// Returns a version's first two numbers.
 fn version(text: &str) -> (u32, u32) {
     let mut numbers = text.split('.').map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))

@@ -1,4 +1,4 @@
-//! Builds what guests are made of, where it is not there yet.
+//! Builds the images that guests are made of, unless they exist.
 
 use bed::harness::Test;
 use bed::image::Image;

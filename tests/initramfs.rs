@@ -1,4 +1,4 @@
-//! What our hooks for initramfs generators put where, without a guest.
+//! Tests where our hooks for initramfs generators put files, without a guest.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
@@ -11,8 +11,8 @@ use std::{env, fs, io};
 
 const HOOK: &str = "usr/lib/systemd/system-shutdown/nextkernel";
 
-/// Runs the mkinitcpio of a checkout for the hooks in $1, with the hook that was built where it is when installed.
-/// The folder with systemd's programs is another one for this process alone.
+/// Runs the mkinitcpio of a checkout for the hooks in $1, with the built hook at its installed path. A mount
+/// that only this process sees replaces the directory of systemd's programs.
 const REAL: &str = r#"set -e
     mkdir "$SCRATCH/systemd"
     cp /usr/lib/systemd/systemd-shutdown "$SCRATCH/systemd/"
@@ -45,7 +45,7 @@ fn build(image: &Path) {
     run(build.env("BUILDROOT", image).env("ROOT", bed::vm_folder().join("installed")));
 }
 
-/// All files and links of an image, by their names.
+/// Returns all files and links of an image, by their names.
 fn names(image: &Path) -> Vec<String> {
     let output = Command::new("find").args([".", "!", "-type", "d"]).current_dir(image).output().unwrap();
     let mut names: Vec<String> =
@@ -54,7 +54,8 @@ fn names(image: &Path) -> Vec<String> {
     names
 }
 
-/// The hook stands where systemd-shutdown looks for it, and where the hook on the host looks for itself.
+/// Proves that the hook is where systemd-shutdown looks for it, and where the hook on the host looks for it in
+/// an exitrd.
 fn has_the_hook(image: &Path) {
     let hook = image.join(HOOK);
     assert_eq!(fs::metadata(&hook).unwrap().permissions().mode() & 0o7777, 0o755);
@@ -86,11 +87,11 @@ fn in_an_initramfs_of_mkinitcpio_without_systemd_the_hook_is_shutdown_itself() {
     is_shutdown_itself(&scratch.path(""));
 }
 
-/// `make vm TEST=mkinitcpio MKINITCPIO=checkout`.
+/// Runs by `make vm TEST=mkinitcpio MKINITCPIO=checkout`.
 #[test]
 fn the_real_mkinitcpio_builds_the_same() {
     let Some(checkout) = env::var_os("MKINITCPIO").filter(|path| !path.is_empty()) else {
-        // Said even where cargo keeps to itself what a test prints.
+        // This message must appear even if cargo captures the test's output.
         let _ = writeln!(
             io::stderr(),
             "the real mkinitcpio is skipped: Debian has no package of it; \

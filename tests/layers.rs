@@ -1,10 +1,11 @@
-//! The files of a crate lie in layers: each uses its own layer and those below, and no two files use each other.
+//! Tests that the files of a crate form layers: each uses its own layer and those below, and no two files use
+//! each other.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::Path;
 
-/// The layers of the hook, the lowest first: folders and files of src/hook/src.
+/// The layers of the hook, the lowest first: directories and files of src/hook/src.
 const HOOK: &[&[&str]] = &[
     &["sys/"],
     &["scene/"],
@@ -16,7 +17,7 @@ const HOOK: &[&[&str]] = &[
     &["lib.rs", "main.rs", "start/"],
 ];
 
-/// The layers of the tool, the lowest first: folders and files of src/tool/src.
+/// The layers of the tool, the lowest first: directories and files of src/tool/src.
 const TOOL: &[&[&str]] = &[
     &["words/"],
     &["machine/"],
@@ -43,7 +44,7 @@ fn the_tool_uses_only_what_lies_below_and_no_two_files_use_each_other() {
     assert_layered("src/tool/src", "nextkernel", TOOL);
 }
 
-/// Fails with the faults of a crate, by the folder of its sources and its name in Rust.
+/// Fails with the faults of a crate, given the directory of its sources and its name in Rust.
 fn assert_layered(folder: &str, name: &str, layers: &[&[&str]]) {
     let mut sources = BTreeMap::new();
     read_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder), "", &mut sources);
@@ -51,7 +52,7 @@ fn assert_layered(folder: &str, name: &str, layers: &[&[&str]]) {
     assert!(faults.is_empty(), "{folder}:\n{}", faults.join("\n"));
 }
 
-/// Reads all sources below a folder, by their paths in it.
+/// Reads all sources below a directory, by their paths in it.
 fn read_below(folder: &Path, path: &str, sources: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -63,7 +64,8 @@ fn read_below(folder: &Path, path: &str, sources: &mut BTreeMap<String, String>)
     }
 }
 
-/// Returns a sentence for each arrow that runs up, each circle, each file in no layer and each layer without a file.
+/// Returns a sentence for each use that points upward, each cycle, each file in no layer and each layer without
+/// a file.
 fn faults(sources: &BTreeMap<String, String>, name: &str, layers: &[&[&str]]) -> Vec<String> {
     let is_in = |file: &str, place: &str| file == place || (place.ends_with('/') && file.starts_with(place));
     let layer = |file: &str| layers.iter().position(|places| places.iter().any(|place| is_in(file, place)));
@@ -96,7 +98,7 @@ fn faults(sources: &BTreeMap<String, String>, name: &str, layers: &[&[&str]]) ->
     faults
 }
 
-/// Returns the files on the shortest way along the arrows, the first and the last among them.
+/// Returns the files on the shortest way along the uses, including the first and the last.
 fn way<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str, to: &str) -> Option<Vec<&'a str>> {
     let mut reached_from = BTreeMap::from([(from, None)]);
     let mut ends = VecDeque::from([from]);
@@ -120,10 +122,10 @@ fn way<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>, from: &'a str, to: &st
 /// A path in Rust, from the root of the crate.
 type Segments = Vec<String>;
 
-/// The modules of a crate: which file each is in.
+/// The modules of a crate, and the file that holds each.
 struct Modules<'s> {
     files: BTreeMap<Segments, &'s str>,
-    /// The modules of main.rs where there is a lib.rs, too: their crate is another one.
+    /// The modules of main.rs if there is also a lib.rs: they belong to another crate.
     of_main: BTreeSet<String>,
 }
 
@@ -146,8 +148,8 @@ impl<'s> Modules<'s> {
         Modules { files, of_main }
     }
 
-    /// Returns the file that holds a path: that of the longest module it begins with. What `crate` leads to in the files of
-    /// main.rs is main.rs itself, or below it.
+    /// Returns the file that holds a path: that of the longest module with which it begins. In the files of
+    /// main.rs, `crate` leads to main.rs itself or below it.
     fn file(&self, path: &[String], in_main: bool) -> Option<&'s str> {
         let lengths = (1..=path.len()).rev();
         let found = lengths.filter_map(|length| path.get(..length)).find_map(|path| self.files.get(path));
@@ -158,7 +160,7 @@ impl<'s> Modules<'s> {
         }
     }
 
-    /// Returns the files that a file uses, itself left out.
+    /// Returns the files that a file uses, except for itself.
     fn used_by(&self, file: &str, text: &str, name: &str) -> BTreeSet<&'s str> {
         let own = module_of(file);
         let in_main = file == "main.rs" || own.first().is_some_and(|first| self.of_main.contains(first));
@@ -166,7 +168,7 @@ impl<'s> Modules<'s> {
         let mut scope = Scope { modules: self, own, name, names: BTreeMap::new() };
         let (imports, rest) = apart(&tokens);
         scope.declare(&rest);
-        // The first time for the names: one `use` may begin with what another one has imported.
+        // The first pass collects names, because one `use` may begin with the import of another.
         scope.import_all(&imports);
         let mut paths = scope.import_all(&imports);
         paths.extend(scope.written(&rest));
@@ -189,8 +191,8 @@ fn module_of(file: &str) -> Segments {
     }
 }
 
-/// The names in a file that lead to other files. Modules that are written out in a file belong to it; `super` in one is taken
-/// for the file's own, and no file of ours has one, but for tests.
+/// The names in a file that lead to other files. Inline modules belong to their file. `super` in an inline
+/// module is taken for the file's own; of our files only those with tests have such modules.
 struct Scope<'m> {
     modules: &'m Modules<'m>,
     /// The file's own module.
@@ -202,7 +204,7 @@ struct Scope<'m> {
 }
 
 impl Scope<'_> {
-    /// Takes the modules that the file declares. To declare one is not to use it.
+    /// Collects the modules that the file declares. A declaration is not a use.
     fn declare(&mut self, tokens: &[&str]) {
         for three in tokens.windows(3) {
             if let ["mod", name, ";"] = three {
@@ -213,7 +215,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Takes the modules that are imported, and returns the paths of all imports.
+    /// Collects the imported modules, and returns the paths of all imports.
     fn import_all(&mut self, uses: &[Vec<&str>]) -> Vec<Segments> {
         let mut paths = Vec::new();
         for tree in uses {
@@ -222,7 +224,7 @@ impl Scope<'_> {
         paths
     }
 
-    /// Takes one tree of a `use`, behind what stands before its braces.
+    /// Collects one tree of a `use`, after the path before its braces.
     fn import(&mut self, before: &[String], tree: &[&str], paths: &mut Vec<Segments>) {
         let mut path = before.to_vec();
         let mut rest = tree.iter().copied();
@@ -270,7 +272,8 @@ impl Scope<'_> {
         paths.push(whole);
     }
 
-    /// Returns every path that is written out: what follows `crate`, `super`, `self`, the crate's name, or a module's name.
+    /// Returns every path written in the code: the words that follow `crate`, `super`, `self`, the crate's name,
+    /// or a module's name.
     fn written(&self, tokens: &[&str]) -> Vec<Segments> {
         let mut paths = Vec::new();
         let mut path = Segments::new();
@@ -278,7 +281,7 @@ impl Scope<'_> {
         for token in tokens {
             match *token {
                 "::" => {
-                    // Behind `<Type>::` no path begins.
+                    // No path begins after `<Type>::`.
                     if path.is_empty() {
                         path.push(String::new());
                     }
@@ -301,8 +304,8 @@ impl Scope<'_> {
         paths
     }
 
-    /// Returns a path as from the root of the crate, where it leads into this crate; into its library from main.rs, it
-    /// begins with the library's name.
+    /// Returns a path from the root of the crate, if it leads into this crate. A path from main.rs into the
+    /// library begins with the library's name.
     fn whole(&self, path: &[String]) -> Option<Segments> {
         let (first, rest) = path.split_first()?;
         let base = match first.as_str() {
@@ -320,7 +323,7 @@ impl Scope<'_> {
     }
 }
 
-/// Separates the trees of all `use` from the rest.
+/// Separates the trees of all `use` items from the other tokens.
 fn apart(tokens: &[String]) -> (Vec<Vec<&str>>, Vec<&str>) {
     let (mut uses, mut others) = (Vec::new(), Vec::new());
     let mut rest = tokens.iter().map(String::as_str).peekable();
@@ -335,7 +338,7 @@ fn apart(tokens: &[String]) -> (Vec<Vec<&str>>, Vec<&str>) {
     (uses, others)
 }
 
-/// Splits what stands in braces at its own commas.
+/// Splits the content of braces at its own commas.
 fn branches<'t, 's>(tokens: &'t [&'s str]) -> Vec<&'t [&'s str]> {
     let mut depth = 0;
     let split = tokens.split(|token| {
@@ -353,7 +356,7 @@ fn is_word(token: &str) -> bool {
     token.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
-/// Leaves out each item behind `#[cfg(test)]`: a test may look wherever it wants.
+/// Leaves out each item after `#[cfg(test)]`: tests may use any file.
 fn without_tests(tokens: Vec<String>) -> Vec<String> {
     const MARK: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
@@ -374,7 +377,8 @@ fn without_tests(tokens: Vec<String>) -> Vec<String> {
     kept
 }
 
-/// Splits a source into words, `::` and single characters. Comments, strings, characters and lifetimes are left out.
+/// Splits a source into words, `::` and single characters. Leaves out comments, strings, characters and
+/// lifetimes.
 fn tokens(source: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = source;
@@ -388,7 +392,7 @@ fn tokens(source: &str) -> Vec<String> {
         } else if first == '"' || ["b\"", "c\"", "b'"].iter().any(|begin| rest.starts_with(begin)) {
             quoted(rest)
         } else if first == '\'' {
-            // A character has its second quote right behind it; a lifetime has none.
+            // A character has its second quote right after it; a lifetime has none.
             let is_character = rest.starts_with("'\\") || rest.chars().nth(2) == Some('\'');
             if is_character { quoted(rest) } else { 1 + word(rest.get(1..).unwrap_or_default()) }
         } else if is_word(rest) || first.is_numeric() {
@@ -428,7 +432,7 @@ fn block_comment(text: &str) -> usize {
     at
 }
 
-/// Returns the length of `r"…"` or `r#"…"#`, of bytes and C strings, too.
+/// Returns the length of `r"…"` or `r#"…"#`, also for byte strings and C strings.
 fn raw_string(text: &str) -> Option<usize> {
     let begin = ["r", "br", "cr"].into_iter().find(|begin| {
         text.strip_prefix(begin).is_some_and(|rest| rest.trim_start_matches('#').starts_with('"'))
@@ -440,7 +444,7 @@ fn raw_string(text: &str) -> Option<usize> {
     Some(text.get(inner..)?.find(&end).map_or(text.len(), |at| inner + at + end.len()))
 }
 
-/// Returns the length of a string or a character in quotes, with what stands before its first quote.
+/// Returns the length of a string or a character in quotes, including the prefix before its first quote.
 fn quoted(text: &str) -> usize {
     let mut characters = text.char_indices().skip_while(|(_, c)| *c != '"' && *c != '\'');
     let Some((_, quote)) = characters.next() else { return text.len() };

@@ -1,5 +1,5 @@
-//! What `make deb` and `make rpm` have made, as files, and what rpm does with its own and pacman with Arch's;
-//! tests/handoff has apt.
+//! Tests the packages that `make deb` and `make rpm` have made, as files, and their installation by rpm and, for
+//! Arch's, by pacman; tests/handoff tests apt.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
@@ -15,7 +15,7 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
-/// The packages there are, all of one kind.
+/// Returns all packages of one kind.
 fn packages(suffix: &str) -> Vec<PathBuf> {
     let made = fs::read_dir(repository().join("target/package")).unwrap();
     let mut made: Vec<_> = made.map(|entry| entry.unwrap().path()).collect();
@@ -28,7 +28,7 @@ fn sh(script: &str, arguments: &[PathBuf]) -> String {
     host(Command::new("sh").args(["-ec", script, "sh"]).args(arguments)).unwrap()
 }
 
-/// The names that come from `make install`, as every package should have them: manuals compressed.
+/// Returns the names that `make install` installs, as every package should have them: with compressed manuals.
 fn installed() -> BTreeSet<String> {
     let script = "cd $1 && find usr etc ! -type d -printf '/%p\\n' 2>/dev/null || true";
     let names = sh(script, &[bed::vm_folder().join("installed")]);
@@ -42,7 +42,7 @@ fn busybox() -> PathBuf {
     Image::Debian13.files().unwrap().busybox()
 }
 
-/// A root with a shell for scripts, and nothing that runs in it.
+/// Returns a root with a shell for scripts, in which nothing runs.
 fn root_with_a_shell() -> Scratch {
     let root = Scratch::new().unwrap();
     sh(
@@ -53,7 +53,8 @@ fn root_with_a_shell() -> Scratch {
     root
 }
 
-/// What lies in a root, but for the package manager's own; folders that other packages share with ours stay.
+/// Returns the files in a root, without the package manager's own; directories shared with other packages may
+/// stay.
 fn names_in(root: &Scratch) -> BTreeSet<String> {
     let find = "cd $1 && find . -path ./var -prune -o ! -type d -printf '/%P\\n' \
                 -o -name '*nextkernel*' -printf '/%P/\\n'";
@@ -94,7 +95,7 @@ fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
     sh("cd $1 && $2 cpio -id <cpio 2>/dev/null && rm cpio", &[unpacked.path(""), busybox()]);
     let files = sh("cd $1 && find . ! -type d -printf '/%P\\n'", &[unpacked.path("")]);
     let files: BTreeSet<String> = files.lines().map(Into::into).collect();
-    // Of the guests' tree without what is Debian's alone.
+    // /etc in the guests' tree is Debian's alone.
     let expected: BTreeSet<String> =
         installed().into_iter().filter(|file| !file.starts_with("/etc/")).collect();
     assert_eq!(files, expected);
@@ -110,7 +111,7 @@ fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
     let said = do_rpm("-i $2");
     assert!(said.contains("nextkernel: at each shutdown systemd now calls"), "{said}");
     assert!(root.path("usr/lib/systemd/system-shutdown/nextkernel").exists());
-    // A plan that nobody can read stands for what another version staged.
+    // An unreadable plan stands in for one that another version staged.
     fs::write(root.path("run/nextkernel/plan"), "nextkernel-plan 999\n").unwrap();
     let said = do_rpm("-U --replacepkgs $2");
     assert!(said.contains("a plan of version 999"), "{said}");
@@ -121,7 +122,7 @@ fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
     assert!(root.path("etc/nextkernel.conf").exists() && !root.path("run/nextkernel").exists());
 }
 
-/// Has makepkg make the package of the PKGBUILD in a folder; it refuses root.
+/// Makes the package of the PKGBUILD in a directory with makepkg, as nobody because makepkg refuses root.
 fn makepkg(folder: &Path, words: &str) {
     let script = format!(
         "chown -R nobody: $1 && cd $1 && rm -f ./*.pkg.tar && HOME=$1 PKGEXT=.pkg.tar \
@@ -130,7 +131,7 @@ fn makepkg(folder: &Path, words: &str) {
     sh(&script, &[folder.into()]);
 }
 
-/// What Arch's package has beside what `make install` installs.
+/// Files that Arch's package adds to those of `make install`.
 const ARCH: [&str; 5] = [
     "/usr/lib/initcpio/install/nextkernel",
     "/usr/lib/initcpio/post/zzz-nextkernel",
@@ -139,7 +140,7 @@ const ARCH: [&str; 5] = [
     "/usr/share/licenses/nextkernel/LICENSE",
 ];
 
-/// Stand-ins that tell how they are called, and what systemd-tmpfiles would find then.
+/// Makes stand-ins that print their arguments, and the files that systemd-tmpfiles would then find.
 const SYSTEMD: &str = r#"
     for name in systemctl systemd-tmpfiles; do
         printf '#!/bin/sh\necho "told: ${0##*/} $*:" /usr/lib/tmpfiles.d/*\n' >$1/bin/$name
@@ -152,16 +153,17 @@ const SYSTEMD: &str = r#"
 #[ignore = "`make guest-install` makes what it packs"]
 fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel() {
     let [arch, linux] = [(); 2].map(|()| Scratch::new().unwrap());
-    // Laid out as Arch's.
+    // The root is laid out like Arch's.
     let root = root_with_a_shell();
-    // The sources, and built already: makepkg runs `package` alone.
+    // The sources are already built: makepkg runs only `package`.
     let sources = arch.path(&format!("src/nextkernel-{}", env!("CARGO_PKG_VERSION")));
     sh(
         "mkdir -p $2 && cd $1 && tar -c --exclude=target --exclude=.git . | tar -x -C $2 && \
          cp -r --parents target/built target/manuals $2 && cp packaging/arch/* $3",
         &[repository(), sources, arch.path("")],
     );
-    // nextkernel leaves a chroot alone: to it this one is the running system, whose first process is in the same root.
+    // nextkernel does nothing in a chroot. To it this one looks like the running system, whose first process has
+    // the same root.
     sh(
         "mkdir -p $1/proc/self/ns $1/proc/1 && ln -s 'pid:[4026531836]' $1/proc/self/ns/pid && ln -s / $1/proc/1/root",
         &[root.path("")],
@@ -173,7 +175,7 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
     let pacman = |words: &str, from: &Scratch| {
         let script = format!("pacman --root $1 --config /dev/null --noconfirm {words} 2>&1");
         let said = sh(&script, &[root.path(""), from.path("")]);
-        // pacman goes on where a script or a hook has failed.
+        // pacman continues after a failed script or hook.
         assert!(!said.contains("error"), "{said}");
         said
     };
@@ -189,7 +191,7 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
     expected.extend(ARCH.map(Into::into));
     assert_eq!(files, expected);
 
-    // The tool itself tells what became of it: nothing in /boot could be staged.
+    // The tool itself prints the outcome: there is nothing in /boot to stage.
     let nothing = "nextkernel: after the update nothing new is staged: no kernel is found";
     let install = || {
         let said = pacman("-U $2/*.pkg.tar", &linux);
@@ -204,12 +206,12 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
         makepkg(&linux.path(""), "");
         install();
     }
-    // Another version is another file, which is installed; only the same again is upgraded.
+    // Another version is another file, which is installed; only the same file again is an upgrade.
     install();
     let said = pacman("-R linux", &linux);
     assert!(said.contains(nothing), "{said}");
 
-    // A plan that nobody can read stands for what another version staged.
+    // An unreadable plan stands in for one that another version staged.
     fs::write(root.path("run/nextkernel/plan"), "nextkernel-plan 999\n").unwrap();
     sh("sed -i s/^pkgrel=1/pkgrel=2/ $1/PKGBUILD", &[arch.path("")]);
     makepkg(&arch.path(""), "--repackage");
@@ -217,7 +219,7 @@ fn pacman_runs_the_scripts_of_what_makepkg_makes_and_its_hook_for_every_kernel()
     assert!(said.contains("a plan of version 999"), "{said}");
     assert!(!root.path("run/nextkernel/plan").exists());
 
-    // mkinitcpio is to look for our build hook no longer; what others want of it stays.
+    // mkinitcpio must no longer look for our build hook; the files of other packages stay.
     sh(SYSTEMD, &[root.path("")]);
     let said = pacman("-R nextkernel", &arch);
     let told = "told: systemd-tmpfiles --create --prefix=/run/initramfs/mkinitcpio-shutdown.conf: \
@@ -240,14 +242,14 @@ fn an_alpine_kernel_is_told_of_when_apk_has_done_all_else() {
         &[root.path(""), repository()],
     );
     let run = |hook: &str, words: &str| {
-        // With the path that apk gives it.
+        // apk sets this PATH.
         let path = "env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin";
         sh(&format!("{path} chroot $1 /etc/{hook}/zzz-nextkernel.hook {words}"), &[root.path("")])
     };
     let (kernel, commit) = ("kernel-hooks.d", "apk/commit_hooks.d");
     assert_eq!(run(commit, "post-commit"), "", "no kernel was changed");
     assert_eq!(run(kernel, "lts 6.12.2-0 6.12.1-0"), "", "mkinitfs builds its initramfs only now");
-    // The modules of an older one went alone, and a kernel did.
+    // Here only the modules of an older kernel were removed, and then a whole kernel was.
     assert_eq!(run(kernel, "lts '' 6.12.1-0"), "");
     assert_eq!(run(kernel, "virt '' 6.12.1-0"), "");
     assert_eq!(run(commit, "pre-commit"), "");

@@ -1,4 +1,4 @@
-//! What tests/prepare does with apt's answers, which a stand-in gives.
+//! Tests how tests/prepare treats apt's answers, which come from a stand-in.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Root, a new Rust, and no package at all.
+/// Stand-ins for root, a new Rust, and no installed package.
 const STAND_INS: [(&str, &str); 6] = [
     ("id", "echo 0"),
     ("cargo", "echo cargo 1.85.0"),
@@ -18,7 +18,7 @@ const STAND_INS: [(&str, &str); 6] = [
     ("du", "printf '0\\ttotal\\n'"),
 ];
 
-/// apt-get notes what it is told, and says in a simulation what it would do.
+/// Records the arguments of apt-get, and prints the simulated answer.
 const APT: &str = r#"echo "$*" >>"${0%/*}/told"
 case " $* " in
 *" -s "*) cat "${0%/*}/simulated" ;;
@@ -26,7 +26,7 @@ case " $* " in
     'After this operation, 192 MB of additional disk space will be used.' Abort.; exit 1 ;;
 esac"#;
 
-/// apt's simulation of an install that changes nothing else.
+/// apt's simulation of an installation that changes nothing else.
 const HARMLESS: &str = "\
 The following NEW packages will be installed:
   libfdt1 qemu-system-x86
@@ -37,7 +37,7 @@ Conf libfdt1 (1.7.2-2 Debian:13.1/stable [amd64])
 Conf qemu-system-x86 (1:10.0.2+ds-2 Debian:13.1/stable [amd64])
 ";
 
-/// The same of one that takes two packages away.
+/// apt's simulation of an installation that removes two packages.
 const REMOVING: &str = "\
 The following packages will be REMOVED:
   busybox qemu-utils
@@ -49,7 +49,7 @@ Remv busybox [1:1.35.0-4+b5] [initramfs-tools:amd64 ]
 Inst busybox-static (1:1.35.0-4+b5 Debian:12.11/oldstable [amd64])
 ";
 
-/// And of one that takes a package back to an older version.
+/// apt's simulation of an installation that downgrades packages.
 const DOWNGRADING: &str = "\
 The following packages will be DOWNGRADED:
   libc6 libc-bin
@@ -57,7 +57,7 @@ The following packages will be DOWNGRADED:
 Inst libc6 [2.42-1] (2.41-12 Debian:13.1/stable [amd64])
 ";
 
-/// A folder of stand-ins.
+/// Makes a directory of stand-ins.
 fn stand_ins(scripts: &[(&str, &str)]) -> Scratch {
     let scratch = Scratch::new().unwrap();
     for (name, script) in scripts {
@@ -73,7 +73,7 @@ fn run(word: &str, path: &str) -> Output {
     Command::new(script).arg(word).env("PATH", path).env_remove("CARGO").output().unwrap()
 }
 
-/// Runs it where apt answers so, and returns what it said and what apt-get was told.
+/// Runs tests/prepare with this simulated answer of apt; returns its output and the arguments apt-get was given.
 fn prepare(word: &str, simulated: &str) -> (Output, Vec<String>) {
     let scratch = stand_ins(&[&STAND_INS[..], &[("apt-get", APT)]].concat());
     fs::write(scratch.path("simulated"), simulated).unwrap();

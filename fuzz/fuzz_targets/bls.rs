@@ -1,6 +1,6 @@
-//! Any bytes are an entry, a loader.conf, an EFI variable, names and patterns, read without a panic. No line
-//! of an entry leads into another, comments change nothing, versions and files' names have one order, and a pattern's star
-//! takes anything.
+//! Parses any bytes as an entry, a loader.conf, an EFI variable, names and patterns, without a panic. No line of
+//! an entry runs into another, comments change nothing, versions and file names have one order, and a pattern's
+//! star matches anything.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

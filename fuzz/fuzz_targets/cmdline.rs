@@ -1,8 +1,8 @@
-//! Any running command line gives one to reuse: made of whole parameters of the first, without those
-//! that the boot loader or the last handoff added, and the same when it is reused again. With what is
-//! added for the next kernel it is told just that, and does not grow from handoff to handoff. What is removed is
-//! gone at once, and what stays are whole parameters of the line. A record that is found reads the same again, and has
-//! room behind the longest line.
+//! Derives a reusable command line from any running one. The result consists of whole parameters of the
+//! original, without those added by the boot loader or the last handoff, and reusing it again changes nothing.
+//! With the additions for the next kernel it has exactly these, and does not grow from handoff to handoff.
+//! Removed parameters are gone at once, and the rest are whole parameters of the line. A record that is found
+//! reads the same again, and fits after the longest line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +15,7 @@ fuzz_target!(|line: &str| {
     if let Some(record) = Record::find(line) {
         let text = record.to_string();
         assert_eq!(Record::find(&text), Some(record), "{text}");
-        // A clock that runs tells no time after the year 2500.
+        // A running clock shows no time after the year 2500.
         let told = record.night.is_none_or(|night| night.begun_at < 1 << 34);
         assert!(!told || text.len() < limits::RECORD_MAX, "{text}");
     }
@@ -42,7 +42,7 @@ fuzz_target!(|line: &str| {
     }
 });
 
-/// As a machine with `panic = 30` and i915 has it.
+/// Completes a line as on a machine with `panic = 30` and i915.
 fn completed(line: &str) -> String {
     without_sysfb(&with(&without(line, "panic"), "panic=30"))
 }

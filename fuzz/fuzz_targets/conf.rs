@@ -1,5 +1,6 @@
-//! Any bytes give a configuration or the line that is wrong, in words that cannot steer a terminal. What
-//! is read fits into a plan, never unbinds an NVIDIA GPU, and names no path; comments change nothing.
+//! Parses any bytes as a configuration, or reports the line that is wrong, in words that cannot steer a
+//! terminal. The result fits into a plan, never unbinds an NVIDIA GPU, and names no path; comments change
+//! nothing.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,6 @@
-//! Any bytes are a device tree, or none, without a panic. One that is told anew reads again, with room where it says so
-//! and what is written there in it, grows by no more than what is told, and not at all when it is told anew again.
+//! Parses any bytes as a device tree, or refuses them, without a panic. A tree written for the next kernel
+//! parses again, and has room at the offsets it reports, with the bytes written there. It grows by no more than
+//! the added data, and not at all when written again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,7 +8,7 @@ use nextkernel::loading::prepare::device_tree::Tree;
 use nextkernel::loading::prepare::memory_map::Range;
 use nextkernel_plan::Area;
 
-/// What its properties, their names, and a node for them take at most.
+/// Maximum size of the added properties, their names, and a node for them.
 const TOLD: usize = 512;
 
 const ROOM: usize = 64;
@@ -16,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(tree) = Tree::parse(bytes) else { return };
     let initrd = bytes.first().map(|_| Range { start: 0x4000_0000, end: 0x4123_4567 });
     let mut told = tree.told(initrd, ROOM as u64).unwrap_or_else(|_| unreachable!("{bytes:?}"));
-    // A name may be used, and a node without properties takes less than it did, but nothing is there twice.
+    // A name may be shared, and a node without properties is written shorter, but nothing is added twice.
     assert!(told.bytes.len() <= 2 * bytes.len() + TOLD + ROOM);
     let again = Tree::parse(&told.bytes).and_then(|tree| tree.told(initrd, ROOM as u64));
     let again = again.unwrap_or_else(|_| unreachable!("{bytes:?}"));

@@ -1,5 +1,5 @@
-//! Any extlinux.conf gives labels or the line that is wrong, in words that cannot steer a terminal; comments
-//! and the case of keywords change nothing; what is next is one of the labels.
+//! Parses any extlinux.conf into labels, or reports the line that is wrong, in words that cannot steer a
+//! terminal. Comments and the case of keywords change nothing; the next label is one of the file's.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -16,14 +16,14 @@ fuzz_target!(|bytes: &[u8]| {
             return plain(&wrong.to_string());
         }
     };
-    // Within 13 bytes of the greatest size the comment makes it too large.
+    // Within 13 bytes of the maximum size, the comment makes the file too large.
     assert!(commented.is_err() || commented.as_ref() == Ok(&config));
     for label in &config.labels {
         assert!(!label.name.is_empty() && label.line <= lines, "{label:?}");
         match &label.boots {
             Ok(linux) => {
                 assert!(!linux.kernel.is_empty() && linux.initrds.iter().all(|initrd| !initrd.is_empty()));
-                // A tab may stand in it; the command line's own check refuses it.
+                // The options may contain a tab; the command line's own check refuses it.
                 plain(&linux.options.replace('\t', " "));
             }
             Err(wrong) => {

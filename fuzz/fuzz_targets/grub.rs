@@ -1,5 +1,5 @@
-//! Any grub.cfg and grubenv give a menu or the line that is wrong, in words that cannot steer a terminal.
-//! What is next is an entry of the menu, and it is there for sure; a one-shot entry is consumed whole.
+//! Parses any grub.cfg and grubenv into a menu, or reports the line that is wrong, in words that cannot steer a
+//! terminal. The next entry is one of the menu and certainly exists; a one-shot entry is consumed completely.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,7 +7,7 @@ use nextkernel::entries::grub::choice::Because;
 use nextkernel::entries::grub::environment::{Environment, without};
 use nextkernel::entries::grub::menu::{Boots, Config, Entry, Folder, Named};
 
-/// What stands between the files of the folder in an input.
+/// Separates the files of the directory in an input.
 const CUT: &[u8] = b"\n--- cut ---\n";
 
 const BLS: [Named; 2] = [Named { id: "1f-6.17", title: "Linux 6.17" }, Named { id: "6.16", title: "a>b" }];

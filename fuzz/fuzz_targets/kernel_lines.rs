@@ -1,5 +1,5 @@
-//! Whatever stands in the files of /proc that the hook reads, it is judged without a panic, and a file
-//! system that may be writable is never taken for one that is not.
+//! Parses any content of the /proc files that the hook reads, without a panic. A file system that may be
+//! writable is never taken for one that is not.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,8 +12,7 @@ use rustix::process::Pid;
 
 fuzz_target!(|bytes: &[u8]| {
     for line in bytes.split(|byte| *byte == b'\n') {
-        // A device's file system is passed over for one reason alone: it says of itself that it is
-        // read-only.
+        // A device's file system is passed over for only one reason: the line itself says that it is read-only.
         let disk = [line, b" - ext4 /dev/vda rw"].concat();
         let named_before = line.windows(3).any(|dash| dash == b" - ") || line.starts_with(b"- ");
         assert!(named_before || mounts::writable(&disk).is_some(), "{line:?}");
@@ -29,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(line.ends_with(name) || line.trim_ascii().ends_with(name), "{line:?}");
         }
     }
-    // A stack that shows the lock is never called free, whatever stands around it.
+    // A stack that shows the lock is never reported as free, whatever surrounds it.
     let lines = || bytes.split(|byte| *byte == b'\n');
     let stack = locks::Stack::of_lines(lines());
     assert_eq!(lines().any(locks::is_under_device_lock), stack.lock == locks::Lock::Held);

@@ -1,4 +1,5 @@
-//! Any bytes are a LUKS2 header with tokens, or none, without a panic, and what is told of them steers no terminal.
+//! Parses any bytes as a LUKS2 header with tokens, or refuses them, without a panic; the reported text cannot
+//! steer a terminal.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Any text is a map of memory or none. What it leaves free is in order and never touches, and whatever place is taken of
-//! it lies in it, within bounds, aligned, and is taken once.
+//! Parses any text as a memory map, or refuses it. The free ranges are in order and never touch. Every place
+//! taken is within a free range and the bounds, is aligned, and is taken only once.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

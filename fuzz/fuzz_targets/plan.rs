@@ -1,6 +1,6 @@
-//! Any bytes give a plan or the line that is wrong. What reads as a plan, written out and read again,
-//! is the same plan, made of the same lines: nothing in a text is passed over or taken for something
-//! else, and nothing in it can steer the terminal that it is shown on. What arms a handoff is read in one form alone.
+//! Parses any bytes as a plan, or reports the line that is wrong. A plan written out and read again is the same
+//! plan, made of the same lines: nothing in a text is passed over or taken for something else, and nothing in it
+//! can steer the terminal that shows it. The file that arms a handoff is accepted in only one form.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// In any order: a plan's keys may stand in any.
+/// Sorts the lines, because a plan's keys may be in any order.
 fn lines(text: &[u8]) -> Vec<&[u8]> {
     let mut lines: Vec<_> = text.split(|b| *b == b'\n').collect();
     lines.sort_unstable();

@@ -1,5 +1,6 @@
-//! Whatever a kernel says of itself, the running one was told, and stands on the command line: a load is prepared, or
-//! refused in plain words. Segments lie in memory, apart, in order; what is filled in later lies in what is told.
+//! Prepares a load, or refuses it in plain words, for any kernel header, any boot parameters of the running
+//! kernel, and any command line. Segments are in memory, separate, and in order; areas filled in later are
+//! within the boot parameters.
 #![no_main]
 
 use std::fs::{self, File};
@@ -15,7 +16,7 @@ use nextkernel::machine::root::Root;
 const PAGE: u64 = 4096;
 const MEMORY: &str = "00001000-0009fbff : System RAM\n00100000-3fffffff : System RAM\n  01000000-02ffffff : Kernel code\n  34000000-37ffffff : Crash kernel\n";
 
-/// A machine whose memory and numbers are always the same.
+/// Returns a machine whose memory and numbers are always the same.
 fn machine() -> &'static (Root, PathBuf) {
     static MACHINE: OnceLock<(Root, PathBuf)> = OnceLock::new();
     MACHINE.get_or_init(|| {
@@ -44,7 +45,7 @@ fn machine() -> &'static (Root, PathBuf) {
     })
 }
 
-/// Up to 16 MiB somewhere in 4 GiB.
+/// Returns a range of up to 16 MiB within 4 GiB.
 fn avoided(bytes: &[u8]) -> Range {
     let start = u64::from(bytes[0]) << 24;
     Range { start, end: start + (u64::from(bytes[1]) << 16) }
@@ -60,7 +61,7 @@ fuzz_target!(|bytes: &[u8]| {
     fs::write(folder.join("kernel"), kernel_bytes).expect("written");
     let open = |name: &str| File::open(folder.join(name)).expect("opened");
     let (kernel, initrd) = (open("kernel"), open("initrd"));
-    // What was handed out is wherever the kernel says.
+    // The kernel's bytes choose the ranges handed out already.
     let avoided: Vec<_> = kernel_bytes.chunks_exact(2).take(64).map(avoided).collect();
     let parts = Parts {
         root,
@@ -71,7 +72,7 @@ fuzz_target!(|bytes: &[u8]| {
         cmdline_room: 200,
         avoided: &avoided,
     };
-    // What is avoided makes nothing impossible.
+    // Ranges to avoid never make a load impossible.
     let anywhere = prepare::of("x86_64", &Parts { avoided: &[], ..parts });
     let prepared = prepare::of("x86_64", &parts);
     assert_eq!(anywhere.is_ok(), prepared.is_ok());

@@ -1,6 +1,6 @@
-//! Whatever was kept of the boots before, and whatever stands on the command line and on the clocks, there is a report in
-//! every form: nothing in it can steer a terminal or becomes a part of the form, each part is within bounds and they
-//! are the whole. What is read is written and read again, and a line that is damaged costs only itself.
+//! Makes a report in every form from any history, command line and clocks. Nothing in it can steer a terminal or
+//! become a part of the form; each part is within bounds, and the parts sum to the whole. A history that is
+//! read, written and read again is the same, and a damaged line costs only itself.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
-//! Any file is a kernel that is thawed or is left as it is, and is whole or damaged as a kernel and as an initrd, without a
-//! panic. What comes out is as large as is told and as there is room for, and a kernel begins within what it takes. Thawing
-//! an initrd and proving it say the same, and what was thawed is whole.
+//! Decompresses any file as a kernel or leaves it as it is, and checks it as a kernel and as an initrd, without
+//! a panic. The output has the reported size, which is within the limit, and a kernel's entry point is within
+//! the output. Decompressing an initrd and checking it give the same result, and a decompressed initrd is whole.
 #![no_main]
 
 use std::cell::RefCell;

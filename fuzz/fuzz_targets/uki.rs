@@ -1,5 +1,5 @@
-//! Any file is a unified kernel image or not one, read without a panic. One that is has a kernel in each profile, and
-//! its texts cannot steer a terminal.
+//! Reads any file as a unified kernel image, or refuses it, without a panic. An image has a kernel in each
+//! profile, and its texts cannot steer a terminal.
 #![no_main]
 
 use std::io::Cursor;

@@ -1,6 +1,6 @@
-//! Any bytes are a kernel that comes out of its wrappings, or are refused, without a panic. What is not wrapped comes
-//! out as it is, and what is cut off comes out as the beginning of the same. Nothing that follows a whole one passes
-//! unseen. What a kernel says of itself is read, whatever it says.
+//! Unpacks a kernel from any bytes, or refuses them, without a panic. A kernel that is not packed comes out
+//! unchanged, and a truncated one as the beginning of the whole. No bytes after a whole one pass unnoticed. Any
+//! kernel header is parsed.
 #![no_main]
 
 use std::io::Cursor;
@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use nextkernel::image::header::Header;
 use nextkernel::image::unpack::{HEAD, Unpacked, Wrapping};
 
-/// More of a kernel is not looked at.
+/// Limit for the unpacked bytes that are compared.
 const MOST: usize = 1 << 20;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -22,11 +22,11 @@ fuzz_target!(|bytes: &[u8]| {
     let length = bytes.len() as u64;
     let _ = wrapping.told(&mut Cursor::new(bytes), 0, length);
     let _ = wrapping.told(&mut Cursor::new(bytes), length / 2, u64::MAX);
-    // As much as was read of one that is cut off is what the whole has.
+    // The bytes read from a truncated kernel are the beginning of the whole.
     if let (Some(whole), Some(part)) = (unpacked(bytes), unpacked(&bytes[..bytes.len() / 2])) {
         assert!(whole.0.starts_with(&part.0) || part.0.starts_with(&whole.0), "{wrapping:?}");
     }
-    // An EFI image says where it ends.
+    // A zboot image states its own length, so that bytes after it are allowed.
     let is_zboot = matches!(wrapping, Wrapping::Zboot { .. });
     if unpacked(bytes).is_some_and(|(all, whole)| whole && !is_zboot && all.len() < MOST) {
         let more = [bytes, b"x"].concat();
@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// What comes out, and whether it is whole; none where nothing does.
+/// Returns the unpacked bytes, and whether they are whole; `None` if nothing can be unpacked.
 fn unpacked(bytes: &[u8]) -> Option<(Vec<u8>, bool)> {
     let (mut all, mut part) = (Vec::new(), vec![0; 4096]);
     let mut kernel = Unpacked::new(bytes).ok()?;

@@ -1,7 +1,8 @@
-//! Whatever exists is in a manual, and whatever is in a manual exists: options, keys, verbs, exit statuses, fields and
-//! the lines of the kernel log.
+//! Tests that everything that exists is in a manual, and that everything in a manual exists: options, keys,
+//! verbs, exit statuses, fields and the lines of the kernel log.
 //!
-//! What is compared stands in the pages between `<!-- check: NAME -->` and `<!-- end -->`: the terms of the lists there.
+//! The compared parts of the pages are between `<!-- check: NAME -->` and `<!-- end -->`: the terms of the lists
+//! there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,13 +17,13 @@ use syn::visit::Visit;
 use crate::sentences::{self, Literal};
 use crate::{PAGES, keys, tool};
 
-/// Code in a term, and the level that stands behind it.
+/// The code of a term, and the level given after it.
 struct Term {
     code: String,
     level: Option<String>,
 }
 
-/// The terms of a checked part, in all pages.
+/// Returns the terms of a checked part, which must be in exactly one page.
 fn terms(name: &str) -> Vec<Term> {
     let begin = format!("<!-- check: {name} -->");
     let parts: Vec<_> = PAGES.iter().filter_map(|page| page.split_once(&begin)).collect();
@@ -38,7 +39,7 @@ fn terms(name: &str) -> Vec<Term> {
     terms
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn codes(line: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = line;
@@ -61,7 +62,7 @@ fn source(path: &str) -> syn::File {
     syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A method of a source.
+/// Returns a method of a source.
 fn method(path: &str, name: &str) -> syn::ImplItemFn {
     let impls = source(path).items.into_iter().filter_map(|item| match item {
         syn::Item::Impl(item) => Some(item.items),
@@ -74,7 +75,7 @@ fn method(path: &str, name: &str) -> syn::ImplItemFn {
     methods.find(|method| method.sig.ident == name).unwrap()
 }
 
-/// Both ways.
+/// Compares the names in both directions.
 fn compare(documented: &BTreeSet<String>, existing: &BTreeSet<String>, page: &str) {
     let missing: Vec<_> = existing.difference(documented).collect();
     let extra: Vec<_> = documented.difference(existing).collect();
@@ -86,7 +87,7 @@ fn words(words: &[&str]) -> BTreeSet<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// A log line in which every placeholder is `{}`; and what may stand in it, `*[…]*`, besides.
+/// Returns a log line with `{}` for each placeholder, and the texts that may replace one, `*[…]*`.
 fn patterns(code: &str) -> Vec<String> {
     let (mut pattern, mut found) = (String::new(), Vec::new());
     for (at, part) in code.split('*').enumerate() {
@@ -101,7 +102,7 @@ fn patterns(code: &str) -> Vec<String> {
     found
 }
 
-/// The strings of which it is made, one behind the other; none where it cannot be made of them.
+/// Returns the strings that, joined, form this pattern; `None` if it cannot be formed from them.
 fn made_of<'a>(pattern: &str, strings: &'a [&'a str]) -> Option<Vec<&'a str>> {
     if pattern.is_empty() {
         return Some(Vec::new());
@@ -118,14 +119,15 @@ fn made_of<'a>(pattern: &str, strings: &'a [&'a str]) -> Option<Vec<&'a str>> {
 fn every_line_of_the_log_is_explained_and_no_other() {
     let mut literals = sentences::literals_below("src/hook/src");
     literals.extend(sentences::literals_below("src/plan/src/plan.rs"));
-    // Why a GPU's driver is handled as it is: `nextkernel check` says that by day.
+    // families.rs explains the treatment of each GPU driver; `nextkernel check` prints that while the system
+    // runs.
     let sentences: Vec<&Literal> =
         literals.iter().filter(|it| it.is_sentence() && !it.at.starts_with("families.rs")).collect();
     let mut whole: Vec<&str> = literals.iter().map(|literal| literal.text.as_str()).collect();
     whole.sort_unstable();
     let mut parts: Vec<&str> = sentences.iter().map(|literal| literal.text.as_str()).collect();
     parts.extend(["{}", " {}"]);
-    // The longest first: a part of one is not taken for it.
+    // The longest come first, so that a part of a string is not taken for the whole.
     parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
 
     let mut explained: BTreeSet<(&str, Option<String>)> = BTreeSet::new();
@@ -216,7 +218,7 @@ fn every_exit_status_is_explained_and_no_other() {
     hooks.visit_impl_item_fn(&method("src/hook/src/end.rs", "status"));
     compare(&names(&terms("hook-status")), &hooks.0, "man/nextkernel-hook.8.md");
 
-    // Success and failure are main's, the third is clap's.
+    // Success and failure are from main; 2 is clap's.
     let main = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../src/tool/src/main.rs")).unwrap();
     assert!(!main.contains("ExitCode::from"), "main.rs has an exit status that no manual knows");
     let wrong = tool().try_get_matches_from(["nextkernel", "--no-such-option"]).unwrap_err();
@@ -259,7 +261,7 @@ fn every_field_of_the_json_is_explained_and_no_other() {
     ] {
         fields.visit_file(&source(&format!("src/tool/src/{file}.rs")));
     }
-    // Names that stand in a text, of objects in a list, count as well as terms.
+    // Names within the text, of objects in a list, count as well as terms.
     let begin = "<!-- check: json -->";
     let part =
         PAGES.iter().find_map(|page| page.split_once(begin)).unwrap().1.split_once("<!-- end -->").unwrap().0;
@@ -278,7 +280,7 @@ fn no_page_names_an_option_or_a_command_that_does_not_exist() {
     for command in tool.get_subcommands() {
         options.extend(command.get_arguments().filter_map(|it| Some(format!("--{}", it.get_long()?))));
     }
-    // Of other programs.
+    // These are options of other programs.
     options.extend(words(&[
         "--bootnext",
         "--delete-bootnext",
@@ -325,7 +327,7 @@ fn no_mark_is_left_in_a_page() {
     }
 }
 
-/// The strings in a part of a source.
+/// Returns the strings in a part of a source.
 fn strings(read: impl FnOnce(&mut Strings)) -> BTreeSet<String> {
     let mut found = Strings(BTreeSet::new());
     read(&mut found);
@@ -342,19 +344,19 @@ impl<'ast> Visit<'ast> for Strings {
     }
 }
 
-/// The pages and completions, in a folder of their own.
+/// Writes the pages and completions, and returns their temporary directory.
 fn written(name: &str) -> std::path::PathBuf {
     let folder = std::env::temp_dir().join(format!("nextkernel-{name}-{}", std::process::id()));
     crate::write(&folder).unwrap();
     folder
 }
 
-/// Says so past the test's own output, which is shown only of those that fail.
+/// Reports a skipped test on standard error, past the test's own output, which cargo shows only for failures.
 fn not_tested(why: &str) {
     let _ = writeln!(std::io::stderr(), "NOT TESTED: {why}");
 }
 
-/// What a program says of a file; `None`, and a word of it, where the program is not there.
+/// Returns a program's verdict and output; reports it and returns `None` if the program is not installed.
 fn judged(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
     let Ok(output) = Command::new(program).args(arguments).output() else {
         not_tested(&format!("{program} is not installed"));
@@ -370,7 +372,7 @@ fn mandoc_has_nothing_against_a_page() {
     for page in ["nextkernel.8", "nextkernel-hook.8", "nextkernel.conf.5", "nextkernel-plan.5"] {
         let path = folder.join(page);
         if let Some((_, says)) = judged("mandoc", &["-Tlint", "-Wwarning", path.to_str().unwrap()]) {
-            // It has none, for a build gives the same at any time.
+            // Pages have no date, so that a build gives the same result at any time.
             let says: Vec<_> = says.lines().filter(|line| !line.contains("missing date")).collect();
             assert!(says.is_empty(), "{page}: {says:#?}");
         }
@@ -378,14 +380,15 @@ fn mandoc_has_nothing_against_a_page() {
     fs::remove_dir_all(folder).unwrap();
 }
 
-/// It tells of three entries, unless it is to fail, and else keeps what it was told: `<stage><arch.conf>`.
+/// A stand-in that lists entries, or fails if the file `fails` exists; it records other arguments like
+/// `<stage><arch.conf>`.
 const STAND_IN: &str = r#"#!/bin/sh
 [ "$*" = "entries --names" ] || { printf '<%s>' "$@" >>told; echo >>told; exit; }
 [ ! -e fails ] || { echo "nextkernel: it failed" >&2; exit 1; }
 printf '%s\t%s\n' arch.conf 'Arch: "Linux"' bed.efi@two 'Bed, 2' '1>0' Debian
 "#;
 
-/// The completions, and what stands in for the program.
+/// Directory with the completions and the stand-in for the program.
 struct Shells {
     folder: std::path::PathBuf,
 }
@@ -397,7 +400,7 @@ impl Shells {
         fs::write(&program, STAND_IN).unwrap();
         fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(folder.join("bzImage"), "").unwrap();
-        // An entry may be called as something here is.
+        // An entry may have the name of an existing file.
         fs::create_dir(folder.join("arch.conf")).unwrap();
         Shells { folder }
     }
@@ -409,13 +412,14 @@ impl Shells {
         command
     }
 
-    /// What the program is told when these keys are pressed; `None` where there is no such shell, and no terminal for it.
+    /// Returns the arguments that the program gets after these keys; `None` if the shell or script(1) is not
+    /// installed.
     fn told(&self, shell: &str, keys: &str) -> Option<String> {
         let (interactive, setup) = match shell {
             "bash" => ("bash --norc --noprofile -i", "source ./nextkernel.bash"),
             _ => ("zsh -f -i", "fpath=($PWD $fpath); autoload -Uz compinit; compinit -D -u"),
         };
-        // What is not completed may leave a quote open, and the shell waits for its end.
+        // Unfinished completion may leave a quote open, and the shell waits for its end; hence the timeout.
         let mut terminal = self.command("timeout");
         terminal
             .args(["120", "script", "-qec", interactive, "/dev/null"])
@@ -461,7 +465,7 @@ fn the_shells_take_their_completions_and_complete_entries_files_and_words() {
         ("stage ar\t", "<stage><arch.conf>"),
         ("reboot --dry-run be\t", "<reboot><--dry-run><bed.efi@two>"),
         ("entries bed.efi@\t", "<entries><bed.efi@two>"),
-        // What it means to the shell is taken away from it.
+        // The entry's `>` must be quoted for the shell.
         ("stage 1\t", "<stage><1>0>"),
         ("unstage '1\t", "<unstage><1>0>"),
         ("stage bz\t", "<stage><bz>"),
@@ -485,7 +489,7 @@ fn the_shells_take_their_completions_and_complete_entries_files_and_words() {
     ] {
         assert_eq!(fish(line).unwrap_or_else(|| offered.to_owned()), offered, "{line}");
     }
-    // Where it cannot tell, there is nothing, not even a file, and no word of it.
+    // If the entries cannot be listed, nothing is completed, not even a file, and no error is shown.
     fs::write(shells.folder.join("fails"), "").unwrap();
     for shell in ["bash", "zsh"] {
         let nothing = "<stage><bz>\n";

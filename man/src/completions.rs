@@ -1,21 +1,21 @@
-//! The completions of the shells: what clap makes, and this machine's entries, of which it knows nothing.
+//! The shells' completions: those that clap generates, and this machine's entries, of which clap knows nothing.
 //!
-//! Those are asked of `nextkernel entries`, by a few lines of each shell in man/completions. Which commands take one, and
-//! which options are given instead, comes from clap, too.
+//! A few lines for each shell in man/completions get the entries from `nextkernel entries`. The commands that
+//! take an entry, and the options that replace it, come from clap, too.
 
 use std::io;
 
 use clap::{Arg, Command, ValueHint};
 use clap_complete::{Shell, generate};
 
-/// The argument that names one.
+/// Name of the argument that takes an entry.
 const ENTRY: &str = "entry";
 
-/// How an argument ends of which nothing is known, and how one that is an entry does, in zsh.
+/// In zsh's completion, the end of an argument without a known type, and of an argument that is an entry.
 const UNKNOWN: &str = ":_default' \\";
 const KNOWN: &str = ":_nextkernel_entries' \\";
 
-/// Each, and the name of its file.
+/// Returns the file name and the text of each completion.
 pub fn all(tool: &Command) -> io::Result<[(&'static str, String); 3]> {
     let bash = filled(include_str!("../completions/nextkernel.bash"), tool, "|");
     let zsh = filled(include_str!("../completions/_nextkernel"), tool, "|");
@@ -33,7 +33,8 @@ fn claps(shell: Shell, tool: &Command) -> io::Result<String> {
     String::from_utf8(made).map_err(io::Error::other)
 }
 
-/// zsh's: it calls itself at its end, so that functions stand before; and says of each argument what completes it.
+/// Adds the functions before zsh's completion, because that calls itself at its end, and makes arguments that
+/// are entries use them.
 fn asking(made: &str, functions: &str, tool: &Command) -> io::Result<String> {
     let (first, rest) = made.split_once('\n').unwrap_or_default();
     let is_entry = |line: &&str| line.starts_with(&format!("'::{ENTRY} -- ")) && line.ends_with(UNKNOWN);
@@ -53,7 +54,7 @@ fn entry(command: &Command) -> Option<&Arg> {
     command.get_positionals().find(|argument| argument.get_id() == ENTRY)
 }
 
-/// A shell's lines, with what clap knows in them.
+/// Fills clap's data into a shell's lines.
 fn filled(lines: &str, tool: &Command, or: &str) -> String {
     let is_folder = |argument: &Arg| argument.get_value_hint() == ValueHint::DirPath;
     let commands = |takes: &dyn Fn(&Command) -> bool| -> Vec<String> {
@@ -74,7 +75,7 @@ fn filled(lines: &str, tool: &Command, or: &str) -> String {
         .replace("@INSTEAD@", &options(instead, "|"))
 }
 
-/// Their names, each once.
+/// Returns the options' names, each once.
 fn options<'a>(options: impl Iterator<Item = &'a Arg>, or: &str) -> String {
     let mut names: Vec<_> = options.filter_map(Arg::get_long).map(|name| format!("--{name}")).collect();
     names.sort_unstable();

@@ -1,11 +1,11 @@
-//! docs/nextkernel.conf as markup: its sections, its paragraphs, its keys.
+//! Converts docs/nextkernel.conf to markup: its sections, paragraphs and keys.
 
 use std::fmt::Write;
 
-/// The file that explains every key.
+/// Text of the file that explains every key.
 pub const FILE: &str = include_str!("../../docs/nextkernel.conf");
 
-/// All sections; what stands before the first is of the file itself.
+/// Returns all sections; the text before the first is about the file itself, and is left out.
 pub fn explained(file: &str) -> String {
     let mut out = String::new();
     let file = file.find("# ---- ").and_then(|at| file.get(at..)).unwrap_or_default();
@@ -40,7 +40,7 @@ pub fn explained(file: &str) -> String {
     out
 }
 
-/// The keys, each once.
+/// Returns the keys, each once.
 #[cfg(test)]
 pub fn names(file: &str) -> Vec<&str> {
     let lines = file.lines().filter_map(|line| line.strip_prefix('#'));
@@ -55,7 +55,7 @@ fn section<'a>(text: &[&'a str]) -> Option<&'a str> {
     Some(text.first()?.strip_prefix(" ---- ")?.trim_end_matches('-').trim())
 }
 
-/// Paragraphs; lines that stand three spaces further in are terms with their text.
+/// Returns paragraphs; lines indented by three more spaces are terms with their text.
 fn paragraphs(lines: &[&str]) -> String {
     let mut out = String::new();
     for line in lines {

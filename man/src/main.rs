@@ -1,7 +1,7 @@
-//! Writes the man pages and the completions of the shells into a folder: `nextkernel-manuals FOLDER`.
+//! Writes the man pages and the shells' completions into a directory: `nextkernel-manuals FOLDER`.
 //!
-//! The prose is in man/*.md. Options come from clap, as the help does; keys from docs/nextkernel.conf; figures from the
-//! constants that hold.
+//! The prose is in man/*.md. Options come from clap, as in the help; keys from docs/nextkernel.conf; figures
+//! from the constants in the code.
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -21,7 +21,7 @@ use std::{env, fs, io};
 use clap::{Command, CommandFactory};
 use nextkernel_plan::{Armed, VERSION, limits};
 
-/// The pages' sources.
+/// Sources of the pages.
 const PAGES: [&str; 4] = [
     include_str!("../nextkernel.8.md"),
     include_str!("../nextkernel-hook.8.md"),
@@ -56,12 +56,12 @@ fn write(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The command line, with all that clap adds to it.
+/// Returns the command line's definition, with everything that clap adds to it.
 fn tool() -> Command {
     nextkernel::cli::Command::command()
 }
 
-/// A page's file name, and the page.
+/// Returns a page's file name and text.
 fn page(source: &str) -> Option<(String, String)> {
     let (title, body) = source.split_once('\n')?;
     let title = roff::Title::parse(title)?;
@@ -81,7 +81,7 @@ fn page(source: &str) -> Option<(String, String)> {
     Some((format!("{}.{}", title.name, title.section), page))
 }
 
-/// The figures that a page may name: `@NAME@`.
+/// Returns the figures that a page may name: `@NAME@`.
 fn figures() -> [(&'static str, u64); 15] {
     let size = |size: usize| size as u64;
     [

@@ -1,10 +1,10 @@
-//! What clap knows of the command line, as markup.
+//! Converts clap's definition of the command line to markup.
 
 use std::fmt::Write;
 
 use clap::{Arg, Command};
 
-/// A line for each command.
+/// Returns a line for each command.
 pub fn synopsis(tool: &Command) -> String {
     let mut out = String::new();
     for command in tool.get_subcommands() {
@@ -14,7 +14,7 @@ pub fn synopsis(tool: &Command) -> String {
     out
 }
 
-/// All commands, each with its arguments and options.
+/// Returns all commands, each with its arguments and options.
 pub fn commands(tool: &Command) -> String {
     let mut out = String::new();
     for command in tool.get_subcommands() {
@@ -48,7 +48,7 @@ fn usage(command: &Command) -> String {
     out
 }
 
-/// `--kernel` *FILE*
+/// Returns an option with its value, like `--kernel` *FILE*
 fn option(argument: &Arg) -> String {
     let mut names = Vec::new();
     names.extend(argument.get_short().map(|short| format!("`-{short}`")));
@@ -89,7 +89,7 @@ fn define(argument: &Arg, out: &mut String) {
     }
 }
 
-/// Help texts end without a full stop, as is the custom of help; here they are sentences.
+/// Turns help texts, which by custom have no full stop at the end, into sentences.
 fn sentences(text: Option<&clap::builder::StyledStr>) -> String {
     let text = text.map(ToString::to_string).unwrap_or_default();
     let mut out = String::new();

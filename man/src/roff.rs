@@ -1,22 +1,23 @@
-//! From the little markup that the pages are written in to man(7).
+//! Converts the simple markup of the pages to man(7).
 //!
-//! Code in backticks is bold, and `*words*` that stand for something are italic, within code, too. A paragraph of terms
-//! and a text behind `:   ` is a list of definitions; what follows it with four spaces before it belongs to it.
+//! Code in backticks is bold, and `*words*` that stand for something are italic, also within code. A paragraph
+//! of terms followed by a text after `:   ` is a list of definitions; text indented by four spaces after it
+//! belongs to it.
 
 use std::fmt::Write;
 
 /// A page's first line: `# NAME(SECTION): what it is`.
 pub struct Title<'a> {
-    /// Its name.
+    /// Name of the page.
     pub name: &'a str,
-    /// Its section.
+    /// Section of the manual.
     pub section: &'a str,
-    /// What it is, in half a sentence.
+    /// Description, in half a sentence.
     pub what: &'a str,
 }
 
 impl<'a> Title<'a> {
-    /// Reads it.
+    /// Parses the line; returns `None` if it has another form.
     pub fn parse(line: &'a str) -> Option<Title<'a>> {
         let (name, rest) = line.strip_prefix("# ")?.split_once('(')?;
         let (section, what) = rest.split_once("): ")?;
@@ -24,7 +25,7 @@ impl<'a> Title<'a> {
     }
 }
 
-/// The whole page: its title, its blocks.
+/// Returns the whole page: its title and its blocks.
 pub fn page(title: &Title<'_>, version: &str, markup: &str) -> String {
     let Title { name, section, what } = title;
     let mut out = format!(
@@ -37,10 +38,10 @@ pub fn page(title: &Title<'_>, version: &str, markup: &str) -> String {
     out
 }
 
-/// Paragraphs, headings, lists and examples.
+/// Converts paragraphs, headings, lists and examples.
 pub fn blocks(markup: &str, out: &mut String) {
     let mut lines = markup.lines().peekable();
-    // Below a term its further paragraphs are indented as its first.
+    // Further paragraphs of a definition are indented like its first.
     let mut within_definition = false;
     while let Some(line) = lines.next() {
         let indented = line.strip_prefix("    ").filter(|_| within_definition);
@@ -97,7 +98,7 @@ pub fn blocks(markup: &str, out: &mut String) {
     }
 }
 
-/// Behind a heading a paragraph has begun.
+/// Returns the request for a new paragraph, unless a heading has already begun one.
 fn paragraph_after(out: &str) -> &'static str {
     let last = out.trim_end().rsplit('\n').next().unwrap_or_default();
     if last.starts_with(".S") { "" } else { ".PP\n" }
@@ -115,7 +116,7 @@ fn list(paragraph: &[&str], out: &mut String) {
 }
 
 fn body(lines: &[&str], out: &mut String) {
-    // Code may go on in the next line.
+    // Code may continue in the next line.
     for line in text(&lines.join("\n")).lines() {
         out.push_str(&guarded(line.trim_start()));
         out.push('\n');
@@ -126,12 +127,12 @@ fn say(out: &mut String, macro_name: &str, heading: &str) {
     let _ = writeln!(out, "{macro_name} \"{}\"", text(heading).replace('"', "\\(dq"));
 }
 
-/// A line that is no request, whatever it begins with.
+/// Returns a line that man(7) does not take for a request, whatever it begins with.
 fn guarded(line: &str) -> String {
     if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() }
 }
 
-/// A text that stands for itself: no markup, and every '-' the one that can be typed.
+/// Returns a literal text: without markup, and with every '-' as the character that can be typed.
 pub fn plain(text: &str) -> String {
     text.replace('\\', "\\e")
         .replace('-', "\\-")
@@ -140,10 +141,10 @@ pub fn plain(text: &str) -> String {
         .replace('~', "\\(ti")
 }
 
-/// Markup within a paragraph.
+/// Converts the markup within a paragraph.
 pub fn text(markup: &str) -> String {
     let mut out = String::new();
-    // What ends the code that is open; code that holds backticks stands between two of them.
+    // The delimiter that ends the open code; code that contains backticks is between double ones.
     let mut code = None;
     let mut rest = markup;
     while let Some(at) = rest.find(['`', '*']) {
@@ -170,14 +171,14 @@ pub fn text(markup: &str) -> String {
     out
 }
 
-/// `*words*` at the begin of a text, and what follows them.
+/// Returns the words in `*words*` at the start of a text, and the text after them.
 fn italic(text: &str) -> Option<(&str, &str)> {
     let (word, after) = text.strip_prefix('*')?.split_once('*')?;
     let is_word = word.starts_with(|c: char| !c.is_whitespace()) && !word.contains(['`', '\n']);
     is_word.then_some((word, after))
 }
 
-/// In prose a '-' is a hyphen, but for options, which are bold wherever they stand.
+/// Converts a piece of text. In prose a '-' is a hyphen, except in options, which are bold everywhere.
 fn piece(text: &str, code: bool, out: &mut String) {
     if code {
         out.push_str(&plain(text));

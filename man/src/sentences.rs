@@ -1,4 +1,4 @@
-//! What the hook can say, from its sources: every string in them that is a sentence, or a part of one.
+//! Extracts the hook's messages from its sources: every string that is a sentence or a part of one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use syn::{Expr, ExprLit, Lit, LitStr};
 pub struct Literal {
     /// The text, with `{}` for each placeholder.
     pub text: String,
-    /// `info`, `warn` or `error`, where it stands in that macro, or is said before an act.
+    /// `info`, `warn` or `error`, if the string is in that macro or announces an act.
     pub level: Option<&'static str>,
-    /// The file and the line, for a person.
+    /// File and line, for messages to a person.
     pub at: String,
 }
 
 impl Literal {
-    /// Whether a person is meant to read it: it has words, and more than one. What is a placeholder alone is said
-    /// elsewhere.
+    /// Returns whether the string is meant for a person: it has more than one word, or a level. A placeholder
+    /// alone does not count; its text comes from elsewhere.
     pub fn is_sentence(&self) -> bool {
         let words = self.text.replace("{}", "");
         let words = words.trim();
@@ -29,7 +29,7 @@ impl Literal {
     }
 }
 
-/// Every Rust file at and below a path of the repository.
+/// Returns every Rust file at and below a path of the repository.
 pub fn files_below(path: &str) -> Vec<PathBuf> {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path);
     if path.is_file() {
@@ -51,7 +51,7 @@ pub fn files_below(path: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The strings of these files, tests and attributes left out.
+/// Returns the strings of these files, except for those in tests and attributes.
 pub fn literals_below(path: &str) -> Vec<Literal> {
     let mut found = Vec::new();
     for file in files_below(path) {
@@ -99,7 +99,7 @@ impl<'ast> Visit<'ast> for Reader {
         }
     }
 
-    // What is printed for --help; its own words are compared elsewhere.
+    // HELP is the text of --help, which is compared elsewhere.
     fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
         if item.ident != "HELP" {
             visit::visit_item_const(self, item);
@@ -108,7 +108,7 @@ impl<'ast> Visit<'ast> for Reader {
 
     fn visit_item_macro(&mut self, _: &'ast syn::ItemMacro) {}
 
-    // What the plan's file is made of is no sentence.
+    // The strings that format the plan's file are not sentences.
     fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
         let is_plan = matches!(&*item.self_ty, syn::Type::Path(path)
             if path.path.segments.last().is_some_and(|last| last.ident == "Plan"));
@@ -148,7 +148,7 @@ impl<'ast> Visit<'ast> for Reader {
     }
 }
 
-/// A format string with `{}` for each placeholder, whatever stands in it.
+/// Returns a format string with `{}` for each placeholder, whatever it contains.
 fn with_bare_placeholders(text: &str) -> String {
     let mut bare = String::new();
     let mut inside = false;

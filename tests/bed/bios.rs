@@ -1,4 +1,5 @@
-//! Disks that a BIOS boots: their loaders' own tools make them, in a guest; they are kept beside the image.
+//! Disks that a BIOS boots. The boot loaders' own tools make them in a guest, and they are cached beside the
+//! image.
 
 use crate::esp;
 use crate::guest::{Guest, Spec};
@@ -10,30 +11,32 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Enough for a /boot and a boot loader.
+/// The size of a disk in bytes: enough for a /boot and a boot loader.
 const SIZE: u64 = 128 << 20;
 
-/// One partition; what the loader needs of a disk beside it stands before it.
+/// The partition table: one partition. The gap before it holds the rest of the boot loader.
 const TABLE: &str = "label: dos\nstart=1MiB, type=83, bootable\n";
 
-/// How the partition is made. extlinux reports I/O errors with the small blocks that a small one would get.
+/// The options of mke2fs. By default it would choose smaller blocks for a partition of this size, and with those
+/// extlinux reports I/O errors.
 const PARTITION: [&str; 8] = ["-q", "-t", "ext4", "-L", "boot", "-b", "4096", "-Eoffset=1048576"];
 
-/// The loaders, each with the name of its disk.
+/// The file names of the boot loaders' disks.
 const GRUB: &str = "grub.disk";
 const EXTLINUX: &str = "extlinux.disk";
 
-/// A disk with GRUB, as `grub-install` and `update-grub` make one, where `GRUB_DEFAULT` is `saved`.
+/// Returns a disk with GRUB as `grub-install` and `update-grub` make it, with `GRUB_DEFAULT=saved`.
 pub fn grub(image: Image) -> Result<PathBuf, String> {
     Ok(disks(image)?.join(GRUB))
 }
 
-/// A disk with extlinux and an extlinux.conf of two labels.
+/// Returns a disk with extlinux and an extlinux.conf that has two labels.
 pub fn extlinux(image: Image) -> Result<PathBuf, String> {
     Ok(disks(image)?.join(EXTLINUX))
 }
 
-/// The folder with the disks of an image with a separate /boot, made first where they are not there yet.
+/// Returns the directory with the disks of an image with a separate /boot, and makes it first if it does not
+/// exist.
 fn disks(image: Image) -> Result<PathBuf, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("bios");
     let files = image.files()?;
@@ -58,7 +61,7 @@ fn disks(image: Image) -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-/// A disk whose one partition holds the image's /boot, and no loader.
+/// Makes a disk whose only partition holds the image's /boot, without a boot loader.
 fn bare(files: &Files, disk: &Path) -> Result<(), String> {
     esp::partition(disk, SIZE, TABLE)?;
     let mut mke2fs = Command::new("mke2fs");
@@ -66,7 +69,7 @@ fn bare(files: &Files, disk: &Path) -> Result<(), String> {
     host(&mut mke2fs).map(drop)
 }
 
-/// Runs a script in a guest that has these disks, and keeps what it wrote to them.
+/// Runs a script in a guest that has these disks attached. The guest's writes to them are kept.
 fn run(image: Image, folder: &Path, script: &str) -> Result<(), String> {
     let test = Test { name: format!("bios_disks_{}", image.name()), image };
     let drive = |name| format!("file={},format=raw,if=virtio,cache=unsafe", folder.join(name).display());

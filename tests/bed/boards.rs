@@ -1,8 +1,9 @@
-//! Guests of other architectures: a kernel, and an initramfs of Debian's busybox and both programs (`make cross`).
-//! PID 1 is a shell that becomes the hook.
+//! Guests of other architectures: a kernel, and an initramfs of Debian's busybox and both programs
+//! (`make cross`). PID 1 is a shell that becomes the hook.
 //!
-//! Debian's own kernels for arm64 and riscv64 are built without `CONFIG_KEXEC_FILE` (6.1 to 7.3, the options in their
-//! packages), so the one for arm64 that has it is built here: from Debian's source, and as small as it works.
+//! Debian's own kernels for arm64 and riscv64 are built without `CONFIG_KEXEC_FILE` (6.1 to 7.3, by the options
+//! in their packages). Therefore this module builds one for arm64 that has it, from Debian's source and as small
+//! as possible.
 
 use crate::harness::Test;
 use crate::image::Image;
@@ -16,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Emulated on a busy host.
+/// The time limit of a guest, which is emulated on a busy host.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Fetches and unpacks packages of another architecture; nothing of them runs.
+/// The command that fetches and unpacks packages of another architecture. None of their programs is run.
 const FETCH: &str = "mmdebstrap --mode=root --variant=extract --format=directory";
 
-/// The smallest kernel that boots on QEMU's board, runs both programs and loads another one.
+/// The options of the smallest kernel that boots on QEMU's board, runs both programs and loads another kernel.
 const OPTIONS: &str = "\
 CONFIG_EXPERT=y
 CONFIG_CC_OPTIMIZE_FOR_SIZE=y
@@ -54,7 +55,7 @@ CONFIG_ADVISE_SYSCALLS=y
 CONFIG_BUG=y
 ";
 
-/// Builds it in `$1`, from the source package unpacked below `$1/source`.
+/// Builds this kernel in `$1`, from the source package unpacked below `$1/source`.
 const BUILD: &str = "set -e
     cd \"$1\"
     tar -xf source/usr/src/linux-source-*.tar.xz
@@ -66,8 +67,9 @@ const BUILD: &str = "set -e
     cd ..
     rm -r source linux-source-*";
 
-/// The system to arrive in: says so and what its kernel made of what it was told, without the kernel in between, and
-/// restarts: riscv64's board tells QEMU's caller nothing when it is switched off.
+/// The /init of the next system. It prints that the system is up and what its kernel made of the data handed to
+/// it, without kernel messages in between. It reboots at the end, because riscv64's board does not report a
+/// power-off to QEMU's caller.
 const NEXT_INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 dmesg -n 1
@@ -82,19 +84,19 @@ grep ' _stext$' /proc/kallsyms
 reboot -f
 ";
 
-/// Whose kernel runs.
+/// The kernel of a guest.
 #[derive(Clone, Copy)]
 pub enum Kernel {
-    /// Debian's own for arm64, as it is packaged.
+    /// Debian's packaged kernel for arm64, of this image's release.
     Arm64(Image),
-    /// Debian 13's own for riscv64.
+    /// Debian 13's packaged kernel for riscv64.
     Riscv64,
-    /// The one with a verified loader, for arm64.
+    /// Our own kernel for arm64, which has `kexec_file_load`.
     Own,
 }
 
 impl Kernel {
-    /// What `make cross` builds for it.
+    /// Returns the target for which `make cross` builds the programs.
     fn target(self) -> &'static str {
         match self {
             Kernel::Arm64(_) | Kernel::Own => "aarch64-unknown-linux-gnu",
@@ -102,7 +104,7 @@ impl Kernel {
         }
     }
 
-    /// What QEMU emulates, and the console there.
+    /// Returns the architecture that QEMU emulates, and the kernel's option for the console there.
     fn machine(self) -> (Architecture, &'static str) {
         match self {
             Kernel::Arm64(_) | Kernel::Own => (Architecture::Arm64, "console=ttyAMA0"),
@@ -110,7 +112,7 @@ impl Kernel {
         }
     }
 
-    /// It, and a busybox for it.
+    /// Returns the kernel, and a busybox for its architecture.
     fn files(self) -> Result<[PathBuf; 2], String> {
         let of = |tree: PathBuf| [tree.join("vmlinuz"), tree.join("busybox")];
         match self {
@@ -123,16 +125,19 @@ impl Kernel {
         }
     }
 
-    /// Where `make cross` has built the programs; where it could not, this says so.
+    /// Returns the directory in which `make cross` has built the programs. If there is none, it prints
+    /// that they are not tested.
     #[must_use]
     pub fn built(self) -> Option<PathBuf> {
         built_for(self.target())
     }
 }
 
-/// Boots `kernel` on so many processors and runs shell lines as PID 1, and waits for the end. The same kernel is at
-/// `/kernel`, packed where it is our own, and an initramfs that says `NEXT KERNEL UP: COMMAND LINE` and restarts at
-/// `/next.cpio`.
+/// Boots `kernel` on this many processors, runs the shell lines of `scenario` as PID 1, and waits for the end.
+/// Returns `None` if the programs are not built.
+///
+/// The same kernel is at `/kernel`, compressed if it is [`Kernel::Own`]. `/next.cpio` is an initramfs that prints
+/// `NEXT KERNEL UP: COMMAND LINE` and reboots.
 pub fn run(test: &Test, kernel: Kernel, processors: u32, scenario: &str) -> Result<Option<Ended>, String> {
     let Some(built) = kernel.built() else { return Ok(None) };
     let scratch = Scratch::new()?;
@@ -178,15 +183,17 @@ fn arm64(image: Image) -> Result<PathBuf, String> {
     debian("arm64", if image == Image::Debian12 { "bookworm" } else { "trixie" }, None)
 }
 
-/// Where Debian 13's packages come from, but for updates: for riscv64 there are few of them, and a mirror that is just
-/// being updated has too many. As mmdebstrap has written it into the guests' image, the release itself first.
+/// Returns the source of Debian 13's packages without its updates: for riscv64 there are few updates, and a
+/// mirror that is just being updated has too many of them. mmdebstrap has written the sources into the guests'
+/// image, the release itself first.
 fn without_updates() -> Result<String, String> {
     let list = Image::Debian13.files()?.tree().join("etc/apt/sources.list");
     let text = fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?;
     text.lines().next().map(str::to_owned).ok_or_else(|| format!("{}: nothing is in it", list.display()))
 }
 
-/// Debian's kernel and busybox. An Image of riscv64 has an ELF file's name there.
+/// Returns a directory with Debian's kernel and busybox. On riscv64 Debian names an Image `vmlinux`, like an ELF
+/// file.
 fn debian(architecture: &str, suite: &str, mirror: Option<&str>) -> Result<PathBuf, String> {
     files(&format!("{architecture}-{suite}"), &[FETCH, suite], |part| {
         let packages = format!("linux-image-{architecture},busybox-static");
@@ -219,7 +226,8 @@ fn fetch(
     host(mmdebstrap.arg(suite).arg(tree).args(mirror).stdin(Stdio::null())).map(drop)
 }
 
-/// A folder below target/vm, named for what it is made by, and made first where it is not there yet.
+/// Returns a directory below target/vm that is named for a hash of its recipe, and makes it first if it does not
+/// exist.
 fn files(name: &str, recipe: &[&str], make: impl Fn(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let mut hasher = DefaultHasher::new();
     recipe.hash(&mut hasher);

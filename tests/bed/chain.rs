@@ -1,7 +1,8 @@
 //! Many handoffs in a row in one small guest: each system hands over to the same kernel and the same initramfs.
 //!
-//! The initramfs is its own next one: its kernel keeps it (`retain_initrd`, Documentation/admin-guide/kernel-parameters.txt)
-//! and shows it as /sys/firmware/initrd. How many handoffs were made stands on the command line.
+//! The initramfs is its own next initramfs: the kernel keeps it (`retain_initrd`,
+//! Documentation/admin-guide/kernel-parameters.txt) and shows it as /sys/firmware/initrd. The number of handoffs
+//! made so far is on the command line.
 
 use crate::harness::Test;
 use crate::initramfs::{self, with_busybox};
@@ -11,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// A system takes a few seconds, and five times as many where others are at work.
+/// The time limit for each system. A system takes a few seconds, and five times as long on a busy host.
 const LIMIT_EACH: Duration = Duration::from_secs(60);
 
 const INIT: &str = "#!/bin/busybox sh
@@ -40,16 +41,17 @@ nextkernel stage --kernel /kernel --initrd /initrd --cmdline \"$line\" $way --pr
 exec nextkernel-hook kexec
 ";
 
-/// Who hands over.
+/// The program that hands over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
-    /// nextkernel: by the verified loader, by the direct one, and thawed, in turn.
+    /// nextkernel: with `kexec_file_load`, with `kexec_load`, and decompressed, in turn.
     Nextkernel,
-    /// kexec-tools: by `-s`, and twice by `-c -i`, in turn.
+    /// kexec-tools: with `-s`, and twice with `-c -i`, in turn.
     KexecTools,
 }
 
-/// Kilobytes of a system's memory when it has begun and nothing is cached.
+/// The memory of a system that has just started and has nothing cached: sizes in kilobytes, and the kernel's
+/// address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// `MemTotal`.
@@ -58,11 +60,11 @@ pub struct Memory {
     pub free: u64,
     /// `MemAvailable`.
     pub available: u64,
-    /// Where the kernel lies, virtually: `_text`.
+    /// The kernel's virtual address: `_text`.
     pub place: u64,
 }
 
-/// Makes so many handoffs; each system tells what memory it has, from the first on, which QEMU started.
+/// Makes this many handoffs. Returns the memory of each system, beginning with the one that QEMU started.
 pub fn run(test: &Test, by: By, handoffs: u32) -> Result<Vec<Memory>, String> {
     let image = test.image.files()?;
     let installed = installed();
@@ -107,7 +109,7 @@ pub fn run(test: &Test, by: By, handoffs: u32) -> Result<Vec<Memory>, String> {
     Ok(systems.into_iter().map(|(_, memory)| memory).collect())
 }
 
-/// `MADE PLACE TOTAL FREE AVAILABLE COMMAND LINE`
+/// Parses `MADE PLACE TOTAL FREE AVAILABLE COMMAND LINE`.
 fn system(line: &str) -> Option<(u32, Memory)> {
     let mut words = line.split_whitespace();
     let made = words.next()?.parse().ok()?;

@@ -1,11 +1,11 @@
-//! An initramfs, as `Documentation/driver-api/early-userspace/buffer-format.rst` has it.
+//! Writes an initramfs in the format of `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirEntry};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// An archive being written. Parent folders come by themselves.
+/// An archive that is being written. Parent directories are added automatically.
 #[derive(Default)]
 pub struct Cpio {
     bytes: Vec<u8>,
@@ -14,7 +14,8 @@ pub struct Cpio {
 }
 
 impl Cpio {
-    /// An archive of all that is in a folder of the host: directories, files with their modes, symbolic links.
+    /// Returns an archive of everything in a directory of the host: directories, files with their modes, symbolic
+    /// links.
     pub fn of(tree: &Path) -> Result<Self, String> {
         let mut cpio = Self::default();
         cpio.add(tree, "")?;
@@ -43,7 +44,7 @@ impl Cpio {
         Ok(())
     }
 
-    /// A folder.
+    /// Adds a directory, unless the archive has it already.
     pub fn folder(&mut self, path: &str) {
         let path = path.trim_matches('/');
         if path.is_empty() || !self.folders.insert(path.into()) {
@@ -53,28 +54,28 @@ impl Cpio {
         self.member(path, 0o040_755, (0, 0), &[]);
     }
 
-    /// A regular file.
+    /// Adds a regular file.
     pub fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) {
         let path = path.trim_matches('/');
         self.parent(path);
         self.member(path, 0o100_000 | mode, (0, 0), bytes);
     }
 
-    /// A symbolic link.
+    /// Adds a symbolic link.
     pub fn link(&mut self, path: &str, target: &str) {
         let path = path.trim_matches('/');
         self.parent(path);
         self.member(path, 0o120_777, (0, 0), target.as_bytes());
     }
 
-    /// A character device.
+    /// Adds a character device.
     pub fn device(&mut self, path: &str, major: u32, minor: u32) {
         let path = path.trim_matches('/');
         self.parent(path);
         self.member(path, 0o020_600, (major, minor), &[]);
     }
 
-    /// The archive, ready to have another appended.
+    /// Ends the archive and returns it. Another archive can be appended to it.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.member("TRAILER!!!", 0, (0, 0), &[]);

@@ -1,4 +1,4 @@
-//! A disk with an EFI system partition.
+//! Disks with an EFI system partition.
 
 use crate::host;
 use std::fs::{self, File};
@@ -6,16 +6,16 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Enough for a kernel, its initrd and a boot loader.
+/// The size of a disk in bytes: enough for a kernel, its initrd and a boot loader.
 const SIZE: u64 = 128 << 20;
 
-/// The partition's name: `PARTLABEL=esp`.
+/// The partition table, with the partition's name: `PARTLABEL=esp`.
 const TABLE: &str = "label: gpt\nstart=1MiB, size=126MiB, type=uefi, name=esp\n";
 
-/// Where it begins, for mtools.
+/// The start of the partition, in the syntax of mtools.
 const START: &str = "@@1M";
 
-/// A GPT disk whose one partition, an EFI system partition, holds a folder's content.
+/// Makes a GPT disk whose only partition, an EFI system partition, holds the content of a directory.
 pub fn disk(tree: &Path, file: &Path) -> Result<(), String> {
     partition(file, SIZE, TABLE)?;
     let image = format!("{}{START}", file.display());
@@ -25,7 +25,7 @@ pub fn disk(tree: &Path, file: &Path) -> Result<(), String> {
     host(Command::new("mcopy").args(["-i", &image, "-s"]).args(paths).arg("::")).map(drop)
 }
 
-/// An empty disk of this many bytes with a partition table, as sfdisk(8) reads one.
+/// Makes an empty disk of `size` bytes with a partition table in the format of sfdisk(8).
 pub fn partition(file: &Path, size: u64, table: &str) -> Result<(), String> {
     let failed = |e| format!("{}: {e}", file.display());
     File::create(file).and_then(|disk| disk.set_len(size)).map_err(failed)?;
@@ -36,7 +36,7 @@ pub fn partition(file: &Path, size: u64, table: &str) -> Result<(), String> {
         .stdin(Stdio::piped())
         .spawn()
         .map_err(|e| format!("sfdisk: {e} (tests/prepare installs it)"))?;
-    // Dropped when it is written: sfdisk reads to the end.
+    // The pipe is closed after the write, because sfdisk reads to the end.
     let written = sfdisk.stdin.take().map(|mut input| input.write_all(table.as_bytes()));
     let ended = sfdisk.wait().map_err(|e| format!("sfdisk: {e}"))?;
     if ended.success() && matches!(written, Some(Ok(()))) {

@@ -1,11 +1,12 @@
-//! What a socket of the machine says, collected by a thread and waited for with a deadline.
+//! The text from a socket of the machine. A thread collects it, and callers wait for a part of it with a
+//! deadline.
 
 use std::io::Read;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Everything heard so far. Clones share it.
+/// All text received so far. Clones share it.
 #[derive(Clone)]
 pub struct Feed(Arc<(Mutex<Heard>, Condvar)>);
 
@@ -15,22 +16,22 @@ struct Heard {
     closed: bool,
 }
 
-/// Why a wait ended without what it waited for.
+/// The reason why a wait ended without a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
     /// The deadline passed.
     Deadline,
-    /// The other end is gone.
+    /// The stream has ended.
     Closed,
 }
 
 impl Feed {
-    /// Starts to listen.
+    /// Starts a thread that reads the stream to its end.
     pub fn of(stream: impl Read + Send + 'static) -> Self {
         Self::after(String::new(), stream)
     }
 
-    /// Starts to listen, with a text that counts as heard already.
+    /// Starts a thread that reads the stream, as if `text` had been received before.
     pub fn after(text: String, mut stream: impl Read + Send + 'static) -> Self {
         let feed = Self(Arc::default());
         feed.lock().text = text;
@@ -39,7 +40,7 @@ impl Feed {
             let (mut chunk, mut pending) = ([0; 4096], Vec::new());
             while let Ok(read @ 1..) = stream.read(&mut chunk) {
                 pending.extend(chunk.iter().take(read));
-                // A character can be cut in two by the reads: its first half waits.
+                // A character can be split between two reads. Its first part waits for the rest.
                 let whole = match std::str::from_utf8(&pending) {
                     Err(error) if error.error_len().is_none() => error.valid_up_to(),
                     _ => pending.len(),
@@ -58,13 +59,13 @@ impl Feed {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All the text so far.
+    /// Returns all text received so far.
     #[must_use]
     pub fn text(&self) -> String {
         self.lock().text.clone()
     }
 
-    /// Waits until `find` finds something in the whole text.
+    /// Waits until `find` returns something for the whole text.
     pub fn wait<T>(&self, limit: Duration, mut find: impl FnMut(&str) -> Option<T>) -> Result<T, Silence> {
         let deadline = Instant::now() + limit;
         let mut heard = self.lock();

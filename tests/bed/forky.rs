@@ -1,25 +1,25 @@
-//! What is different about Debian's next release: it moves, and cannot be installed on every day.
+//! Exceptions for Debian's next release: it keeps changing, and on some days it cannot be installed.
 //!
-//! That alone is excused. It is remembered, so that one run tries once, and each property on it then says that it is not
-//! tested. Whatever goes wrong after the packages are installed is a failure.
+//! Only a failed installation is excused. It is remembered, so that a run tries only once, and each property on
+//! this image then reports that it is not tested. Any error after the packages are installed is a failure.
 
 use crate::vm_folder;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Debian's name for it.
+/// Debian's name for its next release.
 pub const SUITE: &str = "forky";
 
-/// How long a failure is remembered: for longer than a run of all tests.
+/// How long a failed installation is remembered: for longer than a run of all tests takes.
 const REMEMBERED: Duration = Duration::from_secs(2 * 3600);
 
-/// Made once all packages are installed.
+/// The name of a file that is made once all packages are installed.
 const INSTALLED: &str = "installed";
 
-/// mmdebstrap's further options. The older mmdebstrap may not know which keys this suite is signed by. A mirror may lag
-/// behind by more than Debian's week; what it has is signed all the same, and no guest lives long enough to be attacked by
-/// what is too old.
+/// Returns additional options for mmdebstrap. An older mmdebstrap may not know which keys sign this suite. A
+/// mirror may lag behind by more than Debian's week. Its packages are signed all the same, and no guest lives
+/// long enough to be attacked through outdated ones.
 pub(crate) fn options(part: &Path) -> [String; 3] {
     [
         "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg".into(),
@@ -28,14 +28,14 @@ pub(crate) fn options(part: &Path) -> [String; 3] {
     ]
 }
 
-/// Why it could not be installed, a short while ago.
+/// Returns why the last installation failed, if that was a short while ago.
 pub(crate) fn missing() -> Option<String> {
     let file = file();
     let age = fs::metadata(&file).ok()?.modified().ok()?.elapsed().ok()?;
     (age < REMEMBERED).then(|| fs::read_to_string(&file).ok()).flatten()
 }
 
-/// Remembers why mmdebstrap failed, unless all packages were installed.
+/// Records why mmdebstrap failed, unless all packages were installed.
 pub(crate) fn remember(part: &Path, why: &str) -> Result<(), String> {
     if part.join(INSTALLED).exists() {
         return Ok(());

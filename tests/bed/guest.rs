@@ -1,4 +1,4 @@
-//! A whole Debian in QEMU, driven through the agent in it (`guest/usr/lib/bed/agent`).
+//! A whole Debian in QEMU, controlled through the agent inside it (`guest/usr/lib/bed/agent`).
 
 use crate::cpio::Cpio;
 use crate::esp;
@@ -13,116 +13,119 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A boot takes half a minute when the host is idle.
+/// The limit for a boot, which takes half a minute on an idle host.
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
-/// One command, and the way to power off; as for a boot, hosts are busy.
+/// The limit for one command, and for a power-off. It is long because hosts can be busy.
 const COMMAND_LIMIT: Duration = Duration::from_secs(240);
 
-/// How much longer a machine takes that counts its instructions, beside another one.
+/// How many times longer a machine takes that counts its instructions.
 const COUNTING_SLOWER: u32 = 8;
 
-/// The file with the steps of all tests.
+/// The log file with the steps of all tests.
 const STEPS: &str = "steps";
 
-/// Libraries lie where they lay: QEMU translates them once, and not for each process (a fifth of a boot).
+/// Keeps libraries at fixed addresses: QEMU translates them once, and not for each process (a fifth of a boot).
 const FASTER: &str = "norandmaps";
 
-/// Which guest to boot.
+/// The description of a guest to boot.
 pub struct Spec {
-    /// Its disks and kernel.
+    /// The image with its disks and its kernel.
     pub image: Image,
-    /// Other disks than the image's, for its kernel.
+    /// Disks to use with the image's kernel, in place of the image's own.
     pub disks: Option<Disks>,
-    /// The installed product (`make install DESTDIR=target/vm/installed`), laid over its root when it has booted.
+    /// The installed product (`make install DESTDIR=target/vm/installed`), laid over the guest's root after it
+    /// has booted.
     pub installed: Option<PathBuf>,
-    /// Adds programs to that.
+    /// Adds programs to the product.
     pub adds: fn(&mut Cpio) -> Result<(), String>,
-    /// What starts its kernel.
+    /// How its kernel is started.
     pub starts: Starts,
-    /// Added to the kernel's command line, where QEMU starts it.
+    /// Additional options for the kernel's command line, if QEMU starts the kernel.
     pub append: String,
-    /// Added to QEMU's.
+    /// Additional arguments for QEMU.
     pub qemu: Vec<String>,
-    /// Whether it boots before your eyes, where others are restored from a snapshot.
+    /// Whether it is really booted. Other guests are restored from a snapshot.
     pub cold: bool,
-    /// Whether its time-stamp counter counts instructions: slow, and before your eyes.
+    /// Whether its time-stamp counter counts instructions. Such a guest is slow, and is really booted.
     pub counting: bool,
-    /// MiB.
+    /// The memory in MiB.
     pub memory: u32,
-    /// Where the console is kept.
+    /// The file in which the console is kept.
     pub log: PathBuf,
 }
 
-/// Disks, and how a kernel finds the root on them.
+/// Disks, and how the kernel finds the root on them.
 #[derive(Debug, Clone)]
 pub struct Disks {
-    /// Them, in their order.
+    /// The disks, in order.
     pub disks: Vec<PathBuf>,
     /// The initrd that QEMU hands to the kernel.
     pub initrd: PathBuf,
-    /// What `root=` says.
+    /// The value of `root=`.
     pub root: String,
-    /// Whether they are several tests', in a folder that is named for what they are made of.
+    /// Whether several tests use the disks. Shared disks are in a directory that is named for a hash of their
+    /// recipe.
     pub are_shared: bool,
 }
 
-/// What starts a guest's kernel.
+/// How a guest's kernel is started.
 pub enum Starts {
-    /// QEMU, which is handed the image's own.
+    /// QEMU starts the image's own kernel.
     Qemu,
-    /// UEFI, and the boot loader among these files of an EFI system partition, on a disk of its own.
+    /// UEFI starts the boot loader among these files of an EFI system partition, which is on a disk of its own.
     Uefi(PathBuf),
-    /// A BIOS, and the boot loader on this disk; its first partition takes the place of the image's /boot.
+    /// A BIOS starts the boot loader on this disk. The disk's first partition takes the place of the image's
+    /// /boot.
     Bios(PathBuf),
 }
 
 /// A running guest.
 pub struct Guest {
-    /// The boot that answers now.
+    /// The boot that answers at present.
     pub boot: Boot,
     machine: Machine,
     agent: Feed,
-    /// How much of the agent's and the console's text has been dealt with.
+    /// How much of the agent's and of the console's text has been processed.
     agent_read: usize,
     console_read: usize,
     resets: usize,
     commands: usize,
-    /// How much longer than others it may take for everything.
+    /// The factor by which its time limits for commands and boots are extended.
     slower: u32,
     /// The test's name.
     name: String,
 }
 
-/// One kernel's arrival.
+/// One start of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Boot {
     /// `uname -r`.
     pub release: String,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// Firmware resets since the arrival before: 0 after kexec, 1 after a reboot.
+    /// Firmware resets since the previous start: 0 after kexec, 1 after a reboot.
     pub resets: usize,
 }
 
 impl Boot {
-    /// The kernel before jumped here, past the firmware.
+    /// Returns whether the previous kernel jumped to this one, without the firmware.
     #[must_use]
     pub fn jumped(&self) -> bool {
         self.resets == 0
     }
 }
 
-/// What a command in the guest did.
+/// The result of a command in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ran {
-    /// Its exit status, as `$?` has it.
+    /// The exit status, as in `$?`.
     pub status: u8,
-    /// stdout and stderr together.
+    /// Standard output and standard error together.
     pub output: String,
 }
 
 impl Spec {
-    /// The usual guest of a test, with the product installed.
+    /// Describes the usual guest of a test, with the product installed.
     #[must_use]
     pub fn new(test: &Test) -> Self {
         Self {
@@ -142,14 +145,14 @@ impl Spec {
 }
 
 impl Guest {
-    /// Boots, and waits until the agent answers.
+    /// Boots a guest, and waits until its agent answers.
     pub fn boot(spec: &Spec) -> Result<Self, String> {
         let mut guest = Self::start(spec)?;
         guest.await_boot()?;
         Ok(guest)
     }
 
-    /// Powers the machine on; [`Guest::await_boot`] is next.
+    /// Powers the machine on. [`Guest::await_boot`] comes next.
     pub fn start(spec: &Spec) -> Result<Self, String> {
         let files = spec.image.files()?;
         let scratch = Scratch::new()?;
@@ -190,7 +193,8 @@ impl Guest {
             }
             Starts::Bios(disk) => machine::Starts::Bios(disk),
         };
-        // Of the others each is booted once: their devices and loaders, or the disks themselves, are one test's.
+        // A usual guest is restored from a snapshot. For another one, a snapshot would serve one boot only, because its
+        // devices, boot loader or disks belong to a single test.
         let is_usual = spec.disks.as_ref().is_none_or(|disks| disks.are_shared)
             && spec.qemu.is_empty()
             && matches!(spec.starts, Starts::Qemu)
@@ -223,12 +227,12 @@ impl Guest {
         })
     }
 
-    /// Runs a script in the guest.
+    /// Runs a script in the guest, with the usual time limit.
     pub fn run(&mut self, script: &str) -> Result<Ran, String> {
         self.run_within(COMMAND_LIMIT * self.slower, script)
     }
 
-    /// The same with a deadline of its own.
+    /// Runs a script in the guest, with this time limit.
     pub fn run_within(&mut self, limit: Duration, script: &str) -> Result<Ran, String> {
         let begun = Instant::now();
         let ran = self.answered_within(limit, script);
@@ -236,7 +240,7 @@ impl Guest {
         ran
     }
 
-    /// How long each step of each test took: `sort -n target/vm/logs/steps`.
+    /// Records how long a step of a test took. `sort -n target/vm/logs/steps` lists the steps of all tests.
     fn note_step(&self, begun: Instant, what: &str) {
         let line = what.split_whitespace().collect::<Vec<_>>().join(" ");
         let shown: String = line.chars().take(80).collect();
@@ -268,7 +272,7 @@ impl Guest {
         }
     }
 
-    /// Runs a script that must succeed, and returns what it printed.
+    /// Runs a script that must succeed, and returns its output.
     pub fn ok(&mut self, script: &str) -> Result<String, String> {
         let Ran { status, output } = self.run(script)?;
         if status == 0 {
@@ -277,7 +281,7 @@ impl Guest {
         Err(self.tell(&format!("{script}: exit status {status}\n{output}")))
     }
 
-    /// Hands a script to the guest and does not wait: for what ends in another kernel.
+    /// Sends a script to the guest and does not wait for it, because the script ends in another kernel.
     pub fn send(&mut self, script: &str) -> Result<(), String> {
         self.commands += 1;
         let message = format!("{} {}\n{script}", self.commands, script.len());
@@ -285,7 +289,7 @@ impl Guest {
         sent.map_err(|e| self.tell(&format!("{script}: cannot be sent: {e}")))
     }
 
-    /// Waits for the next kernel's agent.
+    /// Waits for the agent of the next kernel.
     pub fn await_boot(&mut self) -> Result<Boot, String> {
         let (begun, start) = (Instant::now(), self.agent_read);
         let ready = self.agent.wait(BOOT_LIMIT * self.slower, |text| {
@@ -308,7 +312,7 @@ impl Guest {
         Ok(self.boot.clone())
     }
 
-    /// Waits until the machine goes through its firmware again, which follows a restart at once.
+    /// Waits until the machine goes through its firmware again, which happens at once in a reboot.
     pub fn await_reset(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + COMMAND_LIMIT;
         while self.machine.monitor.resets() == self.resets {
@@ -328,7 +332,7 @@ impl Guest {
         }
     }
 
-    /// Waits for a line of the console, after those that were waited for before, and returns it.
+    /// Waits for a line of the console that contains `text`, after the lines of earlier waits, and returns it.
     pub fn await_console(&mut self, text: &str) -> Result<String, String> {
         let (begun, start) = (Instant::now(), self.console_read);
         let found = self.machine.console.wait(BOOT_LIMIT, |console| {
@@ -345,23 +349,23 @@ impl Guest {
         Ok(line)
     }
 
-    /// What is waited for next is not what the console has said so far.
+    /// Makes the next wait ignore everything that the console has shown so far.
     pub fn skip_console(&mut self) {
         self.console_read = self.machine.console.text().len();
     }
 
-    /// Everything on the console so far.
+    /// Returns everything on the console so far.
     #[must_use]
     pub fn console(&self) -> String {
         self.machine.console.text()
     }
 
-    /// The machine below: its console as it comes, its monitor.
+    /// Returns the underlying machine, with its live console and its monitor.
     pub fn machine(&mut self) -> &mut Machine {
         &mut self.machine
     }
 
-    /// A failure with the console's last lines.
+    /// Returns an error message with the console's last lines.
     #[must_use]
     pub fn tell(&self, what: &str) -> String {
         self.machine.tell(what)

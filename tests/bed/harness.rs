@@ -1,4 +1,4 @@
-//! The table of a suite's properties, and how they are run.
+//! The table of a suite's properties, and the code that runs them.
 
 use crate::image::Image;
 use crate::vm_folder;
@@ -19,13 +19,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One property of the product.
 pub struct Property {
-    /// A sentence.
+    /// The name: a sentence.
     pub name: &'static str,
     /// When it runs.
     pub set: Set,
-    /// Where: once per image.
+    /// The images on which it runs, once on each.
     pub on: &'static [Image],
-    /// The proof.
+    /// The function that proves it.
     pub prove: fn(&Test) -> Result<(), String>,
 }
 
@@ -42,12 +42,12 @@ pub enum Set {
 pub struct Test {
     /// The name as selected on the command line.
     pub name: String,
-    /// Where it runs.
+    /// The image on which it runs.
     pub image: Image,
 }
 
 impl Test {
-    /// Where the consoles of this test's machines are kept when it fails.
+    /// Returns the file in which the consoles of this test's machines are kept if it fails.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         vm_folder().join("logs").join(format!("{}.log", self.name.replace("::", ".")))
@@ -78,7 +78,7 @@ impl Test {
         let _ = fs::remove_file(&log);
         let begun = Instant::now();
         let proved = prove(self);
-        // Where the time of all tests goes is found in one file: `sort -n target/vm/logs/times`.
+        // One file lists the time of all tests: `sort -n target/vm/logs/times`.
         let seconds = begun.elapsed().as_secs();
         note(TIMES, &format!("{seconds:4} s  {}", self.name));
         OF_THIS_RUN.lock().unwrap_or_else(PoisonError::into_inner).insert(self.name.clone(), seconds);
@@ -88,21 +88,22 @@ impl Test {
     }
 }
 
-/// Whether what failed may be proved once more: for CI (`.ci/run`), whose host may be too busy for a guest's deadlines;
-/// not more than a few, for then it is no host's fault. Each is told.
+/// Returns whether a failed property may be proved once more. This is for CI (`.ci/run`), whose host may be too
+/// busy for a guest's deadlines. Only a few may: if more fail, the host is not the cause. Each one is reported.
 fn once_more() -> bool {
     static LEFT: AtomicUsize = AtomicUsize::new(3);
     let is_wanted = env::var("NEXTKERNEL_AGAIN").is_ok_and(|value| value == "1");
     is_wanted && LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
-/// Says that something is not tested, at once and in a file beside the consoles, which `.ci/run` shows at its end.
+/// Reports that something is not tested, at once and in a file beside the consoles, which `.ci/run` shows at its
+/// end.
 pub fn not_tested(what: &str, why: &str) {
     eprintln!("NOT TESTED: {what}: {why}");
     note("not-tested", &format!("{what}: {why}"));
 }
 
-/// Adds a line to a file beside the consoles.
+/// Appends a line to a file beside the consoles.
 pub fn note(file: &str, line: &str) {
     let folder = vm_folder().join("logs");
     let _ = fs::create_dir_all(&folder);
@@ -112,21 +113,24 @@ pub fn note(file: &str, line: &str) {
 
 /// Properties of one kind.
 pub struct Suite {
-    /// Its table.
+    /// The suite's table.
     pub properties: &'static [Property],
-    /// Seconds that one may take, on a machine that does nothing else. Those that take longer are named, and nothing else.
+    /// The seconds that a property may take on an otherwise idle machine. Slower properties are named; that is
+    /// the only consequence.
     pub budget: u64,
 }
 
-/// When no further property begins.
+/// The time after which no further property begins.
 static DEADLINE: OnceLock<Instant> = OnceLock::new();
 
-/// How many minutes there are for the guests of a CI run, whose host may be slow: what does not fit is told as not tested.
+/// The variable with the minutes for the guests of a CI run, whose host may be slow. Properties that do not fit
+/// are reported as not tested.
 const MINUTES: &str = "NEXTKERNEL_MINUTES";
 
-/// Runs all properties in one queue: as many at a time as there are processors, unless `--test-threads` says otherwise;
-/// those that took the longest last time begin first. Where there is a deadline, those of the quick set come before the
-/// others, suite by suite, and the last suite begins each day with another one: what does not fit differs from day to day.
+/// Runs all properties in one queue: as many at a time as there are processors, unless `--test-threads` says
+/// otherwise. The properties that took the longest last time begin first. If there is a deadline, the quick set
+/// comes first and then the other properties, suite by suite. The last suite begins with a different property
+/// each day, so that the properties that do not fit differ from day to day.
 #[must_use]
 pub fn run(suites: &[Suite]) -> ExitCode {
     let full = env::var("NEXTKERNEL_FULL").is_ok_and(|value| value == "1");
@@ -140,7 +144,7 @@ pub fn run(suites: &[Suite]) -> ExitCode {
     for (number, suite) in suites.iter().enumerate() {
         for (row, property) in suite.properties.iter().enumerate() {
             for &image in property.on {
-                // A table may have a property in both sets, each on other images.
+                // A table may list a property in both sets, each time on other images.
                 let named = suite.properties.iter().filter(|other| other.name == property.name);
                 let name = match named.map(|other| other.on.len()).sum() {
                     1_usize => property.name.into(),
@@ -148,7 +152,7 @@ pub fn run(suites: &[Suite]) -> ExitCode {
                 };
                 budgets.insert(name.clone(), suite.budget);
                 let (test, prove) = (Test { name: name.clone(), image }, property.prove);
-                // What has never run may take long.
+                // A property that has never run may take long.
                 let took = last.get(&name).copied().unwrap_or(u64::MAX);
                 let rows = suite.properties.len() as u64;
                 let turn = match property.set {
@@ -179,20 +183,21 @@ pub fn run(suites: &[Suite]) -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Seconds by property, of this run.
+/// The seconds that each property took in this run.
 static OF_THIS_RUN: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
-/// The file with those of all runs.
+/// The log file with the seconds of all runs.
 const TIMES: &str = "times";
 
-/// Seconds by property, of the last run in which each was: the developer's own, else those that were committed.
+/// Returns the seconds that each property took in its last run: from the developer's own runs, else from the
+/// committed times.
 fn last_times() -> BTreeMap<String, u64> {
     let mut times = times_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("times"));
     times.extend(times_in(&vm_folder().join("logs").join(TIMES)));
     times
 }
 
-/// A line for each property: `SECONDS s  NAME`. The last one counts.
+/// Reads lines of the form `SECONDS s  NAME`, one for each property. The last line for a property counts.
 fn times_in(file: &Path) -> BTreeMap<String, u64> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let times = text.lines().filter_map(|line| {
@@ -202,7 +207,7 @@ fn times_in(file: &Path) -> BTreeMap<String, u64> {
     times.collect()
 }
 
-/// Where the time went.
+/// Returns a summary of where the time went.
 fn summary(times: &BTreeMap<String, u64>, budgets: &BTreeMap<String, u64>) -> String {
     let mut slowest: Vec<_> = times.iter().collect();
     slowest.sort_by_key(|(_, seconds)| Reverse(**seconds));
@@ -219,7 +224,8 @@ fn summary(times: &BTreeMap<String, u64>, budgets: &BTreeMap<String, u64>) -> St
     text
 }
 
-/// A suite's table, a property a line: the set, the images, the function whose name is the sentence.
+/// Builds a suite's table from one line for each property: the set, the images, and the function whose name is
+/// the sentence.
 #[macro_export]
 macro_rules! properties {
     ($($set:ident $on:ident $module:ident::$name:ident)*) => {

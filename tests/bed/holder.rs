@@ -1,5 +1,4 @@
-//! Programs of a night in C: one keeps a device busy, one is stuck, one hides, one mounts, one counts what others take, one
-//! fills memory, one looks at it, one says when it was started.
+//! C programs for the guests of tests and benchmarks, and for the bed itself.
 
 use crate::machine::Scratch;
 use crate::{Made, host};
@@ -7,57 +6,58 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// `holder.c`: keeps a device busy.
+/// Returns `holder.c`, which keeps a device busy.
 pub fn program() -> Result<Vec<u8>, String> {
     built("holder.c", &[])
 }
 
-/// `stuck.c`: cannot be ended, or lets somebody else get stuck.
+/// Returns `stuck.c`, which gets stuck so that nothing can end it, or makes another process get stuck.
 pub fn stuck() -> Result<Vec<u8>, String> {
     built("stuck.c", &[])
 }
 
-/// `hide.c`: hides from who looks for processes, or is too many for them.
+/// Returns `hide.c`, which hides from a search for processes, or is too many processes for it.
 pub fn hide() -> Result<Vec<u8>, String> {
     built("hide.c", &[])
 }
 
-/// `mounts.c`: mounts more than anybody looks for.
+/// Returns `mounts.c`, which makes more mounts, or longer lines in mountinfo, than anybody expects.
 pub fn mounts() -> Result<Vec<u8>, String> {
     built("mounts.c", &[])
 }
 
-/// `count.c`: runs a program and says what it took.
+/// Returns `count.c`, which runs a program and prints the instructions and the memory that it took.
 pub fn count() -> Result<Vec<u8>, String> {
     built("count.c", &[])
 }
 
-/// `steps.c`: counts what a program and its children do in user mode.
+/// Returns `steps.c`, which counts the work of a program and its children in user mode.
 pub fn steps() -> Result<Vec<u8>, String> {
     built("steps.c", &[])
 }
 
-/// `fill.c`: takes memory until so much is left.
+/// Returns `fill.c`, which takes memory until only a given amount is free.
 pub fn fill() -> Result<Vec<u8>, String> {
     built("fill.c", &[])
 }
 
-/// `reserved.c`: counts the pages of memory that are reserved.
+/// Returns `reserved.c`, which counts the pages of memory that are reserved.
 pub fn reserved() -> Result<Vec<u8>, String> {
     built("reserved.c", &[])
 }
 
-/// `arrived.c`: an /init whose first instruction is the next system's, and which says when that was.
+/// Returns `arrived.c`, an /init whose first instruction is the first of the next system, and which prints when
+/// that was.
 pub fn arrived() -> Result<Vec<u8>, String> {
     built("arrived.c", &["-nostdlib"])
 }
 
-/// `restored.c`: waits for a guest's files, and takes them.
+/// Returns `restored.c`, which waits for a guest's files and receives them.
 pub fn restored() -> Result<Vec<u8>, String> {
     built("restored.c", &[])
 }
 
-/// A program of the host's compiler, static. Each is built once in a process.
+/// Builds a static program with the host's compiler, once in a process.
 fn built(source: &'static str, more: &[&str]) -> Result<Vec<u8>, String> {
     static BUILT: Made = Made::new();
     BUILT.get(source, || build(source, more))

@@ -1,4 +1,4 @@
-//! The guests' disks: Debian as mmdebstrap makes it, cached by the hash of the recipe.
+//! The guests' disks: Debian as mmdebstrap makes it, cached under a hash of the recipe.
 
 use crate::{forky, holder, host, vm_folder};
 use nix::fcntl::{Flock, FlockArg};
@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// What every guest has beyond minbase. kexec-tools must not be there: the product replaces it.
+/// The packages of every guest, in addition to minbase. kexec-tools must not be among them, because the product
+/// replaces it.
 const PACKAGES: &str = "cpio,systemd,systemd-sysv,udev,kmod,dbus,linux-image-amd64,initramfs-tools,\
     zstd,strace,procps,e2fsprogs,util-linux,mount,sudo";
 
-/// The same for the demo, which needs less; its kernels come by [`KERNELS`].
+/// The packages of the demo, which needs fewer. [`KERNELS`] installs its kernels.
 const DEMO: &str =
     "systemd,systemd-sysv,udev,kmod,dbus,linux-base,initramfs-tools,zstd,e2fsprogs,util-linux,mount";
 
-/// Runs on the host with the new tree, before [`FINISH`]: installs Debian's newest kernel but one and then the newest, as
-/// an update would have. The cloud flavour is the smallest that has the drivers of QEMU's devices; where the archive has one
-/// version of it alone, as after a point release, the other flavour's kernel is the one before.
+/// Runs on the host with the new tree, before [`FINISH`]. It installs Debian's newest kernel but one and then the
+/// newest, as an update would have done. The cloud flavour is the smallest that has the drivers of QEMU's
+/// devices. If the archive has only one version of it, as after a point release, the other flavour's kernel
+/// serves as the older one.
 const KERNELS: &str = r#"set -e
     export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" DEBIAN_FRONTEND=noninteractive
     kernel() { apt-cache depends "$1" | sed -n "s/.*Depends: //p"; }
@@ -33,11 +35,11 @@ const KERNELS: &str = r#"set -e
         chroot "$1" sh -c "dpkg -i /tmp/${package}_*.deb >/dev/null && rm /tmp/${package}_*.deb"
     done"#;
 
-/// Boot loaders and their tools. None of these installs anything anywhere by itself.
+/// Boot loaders and their tools. None of these packages installs a boot loader anywhere by itself.
 const LOADERS: &str = "systemd-boot-efi,grub-pc-bin,grub2-common,extlinux";
 
-/// Runs on the host, in the folder with the new tree: puts Debian's static busybox there, for every initramfs that the bed
-/// makes. The host's own may be linked dynamically, and the packages of both exclude each other.
+/// Runs on the host and puts Debian's static busybox beside the new tree, for every initramfs that the bed makes.
+/// The host's own busybox may be linked dynamically, and the packages of the two exclude each other.
 const BUSYBOX: &str = r#"set -e
     export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
     cd "$1/.."
@@ -46,8 +48,8 @@ const BUSYBOX: &str = r#"set -e
     chmod +x busybox
     rm busybox-static_*.deb"#;
 
-/// Runs in the new tree. What it masks costs seconds of an emulated boot and serves no test; the
-/// two stamps say that /etc and /var are up to date, which spares rebuilding caches at boot.
+/// Runs in the new tree. The units that it masks cost seconds of an emulated boot and serve no test. The two
+/// stamps say that /etc and /var are up to date, so that no caches are rebuilt at boot.
 const FINISH: &str = "set -e
     passwd -q -d root
     systemctl -q enable bed-agent.service
@@ -68,15 +70,15 @@ const FINISH: &str = "set -e
     : >/etc/machine-id
     touch /etc/.updated /var/.updated";
 
-/// Runs in a copy of the tree, right after it: the mirror still has the headers of this very kernel. kexec-tools
-/// is what the product is measured against, and what people migrate from.
+/// Runs in a copy of the tree right after the tree is made, while the mirror still has the headers of this very
+/// kernel. kexec-tools is there because the product is measured against it, and because people migrate from it.
 const BUILDER: &str = "set -e
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -q
     apt-get install -q -y --no-install-recommends make linux-headers-$(basename /usr/lib/modules/*) kexec-tools";
 
-/// In Debian 13's, too: ukify; shim and GRUB, as Debian has them signed, only unpacked; and another kernel of the same
-/// source, the smallest there is, as its package.
+/// Runs in Debian 13's copy, too. It installs ukify, unpacks shim and GRUB as Debian has signed them, and
+/// downloads the package of another kernel of the same source, the smallest there is.
 const BUILDER_13: &str = "
     apt-get install -q -y --no-install-recommends systemd-ukify
     cd /tmp
@@ -86,13 +88,13 @@ const BUILDER_13: &str = "
     cd /kernel
     apt-get download -q $(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p')";
 
-/// The age at which another recipe's image is removed.
+/// The age at which an image of another recipe is removed.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
-/// How a separate /boot is mounted.
+/// The line of fstab that mounts a separate /boot.
 const BOOT_IN_FSTAB: &str = "LABEL=boot /boot ext4 defaults 0 2\n";
 
-/// The guests there are.
+/// The images of the guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Image {
     /// Debian 13, trixie: systemd 257.
@@ -101,9 +103,10 @@ pub enum Image {
     Debian12,
     /// Debian 13 with /boot on a disk of its own.
     Debian13SeparateBoot,
-    /// Debian 12 in the same way.
+    /// Debian 12 with /boot on a disk of its own.
     Debian12SeparateBoot,
-    /// Debian 13 with the kernel that runs and one that an update has installed; without boot loaders and without a builder.
+    /// Debian 13 with the running kernel and one that an update has installed. It has no boot loaders and no
+    /// builder.
     Demo,
     /// Debian's next release, with the newest systemd and kernel that the tests meet. It has no builder.
     Forky,
@@ -112,12 +115,12 @@ pub enum Image {
 /// The files of an image.
 pub struct Files {
     folder: PathBuf,
-    /// The link in the tree to the kernel that runs.
+    /// The link in the tree to the running kernel.
     kernel: &'static str,
 }
 
 impl Image {
-    /// The name as it stands behind a test's.
+    /// Returns the name that is appended to a test's.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -130,8 +133,8 @@ impl Image {
         }
     }
 
-    /// What its kernel is told beside what a test wants. Linux 7.2 panics at times where an emulated processor is too
-    /// busy to see the timer tick ("IO-APIC + timer doesn't work").
+    /// Returns the kernel options that the image needs in addition to a test's. Linux 7.2 panics at times if an
+    /// emulated processor is too busy to see the timer tick ("IO-APIC + timer doesn't work").
     #[must_use]
     pub fn append(self) -> &'static str {
         if self == Self::Forky { "no_timer_check" } else { "" }
@@ -145,23 +148,24 @@ impl Image {
         }
     }
 
-    /// What its folder's name begins with.
+    /// Returns the first part of the directory's name.
     fn prefix(self) -> &'static str {
         if self == Self::Demo { "demo" } else { self.suite() }
     }
 
-    /// The links in the tree to its kernel and initrd.
+    /// Returns the links in the tree to its kernel and its initrd.
     fn links(self) -> [&'static str; 2] {
         if self == Self::Demo { ["vmlinuz.old", "initrd.img.old"] } else { ["vmlinuz", "initrd.img"] }
     }
 
-    /// Why its packages cannot be installed today, where that is so; only a suite that moves may answer this.
+    /// Returns why its packages cannot be installed today, if they cannot. Only a suite that keeps changing may
+    /// give a reason.
     #[must_use]
     pub fn missing(self) -> Option<String> {
         (self == Self::Forky && self.files().is_err()).then(forky::missing).flatten()
     }
 
-    /// The image's files, built first where they are not there yet.
+    /// Returns the image's files, and builds them first if they do not exist.
     pub fn files(self) -> Result<Files, String> {
         let (name, [kernel, _]) = (self.prefix(), self.links());
         let folder = vm_folder().join(format!("{name}-{:016x}", recipe(self)?));
@@ -170,7 +174,7 @@ impl Image {
         }
         let missing = || forky::missing().filter(|_| self == Self::Forky).map_or(Ok(()), Err);
         missing()?;
-        // One builder at a time, be it a thread or a process; the others then find the folder.
+        // Only one thread or process builds at a time. The others then find the directory.
         fs::create_dir_all(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
         let lock = File::create(vm_folder().join(format!("{name}.lock")))
             .map_err(|e| format!("target/vm/{name}.lock: {e}"))?;
@@ -188,7 +192,7 @@ impl Image {
         Ok(Files { folder, kernel })
     }
 
-    /// The disk with /.
+    /// Returns the disk with /.
     #[must_use]
     pub fn root(self, files: &Files) -> PathBuf {
         match self {
@@ -199,7 +203,7 @@ impl Image {
         }
     }
 
-    /// The disk with /boot, where that is one of its own; the root finds it by its label.
+    /// Returns the disk with /boot, if /boot has one of its own. The root finds it by its label.
     #[must_use]
     pub fn boot(self, files: &Files) -> Option<PathBuf> {
         match self {
@@ -210,44 +214,44 @@ impl Image {
 }
 
 impl Files {
-    /// The root as a folder of the host. Not to be written.
+    /// Returns the root as a directory of the host. It must not be written to.
     #[must_use]
     pub fn tree(&self) -> PathBuf {
         self.folder.join("tree")
     }
 
-    /// Debian's kernel.
+    /// Returns the file with Debian's kernel.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
         self.folder.join("vmlinuz")
     }
 
-    /// Debian's initrd for it.
+    /// Returns the file with Debian's initrd for that kernel.
     #[must_use]
     pub fn initrd(&self) -> PathBuf {
         self.folder.join("initrd.img")
     }
 
-    /// Debian's busybox, which needs no library. The demo has none.
+    /// Returns the file with Debian's busybox, which needs no library. The demo has none.
     #[must_use]
     pub fn busybox(&self) -> PathBuf {
         self.folder.join("busybox")
     }
 
-    /// A root with a compiler and headers for that kernel, and with kexec-tools; Debian 13's has ukify, the signed files
-    /// of shim and GRUB, and in /kernel another kernel's package, too.
+    /// Returns a root with a compiler and headers for that kernel, and with kexec-tools. Debian 13's also has
+    /// ukify, the signed files of shim and GRUB, and another kernel's package in /kernel.
     #[must_use]
     pub fn builder(&self) -> PathBuf {
         self.folder.join("builder")
     }
 
-    /// A folder for what is made of the image, gone with it.
+    /// Returns a path for files that are made from the image and are removed with it.
     #[must_use]
     pub fn made(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// `uname -r` of that kernel.
+    /// Returns the release of that kernel (`uname -r`).
     pub fn release(&self) -> Result<String, String> {
         let link = fs::read_link(self.tree().join(self.kernel))
             .map_err(|e| format!("/{} of the image: {e}", self.kernel))?;
@@ -256,19 +260,20 @@ impl Files {
     }
 }
 
-/// What is laid into the image beside packages.
+/// Returns the directory with the image's files that come from no package.
 fn overlay() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("guest")
 }
 
-/// This file, the overlay, and what is built for it: whatever changes the image changes the hash.
+/// Returns a hash of this file, of the overlay and of the program built for it. Any change to the image changes
+/// the hash.
 fn recipe(image: Image) -> Result<u64, String> {
     let more = if image == Image::Forky { include_str!("forky.rs") } else { "" };
     let recipe = [include_str!("image.rs"), include_str!("../restored.c"), more].concat();
     hash(recipe.as_bytes(), &overlay())
 }
 
-/// Of a recipe, and of the names and contents of the files that it takes.
+/// Returns a hash of a recipe, and of the names and contents of all files below `folder`.
 pub fn hash(recipe: &[u8], folder: &Path) -> Result<u64, String> {
     let mut hasher = DefaultHasher::new();
     hasher.write(recipe);
@@ -291,10 +296,10 @@ fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
     host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(part))?;
     fs::create_dir_all(part).map_err(|e| format!("{}: {e}", part.display()))?;
     let (suite, tree) = (image.suite(), part.join("tree"));
-    // The overlay goes in before initramfs-tools is configured: the first initrd is the small one.
-    // mmdebstrap tells its progress on stderr, which is the tests' own. A test can be killed: its
-    // stdin is the lock, so that the next builder waits until it is gone too, and what it mounted
-    // in the tree goes with it.
+    // The overlay is installed before initramfs-tools is configured, so that the first initrd is the small one
+    // already. mmdebstrap reports its progress on stderr, which is shown on the tests' own. A test can be killed.
+    // Therefore mmdebstrap's stdin is the lock: the next builder waits until mmdebstrap is gone, too, and its
+    // mounts in the tree go with it.
     let restored = part.join("restored");
     fs::write(&restored, holder::restored()?).map_err(|e| format!("{}: {e}", restored.display()))?;
     let packages = match (image, suite) {
@@ -310,7 +315,7 @@ fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
         .arg(format!("--essential-hook=cp -rT --preserve=mode '{}' \"$1\"", overlay().display()))
         .arg(format!("--essential-hook=install '{}' \"$1/usr/lib/bed/restored\"", restored.display()));
     if image == Image::Demo {
-        // Who watches the demo has not come for the text of these scripts.
+        // The audience of the demo need not see the text of these scripts.
         mmdebstrap.arg("--quiet").arg(format!("--customize-hook={KERNELS}"));
     } else {
         mmdebstrap.arg(format!("--customize-hook={BUSYBOX}"));
@@ -340,7 +345,7 @@ fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
     host(Command::new("chroot").arg(&builder).args(["sh", "-c", &script]).stdin(stdin()?)).map(drop)
 }
 
-/// Runs mmdebstrap; an error has the first that it told of.
+/// Runs mmdebstrap. An error contains the first error that mmdebstrap printed.
 fn told(mmdebstrap: &mut Command) -> Result<(), String> {
     let failed = |e| format!("mmdebstrap: {e} (tests/prepare installs it)");
     let mut child = mmdebstrap.stderr(Stdio::piped()).spawn().map_err(failed)?;
@@ -358,7 +363,7 @@ fn told(mmdebstrap: &mut Command) -> Result<(), String> {
     }
 }
 
-/// Removes what an older recipe made, but not so soon that another process could still use it.
+/// Removes images of older recipes, but not so early that another process could still use one.
 fn remove_stale(name: &str) -> Result<(), String> {
     let entries = fs::read_dir(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
     for entry in entries.filter_map(Result::ok) {
@@ -371,7 +376,7 @@ fn remove_stale(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The same again with /boot apart; the tree is put back as it was.
+/// Makes the disks of an image with a separate /boot, and restores the tree afterwards.
 fn separate_boot(tree: &Path, part: &Path) -> Result<(), String> {
     let (boot, fstab, aside) = (tree.join("boot"), tree.join("etc/fstab"), part.join("boot"));
     let failed = |e| format!("{}: {e}", boot.display());
@@ -386,7 +391,7 @@ fn separate_boot(tree: &Path, part: &Path) -> Result<(), String> {
     fs::rename(&aside, &boot).map_err(failed)
 }
 
-/// A sparse ext4 disk with a folder's content.
+/// Makes a sparse ext4 disk with the content of a directory.
 pub fn disk(tree: &Path, file: &Path, label: &str) -> Result<(), String> {
     let mut mke2fs = Command::new("mke2fs");
     mke2fs.args(["-q", "-t", "ext4", "-L", label, "-d"]).arg(tree).arg(file).arg("2G");

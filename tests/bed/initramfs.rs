@@ -1,5 +1,5 @@
-//! Night guests: Debian's kernel and an initramfs in which PID 1 becomes the real systemd-shutdown.
-//! They begin where the filesystems are gone, and take seconds.
+//! Shutdown guests: Debian's kernel and an initramfs in which PID 1 becomes the real systemd-shutdown. They begin
+//! when the file systems are gone, and take seconds.
 
 use crate::Made;
 use crate::cpio::Cpio;
@@ -21,13 +21,13 @@ use std::time::Duration;
 
 const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
 
-/// What systemd-shutdown opens only when it needs it, since version 262 or before.
+/// A library that systemd-shutdown opens only when it needs it, since version 262 or earlier.
 const OPENED_LATER: &str = "/usr/lib/x86_64-linux-gnu/libmount.so.1";
 
-/// Links into /usr, as Debian has them; systemd 252 looks for hooks in /lib.
+/// The links into /usr that Debian has. systemd 252 looks for hooks in /lib.
 const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
-/// /scenario comes with a test's files. It is sourced: it may also exec what shall be PID 1 instead.
+/// /scenario is one of a test's files. It is sourced, so it may also exec another program as PID 1.
 pub(crate) const INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -39,7 +39,8 @@ mount -t tmpfs -o mode=0755,nosuid,nodev,noexec tmpfs /run
 exec /usr/lib/systemd/systemd-shutdown $VERB --timeout=10000000us --log-level=info --log-target=kmsg
 ";
 
-/// The system to arrive in: says so, without the kernel in between, and powers off.
+/// The /init of the next system. It prints that the system is up, without kernel messages in between, and powers
+/// off.
 pub(crate) const NEXT_INIT: &str = "#!/bin/busybox sh
 /bin/busybox dmesg -n 1
 /bin/busybox mount -t proc proc /proc
@@ -48,50 +49,51 @@ echo \"NEXT KERNEL UP: $cmdline\"
 /bin/busybox poweroff -f
 ";
 
-/// What a night is made of.
+/// The description of a shutdown guest.
 pub struct Night {
-    /// Whose kernel and systemd-shutdown.
+    /// The image that its kernel and systemd-shutdown are from.
     pub image: Image,
-    /// `reboot`, `poweroff`, `kexec`, `halt`; empty for none.
+    /// The verb of systemd-shutdown: `reboot`, `poweroff`, `kexec` or `halt`; empty for none.
     pub verb: String,
-    /// Shell lines for PID 1 before it becomes systemd-shutdown. The next kernel is at `/kernel`, an initramfs that says
-    /// `NEXT KERNEL UP: COMMAND LINE` and powers off at `/next.cpio`.
+    /// Shell lines that PID 1 runs before it becomes systemd-shutdown. The next kernel is at `/kernel`.
+    /// `/next.cpio` is an initramfs that prints `NEXT KERNEL UP: COMMAND LINE` and powers off.
     pub scenario: String,
-    /// Whether `/kernel` is Debian's own. Else it is the stub ([`stub`]), which says and does the same as that initramfs
-    /// a moment after the jump.
+    /// Whether `/kernel` is Debian's own. Otherwise it is the stub ([`stub`]), which prints and does the same as
+    /// that initramfs a moment after the jump.
     pub real: bool,
-    /// Added to the kernel's command line.
+    /// Additional options for the kernel's command line.
     pub append: String,
-    /// Added to QEMU's.
+    /// Additional arguments for QEMU.
     pub qemu: Vec<String>,
-    /// MiB.
+    /// The memory in MiB.
     pub memory: u32,
-    /// Whether its time-stamp counter counts instructions. Then waiting takes no time: the clock goes on at once.
+    /// Whether its time-stamp counter counts instructions. Then waiting takes no time, because the clock skips
+    /// idle time.
     pub counting: bool,
-    /// How it comes to run /init.
+    /// How the guest comes to run /init.
     pub boots: Boots,
-    /// When to give up; a night takes seconds, but machines are busy.
+    /// The time limit. A guest takes seconds, but hosts can be busy.
     pub limit: Duration,
     files: Cpio,
     log: PathBuf,
 }
 
-/// How a night comes to run /init.
+/// How a shutdown guest comes to run /init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boots {
-    /// One of its kind boots, is saved, and is restored for each.
+    /// One guest of its kind boots and is saved. Each guest is restored from that snapshot.
     Once,
-    /// It boots: a device of it cannot be restored.
+    /// Each guest boots, because a device of it cannot be restored.
     Each,
-    /// It boots by Debian's shim and GRUB, under Secure Boot.
+    /// Debian's shim and GRUB boot it, under Secure Boot.
     Verified,
-    /// The same, and shim is told to verify nothing.
+    /// Debian's shim and GRUB boot it under Secure Boot, and shim is set to verify nothing.
     Unverified,
 }
 
-/// What became of it.
+/// The result of a guest's run.
 pub struct Ended {
-    /// How.
+    /// How the machine ended.
     pub end: End,
     /// Everything on the console.
     pub console: String,
@@ -102,7 +104,7 @@ pub struct Ended {
 }
 
 impl Night {
-    /// A night of a test, with no scenario yet.
+    /// Describes the usual guest of a test, with no scenario yet.
     #[must_use]
     pub fn new(test: &Test, verb: &str) -> Self {
         Self {
@@ -138,7 +140,7 @@ impl Night {
         Ok(self)
     }
 
-    /// Adds a program that no guest has, of the image's builder.
+    /// Adds a program from the image's builder, which guests do not have otherwise.
     pub fn builders_program(&mut self, path: &str) -> Result<&mut Self, String> {
         program(&mut self.files, &self.image.files()?.builder(), path)?;
         Ok(self)
@@ -150,19 +152,19 @@ impl Night {
         Ok(self)
     }
 
-    /// Adds modules: the scenario loads them with `modprobe`.
+    /// Adds modules, which the scenario loads with `modprobe`.
     pub fn modules(&mut self, modules: &Modules) -> &mut Self {
         modules.put(&mut self.files);
         self
     }
 
-    /// Boots, and waits for the end.
+    /// Boots the guest, and waits for its end.
     pub fn run(self) -> Result<Ended, String> {
         self.run_beside(|_| Ok(())).map(|(ended, ())| ended)
     }
 
-    /// The same, with a picture of the screen from when the console says this; who said it waits for
-    /// a line on ttyS1.
+    /// Boots the guest, takes a picture of the screen when the console says `said`, and waits for the end. The
+    /// program that says it waits for a line on ttyS1, which is sent when the picture is taken.
     pub fn run_with_picture(self, said: &str) -> Result<(Ended, Picture), String> {
         let limit = self.limit;
         self.run_beside(|machine| {
@@ -201,7 +203,7 @@ impl Night {
         let variables = scratch.path("variables");
         let by_shim = matches!(self.boots, Boots::Verified | Boots::Unverified);
         let starts = if by_shim {
-            // Lockdown forbids what gives a guest its files later.
+            // Lockdown forbids the way in which other guests receive their files after the boot.
             initramfs.extend(&files);
             shim::disk(&image, &initramfs, cmdline.trim_end(), &scratch.path("tree"), &disk)?;
             if self.boots == Boots::Verified {
@@ -237,7 +239,7 @@ impl Night {
 }
 
 impl Ended {
-    /// The line of the console with this text; an error shows the console's end.
+    /// Returns the console's line with this text. An error shows the console's end.
     pub fn line(&self, text: &str) -> Result<&str, String> {
         self.console
             .lines()
@@ -245,7 +247,7 @@ impl Ended {
             .ok_or_else(|| self.tell(&format!("the console does not say {text:?}")))
     }
 
-    /// That it ended so.
+    /// Checks that the machine ended in this way.
     pub fn expect(&self, end: End) -> Result<(), String> {
         if self.end == end {
             return Ok(());
@@ -253,7 +255,8 @@ impl Ended {
         Err(self.tell(&format!("expected {end:?}, but it ended with {:?}", self.end)))
     }
 
-    /// That the next kernel was handed these bytes as its initrd, which the stub tells.
+    /// Checks that the next kernel received these bytes as its initrd. The stub reports that; Debian's own kernel
+    /// is not checked.
     pub fn handed(&self, initrd: &[u8]) -> Result<(), String> {
         if self.real {
             return Ok(());
@@ -272,7 +275,7 @@ impl Ended {
     }
 }
 
-/// All that nights of an image have in common. It is made once in a process.
+/// Returns the initramfs that all shutdown guests of an image have in common. It is made once in a process.
 fn base(image: Image) -> Result<Vec<u8>, String> {
     static MADE: Made = Made::new();
     MADE.get(image.name(), || make_base(image, &image.files()?))
@@ -293,14 +296,14 @@ fn make_base(of: Image, image: &Files) -> Result<Vec<u8>, String> {
     Ok(cpio.finish())
 }
 
-/// The initramfs at `/next.cpio`.
+/// Returns the initramfs at `/next.cpio`.
 pub fn next() -> Result<Vec<u8>, String> {
     let mut next = with_busybox(NEXT_INIT)?;
     next.folder("proc");
     Ok(next.finish())
 }
 
-/// A program of a root, and its libraries.
+/// Adds a program of the root `root`, and its libraries.
 pub fn program(cpio: &mut Cpio, root: &Path, path: &str) -> Result<(), String> {
     let mut ldd = Command::new("chroot");
     let libraries = host(ldd.arg(root).args(["/usr/bin/ldd", path]))?;
@@ -311,15 +314,15 @@ pub fn program(cpio: &mut Cpio, root: &Path, path: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An initramfs of Debian 13's busybox and this /init, and of what is added.
+/// Returns an initramfs with Debian 13's busybox and this /init. Other files can be added to it.
 pub fn with_busybox(init: &str) -> Result<Cpio, String> {
     Ok(with(&read(&Image::Debian13.files()?.busybox())?, init))
 }
 
-/// The same with another busybox.
+/// Returns an initramfs with this busybox and this /init.
 pub(crate) fn with(busybox: &[u8], init: &str) -> Cpio {
     let mut cpio = Cpio::default();
-    // The kernel opens PID 1's stdio here, before anything is mounted.
+    // The kernel opens PID 1's standard input and output here, before anything is mounted.
     cpio.device("/dev/console", 5, 1);
     for folder in MERGED {
         cpio.folder(&format!("usr/{folder}"));
@@ -331,8 +334,8 @@ pub(crate) fn with(busybox: &[u8], init: &str) -> Cpio {
     cpio
 }
 
-/// Where a path of a merged /usr is: an archive must not name a symbolic link as a folder, for the
-/// kernel would put the folder in its place.
+/// Returns a path's place in a merged /usr. An archive must not name a symbolic link as a directory, because the
+/// kernel would put a directory in its place.
 fn merged(path: &str) -> String {
     let path = path.trim_start_matches('/');
     match path.split_once('/') {

@@ -1,4 +1,5 @@
-//! A Debian with other inits than systemd, all of those that it has on one disk; the kernel's command line chooses.
+//! A Debian with other inits than systemd: one disk has all those that Debian has. The kernel's command line
+//! chooses.
 
 use crate::guest::{Disks, Spec};
 use crate::harness::Test;
@@ -11,11 +12,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `tests/inits` has for each guest beside packages, and a folder for each init.
+/// The directory in `tests/inits` with the files for every guest. The other directories are for one init each.
 const EVERY: &str = "every";
 
-/// A guest whose PID 1 becomes this init: `sysvinit`, `openrc` (below sysvinit), `openrc-init`, `runit`, `finit` or
-/// `busybox`. The agent is started by that init.
+/// Describes a guest whose PID 1 becomes this init: `sysvinit`, `openrc` (below sysvinit), `openrc-init`,
+/// `runit`, `finit` or `busybox`. That init starts the agent.
 pub fn spec(test: &Test, init: &str) -> Result<Spec, String> {
     let append = format!("init=/usr/lib/bed/{init}");
     let disks = Disks {
@@ -27,16 +28,16 @@ pub fn spec(test: &Test, init: &str) -> Result<Spec, String> {
     Ok(Spec { disks: Some(disks), append, ..Spec::new(test) })
 }
 
-/// Its files, with those of Debian's s6 and execline.
+/// Returns the guests' root as a directory of the host. It also has Debian's s6 and execline.
 pub fn tree(test: &Test) -> Result<PathBuf, String> {
     Ok(folder(test)?.join("tree"))
 }
 
-/// The folder with both, built first where it is not there yet.
+/// Returns the directory with the disk and the tree, and builds it first if it does not exist.
 fn folder(test: &Test) -> Result<PathBuf, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("inits");
     let tree = test.image.files()?.tree();
-    // It is the other image and more: another one of those makes another one of these.
+    // The tree is another image's with additions, so it is built again when that image changes.
     let mut hasher = DefaultHasher::new();
     tree.parent().and_then(Path::file_name).hash(&mut hasher);
     hasher.write_u64(image::hash(include_bytes!("inits.rs"), &sources)?);
@@ -71,7 +72,7 @@ fn build(from: &Path, sources: &Path, part: &Path, lock: &File) -> Result<(), St
     };
     copy(&sources.join(EVERY), &tree)?;
     let build = fs::read_to_string(sources.join("build")).map_err(|e| format!("tests/inits/build: {e}"))?;
-    // Who waits for the lock waits for the chroot, too, should this process be killed.
+    // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
     let stdin = lock.try_clone().map_err(|e| format!("inits.lock: {e}"))?;
     host(Command::new("chroot").arg(&tree).args(["sh", "-c", &build]).stdin(stdin))?;
     for entry in fs::read_dir(sources).map_err(|e| format!("{}: {e}", sources.display()))?.flatten() {

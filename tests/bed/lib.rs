@@ -1,8 +1,8 @@
-//! The test bed: real Debian guests in QEMU, where the product hands one kernel over to the next
-//! and the tests watch what the machine does.
+//! The test bed: real Debian guests in QEMU, in which the product hands one kernel over to the next while the
+//! tests watch the machine.
 //!
-//! A [`guest::Guest`] is a whole Debian; a [`initramfs::Night`] is only its kernel and the real
-//! systemd-shutdown, from the moment where the filesystems are gone.
+//! A [`guest::Guest`] is a whole Debian. A [`initramfs::Night`] is only its kernel and the real systemd-shutdown,
+//! from the moment when the file systems are gone.
 
 pub mod bios;
 pub mod boards;
@@ -36,20 +36,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// Where images, logs and the installed product are kept: `target/vm`.
+/// Returns the directory with the images, the logs and the installed product: `target/vm`.
 #[must_use]
 pub fn vm_folder() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().unwrap_or(tests).join("target/vm")
 }
 
-/// The product as `make guest-install` has installed it, or another one that `NEXTKERNEL_INSTALLED` names.
+/// Returns the product as `make guest-install` has installed it, or the one that `NEXTKERNEL_INSTALLED` names.
 #[must_use]
 pub fn installed() -> PathBuf {
     env::var_os("NEXTKERNEL_INSTALLED").map_or_else(|| vm_folder().join("installed"), PathBuf::from)
 }
 
-/// Bytes that are made once in a process, each by its name.
+/// Bytes that are made once in a process, each under a name.
 pub(crate) struct Made(Mutex<BTreeMap<&'static str, Vec<u8>>>);
 
 impl Made {
@@ -57,7 +57,7 @@ impl Made {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// Returns what has that name, made first where it is asked for the first time.
+    /// Returns the bytes of that name, and makes them at the first call.
     pub(crate) fn get(
         &self,
         name: &'static str,
@@ -73,8 +73,8 @@ impl Made {
     }
 }
 
-/// Where `make cross` has built the programs for another architecture; where it could not, this says that they are not
-/// tested.
+/// Returns the directory in which `make cross` has built the programs for another architecture. If there is none,
+/// it prints that they are not tested.
 #[must_use]
 pub fn built_for(target: &str) -> Option<PathBuf> {
     let built = vm_folder().join("../built").join(target);
@@ -85,12 +85,12 @@ pub fn built_for(target: &str) -> Option<PathBuf> {
     Some(built)
 }
 
-/// Runs a program of the host; an error names it and says what it said.
+/// Runs a program of the host and returns its output. An error names the program and contains its error messages.
 pub fn host(command: &mut Command) -> Result<String, String> {
     host_bytes(command).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The same for what is no text.
+/// Does the same as [`host`], for output that is not text.
 pub fn host_bytes(command: &mut Command) -> Result<Vec<u8>, String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if output.status.success() {

@@ -13,25 +13,27 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, process};
 
-/// QEMU has no more to do before it connects than to open its disks; a busy host may read them first.
+/// The limit for QEMU to connect. It only has to open its disks before, but a busy host may first read them.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// With QEMU's own, large cache of translations the boot after a reset is half as fast: every page
-/// that held code before is invalidated one by one (33 s against 19 s, Debian 12).
+/// With QEMU's own, large cache of translations the boot after a reset is half as fast: every page that held code
+/// before is invalidated one by one (33 s against 19 s, Debian 12).
 const TCG: &str = "tcg,thread=multi,tb-size=128";
-/// One instruction is one nanosecond, and so one tick of the time-stamp counter, whatever the host does; idle time
-/// is skipped.
+/// An instruction takes one nanosecond, and so one tick of the time-stamp counter, whatever the host does. Idle
+/// time is skipped.
 const COUNTING: [&str; 4] = ["-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0,sleep=off"];
-/// With a disk it takes as long as it takes: the host answers in its own time, and skipped would be whatever is waited for beside.
+/// With disks, idle time is not skipped: the host answers in its own time, and meanwhile every other wait in the
+/// guest would end at once.
 const COUNTING_WITH_DISKS: [&str; 4] =
     ["-accel", "tcg,thread=single,tb-size=128", "-icount", "shift=0,sleep=on"];
-/// UEFI, from Debian's package ovmf. Its variables last over resets, as disks do, and not longer.
+/// UEFI, from Debian's package ovmf. Writes to its variables last over resets, as those to disks do, and not
+/// longer.
 const OVMF: [&str; 4] = [
     "-drive",
     "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
     "-drive",
     "if=pflash,unit=1,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.fd",
 ];
-/// The same with Secure Boot and Microsoft's keys; nobody but the firmware can write these variables.
+/// UEFI with Secure Boot and Microsoft's keys. Only the firmware can write these variables.
 const SECURE_BOOT: [&str; 6] = [
     "-machine",
     "q35,smm=on",
@@ -40,33 +42,36 @@ const SECURE_BOOT: [&str; 6] = [
     "-drive",
     "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
 ];
-/// What a guest says on ttyS1 when it waits for its files (`tests/restored.c`), and how long it may take until then.
+/// The text that a guest prints on ttyS1 when it waits for its files (`tests/restored.c`), and the time limit for
+/// it to do so.
 pub const WAITS: &str = "@waits";
 const WAITING_LIMIT: Duration = Duration::from_secs(240);
-/// The most that a guest is given: modules of a large driver, and a kernel; where it is not restored, what is measured, too.
+/// The maximum size of the files that a guest is given: modules of a large driver, and a kernel. A guest that is
+/// not restored can also be given files for a measurement.
 const CHANNEL_SIZE: usize = 64 << 20;
 const LARGE_CHANNEL_SIZE: usize = 256 << 20;
-/// The files of a machine that was saved: its memory; its devices; its console up to then.
+/// The files of a saved machine: its memory, its devices, and its console up to then.
 const MEMORY: &str = "memory";
 const STATE: &str = "state";
 const CONSOLE: &str = "console";
-/// The console's end that an error shows.
+/// The number of lines from the console's end that an error shows.
 const LAST_LINES: usize = 40;
 
-/// What is emulated.
+/// The architecture that is emulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// A PC.
     X86_64,
     /// QEMU's own board, described by a device tree. It has one serial port, and so no [`Machine::agent`].
     Arm64,
-    /// The same.
+    /// QEMU's own board, like arm64's.
     Riscv64,
 }
 
 impl Architecture {
-    /// QEMU for it, and the least that it must be told. The newest processor checks every pointer that a function
-    /// returns to, which takes the most time when emulated.
+    /// Returns QEMU's program for the architecture, and the arguments that it needs at least. arm64's newest
+    /// processor checks every pointer that a function returns to, and that would take most of the time when
+    /// emulated.
     fn qemu(self) -> &'static [&'static str] {
         match self {
             Self::X86_64 => &["qemu-system-x86_64", "-cpu", "max"],
@@ -76,56 +81,56 @@ impl Architecture {
     }
 }
 
-/// What the firmware starts.
+/// The program that the firmware starts.
 #[derive(Clone, Copy)]
 pub enum Starts<'a> {
-    /// A kernel that QEMU hands it.
+    /// A kernel that QEMU hands to the firmware.
     Kernel {
-        /// It.
+        /// The kernel.
         kernel: &'a Path,
         /// Its initrd.
         initrd: &'a Path,
         /// Its command line.
         cmdline: &'a str,
     },
-    /// The boot loader on a disk's EFI system partition. The firmware is UEFI's then.
+    /// The boot loader on a disk's EFI system partition. The firmware is UEFI then.
     Uefi(&'a Path),
-    /// The same under Secure Boot, with these variables of the firmware's.
+    /// The boot loader on a disk's EFI system partition, under Secure Boot and with these variables of the
+    /// firmware.
     Verified(&'a Path, &'a Path),
     /// The boot loader in a disk's first sector.
     Bios(&'a Path),
 }
 
-/// What to start.
+/// The description of a machine to start.
 #[derive(Clone, Copy)]
 pub struct Setup<'a> {
-    /// What is emulated.
+    /// The architecture that is emulated.
     pub architecture: Architecture,
-    /// What the firmware starts.
+    /// The program that the firmware starts.
     pub starts: Starts<'a>,
-    /// MiB of memory.
+    /// The memory in MiB.
     pub memory: u32,
     /// Whether the time-stamp counter counts instructions.
     pub counting: bool,
-    /// Disks, in their order. What is written to them lasts over resets, and not longer.
+    /// The disks, in order. Writes to them last over resets, and not longer.
     pub disks: &'a [PathBuf],
-    /// More for QEMU.
+    /// Additional arguments for QEMU.
     pub args: &'a [String],
-    /// Whether it waits in `tests/restored.c` until [`Machine::give`] gives it its files.
+    /// Whether the guest waits in `tests/restored.c` until [`Machine::give`] gives it its files.
     pub waits: bool,
-    /// The console is appended to this file.
+    /// The file to which the console is appended.
     pub log: &'a Path,
 }
 
-/// A running machine. It dies with this value, and with the *thread* that started it: keep both
-/// together.
+/// A running machine. It ends with this value, and with the *thread* that started it: keep both together.
 pub struct Machine {
     child: Child,
     /// Everything on ttyS0.
     pub console: Feed,
     /// Events and commands.
     pub monitor: Monitor,
-    /// What is written to ttyS1.
+    /// The connection to ttyS1, for writing to the guest.
     pub agent: UnixStream,
     /// Everything that the guest writes to ttyS1.
     pub answers: Feed,
@@ -133,13 +138,13 @@ pub struct Machine {
     is_restored: bool,
 }
 
-/// Where a machine's memory and disks are.
+/// The place of a machine's memory and of the writes to its disks.
 enum Holds<'a> {
-    /// Gone with the machine.
+    /// They are lost when the machine ends.
     Nothing,
-    /// In this folder, which is being made, to be saved.
+    /// In this directory, which is being made in order to save the machine.
     Making(&'a Path),
-    /// As they were saved in this folder, which stays as it is.
+    /// In this directory, as they were saved. The directory does not change.
     Saved(&'a Path),
 }
 
@@ -148,23 +153,23 @@ enum Holds<'a> {
 pub enum End {
     /// Power off.
     PoweredOff,
-    /// The firmware would boot again; only seen with `-no-reboot`.
+    /// A reset: the firmware would boot again. It is only seen with `-no-reboot`.
     Reset,
     /// "System halted", with the power on.
     Halted,
-    /// It still ran at the deadline.
+    /// The machine was still running at the deadline.
     TimedOut,
 }
 
 impl Machine {
-    /// Starts QEMU, and the firmware; the scratch folder can hold files of the caller.
+    /// Starts QEMU and the firmware. The scratch directory can hold files of the caller.
     pub fn start(setup: &Setup, scratch: Scratch) -> Result<Self, String> {
         let mut machine = Self::run(setup, scratch, &Holds::Nothing)?;
         machine.monitor.command("cont")?;
         Ok(machine)
     }
 
-    /// Starts a machine that will be saved in this folder, by [`Machine::save`].
+    /// Starts a machine that [`Machine::save`] will save in this directory.
     pub fn start_for_saving(setup: &Setup, scratch: Scratch, folder: &Path) -> Result<Self, String> {
         for (number, disk) in setup.disks.iter().enumerate() {
             let mut create = Command::new("qemu-img");
@@ -189,13 +194,13 @@ impl Machine {
         self.child.wait().map(drop).map_err(|e| format!("QEMU: {e}"))
     }
 
-    /// Starts QEMU with what [`Machine::save`] saved of a machine with the same setup. It goes on when it is given its
-    /// files.
+    /// Starts QEMU with the state that [`Machine::save`] has saved of a machine with the same setup. The machine
+    /// continues when it is given its files.
     pub fn restore(setup: &Setup, scratch: Scratch, folder: &Path) -> Result<Self, String> {
         Self::run(setup, scratch, &Holds::Saved(folder))
     }
 
-    /// Gives the guest its files, and lets it go on.
+    /// Gives the guest its files, and lets it continue.
     pub fn give(&mut self, archive: &[u8]) -> Result<(), String> {
         let size = if self.is_restored { CHANNEL_SIZE } else { LARGE_CHANNEL_SIZE };
         if archive.len() + 8 > size {
@@ -262,7 +267,7 @@ impl Machine {
         })
     }
 
-    /// Waits until the machine is off or halted; at the deadline it is [`End::TimedOut`].
+    /// Waits until the machine is off or halted. Returns [`End::TimedOut`] at the deadline.
     pub fn await_end(&mut self, limit: Duration) -> Result<End, String> {
         let deadline = Instant::now() + limit;
         loop {
@@ -288,14 +293,14 @@ impl Machine {
         }
     }
 
-    /// What is on the screen.
+    /// Returns a picture of the screen.
     pub fn picture(&mut self) -> Result<Picture, String> {
         let file = self.scratch.path("screen");
         let drawn = self.monitor.screendump(&file).and_then(|()| Picture::read(&file));
         drawn.map_err(|error| self.tell(&error))
     }
 
-    /// A failure with the last lines of the console and what QEMU itself complained about.
+    /// Returns an error message with the last lines of the console and QEMU's own errors.
     #[must_use]
     pub fn tell(&self, what: &str) -> String {
         let qemu = fs::read_to_string(self.scratch.path("errors")).unwrap_or_default();
@@ -309,7 +314,7 @@ impl Drop for Machine {
     }
 }
 
-/// A failure with the end of a console.
+/// Returns an error message with the last lines of a console.
 #[must_use]
 pub fn with_last_lines(what: &str, console: &str) -> String {
     let lines: Vec<&str> = console.lines().map(str::trim_end).collect();
@@ -317,13 +322,13 @@ pub fn with_last_lines(what: &str, console: &str) -> String {
     format!("{what}\n--- the console's last lines ---\n{}", last.join("\n"))
 }
 
-/// QEMU with all that it is told.
+/// Returns QEMU's command with all arguments.
 fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, String> {
     let chardev = |name: &str| format!("socket,id={name},path={}", scratch.path(name).display());
     let mut qemu = Command::new("setpriv");
-    // A test that is killed takes its machines along.
+    // If a test is killed, its machines are killed, too.
     qemu.args(["--pdeathsig", "KILL"]).args(setup.architecture.qemu()).arg("-S");
-    // KVM is for those who know that theirs works (research: here it hangs).
+    // KVM is used only on request, for hosts where it is known to work (research: here it hangs).
     if setup.counting {
         qemu.args(if setup.disks.is_empty() { COUNTING } else { COUNTING_WITH_DISKS });
     } else if env::var("NEXTKERNEL_KVM").is_ok_and(|value| value == "1") {
@@ -346,22 +351,22 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
         };
         qemu.arg("-drive").arg(format!("file={},{how},if=virtio", file.display()));
     }
-    // Disks among these come after those above: the first one is /dev/vda.
+    // Disks among these arguments come after those above, of which the first is /dev/vda.
     qemu.args(setup.args);
     if setup.waits {
         let channel = scratch.path("channel");
         let size = if matches!(holds, Holds::Nothing) { LARGE_CHANNEL_SIZE } else { CHANNEL_SIZE };
         let made = File::create(&channel).and_then(|file| file.set_len(size as u64));
         made.map_err(|e| format!("{}: {e}", channel.display()))?;
-        // Shared memory would have to lie where it was when it was saved. What is written to the file is seen all the
-        // same, for the guest never writes there.
+        // Shared memory would have to lie where it was when the machine was saved. The guest sees what is written
+        // to the file all the same, because it never writes there itself.
         let memory =
             format!("memory-backend-file,id=channel,share=off,size={size},mem-path={}", channel.display());
-        // At an address of its own: those of a test's devices stay as they are.
+        // The device has an address of its own, so that those of a test's devices stay as they are.
         qemu.args(["-object", &memory, "-device", "ivshmem-plain,memdev=channel,master=on,addr=0x1f"]);
     }
     if let Holds::Making(folder) | Holds::Saved(folder) = holds {
-        // What is written to memory that is not shared stays with the machine that wrote it.
+        // Writes to memory that is not shared stay with the machine that made them.
         let share = if matches!(holds, Holds::Making(_)) { "on" } else { "off" };
         let (size, file) = (setup.memory, folder.join(MEMORY));
         let memory =
@@ -390,12 +395,12 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
     Ok(qemu)
 }
 
-/// The writes to a disk of a machine that was saved.
+/// Returns the file with the writes of a saved machine to a disk.
 fn overlay(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("disk.{number}"))
 }
 
-/// Randomness of the host, in hexadecimal digits.
+/// Returns randomness from the host, as hexadecimal digits.
 fn seed() -> Result<String, String> {
     let half = || {
         let mut bytes = [0; 16];
@@ -409,7 +414,8 @@ fn append(file: &Path, text: &str) -> io::Result<()> {
     File::options().create(true).append(true).open(file)?.write_all(text.as_bytes())
 }
 
-/// The disk that the firmware looks at first. What is written to it lasts over resets, and not longer.
+/// Returns the arguments for the disk that the firmware looks at first. Writes to it last over resets, and not
+/// longer.
 fn first(disk: &Path) -> [String; 4] {
     let drive = format!("id=first,if=none,format=raw,snapshot=on,file={}", disk.display());
     let device = "virtio-blk-pci,drive=first,bootindex=0";
@@ -437,11 +443,11 @@ fn accept(listener: &UnixListener, child: &mut Child) -> Result<UnixStream, Stri
     Err("QEMU did not connect".into())
 }
 
-/// A folder in the system's temporary one (socket paths must be short), removed with the value.
+/// A directory in the system's temporary directory (socket paths must be short). It is removed with the value.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes it.
+    /// Makes the directory.
     pub fn new() -> Result<Self, String> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -450,7 +456,7 @@ impl Scratch {
         Ok(Self(path))
     }
 
-    /// The path of a file in it.
+    /// Returns the path of a file in it.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)

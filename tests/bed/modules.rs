@@ -1,4 +1,5 @@
-//! Debian's own modules for an initramfs: a few of the image's tree, unpacked, as `modprobe` looks for them.
+//! Debian's own modules for an initramfs: a few of the image's tree, decompressed, where `modprobe` looks for
+//! them.
 
 use crate::cpio::Cpio;
 use crate::host_bytes;
@@ -8,16 +9,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Some modules and all that they need.
+/// Some modules, and all modules that they need.
 pub struct Modules {
     folder: String,
-    /// What stands in modules.dep: a module, and the modules that it needs.
+    /// The content of modules.dep: a line for each module, with the modules that it needs.
     needs: String,
     files: BTreeMap<String, Vec<u8>>,
 }
 
 impl Modules {
-    /// The modules of these names, as `modprobe` takes them.
+    /// Reads the modules of these names, in any spelling that `modprobe` accepts.
     pub fn of(image: &Files, names: &[&str]) -> Result<Self, String> {
         let folder = format!("usr/lib/modules/{}", image.release()?);
         let tree = image.tree().join(&folder);
@@ -36,8 +37,8 @@ impl Modules {
         Ok(modules)
     }
 
-    /// Puts them into an initramfs: `modprobe NAME` loads one, with what `NAME.PARAMETER=` says on
-    /// the kernel's command line.
+    /// Puts the modules into an initramfs. There `modprobe NAME` loads one, with the parameters that the kernel's
+    /// command line gives as `NAME.PARAMETER=`.
     pub fn put(&self, cpio: &mut Cpio) {
         for (path, bytes) in &self.files {
             cpio.file(&format!("{}/{path}", self.folder), 0o644, bytes);
@@ -46,7 +47,7 @@ impl Modules {
     }
 }
 
-/// Whether a path is that of a module; to the kernel '-' and '_' are the same.
+/// Returns whether a path is that of a module. The kernel treats '-' and '_' alike.
 fn is(path: &str, name: &str) -> bool {
     let file = unpacked(path).rsplit('/').next().and_then(|file| file.strip_suffix(".ko"));
     file.is_some_and(|file| file.replace('-', "_") == name.replace('-', "_"))
@@ -56,7 +57,7 @@ fn unpacked(path: &str) -> &str {
     path.strip_suffix(".xz").unwrap_or(path)
 }
 
-/// Debian 13 packs its modules, Debian 12 does not.
+/// Reads a module, and decompresses it if it is compressed. Debian 13 compresses its modules, Debian 12 does not.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     if path.extension().is_none_or(|extension| extension != "xz") {
         return fs::read(path).map_err(|e| format!("{}: {e}", path.display()));

@@ -1,4 +1,4 @@
-//! QMP: what QEMU knows about the machine and the guest cannot tell itself.
+//! QMP: facts that QEMU knows about the machine and that the guest itself cannot report.
 
 use crate::feed::Feed;
 use serde_json::{Value, json};
@@ -9,43 +9,43 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A kernel needs longer than this from a reset to its own next one.
+/// The longest time between resets that count as one. A kernel needs longer from a reset to its own next reset.
 const ONE_RESET: Duration = Duration::from_secs(2);
-/// The longest commands write some megabytes.
+/// The limit for an answer. The longest commands write some megabytes.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// The monitor of one machine.
 pub struct Monitor {
     feed: Feed,
     stream: UnixStream,
-    /// How many commands were given that have an answer.
+    /// The number of commands given so far that have an answer.
     asked: usize,
 }
 
-/// What was on a screen.
+/// The content of a screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
-    /// How many pixels there are.
+    /// The number of pixels.
     pub pixels: usize,
-    /// How many of them are white.
+    /// The number of white pixels.
     pub white: usize,
 }
 
-/// One event.
+/// An event that QEMU reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// `RESET`, `SHUTDOWN`, `GUEST_PANICKED`, `WATCHDOG` ...
     pub name: String,
     /// `guest-reset`, `guest-shutdown`, `host-qmp-quit` ...; the action of a watchdog or a panic.
     pub reason: String,
-    /// When, since 1970.
+    /// The time of the event, since 1970.
     pub time: Duration,
-    /// The guest did it, not the bed.
+    /// Whether the guest caused it, and not the bed.
     pub guest: bool,
 }
 
 impl Monitor {
-    /// Takes over the monitor of a machine that was started with `-S`, and does not run yet.
+    /// Takes over the monitor of a machine that was started with `-S` and does not run yet.
     pub fn start(stream: UnixStream) -> Result<Self, String> {
         let reader = stream.try_clone().map_err(|e| format!("the monitor's socket: {e}"))?;
         let mut monitor = Self { feed: Feed::of(reader), stream, asked: 0 };
@@ -77,12 +77,13 @@ impl Monitor {
         }
     }
 
-    /// Writes what is on the screen to a file.
+    /// Writes the screen's content to a file.
     pub fn screendump(&mut self, file: &Path) -> Result<(), String> {
         self.ask("screendump", &json!({"filename": file})).map(drop)
     }
 
-    /// Writes the state of the machine, which stops for good, to a file. Memory that is a shared file stays where it is.
+    /// Stops the machine for good, and writes its state to a file. Memory that is a shared file stays where it
+    /// is.
     pub fn save(&mut self, file: &Path) -> Result<(), String> {
         self.ask("stop", &json!({}))?;
         self.leave_out_shared_memory()?;
@@ -90,7 +91,8 @@ impl Monitor {
         self.await_migration()
     }
 
-    /// Takes the state from such a file, for a machine that was started with `-incoming defer`. It goes on at `cont`.
+    /// Reads the state from such a file, into a machine that was started with `-incoming defer`. The machine
+    /// continues at `cont`.
     pub fn restore(&mut self, file: &Path) -> Result<(), String> {
         self.leave_out_shared_memory()?;
         self.ask("migrate-incoming", &json!({"uri": format!("exec:cat '{}'", file.display())}))?;
@@ -115,7 +117,7 @@ impl Monitor {
         self.ask("migrate-set-capabilities", &out).map(drop)
     }
 
-    /// All events so far.
+    /// Returns all events so far.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         let text = self.feed.text();
@@ -137,8 +139,8 @@ impl Monitor {
             .collect()
     }
 
-    /// How many times the machine went through its firmware again. `SeaBIOS` answers a reset with
-    /// resets of its own at once, so those that follow each other closely are one.
+    /// Returns how many times the machine has gone through its firmware again. `SeaBIOS` answers a reset with
+    /// resets of its own at once, so resets that follow each other closely count as one.
     #[must_use]
     pub fn resets(&self) -> usize {
         let (mut count, mut last) = (0, Duration::ZERO);
@@ -153,7 +155,8 @@ impl Monitor {
 }
 
 impl Picture {
-    /// Reads what `screendump` writes, ppm(5): a header of four words, three bytes for each pixel.
+    /// Reads a file that `screendump` has written, ppm(5): a header of four words, and three bytes for each
+    /// pixel.
     pub fn read(file: &Path) -> Result<Self, String> {
         let bytes = fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
         let pixels = bytes.splitn(5, u8::is_ascii_whitespace).nth(4).unwrap_or_default().chunks_exact(3);

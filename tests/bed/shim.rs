@@ -1,4 +1,4 @@
-//! A disk that starts under Secure Boot as an installed Debian does: Microsoft's key verifies shim, shim's
+//! A disk that starts under Secure Boot as an installed Debian does. Microsoft's key verifies shim, shim's key
 //! verifies GRUB, and GRUB asks shim about the kernel. shim brings Debian's key, which the kernel takes over.
 
 use crate::esp;
@@ -6,31 +6,31 @@ use crate::image::Files;
 use std::fs;
 use std::path::Path;
 
-/// Of Debian's packages shim-signed and grub-efi-amd64-signed, and where they stand on a disk that is not
-/// installed to the machine (UEFI specification, "Removable Media Boot Behavior").
+/// The file of Debian's package shim-signed, and its place on a disk that is not installed to the machine (UEFI
+/// specification, "Removable Media Boot Behavior").
 pub const SHIM: (&str, &str) = ("usr/lib/shim/shimx64.efi.signed", "EFI/BOOT/BOOTX64.EFI");
-/// See [`SHIM`].
+/// The file of Debian's package grub-efi-amd64-signed, and its place on such a disk: see [`SHIM`].
 pub const GRUB: (&str, &str) = ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "EFI/BOOT/grubx64.efi");
 
-/// Where Debian's GRUB looks for its configuration.
+/// The file in which Debian's GRUB looks for its configuration.
 pub const GRUB_CFG: &str = "EFI/debian/grub.cfg";
 
-/// Microsoft's keys are enrolled in it (Debian's package ovmf).
+/// The firmware's variables, with Microsoft's keys enrolled (Debian's package ovmf).
 pub const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.ms.fd";
 
-/// A variable that says that shim verifies nothing, as `mokutil --disable-validation` has it set (shim's mok.c): its vendor,
-/// `605dab50-e046-4300-abb6-3dd810dd8b23`, and its name. Nobody sets it from a running system.
+/// The variable that tells shim to verify nothing, as `mokutil --disable-validation` has it set (shim's mok.c):
+/// its vendor, `605dab50-e046-4300-abb6-3dd810dd8b23`, and its name. It cannot be set from a running system.
 const VENDOR: [u8; 16] =
     [0x50, 0xab, 0x5d, 0x60, 0x46, 0xe0, 0, 0x43, 0xab, 0xb6, 0x3d, 0xd8, 0x10, 0xdd, 0x8b, 0x23];
 const NAME: &str = "MokSBState";
 
-/// How the firmware keeps its variables (edk2's VariableFormat.h): behind the headers of the volume and of the store one
-/// behind another at multiples of 4, each with a header; where none begins there are ones.
+/// The format of the firmware's variables (edk2's VariableFormat.h). They follow the headers of the volume and of
+/// the store, each with a header of its own and at a multiple of 4. After the last one, all bytes are 0xff.
 const FIRST: usize = 0x64;
 const HEADER: usize = 60;
 const BEGIN: [u8; 2] = [0xaa, 0x55];
 
-/// The firmware's variables with that one more.
+/// Returns the firmware's variables with that variable added.
 pub fn without_validation() -> Result<Vec<u8>, String> {
     let mut store = fs::read(VARIABLES).map_err(|e| format!("{VARIABLES}: {e}"))?;
     let name: Vec<u8> = NAME.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
@@ -44,7 +44,7 @@ pub fn without_validation() -> Result<Vec<u8>, String> {
         at += size.ok_or("a variable is cut off")?.next_multiple_of(4);
     }
     let mut variable = vec![0; HEADER];
-    // Whole, kept, and for boot services alone.
+    // The variable is complete, non-volatile, and only accessible to boot services.
     let parts: [(usize, &[u8]); 6] = [
         (0, &BEGIN),
         (2, &[0x3f]),
@@ -66,7 +66,8 @@ pub fn without_validation() -> Result<Vec<u8>, String> {
     Ok(store)
 }
 
-/// Makes the disk, by way of a folder, from the image's kernel, an initramfs and a command line.
+/// Makes the disk from the image's kernel, an initramfs and a command line. Its files are collected in `folder`
+/// first.
 pub fn disk(
     image: &Files,
     initramfs: &[u8],

@@ -1,8 +1,9 @@
-//! Machines that were saved when they had booted and waited for their files (`tests/restored.c`): a guest that is
-//! restored begins there, a second after QEMU was started.
+//! Machines that were saved when they had booted and waited for their files (`tests/restored.c`). A restored
+//! guest begins there, a second after QEMU was started.
 //!
-//! A snapshot is kept in `target/vm/snapshots`, in a folder named for the hash of all that is in it: the kernel, its
-//! initrd and command line, the disks, QEMU's version and arguments. The programs under test are never in it.
+//! A snapshot is kept in `target/vm/snapshots`, in a directory named for the hash of everything in it: the
+//! kernel, its initrd and command line, the disks, QEMU's version and arguments. The programs under test are
+//! never in it.
 
 use crate::host;
 use crate::machine::{Machine, Scratch, Setup, Starts};
@@ -15,12 +16,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-/// The age since its last use at which a snapshot is removed, and how many stay at most. One takes some 160 MB, and all
-/// tests together use 45.
+/// The time since its last use after which a snapshot is removed, and the maximum number of snapshots. One takes
+/// some 160 MB, and all tests together use 45.
 const STALE: Duration = Duration::from_secs(3 * 24 * 3600);
 const MOST: usize = 55;
 
-/// Starts a machine from its snapshot, which is made first where there is none. The machine waits for
+/// Starts a machine from its snapshot, and makes the snapshot first if there is none. The machine waits for
 /// [`Machine::give`].
 pub fn restore(setup: &Setup, scratch: Scratch) -> Result<Machine, String> {
     let all = vm_folder().join("snapshots");
@@ -28,7 +29,7 @@ pub fn restore(setup: &Setup, scratch: Scratch) -> Result<Machine, String> {
     let folder = all.join(format!("{:016x}", hash(setup)?));
     let failed = |e| format!("{}: {e}", folder.display());
     if !folder.exists() {
-        // One maker at a time, be it a thread or a process; the others then find the folder.
+        // Only one thread or process makes it at a time. The others then find the directory.
         let lock = File::create(folder.with_extension("lock")).map_err(failed)?;
         let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
         if !folder.exists() {
@@ -50,7 +51,7 @@ fn make(setup: &Setup, folder: &Path) -> Result<(), String> {
     fs::rename(&part, folder).map_err(failed)
 }
 
-/// Of all that decides what a machine is when it waits.
+/// Returns a hash of everything that decides the state of a machine when it waits.
 fn hash(setup: &Setup) -> Result<u64, String> {
     let mut hasher = DefaultHasher::new();
     hasher.write(include_bytes!("machine.rs"));
@@ -63,7 +64,7 @@ fn hash(setup: &Setup) -> Result<u64, String> {
         cmdline.hash(&mut hasher);
     }
     for disk in setup.disks {
-        // Each is in a folder that is named for what it is made of.
+        // Each disk is in a directory that is named for a hash of its recipe.
         disk.hash(&mut hasher);
     }
     Ok(hasher.finish())
@@ -75,7 +76,8 @@ fn qemu_version() -> Result<&'static str, String> {
     version.as_deref().map_err(Clone::clone)
 }
 
-/// Removes what nobody has used for a while, what was used least lately of too many, and what was left half made.
+/// Removes snapshots that have not been used for a while, the least recently used ones of too many, and
+/// unfinished ones.
 fn remove_stale(all: &Path) -> Result<(), String> {
     let entries = fs::read_dir(all).map_err(|e| format!("{}: {e}", all.display()))?;
     let paths = entries.filter_map(Result::ok).map(|entry| entry.path());

@@ -1,5 +1,5 @@
-//! Kernel modules that go wrong on purpose, from `tests/standins`: built for the image's kernel, kept
-//! beside it.
+//! Kernel modules from `tests/standins` that go wrong on purpose. They are built for the image's kernel and
+//! cached beside the image.
 
 use crate::host;
 use crate::image::{self, Files, Image};
@@ -9,12 +9,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The stand-ins as the builder's make makes them: no debugging, and so no BTF, for which the
-/// compiler's output would have to be read again.
+/// The command that builds the stand-ins in the builder. It makes no debugging information and so no BTF, for
+/// which the compiler's output would have to be read again.
 const MAKE: &str = "make -s -j2 -C /usr/src/linux-headers-$(basename /usr/lib/modules/*) M=/standins \
     CONFIG_DEBUG_INFO_BTF_MODULES= KCFLAGS='-g0 -Werror' modules";
 
-/// Puts modules into a night, as `/NAME.ko`.
+/// Puts modules into a shutdown guest, as `/NAME.ko`.
 pub fn put(night: &mut Night, names: &[&str]) -> Result<(), String> {
     for name in names {
         night.file(&format!("/{name}.ko"), 0o644, read(night.image, name)?);
@@ -22,22 +22,22 @@ pub fn put(night: &mut Night, names: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// One that stands on `nvidia_modeset`, and one by the longest name that there may be.
+/// A module that depends on `nvidia_modeset`, and one with the longest possible name.
 const SHORT: &str = "nvidia_drm";
 const LONG: &str = "nvidia_drm_with_a_name_as_long_as_one_of_a_module_is_00";
 
-/// Puts many modules into a night that are alike but for their names: `/nvidia_d00.ko` and so on, all
-/// standing on `nvidia_modeset`.
+/// Puts many modules into a shutdown guest that differ only in their names, `/nvidia_d00.ko` and so on. All of
+/// them depend on `nvidia_modeset`.
 pub fn put_many(night: &mut Night, count: u32) -> Result<(), String> {
     put_many_of(night, SHORT, count)
 }
 
-/// The same by names as long as there may be.
+/// Puts many modules into a shutdown guest that differ only in their names, which are as long as possible.
 pub fn put_many_with_long_names(night: &mut Night, count: u32) -> Result<(), String> {
     put_many_of(night, LONG, count)
 }
 
-/// As many of one module, at most a thousand.
+/// Puts this many copies of one module into a shutdown guest, at most a thousand.
 fn put_many_of(night: &mut Night, name: &str, count: u32) -> Result<(), String> {
     let one = read(night.image, name)?;
     let stem = name.get(..name.len().saturating_sub(2)).unwrap_or_default();
@@ -48,14 +48,14 @@ fn put_many_of(night: &mut Night, name: &str, count: u32) -> Result<(), String> 
     Ok(())
 }
 
-/// A number as two digits or, from 100 on, as a letter and a letter or digit.
+/// Returns a number as two digits or, from 100 on, as a letter and a letter or digit.
 fn two_characters(number: u32) -> Option<String> {
     let Some(number) = number.checked_sub(100) else { return Some(format!("{number:02}")) };
     let (first, second) = (char::from_digit(10 + number / 36, 36)?, char::from_digit(number % 36, 36)?);
     Some(format!("{first}{second}"))
 }
 
-/// A module with another name of the same length; the name stands in it as text, some times over.
+/// Returns a module under another name of the same length. The module contains its name as text, several times.
 fn renamed(module: &[u8], name: &[u8], other: &[u8]) -> Vec<u8> {
     let mut renamed = module.to_vec();
     for at in (0..module.len()).filter(|at| module.get(*at..).is_some_and(|rest| rest.starts_with(name))) {
@@ -64,13 +64,13 @@ fn renamed(module: &[u8], name: &[u8], other: &[u8]) -> Vec<u8> {
     renamed
 }
 
-/// One of them, as a file.
+/// Reads the file of one of the modules.
 pub fn read(image: Image, name: &str) -> Result<Vec<u8>, String> {
     let file = modules(&image.files()?)?.join(format!("{name}.ko"));
     fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-/// The folder with the modules, `NAME.ko`, built first where they are not there yet.
+/// Returns the directory with the modules, `NAME.ko`, and builds them first if they do not exist.
 fn modules(image: &Files) -> Result<PathBuf, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("standins");
     let name = format!("standins-{:016x}", image::hash(MAKE.as_bytes(), &sources)?);
@@ -82,7 +82,7 @@ fn modules(image: &Files) -> Result<PathBuf, String> {
     let lock = File::create(image.made("standins.lock")).map_err(failed)?;
     let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
     if !folder.exists() {
-        // Who waits for the lock waits for the chroot, too, should this process be killed.
+        // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
         let stdin = lock.try_clone().map_err(failed)?;
         let inside = image.builder().join("standins");
         host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&inside))?;

@@ -1,5 +1,6 @@
-//! Disks whose root lies on something that has to be closed: Debian 13 as in the other guests, with Debian's own
-//! tools for it, cached by a recipe of their own. The host needs no device mapper: a guest of a minute makes them.
+//! Disks whose root is on storage that has to be closed: Debian 13 as in the other guests, with Debian's own
+//! tools for that storage, cached by a recipe of their own. The host needs no device mapper, because a guest
+//! makes the disks, in a minute.
 
 use crate::guest::Disks;
 use crate::image::{self, Image};
@@ -13,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// What the root lies on.
+/// The storage that the root is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
-    /// ext4 in LUKS in a logical volume; the key lies in the initrd.
+    /// ext4 in LUKS in a logical volume. The key is in the initrd.
     Luks,
     /// ext4 on a mirror of two disks.
     Md,
@@ -24,10 +25,11 @@ pub enum Storage {
     Btrfs,
 }
 
-/// The files of the image.
+/// The directory with the image's files.
 pub struct Files(PathBuf);
 
-/// Runs in a copy of the tree. One initrd for a root that is encrypted, one for any other; udev finds both.
+/// Runs in a copy of the tree. It makes an initrd for an encrypted root and one for any other root. udev finds
+/// both roots.
 const INSTALL: &str = "set -e
     export DEBIAN_FRONTEND=noninteractive
     release=$(basename /usr/lib/modules/*)
@@ -52,15 +54,15 @@ const INSTALL: &str = "set -e
     mv /boot/initrd.img-$release /luks.img
     rm /etc/crypttab";
 
-/// What no test asks for, for every byte is written under an emulated cipher.
+/// Removes everything that no test needs, because every byte is written through an emulated cipher.
 const STRIP: &str = "cd \"$1\" && rm -rf usr/share/doc usr/share/man usr/share/locale usr/share/info usr/share/i18n \
     usr/share/perl usr/share/zoneinfo usr/lib/python3* usr/lib/grub usr/share/grub usr/lib/systemd/boot \
     usr/lib/udev/hwdb.d usr/lib/udev/hwdb.bin var/lib/apt/lists/* var/cache/* plain.img luks.img && \
     cd usr/lib/modules/*/kernel && rm -rf net sound && cd drivers && \
     ls | grep -v -x -e md -e virtio -e block -e char -e dax | xargs rm -rf";
 
-/// Makes the disks, in a guest. What they hold is there already: on vda what goes into the volume, on vdc and vdd what
-/// is a mirror as soon as it is called one, for metadata 1.0 lies at the end.
+/// Makes the disks, in a guest. Their content is there already. vda has the content of the volume. vdc and vdd
+/// are a mirror as soon as they are declared one, because metadata 1.0 is at the end.
 const PREPARE: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -89,7 +91,7 @@ prepare() {
 poweroff -f
 ";
 
-/// What makes an initrd of dracut's for a root in LUKS.
+/// dracut's arguments for an initrd whose root is in LUKS.
 const DRACUT: [&str; 12] = [
     "--hostonly",
     "--no-hostonly-cmdline",
@@ -105,25 +107,26 @@ const DRACUT: [&str; 12] = [
     "/mnt/initrd",
 ];
 
-/// What such an initrd is told to find the root in LUKS.
+/// The options by which such an initrd finds the root in LUKS.
 const DRACUT_ROOT: &str = "/dev/mapper/cryptroot rd.lvm.vg=bed \
     rd.luks.name=6e657874-6b65-726e-656c-000000000002=cryptroot \
     rd.luks.key=6e657874-6b65-726e-656c-000000000002=/etc/keys/root.key";
 
-/// The programs that it runs.
+/// The programs that [`PREPARE`] runs.
 const PROGRAMS: [&str; 3] = ["/usr/sbin/lvm", "/usr/sbin/cryptsetup", "/usr/sbin/mdadm"];
 const MODULES: [&str; 5] = ["virtio_blk", "dm_crypt", "xts", "aesni_intel", "raid1"];
-/// It takes half a minute where the host is idle.
+/// The limit for [`PREPARE`], which takes half a minute on an idle host.
 const PREPARE_LIMIT: Duration = Duration::from_secs(400);
 
-/// The file systems' size, and with LVM's and LUKS' headers, or the mirror's.
+/// The size of the ext4 file systems, and the sizes of the disks: with LVM's and LUKS' headers, with the
+/// mirror's, and with btrfs.
 const SIZE: &str = "320M";
 const VOLUME_SIZE: u64 = 348 << 20;
 const MIRROR_SIZE: u64 = 324 << 20;
 const BTRFS_SIZE: u64 = 512 << 20;
 
 impl Storage {
-    /// What a guest of it boots from.
+    /// Returns the disks and the initrd that a guest with this storage boots from.
     pub fn disks(self) -> Result<Disks, String> {
         let files = files()?;
         let (disks, initrd, root): (&[&str], _, _) = match self {
@@ -136,8 +139,9 @@ impl Storage {
     }
 }
 
-/// LUKS on LVM again, found by an initrd that dracut makes, with our module and the hook, in an empty folder. dracut
-/// looks for it at shutdown, too: the guest must have it as /usr/lib/modules/RELEASE/initrd.
+/// Makes an initrd with dracut, our module and this hook, in an empty directory, and returns it with the disks
+/// that have LUKS on LVM. dracut looks for the initrd at shutdown, too: the guest must have it as
+/// /usr/lib/modules/RELEASE/initrd.
 pub fn with_dracut(hook: &Path, folder: &Path) -> Result<Disks, String> {
     dracut::run(hook, folder, &DRACUT)?;
     let disks = Storage::Luks.disks()?.disks;
@@ -145,14 +149,14 @@ pub fn with_dracut(hook: &Path, folder: &Path) -> Result<Disks, String> {
 }
 
 impl Files {
-    /// The whole root, with initramfs-tools, dracut and every module. Not to be written.
+    /// Returns the whole root, with initramfs-tools, dracut and every module. It must not be written to.
     #[must_use]
     pub fn tree(&self) -> PathBuf {
         self.0.join("tree")
     }
 }
 
-/// The image's files, built first where they are not there yet.
+/// Returns the image's files, and builds them first if they do not exist.
 pub fn files() -> Result<Files, String> {
     let base = Image::Debian13.files()?;
     let recipe = format!("{}{}", include_str!("storage.rs"), base.tree().display());
@@ -179,7 +183,7 @@ pub fn files() -> Result<Files, String> {
     Ok(Files(folder))
 }
 
-/// Another recipe's, and what was left half made.
+/// Removes the files of other recipes, and unfinished ones.
 fn remove_others() -> Result<(), String> {
     let entries = fs::read_dir(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
     for entry in entries.filter_map(Result::ok) {
@@ -196,7 +200,7 @@ fn build(base: &image::Files, part: &Path, lock: &File) -> Result<(), String> {
     fs::create_dir_all(part).map_err(|e| failed(part, e))?;
     let (tree, root) = (part.join("tree"), part.join("root"));
     host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(base.tree()).arg(&tree))?;
-    // A test can be killed: with the lock as its stdin the next builder waits until this is gone, too.
+    // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
     let stdin = lock.try_clone().map_err(|e| format!("target/vm/storage.lock: {e}"))?;
     host(
         Command::new("unshare")
@@ -227,7 +231,7 @@ fn build(base: &image::Files, part: &Path, lock: &File) -> Result<(), String> {
         .map(drop)
 }
 
-/// A file system of the root, in a file of at least that size.
+/// Makes a file system with the root's content, in a file of at least this size.
 fn ext4(root: &Path, file: &Path, size: u64) -> Result<(), String> {
     host(
         Command::new("mke2fs").args(["-q", "-t", "ext4", "-L", "root", "-d"]).arg(root).arg(file).arg(SIZE),
@@ -236,7 +240,7 @@ fn ext4(root: &Path, file: &Path, size: u64) -> Result<(), String> {
     sparse(file, size.max(length))
 }
 
-/// With Debian's own mkfs, which the host may not have.
+/// Makes the disk with btrfs, using Debian's own mkfs, which the host may not have.
 fn btrfs(part: &Path) -> Result<(), String> {
     sparse(&part.join("btrfs.disk"), BTRFS_SIZE)?;
     let script = "mount --bind . tree/mnt && mount -t proc proc tree/proc && exec chroot tree mkfs.btrfs -q -L root --rootdir /mnt/root /mnt/btrfs.disk";

@@ -1,22 +1,23 @@
-//! A next kernel of a few KB that says what it was told and powers off, from `tests/stub`: where what matters is how a
-//! kernel is handed over to, and not what it does then.
+//! A next kernel of a few KB, from `tests/stub`, that prints the data handed to it and powers off. It is for
+//! tests of how a kernel is handed over to, and not of what the kernel does then.
 //!
-//! On COM1 it prints two lines. The first is `NEXT KERNEL UP: COMMAND LINE`, as the night's next system prints it
-//! ([`crate::initramfs`]). The second is `NEXT KERNEL GOT: ` and what else it was told, in this order:
+//! On COM1 it prints two lines. The first is `NEXT KERNEL UP: COMMAND LINE`, as the next system of the shutdown
+//! guests prints it ([`crate::initramfs`]). The second is `NEXT KERNEL GOT: ` and the rest of the data, in this
+//! order:
 //!
-//! | words | of what |
+//! | words | source |
 //! |---|---|
 //! | `initrd SIZE bytes sum SUM` | the initrd, whose [`sum`] has 16 digits |
-//! | `e820 COUNT entries, SIZE KiB usable` | the memory map, with what of it is in `setup_data` |
+//! | `e820 COUNT entries, SIZE KiB usable` | the memory map, including the part of it in `setup_data` |
 //! | `rsdp ADDRESS`, `efi 0` or `1`, `screen TYPE` | `acpi_rsdp_addr`, `efi_info`, `orig_video_isVGA` |
 //! | `setup_data COUNT`, `seed SUM` | the list of `setup_data`, and the random seed in it |
 //! | `loader TYPE`, `loadflags FLAGS` | `type_of_loader`; 2 in the flags is `KASLR_FLAG` |
 //! | `levels COUNT` | the page tables that it was started with |
-//! | `bzImage at ADDRESS` | where it lies, started at the bzImage's entry |
-//! | `vmlinux at ADDRESS mapped at ADDRESS` | the same at the vmlinux's; and where it is mapped by its relocations |
+//! | `bzImage at ADDRESS` | its address, if it was started at the bzImage's entry |
+//! | `vmlinux at ADDRESS mapped at ADDRESS` | its address at the vmlinux's entry, and where its relocations map it |
 //!
-//! Sizes and counts are decimal, the rest is hexadecimal, 0 for what there is none of. It starts where kexec starts
-//! kernels, at a 64-bit entry, and nowhere else.
+//! Sizes and counts are decimal. The rest is hexadecimal, and 0 for missing data. The stub starts at a 64-bit
+//! entry, where kexec starts kernels, and nowhere else.
 
 use crate::machine::Scratch;
 use crate::{host, host_bytes};
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// For code that runs without an operating system, at any address.
+/// The compiler's options for code that runs without an operating system, at any address.
 const FLAGS: [&str; 18] = [
     "-O2",
     "-Wall",
@@ -47,14 +48,14 @@ const FLAGS: [&str; 18] = [
     "-Wl,--build-id=none,-z,noexecstack,-z,max-page-size=0x200000",
 ];
 
-/// The stub as a bzImage, built once in a process.
+/// Returns the stub as a bzImage. It is built once in a process.
 pub fn kernel() -> Result<Vec<u8>, String> {
     static KERNEL: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
     KERNEL.get_or_init(build).clone()
 }
 
-/// What the stub prints as the sum of an initrd: FNV-1a of its words of 64 bits, the last one filled up with zeros, and
-/// of its length; rotated after each.
+/// Returns the sum that the stub prints for an initrd: FNV-1a of its 64-bit words, the last one filled up with
+/// zeros, and of its length, rotated after each.
 #[must_use]
 pub fn sum(initrd: &[u8]) -> u64 {
     let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte));
@@ -62,7 +63,8 @@ pub fn sum(initrd: &[u8]) -> u64 {
     words.fold(0xcbf2_9ce4_8422_2325, |sum, word| (sum ^ word).wrapping_mul(0x100_0000_01b3).rotate_left(29))
 }
 
-/// Builds it as Linux builds its own: a vmlinux with its relocations is packed, and becomes a part of the bzImage.
+/// Builds the stub as Linux builds its kernel: a vmlinux with its relocations is compressed and becomes a part of
+/// the bzImage.
 fn build() -> Result<Vec<u8>, String> {
     let scratch = Scratch::new()?;
     let elf = scratch.path("vmlinux");
@@ -81,8 +83,8 @@ fn build() -> Result<Vec<u8>, String> {
     Ok(image)
 }
 
-/// Compresses a vmlinux as the kernel's build does: what xz is told (`scripts/xz_wrap.sh`), and the size behind it
-/// (`size_append`, `scripts/Makefile.lib`).
+/// Compresses a vmlinux as the kernel's build does: with its options for xz (`scripts/xz_wrap.sh`), and with the
+/// size appended (`size_append`, `scripts/Makefile.lib`).
 fn packed(scratch: &Scratch, plain: &[u8]) -> Result<Vec<u8>, String> {
     let file = scratch.path("plain");
     put(&file, plain)?;
@@ -111,7 +113,8 @@ fn put(file: &Path, bytes: &[u8]) -> Result<(), String> {
     fs::write(file, bytes).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-/// CRC-32 as bzImages have it: begun with ones, and not inverted at the end, so that with it the sum of all is 0.
+/// Returns a bzImage's CRC-32. It begins with ones and is not inverted at the end, so that the CRC-32 of an image
+/// with its checksum is 0.
 fn checksum(image: &[u8]) -> u32 {
     let shift = |sum: u32, _| (sum >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(sum & 1));
     image.iter().fold(u32::MAX, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), shift))
@@ -122,12 +125,12 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
-    /// A number of up to eight bytes.
+    /// Reads a little-endian number of up to eight bytes.
     fn number(bytes: &[u8], at: usize, length: usize) -> usize {
         bytes[at..at + length].iter().rev().fold(0, |number, byte| (number << 8) | usize::from(*byte))
     }
 
-    /// What lies behind the sectors for the real mode.
+    /// Returns the part of the image that follows the sectors for real mode.
     fn protected_mode(image: &[u8]) -> &[u8] {
         &image[(number(image, 0x1f1, 1) + 1) * 512..]
     }
@@ -137,7 +140,8 @@ mod tests {
         // bzImage64_probe, arch/x86/kernel/kexec-bzimage64.c.
         let image = kernel().unwrap();
         assert_eq!((&image[0x202..0x206], number(&image, 0x1fe, 2)), (&b"HdrS"[..], 0xaa55));
-        // version; loadflags: LOADED_HIGH; xloadflags: a 64-bit entry, anywhere, after EFI, with five levels.
+        // version; loadflags: LOADED_HIGH; xloadflags: a 64-bit entry, loadable anywhere, kexec with EFI, five
+        // page-table levels.
         assert_eq!(
             [(0x206, 2), (0x211, 1), (0x236, 2)].map(|(at, size)| number(&image, at, size)),
             [0x20f, 1, 0x33]
@@ -159,7 +163,8 @@ mod tests {
         assert_eq!(number(&image, 0x1f4, 4) * 16, loaded.len());
         assert_eq!(checksum(&image), 0);
         assert!(number(&image, 0x260, 4) > loaded.len());
-        // The jump leads behind the header, of which boot_params has no more than this (zero-page.rst).
+        // The jump leads to the end of the header. boot_params has room for the header up to there
+        // (zero-page.rst).
         assert_eq!((image[0x200], 0x202 + usize::from(image[0x201])), (0xeb, 0x26c));
         assert!(image[number(&image, 0x20e, 2) + 0x200..].starts_with(b"0.0.0-stub (bed@nextkernel) #1\0"));
         let info = number(&image, 0x268, 4);
@@ -178,14 +183,15 @@ mod tests {
         let plain = host_bytes(Command::new("xz").args(["--decompress", "--stdout"]).arg(&file)).unwrap();
         assert_eq!(plain.len(), number(size, 0, 4));
         assert!(plain.starts_with(b"\x7fELF\x02\x01"));
-        // ET_EXEC, x86-64; its entry, and one part that is loaded, at 16 MiB and aligned to 2.
+        // ET_EXEC, x86-64; its entry, and one segment that is loaded, at 16 MiB and aligned to 2 MiB.
         assert_eq!((number(&plain, 16, 2), number(&plain, 18, 2), number(&plain, 56, 2)), (2, 62, 1));
         let program = number(&plain, 32, 8);
         let load = [(0, 4), (24, 8), (48, 8)].map(|(at, size)| number(&plain, program + at, size));
         assert_eq!(load, [1, 16 << 20, 2 << 20]);
         let entry = number(&plain, 24, 8) - (16 << 20);
         assert!(entry > 0x200 && entry < number(&plain, program + 32, 8));
-        // Behind its section headers: addresses of 64 bits and of 32, as the lower half of where they are mapped.
+        // Its section headers are followed by relocations of 64 bits and of 32 bits. Each is the lower half of a
+        // mapped address.
         let end = number(&plain, 40, 8) + number(&plain, 60, 2) * 64;
         let relocations = &plain[end..];
         assert_eq!(relocations.len(), 16);

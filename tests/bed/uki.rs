@@ -1,4 +1,4 @@
-//! A unified kernel image and an addon for it, as ukify builds them in the builder; kept beside the image.
+//! A unified kernel image and an addon for it, built by ukify in the builder and cached beside the image.
 
 use crate::cpio::Cpio;
 use crate::host;
@@ -9,17 +9,17 @@ use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What all that is built ends with, beside [`BASE`] or [`PROFILE`].
+/// The addon's command line, which follows [`BASE`] or [`PROFILE`].
 pub const ADDON: &str = "bed.addon=here";
 
-/// The command line of the image, and of its first profile.
+/// The command line of the image and of its first profile.
 pub const BASE: &str = "root=LABEL=root rw console=ttyS0 bed.profile=base";
 
 /// The command line of its second profile.
 pub const PROFILE: &str = "root=LABEL=root rw console=ttyS0 bed.profile=second";
 
-/// An image of two profiles, the second with a command line of its own (ukify(1), "Examples"), and an addon; and
-/// some that are to be listed only.
+/// Builds an image of two profiles, of which the second has its own command line (ukify(1), "Examples"); an
+/// addon; and some images that are only listed.
 const UKIFY: &str = "set -e
     cd /uki
     ukify build --profile='ID=second\nTITLE=Second' --cmdline=\"$PROFILE\" --output=second.efi
@@ -36,16 +36,16 @@ const UKIFY: &str = "set -e
     ukify build --linux=tiny --uname=6.9 --os-release='ID=app\nPRETTY_NAME=App\nVERSION_ID=2.5' \
         --profile='ID=base' --join-profile=rescue.efi --join-profile=third.efi --output=three.efi";
 
-/// Debian's initramfs sources it when /dev is mounted, which goes along to the root. What is unpacked later
-/// replaces what was unpacked before.
+/// A file that Debian's initramfs sources when /dev is mounted, which is carried over to the root. Files that are
+/// unpacked later replace those unpacked before.
 const SOURCED: &str = "/conf/conf.d/bed";
 
-/// What tells in the next system which of its parts came last: `/dev/initrd-of-bed`.
+/// The scripts that show in the next system which part of the initrd came last: `/dev/initrd-of-bed`.
 const SECOND: &str = "echo second >/dev/initrd-of-bed; cat /ucode-of-bed >/dev/ucode-of-bed\n";
 const UCODE: &str = "echo ucode >/dev/initrd-of-bed\n";
 
-/// The folder with `bed.efi` and `bed.addon.efi`, and with `tiny.efi`, `named.efi` and `three.efi` without a
-/// kernel that would start; built first where they are not there yet.
+/// Returns the directory with `bed.efi` and `bed.addon.efi`, and with `tiny.efi`, `named.efi` and `three.efi`,
+/// whose kernels would not start. Builds it first if it does not exist.
 pub fn folder(image: Image) -> Result<PathBuf, String> {
     let files = image.files()?;
     let mut hasher = DefaultHasher::new();
@@ -58,7 +58,7 @@ pub fn folder(image: Image) -> Result<PathBuf, String> {
     let lock = File::create(files.made("uki.lock")).map_err(failed)?;
     let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
     if !folder.exists() {
-        // Who waits for the lock waits for the chroot, too, should this process be killed.
+        // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
         let stdin = lock.try_clone().map_err(failed)?;
         let inside = files.builder().join("uki");
         host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&inside))?;
@@ -72,7 +72,7 @@ pub fn folder(image: Image) -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-/// The two parts of the image that are told from each other in the next system.
+/// Writes the two parts of the initrd that can be told apart in the next system.
 fn initrds(folder: &Path) -> std::io::Result<()> {
     let (mut ucode, mut second) = (Cpio::default(), Cpio::default());
     ucode.file("/ucode-of-bed", 0o644, b"here\n");

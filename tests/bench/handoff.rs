@@ -1,5 +1,5 @@
-//! What a person waits for in a handoff, by each way there is: from where the old system is down to the next one's first
-//! instruction, with everything done before that can be.
+//! Measures the time that a person waits for in a handoff, for each method: from the old system's end to the
+//! next system's first instruction, with as much work as possible done before.
 
 use crate::images::{Images, Pair};
 use bed::harness::Test;
@@ -13,16 +13,16 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// The next kernel's command line. Quiet, for the serial console is no part of it.
+/// The next kernel's command line. Quiet, because the serial console is not to be measured.
 pub const LINE: &str = "console=ttyS0 quiet";
 
-/// The slowest takes 40 G instructions, and the machine may be busy.
+/// The slowest method takes 40 G instructions, and the host may be busy.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Where the hook is, for systemd-shutdown.
+/// Path of the hook, where systemd-shutdown runs it.
 const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";
 
-/// Which of a pair is handed over.
+/// The file of a pair that is handed over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum As {
     Packed,
@@ -39,28 +39,28 @@ impl As {
     }
 }
 
-/// A way to hand over.
+/// A method of handing over.
 pub struct Method {
-    /// For a person.
+    /// Name for the table.
     pub name: &'static str,
     by: By,
 }
 
 enum By {
-    /// Options of kexec(8), and which kernel and initrd are given to it.
+    /// Options of kexec(8), and the forms of kernel and initrd given to it.
     Kexec(&'static str, As, As),
     /// Options of `nextkernel stage`.
     Nextkernel(&'static str),
-    /// QEMU itself starts the kernel: nobody hands over.
+    /// QEMU itself starts the kernel, without a handoff.
     Qemu(As, As),
 }
 use By::{Kexec, Nextkernel, Qemu};
 
-/// What all are compared with: what everybody uses, and the next system without any handoff.
+/// Methods to compare with: the one in common use, and the next system without any handoff.
 pub const USUAL: usize = 0;
 pub const FLOOR: usize = 11;
 
-/// All of them.
+/// All methods.
 pub const METHODS: [Method; 12] = [
     Method { name: "`kexec -s`", by: Kexec("-s", Packed, Packed) },
     Method { name: "`kexec -c`", by: Kexec("-c", Packed, Packed) },
@@ -79,19 +79,19 @@ pub const METHODS: [Method; 12] = [
     Method { name: "the same, both decompressed by hand", by: Qemu(Plain, Plain) },
 ];
 
-/// What one took.
+/// Costs of one method.
 pub struct Taken {
-    /// Instructions while the system still runs: kexec's load, or all of `nextkernel stage`.
+    /// Instructions while the system still runs: kexec's load, or the whole of `nextkernel stage`.
     pub before: f64,
-    /// Instructions from `kexec -e`, or from the hook's first line, to the next system's first.
+    /// Instructions from `kexec -e`, or from the hook's first line, to the next system's first instruction.
     pub waits: f64,
-    /// Kilobytes of the program that loads.
+    /// Peak memory of the loading program, in kilobytes.
     pub program: Option<f64>,
-    /// Kilobytes that the system had less at worst while loading.
+    /// Largest loss of the system's memory while loading, in kilobytes.
     pub system: Option<f64>,
 }
 
-/// Hands over in this way, with this initrd, on a machine of so many MiB.
+/// Measures this method with this initrd, on a machine with `memory` MiB.
 pub fn measure(
     method: &Method,
     images: &Images,
@@ -135,18 +135,18 @@ pub fn measure(
     }
 }
 
-/// The first system, with the initrd.
+/// Returns the guest of the first system, with the initrd.
 fn night(test: &Test, verb: &str, initrd: &Path, memory: u32) -> Result<Night, String> {
     let mut night = Night::new(test, verb);
     night.host_file("/initrd", 0o644, initrd)?;
     night.file("/usr/bin/count", 0o755, holder::count()?);
     (night.memory, night.counting, night.limit) = (memory, true, LIMIT);
-    // More than an image that is restored is handed.
+    // The images are larger than those a restored guest can be given.
     (night.real, night.boots) = (true, Boots::Each);
     Ok(night)
 }
 
-/// One that ends by the hook.
+/// Returns a guest that ends by the hook.
 pub fn hook_night(test: &Test, initrd: &Path, memory: u32) -> Result<Night, String> {
     let mut night = night(test, "kexec", initrd, memory)?;
     let installed = installed();
@@ -155,7 +155,7 @@ pub fn hook_night(test: &Test, initrd: &Path, memory: u32) -> Result<Night, Stri
     Ok(night)
 }
 
-/// From the firmware's first instruction to the system's.
+/// Returns the instructions from the firmware's first one to the system's first one.
 fn started(test: &Test, kernel: &Path, initrd: &Path, memory: u32) -> Result<f64, String> {
     let setup = Setup {
         architecture: Architecture::X86_64,
@@ -178,7 +178,7 @@ fn arrived(ended: &Ended) -> Result<f64, String> {
     number(ended.line("arrived ")?, "arrived ")
 }
 
-/// What `count` printed behind a name.
+/// Returns the numbers that `count` printed after a name.
 pub fn counted(ended: &Ended, name: &str) -> Result<[f64; 3], String> {
     let line = ended.line(&format!("counted {name} "))?;
     let mut numbers = line.split_whitespace().skip(2).map(str::parse);
@@ -189,18 +189,19 @@ pub fn counted(ended: &Ended, name: &str) -> Result<[f64; 3], String> {
     }
 }
 
-/// From one line of the kernel's log to another.
+/// Returns the time from one line of the kernel log to another.
 pub fn between(ended: &Ended, first: &str, second: &str) -> Result<f64, String> {
     Ok(stamp(ended.line(second)?)? - stamp(ended.line(first)?)?)
 }
 
-/// The counter when the kernel's log was told this: by the line in which it was told the counter itself.
+/// Returns the counter's value at this line of the kernel log, computed from the line that records the counter
+/// itself.
 fn logged(ended: &Ended, text: &str) -> Result<f64, String> {
     let known = ended.line("count: counter ")?;
     Ok(number(known, "counter ")? + stamp(ended.line(text)?)? - stamp(known)?)
 }
 
-/// A line's time stamp, in ticks of the counter: nanoseconds.
+/// Returns a line's time stamp, in ticks of the counter: nanoseconds.
 fn stamp(line: &str) -> Result<f64, String> {
     let seconds = line.trim_start().strip_prefix('[').and_then(|line| line.split(']').next());
     let seconds: Option<f64> = seconds.and_then(|seconds| seconds.trim().parse().ok());

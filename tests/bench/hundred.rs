@@ -1,4 +1,4 @@
-//! A hundred handoffs in a row: whether any is lost, and what memory is lost.
+//! Measures a hundred handoffs in a row: whether one fails, and how much memory is lost.
 
 use crate::report::write_between;
 use bed::chain::{self, By};
@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::fs;
 use std::time::Instant;
 
-/// How many.
+/// Number of handoffs.
 const HANDOFFS: u32 = 100;
 
 pub fn bench() -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! What is handed over to: Debian's kernel, and initrds of real size whose /init says when it came.
+//! Images to hand over to: Debian's kernel, and initrds of real size whose /init reports its start.
 
 use bed::cpio::Cpio;
 use bed::image::{self, Image};
@@ -9,38 +9,38 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A file that is handed over, as it is and decompressed by hand.
+/// A file to hand over, as it is and decompressed.
 pub struct Pair {
-    /// As Debian makes it.
+    /// The file as Debian makes it.
     pub packed: PathBuf,
-    /// What is in it.
+    /// The decompressed content.
     pub plain: PathBuf,
 }
 
-/// All of them.
+/// All images.
 pub struct Images {
-    /// Where they all are.
+    /// Directory with all of them.
     pub folder: PathBuf,
     /// bzImage, and the ELF file in it.
     pub kernel: Pair,
-    /// Some 40 MB.
+    /// Initrd of some 40 MB.
     pub small: Pair,
-    /// Debian's own /init in the same, which boots a whole Debian.
+    /// The same initrd with Debian's own /init, which boots a whole Debian.
     pub debians: Pair,
-    /// Some 200 MB.
+    /// Initrd of some 200 MB.
     pub large: Pair,
 }
 
-/// Where a bzImage says what it holds, and where (Documentation/arch/x86/boot.rst).
+/// Header fields with the place of a bzImage's payload (Documentation/arch/x86/boot.rst).
 const SETUP_SECTORS: usize = 0x1f1;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 
-/// Debian's compression of both (RFC 8878, 3.1.1).
+/// Magic number of Debian's compression of kernel and initrd (RFC 8878, 3.1.1).
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 impl Images {
-    /// Makes them where they are not there yet: some three minutes, with packages from Debian's mirror.
+    /// Makes the images if they do not exist yet: some three minutes, with packages from Debian's mirror.
     pub fn make() -> Result<Images, String> {
         let files = Image::Debian13.files()?;
         let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/initrds");
@@ -85,13 +85,13 @@ impl Images {
     }
 }
 
-/// A file's size in MB.
+/// Returns a file's size in MB.
 pub fn megabytes(file: &Path) -> Result<f64, String> {
     #[allow(clippy::cast_precision_loss, reason = "no file is so large")]
     fs::metadata(file).map(|data| data.len() as f64 / 1e6).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-/// An /init that says when it came, in place of Debian's.
+/// Returns an archive with an /init that reports its start, in place of Debian's.
 fn our_init() -> Result<Vec<u8>, String> {
     let mut archive = Cpio::default();
     archive.device("/dev/console", 5, 1);
@@ -99,7 +99,7 @@ fn our_init() -> Result<Vec<u8>, String> {
     Ok(archive.finish())
 }
 
-/// An initrd of Debian's with this archive behind all others, as it is and decompressed.
+/// Returns an initrd of Debian's with this archive at its end, as it is and decompressed.
 fn initrds(debians: &[u8], last: &[u8], root: &Path) -> Result<(Vec<u8>, Vec<u8>), String> {
     let end = end_of_plain(debians);
     let (early, rest) = debians.split_at_checked(end).ok_or("no initrd of Debian's")?;
@@ -107,7 +107,7 @@ fn initrds(debians: &[u8], last: &[u8], root: &Path) -> Result<(Vec<u8>, Vec<u8>
         let mut all = Vec::new();
         for part in parts {
             all.extend(part);
-            // The kernel takes an archive on every fourth byte alone.
+            // The kernel accepts an archive only at a multiple of four.
             all.resize(all.len().next_multiple_of(4), 0);
         }
         all
@@ -115,7 +115,7 @@ fn initrds(debians: &[u8], last: &[u8], root: &Path) -> Result<(Vec<u8>, Vec<u8>
     Ok((joined([early, rest, last]), joined([early, &unpacked(rest, root)?, last])))
 }
 
-/// Where the archives end that are not compressed.
+/// Returns the offset at which the uncompressed archives end.
 fn end_of_plain(initrd: &[u8]) -> usize {
     let starts = |at: usize, with: &[u8]| initrd.get(at..).is_some_and(|rest| rest.starts_with(with));
     let mut at = 0;
@@ -134,7 +134,7 @@ fn end_of_plain(initrd: &[u8]) -> usize {
     at
 }
 
-/// What a bzImage decompresses.
+/// Returns the compressed payload of a bzImage.
 fn payload(kernel: &[u8]) -> Result<&[u8], String> {
     let number = |at: usize| {
         let bytes: Option<[u8; 4]> = kernel.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
@@ -154,7 +154,8 @@ fn unpacked(bytes: &[u8], root: &Path) -> Result<Vec<u8>, String> {
     let (from, packed) = (scratch.path("packed"), root.join("packed"));
     write(&from, bytes)?;
     fs::copy(&from, &packed).map_err(|e| format!("{}: {e}", packed.display()))?;
-    // Behind the kernel's stands its size, which is no zstd: all that comes before is written.
+    // The kernel's payload ends with its size, which is not zstd data: zstd fails there, after writing
+    // everything before.
     let script = "zstd -dcq /packed >/plain 2>/packed.errors; test -s /plain";
     host(Command::new("chroot").arg(root).args(["sh", "-c", script]))?;
     host_bytes(Command::new("cat").arg(root.join("plain")))

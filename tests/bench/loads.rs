@@ -1,4 +1,4 @@
-//! What the hook's load by segments takes, by the state that memory is in.
+//! Measures the hook's load by segments, for each state of memory.
 
 use crate::handoff::{LINE, between, counted, hook_night};
 use crate::images::Images;
@@ -13,15 +13,15 @@ use std::fs;
 
 /// A state of memory.
 pub struct State {
-    /// For a person.
+    /// Name for the table.
     name: &'static str,
-    /// MiB of the machine.
+    /// Memory of the machine, in MiB.
     memory: u32,
-    /// Shell lines that bring it about before staging; the images are /kernel and /initrd.
+    /// Shell lines that produce the state before staging; the images are /kernel and /initrd.
     made_by: &'static str,
 }
 
-/// All that are measured.
+/// All measured states.
 pub const STATES: [State; 6] = [
     State { name: "as the guest comes", memory: 2048, made_by: "true" },
     State {
@@ -43,7 +43,7 @@ pub const STATES: [State; 6] = [
     State { name: "640 MiB", memory: 640, made_by: "true" },
 ];
 
-/// Measures all, and writes them down.
+/// Measures all states, and writes the table.
 pub fn bench() -> Result<(), String> {
     let mut table = "| state of memory | machine | bytes | the load | for a byte | staging |\n|---|---|---|---|---|---|\n".to_owned();
     for number in 0..STATES.len() {
@@ -53,7 +53,7 @@ pub fn bench() -> Result<(), String> {
     write_between("loads", &table)
 }
 
-/// Measures one.
+/// Measures one state.
 pub fn row(number: usize) -> Result<String, String> {
     let state = STATES.get(number).ok_or_else(|| format!("there is no row {number}"))?;
     let images = Images::make()?;
@@ -88,7 +88,7 @@ pub fn row(number: usize) -> Result<String, String> {
     Ok(row)
 }
 
-/// What is loaded.
+/// Returns the number of bytes loaded.
 fn bytes(ended: &Ended) -> Result<f64, String> {
     let lines = ended.console.lines().filter_map(|line| line.trim_start().strip_prefix("SEGMENT segment"));
     let sizes: Option<Vec<f64>> =

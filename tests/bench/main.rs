@@ -1,6 +1,7 @@
-//! What staging and handing over cost, beside what everybody else uses: in the instructions of guests, and in memory.
+//! Measures the cost of staging and of handing over, compared with the usual tools: in instructions of guests,
+//! and in memory.
 //!
-//! It writes the tables of docs/performance.md. Nothing is asserted: figures are for people.
+//! Writes the tables of docs/performance.md, and asserts nothing: the figures are for people.
 
 mod handoff;
 mod hundred;
@@ -26,7 +27,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// All tables, or those of these names. `large.7` is one row alone, and is written nowhere.
+/// Writes all tables, or those with these names. A name like `large.7` measures one row, which is written
+/// nowhere.
 fn bench(names: &[String]) -> Result<(), String> {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|one| one == name);
     fs::create_dir_all(vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;

@@ -1,4 +1,4 @@
-//! The tables, for the terminal and for docs/performance.md.
+//! Tables for the terminal and for docs/performance.md.
 
 use crate::handoff::{self, FLOOR, METHODS, Taken, USUAL};
 use crate::images::{Images, Pair, megabytes};
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-/// Measures all handoffs with the initrd of this name, on a machine of so many MiB, and writes them down.
+/// Measures all handoffs with the initrd of this name, on a machine with `memory` MiB, and writes the table.
 pub fn handoff(which: &str, memory: u32) -> Result<(), String> {
     let images = Images::make()?;
     let size = megabytes(&initrd(&images, which).packed)?;
@@ -17,7 +17,7 @@ pub fn handoff(which: &str, memory: u32) -> Result<(), String> {
     write_between(which, &text)
 }
 
-/// Measures one of them, and says it.
+/// Measures one handoff, and prints it.
 pub fn row(which: &str, memory: u32, number: usize) -> Result<Taken, String> {
     let images = Images::make()?;
     let method = METHODS.get(number).ok_or_else(|| format!("there is no row {number}"))?;
@@ -64,7 +64,7 @@ fn table(size: f64, memory: u32, all: &[Taken]) -> String {
     text
 }
 
-/// Puts a table into docs/performance.md, between its two marks.
+/// Puts a table between its two marks in docs/performance.md.
 pub fn write_between(name: &str, table: &str) -> Result<(), String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
     let failed = |e| format!("{}: {e}", path.display());

@@ -1,4 +1,4 @@
-//! What staging costs, beside what it is made of: in the instructions of one guest, and in memory.
+//! Measures the cost of staging, compared with that of its parts: in instructions of one guest, and in memory.
 
 use crate::report::write_between;
 use bed::harness::Test;
@@ -11,16 +11,16 @@ use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-/// How often Debian's initrd is joined, so that there are some 40 and 200 MB of it; the kernel is Debian's, too.
+/// Numbers of copies of Debian's initrd, joined to some 40 and 200 MB; the kernel is Debian's, too.
 const INITRDS: [u64; 2] = [4, 19];
 
-/// How often each is measured: what a load takes depends on which memory is free.
+/// Number of measurements of each: the cost of a load depends on which memory is free.
 const ROUNDS: usize = 3;
 
-/// Some 130 G instructions, one after the other, on a machine that may be busy.
+/// Limit for some 130 G instructions in one run, on a host that may be busy.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// The guest's side, for each initrd. All loads begin with nothing loaded, and with two copies in /run.
+/// The guest's part, for each initrd. Every load begins with nothing loaded, and with both files copied to /run.
 const MEASURE: &str = "
     for member in $(seq SIZE); do cat /member; done >/initrd
     echo SIZE.size $(wc -c </initrd)
@@ -42,14 +42,14 @@ pub fn bench() -> Result<(), String> {
     fs::create_dir_all(vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
     let mut night = Night::new(&test, "poweroff");
     night.host_file("/usr/bin/nextkernel", 0o755, &vm_folder().join("installed/usr/bin/nextkernel"))?;
-    // Each member begins at a multiple of 4.
+    // Each copy begins at a multiple of 4.
     let initrd = Image::Debian13.files()?.initrd();
     let mut member = fs::read(&initrd).map_err(|e| format!("{}: {e}", initrd.display()))?;
     member.resize(member.len().next_multiple_of(4), 0);
     night.file("/member", 0o644, member);
     night.program("/usr/bin/cp")?.builders_program("/usr/sbin/kexec")?;
     night.file("/usr/bin/count", 0o755, holder::count()?);
-    // The kernel's own lines would stand in the midst of ours.
+    // The kernel's own messages would interrupt ours.
     night.scenario = "dmesg -n 1\necho \"versions $(date -I), Linux $(uname -r), $(kexec --version), \
         $(nextkernel --version)\"\n"
         .into();
@@ -65,7 +65,7 @@ pub fn bench() -> Result<(), String> {
     print(&ended)
 }
 
-/// What one program took, each time.
+/// Costs of one program, for each round.
 struct Counted {
     instructions: Vec<f64>,
     kilobytes: Vec<f64>,
@@ -89,19 +89,19 @@ impl Counted {
         Ok(Counted { instructions, kilobytes })
     }
 
-    /// In thousand millions.
+    /// Returns the median, in thousand millions of instructions.
     fn median(&self) -> f64 {
         let middle = self.instructions.get(self.instructions.len() / 2);
         middle.copied().unwrap_or(f64::NAN) / 1e9
     }
 
-    /// From the least to the most.
+    /// Returns the least and the most, in thousand millions of instructions.
     fn range(&self) -> (f64, f64) {
         let at = |one: Option<&f64>| one.copied().unwrap_or(f64::NAN) / 1e9;
         (at(self.instructions.first()), at(self.instructions.last()))
     }
 
-    /// In MB, the most.
+    /// Returns the most memory, in MB.
     fn memory(&self) -> f64 {
         self.kilobytes.last().copied().unwrap_or(f64::NAN) * 1024.0 / 1e6
     }

@@ -1,4 +1,5 @@
-//! What a person waits for at a whole Debian: from the command to the next system's default target.
+//! Measures the time that a person waits for with a whole Debian: from the command to the next system's default
+//! target.
 
 use crate::images::Images;
 use crate::report::write_between;
@@ -11,22 +12,23 @@ use bed::{holder, initramfs, installed};
 use std::fmt::Write;
 use std::fs;
 
-/// A way to the next system.
+/// A method of getting to the next system.
 pub struct Way {
-    /// For a person.
+    /// Name for the table.
     name: &'static str,
-    /// Shell lines that prepare it while the system runs. The images are in /images, as they are and decompressed by hand.
+    /// Shell lines that prepare it while the system runs. The images are in /images, as they are and
+    /// decompressed.
     prepares: &'static str,
-    /// The command.
+    /// The command to hand over.
     command: &'static str,
-    /// Whether it is without nextkernel.
+    /// Whether the guest is without nextkernel.
     is_bare: bool,
 }
 
-/// What all are compared with.
+/// The method to compare with.
 const USUAL: usize = 0;
 
-/// All of them. `kexec -s -l` and `systemctl kexec` is what Debian's own systemd does, too, where it loads.
+/// All methods. Debian's own systemd, if it loads the image, also does `kexec -s -l` and `systemctl kexec`.
 pub const WAYS: [Way; 6] = [
     Way {
         name: "`kexec -s -l`, then `systemctl kexec`",
@@ -66,7 +68,7 @@ pub const WAYS: [Way; 6] = [
     },
 ];
 
-/// Measures all, and writes them down.
+/// Measures all methods, and writes the table.
 pub fn bench() -> Result<(), String> {
     let rows: Vec<f64> = (0..WAYS.len()).map(row).collect::<Result<_, _>>()?;
     let usual = rows.get(USUAL).copied().unwrap_or(f64::NAN);
@@ -80,7 +82,7 @@ pub fn bench() -> Result<(), String> {
     write_between("whole", &table)
 }
 
-/// Measures one: instructions.
+/// Measures one method, in instructions.
 pub fn row(number: usize) -> Result<f64, String> {
     let way = WAYS.get(number).ok_or_else(|| format!("there is no row {number}"))?;
     let images = Images::make()?;

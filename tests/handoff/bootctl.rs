@@ -1,8 +1,8 @@
-//! systemd-boot itself and systemd's own `bootctl list` have the same entries in the same order, and the same
-//! default.
+//! Tests that nextkernel, systemd-boot itself and systemd's own `bootctl list` have the same entries in the same
+//! order, and the same default.
 //!
-//! Left out is where the two differ: bootctl lists entries whose kernel is not there or is for another machine, and
-//! does not know some names ([`ODD`]).
+//! Left out are the differences between those two: bootctl lists entries whose kernel is missing or is for
+//! another machine, and does not recognize some names ([`ODD`]).
 
 use bed::guest::Guest;
 use bed::harness::Test;
@@ -13,33 +13,33 @@ use std::collections::BTreeMap;
 use super::esp::{Esp, set, variable};
 use super::loader::{entries, rows, text};
 
-/// What an EFI system partition holds.
+/// Contents of an EFI system partition.
 struct Case {
-    /// What it is about.
+    /// Subject of the case.
     what: &'static str,
-    /// loader.conf.
+    /// Text of loader.conf.
     conf: &'static str,
-    /// Entries of type 1: the file's name, and its lines beside `linux`.
+    /// Boot Loader Specification Type #1 entries: file name, and the lines besides `linux`.
     entries: &'static [(&'static str, &'static str)],
-    /// Entries of type 2: the file's name, and the image that it is a copy of.
+    /// Type #2 entries: file name, and the image to copy.
     images: &'static [(&'static str, &'static str)],
-    /// Variables that a person sets.
+    /// EFI variables that a person sets.
     told: &'static [(&'static str, &'static str)],
 }
 
-/// Without anything, for what a case leaves out.
+/// An empty case, for the fields that a case leaves out.
 const NOTHING: Case = Case { what: "", conf: "", entries: &[], images: &[], told: &[] };
 
 const ONE_SHOT: &str = "LoaderEntryOneShot";
 const DEFAULT: &str = "LoaderEntryDefault";
 const LAST_BOOTED: &str = "LoaderEntryLastBooted";
 
-/// The images of [`uki::folder`] that are to be listed only.
+/// The images of [`uki::folder`] that are only listed, never booted.
 const IMAGES: [&str; 3] = ["tiny.efi", "named.efi", "three.efi"];
 
 const PLAIN: &[(&str, &str)] = &[("a.conf", ""), ("b.conf", ""), ("c.conf", "")];
 
-/// The lines of an entry that is sorted by its version.
+/// Entries that are sorted by their versions.
 const VERSIONS: &[(&str, &str)] = &[
     ("a.conf", "sort-key bed\nversion 6.9"),
     ("b.conf", "sort-key bed\nversion 6.10"),
@@ -167,7 +167,7 @@ const CASES: &[Case] = &[
         ..NOTHING
     },
     Case {
-        // bootctl takes what runs for what was booted last.
+        // bootctl takes the running entry for the one booted last.
         what: "the default is what was booted last",
         conf: "default @saved\n",
         entries: &[("a.conf", ""), (BOOTS.0, ""), ("z.conf", "")],
@@ -208,8 +208,8 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Names that bootctl takes for none, or sorts otherwise than systemd-boot does: capital letters apart, and what is
-/// the same version in its own way.
+/// Names that bootctl does not recognize, or sorts differently from systemd-boot: it sorts capital letters apart,
+/// and orders equal versions in its own way.
 const ODD: &[(&str, &str)] = &[
     ("bed-6.10~rc1.conf", ""),
     ("bed-6.10^p1.conf", ""),
@@ -218,7 +218,7 @@ const ODD: &[(&str, &str)] = &[
     ("Delta.conf", "sort-key BED\nversion 6.10"),
 ];
 
-/// What the machine boots. It fits no other case's pattern.
+/// The entry that the machine boots. No pattern of another case matches it.
 const BOOTS: (&str, &str) =
     ("start.conf", "sort-key start\ninitrd /bed/initrd.img\noptions root=LABEL=root rw console=ttyS0");
 
@@ -230,7 +230,8 @@ pub fn entries_and_their_order_are_those_of_systemd_boot_and_of_bootctl(test: &T
         esp.copy(&format!("bed/{image}"), &made.join(image))?;
         esp.copy(&format!("EFI/Linux/start-{image}"), &made.join(image))?;
     }
-    // systemd-boot itself sorts once, but all of them together; of those with one name the first.
+    // systemd-boot itself sorts only once, with the entries of all cases; of entries with the same name it gets
+    // the first.
     let mut all = BTreeMap::from([BOOTS]);
     for (name, lines) in CASES.iter().flat_map(|case| case.entries).chain(ODD) {
         if !all.keys().any(|known| known.eq_ignore_ascii_case(name)) {
@@ -257,23 +258,23 @@ pub fn entries_and_their_order_are_those_of_systemd_boot_and_of_bootctl(test: &T
     if failures.is_empty() { Ok(()) } else { Err(guest.tell(&failures.join("\n"))) }
 }
 
-/// An entry's file.
+/// Returns the text of an entry's file.
 fn entry(lines: &str) -> String {
     format!("linux /bed/linux\n{lines}\n")
 }
 
-/// The entries of the list that a boot loader has, too.
+/// Returns the listed entries that the boot loader has, too.
 fn of_the_loader(list: &Value) -> impl Iterator<Item = &Value> {
     rows(list).filter(|row| matches!(text(row, "source"), Some("bls" | "uki")))
 }
 
-/// Proves that bootctl lists the same, and has the same default.
+/// Proves that bootctl lists the same entries, with the same default.
 fn prove(guest: &mut Guest, case: &Case) -> Result<(), String> {
     guest.ok(&script(case))?;
     let json = guest.ok("bootctl list --json=short 2>/dev/null")?;
     let theirs: Value = serde_json::from_str(&json).map_err(|e| format!("{e}: {json}"))?;
     let all: Vec<_> = theirs.as_array().into_iter().flatten().collect();
-    // The others are what systemd-boot had when it started this machine.
+    // The other entries are those that systemd-boot had when it started this machine.
     let is_there = |row: &&Value| matches!(text(row, "type"), Some("type1" | "type2"));
     let theirs: Vec<_> = all.iter().copied().filter(is_there).collect();
     let list = entries(guest)?;
@@ -293,13 +294,13 @@ fn prove(guest: &mut Guest, case: &Case) -> Result<(), String> {
     ))
 }
 
-/// bootctl puts an id of the first profile into an image's name; systemd-boot does not.
+/// Returns a row's id. bootctl appends the id of the first profile to an image's name; systemd-boot does not.
 fn id(row: &Value) -> String {
     let id = text(row, "id").unwrap_or_default();
     id.strip_suffix("@base").unwrap_or(id).to_owned()
 }
 
-/// Makes the partition hold a case.
+/// Returns shell lines that put a case on the partition.
 fn script(case: &Case) -> String {
     let put = |path: &str, text: &str| format!("cat >'{path}' <<'END'\n{text}\nEND");
     let conf = put("loader/loader.conf", case.conf);

@@ -1,4 +1,4 @@
-//! Machines that UEFI starts, and systemd-boot, or shim and GRUB.
+//! Machines that UEFI starts, with systemd-boot, or with shim and GRUB.
 
 use bed::guest::{Disks, Guest, Spec, Starts};
 use bed::harness::Test;
@@ -8,31 +8,31 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where the image has it; of the guest's own suite.
+/// Path of systemd-boot in the image; it is that of the guest's own release.
 const SYSTEMD_BOOT: &str = "usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
-/// shim and GRUB, and where grub-install puts them; for firmware that knows nothing of that place, at the other, too
-/// (`grub-install --force-extra-removable`).
+/// shim and GRUB, the removable path, and the path where grub-install puts them. The removable path serves
+/// firmware that does not know the other (`grub-install --force-extra-removable`).
 const SIGNED: [((&str, &str), &str); 2] =
     [(shim::SHIM, "EFI/debian/shimx64.efi"), (shim::GRUB, "EFI/debian/grubx64.efi")];
 
-/// The variables of the Boot Loader Interface.
+/// Vendor GUID of the variables of the Boot Loader Interface.
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 const EFIVARS: &str = "/sys/firmware/efi/efivars";
 
-/// The files of an EFI system partition, as they are put together.
+/// The files of an EFI system partition, in a scratch directory.
 pub struct Esp(Scratch);
 
 impl Esp {
-    /// With systemd-boot alone.
+    /// Makes a partition with systemd-boot alone.
     pub fn new(test: &Test) -> Result<Self, String> {
         let esp = Self(Scratch::new()?);
         esp.copy("EFI/BOOT/BOOTX64.EFI", &test.image.files()?.tree().join(SYSTEMD_BOOT))?;
         Ok(esp)
     }
 
-    /// With shim and GRUB, as grub-install leaves it; /boot lies on the root. As long as nobody has made a grub.cfg there,
-    /// it boots the image's kernel.
+    /// Makes a partition with shim and GRUB, as grub-install leaves it; /boot is on the root. Until
+    /// /boot/grub/grub.cfg exists, GRUB boots the image's kernel.
     pub fn grub(test: &Test) -> Result<Self, String> {
         let (esp, image) = (Self(Scratch::new()?), test.image.files()?);
         for ((from, removable), installed) in SIGNED {
@@ -42,7 +42,7 @@ impl Esp {
         }
         let mut blkid = Command::new("blkid");
         let uuid = host(blkid.args(["-s", "UUID", "-o", "value"]).arg(test.image.root(&image)))?;
-        // The first three lines are what util/grub-install.c writes.
+        // util/grub-install.c writes the first three lines.
         let config = format!(
             "search.fs_uuid {} root\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n\
              linux /vmlinuz root=LABEL=root rw console=ttyS0\ninitrd /initrd.img\nboot\n",
@@ -52,30 +52,30 @@ impl Esp {
         Ok(esp)
     }
 
-    /// Adds a file.
+    /// Adds a file with this content.
     pub fn put(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<(), String> {
         let path = self.0.path(path);
         let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
         folder.and_then(|()| fs::write(&path, bytes)).map_err(|e| format!("{}: {e}", path.display()))
     }
 
-    /// Adds a file of the host.
+    /// Adds a copy of a file of the host.
     pub fn copy(&self, path: &str, from: &Path) -> Result<(), String> {
         self.put(path, read(from)?)
     }
 
-    /// The folder that its files are in.
+    /// Returns the directory that holds the files.
     pub fn path(&self) -> PathBuf {
         self.0.path("")
     }
 
-    /// Boots from it; it is mounted at /efi then.
+    /// Boots from the partition, and mounts it at /efi.
     pub fn boot(&self, test: &Test) -> Result<Guest, String> {
         self.boots(Spec::new(test), "/efi")
     }
 
-    /// The same with a root that the firmware shows to the boot loader, and at /boot/efi. OVMF connects no disk that has no
-    /// place in the boot order (`ConnectDevicesFromQemu`).
+    /// Boots with a root that the firmware shows to the boot loader, and mounts the partition at /boot/efi. OVMF
+    /// connects no disk that has no place in the boot order (`ConnectDevicesFromQemu`).
     pub fn boot_from_root(&self, test: &Test) -> Result<Guest, String> {
         let image = test.image.files()?;
         let root = test.image.root(&image);
@@ -100,25 +100,25 @@ pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// A variable's path.
+/// Returns a variable's path in efivarfs.
 pub fn variable(name: &str) -> String {
     format!("{EFIVARS}/{name}-{VENDOR}")
 }
 
-/// The command that writes a text into a variable.
+/// Returns the command that writes a text into a variable.
 pub fn set(name: &str, value: &str) -> String {
     let octal = |byte: u8| format!("\\{byte:03o}");
     let value: String = value.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).map(octal).collect();
-    // Its attributes stand first, and a variable is written at once or not at all.
+    // The value begins with the attributes, and must be written in a single write.
     format!("printf '\\007\\000\\000\\000{value}' >/run/variable && cat /run/variable >{}", variable(name))
 }
 
-/// What a variable says, where it holds one text.
+/// Returns the text of a variable that holds a single one.
 pub fn says(guest: &mut Guest, name: &str) -> Result<String, String> {
     guest.ok(&format!("cat {} | tail -c +5 | tr -d '\\0'", variable(name)))
 }
 
-/// The command that proves that a variable is not there.
+/// Returns the command that succeeds if a variable does not exist.
 pub fn is_gone(name: &str) -> String {
     format!("[ ! -e {} ]", variable(name))
 }

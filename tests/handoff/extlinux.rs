@@ -1,4 +1,5 @@
-//! What extlinux would boot is what is staged: a BIOS and extlinux itself start these machines.
+//! Tests that nextkernel stages the entry that extlinux would boot: a BIOS and extlinux itself start these
+//! machines.
 
 use bed::bios;
 use bed::guest::{Guest, Spec, Starts};

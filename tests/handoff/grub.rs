@@ -1,4 +1,5 @@
-//! What GRUB would boot is what is staged: a BIOS or UEFI and GRUB itself start these machines.
+//! Tests that nextkernel stages the entry that GRUB would boot: a BIOS or UEFI and GRUB itself start these
+//! machines.
 
 use bed::bios;
 use bed::guest::{Guest, Spec, Starts};
@@ -9,15 +10,16 @@ use super::esp::Esp;
 use super::kexec::wait_until;
 use super::loader::{self, Next};
 
-/// On the command line of all but the recovery mode's entries.
+/// A word on the command line of every entry except those of the recovery mode.
 const PLAIN: &str = "bed.entry=plain";
-/// On theirs.
+/// A word on the command line of the recovery mode's entries.
 const RECOVERY: &str = "single";
 
 const NOTHING_ONCE: &str = "! grub-editenv list | grep next_entry=.";
 
 pub fn what_is_marked_is_what_grub_boots_from_a_submenu_and_once(test: &Test) -> Result<(), String> {
-    // Debian 12 has another GRUB. What is staged from its menu is compared with what that boots, and arrives as on 13.
+    // Debian 12 has another version of GRUB. Only the staged entry is compared with the one GRUB boots there;
+    // the handoff is the same as on Debian 13.
     let jumps = test.image == Image::Debian13SeparateBoot;
     let disk = bios::grub(test.image)?;
     let mut guest = Guest::boot(&Spec { starts: Starts::Bios(disk), ..Spec::new(test) })?;
@@ -29,7 +31,7 @@ pub fn what_is_marked_is_what_grub_boots_from_a_submenu_and_once(test: &Test) ->
     first.is_marked(&mut guest)?;
 
     guest.ok(&format!("grub-set-default '{recovery}'"))?;
-    // Where nobody has mounted GRUB's partition it is looked at all the same, and left as it was.
+    // If GRUB's partition is not mounted, nextkernel reads it all the same, and leaves it unmounted.
     guest.ok("umount /boot")?;
     if jumps {
         saved.jumps(&mut guest)?;
@@ -54,7 +56,7 @@ pub fn what_is_marked_is_what_grub_boots_from_a_submenu_and_once(test: &Test) ->
     saved.is_marked(&mut guest)
 }
 
-/// The ids of the menu's first entry, and of one in its submenu.
+/// Returns the ids of the menu's first entry and of one in its submenu.
 fn ids(guest: &mut Guest) -> Result<(String, String), String> {
     let root = guest.ok("sed -n \"s/.*'gnulinux-simple-\\([^']*\\)'.*/\\1/p\" /boot/grub/grub.cfg")?;
     let (root, release) = (root.trim(), &guest.boot.release);
@@ -64,7 +66,8 @@ fn ids(guest: &mut Guest) -> Result<(String, String), String> {
     ))
 }
 
-/// What else grub-install leaves, and the menu. The last unit wins, so that the recovery mode's `single` is a mere word.
+/// Does the rest of grub-install's work, and makes the menu. The last unit wins, so that the recovery mode's
+/// `single` has no effect.
 const MENU: &str = "set -e
     cat /usr/share/grub/default/grub - >/etc/default/grub <<'END'
 GRUB_DEFAULT=saved
@@ -86,7 +89,7 @@ pub fn what_is_marked_is_what_debians_grub_boots_under_uefi(test: &Test) -> Resu
     let saved = Next { id: &recovery, by: "saved_entry in grubenv", word: RECOVERY };
     let once = Next { id: &simple, by: "next_entry in grubenv", word: PLAIN };
     first.is_marked(&mut guest)?;
-    // What a shell's completion asks for.
+    // Shell completion runs this command.
     guest.ok("nextkernel entries --names | grep -Fx \"$(printf '0\\tDebian GNU/Linux')\"")?;
     let list = loader::entries(&mut guest)?;
     if loader::text(&list, "loader") != Some("GRUB, with /boot/grub/grub.cfg") {
@@ -96,7 +99,7 @@ pub fn what_is_marked_is_what_debians_grub_boots_under_uefi(test: &Test) -> Resu
     guest.ok(&format!("grub-set-default '{recovery}'"))?;
     saved.boots(&mut guest)?;
     saved.jumps(&mut guest)?;
-    // That one that counts once is used up by a jump, too, is shown under a BIOS.
+    // Another property, under a BIOS, shows that a jump also consumes a one-shot entry.
     guest.ok("grub-reboot 'Debian GNU/Linux'")?;
     once.boots(&mut guest)?;
     guest.ok(NOTHING_ONCE)?;

@@ -1,5 +1,5 @@
-//! The README's way in and the guides of docs/guides, walked through as they are written in a Debian that has nothing of
-//! nextkernel: the text is the test.
+//! Runs the README's installation steps and the guides of docs/guides literally, in a Debian without nextkernel:
+//! the text is the test.
 
 use bed::guest::{Guest, Spec};
 use bed::harness::Test;
@@ -14,17 +14,17 @@ use std::process::Command;
 use super::kexec::hand_over;
 use super::packages;
 
-/// Those for which one guest has all that they need, in this order.
+/// Guides for which one guest has everything they need, in this order.
 const IN_ONE_GUEST: [&str; 5] =
     ["migrating.md", "separate-boot.md", "several-initrds.md", "nvidia.md", "it-hangs.md"];
-/// The other guest's.
+/// Guides for the guest whose root is in LUKS.
 const IN_LUKS: [&str; 1] = ["luks-root.md"];
 
-/// What gives the machine up to the next kernel, as the last line of a block.
+/// Commands that hand over to the next kernel, as the last line of a block.
 const GOES_DOWN: [&str; 2] = ["systemctl kexec", "nextkernel reboot"];
 
-/// The guest becomes what the guides speak of: one that used kexec-tools and a unit for it, with microcode beside its
-/// initrd, and NVIDIA's modules at every boot, without a run of depmod, which takes minutes here.
+/// Turns the guest into the machine that the guides assume: it used kexec-tools and a unit for it, has microcode
+/// beside its initrd, and loads NVIDIA's modules at every boot. Does not run depmod, which takes minutes here.
 const SITUATION: &str = "set -e
     tar -xf /root/kexec-tools.tar -C / 2>/dev/null
     cat /root/kexec-tools.status >>/var/lib/dpkg/status
@@ -46,9 +46,9 @@ const SITUATION: &str = "set -e
 /// A step of a guide.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// Commands, the last of which may go down.
+    /// Commands, the last of which may take the machine down.
     Commands(String),
-    /// What stands in the output of those before it, a line after the other.
+    /// Lines expected in the output of the commands before, in this order.
     Says(String),
 }
 
@@ -93,14 +93,14 @@ fn docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
 }
 
-/// Lays Debian's package into a folder, where README.md has it built.
+/// Copies Debian's package to the directory where README.md builds it.
 pub fn with_package(installed: &Scratch) -> Result<(), String> {
     let folder = installed.path("root/target/package");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     host(Command::new("cp").arg(packages::deb()?).arg(&folder)).map(drop)
 }
 
-/// And what [`SITUATION`] takes.
+/// Adds the files that [`SITUATION`] uses.
 fn with_situation(test: &Test, installed: &Scratch) -> Result<(), String> {
     let modules = Path::new("usr/lib/modules").join(test.image.files()?.release()?).join("updates");
     let modules = installed.path(&modules.to_string_lossy());
@@ -113,8 +113,8 @@ fn with_situation(test: &Test, installed: &Scratch) -> Result<(), String> {
     fs::write(installed.path("root/kexec-tools.status"), kexec_tools::status(test.image)?).map_err(failed)
 }
 
-/// Boots a guest that has nothing of nextkernel, and installs the package as README.md says. Which loader it is, is not what
-/// is shown here, and the direct one is the fastest in an emulated machine.
+/// Boots a guest without nextkernel, and installs the package as README.md says. Uses `kexec_load`, which is
+/// fastest in an emulated machine; the choice of the system call is not tested here.
 pub fn newly_installed(spec: &Spec) -> Result<Guest, String> {
     let readme = docs("../README.md");
     let text = fs::read_to_string(&readme).map_err(|e| format!("{}: {e}", readme.display()))?;
@@ -129,12 +129,12 @@ pub fn newly_installed(spec: &Spec) -> Result<Guest, String> {
     Ok(guest)
 }
 
-/// Commands as in the shell of somebody who has logged in.
+/// Returns commands as for the shell of a person who has logged in.
 fn typed(commands: &str) -> String {
     format!("set -e\ncd\n{commands}")
 }
 
-/// Runs a page's commands in their order, and finds what it says of their output.
+/// Runs a page's commands in order, and compares their output with the page.
 fn walk(guest: &mut Guest, page: &Path) -> Result<(), String> {
     let text = fs::read_to_string(page).map_err(|e| format!("{}: {e}", page.display()))?;
     let failed = |what: &str| format!("{}: {what}", page.display());
@@ -159,7 +159,7 @@ fn walk(guest: &mut Guest, page: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The blocks of a page that are run, and those that say what comes of it.
+/// Returns the blocks of a page that are to be run, and those that show output.
 fn steps(page: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut lines = page.lines();
@@ -175,13 +175,13 @@ fn steps(page: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether the output has all these lines, one after the other; `...` and white space stand for anything in a line.
+/// Returns whether the output has all these lines, in order; `...` and white space match anything within a line.
 fn says(output: &str, said: &str) -> bool {
     let mut output = output.lines();
     said.lines().all(|line| output.any(|told| is_of(told, line)))
 }
 
-/// Whether the words of the one stand in the other, in their order.
+/// Returns whether a line of output contains these words, in order.
 fn is_of(told: &str, line: &str) -> bool {
     let mut rest = told;
     let mut words = line.split_whitespace().map(|word| word.trim_end_matches("..."));

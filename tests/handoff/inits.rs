@@ -1,4 +1,5 @@
-//! Other inits than systemd, each asked by `nextkernel reboot` and gone down by its own commands.
+//! Tests inits other than systemd: `nextkernel reboot` asks each to restart, and its own commands take the
+//! machine down.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +11,11 @@ use bed::machine::End;
 
 use super::kexec::hand_over;
 
-/// Not below the agent, for which its init would wait until it has ended what it runs.
+/// Runs outside the agent's session: on its way down, the init would wait for the agent until the agent's
+/// command has ended.
 const ASK: &str = "sh -c 'setsid nextkernel reboot &'";
 
-/// Arms what is staged, and vouches for it, as `nextkernel reboot` does.
+/// Arms the staged kernel and vouches for it, as `nextkernel reboot` does.
 const ARM: &str = "cd /run/nextkernel
     up=$(cut -d. -f1 /proc/uptime)
     printf 'nextkernel-armed 1\\n%s\\nuntil = %d\\nend\\n' \"$(grep ^handoff plan)\" $((up + 200)) >armed
@@ -47,8 +49,8 @@ pub fn under_busybox_the_staged_kernel_starts_and_nothing_else_starts_it(test: &
     passage(test, "busybox", "busybox", Some("reboot"), "poweroff")
 }
 
-/// `nextkernel reboot` hands over, the init's own restart goes through the firmware, and power off powers off, whatever is
-/// armed. Each begins from the same boot.
+/// Proves that `nextkernel reboot` hands over, that the init's own restart goes through firmware, and that a
+/// power off powers off, whatever is armed. Each of the three begins from the same boot.
 fn passage(test: &Test, init: &str, unit: &str, restart: Option<&str>, off: &str) -> Result<(), String> {
     let begin = || {
         let mut guest = Guest::boot(&inits::spec(test, init)?)?;
@@ -67,7 +69,7 @@ fn passage(test: &Test, init: &str, unit: &str, restart: Option<&str>, off: &str
     if end == End::PoweredOff { Ok(()) } else { Err(guest.tell(&format!("{off}: {end:?}"))) }
 }
 
-/// Installs the files for an init, by the commands of units/README.md.
+/// Installs the files for an init with the commands of units/README.md.
 fn install(guest: &mut Guest, unit: &str) -> Result<(), String> {
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../units");
     let text = |path: &Path| fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));

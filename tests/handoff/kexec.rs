@@ -1,4 +1,4 @@
-//! From a running Debian to the next kernel, by the commands a person types.
+//! Tests handoffs from a running Debian to the next kernel, with the commands a person types.
 
 use bed::guest::{Guest, Spec};
 use bed::harness::Test;
@@ -6,13 +6,13 @@ use bed::machine::End;
 
 use super::report;
 
-/// What starts kexec.target where nothing is loaded: `systemctl kexec` refuses then.
+/// Starts kexec.target when nothing is loaded, as `systemctl kexec` refuses then.
 pub const START_KEXEC: &str = "systemctl start --no-block --job-mode=replace-irreversibly kexec.target";
 
-/// A file written in the last moment, by what systemd ends only after the verb was given.
+/// Writes a file at the last moment, from a process that systemd ends only after the shutdown command.
 const LAST_WORDS: &str = "head -c 3000000 /dev/urandom >/root/last; sha256sum /root/last >/root/last.sum";
 
-/// Nothing is staged, and nothing loaded.
+/// Succeeds if nothing is staged or loaded.
 pub const UNSTAGED: &str = "[ ! -e /run/nextkernel/plan ] && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]";
 
 pub fn boot(test: &Test) -> Result<Guest, String> {
@@ -21,22 +21,22 @@ pub fn boot(test: &Test) -> Result<Guest, String> {
     Ok(guest)
 }
 
-/// Waits until a condition holds, for a minute and more.
+/// Waits until a condition holds, for at least a minute.
 pub fn wait_until(guest: &mut Guest, condition: &str) -> Result<(), String> {
     guest.ok(&format!("for _ in $(seq 60); do {condition} && exit 0; sleep 1; done; exit 1")).map(drop)
 }
 
-/// Goes down by a command, and proves that the next kernel came by the hook's own jump, with the
-/// root clean and the last file whole.
+/// Goes down with this command, and proves that the next kernel came by the hook's own jump, with the root clean
+/// and the last file whole.
 pub fn hand_over(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> {
     hand_over_by(guest, command, verb, "nextkernel: jump to ")
 }
 
-/// The same by whoever says this on the console.
+/// Does the same for a jump that is announced on the console by this text.
 pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) -> Result<(), String> {
     let before = guest.boot.clone();
     let staged = Staged::of(guest)?;
-    // What the command says, say a refusal, is seen on the console.
+    // The command's output, such as a refusal, goes to the console.
     guest.send(&format!("{{ {LAST_WORDS}; {command}; }} >/dev/console 2>&1"))?;
     guest.await_console(said)?;
     let after = guest.await_boot()?;
@@ -46,7 +46,7 @@ pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) ->
     let cmdline = guest.ok("cat /proc/cmdline")?;
     has_the_record(guest, &cmdline, &staged, verb)?;
     guest.ok("sha256sum -c /root/last.sum")?;
-    // One of raid6's ways to compute is called so.
+    // The kernel calls one of its raid6 algorithms "recovery".
     guest.ok("! dmesg | grep -v raid6 | grep -i -E 'recovery|orphan|not properly unmounted|log replay'")?;
     let status = guest.ok("nextkernel status")?;
     let at = if staged.is_preloaded { String::new() } else { format!(", at {verb}") };
@@ -56,8 +56,9 @@ pub fn hand_over_by(guest: &mut Guest, command: &str, verb: &str, said: &str) ->
     Err(guest.tell(&format!("the status does not know its handoff:\n{status}")))
 }
 
-/// Goes down by a command, and proves that the staged kernel starts by the hook's own jump: it tells itself what it was
-/// told. What a whole system makes of that takes as long as a boot, and [`hand_over`] shows it.
+/// Goes down with this command, and proves that the staged kernel starts by the hook's own jump, by the command
+/// line that it prints. Does not wait for the whole system, which takes as long as a boot; [`hand_over`] tests
+/// that.
 pub fn jump(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> {
     let staged = Staged::of(guest)?;
     guest.skip_console();
@@ -67,7 +68,7 @@ pub fn jump(guest: &mut Guest, command: &str, verb: &str) -> Result<(), String> 
     has_the_record(guest, &told, &staged, verb)
 }
 
-/// What is staged.
+/// The staged plan's handoff id, and whether its image is preloaded.
 struct Staged {
     handoff: String,
     is_preloaded: bool,
@@ -81,7 +82,7 @@ impl Staged {
     }
 }
 
-/// The command line is the staged one, with this handoff's record at its end.
+/// Proves that the command line is the staged one, with this handoff's record at its end.
 fn has_the_record(guest: &Guest, cmdline: &str, staged: &Staged, verb: &str) -> Result<(), String> {
     let handoff = &staged.handoff;
     let record = if staged.is_preloaded {
@@ -96,7 +97,7 @@ fn has_the_record(guest: &Guest, cmdline: &str, staged: &Staged, verb: &str) -> 
     Err(guest.tell(&format!("the next kernel was told {cmdline:?}, not {record}")))
 }
 
-/// Goes down by a command, and proves that the machine goes through its firmware again.
+/// Goes down with this command, and proves that the machine restarts through firmware.
 pub fn restart(guest: &mut Guest, command: &str) -> Result<(), String> {
     guest.skip_console();
     guest.send(command)?;
@@ -104,13 +105,13 @@ pub fn restart(guest: &mut Guest, command: &str) -> Result<(), String> {
     guest.await_reset()
 }
 
-/// What systemd-shutdown says at its own jump.
+/// systemd-shutdown's message at its own jump.
 pub const SYSTEMDS_JUMP: &str = "systemd-shutdown[1]: Rebooting with kexec.";
 
-/// What a kernel says first of all, and behind it its command line.
+/// The start of the log line with a kernel's command line.
 pub const TOLD: &str = "] Command line: ";
 
-/// Goes down by a command, and proves that it came back through firmware.
+/// Goes down with this command, and proves that the system came back through firmware.
 pub fn reboot(guest: &mut Guest, command: &str) -> Result<(), String> {
     guest.send(command)?;
     let after = guest.await_boot()?;
@@ -119,8 +120,8 @@ pub fn reboot(guest: &mut Guest, command: &str) -> Result<(), String> {
 
 pub fn kexec_jumps_with_the_image_kept_and_with_nothing_loaded(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
-    // From systemd 261 on it would load a boot loader's entry itself, but only in a machine that UEFI has started
-    // (`load_kexec_kernel`, src/systemctl/systemctl-start-special.c).
+    // From version 261 on, systemd would load a boot loader's entry itself, but only on a machine started by
+    // UEFI (`load_kexec_kernel`, src/systemctl/systemctl-start-special.c).
     let refused = guest.run("systemctl kexec")?;
     if refused.status == 0 {
         return Err(guest.tell("systemctl kexec is accepted with nothing staged"));
@@ -145,13 +146,13 @@ pub fn reboot_jumps_or_reboots_as_the_plan_says(test: &Test) -> Result<(), Strin
     reboot(&mut guest, "systemctl reboot")?;
     report::tells_the_restart(&mut guest, 3)?;
 
-    // While an image is loaded, the command `reboot` is a kexec whatever systemd's version.
+    // While an image is loaded, the command `reboot` is a kexec with every version of systemd.
     guest.ok("nextkernel stage")?;
     hand_over(&mut guest, "reboot", "kexec")?;
     report::tells_the_handoff(&mut guest, 4, "kexec", true)
 }
 
-/// With all staged that can be, the machine still goes where it was sent.
+/// Proves that this command still ends the machine this way, with everything staged that can be.
 pub fn untouched(guest: &mut Guest, command: &str, end: End) -> Result<(), String> {
     guest.ok("nextkernel stage --on kexec --on reboot")?;
     guest.send(command)?;
@@ -161,7 +162,7 @@ pub fn untouched(guest: &mut Guest, command: &str, end: End) -> Result<(), Strin
 
 pub fn a_root_that_is_still_written_to_is_jumped_from_by_nobody(test: &Test) -> Result<(), String> {
     let mut guest = boot(test)?;
-    // Wherever else it fails: systemd would jump to a kept image by itself.
+    // This holds for any failure of the handoff: systemd would jump to a preloaded image by itself.
     let writable = "nextkernel: no handoff: / (ext4) is still mounted writable";
     let spoiled = "nextkernel: no handoff: the kernel in /run/nextkernel is not the one that was staged";
     for (day, reason) in [
@@ -173,8 +174,8 @@ pub fn a_root_that_is_still_written_to_is_jumped_from_by_nobody(test: &Test) -> 
         ),
     ] {
         guest.ok(day)?;
-        // systemd spares a process of root whose name begins with '@' (systemd.io, ROOT_STORAGE_DAEMONS);
-        // what it holds open for writing cannot be remounted read-only.
+        // systemd spares a process of root whose name begins with '@' (systemd.io, ROOT_STORAGE_DAEMONS); a file
+        // system on which it holds a file open for writing cannot be remounted read-only.
         guest.ok("systemd-run -q --unit=holder -p DefaultDependencies=no \
                   bash -c 'exec 3>/root/held && exec -a @holder sleep 3600'")?;
         guest.send("systemctl kexec")?;
@@ -190,7 +191,7 @@ pub fn a_root_that_is_still_written_to_is_jumped_from_by_nobody(test: &Test) -> 
     Ok(())
 }
 
-/// A command is refused with these words.
+/// Proves that a command is refused with these words.
 pub fn refused(guest: &mut Guest, command: &str, words: &str) -> Result<(), String> {
     let ran = guest.run(&format!("{command} 2>&1"))?;
     if ran.status == 1 && ran.output.contains(words) {

@@ -1,28 +1,28 @@
-//! What is asked of every boot loader: the entry that is marked is the one that is staged, that arrives, and that
-//! the loader itself boots.
+//! Properties common to all boot loaders: the entry marked as default is the one that nextkernel stages and
+//! starts, and the one that the boot loader itself boots.
 
 use bed::guest::Guest;
 use serde_json::Value;
 
 use super::kexec::{TOLD, hand_over, reboot, restart};
 
-/// What a loader, or the jump past it, puts on a kernel's command line of its own.
+/// Parameters that a boot loader or the handoff adds to a kernel's command line.
 const ADDED: [&str; 3] = ["BOOT_IMAGE=", "initrd=", "nextkernel."];
 
-/// An entry that is to be the next one.
+/// An entry that is to be booted next.
 #[derive(Clone, Copy)]
 pub struct Next<'a> {
-    /// What it is called.
+    /// Id of the entry.
     pub id: &'a str,
-    /// What decided.
+    /// The setting that chose the entry.
     pub by: &'a str,
-    /// A word that its command line alone has.
+    /// A word that only this entry's command line has.
     pub word: &'a str,
 }
 
 impl Next<'_> {
-    /// Proves that it alone is marked, that it is staged without being named, and that it arrives. Returns what was
-    /// said. The direct loader is the quicker one here.
+    /// Proves that only this entry is marked, that it is staged without being named, and that its kernel starts.
+    /// Uses `kexec_load`, which is faster here. Returns the output of staging.
     pub fn jumps(&self, guest: &mut Guest) -> Result<String, String> {
         self.is_marked(guest)?;
         let said = guest.ok("nextkernel stage --loader direct 2>&1")?;
@@ -36,7 +36,8 @@ impl Next<'_> {
         Err(guest.tell(&format!("staged was {staged:?}, and the next kernel was told {arrived:?}")))
     }
 
-    /// Proves that it alone is marked, and that the loader boots it, just as it would have been staged.
+    /// Proves that only this entry is marked, and that the boot loader boots it with the command line that would
+    /// be staged.
     pub fn boots(&self, guest: &mut Guest) -> Result<(), String> {
         let staged = self.would_be_staged(guest)?;
         reboot(guest, "systemctl reboot")?;
@@ -45,7 +46,7 @@ impl Next<'_> {
         same(guest, &staged, &booted)
     }
 
-    /// The same for the end of a test: what the kernel says first of all is enough.
+    /// Proves the same at the end of a test, where the new kernel's first log lines are enough.
     pub fn boots_at_last(&self, guest: &mut Guest) -> Result<(), String> {
         let staged = self.would_be_staged(guest)?;
         restart(guest, "systemctl reboot")?;
@@ -57,7 +58,7 @@ impl Next<'_> {
         same(guest, &staged, booted)
     }
 
-    /// The command line that would be staged now.
+    /// Returns the command line that would be staged now.
     fn would_be_staged(&self, guest: &mut Guest) -> Result<String, String> {
         self.is_marked(guest)?;
         guest.ok("nextkernel stage --no-rehearse")?;
@@ -65,7 +66,7 @@ impl Next<'_> {
         guest.ok("nextkernel unstage").map(|_| staged)
     }
 
-    /// Proves that it alone is marked, and by what.
+    /// Proves that only this entry is marked, and by which setting.
     pub fn is_marked(&self, guest: &mut Guest) -> Result<(), String> {
         let list = entries(guest)?;
         let marked = rows(&list).filter(|row| row.get("default") == Some(&true.into()));
@@ -76,7 +77,7 @@ impl Next<'_> {
         Err(guest.tell(&format!("marked is {marked:?}, not {} by {}:\n{list:#}", self.id, self.by)))
     }
 
-    /// Proves that this kernel runs because of it.
+    /// Proves that the running kernel was started from this entry.
     pub fn is_running(&self, guest: &mut Guest) -> Result<(), String> {
         let cmdline = guest.ok("cat /proc/cmdline")?;
         if cmdline.split_whitespace().any(|word| word == self.word) {
@@ -86,18 +87,18 @@ impl Next<'_> {
     }
 }
 
-/// `nextkernel entries --json`.
+/// Returns the output of `nextkernel entries --json`.
 pub fn entries(guest: &mut Guest) -> Result<Value, String> {
     let json = guest.ok("nextkernel entries --json")?;
     serde_json::from_str(&json).map_err(|e| format!("{e}: {json}"))
 }
 
-/// The entries in it.
+/// Returns the entries of that output.
 pub fn rows(list: &Value) -> impl Iterator<Item = &Value> {
     list.get("entries").and_then(Value::as_array).into_iter().flatten()
 }
 
-/// A text in it.
+/// Returns the string under a key.
 pub fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)
 }
@@ -109,7 +110,7 @@ fn same(guest: &Guest, staged: &str, booted: &str) -> Result<(), String> {
     Err(guest.tell(&format!("staged would have been {staged:?}, and the loader told {booted:?}")))
 }
 
-/// What this kernel was told by its entry alone.
+/// Returns the running kernel's command line, with only the parameters that come from its entry.
 fn told(guest: &mut Guest) -> Result<String, String> {
     Ok(own(&guest.ok("cat /proc/cmdline")?))
 }

@@ -1,5 +1,5 @@
-//! Whole systems that the direct loader starts, and thawed ones: the machine that they find is the one that the verified
-//! loader's find.
+//! Tests whole systems started by `kexec_load`, and decompressed ones: they must find the same machine as the
+//! systems started by `kexec_file_load`.
 
 use bed::guest::{Guest, Spec, Starts};
 use bed::harness::Test;
@@ -25,7 +25,7 @@ pub fn by_the_direct_loader_the_staged_kernel_arrives_and_a_kept_one_by_systemd(
     guest.ok("nextkernel stage --loader direct --preload no | grep '^  loader  *direct: as asked for'")?;
     hand_over(&mut guest, START_KEXEC, "kexec")?;
 
-    // Nothing is staged any more, and what was preloaded stays loaded.
+    // Without the plan nothing is staged any more, and the preloaded image stays loaded.
     guest.ok("nextkernel stage --thaw && mv /run/nextkernel /run/aside")?;
     guest.skip_console();
     guest.send("systemctl kexec")?;
@@ -38,9 +38,9 @@ pub fn by_the_direct_loader_the_staged_kernel_arrives_and_a_kept_one_by_systemd(
     Err(guest.tell(&format!("no jump: the next kernel was told {told:?}")))
 }
 
-/// What a kernel tells of its machine: a fact a line. Left out is what lies within a range of memory, as the kernel itself
-/// and what its drivers have taken; and pieces of one kind that touch are one, for a kernel cuts its memory where it was
-/// told something (`e820__reserve_setup_data`, arch/x86/kernel/e820.c).
+/// Prints a kernel's facts about its machine, one a line. Leaves out everything within a range of memory, such
+/// as the kernel itself and its drivers' reservations. Joins adjacent ranges of one kind, because a kernel
+/// splits its memory around data passed to it (`e820__reserve_setup_data`, arch/x86/kernel/e820.c).
 const FACTS: &str = r#"
 cd /sys/firmware/memmap && for entry in *; do
     echo "memmap $(cat $entry/start $entry/end $entry/type | tr '\n' ' ')"
@@ -75,11 +75,11 @@ if cd /sys/firmware/efi; then
 fi
 "#;
 
-/// What the first kernel behind a firmware reserves for itself, the second finds reserved or free, whoever loads it: the
-/// third is what the others are compared with.
+/// Options for each handoff. Memory that the first kernel after the firmware reserves for itself may be reserved
+/// or free for the second one, whichever system call loads it; so the third kernel is the baseline.
 const LOADERS: [&str; 4] = ["--loader verified", "--loader verified", "--loader direct", "--thaw"];
 
-/// The facts as the kernel of each loader tells them.
+/// Compares the facts that the kernel started by each system call reports.
 fn same_machine(guest: &mut Guest) -> Result<(), String> {
     let (mut expected, mut differences) = (String::new(), String::new());
     for (number, options) in LOADERS.into_iter().enumerate() {
@@ -104,7 +104,7 @@ fn same_machine(guest: &mut Guest) -> Result<(), String> {
     Ok(())
 }
 
-/// A card with a framebuffer that the firmware sets up.
+/// Returns QEMU options for a card with a framebuffer that the firmware sets up.
 fn vga() -> Vec<String> {
     ["-vga", "std"].map(str::to_owned).into()
 }
@@ -122,11 +122,11 @@ pub fn every_loaders_kernel_finds_the_same_machine_under_uefi(test: &Test) -> Re
     same_machine(&mut Guest::boot(&Spec { starts, qemu: vga(), ..Spec::new(test) })?)
 }
 
-/// The one entry of that machine.
+/// The machine's only boot entry.
 const ENTRY: &str =
     "title Bed\nlinux /bed/linux\ninitrd /bed/initrd.img\noptions root=LABEL=root rw console=ttyS0\n";
 
-/// The system to arrive in when a kernel panics: it sees the memory of the one before.
+/// The system of the crash kernel: it reads the memory of the kernel that panicked.
 const CRASHED: &str = "#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 echo \"CRASH KERNEL UP, and of the other one: $(/bin/busybox head -c 4 /proc/vmcore | /bin/busybox tail -c 3)\"
@@ -147,7 +147,8 @@ pub fn a_thawed_kernel_that_panics_is_dumped_as_any_other(test: &Test) -> Result
     guest.ok("nextkernel stage --thaw --append crashkernel=192M")?;
     hand_over(&mut guest, "systemctl kexec", "kexec")?;
     guest.ok("tar -xf /efi/bed/kexec-tools.tar -C /")?;
-    // Both of its ways: what it works out for the second it reads from where this kernel says that it lies.
+    // Tests both ways of kexec(8). For `-c` it computes the load from the addresses that this kernel reports for
+    // itself.
     for way in ["-s", "-c"] {
         guest.ok(&format!(
             "kexec {way} -p /efi/bed/linux --initrd=/efi/bed/crashed.img \

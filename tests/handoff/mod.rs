@@ -1,4 +1,4 @@
-//! From one kernel to the next: properties of the whole passage in whole Debian guests.
+//! Tests complete handoffs from one kernel to the next in whole Debian guests.
 
 mod bootctl;
 mod esp;
@@ -30,7 +30,7 @@ const BOTH_SEPARATE_BOOT: &[Image] = &[Debian13SeparateBoot, Debian12SeparateBoo
 const SEPARATE_BOOT: &[Image] = &[Debian13SeparateBoot];
 const NEWEST: &[Image] = &[Forky];
 
-/// All of them.
+/// All properties of this suite.
 pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE storage::a_root_in_luks_on_lvm_is_closed_before_the_jump_and_at_reboot
     Full ONE inits::under_sysvinit_the_staged_kernel_starts_and_nothing_else_starts_it

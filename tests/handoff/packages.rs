@@ -1,4 +1,4 @@
-//! Debian's package, in the hands of apt.
+//! Tests installing, updating and removing Debian's package with apt.
 
 use bed::guest::{Guest, Spec};
 use bed::harness::Test;
@@ -10,11 +10,11 @@ use std::process::Command;
 
 use super::kexec::{UNSTAGED, hand_over};
 
-/// What lies on the root, but for what apt, dpkg and systemd write of every package.
+/// Lists the files of the root, except for those that apt, dpkg and systemd write for any package.
 const FILES: &str = "find /etc /usr /var -xdev \\( -path /var/log -o -path /var/cache -o -path /var/lib/apt \
     -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/tmp \\) -prune -o -print | sort";
 
-/// The package that `make deb` made, of what is built now.
+/// Returns the package that `make deb` made, and proves that it holds the current build.
 pub fn deb() -> Result<PathBuf, String> {
     let made = bed::vm_folder().with_file_name("package");
     let names = fs::read_dir(&made).map_err(|e| format!("{}: {e} (make deb)", made.display()))?;
@@ -34,11 +34,11 @@ pub fn deb() -> Result<PathBuf, String> {
     Ok(deb.clone())
 }
 
-/// It, and the next: of a higher version, with another hook.
+/// Returns a directory with the package and its successor: a higher version, with another hook.
 fn debs() -> Result<Scratch, String> {
     let deb = deb()?;
     let scratch = Scratch::new()?;
-    // A program does not mind what follows it in its file.
+    // A program runs unchanged with extra bytes at the end of its file.
     let script = "mkdir debs && cp $0 debs/nextkernel.deb && dpkg-deb -R $0 next && \
         echo >>next/usr/lib/systemd/system-shutdown/nextkernel && \
         sed -i 's/^Version: .*/&.1/' next/DEBIAN/control && dpkg-deb --root-owner-group -b next debs/next.deb && \
@@ -65,7 +65,8 @@ pub fn installed_used_updated_and_purged_by_apt_nothing_is_left(test: &Test) -> 
         return Err(guest.tell(&format!("units were enabled:\n{enabled_before}\n{enabled_after}")));
     }
 
-    // Updated while something is staged: it stays so, and the new hook hands over, in the exitrd, too.
+    // After an update while a kernel is staged, the kernel stays staged, and the new hook hands over, also from
+    // the exitrd.
     guest.ok("systemctl enable --now nextkernel-exitrd && nextkernel stage --loader direct")?;
     guest.ok("cp /run/nextkernel/plan /root/plan")?;
     let updated = guest.ok("apt-get install -q -y /mnt/next.deb 2>&1")?;
@@ -74,7 +75,7 @@ pub fn installed_used_updated_and_purged_by_apt_nothing_is_left(test: &Test) -> 
     guest.ok("cmp /usr/lib/systemd/system-shutdown/nextkernel /run/initramfs/shutdown")?;
     hand_over(&mut guest, "systemctl kexec", "kexec")?;
 
-    // What the new hook cannot read is refused by day.
+    // A plan that the new hook cannot read is refused while the system runs.
     guest.ok("mount -o ro LABEL=DEBS /mnt && nextkernel stage --loader direct")?;
     guest.ok("sed -i '1s/2$/999/' /run/nextkernel/plan")?;
     let refused = guest.ok("dpkg -i /mnt/next.deb 2>&1")?;

@@ -1,12 +1,12 @@
-//! The ground that the others stand on, the bed tells a reboot from a jump; and `nextkernel reboot`, which makes
-//! the one of the other.
+//! Tests the base of the other properties, that the test bed can tell a reboot from a jump; and
+//! `nextkernel reboot`, which turns a reboot into a jump.
 
 use bed::harness::Test;
 use bed::machine::End;
 
 use super::kexec::{TOLD, UNSTAGED, boot, hand_over, refused, untouched};
 
-/// Somebody who blocks a shutdown, until `systemctl stop blocker`.
+/// Blocks shutdown until `systemctl stop blocker`.
 const BLOCK: &str = "systemd-run -q --unit=blocker \
     systemd-inhibit --what=shutdown --mode=block --who=bed --why='the bed is made' sleep 3600
     for _ in $(seq 60); do systemd-inhibit --list | grep -q 'the bed is made' && exit 0; sleep 1; done; exit 1";
@@ -49,7 +49,7 @@ pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &
     refused(&mut guest, "nextkernel reboot --dry-run", ": the bed is made) blocks a shutdown")?;
     guest.ok(UNSTAGED)?;
     guest.ok("systemctl stop blocker")?;
-    // With nothing loaded nobody else would look who blocks it.
+    // With nothing loaded, only nextkernel checks for inhibitors.
     guest
         .ok("nextkernel stage --loader direct --preload no && [ \"$(cat /sys/kernel/kexec_loaded)\" = 0 ]")?;
     guest.ok(BLOCK)?;
@@ -67,7 +67,7 @@ pub fn nextkernel_reboot_stages_and_hands_over_and_an_inhibitor_stops_it(test: &
         return Err(guest.tell(&left.output));
     }
 
-    // With nothing staged it stages by itself.
+    // With nothing staged, `nextkernel reboot` stages by itself.
     let mut guest = boot(test)?;
     guest.send("nextkernel reboot >/dev/console 2>&1")?;
     guest.await_console("nextkernel: jump to ")?;

@@ -1,4 +1,5 @@
-//! What would go wrong at a shutdown, or is not this system's, is refused while the system runs, with the reason.
+//! Tests that a setup that would fail at shutdown, or that belongs to another system, is refused while the
+//! system runs, with the reason.
 
 use bed::harness::Test;
 
@@ -6,7 +7,7 @@ use super::kexec::{UNSTAGED, boot, refused};
 
 const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";
 
-/// A system extension that brings the hook, and one that brings something else.
+/// Makes one system extension with the hook, and one with another file.
 const EXTENSIONS: &str = "
 for name in hook other; do
     root=/var/lib/extensions/$name/usr/lib
@@ -26,13 +27,13 @@ pub fn a_plain_system_has_nothing_bad_and_what_a_shutdown_would_not_find_is_refu
         return Err(guest.tell(&format!("on a plain system: {line}")));
     }
 
-    // An extension that hides the hook's folder, with the hook below.
+    // The other extension covers the hook's directory; the hook is in the layer below.
     guest.ok(EXTENSIONS)?;
     guest.ok(
         "mv /var/lib/extensions/hook /root/; systemd-sysext merge && nextkernel check | grep '^ok *hook'",
     )?;
     guest.ok("systemd-sysext unmerge; mv /root/hook /var/lib/extensions/")?;
-    // The hook comes with it.
+    // Here the hook comes with the extension.
     guest.ok(&format!("mv {HOOK} /root/away; systemctl start systemd-sysext.service && [ -x {HOOK} ]"))?;
     refused(
         &mut guest,
@@ -42,7 +43,7 @@ pub fn a_plain_system_has_nothing_bad_and_what_a_shutdown_would_not_find_is_refu
     refused(&mut guest, "nextkernel reboot", "hook: /usr/lib/systemd/system-shutdown/nextkernel comes with")?;
     guest.ok(&format!("systemctl stop systemd-sysext.service; [ ! -e {HOOK} ] && rm -r /var/lib/extensions/*; mv /root/away {HOOK}"))?;
 
-    // What ostree leaves for the end of a shutdown.
+    // ostree leaves this file for the end of a shutdown.
     guest.ok("mkdir /run/ostree && touch /run/ostree/staged-deployment")?;
     refused(
         &mut guest,
@@ -53,7 +54,7 @@ pub fn a_plain_system_has_nothing_bad_and_what_a_shutdown_would_not_find_is_refu
     Ok(())
 }
 
-/// A root of its own with the program in it.
+/// Makes a separate root with the program in it.
 const IMAGE: &str = "
 mkdir /image && mount -t tmpfs none /image && mkdir -p /image/bin /image/proc /image/run
 cp \"$(readlink -f /usr/bin/nextkernel || command -v nextkernel)\" /image/bin/nextkernel";
@@ -75,7 +76,7 @@ pub fn in_a_chroot_a_container_or_where_nobody_may_look_nothing_is_staged(test: 
     guest.ok("nextkernel stage").map(drop)
 }
 
-/// Swap in memory, and so much of that taken that no image fits.
+/// Adds swap in memory, and fills memory until no image fits.
 const FULL: &str = "
 modprobe zram && echo 600M >/sys/block/zram0/disksize && mkswap -q /dev/zram0 && swapon /dev/zram0
 available=$(sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)

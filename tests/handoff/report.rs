@@ -1,4 +1,4 @@
-//! What `nextkernel report` tells of each boot, whatever the times are.
+//! Tests what `nextkernel report` shows for each boot, whatever the times are.
 
 use bed::guest::Guest;
 use bed::harness::Test;
@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::kexec::{boot, refused};
 
-/// Waits for the unit, which is off until somebody enables it.
+/// Waits for the unit, which is disabled by default, and prints the number of boots in the history.
 const KEPT: &str =
     "systemctl -q enable --now nextkernel-report.service && wc -l </var/lib/nextkernel/history";
 
-/// Whoever reads it need not be root.
+/// Reading the report does not need root.
 const REPORT: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups nextkernel report --json";
 
-/// The report, once the running boot is the history's line of this number.
+/// Returns the report, once the running boot is the history's line with this number.
 fn report(guest: &mut Guest, line: usize) -> Result<Value, String> {
     let kept = guest.ok(KEPT)?;
     if kept.trim() != line.to_string() {
@@ -32,7 +32,7 @@ fn number(report: &Value, pointer: &str) -> i64 {
     report.pointer(pointer).and_then(Value::as_i64).unwrap_or(-1)
 }
 
-/// The parts are these, and together they are the whole, which is longer than nothing.
+/// Returns whether the phases have these names, and their sum is the total and more than zero.
 fn is_whole(report: &Value, parts: &[&str]) -> bool {
     let phases = report.pointer("/boot/phases").and_then(Value::as_array).cloned().unwrap_or_default();
     let names: Vec<_> = phases.iter().map(|phase| text(phase, "/phase")).collect();
@@ -40,7 +40,8 @@ fn is_whole(report: &Value, parts: &[&str]) -> bool {
     names == parts && sum > 0 && sum == number(report, "/boot/total_ms")
 }
 
-/// The running kernel, of which nothing was measured from the beginning, is known.
+/// Proves that the running kernel's start is recorded without times, because measuring did not begin with the
+/// boot.
 pub fn begins(guest: &mut Guest) -> Result<(), String> {
     let report = report(guest, 1)?;
     let measured = report.pointer("/boot/total_ms").or(report.pointer("/last_handoff"));
@@ -50,8 +51,8 @@ pub fn begins(guest: &mut Guest) -> Result<(), String> {
     Err(guest.tell(&report.to_string()))
 }
 
-/// A handoff that could not be carried out, for its image changed meanwhile, ends in the firmware and is remembered until a
-/// person has seen it.
+/// A handoff that fails because its image changed meanwhile ends in a full reboot, and is remembered until a
+/// person acknowledges it.
 pub fn a_handoff_that_failed_is_told_and_leaves_restarts_to_the_firmware_where_that_is_wanted(
     test: &Test,
 ) -> Result<(), String> {
@@ -72,8 +73,8 @@ pub fn a_handoff_that_failed_is_told_and_leaves_restarts_to_the_firmware_where_t
     guest.ok("nextkernel report --seen && nextkernel stage && nextkernel reboot --dry-run").map(drop)
 }
 
-/// The running kernel came by a handoff, of which each part was measured, and counter and clock agree. What it saved is
-/// told where there is a yardstick.
+/// Proves that the running kernel came by a handoff, that each of its phases was measured, and that counter and
+/// clock agree. The time saved is reported only if there is a baseline.
 pub fn tells_the_handoff(guest: &mut Guest, line: usize, verb: &str, saved: bool) -> Result<(), String> {
     let report = report(guest, line)?;
     let record = guest.ok("grep -o 'nextkernel.record=[0-9a-f]*:[a-z]*' /proc/cmdline")?;
@@ -82,13 +83,13 @@ pub fn tells_the_handoff(guest: &mut Guest, line: usize, verb: &str, saved: bool
     let told = format!("nextkernel.record={}:{word}\n", text(&report, "/boot/handoff/id"));
     let is_saved = number(&report, "/boot/saved_ms")
         == number(&report, "/yardstick/total_ms") - number(&report, "/boot/total_ms");
-    // The verified loader is told the record before the teardown is over, and what is preloaded long before.
+    // kexec_file_load takes the record before the teardown is over, and a preloaded image took it long before.
     let parts: &[&str] = match (came, text(&report, "/boot/handoff/loader")) {
         ("preloaded", _) => &["down", "kernel", "userspace"],
         (_, "direct") => &["stop", "sync", "teardown", "settle", "jump", "kernel", "userspace"],
         _ => &["stop", "sync", "jump", "kernel", "userspace"],
     };
-    // On a busy host the guest's kernel may call its counter unstable, and then the clock is taken.
+    // On a busy host the guest's kernel may declare its counter unstable; nextkernel then uses the clock.
     let steady = "grep -w tsc /sys/devices/system/clocksource/clocksource0/available_clocksource";
     let is_steady = guest.run(steady)?.status == 0;
     let by = if text(&report, "/boot/measured_by") == "clock" && !is_steady { "clock" } else { "counter" };
@@ -109,7 +110,7 @@ pub fn tells_the_handoff(guest: &mut Guest, line: usize, verb: &str, saved: bool
     Err(guest.tell(&format!("{report:#}\n{table}")))
 }
 
-/// The running kernel came by the firmware, as it was asked for, which is the yardstick from now on.
+/// Proves that the running kernel came by a requested full reboot, which is the baseline from now on.
 pub fn tells_the_restart(guest: &mut Guest, line: usize) -> Result<(), String> {
     let report = report(guest, line)?;
     let right = text(&report, "/boot/came") == "firmware"

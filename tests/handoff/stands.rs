@@ -1,11 +1,11 @@
-//! What a whole Debian stands on until the jump.
+//! Tests that the devices under a whole Debian are left alone until the jump.
 
 use bed::harness::Test;
 use bed::machine::End;
 
 use super::kexec::{boot, untouched};
 
-/// Where the disk of the root is on the PCI bus.
+/// Prints the PCI address of the disk with the root.
 const ADDRESS: &str = "readlink -f /sys/block/vda/device | grep -o '0000:[0-9a-f:.]*' | tail -n 1";
 
 pub fn what_carries_the_root_is_never_unbound_and_halt_is_untouched(test: &Test) -> Result<(), String> {

@@ -1,5 +1,5 @@
-//! A root that lies on something which has to be closed, and is, by the hook in our own exitrd. Which loader starts the
-//! next kernel makes no difference here, and the direct one is the quicker.
+//! Tests roots on storage that has to be closed, which the hook does in our own exitrd. The system call that
+//! starts the next kernel makes no difference here, and `kexec_load` is the quicker one.
 
 use bed::guest::{Guest, Spec};
 use bed::harness::Test;
@@ -10,10 +10,10 @@ use std::process::Command;
 
 use super::kexec::{SYSTEMDS_JUMP, hand_over, hand_over_by, jump};
 
-/// What the hook says before it changes anything for the handoff.
+/// The hook's message when the old root is closed, before it changes anything for the handoff.
 const CLOSED: &str = "the old root is closed";
 
-/// Debian's /run is noexec: the exitrd has a mount of its own.
+/// Fills our exitrd. Debian's /run is noexec, so that the exitrd needs its own mount.
 const EXITRD: &str = "findmnt -n -o OPTIONS /run | grep -q noexec && nextkernel exitrd";
 
 fn boot(test: &Test, storage: Storage, root: &str) -> Result<Guest, String> {
@@ -60,7 +60,7 @@ pub fn a_root_on_a_mirror_is_closed_before_the_jump_and_at_halt(test: &Test) -> 
 
 pub fn a_root_on_btrfs_is_closed_before_the_jump_and_at_poweroff(test: &Test) -> Result<(), String> {
     let mut guest = boot(test, Storage::Btrfs, "/dev/vda btrfs")?;
-    // As `snapper rollback` leaves it.
+    // `snapper rollback` leaves the file system in this state.
     guest.ok("btrfs subvolume create /other && btrfs subvolume set-default /other")?;
     let other = guest.run("nextkernel stage 2>&1")?;
     if other.status != 1
@@ -80,7 +80,7 @@ pub fn a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd(test: &Test) -> Result<
     let made = scratch.path("made");
     fs::create_dir(&made).map_err(|e| format!("{}: {e}", made.display()))?;
     let disks = storage::with_dracut(&hook, &made)?;
-    // dracut unpacks it again at the end.
+    // dracut unpacks its initrd again from this path at shutdown.
     let copy = scratch.path("installed");
     let there = copy.join("usr/lib/modules").join(test.image.files()?.release()?);
     let copied = Command::new("cp").arg("-a").arg(&installed).arg(&copy).status();
@@ -116,7 +116,7 @@ pub fn where_the_plan_says_so_the_jump_is_systemds_and_in_our_exitrd_a_plain_roo
         return Err(guest.tell("the hook jumped itself"));
     }
 
-    // There is no systemd in it.
+    // Our exitrd contains no systemd.
     guest.ok("rm /etc/nextkernel.conf")?;
     guest.ok(EXITRD)?;
     guest.ok("nextkernel stage --loader direct")?;
@@ -144,7 +144,7 @@ fn jump_and_end(mut guest: Guest, acts: &[&str], verb: &str, said: &str, end: En
     if ended == end { Ok(()) } else { Err(guest.tell(&format!("{verb}: {ended:?}"))) }
 }
 
-/// The console says these one after another before the last jump, and nothing was left open.
+/// Proves that the console shows these texts, in order, before the last jump, and that nothing was left open.
 fn closed(guest: &Guest, acts: &[&str]) -> Result<(), String> {
     let console = guest.console();
     let jump = console.rfind("nextkernel: jump to ").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! What systemd-boot would boot is what is staged: UEFI and systemd-boot itself start these machines.
+//! Tests that nextkernel stages the entry that systemd-boot would boot: UEFI and systemd-boot itself start these
+//! machines.
 
 use bed::cpio::Cpio;
 use bed::guest::Guest;
@@ -10,12 +11,12 @@ use super::esp::{Esp, is_gone, read, says, set};
 use super::kexec::wait_until;
 use super::loader::Next;
 
-/// The entry that loader.conf means, by a pattern.
+/// The entry that loader.conf selects by a pattern.
 const CHOSEN_ENTRY: &str = "title The chosen one\nlinux /bed/linux\n\
     initrd /bed/initrd.img\ninitrd /bed/second.img\n\
     options root=LABEL=root rw\noptions console=ttyS0 bed.entry=chosen\n";
 
-/// The first in the order of the menu.
+/// The first entry in the order of the menu.
 const OTHER_ENTRY: &str = "title The other one\nlinux /bed/linux\ninitrd /bed/initrd.img\n\
     options root=LABEL=root rw console=ttyS0 bed.entry=other\n";
 
@@ -25,7 +26,7 @@ const OTHER: Next = Next { id: "other-9.conf", by: BY_CONF, word: "bed.entry=oth
 const ONCE: &str = "LoaderEntryOneShot";
 const FIRST: &str = "the first in systemd-boot's order";
 
-/// Debian's initramfs sources it when /dev is mounted, which goes along to the root.
+/// Debian's initramfs sources this file when /dev is mounted, and /dev is moved to the root.
 const SECOND_INITRD: (&str, &str) = ("/conf/conf.d/bed", "echo here >/dev/second-initrd\n");
 
 fn esp(test: &Test) -> Result<Esp, String> {
@@ -36,7 +37,8 @@ fn esp(test: &Test) -> Result<Esp, String> {
     esp.put(&format!("loader/entries/{}", CHOSEN.id), CHOSEN_ENTRY)?;
     esp.put(&format!("loader/entries/{}", OTHER.id), OTHER_ENTRY)?;
     esp.copy("bed/linux", &image.kernel())?;
-    // systemd-boot 252 joins initrds without padding, and the kernel finds a second one at multiples of four.
+    // systemd-boot 252 joins initrds without padding, and the kernel finds a second one only at a multiple of
+    // four.
     let mut initrd = read(&image.initrd())?;
     initrd.resize(initrd.len().next_multiple_of(4), 0);
     esp.put("bed/initrd.img", initrd)?;
@@ -44,7 +46,7 @@ fn esp(test: &Test) -> Result<Esp, String> {
     Ok(esp)
 }
 
-/// Proves which entry systemd-boot booted: by its own word, and by what the kernel was told.
+/// Proves which entry systemd-boot booted, by its EFI variable and by the kernel's command line.
 fn booted(guest: &mut Guest, next: &Next) -> Result<(), String> {
     let selected = says(guest, "LoaderEntrySelected")?;
     if selected != next.id {
@@ -61,7 +63,8 @@ pub fn an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives(
     let mut guest = esp.boot(test)?;
     booted(&mut guest, &CHOSEN)?;
     guest.ok("cat /dev/second-initrd")?;
-    // systemd looks for an entry itself only where it finds kexec-tools, whatever then loads the kernel.
+    // systemd looks for an entry itself only if kexec-tools is installed, whichever program then loads the
+    // kernel.
     guest.ok("tar -xf /efi/bed/kexec-tools.tar -C / && kexec --version")?;
     let refused = guest.run("systemctl kexec 2>&1")?;
     if refused.status == 0 || !refused.output.contains("multiple initrds, which is not supported") {
@@ -69,15 +72,15 @@ pub fn an_entry_with_two_initrds_that_systemctl_refuses_is_staged_and_arrives(
     }
     CHOSEN.jumps(&mut guest)?;
     guest.ok("cat /dev/second-initrd")?;
-    // And again from there, where the boot loader never was.
+    // The same entry must be marked after the jump, which bypassed the boot loader.
     CHOSEN.is_marked(&mut guest)
 }
 
 pub fn what_is_marked_is_what_systemd_boot_boots_by_default_once_and_past_one_counted_bad(
     test: &Test,
 ) -> Result<(), String> {
-    // Debian 12 has another systemd-boot. What is staged from its menu is compared with what that boots, and arrives as
-    // on 13.
+    // Debian 12 has another version of systemd-boot. Only the staged entry is compared with the one systemd-boot
+    // boots there; the handoff is the same as on Debian 13.
     let jumps = test.image == Image::Debian13;
     let mut guest = esp(test)?.boot(test)?;
     booted(&mut guest, &CHOSEN)?;

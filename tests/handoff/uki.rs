@@ -1,4 +1,5 @@
-//! A unified kernel image that systemd-boot would boot is what is staged, a profile and an addon included.
+//! Tests that nextkernel stages the unified kernel image that systemd-boot would boot, including a profile and
+//! an addon.
 
 use bed::guest::Guest;
 use bed::harness::Test;
@@ -12,7 +13,8 @@ const SECOND: Next =
     Next { id: "bed.efi@second", by: "'default' in loader.conf", word: "bed.profile=second" };
 const ONCE: &str = "LoaderEntryOneShot";
 
-/// Proves that all of the image is in this system: the addon's words, and each of its initrds in its order.
+/// Proves that every part of the image is in this system: the addon's parameters, and each of its initrds, in
+/// order.
 fn is_whole(guest: &mut Guest) -> Result<(), String> {
     guest.ok(&format!("grep -w {} /proc/cmdline", uki::ADDON))?;
     guest

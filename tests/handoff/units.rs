@@ -1,11 +1,11 @@
-//! The template unit: the page's kexec-load@.service, done right.
+//! Tests the template unit, nextkernel's counterpart to the `ArchWiki`'s kexec-load@.service.
 
 use bed::guest::Guest;
 use bed::harness::Test;
 
 use super::kexec::{UNSTAGED, boot, hand_over, jump, reboot, wait_until};
 
-/// The instance for the guest's kernel, and the unit.
+/// Returns the quoted name of the unit's instance for the guest's kernel.
 fn unit(guest: &mut Guest) -> Result<String, String> {
     Ok(format!("'nextkernel-stage@{}.service'", guest.ok("uname -r")?.trim()))
 }
@@ -16,7 +16,7 @@ pub fn with_a_separate_boot_the_unit_stages_and_kexec_jumps(test: &Test) -> Resu
     let unit = unit(&mut guest)?;
     guest.ok(&format!("systemctl enable --now {unit}"))?;
     hand_over(&mut guest, "systemctl kexec", "kexec")?;
-    // Enabled, it has staged again at boot.
+    // The enabled unit has staged again at boot.
     wait_until(&mut guest, &format!("systemctl is-active {unit}"))?;
     jump(&mut guest, "systemctl kexec", "kexec")
 }
@@ -32,7 +32,7 @@ pub fn a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages(test: &Tes
     guest.ok(&format!("systemctl stop {unit}"))?;
     guest.ok(UNSTAGED)?;
 
-    // Stopped before it has started.
+    // Here the unit is stopped before it has finished starting.
     let slow = format!("/run/systemd/system/{unit}.d");
     let sleeps =
         format!("mkdir -p {slow} && printf '[Service]\\nExecStartPost=sleep 60\\n' >{slow}/slow.conf");
@@ -40,7 +40,7 @@ pub fn a_change_in_boot_stages_again_and_a_stop_or_a_removal_unstages(test: &Tes
     wait_until(&mut guest, "[ -e /run/nextkernel/plan ]")?;
     guest.ok(&format!("systemctl stop {unit}; rm -r {slow} && systemctl daemon-reload\n{UNSTAGED}"))?;
 
-    // A kernel that was removed has no modules either: it must not be started.
+    // A removed kernel has no modules either, and must not be started.
     guest.ok(&format!("systemctl start {unit} && [ -e /run/nextkernel/plan ]"))?;
     guest.ok("mv /boot/vmlinuz-$(uname -r) /root/")?;
     wait_until(&mut guest, UNSTAGED)
@@ -55,7 +55,7 @@ pub fn enabling_another_instance_replaces_the_first(test: &Test) -> Result<(), S
     guest.ok("grep -x 'entry = other' /run/nextkernel/plan")?;
     wait_until(&mut guest, &format!("! systemctl is-active {unit} && ! systemctl is-enabled {unit}"))?;
     guest.ok("grep -x 'entry = other' /run/nextkernel/plan")?;
-    // Enabled without being started: it is the one from the next boot on.
+    // An instance that is enabled but not started takes over at the next boot.
     guest.ok(&format!("systemctl enable {unit}"))?;
     reboot(&mut guest, "nextkernel unstage; systemctl reboot")?;
     wait_until(&mut guest, &format!("systemctl is-active {unit}"))?;

@@ -1,4 +1,5 @@
-//! What package managers' hooks do to what is staged: Debian's, as its linux-image runs them, and kernel-install's.
+//! Tests the effect of package managers' hooks on the staged kernel: Debian's, as linux-image runs them, and
+//! those of kernel-install.
 
 use bed::guest::{Guest, Spec};
 use bed::harness::Test;
@@ -10,12 +11,12 @@ use std::process::Command;
 use super::guides::{newly_installed, with_package};
 use super::kexec::{UNSTAGED, boot, hand_over, wait_until};
 
-/// Installs the running kernel once more under another version, which boots with the running one's modules.
+/// Installs the running kernel again under another version, which boots with the running kernel's modules.
 const NEW: &str = "old=$(uname -r) new=6.99-new
     cp /boot/vmlinuz-$old /boot/vmlinuz-$new && cp /boot/initrd.img-$old /boot/initrd.img-$new &&
     linux-update-symlinks install $new /boot/vmlinuz-$new";
 
-/// What linux-image's maintainer scripts do in the end; the initrd is there, and is not built once more.
+/// Returns the last step of linux-image's maintainer scripts; the initrd exists, and is not built again.
 fn hooks(script: &str, parameter: &str) -> String {
     format!(
         "export INITRD=No DEB_MAINT_PARAMS=\"'{parameter}'\"
@@ -23,15 +24,16 @@ fn hooks(script: &str, parameter: &str) -> String {
     )
 }
 
-/// What update-initramfs does in the end, with an initrd that says a word to the kernel log.
+/// Does the last step of update-initramfs, with an initrd that writes a word to the kernel log.
 const REBUILT: &str =
     "cd /tmp && mkdir -p conf/conf.d && echo 'echo built-again >/dev/kmsg' >conf/conf.d/word &&
     initrd=/boot/initrd.img-6.99-new && cp $initrd new && truncate -s %4 new &&
     find conf | cpio --quiet -o -H newc >>new && mv new $initrd &&
     run-parts --arg=6.99-new --arg=$initrd /etc/initramfs/post-update.d";
 
-/// Makes a folder that apt(8) takes for an archive: the package of another kernel, and a newer linux-image-amd64 that
-/// depends on it. That one is made up; what it brings is Debian's, with its own maintainer scripts.
+/// Makes a directory that apt(8) accepts as an archive: a package of another kernel, and a newer
+/// linux-image-amd64 that depends on it. The latter is made up; the kernel package is Debian's, with its own
+/// maintainer scripts.
 const ARCHIVE: &str = "cp \"$1\"/*.deb . && mkdir -p meta/DEBIAN
     printf '%s\n' 'Package: linux-image-amd64' 'Version: 99' 'Architecture: amd64' 'Maintainer: nobody <nobody@localhost>' \
         \"Depends: $(dpkg-deb -f *.deb Package)\" 'Description: a newer kernel' >meta/DEBIAN/control
@@ -72,18 +74,19 @@ pub fn after_a_kernel_update_a_plain_reboot_starts_the_new_kernel_and_a_removed_
     if staged(&mut guest, "6.99-new", "kexec reboot")? == first {
         return Err(guest.tell("what was staged is stale"));
     }
-    // systemd makes a kexec of it, for the image is kept loaded.
+    // systemd turns the reboot into a kexec, because the image is preloaded.
     hand_over(&mut guest, "systemctl reboot", "kexec")?;
     guest.ok("dmesg | grep built-again")?;
 
-    // It stays staged by day, and follows no more, when the administrator takes the key back.
+    // When the administrator sets the key back to `no`, the kernel stays staged but follows no more updates; its
+    // removal unstages it.
     guest.ok(&hooks("postinst", "configure"))?;
     staged(&mut guest, "6.99-new", "kexec reboot")?;
     key(&mut guest, "no")?;
     guest.ok("rm /boot/*-6.99-new && linux-update-symlinks remove 6.99-new /boot/vmlinuz-6.99-new")?;
     guest.ok(&format!("{}\n{UNSTAGED}", hooks("postrm", "remove")))?;
 
-    // kernel-install(8), with our plugin alone: the others would take a minute to say the same.
+    // Runs kernel-install(8) with our plugin alone; the others would only add a minute.
     key(&mut guest, "kexec")?;
     let plugin = "export KERNEL_INSTALL_PLUGINS=/usr/lib/kernel/install.d/95-nextkernel.install";
     guest.ok(&format!("{plugin}; kernel-install add $(uname -r) /boot/vmlinuz-$(uname -r)"))?;
@@ -91,7 +94,8 @@ pub fn after_a_kernel_update_a_plain_reboot_starts_the_new_kernel_and_a_removed_
     staged(&mut guest, running.trim(), "kexec")?;
     guest.ok(&format!("{plugin}; kernel-install remove $(uname -r)\n{UNSTAGED}"))?;
 
-    // The unit follows what /vmlinuz says, and a failed staging in between disarms until there is an initrd again.
+    // The unit follows the link /vmlinuz. A staging that fails in between unstages, until there is an initrd
+    // again.
     key(&mut guest, "no")?;
     guest.ok("systemctl start nextkernel-stage.service && [ -e /run/nextkernel/plan ]")?;
     guest.ok(NEW)?;

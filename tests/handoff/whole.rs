@@ -1,4 +1,5 @@
-//! Nothing half done: neither by a stage that is killed, nor by a hook that would need more than it has.
+//! Tests that nothing is left half done: neither by a killed `nextkernel stage`, nor by a hook that would need
+//! more memory than it has.
 
 use bed::guest::{Guest, Spec};
 use bed::harness::Test;
@@ -10,10 +11,10 @@ use std::time::Duration;
 
 use super::kexec::{START_KEXEC, boot, jump};
 
-/// Kills `nextkernel stage` as it enters each of its system calls that can change anything, in turn, and looks each time:
-/// the plan is the one before or the new one, `nextkernel-hook --dry-run` finds its images whole, and starts what is loaded
-/// only where nothing tells that it may be another plan's. Killed at a call that only looks, it leaves what it leaves at the
-/// next that does not.
+/// Kills `nextkernel stage` on entry to each of its system calls that can change anything, in turn. After each
+/// kill, the plan must be the one before or the new one, `nextkernel-hook --dry-run` must find its images whole,
+/// and must start the loaded image only if nothing indicates that it may be another plan's. A kill at a call
+/// that only reads has the same effect as one at the next call that does not.
 const KILL_AT_EACH_CALL: &str = r#"
 cd /root
 staging="nextkernel stage --kernel kernel --initrd small --cmdline"
@@ -59,7 +60,7 @@ pub fn stage_killed_at_each_call_that_changes_anything_leaves_the_old_plan_or_th
     let scratch = Scratch::new()?;
     let with_kernel = scratch.path("installed");
     host(Command::new("cp").arg("-a").arg(bed::installed()).arg(&with_kernel))?;
-    // It is staged some eighty times, and never started.
+    // The stub is staged some eighty times, and never started.
     let kernel = with_kernel.join("root/kernel");
     let stub = stub::kernel()?;
     fs::create_dir(with_kernel.join("root"))
@@ -71,7 +72,7 @@ pub fn stage_killed_at_each_call_that_changes_anything_leaves_the_old_plan_or_th
     if ran.status == 0 { Ok(()) } else { Err(guest.tell(&ran.output)) }
 }
 
-/// The hook of the whole night, traced to the console: strace prints each call before the next.
+/// Traces the hook for its whole run to the console: strace prints each call before the next.
 const TRACED_HOOK: &str = r"
 hook=/usr/lib/systemd/system-shutdown/nextkernel
 mv $hook /usr/lib/nextkernel/traced

@@ -1,4 +1,4 @@
-//! The same night on arm64 and riscv64.
+//! Tests handoffs on arm64 and riscv64.
 
 use bed::boards::{Kernel, run};
 use bed::harness::Test;
@@ -6,7 +6,7 @@ use bed::image::Image::Debian13;
 use bed::initramfs::Ended;
 use bed::machine::End;
 
-/// What the next kernel is told.
+/// The next kernel's command line.
 const CMDLINE: &str = "console=ttyAMA0 staged=yes";
 
 fn stage(options: &str) -> String {
@@ -19,14 +19,14 @@ fn says(ended: &Ended, lines: &[&str]) -> Result<(), String> {
     lines.iter().try_for_each(|line| ended.line(line).map(drop))
 }
 
-/// The next kernel came, and has its command line and a record with these marks, in their order, and nothing else.
+/// Proves that the next kernel came, with its command line and a record with exactly these marks, in order.
 fn handed_over(ended: &Ended, cmdline: &str, marks: &str) -> Result<(), String> {
     let line = ended.line("NEXT KERNEL UP: ")?.trim_end();
     let told = line.split_once("UP: ").and_then(|(_, told)| told.strip_prefix(cmdline));
     let record = told.and_then(|told| told.strip_prefix(" nextkernel.record=")).unwrap_or_default();
     let fields: Vec<_> = record.split(':').collect();
     let letters: String = fields.get(4).unwrap_or(&"").chars().filter(char::is_ascii_alphabetic).collect();
-    // A counter that runs is not 0.
+    // A running counter is not 0.
     if fields.get(1) != Some(&"kexec")
         || letters != marks
         || fields.get(3).is_none_or(|counter| *counter == "0")
@@ -36,9 +36,10 @@ fn handed_over(ended: &Ended, cmdline: &str, marks: &str) -> Result<(), String> 
     ended.expect(End::Reset)
 }
 
-/// What the next kernel found in `/chosen`: none of it is of the boot before, and its seeds were used. That for its
-/// addresses is overwritten then, that for its random numbers is gone, and it had enough of those at its very start
-/// (`get_kaslr_seed`, `arch/arm64/kernel/pi/kaslr_early.c`; `early_init_dt_scan_chosen`, drivers/of/fdt.c).
+/// Proves that `/chosen` was written anew for the next kernel: nothing is from the boot before, and its seeds
+/// were used. The kernel overwrites the seed for its addresses, and removes the seed for its random numbers;
+/// that seed was enough to initialize the generator at the very start (`get_kaslr_seed`,
+/// `arch/arm64/kernel/pi/kaslr_early.c`; `early_init_dt_scan_chosen`, drivers/of/fdt.c).
 fn was_told_anew(ended: &Ended, is_arm: bool) -> Result<(), String> {
     says(
         ended,
@@ -53,7 +54,7 @@ fn was_told_anew(ended: &Ended, is_arm: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Kernels that lie elsewhere in their own view of memory; each tells where it lies.
+/// Proves that the two kernels are at different virtual addresses; each prints its own.
 fn lie_elsewhere(ended: &Ended) -> Result<(), String> {
     let places: Vec<_> =
         ended.console.lines().filter_map(|line| line.trim_end().strip_suffix(" T _stext")).collect();
@@ -64,7 +65,7 @@ fn lie_elsewhere(ended: &Ended) -> Result<(), String> {
 }
 
 pub fn on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader(test: &Test) -> Result<(), String> {
-    // One byte more than the next kernel keeps.
+    // The line is one byte longer than the next kernel keeps.
     let long = "Q".repeat(2048 - 128 - CMDLINE.len() - 1);
     let wrong = "head -c 514 /dev/zero >/bzImage; printf HdrS >>/bzImage; head -c 1024 /dev/zero >>/bzImage
         nextkernel stage --kernel /bzImage --cmdline x\n";
@@ -138,7 +139,8 @@ pub fn processors_are_taken_offline_before_the_kernel_would(test: &Test) -> Resu
             .find(text)
             .ok_or_else(|| format!("the console does not say {text:?}:\n{}", ended.console))
     };
-    // The jump waits for the one that is under way; those that are not begun by then it takes itself.
+    // The jump waits for the processor that is being taken offline; the kernel's jump takes those not begun by
+    // then.
     if at("psci: CPU")? > at("kexec_core: Starting new kernel")? {
         return Err(format!("all were left to the kernel:\n{}", ended.console));
     }

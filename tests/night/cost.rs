@@ -1,4 +1,4 @@
-//! What the hook does itself, beside what the kernel does for it.
+//! Tests the cost of the hook's own work, apart from the kernel's work for it.
 
 use super::staged::{night, stage};
 use bed::harness::Test;
@@ -6,12 +6,12 @@ use bed::holder;
 use bed::machine::{End, with_last_lines};
 use std::time::Duration;
 
-/// Instructions in user mode and system calls, of the hook and its children, up to the jump: less than this
+/// Upper bounds for user-mode instructions and system calls of the hook and its children up to the jump
 /// (docs/performance.md).
 const INSTRUCTIONS_MAX: u64 = 130_000;
 const CALLS_MAX: u64 = 160;
 
-/// The hook lies elsewhere, and what systemd-shutdown runs in its place steps through it.
+/// Moves the hook, and puts a script in its place with which systemd-shutdown single-steps through it.
 const STEPPED: &str = "
 mv /usr/lib/systemd/system-shutdown/nextkernel /usr/bin/nextkernel-hook
 printf '#!/bin/sh\\nexec steps /usr/bin/nextkernel-hook \"$@\"\\n' >/usr/lib/systemd/system-shutdown/nextkernel
@@ -19,10 +19,10 @@ chmod 755 /usr/lib/systemd/system-shutdown/nextkernel
 ";
 
 pub fn without_a_gpu_the_hook_does_little_itself(test: &Test) -> Result<(), String> {
-    // With a load by the hook, which is more.
+    // The hook loads the image itself here, which is more work.
     let mut night = night(test, "kexec", &(stage("--preload no") + STEPPED))?;
     night.file("/usr/bin/steps", 0o755, holder::steps()?);
-    // A trap for each instruction takes its time, which must not be what the init bounds.
+    // A trap for each instruction takes time, and the init's deadline must not cut that short.
     (night.counting, night.limit) = (true, Duration::from_secs(400));
     let ended = night.run()?;
     ended.expect(End::PoweredOff)?;

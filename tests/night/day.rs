@@ -1,14 +1,15 @@
-//! What `nextkernel stage` finds out by day, against a real kernel.
+//! Tests the checks of `nextkernel stage` while the system runs, against a real kernel.
 
 use super::staged::{CMDLINE, handed_over, night, rebooted, stage};
 use bed::harness::Test;
 use bed::machine::End;
 use bed::modules::Modules;
 
-/// What the tool knows systemd by: it comes only at the end here.
+/// Creates the directory by which the tool recognizes systemd; in these guests systemd-shutdown only comes at
+/// the end.
 const SYSTEMD: &str = "mkdir -p /run/systemd/system\n";
 
-/// Shell lines that make this /etc/nextkernel.conf.
+/// Returns shell lines that write this /etc/nextkernel.conf.
 pub fn conf(text: &str) -> String {
     format!("mkdir -p /etc; cat >/etc/nextkernel.conf <<'END'\n{text}\nEND\n")
 }
@@ -18,7 +19,7 @@ pub fn the_longest_command_line_that_fits_by_day_fits_at_night(test: &Test) -> R
     for loader in ["verified", "direct"] {
         let day = stage(&format!("--loader {loader} --preload no --append {padding}"));
         let ended = night(test, "kexec", &day)?.run()?;
-        // The kernel's own last words may stand in the midst of so long a line.
+        // The kernel's own last messages may interrupt so long a line.
         ended.line(" nextkernel.record=")?;
         let told = ended.console.split("NEXT KERNEL UP: ").nth(1).unwrap_or_default();
         let arrived = told.matches('Q').count();
@@ -30,10 +31,10 @@ pub fn the_longest_command_line_that_fits_by_day_fits_at_night(test: &Test) -> R
 }
 
 pub fn several_initrds_are_joined_on_four_bytes(test: &Test) -> Result<(), String> {
-    // The kernel takes an archive that begins elsewhere for a compressed stream, and panics.
+    // The kernel takes an archive at an unaligned offset for a compressed stream, and panics.
     let day = "nextkernel stage --kernel /kernel --initrd /one --initrd /next.cpio --cmdline 'console=ttyS0 staged=yes'\n";
     let mut night = night(test, "kexec", day)?;
-    // Zeros after an archive are skipped; three of them leave the next one off by three.
+    // The kernel skips zeros after an archive; three of them leave the next archive misaligned by three.
     let mut one = bed::cpio::Cpio::default();
     one.file("/witness", 0o644, b"x");
     let mut one = one.finish();
@@ -74,7 +75,7 @@ pub fn what_the_configuration_says_is_staged_shown_and_carried_out(test: &Test) 
         "  guard           resets the machine when the jump takes 60 seconds",
         "  watchdog        is stopped before the jump",
         "\"guard\": 60",
-        // It has no driver.
+        // This device has no driver.
         "nextkernel: 0000:00:01.0",
     ] {
         ended.line(line)?;

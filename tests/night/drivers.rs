@@ -1,5 +1,5 @@
-//! Debian's own GPU drivers on QEMU's cards, each with a console on it: the next kernel gets the card,
-//! which a picture on its screen shows.
+//! Tests Debian's own GPU drivers on QEMU's cards, each with a console on it. The next kernel must get the card;
+//! a picture of its screen shows that.
 
 use super::staged::{HOOK, handed_over, night, plan, rebooted, stage, systemd_jumped_itself};
 use bed::harness::Test;
@@ -8,8 +8,8 @@ use bed::initramfs::{self, Boots, Ended, Night};
 use bed::machine::End;
 use bed::modules::Modules;
 
-/// The next kernel's system: takes the card again, and has the screen looked at when it is white. The
-/// driver draws what was written a moment later.
+/// The next kernel's system: claims the card again, and requests the picture when the screen is white. The
+/// driver draws written text a moment later.
 const NEXT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -25,13 +25,13 @@ read -r seen </dev/ttyS1
 poweroff -f
 ";
 
-/// Says whether the driver may be unloaded just so.
+/// Prints HELD if the driver is in use and cannot simply be unloaded.
 const IS_IT_HELD: &str = "lsmod | awk '$1 == ENVIRON[\"DRIVER\"] && $3 != 0 { print \"HELD\" }'\n";
 
-/// A card of QEMU, and its driver.
+/// A card of QEMU and its driver.
 struct Card {
     driver: &'static str,
-    /// For the driver, in both kernels.
+    /// Module parameters for the driver, in both kernels.
     parameters: &'static str,
     qemu: [&'static str; 2],
 }
@@ -39,10 +39,11 @@ struct Card {
 const BOCHS: Card = Card { driver: "bochs", parameters: "", qemu: ["-vga", "std"] };
 const VIRTIO_GPU: Card = Card { driver: "virtio_gpu", parameters: "", qemu: ["-vga", "virtio"] };
 const CIRRUSFB: Card =
-    // By itself it takes a mode with a palette, in which this white is black.
+    // By default this driver takes a palette mode, in which this white is black.
     Card { driver: "cirrusfb", parameters: "mode_option=640x480-16", qemu: ["-vga", "cirrus"] };
 
-/// A night with a console on the card, something staged, and more lines by day before and after that.
+/// Returns a guest with a console on the card and a staged kernel, with more shell lines before and after
+/// staging.
 fn driven(test: &Test, card: &Card, before: &str, options: &str, after: &str) -> Result<Night, String> {
     let Card { driver, parameters, qemu } = card;
     let load = format!("modprobe {driver} {parameters}\n");
@@ -58,19 +59,20 @@ fn driven(test: &Test, card: &Card, before: &str, options: &str, after: &str) ->
     night.file("/usr/bin/holder", 0o755, holder::program()?);
     night.qemu = qemu.map(str::to_owned).into();
     night.real = true;
-    // The last one is where programs speak.
+    // Programs write to the last console.
     night.append = "console=tty0 console=ttyS0".into();
     Ok(night)
 }
 
-/// What the kernel said of its console between two lines, by the words that follow.
+/// Returns the device that the console last switched to between two lines of the kernel log.
 fn console_between(ended: &Ended, from: &str, to: &str) -> Option<String> {
     let said = ended.console.split_once(from)?.1.split_once(to)?.0;
     let line = said.lines().rfind(|line| line.contains("] Console: switching to "))?;
     Some(line.split_once("switching to ")?.1.trim_end().to_owned())
 }
 
-/// The console was on the card; and the next kernel came by the hook's own load, and got it.
+/// Proves that the console was on the card, and that the next kernel came by the hook's own load and got the
+/// card.
 fn arrives(night: Night) -> Result<Ended, String> {
     let (ended, picture) = night.run_with_picture("PAINTED")?;
     handed_over(&ended, "kexec")?;
@@ -78,14 +80,15 @@ fn arrives(night: Night) -> Result<Ended, String> {
         Some(console) if console.contains("frame buffer device") => {}
         console => return Err(format!("the console was on {console:?}")),
     }
-    // A cursor or a late message may stand there, too.
+    // A cursor or a late message may cover part of the screen.
     if picture.white * 10 > picture.pixels * 9 {
         return Ok(ended);
     }
     Err(format!("the next kernel's screen: {picture:?}\n{}", ended.console))
 }
 
-/// The driver was unloaded: the hook says it will, and the kernel that the console has left the card.
+/// Proves that the driver was unloaded: the hook announces it, and the kernel reports that the console has left
+/// the card.
 fn unloaded(ended: &Ended, card: &Card) -> Result<(), String> {
     let unload = format!("nextkernel: unload {}\r", card.driver);
     match console_between(ended, &unload, "nextkernel: jump to ") {
@@ -94,7 +97,7 @@ fn unloaded(ended: &Ended, card: &Card) -> Result<(), String> {
     }
 }
 
-/// Something holds the driver: the hook ends that, unloads the driver and hands over.
+/// Proves that the hook ends whatever holds the driver, unloads the driver and hands over.
 fn freed(test: &Test, card: &Card, hold: &str) -> Result<Ended, String> {
     let ended = arrives(driven(test, card, &format!("{hold}\n{IS_IT_HELD}"), "", "")?)?;
     ended.line("HELD")?;
@@ -113,7 +116,7 @@ pub fn by_day_the_hook_and_the_tool_tell_of_the_same_gpu(test: &Test) -> Result<
     ended.line("  free the GPU of bochs: unload it, and a screen on it goes dark")?;
     ended.line("  jump to /kernel")?;
     ended.line("gpu bochs         is unloaded before the jump")?;
-    // It was a dry run: the module is still there, and the night unloads it.
+    // The dry run left the module loaded, and the real shutdown unloads it.
     ended.line("bochs ")?;
     unloaded(&ended, &BOCHS)
 }
@@ -139,7 +142,7 @@ pub fn qxl_is_freed_by_the_hook_as_pid_1_of_whatever_still_runs(test: &Test) -> 
 }
 
 pub fn cirrusfb_is_freed_of_its_console(test: &Test) -> Result<(), String> {
-    // The one driver of these that its console holds, and no process.
+    // Of these drivers this is the only one held by its console rather than by a process.
     let ended = freed(test, &CIRRUSFB, "")?;
     if ended.console.contains("end who holds") { Err("somebody was ended".into()) } else { Ok(()) }
 }
@@ -153,7 +156,7 @@ pub fn a_card_without_vga_gives_the_console_back(test: &Test) -> Result<(), Stri
 pub fn a_buffer_that_somebody_else_was_given_keeps_the_driver_and_the_jump_is_made(
     test: &Test,
 ) -> Result<(), String> {
-    // No file of the device is open: nothing tells whose buffer it is.
+    // No file of the device is open, so nothing shows which process owns the buffer.
     let hold = format!("holder @ share /dev/dri/card0\n{IS_IT_HELD}");
     let ended = arrives(driven(test, &BOCHS, &hold, "", "")?)?;
     ended.line("HELD")?;
@@ -162,24 +165,24 @@ pub fn a_buffer_that_somebody_else_was_given_keeps_the_driver_and_the_jump_is_ma
 }
 
 pub fn a_driver_that_is_stuck_in_its_probe_resets_the_machine(test: &Test) -> Result<(), String> {
-    // An old radeon as QEMU makes it, on which the driver fails: it stays in its initialisation, with
-    // the lock of the console held, so that the reset alone shows what the hook did.
+    // On an old radeon as QEMU emulates it, the driver fails and stays in its initialization, with the console
+    // lock held: the hook's messages are not printed, and only the reset shows what it did.
     let card = Card { driver: "radeon", parameters: "", qemu: ["-device", "ati-vga,model=rv100"] };
     let stuck = "echo \"RADEON IS $(cat /sys/module/radeon/initstate)\"\n";
     let mut night = driven(test, &card, stuck, "", "")?;
-    // QEMU dies of a segmentation fault where the driver meets the card restored.
+    // QEMU crashes with a segmentation fault if the driver meets the card in a restored guest.
     night.boots = Boots::Each;
     let ended = night.run()?;
     ended.line("RADEON IS coming")?;
     rebooted(&ended)
 }
 
-/// With this in the plan.
+/// Returns a guest with this GPU policy in the plan.
 fn with_policy(test: &Test, card: &Card, options: &str, policy: &str) -> Result<Night, String> {
     driven(test, card, "", options, &plan(&format!("gpu = {} {policy}", card.driver)))
 }
 
-/// The devices were unbound, and the driver was not unloaded.
+/// Proves that the devices were unbound, and the driver was not unloaded.
 fn unbound(ended: &Ended, card: &Card, devices: &[&str]) -> Result<(), String> {
     if ended.console.contains("nextkernel: unload") {
         return Err(ended.console.clone());
@@ -206,13 +209,13 @@ pub fn a_driver_that_is_to_be_unbound_is_unbound_from_each_of_its_cards(test: &T
 }
 
 pub fn a_driver_on_virtio_is_unbound_from_the_device_that_is_its_own(test: &Test) -> Result<(), String> {
-    // Its card stands in sysfs below the PCI device, which is virtio_pci's.
+    // In sysfs, this card is below the PCI device, whose driver is virtio_pci.
     let ended = arrives(with_policy(test, &VIRTIO_GPU, "", "unbind")?)?;
     unbound(&ended, &VIRTIO_GPU, &["virtio0"])
 }
 
 pub fn a_driver_that_is_for_the_firmware_alone_restarts_through_it(test: &Test) -> Result<(), String> {
-    // With nothing kept, too: tests/night/faults.rs.
+    // tests/night/faults.rs tests this without a preloaded image, too.
     let ended = with_policy(test, &BOCHS, "", "firmware-reboot")?.run()?;
     ended.line("nextkernel: no handoff: ")?;
     rebooted(&ended)
@@ -232,7 +235,7 @@ pub fn a_module_that_the_plan_names_is_unloaded_with_what_stands_on_it(test: &Te
     }
 }
 
-/// A night with UEFI, whose next kernel says what is left there for the boot loader.
+/// Runs a guest with UEFI, whose next kernel prints the one-shot entry left for the boot loader.
 fn with_efi(test: &Test, day: &str) -> Result<Ended, String> {
     let next = "modprobe efivarfs && mount -t efivarfs none /sys/firmware/efi/efivars || echo NO VARIABLES
         cd /sys/firmware/efi/efivars
@@ -259,7 +262,7 @@ fn with_efi(test: &Test, day: &str) -> Result<Ended, String> {
 }
 
 pub fn what_is_left_for_the_boot_loader_stays_as_it_is(test: &Test) -> Result<(), String> {
-    // What happens without the hook: efibc takes the jump for a restart with an argument.
+    // Without the hook, efibc takes the jump for a restart with an argument.
     let without = with_efi(test, &format!("rm {HOOK}"))?;
     without.line("FOR THE NEXT BOOT: kexec reboot.")?;
     systemd_jumped_itself(&without)?;
@@ -284,7 +287,7 @@ pub fn where_there_is_no_gpu_nothing_is_said_of_one_and_little_is_asked(test: &T
     let asked = |what: &str| ended.agent.lines().position(|call| call.contains(what));
     let (first, last) = (asked("\"sys/class/drm\""), asked("\"proc/modules\""));
     match first.and_then(|first| last?.checked_sub(first)) {
-        // Two calls for each device on the bus, whatever it is, and some ten more.
+        // The hook makes two calls for each device on the bus, of any kind, and some ten more.
         Some(0..30) => Ok(()),
         calls => Err(format!("{calls:?} calls:\n{}", ended.agent)),
     }

@@ -1,4 +1,5 @@
-//! The hook in exitrds of others: it is called when the root and what it lies on are closed.
+//! Tests the hook in the exitrds of other projects, which call it after the root and the storage below it are
+//! closed.
 
 use super::staged::{HOOK, handed_over, in_order, night, stage};
 use bed::harness::Test;
@@ -8,7 +9,7 @@ use bed::machine::Scratch;
 use bed::modules::Modules;
 use bed::{dracut, installed};
 
-/// Goes on in a root on an encrypted device in memory, with /run/initramfs filled by `$EXITRD`.
+/// Continues in a root on an encrypted RAM disk, with /run/initramfs filled by `$EXITRD`.
 const ROOT: &str = r#"
 for module in xts dm_crypt crc32c_generic ext4; do modprobe $module; done
 modprobe brd rd_nr=1 rd_size=131072
@@ -28,7 +29,7 @@ echo "exec /usr/lib/systemd/systemd-shutdown $VERB --timeout=10000000us --log-le
 exec switch_root /new /bin/sh /end
 "#;
 
-/// What an exitrd says as the last before the hook's turn.
+/// Reports open mapped devices and mounts below /oldroot; the exitrd runs this last before the hook.
 const WITNESS: &str = r#"
 for device in /sys/block/dm-*; do [ -e "$device" ] && echo "witness: ${device##*/} is open" >/dev/kmsg; done
 while read -r _ point _; do
@@ -36,7 +37,7 @@ while read -r _ point _; do
 done </proc/mounts
 "#;
 
-/// A night whose root is on an encrypted device, and whose exitrd is filled by these lines.
+/// Returns a guest whose root is on an encrypted device, and whose exitrd is filled by these lines.
 fn encrypted(test: &Test, fill: &str) -> Result<Night, String> {
     let day = stage("--preload no") + "fill() {\n" + fill + "\n}\n" + ROOT;
     let mut night = night(test, "kexec", &day)?;
@@ -51,14 +52,15 @@ pub fn in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed(test: &Test)
     let scratch = Scratch::new()?;
     let hook = installed().join(HOOK.trim_start_matches('/'));
     let archive = dracut::exitrd(&hook, &scratch.path(""))?;
-    // What closes mapped devices comes after the hook here: the first pass is too early for it.
+    // dracut's script that closes mapped devices is moved after the hook here, because its first pass is too
+    // early for the hook.
     let fill = "cd /run/initramfs && cpio -id </exitrd.cpio
         mv var/lib/dracut/hooks/shutdown/25-dm-shutdown.sh var/lib/dracut/hooks/shutdown/99-then-dm.sh
         cp /witness var/lib/dracut/hooks/shutdown/98-witness.sh
         cd /";
     let mut night = encrypted(test, fill)?;
     night.host_file("/exitrd.cpio", 0o644, &archive)?;
-    // It fails as long as something is open, so that it is asked again.
+    // The witness fails as long as a mapped device is open, so that dracut runs it again.
     night.file("/witness", 0o755, format!("open=\n{WITNESS}{}", "[ ! -e /sys/block/dm-0 ]\n"));
     let ended = night.run()?;
     handed_over(&ended, "kexec")?;
@@ -69,7 +71,8 @@ pub fn in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed(test: &Test)
 pub fn in_an_exitrd_of_systemd_shutdown_the_hook_runs_when_the_root_is_gone(
     test: &Test,
 ) -> Result<(), String> {
-    // The layout of mkinitcpio's, tests/initramfs.rs; initrd-release keeps it from going on in another one.
+    // The layout is that of mkinitcpio's exitrd (tests/initramfs.rs). initrd-release keeps systemd-shutdown from
+    // changing into another exitrd.
     let fill = "cd /run/initramfs
         cp -a /bin /lib /lib64 /usr .
         cp /usr/lib/systemd/systemd-shutdown shutdown
@@ -87,7 +90,7 @@ pub fn in_an_exitrd_of_systemd_shutdown_the_hook_runs_when_the_root_is_gone(
     in_order(&ended, &[&["left to the hook in the exitrd"][..], &closed].concat())
 }
 
-/// The exitrd of somebody else, on a file system of its own, as /run is noexec.
+/// The exitrd of another project, on its own file system because /run is noexec.
 const THEIRS: &str = "
 mkdir -p /run/initramfs; mount -t tmpfs -o mode=0755 theirs /run/initramfs
 cp /bin/busybox /run/initramfs/

@@ -1,10 +1,11 @@
-//! Whatever is wrong with what is staged, the machine ends in a running kernel, and says why.
+//! Tests that whatever is wrong with the staged image set, the machine ends in a running kernel, and the reason is
+//! printed.
 
 use super::staged::{AGAIN, handed_over, night, rebooted, stage, systemd_jumped_itself};
 use bed::harness::Test;
 
-/// Spoils the night twice, where the hook loads: with an image loaded systemd jumps to it, with nothing loaded the
-/// machine restarts through firmware; both times the reason is on the console.
+/// Spoils the handoff twice, where the hook loads: with an image loaded, systemd jumps to it; with nothing
+/// loaded, the machine restarts through firmware. Both times the reason is on the console.
 fn spoiled(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
     spoiled_with_the_image_kept(test, spoil, reason)?;
     spoiled_with_nothing_kept(test, spoil, reason)
@@ -17,7 +18,7 @@ fn spoiled_with_the_image_kept(test: &Test, spoil: &str, reason: &str) -> Result
     systemd_jumped_itself(&kept)
 }
 
-/// Which is the quicker one.
+/// Tests only the case with nothing loaded, which is quicker.
 fn spoiled_with_nothing_kept(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
     let late = night(test, "kexec", &(stage("--preload no") + spoil))?.run()?;
     late.line(reason)?;
@@ -66,7 +67,7 @@ pub fn an_image_that_is_gone_is_told_and_survived(test: &Test) -> Result<(), Str
 pub fn kexec_load_disabled_is_told_and_survived(test: &Test) -> Result<(), String> {
     let spoil = "echo 1 >/proc/sys/kernel/kexec_load_disabled";
     spoiled(test, spoil, "no handoff: kexec_file_load: EPERM: forbidden by kexec_load_disabled")?;
-    // What is preloaded takes no load.
+    // Starting a preloaded image needs no load.
     handed_over(&night(test, "kexec", &(stage("") + spoil))?.run()?, "kexec")
 }
 

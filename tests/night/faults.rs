@@ -1,5 +1,5 @@
-//! Whatever hangs, the machine restarts: a row for each place where the kernel can hang, all without
-//! `panic=`. With `NEXTKERNEL_SHOW_SECONDS=1` each says how long its night took, for docs/night.md.
+//! Tests that the machine restarts whatever hangs: a row for each place where the kernel can hang, all without
+//! `panic=`. With `NEXTKERNEL_SHOW_SECONDS=1` each row prints how long its shutdown took, for docs/night.md.
 
 use super::staged::{AGAIN, handed_over, night, plan, rebooted, stage, systemd_jumped_itself};
 use bed::harness::Test;
@@ -8,28 +8,28 @@ use bed::{holder, standins};
 use std::env;
 use std::time::Duration;
 
-/// The guard's deadline in these nights.
+/// The guard's deadline in these guests.
 const GUARD: &str = "guard = 5";
 
 const KEXEC_LOAD_DISABLED: &str = "echo 1 >/proc/sys/kernel/kexec_load_disabled\n";
 
-/// Where systemd looks for a hook beside ours.
+/// Path where systemd runs another hook beside ours.
 pub(super) const BESIDE: &str = "/usr/lib/systemd/system-shutdown/beside";
 
-/// What ours says when it waits for it.
+/// The hook's message when it waits for the other hook.
 const WAITS: &str = "wait for the init's other hooks";
 
-/// How such a hook waits until ours says something.
+/// Returns the start of such a hook, which waits until ours prints this line.
 pub(super) fn when_the_hook_says(line: &str) -> String {
     format!("#!/bin/sh\nuntil dmesg | grep -q \"nextkernel: {line}\"; do sleep 0.1; done\n")
 }
 
-/// Loads a disk that never answers and writes to it. Somebody keeps it open: the last one who closes
-/// it would wait, too.
+/// Loads a disk that never answers and writes to it. A process keeps it open, because the last close would wait,
+/// too.
 const WRITE: &str = "insmod /hangblk.ko; /holder @ open /dev/hangblk
 dd if=/dev/zero of=/dev/hangblk bs=4096 count=1";
 
-/// A night with stand-ins at hand, edu devices, something staged, and more lines by day.
+/// Returns a guest with stand-ins, edu devices, a staged kernel, and shell lines before and after staging.
 pub(super) fn faulty(test: &Test, before: &str, options: &str, after: &str) -> Result<Night, String> {
     let mut night = night(test, "kexec", &format!("{before}\n{}{after}", stage(options)))?;
     standins::put(&mut night, &["nvidia", "slowdev", "hangblk", "hangnotify", "holdconsole"])?;
@@ -39,7 +39,7 @@ pub(super) fn faulty(test: &Test, before: &str, options: &str, after: &str) -> R
     Ok(night)
 }
 
-/// Its end, and how long it took.
+/// Runs the guest, and prints its end and duration if requested.
 fn run(night: Night, row: &str) -> Result<Ended, String> {
     let ended = night.run()?;
     if env::var("NEXTKERNEL_SHOW_SECONDS").is_ok_and(|value| value == "1") {
@@ -48,18 +48,18 @@ fn run(night: Night, row: &str) -> Result<Ended, String> {
     Ok(ended)
 }
 
-/// The time of a line of the kernel log, in seconds.
+/// Returns the time stamp of a line of the kernel log, in seconds.
 fn stamp(line: &str) -> Option<f64> {
     let (stamp, _) = line.trim_start().strip_prefix('[')?.split_once(']')?;
     stamp.trim().parse().ok()
 }
 
-/// From the hook's first word to its kernel's last.
+/// Returns the seconds from the hook's first message to the last message of its kernel.
 fn seconds(ended: &Ended) -> f64 {
     let (mut begun, mut over) = (None, 0.0);
     for time in ended.console.lines().skip_while(|line| !line.contains("] nextkernel: ")).filter_map(stamp) {
         if time < over {
-            // The next kernel counts from 0.
+            // The next kernel's clock starts at 0.
             break;
         }
         begun.get_or_insert(time);
@@ -68,14 +68,14 @@ fn seconds(ended: &Ended) -> f64 {
     over - begun.unwrap_or(over)
 }
 
-/// When the console said so.
+/// Returns the time stamp of the line with this text.
 pub(super) fn when(ended: &Ended, text: &str) -> Result<f64, String> {
     let line = ended.line(text)?;
     stamp(line).ok_or_else(|| format!("no time stands before {line:?}"))
 }
 
-/// The GPU's driver cannot be unloaded. What the plan says about that is done: by default the machine
-/// goes through firmware, also where an image is kept, to which systemd would jump.
+/// Tests a GPU driver that cannot be unloaded: the plan decides. By default the machine restarts through
+/// firmware, even if an image is preloaded to which systemd would jump.
 fn cannot_be_unloaded(test: &Test, before: &str, row: &str, told: &str) -> Result<(), String> {
     let careful = run(faulty(test, before, "", "")?, &format!("{row}, firmware-reboot"))?;
     careful.line(told)?;
@@ -101,7 +101,7 @@ pub fn an_unloading_that_hangs_since_before_is_found_and_the_plan_decides(test: 
     cannot_be_unloaded(test, before, "a module's exit by day", "the exit of nvidia hangs")
 }
 
-/// A night that ends in a reset, for this reason.
+/// Proves that this guest ends in a reset, for this reason.
 fn resets(night: Night, row: &str, told: &str) -> Result<(), String> {
     let ended = run(night, row)?;
     ended.line(told)?;
@@ -115,10 +115,10 @@ pub fn a_device_whose_remove_hangs_resets_the_machine(test: &Test) -> Result<(),
 }
 
 pub fn a_device_whose_remove_runs_for_ever_resets_the_machine(test: &Test) -> Result<(), String> {
-    // The stack of one that runs cannot always be read; then the jump is tried, and the guard ends it.
+    // The stack of a running process cannot always be read; then the jump is tried, and the guard ends it.
     let mut night =
         faulty(test, "insmod /nvidia.ko spin_remove=1", "", &(plan("gpu-failed = jump") + &plan(GUARD)))?;
-    // A loop is no idle time.
+    // A busy loop is not idle time.
     night.counting = false;
     resets(night, "a device's remove that runs", "the exit of nvidia hangs")
 }
@@ -131,7 +131,7 @@ pub fn a_device_whose_remove_goes_in_circles_resets_the_machine(test: &Test) -> 
 pub fn where_an_oops_is_a_panic_the_panic_restarts_the_machine(test: &Test) -> Result<(), String> {
     let panic = "echo 1 >/proc/sys/kernel/panic_on_oops; insmod /nvidia.ko oops_remove=1";
     let mut night = faulty(test, panic, "", "")?;
-    // A kernel that panics waits in a loop.
+    // A kernel that panics waits in a busy loop.
     night.counting = false;
     let ended = run(night, "a panic")?;
     ended.line("Kernel panic - not syncing: Fatal exception")?;
@@ -222,13 +222,13 @@ pub fn a_load_that_hangs_is_given_up_and_the_machine_restarts(test: &Test) -> Re
 pub fn consoles_whose_lock_is_held_for_ever_hold_up_neither_jump_nor_guard(
     test: &Test,
 ) -> Result<(), String> {
-    // From then on the console says nothing.
+    // From then on the console prints nothing.
     let held = plan(GUARD) + "insmod /holdconsole.ko\n";
     handed_over(&run(faulty(test, "", "--preload no", &held)?, "a console")?, "kexec")?;
     rebooted(&run(faulty(test, "insmod /hangnotify.ko", "", &held)?, "a console and a reboot notifier")?)
 }
 
-/// The addresses of the three edu devices.
+/// PCI addresses of the three edu devices.
 const DEVICES: [&str; 3] = ["0000:00:02.0", "0000:00:03.0", "0000:00:04.0"];
 
 fn unbind_all() -> String {
@@ -253,7 +253,8 @@ pub fn other_devices_are_unbound_all_at_the_same_time(test: &Test) -> Result<(),
 pub fn another_device_that_hangs_while_it_is_unbound_is_ended_by_the_guard(
     test: &Test,
 ) -> Result<(), String> {
-    // The jump waits for it, for it may be an array that writes its cache back; and the guard for the jump.
+    // The jump waits for this device, which may be an array that writes its cache back; and the guard for the
+    // jump ends the wait.
     let after = unbind_all() + &plan(GUARD);
     let night = faulty(test, "insmod /slowdev.ko hang_at=0000:00:03.0", "", &after)?;
     resets(night, "unbinding another device, guard = 5", "nextkernel: 0000:00:03.0: unbind")
@@ -267,11 +268,11 @@ pub fn where_the_plan_wants_firmware_for_a_gpu_nothing_jumps(test: &Test) -> Res
     };
     run("kept", "", "")?;
     run("late", "--preload no", "")?;
-    // Then nobody can unload the kept image, and systemd would jump to it.
+    // Then nothing can unload the preloaded image, and systemd would jump to it.
     run("kept for good", "", KEXEC_LOAD_DISABLED)
 }
 
-/// While our hook waits for this one, it reads what ours took of memory, at most and now.
+/// Runs while our hook waits for this one: prints the peak and the current memory of ours.
 const MEASURE: &str = "
 for process in /proc/[0-9]*; do
     read -r name <$process/comm && [ \"$name\" = nextkernel ] || continue
@@ -279,7 +280,7 @@ for process in /proc/[0-9]*; do
 done
 ";
 
-/// The most that a process of the hook took, in kB.
+/// Returns the largest memory of any process of the hook, in kB.
 fn memory(ended: &Ended) -> Result<u64, String> {
     let lines = ended.console.lines().filter(|line| line.contains("MEMORY "));
     let sizes = lines.filter_map(|line| line.split_whitespace().rev().nth(1)?.parse().ok());

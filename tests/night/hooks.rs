@@ -1,5 +1,5 @@
-//! The ground that the others stand on, the bed's night is systemd's; and how the hook gets on with
-//! the init's other hooks.
+//! Tests the base of the other properties, that the guests run the real systemd-shutdown; and how the hook works
+//! beside the init's other hooks.
 
 use super::staged::{handed_over, in_order, night, plan, rebooted, stage};
 use bed::harness::Test;
@@ -42,8 +42,8 @@ pub fn a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline(test: &T
 }
 
 pub fn when_another_hook_dies_by_a_signal_the_machine_ends_in_a_kernel(test: &Test) -> Result<(), String> {
-    // systemd may then wait for no hook any more, and go on beside ours: it jumps to a kept image, or
-    // restarts through firmware where nothing is loaded or our load is under way.
+    // systemd may then stop waiting for hooks, and continue beside ours: it jumps to a preloaded image, or
+    // restarts through firmware if nothing is loaded or our load is in progress.
     for options in ["--preload no", ""] {
         let mut night = night(test, "kexec", &stage(options))?;
         night.file("/usr/lib/systemd/system-shutdown/dying", 0o755, "#!/bin/sh\nkill -SEGV $$\n");
@@ -83,7 +83,7 @@ pub fn every_step_is_said_before_it_is_done_even_on_a_quiet_console(test: &Test)
 }
 
 pub fn the_guard_ends_with_the_hook(test: &Test) -> Result<(), String> {
-    // Nothing comes of this handoff, and systemd waits for another hook three times as long as the guard would.
+    // This handoff fails, and systemd waits for the other hook three times as long as the guard's deadline.
     let spoiled = stage("--preload no") + &plan("guard = 5") + "rm /run/nextkernel/*/initrd\n";
     let mut night = night(test, "kexec", &spoiled)?;
     let slow = "#!/bin/sh\nsleep 15\necho the slow hook is done >/dev/kmsg\n";

@@ -1,5 +1,5 @@
-//! Inits that Debian does not have: a stand-in for each does what the init's source says of its last moments, with the
-//! file from `units`.
+//! Tests inits that Debian does not package: a stand-in for each does what the init's source says about its last
+//! moments, with the file from `units`.
 
 use std::fs;
 use std::path::Path;
@@ -11,14 +11,15 @@ use bed::machine::End;
 
 use super::staged::{handed_over, night, stage};
 
-/// Arms what is staged. Nobody vouches for it: who asked has been killed with all others.
+/// Arms the staged kernel. No process vouches for it, because the requesting process has been killed with all
+/// others.
 const ARM: &str = "read -r up _ </proc/uptime
 { echo 'nextkernel-armed 1'; grep '^handoff = ' /run/nextkernel/plan; echo \"until = $((${up%.*} + 200))\"; echo end; } \
     >/run/nextkernel/armed
 ";
 
-/// `prepare_stage4` and its surroundings (s6-linux-init-shutdownd.c), under the real s6 and execline; what they call of
-/// s6-linux-init itself is not packaged.
+/// `prepare_stage4` and its surroundings (s6-linux-init-shutdownd.c), under the real s6 and execline. The
+/// programs of s6-linux-init itself are not packaged, and are stand-ins.
 const S6: &str = "mount -o remount,exec /run
 PATH=/usr/lib/execline/bin:$PATH; export PATH
 printf '#!/bin/sh\\n' >/bin/s6-linux-init-umountall
@@ -36,7 +37,7 @@ chmod 755 /run/service/s6-linux-init-shutdownd/run
 exec s6-svscan /run/service
 ";
 
-/// `do_system_shutdown` (src/shutdown.cc); PID 1 is a program of this name.
+/// `do_system_shutdown` (src/shutdown.cc); PID 1 is a program with the name `shutdown`.
 const DINIT: &str = "kill -TERM -1
 sleep 1
 kill -KILL -1
@@ -56,7 +57,7 @@ sync
 exec poweroff -f
 ";
 
-/// `procd_shutdown` and what follows (state.c, rcS.c), and of rc.common what runs a script.
+/// `procd_shutdown` and what follows (state.c, rcS.c), and the part of rc.common that runs a script.
 pub(super) const PROCD: &str = "printf '#!/bin/sh\\n. $1\\n$2\\n' >/etc/rc.common
 printf '#!/bin/sh\\necho reboot >/run/asked\\n' >/run/reboot
 chmod 755 /etc/rc.common
@@ -106,13 +107,13 @@ pub fn nitro_runs_it_by_sys_final(test: &Test) -> Result<(), String> {
 pub fn procd_runs_it_last_of_its_scripts(test: &Test) -> Result<(), String> {
     both_ways(test, "procd/nextkernel", "/etc/rc.d/K99nextkernel", |night, way| {
         pid_1(night, "procd", PROCD)?;
-        // At a restart `nextkernel reboot` arms it itself, and still waits.
+        // For a restart, `nextkernel reboot` arms the handoff itself and still waits.
         let arm = if way == "reboot" { "" } else { ARM };
         Ok(format!("{arm}exec /sbin/procd /pid-1 {way}"))
     })
 }
 
-/// Armed, and the init was asked to restart: the next kernel comes. Armed, and it was asked to power off: it does.
+/// Proves both ways: with a handoff armed, a restart starts the next kernel, and a power off powers off.
 fn both_ways(
     test: &Test,
     unit: &str,
@@ -138,7 +139,7 @@ fn both_ways(
     Ok(())
 }
 
-/// A shell under the name of an init, and what it does.
+/// Installs a shell with the name of an init, and the script that it runs.
 pub(super) fn pid_1(night: &mut Night, name: &str, script: &str) -> Result<(), String> {
     let shell = night.image.files()?.tree().join("usr/bin/dash");
     let shell = fs::read(&shell).map_err(|e| format!("{}: {e}", shell.display()))?;

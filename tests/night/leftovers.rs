@@ -1,5 +1,5 @@
-//! What an init leaves behind is found and ended, however it hides and however much it is, and what is said of it is one
-//! line of the log.
+//! Tests that the hook finds and ends the processes an init leaves behind, however they hide and however many
+//! there are, and reports them in one line of the log.
 
 use super::inits;
 use super::staged::{HOOK, handed_over, in_order, night, stage};
@@ -10,28 +10,28 @@ use bed::{holder, standins};
 use std::path::Path;
 use std::time::Duration;
 
-/// A file system that has something to lose.
+/// A file system with data to lose.
 const KEPT: &str = "modprobe loop; modprobe crc32c_generic; modprobe ext4
 dd if=/dev/zero of=/disk bs=1M count=4 2>/dev/null; losetup /dev/loop0 /disk; mke2fs /dev/loop0 >/dev/null
 mkdir /kept; mount -t ext4 /dev/loop0 /kept
 ";
 
-/// For as long as a file is open there, it stays writable, which forbids the jump.
+/// As long as a file is open for writing there, the file system stays writable, which forbids the jump.
 const IS_KEPT: &str = "mount -o remount,ro /kept 2>/dev/null || echo it is kept writable\n";
 
-/// Each line of the kernel log takes so many milliseconds.
+/// Makes each line of the kernel log take 5 ms.
 const SLOW_CONSOLE: &str = "echo 5 >/proc/sys/kernel/printk_delay\n";
 
-/// Who calls the hook while all still runs.
+/// The caller of the hook while all processes still run.
 #[derive(Clone, Copy, Debug)]
 enum By {
-    /// Nobody: it is PID 1.
+    /// No caller: the hook is PID 1.
     Nobody,
-    /// procd, which has little time.
+    /// procd, which leaves little time.
     Procd,
 }
 
-/// A night in which these lines hide somebody by day.
+/// Returns a guest in which these lines hide a process while the system runs.
 fn hidden(test: &Test, by: By, day: &str) -> Result<Night, String> {
     let last = match by {
         By::Nobody => format!("exec {HOOK} kexec"),
@@ -49,7 +49,7 @@ fn hidden(test: &Test, by: By, day: &str) -> Result<Night, String> {
     Ok(night)
 }
 
-/// Whoever hides so is ended, for the jump is made.
+/// Proves that the hidden process is ended, because the jump is made.
 fn is_ended(test: &Test, by: By, day: &str) -> Result<Ended, String> {
     is_ended_in(hidden(test, by, day)?, by)
 }
@@ -82,7 +82,7 @@ pub fn a_process_that_stands_deep_below_others_is_ended(test: &Test) -> Result<(
     Ok(())
 }
 
-/// A night under systemd in which somebody hides by day with the GPU.
+/// Returns a guest under systemd in which these lines hide a process that holds the GPU.
 fn held(test: &Test, hide: &str) -> Result<Night, String> {
     let load = "insmod /nvidia.ko; mknod /dev/nvidia0 c 195 0";
     let day = format!("{load}; {hide}; rmmod nvidia 2>/dev/null || echo it is kept loaded\n");
@@ -94,7 +94,7 @@ fn held(test: &Test, hide: &str) -> Result<Night, String> {
     Ok(night)
 }
 
-/// Whoever holds it is ended, and it is free.
+/// Proves that the process that holds the GPU is ended, and the GPU is freed.
 fn is_freed(night: Night) -> Result<Ended, String> {
     let ended = night.run()?;
     ended.line("it is kept loaded")?;
@@ -118,7 +118,7 @@ pub fn the_gpu_is_freed_of_a_process_that_stands_deep_below_others(test: &Test) 
 }
 
 pub fn a_crowd_is_ended_first_and_told_of_in_one_line_after_it(test: &Test) -> Result<(), String> {
-    // Under procd `nextkernel reboot` still waits, too.
+    // Under procd, `nextkernel reboot` is one more process: it still waits.
     for (by, count) in [(By::Nobody, 801), (By::Procd, 802)] {
         let ended = is_ended(test, by, &format!("/hide nobody crowd /kept/file 801\n{SLOW_CONSOLE}"))?;
         let more = count - 4;
@@ -159,7 +159,7 @@ pub fn where_sigchld_is_ignored_it_hands_over_all_the_same(test: &Test) -> Resul
     handed_over(&ended, "kexec")
 }
 
-/// Lets there be so many.
+/// Raises the kernel's limits to 40000 processes and threads.
 const LET_BE_MANY: &str = "echo 40000 >/proc/sys/kernel/pid_max; echo 40000 >/proc/sys/kernel/threads-max";
 
 pub fn two_thousand_processes_are_ended(test: &Test) -> Result<(), String> {
@@ -171,7 +171,7 @@ pub fn two_thousand_processes_are_ended(test: &Test) -> Result<(), String> {
 }
 
 pub fn thousands_of_processes_that_systemd_spares_hold_up_nothing(test: &Test) -> Result<(), String> {
-    // systemd names each of them.
+    // systemd prints the name of each of them.
     let many = format!("{LET_BE_MANY}; /hide @ many /dev/null 3000; dmesg -n 1");
     let mut night = held(test, &format!("{many}; /hide @ crowd /dev/nvidia0 1"))?;
     let slow = "#!/bin/sh\nsleep 6\necho the slow hook is done >/dev/kmsg\n";
@@ -181,7 +181,7 @@ pub fn thousands_of_processes_that_systemd_spares_hold_up_nothing(test: &Test) -
     in_order(&ended, &["the slow hook is done", "nextkernel: jump to"])
 }
 
-/// A process and mount points whose names would be two lines.
+/// Names of a process and of mount points that contain a line break and would print as two lines.
 const FORGED: &str = "/hide nobody named /kept/file
 mkdir '/x\nforged' && mount --bind /kept '/x\nforged'
 mkdir /oldroot && mount -t tmpfs none /oldroot && mkdir '/oldroot/y\nforged' && mount -t tmpfs none '/oldroot/y\nforged'
@@ -202,7 +202,7 @@ pub fn a_name_from_outside_never_begins_a_line_of_the_log(test: &Test) -> Result
     Ok(())
 }
 
-/// An old root with more in it by these lines is closed.
+/// Proves that an old root with these additions is closed.
 fn is_closed(test: &Test, day: &str) -> Result<Ended, String> {
     let old_root = format!("mkdir /oldroot; mount -t tmpfs none /oldroot\n{day}\n");
     let mut night = night(test, "", &(stage("--preload no") + &old_root + &format!("exec {HOOK} kexec")))?;

@@ -1,4 +1,5 @@
-//! Both of the kernel's loaders lead to the next kernel, and so does what was thawed by day.
+//! Tests that both kexec system calls lead to the next kernel, and so do images decompressed while the system
+//! runs.
 
 use super::staged::{AGAIN, handed_over, night, stage, systemd_jumped_itself};
 use bed::chain::{self, By, Memory};
@@ -8,10 +9,11 @@ use bed::image::Image;
 use bed::initramfs::{self, Boots, Ended};
 use bed::machine::{End, with_last_lines};
 
-/// What tells whether an image is loaded.
+/// Prints whether an image is loaded.
 const LOADED: &str = "read -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $loaded\"\n";
 
-/// The next kernel came, and its record tells the whole night: the direct loader's line is fixed last of all.
+/// Proves that the next kernel came with a record of all steps: with `kexec_load` the command line is completed
+/// last of all.
 fn handed_over_with_all_marks(ended: &Ended) -> Result<(), String> {
     handed_over(ended, "kexec")?;
     has_all_marks(ended)
@@ -33,14 +35,14 @@ pub fn the_direct_loader_hands_over_and_tells_the_whole_night(test: &Test) -> Re
     handed_over_with_all_marks(&ended)
 }
 
-/// Memory that is added while the system runs, which the kernel sees as a device of ACPI's.
+/// QEMU options for memory that is added while the system runs, which the kernel sees as an ACPI device.
 const ADDED: [&str; 4] =
     ["-object", "memory-backend-ram,id=added,size=512M", "-device", "pc-dimm,memdev=added"];
 
 pub fn memory_that_was_added_is_not_the_next_kernels_from_its_start(test: &Test) -> Result<(), String> {
     let seen = "grep -i 'system ram' /proc/iomem\n".to_owned();
     let mut night = night(test, "kexec", &(seen + &stage("--loader direct")))?;
-    // What has more than its memory is not restored.
+    // A guest with more memory than its `memory` field says cannot be restored.
     night.boots = Boots::Each;
     night.qemu = ["-m", "1024,slots=1,maxmem=4G"].into_iter().chain(ADDED).map(Into::into).collect();
     let ended = night.run()?;
@@ -54,10 +56,10 @@ pub fn memory_that_was_added_is_not_the_next_kernels_from_its_start(test: &Test)
     Err(with_last_lines(map, &ended.console))
 }
 
-/// The kernel allows two loads, one by day and one at night.
+/// Makes the kernel allow two loads: one while the system runs and one by the hook.
 const TWO_LOADS: &str = "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot\n";
 
-/// What of the memory that is kept for devices is free.
+/// Prints how much of the memory reserved for devices (CMA) is free.
 const FREE_FOR_DEVICES: &str = "grep CmaFree /proc/meminfo\n";
 
 pub fn where_memory_is_kept_for_devices_each_loader_hands_over(test: &Test) -> Result<(), String> {
@@ -66,7 +68,7 @@ pub fn where_memory_is_kept_for_devices_each_loader_hands_over(test: &Test) -> R
         let day = [TWO_LOADS, FREE_FOR_DEVICES, &stage, LOADED, FREE_FOR_DEVICES, AGAIN].concat();
         let mut night = night(test, "kexec", &day)?;
         night.append += " cma=256M";
-        // Debian's own kernel moves where it must not lie as it was loaded.
+        // Debian's own kernel can move itself if it must not run at the address where it was loaded.
         (night.real, night.memory) = (loader == "verified", 1024);
         let ended = night.run()?;
         ended.line("loaded: 1")?;
@@ -99,10 +101,10 @@ pub fn what_is_thawed_hands_over_with_nothing_loaded_by_day(test: &Test) -> Resu
     handed_over_with_all_marks(&ended)
 }
 
-/// How large an initrd is that is more than what happens to be free together.
+/// Size of an initrd larger than any block of memory likely to be free in one piece.
 const LARGE: usize = 60 << 20;
 
-/// Where the plan's segments go, and where its initrd.
+/// Saves the addresses and sizes of the plan's segments, and prints the initrd's address.
 const SEGMENTS: &str = r"sed -n 's/^segment = .* at=\(.*\) takes=\(.*\)/\1 \2/p' /run/nextkernel/plan >/segments
 echo initrd $(sed -n 's/^segment = initrd .* at=\(.*\) takes=.*/\1/p' /run/nextkernel/plan)
 ";
@@ -113,10 +115,11 @@ pub fn what_the_hook_will_load_goes_where_the_kernel_hands_out_nothing_for_it(
     let stage = |preload: &str| stage(&format!("--loader direct --preload {preload}"));
     let say = |when: &str| format!("echo \"{when}: $(reserved </segments)\"\n");
     let large = format!("truncate -s {LARGE} /next.cpio\n");
-    // What stays loaded is loaded at the first place there is, the highest. The kernel hands out some of that for it.
+    // A preloaded image goes to the first place found, the highest; the kernel hands out some of that memory
+    // while loading it.
     let kept = [&stage("yes"), SEGMENTS, "nextkernel unstage\n"].concat();
     let moved = [&stage("no"), SEGMENTS, &say("before"), &stage("yes"), &say("loaded")].concat();
-    // In place of one that is loaded, too: what that was handed is handed out next.
+    // The image also replaces one that is loaded: memory handed out to that one is handed out next.
     let day = [large, kept, moved, stage("no"), SEGMENTS.into(), say("at last")].concat();
     let mut night = night(test, "kexec", &day)?;
     night.file("/usr/bin/reserved", 0o755, holder::reserved()?);
@@ -152,7 +155,8 @@ pub fn what_the_hook_will_load_goes_where_the_kernel_hands_out_nothing_for_it(
 }
 
 pub fn an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd(test: &Test) -> Result<(), String> {
-    // The kernel is told the same of either; thawed, a whole Debian 13 shows it (tests/handoff/loaders.rs).
+    // The kernel is passed the same data for either; tests/handoff/loaders.rs shows a decompressed image with a
+    // whole Debian 13.
     let options = if test.image == Image::Debian13 { "--loader direct" } else { "--thaw" };
     let ended = night(test, "kexec", &(stage(options) + "rm -r /run/nextkernel"))?.run()?;
     ended.line("nextkernel: kexec: nothing is staged, left to the init")?;
@@ -183,7 +187,7 @@ pub fn a_load_that_somebody_else_is_making_is_waited_for(test: &Test) -> Result<
     handed_over(&ended, "kexec")
 }
 
-/// What free memory differs by from one start of the same kernel to the next, in kilobytes: 7 MB were seen.
+/// Largest expected difference in free memory between two starts of the same kernel, in kB; 7 MB were seen.
 const BY_CHANCE: u64 = 10_000;
 
 pub fn each_loader_hands_over_time_and_again_and_no_memory_is_lost(test: &Test) -> Result<(), String> {
@@ -195,7 +199,7 @@ pub fn each_loader_hands_over_time_and_again_and_no_memory_is_lost(test: &Test) 
     if is_lost || most(last) + BY_CHANCE < most(first) {
         return Err(format!("memory is lost: {systems:?}"));
     }
-    // Each third one comes thawed, and nobody but who thaws it chooses where it lies.
+    // Every third kernel is a decompressed one, and only the decompressing program chooses its address.
     let thawed: Vec<_> = systems.iter().skip(3).step_by(3).map(|memory| memory.place).collect();
     if thawed.iter().min() == thawed.iter().max() {
         return Err(format!("a thawed kernel's place is not random: {thawed:x?}"));

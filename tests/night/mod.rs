@@ -1,5 +1,4 @@
-//! What happens when the filesystems are gone: properties of the hook under the real
-//! systemd-shutdown.
+//! Tests the hook after the file systems are unmounted, under the real systemd-shutdown.
 
 mod boards;
 mod cost;
@@ -25,14 +24,14 @@ mod watchdogs;
 use bed::harness::Property;
 use bed::image::Image::{self, Debian12, Debian13, Forky};
 
-/// On both, in the quick set.
+/// Debian 13 and Debian 12.
 const BOTH: &[Image] = &[Debian13, Debian12];
-/// What depends on the kernel and the tool alone.
+/// For properties that depend only on the kernel and the tool.
 const ONE: &[Image] = &[Debian13];
 /// The newest systemd-shutdown and kernel.
 const NEWEST: &[Image] = &[Forky];
 
-/// All of them.
+/// All properties of this suite.
 pub const PROPERTIES: &[Property] = bed::properties![
     Full ONE boards::on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader
     Full BOTH boards::debians_arm64_kernel_hands_over_by_the_direct_loader

@@ -1,19 +1,19 @@
-//! The nvidia stack by stand-ins, on QEMU's edu: its order, its users and its deadlines are the real
-//! one's. That a real GPU comes back is nothing that could be shown here.
+//! Tests the nvidia stack with stand-ins on QEMU's edu device: their order, users and deadlines are those of the
+//! real stack. This cannot show that a real GPU works again afterwards.
 
 use super::staged::{handed_over, in_order, night, plan, rebooted, stage};
 use bed::harness::Test;
 use bed::initramfs::{Ended, Night};
 use bed::{holder, standins};
 
-/// In the order of loading.
+/// Modules of the stack, in the order of loading.
 const STACK: [&str; 4] = ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"];
 
-/// Device nodes, as nvidia-modprobe makes them; the major number of one is any.
+/// Creates device nodes, as nvidia-modprobe does; the major number of nvidia-uvm is dynamic.
 const NODES: &str = "mknod /dev/nvidia0 c 195 0
 mknod /dev/nvidia-uvm c $(awk '$2 == \"nvidia-uvm\" { print $1 }' /proc/devices) 0\n";
 
-/// A night with the stack loaded, something staged, and more lines by day.
+/// Returns a guest with the stack loaded, a kernel staged, and more shell lines run afterwards.
 fn stack(test: &Test, parameters: &str, day: &str) -> Result<Night, String> {
     let load: String = STACK.map(|name| format!("insmod /{name}.ko $PARAMETERS; PARAMETERS=\n")).concat();
     let day = format!("PARAMETERS='{parameters}'\n{load}{NODES}{}{day}", stage("--preload no"));
@@ -43,7 +43,7 @@ pub fn the_stack_is_unloaded_leaf_first(test: &Test) -> Result<(), String> {
     handed_over(&ended, "kexec")
 }
 
-/// Each of these that holds the GPU is ended, and the GPU is free.
+/// Proves that each of these holders of the GPU is ended, and the GPU is freed.
 fn ended(test: &Test, holders: &str) -> Result<(), String> {
     let ended = stack(test, "", holders)?.run()?;
     let told = ended.console.lines().filter(|line| line.contains("nextkernel: end who holds nvidia"));
@@ -64,7 +64,7 @@ pub fn a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended(test: &Test) -> 
 }
 
 pub fn a_module_that_is_still_loading_is_waited_for(test: &Test) -> Result<(), String> {
-    // By a hook beside ours: it loads at the time when ours unloads.
+    // The load starts before the shutdown; its probe still runs when the hook unloads.
     let mut night = night(test, "kexec", &stage("--preload no"))?;
     standins::put(&mut night, &["nvidia"])?;
     night.file("/stuck", 0o755, holder::stuck()?);
@@ -76,7 +76,8 @@ pub fn a_module_that_is_still_loading_is_waited_for(test: &Test) -> Result<(), S
     handed_over(&ended, "kexec")
 }
 
-/// What cannot be unloaded is told; the machine goes through firmware, or jumps where the plan says so.
+/// Proves that a failed unload is reported; the machine then restarts through firmware, or jumps if the plan
+/// says so.
 fn cannot_be_unloaded(test: &Test, day: &str, told: &str) -> Result<Ended, String> {
     let careful = stack(test, "", day)?.run()?;
     careful.line(told)?;
@@ -99,7 +100,7 @@ pub fn a_module_that_is_permanent_is_told_keeps_no_other_branch_and_the_plan_dec
 
 pub fn what_another_hook_runs_is_never_ended(test: &Test) -> Result<(), String> {
     let mut night = stack(test, "", "")?;
-    // Shorter than a driver in use is tried again for.
+    // The GPU is held for less time than the hook keeps retrying a driver in use.
     let holds = "exec 3</dev/nvidia0; sleep 2; echo it was spared >/dev/console";
     let hook = format!("#!/bin/sh\nsh -c '{holds}'\necho done >/dev/console\n");
     night.file("/usr/lib/systemd/system-shutdown/other", 0o755, hook);

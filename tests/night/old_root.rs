@@ -1,12 +1,12 @@
-//! What the hook closes as PID 1 of an exitrd: the old root, and all that it lies on.
+//! Tests that the hook, as PID 1 of an exitrd, closes the old root and all storage below it.
 
 use super::staged::{HOOK, handed_over, in_order, night, stage};
 use bed::harness::Test;
 use bed::modules::Modules;
 
-/// An old root that holds itself: a loop device on a file of it, a mapped device on that, a file system on that, swap
-/// on a file of that; and another mapped device that is in use elsewhere. A descriptor of a file in it is handed on to
-/// the hook, as systemd does since version 261.
+/// An old root that depends on itself: a loop device on a file in it, a mapped device on that, a file system on
+/// that, and swap on a file in that. Another mapped device is in use elsewhere. The hook inherits a descriptor
+/// of a file in the old root, as from systemd since version 261.
 const OLD_ROOT: &str = r"
 modprobe loop; modprobe dm_mod; modprobe crc32c_generic; modprobe ext4
 export DM_DISABLE_UDEV=1
@@ -49,7 +49,7 @@ pub fn what_lies_on_each_other_is_closed_whatever_its_name_and_what_is_left_is_n
             "nextkernel: the old root's storage is not closed: ",
         ],
     )?;
-    // What is left is somebody else's, and read-only.
+    // The storage that is left is used elsewhere, and read-only.
     let left = ended.line("nextkernel: the old root's storage is not closed: ")?;
     if left.contains("unmount") {
         return Err(format!("more is left than the other mapped device: {left}"));

@@ -1,4 +1,4 @@
-//! The hook as PID 1: it never ends, whatever it finds.
+//! Tests the hook as PID 1: it never exits, whatever it finds.
 
 use super::staged::{HOOK, handed_over, in_order, night, rebooted, stage};
 use bed::harness::Test;
@@ -24,7 +24,7 @@ pub fn as_pid_1_with_nothing_at_all_it_restarts_the_machine(test: &Test) -> Resu
     rebooted(&night(test, "", &day)?.run()?)
 }
 
-/// What docs/boards.md says, to the letter but for the names of the files.
+/// The commands of docs/boards.md, verbatim except for the file names.
 const BOARD: &str = "
 mkdir board
 nextkernel embed board/nextkernel --kernel /kernel --initrd /next.cpio --cmdline 'console=ttyS0 embedded=yes' || echo EMBEDDING FAILED
@@ -33,7 +33,7 @@ cp /usr/lib/systemd/system-shutdown/nextkernel board/init
 ";
 
 pub fn an_initramfs_of_one_program_starts_the_kernel_that_it_holds(test: &Test) -> Result<(), String> {
-    // The kernel of this night stands for the board's firmware: it starts the board's own kernel and initramfs.
+    // The first kernel here plays the board's firmware: it starts the board's own kernel and initramfs.
     let firmware = "nextkernel stage --kernel /kernel --initrd board.cpio --cmdline 'console=ttyS0 board=yes' --preload no\n";
     let mut night = night(test, "", &format!("{BOARD}{firmware}exec {HOOK} kexec"))?;
     (night.memory, night.real) = (768, true);

@@ -1,4 +1,4 @@
-//! What was loaded when it was staged is started as it is, and loaded only where it has to be.
+//! Tests that an image preloaded at staging is started as it is, and is loaded again only if necessary.
 
 use super::staged::{HOOK, handed_over, night, rebooted, stage};
 use bed::harness::Test;
@@ -6,24 +6,24 @@ use bed::holder;
 use bed::initramfs::{Ended, Night};
 use bed::machine::{End, with_last_lines};
 
-/// Somebody loads another image after the staged one, without nextkernel's knowing of it.
+/// Loads another image after the staged one, without nextkernel's knowledge.
 const ANOTHER: &str = "mv /run/nextkernel /run/aside
 nextkernel stage --kernel /kernel --initrd /next.cpio --cmdline 'console=ttyS0 other=yes' >/dev/null || echo STAGE FAILED
 rm -r /run/nextkernel; mv /run/aside /run/nextkernel
 ";
 
-/// Somebody unloads it.
+/// Unloads the image.
 const UNLOADED: &str =
     "/stuck unload-image\nread -r loaded </sys/kernel/kexec_loaded; echo \"loaded: $loaded\"\n";
 
-/// A night in which an image can be unloaded.
+/// Returns a guest in which an image can be unloaded.
 fn unloading(test: &Test, day: &str) -> Result<Night, String> {
     let mut night = night(test, "kexec", day)?;
     night.file("/stuck", 0o755, holder::stuck()?);
     Ok(night)
 }
 
-/// The other image was started, and not the staged one.
+/// Proves that the other image was started instead of the staged one.
 fn the_other_was_started(ended: &Ended) -> Result<(), String> {
     ended.expect(End::PoweredOff)?;
     ended.line("NEXT KERNEL UP: console=ttyS0 other=yes nextkernel.record=").map(drop)
@@ -55,7 +55,7 @@ pub fn what_somebody_has_loaded_since_is_what_was_asked_for_last(test: &Test) ->
 pub fn where_a_unit_loads_another_image_as_the_system_goes_down_the_staged_one_replaces_it(
     test: &Test,
 ) -> Result<(), String> {
-    // The ArchWiki's unit, enabled. What it loads is loaded here by hand.
+    // This is the ArchWiki's unit, enabled; its load is done by hand here.
     let unit = "mkdir -p /etc/systemd/system/kexec.target.wants
         echo 'ExecStart=/usr/bin/kexec -l /boot/vmlinuz-%i' >/etc/systemd/system/kexec.target.wants/kexec-load@linux.service\n";
     for option in ["", "--preload only"] {
@@ -85,11 +85,11 @@ pub fn what_a_killed_stage_has_left_loaded_is_not_taken_for_the_staged_image(
     ended.line("a `nextkernel stage` was killed half way, and what is loaded may be its image")?;
     ended.line("nextkernel: load /kernel: kernel of ")?;
     handed_over(&ended, "kexec")?;
-    // Without copies nobody may start it, systemd neither.
+    // Without copies nothing may start the other image, not even systemd.
     rebooted(&night(test, "kexec", &[&stage("--preload only"), ANOTHER, mark].concat())?.run()?)
 }
 
-/// What a set takes in /run, but for what is said of it.
+/// Prints the files of an image set in /run, except for the description of its origin.
 const COPIES: &str = "echo \"copies: $(cd /run/nextkernel/*/ && ls | grep -v origin | tr '\\n' ' ')end\"\n";
 
 pub fn where_no_copies_are_kept_the_preloaded_image_is_started_and_nothing_where_it_is_gone(

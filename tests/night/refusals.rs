@@ -1,5 +1,5 @@
-//! What is refused by day: one plain sentence and exit status 1 each, and what was staged before is
-//! untouched, to the byte, and is what the night hands over to.
+//! Tests refusals while the system runs: each prints one plain sentence and exits with status 1. The image set
+//! staged before stays unchanged to the byte, and is the one handed over to.
 
 use super::day::conf;
 use super::staged::{handed_over, night, stage};
@@ -9,11 +9,11 @@ use bed::modules::Modules;
 use bed::signed;
 use std::fs;
 
-/// What is typed, and what is said of it.
+/// A command line to type, and the sentence expected for it.
 type Wrong<'a> = (&'a str, &'a str);
 
-/// Everything of what is staged that could change: names, inodes, sizes, times and content, and
-/// whether it is loaded.
+/// Prints all state of the staged image set that could change: names, inodes, sizes, times and content, and whether it
+/// is loaded.
 const STATE: &str = "state() {
     ls -lin --full-time /run/nextkernel /run/nextkernel/*/
     cat /run/nextkernel/plan /sys/kernel/kexec_loaded
@@ -21,23 +21,23 @@ const STATE: &str = "state() {
 }
 ";
 
-/// Runs lines, and says in one line how they ended and what they said.
+/// Runs shell lines, and prints their exit status and output in one line.
 const TRY: &str = "try() {
     sh >/said 2>&1
     echo \"status $? in $(wc -l </said) lines: $(cat /said)\"
 }
 ";
 
-/// Securityfs says what is locked down, and takes more of it at any time.
+/// Locks the kernel down through securityfs, where lockdown can be raised at any time.
 const LOCK_DOWN: &str =
     "mount -t securityfs securityfs /sys/kernel/security; echo integrity >/sys/kernel/security/lockdown";
 
-/// What a kernel says that has been given Debian's key.
+/// Log line of a kernel that has been given Debian's key.
 const SIGNER: &str = "Loaded X.509 cert 'Debian Secure Boot CA";
 
-/// A night in which something is staged and then, after these lines, wrong things are tried.
+/// Returns a guest that stages a kernel, runs these lines, and then tries the wrong commands.
 fn trying(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<Night, String> {
-    // The kernel's own lines would stand in the midst of ours.
+    // The kernel's own messages would interrupt ours.
     let mut day = format!("dmesg -n 1\n{TRY}{STATE}{}state >/before\n{lines}\n", stage(""));
     for (typed, _) in wrong {
         day.extend(["try <<'TRIED'\n", typed, "\nTRIED\n"]);
@@ -46,7 +46,8 @@ fn trying(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<Night, String> {
     night(test, "kexec", &day)
 }
 
-/// Each was refused with one sentence and exit status 1, and what was staged before is as it was.
+/// Proves that each command was refused with its sentence and exit status 1, and that the staged image set is
+/// unchanged.
 fn refused(night: Night, wrong: &[Wrong]) -> Result<Ended, String> {
     let ended = night.run()?;
     let mut said = ended.console.lines().filter(|line| line.starts_with("status "));
@@ -57,21 +58,21 @@ fn refused(night: Night, wrong: &[Wrong]) -> Result<Ended, String> {
         }
     }
     let lines = ended.line("as it was: ")?.split(' ').nth(3).and_then(|count| count.parse().ok());
-    // Of the folder, of the set, of the plan, of the two images.
+    // The lines describe the directory, the image set, the plan and the two images.
     if lines.is_some_and(|count: u32| count > 20) {
         return Ok(ended);
     }
     Err(format!("too little was compared:\n{}", ended.console))
 }
 
-/// The same where nothing else is in the night, and the set is handed over.
+/// Proves the same in a guest with nothing else to do, and that the image set staged before is handed over.
 fn refused_and_handed_over(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<Ended, String> {
     let ended = refused(trying(test, lines, wrong)?, wrong)?;
     handed_over(&ended, "kexec")?;
     Ok(ended)
 }
 
-/// Makes damaged images of those that are there.
+/// Makes damaged copies of the images.
 const DAMAGE: &str = "size=$(wc -c </kernel)
     head -c $((size / 12)) /kernel >/twelfth
     head -c $((size - 4096)) /kernel >/page
@@ -122,7 +123,7 @@ pub fn a_damaged_kernel_or_initrd_is_refused_and_what_was_staged_hands_over(
 }
 
 pub fn files_that_are_no_images_and_lines_that_do_not_fit_are_refused(test: &Test) -> Result<(), String> {
-    // The longest that fits is another property.
+    // day.rs tests the longest line that fits.
     let line = "Q".repeat(1889);
     let too_long = format!("nextkernel stage --kernel /kernel --cmdline {line}");
     let ended = refused_and_handed_over(
@@ -169,7 +170,7 @@ pub fn files_that_are_no_images_and_lines_that_do_not_fit_are_refused(test: &Tes
 }
 
 pub fn an_entry_whose_files_are_missing_is_refused(test: &Test) -> Result<(), String> {
-    // Boot loader entries lie on a partition that is mounted at one of three places.
+    // Boot loader entries are on a partition that is mounted at one of three places.
     let partition =
         "mkdir /efi; mount -t tmpfs tmpfs /efi; mkdir -p /efi/EFI /efi/loader/entries; cp /kernel /efi/linux
         printf 'linux /linux\\ninitrd /gone.img\\noptions x\\n' >/efi/loader/entries/half.conf
@@ -210,7 +211,7 @@ pub fn a_configuration_that_is_wrong_is_refused(test: &Test) -> Result<(), Strin
 }
 
 pub fn a_full_run_is_told_with_need_room_and_way_out(test: &Test) -> Result<(), String> {
-    // What is staged takes some 14 MB; as much again does not fit into 20, and nothing into none.
+    // The staged image set takes some 14 MB: a second one does not fit into 20 MB, and nothing fits into none.
     let small = "mount -o remount,size=20M /run";
     let stage = "nextkernel stage --kernel /kernel --initrd /next.cpio --cmdline x";
     let fill = format!("cat /dev/zero >/run/fill 2>/dev/null; {stage}");
@@ -255,19 +256,19 @@ pub fn kexec_load_disabled_by_day_leaves_the_image_that_is_kept(test: &Test) -> 
         [("nextkernel stage --kernel /kernel --cmdline x", load.as_str()), ("nextkernel unstage", &unload)];
     let disabled = "echo 1 >/proc/sys/kernel/kexec_load_disabled";
     let ended = refused(trying(test, disabled, &wrong)?, &wrong)?;
-    // Nothing can be loaded at the end of shutdown, either; what was loaded before is started.
+    // With loads disabled, the hook cannot load either; the image loaded before is started.
     handed_over(&ended, "kexec")
 }
 
-/// What cannot be verified is not asked for twice.
+/// The refusal of `kexec_load` under lockdown: nextkernel does not even try it.
 const DIRECT: Wrong = (
     "nextkernel stage --kernel /kernel --cmdline x --loader direct",
     "--loader direct is refused: lockdown is in force (/sys/kernel/security/lockdown), and forbids kexec_load; leave it \
      out",
 );
 
-/// Debian's kernels are signed, and know their signer's key under Secure Boot alone, from the firmware.
-/// Without it lockdown forbids every load.
+/// Debian's kernels are signed, but know their signer's key only under Secure Boot, from the firmware. Without
+/// it, lockdown forbids every load.
 pub fn under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused(
     test: &Test,
 ) -> Result<(), String> {
@@ -286,11 +287,12 @@ pub fn under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused(
     if ended.console.contains(SIGNER) {
         return Err("this kernel does know the key".into());
     }
-    // What was loaded before is started.
+    // The image loaded before is started.
     handed_over(&ended, "kexec")
 }
 
-/// There the kernel demands a signature itself (`CONFIG_IMA_ARCH_POLICY`), and says what it has against one.
+/// Under Secure Boot the kernel itself demands a signature (`CONFIG_IMA_ARCH_POLICY`), and reports the reason
+/// for refusing one.
 pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_good(
     test: &Test,
 ) -> Result<(), String> {
@@ -308,7 +310,7 @@ pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_go
         DIRECT,
     ];
     let mut night = trying(test, "mount -t securityfs securityfs /sys/kernel/security", &wrong)?;
-    // Of what --thaw wants, what is not verified is left.
+    // With `--thaw` only the initrd is decompressed: the kernel must stay as it was signed.
     night.scenario += &stage("--thaw");
     let kernel = kernel(test)?;
     night.file("/damaged", 0o644, signed::damaged(&kernel)?);
@@ -322,7 +324,7 @@ pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_go
     handed_over(&ended, "kexec")
 }
 
-/// What is not verified by shim is not locked down by the kernel, either.
+/// If shim does not verify the kernel, the kernel is not locked down either.
 pub fn where_shim_verifies_nothing_secure_boot_forbids_nothing(test: &Test) -> Result<(), String> {
     let variables = "modprobe efivarfs && mount -t efivarfs none /sys/firmware/efi/efivars\n".to_owned();
     let mut night = night(test, "kexec", &(variables + &stage("--loader direct --thaw")))?;

@@ -1,5 +1,5 @@
-//! What is slow is not what hangs: progress is waited for, and what hangs keeps nobody longer than it must. And
-//! what stays behind when the handoff fails.
+//! Tests that slow progress is waited for, and that a hang delays the shutdown no longer than necessary. Also
+//! tests the state left behind when the handoff fails.
 
 use super::faults::{BESIDE, faulty, when, when_the_hook_says};
 use super::staged::{
@@ -11,7 +11,7 @@ use bed::machine::with_last_lines;
 use bed::modules::Modules;
 use bed::{holder, installed, standins};
 
-/// A faulty night with so many edu devices.
+/// Returns a guest of [`faulty`] with this number of edu devices.
 fn with_devices(
     test: &Test,
     count: usize,
@@ -24,7 +24,7 @@ fn with_devices(
     Ok(night)
 }
 
-/// That the console does not say this.
+/// Proves that the console does not show this text.
 fn silent_of(ended: &Ended, text: &str) -> Result<(), String> {
     if ended.console.contains(text) {
         return Err(with_last_lines(&format!("the console says {text:?}"), &ended.console));
@@ -32,7 +32,8 @@ fn silent_of(ended: &Ended, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A driver of so many GPUs whose exit takes longer than one may hang, which is 45 s. The first of them goes last.
+/// Tests a driver of `count` GPUs whose exit takes longer than the 45 s after which a driver counts as hung. The
+/// first GPU is removed last.
 fn takes_its_time(test: &Test, count: usize, parameter: &str) -> Result<(), String> {
     let before = format!("insmod /nvidia.ko {parameter}");
     let ended = with_devices(test, count, &before, "--preload no", "")?.run()?;
@@ -51,12 +52,13 @@ pub fn a_gpus_driver_that_makes_progress_is_waited_for_beyond_its_deadline(
 }
 
 pub fn a_gpus_driver_whose_one_device_comes_on_step_by_step_is_waited_for(test: &Test) -> Result<(), String> {
-    // Its stack shows another step each twelve seconds.
+    // The driver's stack shows another step every twelve seconds.
     takes_its_time(test, 1, "step_ms=12000")
 }
 
 pub fn a_probe_that_takes_long_is_waited_for(test: &Test) -> Result<(), String> {
-    // Of sixteen devices, one after the other: longer than a probe may take that makes no progress, which is 30 s.
+    // Probing sixteen devices one after the other takes longer than the 30 s that a probe without progress may
+    // take.
     let loads = "/stuck load /nvidia.ko probe_ms=2500\n";
     let ended = with_devices(test, 16, "", "--preload no", loads)?.run()?;
     let took =
@@ -68,16 +70,16 @@ pub fn a_probe_that_takes_long_is_waited_for(test: &Test) -> Result<(), String> 
     handed_over(&ended, "kexec")
 }
 
-/// A disk with something to write, which answers nothing by day. Somebody keeps it open: the last one who closes it
-/// would wait, too.
+/// A disk with data to write that answers no request while the system runs. A process keeps it open, because the
+/// last close would wait, too.
 const WRITTEN: &str = "insmod /hangblk.ko; /holder @ open /dev/hangblk
 dd if=/dev/zero of=/dev/hangblk bs=4096 count=512";
 
-/// From the first sync of the hook on the disk answers so slowly that all is written after some 33 s.
+/// From the hook's first sync on, makes the disk answer so slowly that writing everything takes some 33 s.
 const ANSWERS: &str = "echo 60 >/sys/module/hangblk/parameters/answer_ms\n";
 
 pub fn a_remove_that_hangs_after_a_long_sync_is_left_to_the_guard(test: &Test) -> Result<(), String> {
-    // What is left for the teardown then is less than a slow driver may take.
+    // The time left for the teardown is then less than a slow driver may take.
     for policy in ["gpu-failed = jump", "gpu-failed = firmware-reboot"] {
         let before = format!("insmod /nvidia.ko hang_remove=1\n{WRITTEN}");
         let mut night = faulty(test, &before, "--preload no", &(plan(policy) + &plan("guard = 5")))?;
@@ -98,7 +100,7 @@ pub fn a_remove_that_hangs_after_a_long_sync_is_left_to_the_guard(test: &Test) -
 pub fn where_nobody_may_read_stacks_a_driver_that_hangs_resets_the_machine(
     test: &Test,
 ) -> Result<(), String> {
-    // The second holds no lock; of the third somebody else's unloading hangs since before.
+    // The second driver holds no lock; in the third case, another process already hangs in unloading the driver.
     for fault in ["hang_remove=1", "hang_exit=1", "hang_remove=1; /stuck unload /sys/module/nvidia"] {
         let before = format!(
             "echo 3 >/proc/sys/kernel/yama/ptrace_scope
@@ -140,7 +142,7 @@ pub fn many_devices_that_hang_while_they_are_unbound_have_one_deadline_together(
 pub fn an_image_that_nobody_may_jump_to_is_unloaded_before_the_other_hooks_are_waited_for(
     test: &Test,
 ) -> Result<(), String> {
-    // The plan wants no jump; and every reboot(2) would hang, which is known after 45 s.
+    // The plan allows no jump; or every reboot(2) would hang, which is known after 45 s.
     for (parameter, policy, seconds) in
         [("", "gpu = nvidia firmware-reboot", 30), ("hang_remove=1", "gpu-failed = jump", 55)]
     {
@@ -154,7 +156,7 @@ pub fn an_image_that_nobody_may_jump_to_is_unloaded_before_the_other_hooks_are_w
     Ok(())
 }
 
-/// The kernel that is to be loaded is not the one that was staged.
+/// Replaces the staged kernel by another file, so that the hook refuses to load it.
 const REPLACED: &str = "cd /run/nextkernel/*/ && cp kernel other && mv other kernel && cd /\n";
 
 pub fn the_gpu_is_freed_for_the_kept_image_when_the_staged_one_was_replaced(
@@ -177,7 +179,8 @@ pub fn nothing_stays_loaded_when_the_staged_image_was_replaced_and_the_gpu_canno
 }
 
 pub fn a_jump_that_fails_leaves_no_watchdog_armed(test: &Test) -> Result<(), String> {
-    // What it would jump to is gone by then; and the restart that follows takes twice as long as the watchdog waits.
+    // The image to jump to is gone by then, and the restart that follows takes twice as long as the watchdog
+    // waits.
     let load = "modprobe watchdog stop_on_reboot=0 && modprobe i6300esb || echo NO DRIVER\n";
     let day =
         load.to_owned() + &stage("") + &plan("watchdog = 15") + "insmod /hangnotify.ko pause_ms=30000\n";
@@ -207,7 +210,7 @@ pub fn a_jump_that_fails_leaves_no_watchdog_armed(test: &Test) -> Result<(), Str
 }
 
 pub fn five_hundred_modules_that_stand_on_a_driver_are_unloaded(test: &Test) -> Result<(), String> {
-    // They are named in one line of /proc/modules, before that of the driver below.
+    // /proc/modules names all of them in one line, before the line of the driver below them.
     let load = "insmod /nvidia.ko; insmod /nvidia_modeset.ko
         for module in /nvidia_drm_*.ko; do insmod $module; done
         grep ^nvidia_modeset /proc/modules | wc -c | sed 's/^/the line in bytes: /'";
@@ -230,7 +233,7 @@ pub fn five_hundred_modules_that_stand_on_a_driver_are_unloaded(test: &Test) -> 
 }
 
 pub fn a_limit_on_loads_is_not_spent_while_somebody_else_loads(test: &Test) -> Result<(), String> {
-    // The load that meets the other ones comes in their midst, for the hook is called late.
+    // The hook is started late, so that its load falls in the midst of the other loads.
     let limit = "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot\n";
     let day = "truncate -s 16M /big\n".to_owned() + &stage("--preload no") + limit;
     let mut night = night(test, "kexec", &day)?;
@@ -250,8 +253,8 @@ pub fn an_unknown_option_is_no_verb_to_pid_1(test: &Test) -> Result<(), String> 
     Ok(())
 }
 
-/// An initrd with an exitrd that carries the hook, to which systemd-shutdown does not change from there. It lies on a
-/// file system of its own, as /run is noexec.
+/// An initrd with an exitrd that carries the hook; systemd-shutdown in an initrd does not change to an exitrd.
+/// The exitrd is on its own file system, because /run is noexec.
 const IN_AN_INITRD: &str = "
 mkdir -p /etc; : >/etc/initrd-release
 mkdir -p /run/initramfs; mount -t tmpfs -o mode=0755 exitrd /run/initramfs

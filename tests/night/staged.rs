@@ -1,31 +1,32 @@
-//! Nights with the product in them, and something staged by day.
+//! Guests with the product installed and a kernel staged.
 
 use bed::harness::Test;
 use bed::initramfs::{self, Ended, Night};
 use bed::{installed, machine::End};
 
-/// What the hook is called where systemd-shutdown runs it.
+/// Path of the hook, where systemd-shutdown runs it.
 pub const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";
 
-/// What the next kernel is told; the quotes must reach it.
+/// The next kernel's command line; the quotes must reach that kernel.
 pub const CMDLINE: &str = "console=ttyS0 staged=yes dyndbg=\"file nothing.c +p\"";
 
-/// Stages, preloaded or not, as the day would have done it.
+/// Returns the shell line that stages a kernel while the system runs, with these options.
 pub fn stage(options: &str) -> String {
     format!(
         "nextkernel stage --kernel /kernel --initrd /next.cpio --cmdline '{CMDLINE}' {options} || echo STAGE FAILED\n"
     )
 }
 
-/// A line for the plan.
+/// Returns a shell line that adds this line to the plan.
 pub fn plan(line: &str) -> String {
     format!("sed -i '$i {line}' /run/nextkernel/plan\n")
 }
 
-/// The hook loads the staged image once more, whatever is loaded: as where another is loaded as the system goes down.
+/// Makes the hook load the staged image again even if an image is loaded, as it does if another image may be
+/// loaded while the system goes down.
 pub const AGAIN: &str = "sed -i 's/^preload = yes$/preload = again/' /run/nextkernel/plan\n";
 
-/// A night with both programs, which begins with these lines by day.
+/// Returns a guest with both programs that runs these shell lines before it shuts down.
 pub fn night(test: &Test, verb: &str, day: &str) -> Result<Night, String> {
     let installed = installed();
     let mut night = Night::new(test, verb);
@@ -35,8 +36,8 @@ pub fn night(test: &Test, verb: &str, day: &str) -> Result<Night, String> {
     Ok(night)
 }
 
-/// The hook started the next kernel: the initrd is whole, and behind the staged line is the record, of its own load or of
-/// the preloaded image.
+/// Proves that the hook started the next kernel: the initrd is whole, and the record follows the staged command
+/// line. The record is that of the hook's own load or of the preloaded image.
 pub fn handed_over(ended: &Ended, verb: &str) -> Result<(), String> {
     ended.expect(End::PoweredOff)?;
     ended.handed(&initramfs::next()?)?;
@@ -54,11 +55,11 @@ pub fn handed_over(ended: &Ended, verb: &str) -> Result<(), String> {
     }
 }
 
-/// What the hook says before its jump, and where that is the init's.
+/// The hook's message before its own jump, and the one when it leaves the jump to the init.
 const JUMPS: &str = "nextkernel: jump to";
 const LEAVES: &str = "nextkernel: leave the jump to the init";
 
-/// The next kernel came by systemd's own jump to the image that was preloaded.
+/// Proves that systemd itself jumped to the preloaded image.
 pub fn systemd_jumped_itself(ended: &Ended) -> Result<(), String> {
     ended.expect(End::PoweredOff)?;
     ended.handed(&initramfs::next()?)?;
@@ -72,7 +73,7 @@ pub fn systemd_jumped_itself(ended: &Ended) -> Result<(), String> {
     Err(format!("the next kernel says {line:?}"))
 }
 
-/// The machine restarted through firmware, and no next kernel came.
+/// Proves that the machine restarted through firmware, and no next kernel came.
 pub fn rebooted(ended: &Ended) -> Result<(), String> {
     ended.expect(End::Reset)?;
     if ended.console.contains("NEXT KERNEL UP") {
@@ -81,7 +82,7 @@ pub fn rebooted(ended: &Ended) -> Result<(), String> {
     Ok(())
 }
 
-/// That the console says these, one after the other.
+/// Proves that the console shows these texts, one after the other.
 pub fn in_order(ended: &Ended, lines: &[&str]) -> Result<(), String> {
     let mut from = 0;
     for line in lines {

@@ -1,4 +1,4 @@
-//! Each verb leads to where the plan or, without one, the init says.
+//! Tests that each verb leads where the plan says or, without a plan, where the init goes.
 
 use super::staged::{HOOK, handed_over, night, rebooted, stage};
 use bed::harness::Test;
@@ -42,7 +42,8 @@ pub fn poweroff_and_halt_are_untouched(test: &Test) -> Result<(), String> {
     Ok(())
 }
 
-/// A container whose own PID 1 carries out a shutdown, as dracut's script does; and one in which somebody types a verb.
+/// A container whose own PID 1 carries out a shutdown, as dracut's script does; and a container in which a
+/// person types a verb.
 const CONTAINERS: &str = r#"
 printf '#!/bin/sh\nHOOK $1 2>&1; echo "own $1: $?"\n' >/shutdown; chmod 755 /shutdown
 for verb in poweroff reboot; do unshare -m -p -f --mount-proc /shutdown $verb; done
@@ -58,7 +59,7 @@ pub fn a_containers_own_shutdown_is_left_alone_and_what_is_typed_in_one_is_refus
     for line in ["own poweroff: 0", "own reboot: 0", "refused: this is a container", "typed: 1"] {
         ended.line(line)?;
     }
-    // Of the three one was refused; it says so on its terminal, and in the kernel log.
+    // Only the last of the three calls was refused; the hook reports that on its terminal and in the kernel log.
     let own = ended.console.split("own reboot: 0").next().unwrap_or_default();
     if own.contains("refused") { Err("a container's own shutdown is refused".into()) } else { Ok(()) }
 }
@@ -76,14 +77,14 @@ pub fn an_image_that_somebody_else_loaded_is_left_to_systemd(test: &Test) -> Res
 }
 
 pub fn a_reboot_that_is_meant_for_the_firmware_is_left_to_it(test: &Test) -> Result<(), String> {
-    // What `systemctl reboot --reboot-argument=` writes.
+    // `systemctl reboot --reboot-argument=` writes this file.
     let asks = format!("mkdir /run/systemd && echo x >/run/systemd/reboot-param\n{HOOK} --dry-run reboot");
     let ended = night(test, "reboot", &(stage("--preload no --on reboot") + &asks))?.run()?;
     let why = "this one is meant for the firmware (/run/systemd/reboot-param), left to the init";
     ended.line(&format!("at reboot: {why}"))?;
     ended.line(&format!("nextkernel: reboot: {why}"))?;
     rebooted(&ended)?;
-    // What `nextkernel reboot --full` leaves, where something is loaded again since.
+    // `nextkernel reboot --full` leaves this file. Here an image is loaded again afterwards.
     let full = "touch /run/nextkernel/firmware\n";
     let ended = night(test, "kexec", &(stage("--on kexec --on reboot") + full))?.run()?;
     ended.line("nextkernel: unload what may be loaded: it is not for this restart")?;
@@ -93,20 +94,22 @@ pub fn a_reboot_that_is_meant_for_the_firmware_is_left_to_it(test: &Test) -> Res
     rebooted(&ended)
 }
 
-/// Variables of the firmware's that ask for it, by their names, and what is written to each behind its attributes.
+/// EFI variables that request something from the firmware or the boot loader: name, vendor, and the value
+/// written after the attributes.
 const REQUESTS: [(&str, &str, &str); 4] = [
     ("BootNext", GLOBAL, "\\001\\000"),
     ("OsIndications", GLOBAL, "\\001\\000\\000\\000\\000\\000\\000\\000"),
     ("LoaderEntryOneShot", OF_THE_LOADER, "o\\000\\000\\000"),
-    // The menu, which waits for ever.
+    // This requests the boot menu without a timeout.
     ("LoaderConfigTimeoutOneShot", OF_THE_LOADER, "0\\000\\000\\000"),
 ];
 
-/// Whose they are: the firmware's own (UEFI), and systemd's Boot Loader Interface.
+/// Vendor GUIDs: the global variables of UEFI, and systemd's Boot Loader Interface.
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 const OF_THE_LOADER: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
-/// A night under OVMF, in whose variables somebody asks for something; what is staged is kept, and is for both verbs.
+/// Runs a guest under OVMF in which an EFI variable requests something; the image is preloaded and staged for
+/// both verbs.
 fn with_request(
     test: &Test,
     verb: &str,
@@ -119,7 +122,7 @@ fn with_request(
         printf '\\007\\000\\000\\000x\\000\\000\\000' >/sys/firmware/efi/efivars/LoaderInfo-{OF_THE_LOADER} || echo NOT WRITTEN
         printf '\\007\\000\\000\\000{value}' >/sys/firmware/efi/efivars/{name}-{whose} || echo NOT WRITTEN\n"
     );
-    // As in an exitrd of systemd 252's, and under inits that do not mount them.
+    // efivarfs is not mounted in an exitrd with systemd 252, nor under inits that do not mount it.
     let unmounted = "umount /sys/firmware/efi/efivars\n";
     let mut night = night(test, verb, &(asks + &stage("--on kexec --on reboot") + unmounted))?;
     night.modules(&Modules::of(&test.image.files()?, &["efivarfs"])?);
@@ -155,7 +158,8 @@ pub fn where_the_configuration_says_so_a_request_in_the_firmwares_variables_is_p
 }
 
 pub fn a_line_that_is_reused_does_not_grow(test: &Test) -> Result<(), String> {
-    // By day in a kernel whose line somebody made longer: what has the record's name goes, whatever it says.
+    // The running kernel's command line was lengthened by somebody: every parameter with the record's name goes,
+    // whatever its value.
     let placeholder = format!("nextkernel.record={}", "x".repeat(40));
     let day = "nextkernel stage --kernel /kernel --initrd /next.cpio --reuse-cmdline --append 'staged=yes'";
     let mut night = night(test, "kexec", day)?;
@@ -169,14 +173,14 @@ pub fn a_line_that_is_reused_does_not_grow(test: &Test) -> Result<(), String> {
 pub fn where_the_plan_says_so_the_jump_is_systemds(test: &Test) -> Result<(), String> {
     let day = "mkdir -p /etc; echo 'jump = init' >/etc/nextkernel.conf\n".to_owned() + &stage("");
     let ended = night(test, "kexec", &day)?.run()?;
-    // All that the hook does but for the jump, which is systemd's.
+    // The hook does everything but the jump, which systemd does.
     handed_over(&ended, "kexec")?;
     ended.line("nextkernel: leave the jump to the init, as the plan says")?;
     if ended.console.contains("nextkernel: jump to") { Err("the hook jumped itself".into()) } else { Ok(()) }
 }
 
 pub fn where_systemd_tells_its_hooks_no_verb_its_command_line_does(test: &Test) -> Result<(), String> {
-    // As systemd 262 does: it wants to tell the verb, and has overwritten it.
+    // This imitates systemd 262, which wants to pass the verb to its hooks but has overwritten it.
     for (verb, line) in [
         ("kexec", "nextkernel: jump to /kernel"),
         ("poweroff", "nextkernel: poweroff: no next kernel is asked for, left to the init"),

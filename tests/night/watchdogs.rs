@@ -1,5 +1,5 @@
-//! The hardware watchdog, with QEMU's i6300esb: the one that systemd leaves armed, and the one that the
-//! hook arms for the jump.
+//! Tests hardware watchdogs with QEMU's i6300esb: one that systemd leaves armed, and one that the hook arms for
+//! the jump.
 
 use super::staged::{handed_over, night, plan, stage};
 use bed::harness::Test;
@@ -7,17 +7,17 @@ use bed::initramfs::{self, Ended};
 use bed::machine::End;
 use bed::modules::Modules;
 
-/// Longer than the watchdog waits: a machine that gets so far is not watched any more.
+/// Waits longer than the watchdog: a machine that survives this is no longer watched.
 const LINGERS: &str = "sleep 40\n";
 
-/// As systemd does it, for 30 s: the next kernel must have come up by then, be the host as busy as it may.
+/// Makes systemd arm the watchdog for 30 s, which even on a busy host is enough for the next kernel to come up.
 const SYSTEMD_ARMS_IT: &str = "export WATCHDOG_DEVICE=/dev/watchdog0 WATCHDOG_USEC=30000000\n";
 
-/// Else the driver itself disarms it at every restart.
+/// Without this parameter the driver itself disarms the watchdog at every restart.
 const LASTS: &str = "stop_on_reboot=0";
 
-/// Goes down with a watchdog, by a verb that the plan covers, into a kernel that does this. The direct loader brings that
-/// up the soonest.
+/// Goes down with a watchdog, by a verb that the plan covers, into a kernel that runs `next`. Uses `kexec_load`,
+/// which starts that kernel fastest.
 fn watched(test: &Test, verb: &str, parameter: &str, day: &str, next: &str) -> Result<Ended, String> {
     let load = format!("modprobe watchdog {parameter} && modprobe i6300esb || echo NO DRIVER\n");
     let stage = stage("--initrd /watched.cpio --loader direct --preload no --on kexec --on reboot");
@@ -58,7 +58,7 @@ pub fn at_kexec_it_is_stopped_where_the_plan_says_so(test: &Test) -> Result<(), 
     handed_over(&ended, "kexec")
 }
 
-/// Into a kernel that has to show within 30 s that it works.
+/// Hands over to a kernel that has 30 s to show that it works.
 fn on_probation(test: &Test, parameter: &str, next: &str) -> Result<Ended, String> {
     watched(test, "kexec", parameter, &plan("watchdog = 30"), next)
 }
@@ -72,7 +72,7 @@ pub fn on_probation_a_next_kernel_that_ends_in_time_is_not_reset(test: &Test) ->
 }
 
 pub fn on_probation_a_next_kernel_with_the_driver_is_not_reset(test: &Test) -> Result<(), String> {
-    // Its probe stops the watchdog.
+    // The driver's probe stops the watchdog.
     let next = "modprobe i6300esb || echo NO DRIVER\n".to_owned() + LINGERS;
     handed_over(&on_probation(test, LASTS, &next)?, "kexec")
 }
