@@ -7,7 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use nextkernel::image::cmdline::{
-    checked, is_without_sysfb, parameters, removed, value, with, without, without_added, without_sysfb,
+    Line, is_without_sysfb, parameters, removed, value, with, without, without_added, without_sysfb,
 };
 use nextkernel_plan::{Record, limits};
 
@@ -33,9 +33,10 @@ fuzz_target!(|line: &str| {
             assert!(kept && fewer.len() < line.len(), "{line:?} without {named:?}: {fewer:?}");
         }
     }
-    if let Ok(whole) = checked(&reused, &[]) {
+    if let Ok(whole) = Line::new(&reused) {
+        let whole = whole.as_str();
         assert!(whole.matches('"').count() % 2 == 0 && !whole.contains(char::is_control), "{whole:?}");
-        let staged = completed(&whole);
+        let staged = completed(whole);
         assert!(value(&staged, "panic") == Some("30") && is_without_sysfb(&staged), "{staged:?}");
         let again = completed(&without_added(&staged));
         assert!(again.len() == staged.len() && completed(&again) == again, "{staged:?}, {again:?}");

@@ -3,8 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::check;
-use crate::commands::{consume, embed, entries, exitrd, reboot, report, status, unstage, updated};
-use crate::request::arguments;
+use crate::commands::{consume, embed, entries, exitrd, reboot, report, stage, status, unstage, updated};
 
 /// What stands below the list of commands.
 const HINT: &str =
@@ -23,7 +22,7 @@ pub struct Command {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs, reason = "a doc comment here would be the help's text, and each says its own")]
 pub enum Act {
-    Stage(arguments::Wish),
+    Stage(stage::Arguments),
     Unstage(unstage::Wish),
     Status(status::Wish),
     Check(check::Wish),

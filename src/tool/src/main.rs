@@ -15,7 +15,7 @@ use nextkernel::words::say;
 fn main() -> ExitCode {
     let root = Root::system();
     let done = match Command::parse().act {
-        Act::Stage(wish) => stage::run(&root, &wish).map(drop).map_err(|error| error.to_string()),
+        Act::Stage(given) => stage::run(&root, &given.into()).map(drop).map_err(|error| error.to_string()),
         Act::Unstage(wish) => unstage::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Status(wish) => status::run(&root, &wish).map_err(|error| error.to_string()),
         Act::Check(wish) => check::run(&root, &wish).map_err(|error| error.to_string()),

@@ -15,7 +15,6 @@ use crate::machine::{efi, luks, processor};
 use crate::report::history::History;
 use crate::report::known;
 use crate::report::words::Date;
-use crate::request::arguments;
 use crate::request::conf::Conf;
 use crate::request::firmware::Requests;
 use crate::staging::origin::Origin;
@@ -99,8 +98,7 @@ pub(super) fn snapshot(root: &Root, plan: &Plan<'_>, findings: &mut Findings) {
     let Ok(Some((current, default))) = subvolume::other_than_default(root, Path::new("/boot")) else {
         return;
     };
-    let named = |wish: &arguments::Wish| !wish.by_update && (wish.entry.is_some() || wish.kernel.is_some());
-    let was_named = Origin::staged(root).is_some_and(|known| named(&known.origin.wish));
+    let was_named = Origin::staged(root).is_some_and(|known| known.origin.request.is_named());
     let verdict = if was_named { Verdict::Warn } else { Verdict::Bad };
     let why = format!(
         "what is staged is from the subvolume {current}, which runs now, and the next restart takes the default one, {default}: \
@@ -244,6 +242,7 @@ mod tests {
     use super::*;
     use crate::check::tests::{asked, finding, machine, says, staged};
     use crate::report;
+    use crate::request::stage::{LineFrom, StageRequest, Target};
     use crate::staging::stage;
 
     #[test]
@@ -303,12 +302,12 @@ mod tests {
         history.push(failed(3));
         history.write(&scratch.root).unwrap();
         says(&scratch, "handoffs", Verdict::Bad, "2 handoffs in a row failed");
-        let wish = arguments::Wish {
-            cmdline: Some("x".to_owned()),
-            kernel: Some("/k".into()),
-            ..Default::default()
+        let request = StageRequest {
+            target: Target::Files { kernel: "/k".into(), initrds: Vec::new() },
+            line: LineFrom::Given("x".to_owned()),
+            ..StageRequest::default()
         };
-        let refused = stage::stage(&scratch.root, &wish, None).unwrap_err().to_string();
+        let refused = stage::stage(&scratch.root, &request, None).unwrap_err().to_string();
         assert!(refused.starts_with("2 handoffs in a row failed"), "{refused}");
         report::history::see(&scratch.root, &failed(3).boot_id).unwrap();
         assert!(finding(&scratch, &asked(), "handoffs").is_none());

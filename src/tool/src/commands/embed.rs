@@ -11,13 +11,14 @@ use thiserror::Error;
 
 use crate::entries;
 use crate::entries::entry;
-use crate::image::cmdline;
+use crate::image::cmdline::{self, Line};
 use crate::machine::root::Root;
 use crate::request::choices::Wanted;
+use crate::staging::copy;
 use crate::staging::directory::{self, NewSet};
 use crate::staging::extra::{self, Extra};
-use crate::staging::images::{self, Source};
-use crate::staging::stage;
+use crate::staging::plan::{self, NoRandom};
+use crate::staging::source::{self, Source};
 use crate::words::errno::InWords;
 use crate::words::say;
 
@@ -70,10 +71,10 @@ pub enum Error {
     CommandLine(#[from] cmdline::Error),
     /// No image.
     #[error(transparent)]
-    Image(#[from] images::Error),
+    Image(#[from] source::Error),
     /// No identity.
     #[error(transparent)]
-    Stage(#[from] stage::Error),
+    NoRandom(#[from] NoRandom),
     /// Nothing that could be added.
     #[error(transparent)]
     Extra(#[from] extra::Error),
@@ -106,29 +107,29 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         return Err(Error::Thaw);
     }
     let entry = entries::explicit(root, &wish.kernel, &wish.initrd)?;
-    let line = cmdline::checked(&wish.cmdline, &[])?;
-    let (kernel, initrds) = Source::of(root, &entry)?;
+    let line = Line::new(&wish.cmdline)?;
+    let (kernel, initrds) = Source::of(root, &entry.kernel, &entry.initrds)?;
     let extra = Extra::find(root, &wish.extra)?;
-    images::initrd_size(&initrds, &extra)?;
-    let handoff = stage::new_id(root)?;
+    copy::initrd_size(&initrds, &extra)?;
+    let handoff = plan::new_id(root)?;
 
     let set = NewSet::at(&wish.folder).map_err(|error| Error::Folder { path: wish.folder.clone(), error })?;
-    let staged = images::kernel(&set, &kernel, u64::MAX)?;
+    let staged = copy::kernel(&set, &kernel, u64::MAX)?;
     staged.see_that_it_is_whole(&kernel, true)?;
-    let initrd = images::initrd(root, &set, &initrds, &extra)?;
-    initrd.iter().try_for_each(images::Joined::see_that_it_is_whole)?;
+    let initrd = copy::initrd(root, &set, &initrds, &extra)?;
+    initrd.iter().try_for_each(copy::Joined::see_that_it_is_whole)?;
     let io = |error| Error::Folder { path: wish.folder.clone(), error };
     // The files of an initramfs have a new inode and change time at every boot.
     let image = |name, size| Image { name, size, stamp: None };
     let kernel_size = staged.copy.metadata().map_err(io)?.len();
     let initrd_size = initrd.map(|joined| joined.copy.metadata()).transpose().map_err(io)?;
     let plan = Plan {
-        staged_at: stage::now(),
+        staged_at: plan::now(),
         // Unless the kernel's command line names a verb, the hook as PID 1 reboots, and that is what this plan
         // is for.
         on: On::KexecAndReboot,
         initrd: initrd_size.map(|found| image("initrd", found.len())),
-        ..Plan::bare(handoff, name(&wish.kernel), image("kernel", kernel_size), &line)
+        ..Plan::bare(handoff, name(&wish.kernel), image("kernel", kernel_size), line.as_str())
     };
     let text = plan.to_string();
     Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;

@@ -27,10 +27,11 @@ use crate::report::known;
 use crate::report::words::Date;
 use crate::request::choices::PreloadWish;
 use crate::request::conf::Conf;
-use crate::request::{arguments, firmware};
+use crate::request::firmware;
+use crate::request::stage::StageRequest;
 use crate::staging::directory::{self, Folder};
 use crate::staging::ready::{self, First};
-use crate::staging::stage;
+use crate::staging::{order, stage};
 use crate::words::errno::InWords;
 use crate::words::say;
 
@@ -102,6 +103,9 @@ pub enum Error {
     /// Staging.
     #[error(transparent)]
     Stage(#[from] stage::Error),
+    /// The request cannot be resolved.
+    #[error(transparent)]
+    Order(#[from] order::Error),
     /// Somebody else has unstaged it.
     #[error("what was staged is gone again; is another nextkernel at work? try again")]
     Gone,
@@ -264,7 +268,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
             Date(failed.started_at)
         ));
     }
-    let staging = arguments::Wish { entry: wish.entry.clone(), ..arguments::Wish::default() };
+    let staging = StageRequest::of_entry(wish.entry.clone());
     if wish.dry_run {
         return tell(root, &init, &first, &staging, plan.and_then(Result::ok).as_ref());
     }
@@ -346,7 +350,7 @@ fn tell(
     root: &Root,
     init: &Init,
     first: &First,
-    staging: &arguments::Wish,
+    staging: &StageRequest,
     plan: Option<&Plan<'_>>,
 ) -> Result<(), Error> {
     say::say("check             nothing is bad");
@@ -363,8 +367,8 @@ fn tell(
         }
         (First::Use(_), None) => return Err(Error::Gone),
         (First::Stage(why), _) => {
-            let conf = Conf::read(root).map_err(stage::Error::Conf)?;
-            let Choice { entry, notes, .. } = stage::chosen(root, staging, &conf)?;
+            let conf = Conf::read(root).map_err(order::Error::Conf)?;
+            let Choice { entry, notes, .. } = order::choose(root, staging, &conf)?;
             say::say(format_args!("stage             {}: {why}", entry.id));
             for note in notes {
                 say::say(format_args!("                  {note}"));

@@ -87,12 +87,13 @@ pub(crate) fn unstage(
     }
     if let (Some(wanted), Ok(staged)) = (wish.entry.as_deref().map(systemd::unescape), staged) {
         // The user may have staged by version, which selected the boot loader's entry for it.
-        let asked = Origin::staged(root).and_then(|known| known.origin.wish.entry);
-        if wanted != staged && asked.is_none_or(|asked| systemd::unescape(&asked) != wanted) {
+        let known = Origin::staged(root);
+        let requested = known.as_ref().and_then(|known| known.origin.request.target.entry());
+        if wanted != staged && requested.is_none_or(|requested| systemd::unescape(requested) != wanted) {
             return Ok(format!("{staged} is staged, not {wanted}: nothing done"));
         }
     }
-    let follows = || Origin::staged(root).is_some_and(|staged| staged.origin.wish.follow);
+    let follows = || Origin::staged(root).is_some_and(|staged| staged.origin.request.follow);
     if wish.follow && !follows() {
         return Ok("what is staged follows no boot loader: nothing done".to_owned());
     }
@@ -165,7 +166,7 @@ end
         for (asked, goes) in [("6.1", true), ("6.12", true), ("6.3", false)] {
             let scratch = Scratch::new();
             scratch.put("/run/nextkernel/plan", PLAN);
-            let origin = r#"{"wish":{"entry":"6.1"},"folder":"/","kernel":{"path":"/k","size":1,"times":[[0,0],[0,0]]},
+            let origin = r#"{"request":{"target":{"Entry":"6.1"}},"directory":"/","kernel":{"path":"/k","size":1,"times":[[0,0],[0,0]]},
                 "initrds":[],"menu":null,"aside":false}"#;
             scratch.put("/run/nextkernel/0000000000000007/origin", origin);
             let wish = Wish { entry: Some(asked.to_owned()), ..Wish::default() };

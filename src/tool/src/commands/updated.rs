@@ -12,11 +12,11 @@ use crate::entries::entry::{self, Entry, Source};
 use crate::entries::survey::Survey;
 use crate::machine::elsewhere::see_that_this_is_the_system;
 use crate::machine::root::Root;
-use crate::request::arguments;
 use crate::request::choices::OnVerb;
 use crate::request::conf::{Conf, OnUpdate};
+use crate::request::stage::{StageRequest, Target};
 use crate::staging::origin::{Known, Origin, Original};
-use crate::staging::stage;
+use crate::staging::{order, stage};
 use crate::words::say;
 
 /// How long files are at rest before they count as complete: a kernel and its initrd come one after the other.
@@ -52,7 +52,7 @@ enum Step {
     /// It is taken back, and this is to be said.
     Unstage(String),
     /// This is staged. Where that fails, what is staged is taken back if it is stale.
-    Stage { wish: Box<arguments::Wish>, stale: bool },
+    Stage { request: Box<StageRequest>, stale: bool },
 }
 
 /// Does what is to be done, and says what it was.
@@ -96,7 +96,7 @@ fn at_rest(root: &Root) -> Option<Vec<Option<Original>>> {
 
 /// What stages, and what takes back.
 struct Staging<'a> {
-    stage: &'a dyn Fn(&Root, &arguments::Wish) -> Result<(), stage::Error>,
+    stage: &'a dyn Fn(&Root, &StageRequest) -> Result<(), stage::Error>,
     unstage: &'a dyn Fn(&Root, &unstage::Wish) -> Result<(), unstage::Error>,
 }
 
@@ -121,8 +121,8 @@ fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
             Ok(()) => said,
             Err(error) => format!("warning: {staged} is stale, and cannot be unstaged: {error}"),
         }),
-        Step::Stage { wish, stale } => {
-            let why = match (staging.stage)(root, &wish) {
+        Step::Stage { request, stale } => {
+            let why = match (staging.stage)(root, &request) {
                 Ok(()) => return Some(done(root)),
                 Err(error) => error.to_string(),
             };
@@ -155,12 +155,12 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
             return Step::Leave(None);
         }
         return match by_key(root, conf, wish.version.as_deref()) {
-            Ok(wish) => Step::Stage { wish: Box::new(wish), stale: false },
+            Ok(wish) => Step::Stage { request: Box::new(wish), stale: false },
             Err(why) => Step::Leave(Some(why)),
         };
     };
-    let by_update = origin.wish.by_update;
-    let follows = if by_update { key != OnUpdate::No } else { origin.wish.follow };
+    let by_update = origin.request.by_update;
+    let follows = if by_update { key != OnUpdate::No } else { origin.request.follow };
     let staged = entry.as_deref().unwrap_or("what was disarmed");
     let is_gone = origin.is_gone(root)
         || wish.removed.as_deref().is_some_and(|removed| is_of(&origin.kernel.path, removed));
@@ -168,10 +168,10 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
         let said = format!("{staged} was removed: it is no longer staged");
         return if entry.is_some() { Step::Unstage(said) } else { Step::Leave(None) };
     }
-    let again = match (by_update && follows, &wish.version, &origin.wish.entry) {
-        (false, ..) => Ok(origin.wish.clone()),
+    let again = match (by_update && follows, &wish.version, origin.request.target.entry()) {
+        (false, ..) => Ok(origin.request.clone()),
         // No version was given: the initrd of a kernel that was staged by its version was built again.
-        (true, None, Some(_)) if !is_gone => Ok(arguments::Wish { on: verbs(key), ..origin.wish.clone() }),
+        (true, None, Some(_)) if !is_gone => Ok(StageRequest { on: verbs(key), ..origin.request.clone() }),
         (true, version, _) => by_key(root, conf, version.as_deref()),
     };
     let stale = is_gone || origin.has_changed(root);
@@ -179,22 +179,24 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
         Ok(again) => again,
         Err(why) if is_gone => return Step::Unstage(format!("{staged} was removed, and is unstaged: {why}")),
         // At least repeat the original request.
-        Err(_) if stale => origin.wish.clone(),
+        Err(_) if stale => origin.request.clone(),
         Err(why) => return Step::Leave(Some(why)),
     };
     // If no entry can be chosen now, staging reports that, if it matters.
-    let leads_to = stage::chosen(root, &again, conf).ok().map(|choice| choice.entry.kernel.path);
+    let leads_to = order::choose(root, &again, conf).ok().map(|choice| choice.entry.kernel.path);
     let leads_to = leads_to.and_then(|path| std::path::absolute(path).ok());
     let elsewhere = leads_to.is_some_and(|path| path != origin.kernel.path);
     match (stale || entry.is_none(), elsewhere) {
         (_, false) if is_gone => Step::Unstage(format!("{staged} was removed: it is no longer staged")),
-        (_, true) if follows => Step::Stage { wish: Box::new(again), stale },
+        (_, true) if follows => Step::Stage { request: Box::new(again), stale },
         // Nobody agreed to another kernel in its place.
         (true, true) if origin.has_other_images(root) && entry.is_some() => Step::Unstage(format!(
             "{staged} is no longer staged: its files changed, and another kernel is chosen now"
         )),
-        (true, false) => Step::Stage { wish: Box::new(again), stale: true },
-        (false, false) if again.on != origin.wish.on => Step::Stage { wish: Box::new(again), stale: false },
+        (true, false) => Step::Stage { request: Box::new(again), stale: true },
+        (false, false) if again.on != origin.request.on => {
+            Step::Stage { request: Box::new(again), stale: false }
+        }
         (false, false) if by_update || follows => Step::Leave(None),
         _ => Step::Leave(
             wish.version
@@ -219,9 +221,9 @@ fn verbs(key: OnUpdate) -> Vec<OnVerb> {
 
 /// What the key wants staged: what the boot loader would boot, where it knows of the new kernel; the new kernel itself
 /// where nobody can tell what it would boot.
-fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<arguments::Wish, String> {
+fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<StageRequest, String> {
     let by_update =
-        arguments::Wish { on: verbs(conf.stage_on_update), by_update: true, ..arguments::Wish::default() };
+        StageRequest { on: verbs(conf.stage_on_update), by_update: true, ..StageRequest::default() };
     let survey = Survey::of(root, conf);
     match (&survey.default, version, &survey.loader) {
         (Ok(default), Some(version), Some(loader))
@@ -240,7 +242,9 @@ fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<arguments::
         (Err(why @ entry::Error::OtherSnapshot { .. }), ..) => {
             Err(format!("after the update nothing new is staged: {why}"))
         }
-        (Err(_), Some(version), _) => Ok(arguments::Wish { entry: Some(version.to_owned()), ..by_update }),
+        (Err(_), Some(version), _) => {
+            Ok(StageRequest { target: Target::Entry(version.to_owned()), ..by_update })
+        }
         (Err(why), None, _) => Err(format!("after the update nothing new is staged: {why}")),
     }
 }
@@ -274,6 +278,7 @@ mod tests {
     use crate::loading::test_load;
     use crate::machine::scratch::Scratch;
     use crate::machine::sys::Calls;
+    use crate::request::stage::LineFrom;
     use crate::staging::directory::Folder;
     use nextkernel_plan::{On, Plan};
     use std::fs;
@@ -309,12 +314,12 @@ mod tests {
         std::os::unix::fs::symlink(format!("boot/vmlinuz-{version}"), link).unwrap();
     }
 
-    fn stage(root: &Root, wish: &arguments::Wish) -> Result<(), stage::Error> {
+    fn stage(root: &Root, wish: &StageRequest) -> Result<(), stage::Error> {
         let calls = Some(Calls { file: true, segments: true, loads_into_cma: false });
-        stage::stage(root, &arguments::Wish { no_rehearse: true, ..wish.clone() }, calls).map(drop)
+        stage::stage(root, &StageRequest { skips_test_load: true, ..wish.clone() }, calls).map(drop)
     }
 
-    fn by_hand(scratch: &Scratch, wish: &arguments::Wish) -> String {
+    fn by_hand(scratch: &Scratch, wish: &StageRequest) -> String {
         stage(&scratch.root, wish).unwrap();
         staged(scratch).unwrap().0
     }
@@ -346,7 +351,7 @@ mod tests {
     fn nothing_is_staged_where_the_administrator_did_not_say_so() {
         let scratch = machine("no");
         assert_eq!((told(&scratch, &installed("1")), staged(&scratch)), (None, None));
-        let wish = arguments::Wish::default();
+        let wish = StageRequest::default();
         let handoff = by_hand(&scratch, &wish);
         install(&scratch, "2");
         links(&scratch, "2");
@@ -404,10 +409,9 @@ mod tests {
     fn an_initrd_that_was_built_again_is_staged_again_by_the_same_wish_or_disarmed() {
         for key in ["no", "kexec"] {
             let scratch = machine(key);
-            let wish = arguments::Wish {
-                entry: Some("1".to_owned()),
+            let wish = StageRequest {
                 append: vec!["quiet".to_owned()],
-                ..Default::default()
+                ..StageRequest::of_entry(Some("1".to_owned()))
             };
             let first = by_hand(&scratch, &wish);
             put_initrd(&scratch, "1", b"longer initrd");
@@ -431,7 +435,7 @@ mod tests {
         let removed = Wish { removed: Some("1".to_owned()), ..Wish::default() };
         for (key, still_there) in [("no", true), ("no", false), ("kexec", true)] {
             let scratch = machine(key);
-            by_hand(&scratch, &arguments::Wish { entry: Some("1".to_owned()), ..Default::default() });
+            by_hand(&scratch, &StageRequest::of_entry(Some("1".to_owned())));
             if !still_there {
                 fs::remove_file(scratch.root.path("/boot/vmlinuz-1")).unwrap();
             }
@@ -439,7 +443,7 @@ mod tests {
             assert!(staged(&scratch).is_none());
         }
         let scratch = machine("no");
-        let handoff = by_hand(&scratch, &arguments::Wish::default());
+        let handoff = by_hand(&scratch, &StageRequest::default());
         let other = Wish { removed: Some("11".to_owned()), ..Wish::default() };
         assert_eq!((told(&scratch, &other), staged(&scratch).unwrap().0), (None, handoff));
     }
@@ -447,7 +451,7 @@ mod tests {
     #[test]
     fn what_follows_the_boot_loader_goes_on_to_the_kernel_that_is_left() {
         let scratch = machine("no");
-        let wish = arguments::Wish { follow: true, ..arguments::Wish::default() };
+        let wish = StageRequest { follow: true, ..StageRequest::default() };
         by_hand(&scratch, &wish);
         install(&scratch, "2");
         links(&scratch, "2");
@@ -464,10 +468,10 @@ mod tests {
         let scratch = machine("reboot");
         scratch.put("/tmp/x", "");
         fs::copy(scratch.root.path("/boot/vmlinuz-1"), scratch.root.path("/tmp/k-9")).unwrap();
-        let wish = arguments::Wish {
-            kernel: Some("/tmp/k-9".into()),
-            cmdline: Some("root=x".to_owned()),
-            ..Default::default()
+        let wish = StageRequest {
+            target: Target::Files { kernel: "/tmp/k-9".into(), initrds: Vec::new() },
+            line: LineFrom::Given("root=x".to_owned()),
+            ..StageRequest::default()
         };
         let handoff = by_hand(&scratch, &wish);
         install(&scratch, "2");

@@ -41,6 +41,43 @@ pub enum Error {
     },
 }
 
+/// A command line that can be staged: plain text in which every quote is closed, and short enough beside the
+/// record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line(String);
+
+impl Line {
+    /// Returns the line, without white space around it, or the reason why it cannot be staged.
+    pub fn new(text: &str) -> Result<Line, Error> {
+        Line::joined(text, &[])
+    }
+
+    /// Joins parts to a line. Fails if the result cannot be staged.
+    pub fn joined(base: &str, append: &[String]) -> Result<Line, Error> {
+        let parts = std::iter::once(base).chain(append.iter().map(String::as_str));
+        let parts = parts.map(str::trim_ascii).filter(|part| !part.is_empty());
+        let line = parts.collect::<Vec<_>>().join(" ");
+        if line.chars().any(char::is_control) {
+            return Err(Error::NotText("a control character"));
+        }
+        if line.matches('"').count() % 2 == 1 {
+            return Err(Error::OpenQuote(line));
+        }
+        let most = limits::LOADER_CMDLINE_MAX - limits::RECORD_MAX;
+        let length = line.len();
+        if length > most {
+            return Err(Error::TooLong { length, most, over: length - most });
+        }
+        Ok(Line(line))
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Returns the whole command line of the running kernel. It may have a newline in its middle, left by a boot
 /// loader: for the kernel, a newline is white space like any other (`isspace`, lib/ctype.c).
 pub fn running(root: &Root) -> Result<String, Error> {
@@ -51,25 +88,6 @@ pub fn running(root: &Root) -> Result<String, Error> {
 /// Returns the running kernel's command line without the parameters that the boot loader or a handoff added.
 pub fn reused(root: &Root) -> Result<String, Error> {
     Ok(without_added(&running(root)?))
-}
-
-/// Joins the parts to a command line, and checks that it can be staged.
-pub fn checked(base: &str, append: &[String]) -> Result<String, Error> {
-    let parts = std::iter::once(base).chain(append.iter().map(String::as_str));
-    let parts = parts.map(str::trim_ascii).filter(|part| !part.is_empty());
-    let line = parts.collect::<Vec<_>>().join(" ");
-    if line.chars().any(char::is_control) {
-        return Err(Error::NotText("a control character"));
-    }
-    if line.matches('"').count() % 2 == 1 {
-        return Err(Error::OpenQuote(line));
-    }
-    let most = limits::LOADER_CMDLINE_MAX - limits::RECORD_MAX;
-    let length = line.len();
-    if length > most {
-        return Err(Error::TooLong { length, most, over: length - most });
-    }
-    Ok(line)
 }
 
 /// Returns a command line without the parameters that the boot loader or a handoff added. Any text is accepted.
@@ -210,8 +228,9 @@ mod tests {
     #[test]
     fn appending_keeps_the_order_and_the_quotes() {
         let append = ["a=1".to_owned(), String::new(), " b=\"2 3\" ".to_owned()];
-        assert_eq!(checked("root=x", &append).ok().as_deref(), Some("root=x a=1 b=\"2 3\""));
-        assert_eq!(checked("", &[]).ok().as_deref(), Some(""));
+        let joined = |base, append| Line::joined(base, append).map(|line| line.0).ok();
+        assert_eq!(joined("root=x", &append).as_deref(), Some("root=x a=1 b=\"2 3\""));
+        assert_eq!(joined("", &[]).as_deref(), Some(""));
     }
 
     #[test]
@@ -260,8 +279,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_command_line_is_refused_with_a_reason() {
-        let sentence =
-            |line: &str| checked(line, &[]).err().map(|error| error.to_string()).unwrap_or_default();
+        let sentence = |line: &str| Line::new(line).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(sentence("a=\"b c").contains("never closed"));
         assert!(sentence("a\nb").contains("control character"));
         let most = limits::LOADER_CMDLINE_MAX - limits::RECORD_MAX;

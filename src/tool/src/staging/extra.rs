@@ -13,8 +13,7 @@ use thiserror::Error;
 use crate::image::cpio::{self, Member};
 use crate::machine::root::Root;
 use crate::machine::swap;
-use crate::staging::copy;
-use crate::words::errno::InWords;
+use crate::words::errno::{self, InWords};
 
 /// Maximum number of files that are added; more are better made an initrd of their own.
 const MEMBERS_MAX: usize = 4096;
@@ -150,7 +149,7 @@ impl Extra {
                     // Reading one more byte detects a file that grew.
                     let size = u64::from(added.member.size);
                     let copied = io::copy(&mut (&mut file).take(size), to).map_err(|error| {
-                        if copy::is_of_the_copy(&error) { unwritable(error) } else { unreadable(error) }
+                        if errno::is_out_of_room(&error) { unwritable(error) } else { unreadable(error) }
                     })?;
                     let is_whole = copied == size && file.read(&mut [0]).map_err(unreadable)? == 0;
                     if !before || !is_whole || !is_same(file.metadata().map_err(unreadable)?) {

@@ -7,23 +7,19 @@ use std::io::Write;
 use nextkernel_plan::{Direct, Image, List, Segment, limits};
 use thiserror::Error;
 
-use crate::image::header::Header;
 use crate::loading::decompress::{self, Asked, Thawed, why};
 use crate::loading::loader::Loader;
+use crate::loading::prepare;
 use crate::loading::prepare::memory_map::Range;
 use crate::loading::prepare::parts::{self, Parts, Prepared};
-use crate::loading::prepare::{self};
 use crate::loading::refusal;
 use crate::machine::memory;
 use crate::machine::root::Root;
+use crate::staging::contents::{Contents, SPARE};
+use crate::staging::copy;
 use crate::staging::directory::{self, Folder, NewSet};
-use crate::staging::extra::Extra;
-use crate::staging::images::{self, Source};
+use crate::staging::source;
 use crate::words::size::Size;
-
-/// Room in /run for everything but images: the plan, the parameters for `kexec_load`, and what others write there
-/// during staging.
-pub const SPARE: u64 = 1 << 20;
 
 /// Temporary name of a file that is being decompressed; the file is removed afterwards.
 const FROZEN: &str = "frozen";
@@ -31,33 +27,12 @@ const FROZEN: &str = "frozen";
 /// Temporary name of the parameters until they are written.
 const WRITTEN: &str = "written";
 
-/// The order for an image set.
-#[derive(Clone, Copy)]
-pub struct Order<'a> {
-    /// The kernel's file.
-    pub kernel: &'a Source,
-    /// The initrds, which are joined in this order.
-    pub initrds: &'a [Source],
-    /// Files that are added to them.
-    pub extra: &'a Extra,
-    /// The next kernel's command line.
-    pub line: &'a str,
-    /// The syscall that loads the set.
-    pub loader: Loader,
-    /// The syscall that loads the set if the kernel cannot be decompressed.
-    pub unthawed: Loader,
-    /// Whether to decompress the kernel.
-    pub thaws_kernel: bool,
-    /// Whether to decompress the initrd.
-    pub thaws_initrd: bool,
-}
-
 /// The reason why the set is not made.
 #[derive(Debug, Error)]
 pub enum Error {
     /// An image cannot be copied.
     #[error(transparent)]
-    Image(#[from] images::Error),
+    Image(#[from] source::Error),
     /// A file in /run/nextkernel cannot be read or written.
     #[error(transparent)]
     Folder(#[from] directory::Error),
@@ -96,68 +71,10 @@ pub enum Error {
     TooMany,
 }
 
-/// The sizes of the files to be made, in bytes, as far as the originals tell them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Size of the kernel's copy.
-    pub kernel: u64,
-    /// Size of the joined initrd.
-    pub initrd: u64,
-    /// Upper bound of the decompressed kernel's size, if it is to be decompressed.
-    pub thawed: Option<u64>,
-    /// Memory that the kernel takes once it is loaded.
-    pub takes: u64,
-    /// Whether the initrd is written a second time, decompressed.
-    pub initrd_twice: bool,
-    /// The syscall that loads the set.
-    loader: Loader,
-}
-
-impl Order<'_> {
-    /// Computes the sizes. A compressed initrd counts with its compressed size, because most do not state the
-    /// other.
-    pub fn sizes(&self) -> Result<Sizes, images::Error> {
-        let initrd = images::initrd_size(self.initrds, self.extra)?;
-        let (kernel, header) = (self.kernel.unpacked_size()?, self.kernel.header());
-        let takes = header.takes(kernel);
-        let thawed = Some(takes).filter(|_| self.thaws_kernel && matches!(header, Header::Bz(_)));
-        let initrd_twice = self.thaws_initrd && initrd > 0;
-        Ok(Sizes { kernel, initrd, thawed, takes, initrd_twice, loader: self.loader })
-    }
-}
-
-impl Sizes {
-    /// Returns the room in /run that making the set takes at its peak.
-    #[must_use]
-    pub fn room(&self) -> u64 {
-        let staged = self.thawed.unwrap_or(self.kernel);
-        let thawing = self.thawed.map_or(0, |thawed| thawed.saturating_add(self.kernel));
-        let initrd = if self.initrd_twice { self.initrd.saturating_mul(2) } else { self.initrd };
-        staged.saturating_add(initrd).max(thawing).saturating_add(SPARE)
-    }
-
-    /// Returns the memory that the segments take.
-    #[must_use]
-    pub fn memory(&self) -> u64 {
-        self.takes.saturating_add(self.initrd)
-    }
-
-    /// Returns the memory that a load takes. `kexec_file_load` reads the files whole before it fills the segments
-    /// (`kimage_file_alloc_init`, `kernel/kexec_file.c`); `kexec_load` copies from mapped files.
-    #[must_use]
-    pub fn to_load(&self) -> u64 {
-        let read = match self.loader {
-            Loader::Verified => self.kernel.saturating_add(self.initrd),
-            Loader::Direct => 0,
-        };
-        self.memory().saturating_add(read)
-    }
-}
-
 /// The set that was made.
 pub struct Made {
     /// The kernel.
-    pub kernel: images::Kernel,
+    pub kernel: copy::Kernel,
     /// The initrd, if there is one.
     pub initrd: Option<File>,
     /// The parameters for `kexec_load`, if that syscall is to load the set.
@@ -170,9 +87,14 @@ pub struct Made {
 impl Made {
     /// Prepares the load by segments again, so that it avoids these ranges as far as possible, the worst first.
     /// Changes nothing if that fails.
-    pub fn move_away(&mut self, place: Place<'_>, order: &Order<'_>, avoided: &[Range]) -> Result<(), Error> {
+    pub fn move_away(
+        &mut self,
+        place: Place<'_>,
+        contents: &Contents,
+        avoided: &[Range],
+    ) -> Result<(), Error> {
         let files = (&self.kernel.copy, self.initrd.as_ref());
-        self.direct = Some(beside(place, order, files, self.thawed.as_ref(), avoided)?);
+        self.direct = Some(beside(place, contents, files, self.thawed.as_ref(), avoided)?);
         Ok(())
     }
 
@@ -230,7 +152,7 @@ pub struct Place<'a> {
     /// The root of the system.
     pub root: &'a Root,
     /// /run/nextkernel, locked.
-    pub folder: &'a Folder,
+    pub directory: &'a Folder,
     /// The new set.
     pub set: &'a NewSet,
 }
@@ -240,26 +162,32 @@ impl Place<'_> {
     /// anything.
     fn left(&self) -> Result<u64, directory::Error> {
         let available = memory::available(self.root).unwrap_or(u64::MAX);
-        Ok(self.folder.room()?.min(available).saturating_sub(SPARE))
+        Ok(self.directory.room()?.min(available).saturating_sub(SPARE))
     }
 }
 
-/// Makes the set. `between` is called between two steps, and decides whether to go on.
+/// Makes the set. `between` is called between two steps, and decides whether to go on. `for_initrd` is the size of
+/// the joined initrd, in bytes.
 pub fn make<E: From<Error>>(
     place: Place<'_>,
-    order: &Order<'_>,
+    contents: &Contents,
+    for_initrd: u64,
     between: impl Fn() -> Result<(), E>,
 ) -> Result<Made, E> {
     let mut notes = Vec::new();
-    let (kernel, thawed) = kernel(place, order, &mut notes)?;
+    let (kernel, thawed) = kernel(place, contents, for_initrd, &mut notes)?;
     between()?;
-    let initrd = initrd(place, order, &mut notes)?;
+    let initrd = initrd(place, contents, &mut notes)?;
     between()?;
-    let loader = if order.thaws_kernel && thawed.is_none() { order.unthawed } else { order.loader };
+    let loader = if contents.decompresses_kernel && thawed.is_none() {
+        contents.if_compressed
+    } else {
+        contents.loader
+    };
     let direct = match loader {
         Loader::Direct => {
             let files = (&kernel.copy, initrd.as_ref());
-            Some(beside(place, order, files, thawed.as_ref(), &[])?)
+            Some(beside(place, contents, files, thawed.as_ref(), &[])?)
         }
         Loader::Verified => None,
     };
@@ -271,31 +199,31 @@ pub fn make<E: From<Error>>(
 /// is.
 fn kernel(
     place: Place<'_>,
-    order: &Order<'_>,
+    contents: &Contents,
+    for_initrd: u64,
     notes: &mut Vec<String>,
-) -> Result<(images::Kernel, Option<Thawed>), Error> {
-    let for_initrd = images::initrd_size(order.initrds, order.extra)?;
-    let staged = images::kernel(place.set, order.kernel, place.left()?.saturating_sub(for_initrd))?;
-    staged.see_that_it_is_whole(order.kernel, !order.thaws_kernel)?;
-    if !order.thaws_kernel {
+) -> Result<(copy::Kernel, Option<Thawed>), Error> {
+    let staged = copy::kernel(place.set, &contents.kernel, place.left()?.saturating_sub(for_initrd))?;
+    staged.see_that_it_is_whole(&contents.kernel, !contents.decompresses_kernel)?;
+    if !contents.decompresses_kernel {
         return Ok((staged, None));
     }
     place.set.rename("kernel", FROZEN)?;
     let (path, copy) = place.set.create("kernel")?;
     let most = place.left()?.saturating_sub(for_initrd);
-    let asked = Asked { root: place.root, cmdline: order.line, most };
+    let asked = Asked { root: place.root, cmdline: contents.line.as_str(), most };
     match decompress::kernel(&staged.copy, &copy, &asked) {
         Ok(thawed) => {
             drop(copy);
             place.set.remove(FROZEN)?;
-            let copy = File::open(&path).map_err(|error| images::Error::Unwritable { path, error })?;
+            let copy = File::open(&path).map_err(|error| source::Error::Unwritable { path, error })?;
             notes.push(grown("kernel", size(&staged.copy), size(&copy)));
-            Ok((images::Kernel::made(copy), Some(thawed)))
+            Ok((copy::Kernel::made(copy), Some(thawed)))
         }
         Err(why::Why::NoRoom) => Err(Error::Outgrows { what: "kernel", packed: size(&staged.copy), most }),
         Err(why @ why::Why::Unfit(_)) => {
             // Decompression did not check the payload to its end, so check it now.
-            staged.see_that_it_is_whole(order.kernel, true)?;
+            staged.see_that_it_is_whole(&contents.kernel, true)?;
             notes.push(format!("--thaw: the kernel is staged as it is: {why}"));
             place.set.rename(FROZEN, "kernel")?;
             Ok((staged, None))
@@ -305,11 +233,11 @@ fn kernel(
 }
 
 /// Joins the initrds, and decompresses the result if requested.
-fn initrd(place: Place<'_>, order: &Order<'_>, notes: &mut Vec<String>) -> Result<Option<File>, Error> {
-    let joined = match images::initrd(place.root, place.set, order.initrds, order.extra)? {
-        Some(joined) if order.thaws_initrd => joined,
+fn initrd(place: Place<'_>, contents: &Contents, notes: &mut Vec<String>) -> Result<Option<File>, Error> {
+    let joined = match copy::initrd(place.root, place.set, &contents.initrds, &contents.extra)? {
+        Some(joined) if contents.decompresses_initrd => joined,
         joined => {
-            joined.iter().try_for_each(images::Joined::see_that_it_is_whole)?;
+            joined.iter().try_for_each(copy::Joined::see_that_it_is_whole)?;
             return Ok(joined.map(|joined| joined.copy));
         }
     };
@@ -332,7 +260,7 @@ fn initrd(place: Place<'_>, order: &Order<'_>, notes: &mut Vec<String>) -> Resul
     if thawed.is_disk {
         notes.push("--thaw: the initrd is a disk, and stays as it is".to_owned());
     }
-    Ok(Some(File::open(&path).map_err(|error| images::Error::Unwritable { path, error })?))
+    Ok(Some(File::open(&path).map_err(|error| source::Error::Unwritable { path, error })?))
 }
 
 fn grown(what: &str, packed: u64, thawed: u64) -> String {
@@ -346,23 +274,23 @@ fn grown(what: &str, packed: u64, thawed: u64) -> String {
 /// Prepares a load with `kexec_load`, and writes the parameters for the next kernel into the set.
 fn beside(
     place: Place<'_>,
-    order: &Order<'_>,
+    contents: &Contents,
     (kernel, initrd): (&File, Option<&File>),
     thawed: Option<&Thawed>,
     avoided: &[Range],
 ) -> Result<Beside, Error> {
-    let cmdline_room = order.line.len() + limits::RECORD_MAX + 1;
+    let cmdline_room = contents.line.as_str().len() + limits::RECORD_MAX + 1;
     let prepared = prepare::segments(&Parts {
         root: place.root,
         kernel,
         thawed,
         initrd,
-        cmdline: order.line,
+        cmdline: contents.line.as_str(),
         cmdline_room: cmdline_room as u64,
         avoided,
     });
     let prepared = prepared.map_err(|error| match error {
-        parts::Error::TooLarge(why) if order.thaws_kernel => {
+        parts::Error::TooLarge(why) if contents.decompresses_kernel => {
             Error::TooLarge(format!("{why}, or leave --thaw out"))
         }
         error => Error::Prepare(error),
@@ -388,7 +316,10 @@ fn size(file: &File) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::image::cmdline::Line;
     use crate::machine::scratch::Scratch;
+    use crate::staging::extra::Extra;
+    use crate::staging::source::Source;
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use nextkernel_plan::{Area, HandoffId, Part, Segment};
@@ -407,26 +338,26 @@ mod tests {
 
     /// Makes a set from a file that is no kernel and from this initrd. Returns the result, and the names and
     /// sizes in the set.
-    fn made(scratch: &Scratch, change: impl Fn(&mut Order<'_>)) -> (Result<Made, Error>, Vec<(String, u64)>) {
+    fn made(scratch: &Scratch, change: impl Fn(&mut Contents)) -> (Result<Made, Error>, Vec<(String, u64)>) {
         scratch.put("/dev/urandom", "12345678");
         scratch.put("/k", "kernel");
         fs::write(scratch.root.path("/i"), archive().1).unwrap();
         let open = |what, path: &str| Source::open(&scratch.root, what, &Path::new(path).into()).unwrap();
-        let (kernel, initrds, extra) = (open("kernel", "/k"), [open("initrd", "/i")], Extra::default());
-        let mut order = Order {
-            kernel: &kernel,
-            initrds: &initrds,
-            extra: &extra,
-            line: "root=x",
+        let mut contents = Contents {
+            kernel: open("kernel", "/k"),
+            initrds: vec![open("initrd", "/i")],
+            extra: Extra::default(),
+            line: Line::new("root=x").unwrap(),
             loader: Loader::Verified,
-            unthawed: Loader::Verified,
-            thaws_kernel: false,
-            thaws_initrd: true,
+            if_compressed: Loader::Verified,
+            decompresses_kernel: false,
+            decompresses_initrd: true,
         };
-        change(&mut order);
+        change(&mut contents);
         let folder = Folder::open(&scratch.root).unwrap();
         let set = folder.new_set(HandoffId(1)).unwrap();
-        let made = make(Place { root: &scratch.root, folder: &folder, set: &set }, &order, || Ok(()));
+        let place = Place { root: &scratch.root, directory: &folder, set: &set };
+        let made = make(place, &contents, contents.sizes().unwrap().initrd, || Ok(()));
         let files = fs::read_dir(folder.path("0000000000000001")).unwrap().map(|file| {
             let file = file.unwrap();
             (file.file_name().to_string_lossy().into_owned(), file.metadata().unwrap().len())
@@ -454,8 +385,9 @@ mod tests {
     #[test]
     fn a_kernel_that_cannot_be_thawed_is_staged_as_it_is_for_the_loader_that_is_left() {
         let scratch = Scratch::new();
-        let (made, files) = made(&scratch, |order| {
-            (order.loader, order.thaws_kernel, order.thaws_initrd) = (Loader::Direct, true, false);
+        let (made, files) = made(&scratch, |contents| {
+            (contents.loader, contents.decompresses_kernel, contents.decompresses_initrd) =
+                (Loader::Direct, true, false);
         });
         let made = made.unwrap();
         assert_eq!(files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["initrd", "kernel"]);
@@ -474,23 +406,6 @@ mod tests {
         let (made, _) = made(&scratch, |_| {});
         let why = made.err().unwrap().to_string();
         assert!(why.contains("the initrd is ") && why.contains("unpacked more than 4096 bytes"), "{why}");
-    }
-
-    #[test]
-    fn what_is_thawed_takes_room_for_both_until_the_other_goes() {
-        let sizes = Sizes {
-            kernel: 10,
-            initrd: 40,
-            thawed: None,
-            takes: 60,
-            initrd_twice: false,
-            loader: Loader::Verified,
-        };
-        assert_eq!((sizes.room() - SPARE, sizes.memory(), sizes.to_load()), (50, 100, 150));
-        let thawed = Sizes { thawed: Some(60), initrd_twice: true, loader: Loader::Direct, ..sizes };
-        assert_eq!((thawed.room() - SPARE, thawed.to_load()), (140, 100));
-        let alone = Sizes { initrd: 0, initrd_twice: false, ..thawed };
-        assert_eq!(alone.room() - SPARE, 70);
     }
 
     #[test]

@@ -28,6 +28,14 @@ impl fmt::Display for ByName<'_> {
     }
 }
 
+/// Returns whether a copy failed because its destination, which is in memory, took no more. One call both reads
+/// and writes, so only its error number can tell.
+#[must_use]
+pub fn is_out_of_room(error: &io::Error) -> bool {
+    let numbers = [libc::ENOSPC, libc::EDQUOT, libc::ENOMEM, libc::EFBIG];
+    error.raw_os_error().is_some_and(|number| numbers.contains(&number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -601,7 +601,8 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::machine::scratch::Scratch;
-    use crate::staging::images::{self, Source};
+    use crate::staging::source::Source;
+    use crate::staging::{copy, source};
     use std::io::Cursor;
 
     /// Returns an EFI program with these sections as a linker makes it, each padded to 512 bytes.
@@ -710,8 +711,8 @@ pub(crate) mod tests {
             let set = folder.new_set(nextkernel_plan::HandoffId(1)).unwrap();
             let extra = crate::staging::extra::Extra::find(&scratch.root, &[] as &[&str]).unwrap();
             let initrds: Vec<_> = boots.initrds.iter().map(|initrd| open("initrd", initrd)).collect();
-            let copied = images::kernel(&set, &open("kernel", &boots.kernel), u64::MAX);
-            let joined = copied.and_then(|_| images::initrd(&scratch.root, &set, &initrds, &extra).map(drop));
+            let copied = copy::kernel(&set, &open("kernel", &boots.kernel), u64::MAX);
+            let joined = copied.and_then(|_| copy::initrd(&scratch.root, &set, &initrds, &extra).map(drop));
             joined.map_err(|error| error.to_string())
         };
         assert_eq!(whole(sums), Ok(()));
@@ -885,7 +886,7 @@ pub(crate) mod tests {
         assert_eq!((pieces.len(), of(addon)), (5, 2));
         let refused = || {
             let opened = pieces.iter().map(|piece| Source::open(&scratch.root, "initrd", piece));
-            opened.filter(|opened| matches!(opened, Err(images::Error::Changed { .. }))).count()
+            opened.filter(|opened| matches!(opened, Err(source::Error::Changed { .. }))).count()
         };
         assert_eq!(refused(), 0);
         for (path, with) in [(addon, 2), ("/efi/EFI/Linux/a+3-1.efi", 5)] {
