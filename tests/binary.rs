@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
-use bed::machine::Scratch;
+use bed::host::scratch::Scratch;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 const HOOK_MAX: u64 = 128 << 10;
 
 fn hook() -> PathBuf {
-    bed::vm_folder().join("installed/usr/lib/systemd/system-shutdown/nextkernel")
+    bed::host::paths::vm_folder().join("installed/usr/lib/systemd/system-shutdown/nextkernel")
 }
 
 fn sources() -> PathBuf {
@@ -65,7 +65,7 @@ fn for_other_architectures_it_is_one_small_static_file_too_and_runs() {
         ("aarch64-unknown-linux-gnu", "AArch64", "qemu-aarch64-static"),
         ("riscv64gc-unknown-linux-gnu", "RISC-V", "qemu-riscv64-static"),
     ] {
-        let Some(built) = bed::built_for(target) else { continue };
+        let Some(built) = bed::host::paths::built_for(target) else { continue };
         for program in ["nextkernel", "nextkernel-hook"] {
             let file = built.join(program);
             let headers = text(Command::new("readelf").args(["-hlW"]).arg(&file));

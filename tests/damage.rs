@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
+use bed::host::scratch::Scratch;
 use bed::image::Image;
-use bed::machine::Scratch;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ const CHANGES: usize = 10;
 /// Returns the message with which `nextkernel embed` refuses the images; staging makes the same checks.
 fn refused(kernel: &Path, initrd: &Path) -> Option<String> {
     let scratch = Scratch::new().unwrap();
-    let mut embed = Command::new(bed::vm_folder().join("installed/usr/bin/nextkernel"));
+    let mut embed = Command::new(bed::host::paths::vm_folder().join("installed/usr/bin/nextkernel"));
     embed.arg("embed").arg("--kernel").arg(kernel).arg("--initrd").arg(initrd).args(["--cmdline", "x"]);
     let output = embed.arg(scratch.path("embedded")).stdin(Stdio::null()).output().unwrap();
     (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
@@ -40,7 +40,7 @@ fn damaged(bytes: &[u8], covered: std::ops::Range<usize>) -> Vec<(String, Vec<u8
 /// Returns a small valid kernel and initrd, for the image that is not under test.
 fn small(scratch: &Scratch) -> (PathBuf, PathBuf) {
     let (kernel, initrd) = (scratch.path("stub"), scratch.path("empty"));
-    fs::write(&kernel, bed::stub::kernel().unwrap()).unwrap();
+    fs::write(&kernel, bed::kernel::stub::kernel().unwrap()).unwrap();
     fs::write(&initrd, [0; 512]).unwrap();
     assert_eq!(refused(&kernel, &initrd), None);
     (kernel, initrd)

@@ -3,10 +3,10 @@
 //!
 //! `demo [FOLDER]`: the directory holds the installed product, `target/vm/installed` by default.
 
-use bed::feed::{Feed, Silence};
-use bed::guest::{Guest, Spec};
+use bed::guest::whole::{Guest, Spec};
 use bed::harness::Test;
 use bed::image::Image;
+use bed::machine::feed::{Feed, Silence};
 use std::io::{IsTerminal, stdout};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -29,7 +29,8 @@ fn main() -> ExitCode {
 
 fn demo() -> Result<(), String> {
     let test = Test { name: "demo".into(), image: Image::Demo };
-    fs::create_dir_all(bed::vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
+    fs::create_dir_all(bed::host::paths::vm_folder().join("logs"))
+        .map_err(|e| format!("target/vm/logs: {e}"))?;
     let mut spec = Spec { cold: true, ..Spec::new(&test) };
     if let Some(folder) = env::args_os().nth(1) {
         spec.installed = Some(folder.into());

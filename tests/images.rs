@@ -1,8 +1,9 @@
 //! Builds the images that guests are made of, unless they exist.
 
+use bed::disk::storage;
+use bed::guest::{bios, inits, standins};
 use bed::harness::Test;
 use bed::image::Image;
-use bed::{bios, inits, standins, storage};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

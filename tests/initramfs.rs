@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
-use bed::machine::Scratch;
+use bed::host::scratch::Scratch;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ fn run(command: &mut Command) {
 fn build(image: &Path) {
     let mut build = Command::new(repository().join("tests/mkinitcpio/build"));
     build.arg(repository().join("initramfs/mkinitcpio/install/nextkernel"));
-    run(build.env("BUILDROOT", image).env("ROOT", bed::vm_folder().join("installed")));
+    run(build.env("BUILDROOT", image).env("ROOT", bed::host::paths::vm_folder().join("installed")));
 }
 
 /// Returns all files and links of an image, by their names.
@@ -59,7 +59,10 @@ fn names(image: &Path) -> Vec<String> {
 fn has_the_hook(image: &Path) {
     let hook = image.join(HOOK);
     assert_eq!(fs::metadata(&hook).unwrap().permissions().mode() & 0o7777, 0o755);
-    assert_eq!(fs::read(hook).unwrap(), fs::read(bed::vm_folder().join("installed").join(HOOK)).unwrap());
+    assert_eq!(
+        fs::read(hook).unwrap(),
+        fs::read(bed::host::paths::vm_folder().join("installed").join(HOOK)).unwrap()
+    );
 }
 
 fn is_shutdown_itself(image: &Path) {
@@ -106,7 +109,7 @@ fn the_real_mkinitcpio_builds_the_same() {
         let mut real = Command::new("unshare");
         real.args(["--mount", "sh", "-c", REAL, "sh", hooks]);
         real.env("SCRATCH", scratch.path("")).env("CHECKOUT", &checkout).env("OURS", &ours);
-        run(real.env("INSTALLED", bed::vm_folder().join("installed")));
+        run(real.env("INSTALLED", bed::host::paths::vm_folder().join("installed")));
         let image = scratch.path("image");
         has_the_hook(&image);
         match hooks {

@@ -34,6 +34,20 @@ const TOOL: &[&[&str]] = &[
     &["lib.rs", "main.rs"],
 ];
 
+/// The layers of the test bed, the lowest first: directories and files of tests/bed.
+const BED: &[&[&str]] = &[
+    &["host/"],
+    &["machine/"],
+    &["snapshot.rs"],
+    &["kernel/"],
+    &["image/"],
+    &["initramfs/"],
+    &["disk/"],
+    &["harness.rs"],
+    &["guest/"],
+    &["lib.rs"],
+];
+
 #[test]
 fn the_hook_uses_only_what_lies_below_and_no_two_files_use_each_other() {
     assert_layered("src/hook/src", "nextkernel_hook", HOOK);
@@ -42,6 +56,11 @@ fn the_hook_uses_only_what_lies_below_and_no_two_files_use_each_other() {
 #[test]
 fn the_tool_uses_only_what_lies_below_and_no_two_files_use_each_other() {
     assert_layered("src/tool/src", "nextkernel", TOOL);
+}
+
+#[test]
+fn the_test_bed_uses_only_what_lies_below_and_no_two_files_use_each_other() {
+    assert_layered("tests/bed", "bed", BED);
 }
 
 /// Fails with the faults of a crate, given the directory of its sources and its name in Rust.

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
+use bed::host::command;
+use bed::host::scratch::Scratch;
 use bed::image::Image;
-use bed::machine::Scratch;
-use bed::{host, host_bytes};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,13 +25,13 @@ fn packages(suffix: &str) -> Vec<PathBuf> {
 }
 
 fn sh(script: &str, arguments: &[PathBuf]) -> String {
-    host(Command::new("sh").args(["-ec", script, "sh"]).args(arguments)).unwrap()
+    command::run(Command::new("sh").args(["-ec", script, "sh"]).args(arguments)).unwrap()
 }
 
 /// Returns the names that `make install` installs, as every package should have them: with compressed manuals.
 fn installed() -> BTreeSet<String> {
     let script = "cd $1 && find usr etc ! -type d -printf '/%p\\n' 2>/dev/null || true";
-    let names = sh(script, &[bed::vm_folder().join("installed")]);
+    let names = sh(script, &[bed::host::paths::vm_folder().join("installed")]);
     names
         .lines()
         .map(|name| if name.contains("/share/man/") { format!("{name}.gz") } else { name.into() })
@@ -67,7 +67,8 @@ fn two_builds_of_a_package_are_the_same_to_the_byte() {
     let again = Scratch::new().unwrap();
     for script in ["packaging/debian/build", "packaging/rpm/build"] {
         let mut build = Command::new(repository().join(script));
-        host(build.env("OUT", again.path("")).env("TZ", "Asia/Tokyo").env("LC_ALL", "C.UTF-8")).unwrap();
+        command::run(build.env("OUT", again.path("")).env("TZ", "Asia/Tokyo").env("LC_ALL", "C.UTF-8"))
+            .unwrap();
     }
     for package in [packages(".deb"), packages(".rpm")].concat() {
         let other = fs::read(again.path(&package.file_name().unwrap().to_string_lossy())).unwrap();
@@ -88,9 +89,9 @@ fn lintian_finds_nothing_but_what_is_overridden_with_a_reason() {
 fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
     let rpms = packages(".x86_64.rpm");
     let rpm = rpms.first().unwrap();
-    let listed = host(Command::new("rpm").arg("-qlp").arg(rpm)).unwrap();
+    let listed = command::run(Command::new("rpm").arg("-qlp").arg(rpm)).unwrap();
     let unpacked = Scratch::new().unwrap();
-    let cpio = host_bytes(Command::new("rpm2cpio").arg(rpm)).unwrap();
+    let cpio = command::run_bytes(Command::new("rpm2cpio").arg(rpm)).unwrap();
     fs::write(unpacked.path("cpio"), cpio).unwrap();
     sh("cd $1 && $2 cpio -id <cpio 2>/dev/null && rm cpio", &[unpacked.path(""), busybox()]);
     let files = sh("cd $1 && find . ! -type d -printf '/%P\\n'", &[unpacked.path("")]);

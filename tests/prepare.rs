@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a check of the build fails by panicking")]
 #![allow(missing_docs, reason = "nothing here is public")]
 
-use bed::machine::Scratch;
+use bed::host::scratch::Scratch;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The table of a suite's properties, and the code that runs them.
 
+use crate::host::paths::vm_folder;
 use crate::image::Image;
-use crate::vm_folder;
 use libtest_mimic::{Arguments, Trial};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -5,9 +5,11 @@
 //! kernel, its initrd and command line, the disks, QEMU's version and arguments. The programs under test are
 //! never in it.
 
-use crate::host;
-use crate::machine::{Machine, Scratch, Setup, Starts};
-use crate::vm_folder;
+use crate::host::command;
+use crate::host::paths::vm_folder;
+use crate::host::scratch::Scratch;
+use crate::machine::Machine;
+use crate::machine::setup::{Setup, Starts};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -54,7 +56,8 @@ fn make(setup: &Setup, folder: &Path) -> Result<(), String> {
 /// Returns a hash of everything that decides the state of a machine when it waits.
 fn hash(setup: &Setup) -> Result<u64, String> {
     let mut hasher = DefaultHasher::new();
-    hasher.write(include_bytes!("machine.rs"));
+    hasher.write(include_bytes!("machine/mod.rs"));
+    hasher.write(include_bytes!("machine/setup.rs"));
     hasher.write(include_bytes!("snapshot.rs"));
     (qemu_version()?, setup.memory, setup.counting, setup.args).hash(&mut hasher);
     if let Starts::Kernel { kernel, initrd, cmdline } = setup.starts {
@@ -72,7 +75,7 @@ fn hash(setup: &Setup) -> Result<u64, String> {
 
 fn qemu_version() -> Result<&'static str, String> {
     static VERSION: OnceLock<Result<String, String>> = OnceLock::new();
-    let version = VERSION.get_or_init(|| host(Command::new("qemu-system-x86_64").arg("--version")));
+    let version = VERSION.get_or_init(|| command::run(Command::new("qemu-system-x86_64").arg("--version")));
     version.as_deref().map_err(Clone::clone)
 }
 

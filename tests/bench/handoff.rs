@@ -2,12 +2,14 @@
 //! next system's first instruction, with as much work as possible done before.
 
 use crate::images::{Images, Pair};
+use bed::guest::shutdown::{Boots, Ended, Night};
 use bed::harness::Test;
-use bed::holder;
+use bed::host::paths::installed;
+use bed::host::programs;
+use bed::host::scratch::Scratch;
 use bed::image::Image;
-use bed::initramfs::{Boots, Ended, Night};
-use bed::installed;
-use bed::machine::{Architecture, End, Machine, Scratch, Setup, Starts, with_last_lines};
+use bed::machine::setup::{Architecture, Setup, Starts};
+use bed::machine::{End, Machine, with_last_lines};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -139,7 +141,7 @@ pub fn measure(
 fn night(test: &Test, verb: &str, initrd: &Path, memory: u32) -> Result<Night, String> {
     let mut night = Night::new(test, verb);
     night.host_file("/initrd", 0o644, initrd)?;
-    night.file("/usr/bin/count", 0o755, holder::count()?);
+    night.file("/usr/bin/count", 0o755, programs::count()?);
     (night.memory, night.counting, night.limit) = (memory, true, LIMIT);
     // The images are larger than those a restored guest can be given.
     (night.real, night.boots) = (true, Boots::Each);

@@ -1,7 +1,7 @@
 //! Measures a hundred handoffs in a row: whether one fails, and how much memory is lost.
 
 use crate::report::write_between;
-use bed::chain::{self, By};
+use bed::guest::chain::{self, By};
 use bed::harness::Test;
 use bed::image::Image;
 use std::fmt::Write;

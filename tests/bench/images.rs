@@ -1,9 +1,10 @@
 //! Images to hand over to: Debian's kernel, and initrds of real size whose /init reports its start.
 
-use bed::cpio::Cpio;
+use bed::host::paths::vm_folder;
+use bed::host::scratch::Scratch;
+use bed::host::{command, programs};
 use bed::image::{self, Image};
-use bed::machine::Scratch;
-use bed::{holder, host, host_bytes, vm_folder};
+use bed::initramfs::cpio::Cpio;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -62,12 +63,14 @@ impl Images {
         }
         eprintln!("bench: no images yet: making them (three minutes)");
         let part = vm_folder().join("bench.part");
-        host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&part))?;
+        command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&part))?;
         fs::create_dir_all(&part).map_err(|e| format!("{}: {e}", part.display()))?;
         let tree = part.join("tree");
-        host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(files.builder()).arg(&tree))?;
+        command::run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(files.builder()).arg(&tree))?;
         let script = fs::read_to_string(&recipe).map_err(|e| format!("{}: {e}", recipe.display()))?;
-        host(Command::new("unshare").arg("--mount").arg("chroot").arg(&tree).args(["sh", "-c", &script]))?;
+        command::run(
+            Command::new("unshare").arg("--mount").arg("chroot").arg(&tree).args(["sh", "-c", &script]),
+        )?;
         let last = our_init()?;
         for (name, from, last) in
             [("small", "small", &last[..]), ("debians", "small", &[]), ("large", "large", &last)]
@@ -79,7 +82,7 @@ impl Images {
         let kernel = read(&files.kernel())?;
         write(&part.join("vmlinux"), &unpacked(payload(&kernel)?, &tree)?)?;
         write(&part.join("vmlinuz"), &kernel)?;
-        host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&tree))?;
+        command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&tree))?;
         fs::rename(&part, &folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         Ok(images)
     }
@@ -95,7 +98,7 @@ pub fn megabytes(file: &Path) -> Result<f64, String> {
 fn our_init() -> Result<Vec<u8>, String> {
     let mut archive = Cpio::default();
     archive.device("/dev/console", 5, 1);
-    archive.file("/init", 0o755, &holder::arrived()?);
+    archive.file("/init", 0o755, &programs::arrived()?);
     Ok(archive.finish())
 }
 
@@ -157,8 +160,8 @@ fn unpacked(bytes: &[u8], root: &Path) -> Result<Vec<u8>, String> {
     // The kernel's payload ends with its size, which is not zstd data: zstd fails there, after writing
     // everything before.
     let script = "zstd -dcq /packed >/plain 2>/packed.errors; test -s /plain";
-    host(Command::new("chroot").arg(root).args(["sh", "-c", script]))?;
-    host_bytes(Command::new("cat").arg(root.join("plain")))
+    command::run(Command::new("chroot").arg(root).args(["sh", "-c", script]))?;
+    command::run_bytes(Command::new("cat").arg(root.join("plain")))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

@@ -3,10 +3,10 @@
 use crate::handoff::{LINE, between, counted, hook_night};
 use crate::images::Images;
 use crate::report::write_between;
+use bed::guest::shutdown::Ended;
 use bed::harness::Test;
-use bed::holder;
+use bed::host::programs;
 use bed::image::Image;
-use bed::initramfs::Ended;
 use bed::machine::{End, with_last_lines};
 use std::fmt::Write;
 use std::fs;
@@ -60,7 +60,7 @@ pub fn row(number: usize) -> Result<String, String> {
     let test = Test { name: format!("bench.loads.{number}"), image: Image::Debian13 };
     let _ = fs::remove_file(test.log());
     let mut night = hook_night(&test, &images.small.packed, state.memory)?;
-    night.file("/usr/bin/fill", 0o755, holder::fill()?);
+    night.file("/usr/bin/fill", 0o755, programs::fill()?);
     let _ = write!(
         night.scenario,
         "{{ {}; }} || poweroff -f\n\

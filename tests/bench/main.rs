@@ -11,8 +11,8 @@ mod report;
 mod staging;
 mod whole;
 
+use bed::host::paths::vm_folder;
 use bed::image::Image;
-use bed::vm_folder;
 use std::env;
 use std::fs;
 use std::process::ExitCode;

@@ -1,12 +1,12 @@
 //! Measures the cost of staging, compared with that of its parts: in instructions of one guest, and in memory.
 
 use crate::report::write_between;
+use bed::guest::shutdown::{Ended, Night};
 use bed::harness::Test;
-use bed::holder;
+use bed::host::paths::vm_folder;
+use bed::host::programs;
 use bed::image::Image;
-use bed::initramfs::{Ended, Night};
 use bed::machine::{End, with_last_lines};
-use bed::vm_folder;
 use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub fn bench() -> Result<(), String> {
     member.resize(member.len().next_multiple_of(4), 0);
     night.file("/member", 0o644, member);
     night.program("/usr/bin/cp")?.builders_program("/usr/sbin/kexec")?;
-    night.file("/usr/bin/count", 0o755, holder::count()?);
+    night.file("/usr/bin/count", 0o755, programs::count()?);
     // The kernel's own messages would interrupt ours.
     night.scenario = "dmesg -n 1\necho \"versions $(date -I), Linux $(uname -r), $(kexec --version), \
         $(nextkernel --version)\"\n"

@@ -3,12 +3,15 @@
 
 use crate::images::Images;
 use crate::report::write_between;
-use bed::cpio::Cpio;
-use bed::guest::{Disks, Guest, Spec};
+use bed::disk::disks::Disks;
+use bed::guest::whole::{Guest, Spec};
 use bed::harness::Test;
+use bed::host::paths::installed;
+use bed::host::programs;
+use bed::host::scratch::Scratch;
 use bed::image::{self, Image};
-use bed::machine::Scratch;
-use bed::{holder, initramfs, installed};
+use bed::initramfs;
+use bed::initramfs::cpio::Cpio;
 use std::fmt::Write;
 use std::fs;
 
@@ -130,7 +133,7 @@ pub fn row(number: usize) -> Result<f64, String> {
 }
 
 fn programs(to: &mut Cpio) -> Result<(), String> {
-    to.file("/usr/bin/count", 0o755, &holder::count()?);
+    to.file("/usr/bin/count", 0o755, &programs::count()?);
     initramfs::program(to, &Image::Debian13.files()?.builder(), "/usr/sbin/kexec")
 }
 

@@ -4,9 +4,9 @@
 //! Left out are the differences between those two: bootctl lists entries whose kernel is missing or is for
 //! another machine, and does not recognize some names ([`ODD`]).
 
-use bed::guest::Guest;
+use bed::disk::uki;
+use bed::guest::whole::Guest;
 use bed::harness::Test;
-use bed::uki;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

@@ -1,9 +1,11 @@
 //! Machines that UEFI starts, with systemd-boot, or with shim and GRUB.
 
-use bed::guest::{Disks, Guest, Spec, Starts};
+use bed::disk::disks::Disks;
+use bed::disk::shim;
+use bed::guest::whole::{Guest, Spec, Starts};
 use bed::harness::Test;
-use bed::machine::Scratch;
-use bed::{host, shim};
+use bed::host::command;
+use bed::host::scratch::Scratch;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,7 +43,7 @@ impl Esp {
             esp.put(installed, &file)?;
         }
         let mut blkid = Command::new("blkid");
-        let uuid = host(blkid.args(["-s", "UUID", "-o", "value"]).arg(test.image.root(&image)))?;
+        let uuid = command::run(blkid.args(["-s", "UUID", "-o", "value"]).arg(test.image.root(&image)))?;
         // util/grub-install.c writes the first three lines.
         let config = format!(
             "search.fs_uuid {} root\nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n\

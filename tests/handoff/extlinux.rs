@@ -1,8 +1,8 @@
 //! Tests that nextkernel stages the entry that extlinux would boot: a BIOS and extlinux itself start these
 //! machines.
 
-use bed::bios;
-use bed::guest::{Guest, Spec, Starts};
+use bed::guest::bios;
+use bed::guest::whole::{Guest, Spec, Starts};
 use bed::harness::Test;
 
 use super::loader::Next;

@@ -1,8 +1,8 @@
 //! Tests that nextkernel stages the entry that GRUB would boot: a BIOS or UEFI and GRUB itself start these
 //! machines.
 
-use bed::bios;
-use bed::guest::{Guest, Spec, Starts};
+use bed::guest::bios;
+use bed::guest::whole::{Guest, Spec, Starts};
 use bed::harness::Test;
 use bed::image::Image;
 

@@ -1,11 +1,12 @@
 //! Runs the README's installation steps and the guides of docs/guides literally, in a Debian without nextkernel:
 //! the text is the test.
 
-use bed::guest::{Guest, Spec};
+use bed::disk::storage::Storage;
+use bed::guest::whole::{Guest, Spec};
+use bed::guest::{kexec_tools, standins};
 use bed::harness::Test;
-use bed::machine::Scratch;
-use bed::storage::Storage;
-use bed::{host, kexec_tools, standins};
+use bed::host::command;
+use bed::host::scratch::Scratch;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,7 +98,7 @@ fn docs(name: &str) -> PathBuf {
 pub fn with_package(installed: &Scratch) -> Result<(), String> {
     let folder = installed.path("root/target/package");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    host(Command::new("cp").arg(packages::deb()?).arg(&folder)).map(drop)
+    command::run(Command::new("cp").arg(packages::deb()?).arg(&folder)).map(drop)
 }
 
 /// Adds the files that [`SITUATION`] uses.

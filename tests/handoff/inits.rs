@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use bed::guest::Guest;
+use bed::guest::inits;
+use bed::guest::whole::Guest;
 use bed::harness::Test;
-use bed::inits;
 use bed::machine::End;
 
 use super::kexec::hand_over;

@@ -1,6 +1,6 @@
 //! Tests handoffs from a running Debian to the next kernel, with the commands a person types.
 
-use bed::guest::{Guest, Spec};
+use bed::guest::whole::{Guest, Spec};
 use bed::harness::Test;
 use bed::machine::End;
 

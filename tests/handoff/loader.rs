@@ -1,7 +1,7 @@
 //! Properties common to all boot loaders: the entry marked as default is the one that nextkernel stages and
 //! starts, and the one that the boot loader itself boots.
 
-use bed::guest::Guest;
+use bed::guest::whole::Guest;
 use serde_json::Value;
 
 use super::kexec::{TOLD, hand_over, reboot, restart};

@@ -1,10 +1,10 @@
 //! Tests whole systems started by `kexec_load`, and decompressed ones: they must find the same machine as the
 //! systems started by `kexec_file_load`.
 
-use bed::guest::{Guest, Spec, Starts};
+use bed::guest::kexec_tools;
+use bed::guest::whole::{Guest, Spec, Starts};
 use bed::harness::Test;
 use bed::initramfs::with_busybox;
-use bed::kexec_tools;
 use std::fmt::Write;
 
 use super::esp::Esp;

@@ -1,9 +1,10 @@
 //! Tests installing, updating and removing Debian's package with apt.
 
-use bed::guest::{Guest, Spec};
+use bed::guest::whole::{Guest, Spec};
 use bed::harness::Test;
-use bed::machine::Scratch;
-use bed::{host, image};
+use bed::host::command;
+use bed::host::scratch::Scratch;
+use bed::image;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,7 +17,7 @@ const FILES: &str = "find /etc /usr /var -xdev \\( -path /var/log -o -path /var/
 
 /// Returns the package that `make deb` made, and proves that it holds the current build.
 pub fn deb() -> Result<PathBuf, String> {
-    let made = bed::vm_folder().with_file_name("package");
+    let made = bed::host::paths::vm_folder().with_file_name("package");
     let names = fs::read_dir(&made).map_err(|e| format!("{}: {e} (make deb)", made.display()))?;
     let is_ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -29,8 +30,13 @@ pub fn deb() -> Result<PathBuf, String> {
     let same = "for program in usr/bin/nextkernel usr/lib/systemd/system-shutdown/nextkernel; do
         dpkg-deb --fsys-tarfile \"$1\" | tar -xO ./$program | cmp - \"$2/$program\"
     done";
-    host(Command::new("sh").args(["-ec", same, "sh"]).arg(deb).arg(bed::vm_folder().join("installed")))
-        .map_err(|e| format!("the package is not of what is built now: make deb ({e})"))?;
+    command::run(
+        Command::new("sh")
+            .args(["-ec", same, "sh"])
+            .arg(deb)
+            .arg(bed::host::paths::vm_folder().join("installed")),
+    )
+    .map_err(|e| format!("the package is not of what is built now: make deb ({e})"))?;
     Ok(deb.clone())
 }
 
@@ -43,7 +49,7 @@ fn debs() -> Result<Scratch, String> {
         echo >>next/usr/lib/systemd/system-shutdown/nextkernel && \
         sed -i 's/^Version: .*/&.1/' next/DEBIAN/control && dpkg-deb --root-owner-group -b next debs/next.deb && \
         rm -r next";
-    host(Command::new("sh").args(["-ec", script]).arg(deb).current_dir(scratch.path("")))?;
+    command::run(Command::new("sh").args(["-ec", script]).arg(deb).current_dir(scratch.path("")))?;
     image::disk(&scratch.path("debs"), &scratch.path("debs.ext4"), "DEBS")?;
     Ok(scratch)
 }

@@ -1,6 +1,6 @@
 //! Tests what `nextkernel report` shows for each boot, whatever the times are.
 
-use bed::guest::Guest;
+use bed::guest::whole::Guest;
 use bed::harness::Test;
 use serde_json::Value;
 

@@ -1,10 +1,12 @@
 //! Tests roots on storage that has to be closed, which the hook does in our own exitrd. The system call that
 //! starts the next kernel makes no difference here, and `kexec_load` is the quicker one.
 
-use bed::guest::{Guest, Spec};
+use bed::disk::dracut;
+use bed::disk::storage::Storage;
+use bed::guest::whole::{Guest, Spec};
 use bed::harness::Test;
-use bed::machine::{End, Scratch};
-use bed::storage::{self, Storage};
+use bed::host::scratch::Scratch;
+use bed::machine::End;
 use std::fs;
 use std::process::Command;
 
@@ -79,7 +81,7 @@ pub fn a_root_in_luks_on_lvm_is_closed_in_dracuts_exitrd(test: &Test) -> Result<
     let scratch = Scratch::new()?;
     let made = scratch.path("made");
     fs::create_dir(&made).map_err(|e| format!("{}: {e}", made.display()))?;
-    let disks = storage::with_dracut(&hook, &made)?;
+    let disks = dracut::initrd(&hook, &made)?;
     // dracut unpacks its initrd again from this path at shutdown.
     let copy = scratch.path("installed");
     let there = copy.join("usr/lib/modules").join(test.image.files()?.release()?);

@@ -1,11 +1,11 @@
 //! Tests that nextkernel stages the entry that systemd-boot would boot: UEFI and systemd-boot itself start these
 //! machines.
 
-use bed::cpio::Cpio;
-use bed::guest::Guest;
+use bed::guest::kexec_tools;
+use bed::guest::whole::Guest;
 use bed::harness::Test;
 use bed::image::Image;
-use bed::kexec_tools;
+use bed::initramfs::cpio::Cpio;
 
 use super::esp::{Esp, is_gone, read, says, set};
 use super::kexec::wait_until;

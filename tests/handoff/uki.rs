@@ -1,9 +1,9 @@
 //! Tests that nextkernel stages the unified kernel image that systemd-boot would boot, including a profile and
 //! an addon.
 
-use bed::guest::Guest;
+use bed::disk::uki;
+use bed::guest::whole::Guest;
 use bed::harness::Test;
-use bed::uki;
 
 use super::esp::{Esp, says};
 use super::loader::Next;

@@ -1,6 +1,6 @@
 //! Tests the template unit, nextkernel's counterpart to the `ArchWiki`'s kexec-load@.service.
 
-use bed::guest::Guest;
+use bed::guest::whole::Guest;
 use bed::harness::Test;
 
 use super::kexec::{UNSTAGED, boot, hand_over, jump, reboot, wait_until};

@@ -1,10 +1,10 @@
 //! Tests the effect of package managers' hooks on the staged kernel: Debian's, as linux-image runs them, and
 //! those of kernel-install.
 
-use bed::guest::{Guest, Spec};
+use bed::guest::whole::{Guest, Spec};
 use bed::harness::Test;
-use bed::host;
-use bed::machine::Scratch;
+use bed::host::command;
+use bed::host::scratch::Scratch;
 use std::fs;
 use std::process::Command;
 
@@ -115,7 +115,7 @@ pub fn after_apt_has_upgraded_the_kernel_a_reboot_starts_the_new_one_by_kexec(
     let archive = installed.path("root/archive");
     fs::create_dir(&archive).map_err(|e| format!("{}: {e}", archive.display()))?;
     let packages = test.image.files()?.builder().join("kernel");
-    host(Command::new("sh").args(["-ec", ARCHIVE, "sh"]).arg(packages).current_dir(&archive))?;
+    command::run(Command::new("sh").args(["-ec", ARCHIVE, "sh"]).arg(packages).current_dir(&archive))?;
     let mut guest = newly_installed(&Spec { installed: Some(installed.path("")), ..Spec::new(test) })?;
     key(&mut guest, "reboot")?;
     guest.ok("echo 'deb [trusted=yes] file:/root/archive ./' >/etc/apt/sources.list && apt-get update")?;

@@ -1,10 +1,11 @@
 //! Tests that nothing is left half done: neither by a killed `nextkernel stage`, nor by a hook that would need
 //! more memory than it has.
 
-use bed::guest::{Guest, Spec};
+use bed::guest::whole::{Guest, Spec};
 use bed::harness::Test;
-use bed::machine::Scratch;
-use bed::{host, stub};
+use bed::host::command;
+use bed::host::scratch::Scratch;
+use bed::kernel::stub;
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
@@ -59,7 +60,7 @@ pub fn stage_killed_at_each_call_that_changes_anything_leaves_the_old_plan_or_th
 ) -> Result<(), String> {
     let scratch = Scratch::new()?;
     let with_kernel = scratch.path("installed");
-    host(Command::new("cp").arg("-a").arg(bed::installed()).arg(&with_kernel))?;
+    command::run(Command::new("cp").arg("-a").arg(bed::host::paths::installed()).arg(&with_kernel))?;
     // The stub is staged some eighty times, and never started.
     let kernel = with_kernel.join("root/kernel");
     let stub = stub::kernel()?;

@@ -1,9 +1,9 @@
 //! Tests handoffs on arm64 and riscv64.
 
-use bed::boards::{Kernel, run};
+use bed::guest::boards::{Kernel, run};
+use bed::guest::shutdown::Ended;
 use bed::harness::Test;
 use bed::image::Image::Debian13;
-use bed::initramfs::Ended;
 use bed::machine::End;
 
 /// The next kernel's command line.

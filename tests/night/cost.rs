@@ -2,7 +2,7 @@
 
 use super::staged::{night, stage};
 use bed::harness::Test;
-use bed::holder;
+use bed::host::programs;
 use bed::machine::{End, with_last_lines};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ chmod 755 /usr/lib/systemd/system-shutdown/nextkernel
 pub fn without_a_gpu_the_hook_does_little_itself(test: &Test) -> Result<(), String> {
     // The hook loads the image itself here, which is more work.
     let mut night = night(test, "kexec", &(stage("--preload no") + STEPPED))?;
-    night.file("/usr/bin/steps", 0o755, holder::steps()?);
+    night.file("/usr/bin/steps", 0o755, programs::steps()?);
     // A trap for each instruction takes time, and the init's deadline must not cut that short.
     (night.counting, night.limit) = (true, Duration::from_secs(400));
     let ended = night.run()?;

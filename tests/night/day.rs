@@ -2,8 +2,8 @@
 
 use super::staged::{CMDLINE, handed_over, night, rebooted, stage};
 use bed::harness::Test;
+use bed::initramfs::modules::Modules;
 use bed::machine::End;
-use bed::modules::Modules;
 
 /// Creates the directory by which the tool recognizes systemd; in these guests systemd-shutdown only comes at
 /// the end.
@@ -35,7 +35,7 @@ pub fn several_initrds_are_joined_on_four_bytes(test: &Test) -> Result<(), Strin
     let day = "nextkernel stage --kernel /kernel --initrd /one --initrd /next.cpio --cmdline 'console=ttyS0 staged=yes'\n";
     let mut night = night(test, "kexec", day)?;
     // The kernel skips zeros after an archive; three of them leave the next archive misaligned by three.
-    let mut one = bed::cpio::Cpio::default();
+    let mut one = bed::initramfs::cpio::Cpio::default();
     one.file("/witness", 0o644, b"x");
     let mut one = one.finish();
     one.extend([0; 3]);

@@ -2,11 +2,12 @@
 //! a picture of its screen shows that.
 
 use super::staged::{HOOK, handed_over, night, plan, rebooted, stage, systemd_jumped_itself};
+use bed::guest::shutdown::{Boots, Ended, Night};
 use bed::harness::Test;
-use bed::holder;
-use bed::initramfs::{self, Boots, Ended, Night};
+use bed::host::programs;
+use bed::initramfs;
+use bed::initramfs::modules::Modules;
 use bed::machine::End;
-use bed::modules::Modules;
 
 /// The next kernel's system: claims the card again, and requests the picture when the screen is white. The
 /// driver draws written text a moment later.
@@ -56,7 +57,7 @@ fn driven(test: &Test, card: &Card, before: &str, options: &str, after: &str) ->
     next.file("/next", 0o644, load.as_bytes());
     modules.put(&mut next);
     night.modules(&modules).file("/driver.cpio", 0o644, next.finish());
-    night.file("/usr/bin/holder", 0o755, holder::program()?);
+    night.file("/usr/bin/holder", 0o755, programs::holder()?);
     night.qemu = qemu.map(str::to_owned).into();
     night.real = true;
     // Programs write to the last console.

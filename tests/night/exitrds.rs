@@ -2,12 +2,13 @@
 //! closed.
 
 use super::staged::{HOOK, handed_over, in_order, night, stage};
+use bed::disk::dracut;
+use bed::guest::shutdown::Night;
 use bed::harness::Test;
-use bed::initramfs::Night;
+use bed::host::paths::installed;
+use bed::host::scratch::Scratch;
+use bed::initramfs::modules::Modules;
 use bed::machine::End;
-use bed::machine::Scratch;
-use bed::modules::Modules;
-use bed::{dracut, installed};
 
 /// Continues in a root on an encrypted RAM disk, with /run/initramfs filled by `$EXITRD`.
 const ROOT: &str = r#"

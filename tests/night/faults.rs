@@ -2,9 +2,10 @@
 //! `panic=`. With `NEXTKERNEL_SHOW_SECONDS=1` each row prints how long its shutdown took, for docs/night.md.
 
 use super::staged::{AGAIN, handed_over, night, plan, rebooted, stage, systemd_jumped_itself};
+use bed::guest::shutdown::{Ended, Night};
+use bed::guest::standins;
 use bed::harness::Test;
-use bed::initramfs::{Ended, Night};
-use bed::{holder, standins};
+use bed::host::programs;
 use std::env;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ dd if=/dev/zero of=/dev/hangblk bs=4096 count=1";
 pub(super) fn faulty(test: &Test, before: &str, options: &str, after: &str) -> Result<Night, String> {
     let mut night = night(test, "kexec", &format!("{before}\n{}{after}", stage(options)))?;
     standins::put(&mut night, &["nvidia", "slowdev", "hangblk", "hangnotify", "holdconsole"])?;
-    night.file("/holder", 0o755, holder::program()?).file("/stuck", 0o755, holder::stuck()?);
+    night.file("/holder", 0o755, programs::holder()?).file("/stuck", 0o755, programs::stuck()?);
     night.qemu = ["-device", "edu"].repeat(3).into_iter().map(str::to_owned).collect();
     (night.counting, night.limit) = (true, Duration::from_secs(300));
     Ok(night)

@@ -2,8 +2,8 @@
 //! beside the init's other hooks.
 
 use super::staged::{handed_over, in_order, night, plan, rebooted, stage};
+use bed::guest::shutdown::Night;
 use bed::harness::Test;
-use bed::initramfs::Night;
 use bed::machine::End;
 
 pub fn systemd_shutdown_runs_the_hooks_with_the_verb(test: &Test) -> Result<(), String> {

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
+use bed::guest::inits;
+use bed::guest::shutdown::Night;
 use bed::harness::Test;
-use bed::initramfs::Night;
-use bed::inits;
 use bed::machine::End;
 
 use super::staged::{handed_over, night, stage};

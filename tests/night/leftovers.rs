@@ -3,10 +3,11 @@
 
 use super::inits;
 use super::staged::{HOOK, handed_over, in_order, night, stage};
+use bed::guest::shutdown::{Ended, Night};
+use bed::guest::standins;
 use bed::harness::Test;
-use bed::initramfs::{Ended, Night};
-use bed::modules::Modules;
-use bed::{holder, standins};
+use bed::host::programs;
+use bed::initramfs::modules::Modules;
 use std::path::Path;
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ fn hidden(test: &Test, by: By, day: &str) -> Result<Night, String> {
     };
     let mut night = night(test, "", &format!("{}{KEPT}{day}\n{IS_KEPT}{last}", stage("--preload no")))?;
     night.modules(&Modules::of(&test.image.files()?, &["loop", "crc32c_generic", "ext4"])?);
-    night.file("/hide", 0o755, holder::hide()?);
+    night.file("/hide", 0o755, programs::hide()?);
     if matches!(by, By::Procd) {
         let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../units/procd/nextkernel");
         night.host_file("/etc/rc.d/K99nextkernel", 0o755, &unit)?;
@@ -88,7 +89,7 @@ fn held(test: &Test, hide: &str) -> Result<Night, String> {
     let day = format!("{load}; {hide}; rmmod nvidia 2>/dev/null || echo it is kept loaded\n");
     let mut night = night(test, "kexec", &(stage("--preload no") + &day))?;
     standins::put(&mut night, &["nvidia"])?;
-    night.file("/hide", 0o755, holder::hide()?);
+    night.file("/hide", 0o755, programs::hide()?);
     night.qemu = vec!["-device".into(), "edu".into()];
     night.counting = true;
     Ok(night)
@@ -152,7 +153,7 @@ pub fn where_no_process_can_be_made_room_is_made_first(test: &Test) -> Result<()
 pub fn where_sigchld_is_ignored_it_hands_over_all_the_same(test: &Test) -> Result<(), String> {
     let day = "/hide careless /bin/busybox grep SigIgn /proc/self/status\nexec /hide careless";
     let mut night = night(test, "", &(stage("--preload no") + &format!("{day} {HOOK} kexec")))?;
-    night.file("/hide", 0o755, holder::hide()?);
+    night.file("/hide", 0o755, programs::hide()?);
     night.counting = true;
     let ended = night.run()?;
     ended.line("SigIgn:\t0000000000010000")?;
@@ -207,7 +208,7 @@ fn is_closed(test: &Test, day: &str) -> Result<Ended, String> {
     let old_root = format!("mkdir /oldroot; mount -t tmpfs none /oldroot\n{day}\n");
     let mut night = night(test, "", &(stage("--preload no") + &old_root + &format!("exec {HOOK} kexec")))?;
     night.modules(&Modules::of(&test.image.files()?, &["overlay"])?);
-    night.file("/mounts", 0o755, holder::mounts()?);
+    night.file("/mounts", 0o755, programs::mounts()?);
     (night.counting, night.limit) = (true, Duration::from_secs(300));
     let ended = night.run()?;
     ended.line("nextkernel: the old root is closed")?;

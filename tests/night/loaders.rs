@@ -2,11 +2,12 @@
 //! runs.
 
 use super::staged::{AGAIN, handed_over, night, stage, systemd_jumped_itself};
-use bed::chain::{self, By, Memory};
+use bed::guest::chain::{self, By, Memory};
+use bed::guest::shutdown::{Boots, Ended};
 use bed::harness::Test;
-use bed::holder;
+use bed::host::programs;
 use bed::image::Image;
-use bed::initramfs::{self, Boots, Ended};
+use bed::initramfs;
 use bed::machine::{End, with_last_lines};
 
 /// Prints whether an image is loaded.
@@ -122,7 +123,7 @@ pub fn what_the_hook_will_load_goes_where_the_kernel_hands_out_nothing_for_it(
     // The image also replaces one that is loaded: memory handed out to that one is handed out next.
     let day = [large, kept, moved, stage("no"), SEGMENTS.into(), say("at last")].concat();
     let mut night = night(test, "kexec", &day)?;
-    night.file("/usr/bin/reserved", 0o755, holder::reserved()?);
+    night.file("/usr/bin/reserved", 0o755, programs::reserved()?);
     (night.memory, night.boots) = (2048, Boots::Each);
     let ended = night.run()?;
     let reserved = |when: &str| {
@@ -180,7 +181,7 @@ pub fn a_load_that_somebody_else_is_making_is_waited_for(test: &Test) -> Result<
     let mut night = night(test, "kexec", &day)?;
     let beside = "#!/bin/sh\necho another hook loads >/dev/kmsg\nexec /stuck contend /kernel /big\n";
     night.file("/usr/lib/systemd/system-shutdown/beside", 0o755, beside);
-    night.file("/stuck", 0o755, holder::stuck()?);
+    night.file("/stuck", 0o755, programs::stuck()?);
     (night.memory, night.counting) = (768, true);
     let ended = night.run()?;
     ended.line("another hook loads")?;

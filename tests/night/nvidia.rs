@@ -2,9 +2,10 @@
 //! real stack. This cannot show that a real GPU works again afterwards.
 
 use super::staged::{handed_over, in_order, night, plan, rebooted, stage};
+use bed::guest::shutdown::{Ended, Night};
+use bed::guest::standins;
 use bed::harness::Test;
-use bed::initramfs::{Ended, Night};
-use bed::{holder, standins};
+use bed::host::programs;
 
 /// Modules of the stack, in the order of loading.
 const STACK: [&str; 4] = ["nvidia", "nvidia_modeset", "nvidia_drm", "nvidia_uvm"];
@@ -20,7 +21,7 @@ fn stack(test: &Test, parameters: &str, day: &str) -> Result<Night, String> {
     let mut night = night(test, "kexec", &day)?;
     standins::put(&mut night, &STACK)?;
     standins::put(&mut night, &["nvidia_peermem"])?;
-    night.file("/holder", 0o755, holder::program()?);
+    night.file("/holder", 0o755, programs::holder()?);
     night.qemu = vec!["-device".into(), "edu".into()];
     night.counting = true;
     Ok(night)
@@ -67,7 +68,7 @@ pub fn a_module_that_is_still_loading_is_waited_for(test: &Test) -> Result<(), S
     // The load starts before the shutdown; its probe still runs when the hook unloads.
     let mut night = night(test, "kexec", &stage("--preload no"))?;
     standins::put(&mut night, &["nvidia"])?;
-    night.file("/stuck", 0o755, holder::stuck()?);
+    night.file("/stuck", 0o755, programs::stuck()?);
     night.qemu = vec!["-device".into(), "edu".into()];
     night.counting = true;
     night.scenario += "/stuck load /nvidia.ko probe_ms=8000\nsleep 1\n";

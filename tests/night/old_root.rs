@@ -2,7 +2,7 @@
 
 use super::staged::{HOOK, handed_over, in_order, night, stage};
 use bed::harness::Test;
-use bed::modules::Modules;
+use bed::initramfs::modules::Modules;
 
 /// An old root that depends on itself: a loop device on a file in it, a mapped device on that, a file system on
 /// that, and swap on a file in that. Another mapped device is in use elsewhere. The hook inherits a descriptor

@@ -1,9 +1,9 @@
 //! Tests that an image preloaded at staging is started as it is, and is loaded again only if necessary.
 
 use super::staged::{HOOK, handed_over, night, rebooted, stage};
+use bed::guest::shutdown::{Ended, Night};
 use bed::harness::Test;
-use bed::holder;
-use bed::initramfs::{Ended, Night};
+use bed::host::programs;
 use bed::machine::{End, with_last_lines};
 
 /// Loads another image after the staged one, without nextkernel's knowledge.
@@ -19,7 +19,7 @@ const UNLOADED: &str =
 /// Returns a guest in which an image can be unloaded.
 fn unloading(test: &Test, day: &str) -> Result<Night, String> {
     let mut night = night(test, "kexec", day)?;
-    night.file("/stuck", 0o755, holder::stuck()?);
+    night.file("/stuck", 0o755, programs::stuck()?);
     Ok(night)
 }
 

@@ -3,10 +3,10 @@
 
 use super::day::conf;
 use super::staged::{handed_over, night, stage};
+use bed::guest::shutdown::{Boots, Ended, Night};
 use bed::harness::Test;
-use bed::initramfs::{Boots, Ended, Night};
-use bed::modules::Modules;
-use bed::signed;
+use bed::initramfs::modules::Modules;
+use bed::kernel::signed;
 use std::fs;
 
 /// A command line to type, and the sentence expected for it.

@@ -5,11 +5,13 @@ use super::faults::{BESIDE, faulty, when, when_the_hook_says};
 use super::staged::{
     AGAIN, HOOK, handed_over, in_order, night, plan, rebooted, stage, systemd_jumped_itself,
 };
+use bed::guest::shutdown::{Ended, Night};
+use bed::guest::standins;
 use bed::harness::Test;
-use bed::initramfs::{Ended, Night};
+use bed::host::paths::installed;
+use bed::host::programs;
+use bed::initramfs::modules::Modules;
 use bed::machine::with_last_lines;
-use bed::modules::Modules;
-use bed::{holder, installed, standins};
 
 /// Returns a guest of [`faulty`] with this number of edu devices.
 fn with_devices(
@@ -187,7 +189,7 @@ pub fn a_jump_that_fails_leaves_no_watchdog_armed(test: &Test) -> Result<(), Str
     let mut night = night(test, "kexec", &day)?;
     standins::put(&mut night, &["hangnotify"])?;
     night.modules(&Modules::of(&test.image.files()?, &["watchdog", "i6300esb"])?);
-    night.file("/stuck", 0o755, holder::stuck()?);
+    night.file("/stuck", 0o755, programs::stuck()?);
     night.file(
         BESIDE,
         0o755,
@@ -237,7 +239,7 @@ pub fn a_limit_on_loads_is_not_spent_while_somebody_else_loads(test: &Test) -> R
     let limit = "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot\n";
     let day = "truncate -s 16M /big\n".to_owned() + &stage("--preload no") + limit;
     let mut night = night(test, "kexec", &day)?;
-    night.file("/stuck", 0o755, holder::stuck()?);
+    night.file("/stuck", 0o755, programs::stuck()?);
     night.file(BESIDE, 0o755, "#!/bin/sh\nexec /stuck contend /kernel /big\n");
     night.host_file("/usr/bin/nextkernel-hook", 0o755, &installed().join(HOOK.trim_start_matches('/')))?;
     night.file(HOOK, 0o755, "#!/bin/sh\nsleep 0.2\nexec /usr/bin/nextkernel-hook $1\n");

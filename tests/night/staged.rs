@@ -1,8 +1,10 @@
 //! Guests with the product installed and a kernel staged.
 
+use bed::guest::shutdown::{Ended, Night};
 use bed::harness::Test;
-use bed::initramfs::{self, Ended, Night};
-use bed::{installed, machine::End};
+use bed::host::paths::installed;
+use bed::initramfs;
+use bed::machine::End;
 
 /// Path of the hook, where systemd-shutdown runs it.
 pub const HOOK: &str = "/usr/lib/systemd/system-shutdown/nextkernel";

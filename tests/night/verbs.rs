@@ -1,11 +1,11 @@
 //! Tests that each verb leads where the plan says or, without a plan, where the init goes.
 
 use super::staged::{HOOK, handed_over, night, rebooted, stage};
+use bed::guest::shutdown::Ended;
 use bed::harness::Test;
-use bed::initramfs::Ended;
+use bed::host::paths::vm_folder;
+use bed::initramfs::modules::Modules;
 use bed::machine::{End, with_last_lines};
-use bed::modules::Modules;
-use bed::vm_folder;
 
 pub fn kexec_jumps_with_the_image_kept(test: &Test) -> Result<(), String> {
     let ended = night(test, "kexec", &stage(""))?.run()?;

@@ -2,10 +2,11 @@
 //! the jump.
 
 use super::staged::{handed_over, night, plan, stage};
+use bed::guest::shutdown::Ended;
 use bed::harness::Test;
-use bed::initramfs::{self, Ended};
+use bed::initramfs;
+use bed::initramfs::modules::Modules;
 use bed::machine::End;
-use bed::modules::Modules;
 
 /// Waits longer than the watchdog: a machine that survives this is no longer watched.
 const LINGERS: &str = "sleep 40\n";

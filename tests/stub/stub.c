@@ -132,7 +132,7 @@ static uint64_t mix(uint64_t sum, uint64_t word)
 	return sum << 29 | sum >> 35;
 }
 
-// Sums bytes up as tests/bed/stub.rs does: as words, the last one filled up with zeros, and then their number.
+// Sums bytes up as tests/bed/kernel/stub.rs does: as words, the last one filled up with zeros, and then their number.
 static uint64_t sum_of(const uint8_t *bytes, uint64_t size)
 {
 	uint64_t sum = 0xcbf29ce484222325, word, at = 0;

@@ -1,9 +1,9 @@
 //! Kernel modules from `tests/standins` that go wrong on purpose. They are built for the image's kernel and
 //! cached beside the image.
 
-use crate::host;
+use crate::guest::shutdown::Night;
+use crate::host::command;
 use crate::image::{self, Files, Image};
-use crate::initramfs::Night;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -85,9 +85,9 @@ fn modules(image: &Files) -> Result<PathBuf, String> {
         // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
         let stdin = lock.try_clone().map_err(failed)?;
         let inside = image.builder().join("standins");
-        host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&inside))?;
-        host(Command::new("cp").arg("-r").arg(&sources).arg(&inside))?;
-        host(Command::new("chroot").arg(image.builder()).args(["sh", "-c", MAKE]).stdin(stdin))?;
+        command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&inside))?;
+        command::run(Command::new("cp").arg("-r").arg(&sources).arg(&inside))?;
+        command::run(Command::new("chroot").arg(image.builder()).args(["sh", "-c", MAKE]).stdin(stdin))?;
         fs::rename(&inside, &folder).map_err(failed)?;
     }
     Ok(folder)

@@ -1,7 +1,7 @@
 //! A disk that starts under Secure Boot as an installed Debian does. Microsoft's key verifies shim, shim's key
 //! verifies GRUB, and GRUB asks shim about the kernel. shim brings Debian's key, which the kernel takes over.
 
-use crate::esp;
+use crate::disk::esp;
 use crate::image::Files;
 use std::fs;
 use std::path::Path;

@@ -1,13 +1,14 @@
 //! C programs for the guests of tests and benchmarks, and for the bed itself.
 
-use crate::machine::Scratch;
-use crate::{Made, host};
+use crate::host::command;
+use crate::host::made::Made;
+use crate::host::scratch::Scratch;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 /// Returns `holder.c`, which keeps a device busy.
-pub fn program() -> Result<Vec<u8>, String> {
+pub fn holder() -> Result<Vec<u8>, String> {
     built("holder.c", &[])
 }
 
@@ -67,7 +68,7 @@ fn build(source: &str, more: &[&str]) -> Result<Vec<u8>, String> {
     let scratch = Scratch::new()?;
     let (source, built) = (Path::new(env!("CARGO_MANIFEST_DIR")).join(source), scratch.path("program"));
     let mut gcc = Command::new("gcc");
-    host(
+    command::run(
         gcc.args(["-static", "-O1", "-Wall", "-Wextra", "-Werror"])
             .args(more)
             .arg("-o")

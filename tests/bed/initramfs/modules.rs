@@ -1,9 +1,9 @@
 //! Debian's own modules for an initramfs: a few of the image's tree, decompressed, where `modprobe` looks for
 //! them.
 
-use crate::cpio::Cpio;
-use crate::host_bytes;
+use crate::host::command;
 use crate::image::Files;
+use crate::initramfs::cpio::Cpio;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -62,5 +62,5 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     if path.extension().is_none_or(|extension| extension != "xz") {
         return fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
     }
-    host_bytes(Command::new("xz").arg("-dc").arg(path))
+    command::run_bytes(Command::new("xz").arg("-dc").arg(path))
 }

@@ -1,6 +1,6 @@
 //! QMP: facts that QEMU knows about the machine and that the guest itself cannot report.
 
-use crate::feed::Feed;
+use crate::machine::feed::Feed;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;

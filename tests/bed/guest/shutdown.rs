@@ -1,31 +1,29 @@
 //! Shutdown guests: Debian's kernel and an initramfs in which PID 1 becomes the real systemd-shutdown. They begin
 //! when the file systems are gone, and take seconds.
 
-use crate::Made;
-use crate::cpio::Cpio;
+use crate::disk::shim;
 use crate::harness::Test;
-use crate::holder;
-use crate::host;
+use crate::host::made::Made;
+use crate::host::programs;
+use crate::host::scratch::Scratch;
 use crate::image::{Files, Image};
-use crate::machine::{self, Architecture, End, Machine, Scratch, Setup, Starts};
-use crate::modules::Modules;
-use crate::monitor::Picture;
-use crate::shim;
+use crate::initramfs;
+use crate::initramfs::cpio::Cpio;
+use crate::initramfs::modules::Modules;
+use crate::kernel::stub;
+use crate::machine::monitor::Picture;
+use crate::machine::setup::{Architecture, Setup, Starts};
+use crate::machine::{self, End, Machine};
 use crate::snapshot;
-use crate::stub;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
 
 /// A library that systemd-shutdown opens only when it needs it, since version 262 or earlier.
 const OPENED_LATER: &str = "/usr/lib/x86_64-linux-gnu/libmount.so.1";
-
-/// The links into /usr that Debian has. systemd 252 looks for hooks in /lib.
-const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// /scenario is one of a test's files. It is sourced, so it may also exec another program as PID 1.
 pub(crate) const INIT: &str = "#!/bin/busybox sh
@@ -37,16 +35,6 @@ mount -t tmpfs -o mode=0755,nosuid,nodev,noexec tmpfs /run
 [ -e /scenario ] || restored | cpio -idmu --quiet
 . /scenario
 exec /usr/lib/systemd/systemd-shutdown $VERB --timeout=10000000us --log-level=info --log-target=kmsg
-";
-
-/// The /init of the next system. It prints that the system is up, without kernel messages in between, and powers
-/// off.
-pub(crate) const NEXT_INIT: &str = "#!/bin/busybox sh
-/bin/busybox dmesg -n 1
-/bin/busybox mount -t proc proc /proc
-read -r cmdline </proc/cmdline
-echo \"NEXT KERNEL UP: $cmdline\"
-/bin/busybox poweroff -f
 ";
 
 /// The description of a shutdown guest.
@@ -125,7 +113,7 @@ impl Night {
 
     /// Adds a file.
     pub fn file(&mut self, path: &str, mode: u32, bytes: impl AsRef<[u8]>) -> &mut Self {
-        self.files.file(&merged(path), mode, bytes.as_ref());
+        self.files.file(&initramfs::merged(path), mode, bytes.as_ref());
         self
     }
 
@@ -136,19 +124,19 @@ impl Night {
 
     /// Adds a program of the image.
     pub fn program(&mut self, path: &str) -> Result<&mut Self, String> {
-        program(&mut self.files, &self.image.files()?.tree(), path)?;
+        initramfs::program(&mut self.files, &self.image.files()?.tree(), path)?;
         Ok(self)
     }
 
     /// Adds a program from the image's builder, which guests do not have otherwise.
     pub fn builders_program(&mut self, path: &str) -> Result<&mut Self, String> {
-        program(&mut self.files, &self.image.files()?.builder(), path)?;
+        initramfs::program(&mut self.files, &self.image.files()?.builder(), path)?;
         Ok(self)
     }
 
     /// Adds a program of another root.
     pub fn program_of(&mut self, root: &Path, path: &str) -> Result<&mut Self, String> {
-        program(&mut self.files, root, path)?;
+        initramfs::program(&mut self.files, root, path)?;
         Ok(self)
     }
 
@@ -282,66 +270,18 @@ fn base(image: Image) -> Result<Vec<u8>, String> {
 }
 
 fn make_base(of: Image, image: &Files) -> Result<Vec<u8>, String> {
-    let mut cpio = with_busybox(INIT)?;
-    cpio.file("/usr/bin/restored", 0o755, &holder::restored()?);
+    let mut cpio = initramfs::with_busybox(INIT)?;
+    cpio.file("/usr/bin/restored", 0o755, &programs::restored()?);
     for folder in ["proc", "sys", "run", "tmp", "root", "usr/lib/systemd/system-shutdown"] {
         cpio.folder(folder);
     }
-    program(&mut cpio, &image.tree(), SHUTDOWN)?;
+    initramfs::program(&mut cpio, &image.tree(), SHUTDOWN)?;
     if of == Image::Forky {
-        program(&mut cpio, &image.tree(), OPENED_LATER)?;
+        initramfs::program(&mut cpio, &image.tree(), OPENED_LATER)?;
     }
     cpio.file("/kernel", 0o644, &stub::kernel()?);
-    cpio.file("/next.cpio", 0o644, &next()?);
+    cpio.file("/next.cpio", 0o644, &initramfs::next()?);
     Ok(cpio.finish())
-}
-
-/// Returns the initramfs at `/next.cpio`.
-pub fn next() -> Result<Vec<u8>, String> {
-    let mut next = with_busybox(NEXT_INIT)?;
-    next.folder("proc");
-    Ok(next.finish())
-}
-
-/// Adds a program of the root `root`, and its libraries.
-pub fn program(cpio: &mut Cpio, root: &Path, path: &str) -> Result<(), String> {
-    let mut ldd = Command::new("chroot");
-    let libraries = host(ldd.arg(root).args(["/usr/bin/ldd", path]))?;
-    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
-    for path in libraries.chain([path]) {
-        cpio.file(&merged(path), 0o755, &read(&root.join(path.trim_start_matches('/')))?);
-    }
-    Ok(())
-}
-
-/// Returns an initramfs with Debian 13's busybox and this /init. Other files can be added to it.
-pub fn with_busybox(init: &str) -> Result<Cpio, String> {
-    Ok(with(&read(&Image::Debian13.files()?.busybox())?, init))
-}
-
-/// Returns an initramfs with this busybox and this /init.
-pub(crate) fn with(busybox: &[u8], init: &str) -> Cpio {
-    let mut cpio = Cpio::default();
-    // The kernel opens PID 1's standard input and output here, before anything is mounted.
-    cpio.device("/dev/console", 5, 1);
-    for folder in MERGED {
-        cpio.folder(&format!("usr/{folder}"));
-        cpio.link(folder, &format!("usr/{folder}"));
-    }
-    cpio.file("/usr/bin/busybox", 0o755, busybox);
-    cpio.link("/usr/bin/sh", "busybox");
-    cpio.file("/init", 0o755, init.as_bytes());
-    cpio
-}
-
-/// Returns a path's place in a merged /usr. An archive must not name a symbolic link as a directory, because the
-/// kernel would put a directory in its place.
-fn merged(path: &str) -> String {
-    let path = path.trim_start_matches('/');
-    match path.split_once('/') {
-        Some((first, _)) if MERGED.contains(&first) => format!("/usr/{path}"),
-        _ => format!("/{path}"),
-    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

@@ -1,17 +1,22 @@
 //! One QEMU process: its console, its monitor, and how it ended.
 
-use crate::feed::{Feed, Silence};
-use crate::host;
-use crate::monitor::{Monitor, Picture};
+pub mod feed;
+pub mod monitor;
+pub mod setup;
+
+use crate::host::command;
+use crate::host::scratch::Scratch;
+use crate::machine::feed::{Feed, Silence};
+use crate::machine::monitor::{Monitor, Picture};
+use crate::machine::setup::{Setup, Starts};
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{env, process};
 
 /// The limit for QEMU to connect. It only has to open its disks before, but a busy host may first read them.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -56,72 +61,6 @@ const STATE: &str = "state";
 const CONSOLE: &str = "console";
 /// The number of lines from the console's end that an error shows.
 const LAST_LINES: usize = 40;
-
-/// The architecture that is emulated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// A PC.
-    X86_64,
-    /// QEMU's own board, described by a device tree. It has one serial port, and so no [`Machine::agent`].
-    Arm64,
-    /// QEMU's own board, like arm64's.
-    Riscv64,
-}
-
-impl Architecture {
-    /// Returns QEMU's program for the architecture, and the arguments that it needs at least. arm64's newest
-    /// processor checks every pointer that a function returns to, and that would take most of the time when
-    /// emulated.
-    fn qemu(self) -> &'static [&'static str] {
-        match self {
-            Self::X86_64 => &["qemu-system-x86_64", "-cpu", "max"],
-            Self::Arm64 => &["qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a57"],
-            Self::Riscv64 => &["qemu-system-riscv64", "-machine", "virt"],
-        }
-    }
-}
-
-/// The program that the firmware starts.
-#[derive(Clone, Copy)]
-pub enum Starts<'a> {
-    /// A kernel that QEMU hands to the firmware.
-    Kernel {
-        /// The kernel.
-        kernel: &'a Path,
-        /// Its initrd.
-        initrd: &'a Path,
-        /// Its command line.
-        cmdline: &'a str,
-    },
-    /// The boot loader on a disk's EFI system partition. The firmware is UEFI then.
-    Uefi(&'a Path),
-    /// The boot loader on a disk's EFI system partition, under Secure Boot and with these variables of the
-    /// firmware.
-    Verified(&'a Path, &'a Path),
-    /// The boot loader in a disk's first sector.
-    Bios(&'a Path),
-}
-
-/// The description of a machine to start.
-#[derive(Clone, Copy)]
-pub struct Setup<'a> {
-    /// The architecture that is emulated.
-    pub architecture: Architecture,
-    /// The program that the firmware starts.
-    pub starts: Starts<'a>,
-    /// The memory in MiB.
-    pub memory: u32,
-    /// Whether the time-stamp counter counts instructions.
-    pub counting: bool,
-    /// The disks, in order. Writes to them last over resets, and not longer.
-    pub disks: &'a [PathBuf],
-    /// Additional arguments for QEMU.
-    pub args: &'a [String],
-    /// Whether the guest waits in `tests/restored.c` until [`Machine::give`] gives it its files.
-    pub waits: bool,
-    /// The file to which the console is appended.
-    pub log: &'a Path,
-}
 
 /// A running machine. It ends with this value, and with the *thread* that started it: keep both together.
 pub struct Machine {
@@ -177,7 +116,7 @@ impl Machine {
                 .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
                 .arg(disk)
                 .arg(overlay(folder, number));
-            host(&mut create)?;
+            command::run(&mut create)?;
         }
         let mut machine = Self::run(setup, scratch, &Holds::Making(folder))?;
         machine.monitor.command("cont")?;
@@ -441,30 +380,4 @@ fn accept(listener: &UnixListener, child: &mut Child) -> Result<UnixStream, Stri
         thread::sleep(Duration::from_millis(10));
     }
     Err("QEMU did not connect".into())
-}
-
-/// A directory in the system's temporary directory (socket paths must be short). It is removed with the value.
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// Makes the directory.
-    pub fn new() -> Result<Self, String> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir().join(format!("nextkernel-bed.{}.{count}", process::id()));
-        fs::create_dir(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    /// Returns the path of a file in it.
-    #[must_use]
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -1,10 +1,10 @@
 //! Disks that a BIOS boots. The boot loaders' own tools make them in a guest, and they are cached beside the
 //! image.
 
-use crate::esp;
-use crate::guest::{Guest, Spec};
+use crate::disk::esp;
+use crate::guest::whole::{Guest, Spec};
 use crate::harness::Test;
-use crate::host;
+use crate::host::command;
 use crate::image::{self, Files, Image};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
@@ -66,7 +66,7 @@ fn bare(files: &Files, disk: &Path) -> Result<(), String> {
     esp::partition(disk, SIZE, TABLE)?;
     let mut mke2fs = Command::new("mke2fs");
     mke2fs.args(PARTITION).arg("-d").arg(files.tree().join("boot")).arg(disk).arg("127M");
-    host(&mut mke2fs).map(drop)
+    command::run(&mut mke2fs).map(drop)
 }
 
 /// Runs a script in a guest that has these disks attached. The guest's writes to them are kept.

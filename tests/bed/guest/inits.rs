@@ -1,11 +1,12 @@
 //! A Debian with other inits than systemd: one disk has all those that Debian has. The kernel's command line
 //! chooses.
 
-use crate::guest::{Disks, Spec};
+use crate::disk::disks::Disks;
+use crate::guest::whole::Spec;
 use crate::harness::Test;
-use crate::host;
+use crate::host::command;
+use crate::host::paths::vm_folder;
 use crate::image;
-use crate::vm_folder;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -58,12 +59,12 @@ fn folder(test: &Test) -> Result<PathBuf, String> {
 }
 
 fn build(from: &Path, sources: &Path, part: &Path, lock: &File) -> Result<(), String> {
-    host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(part))?;
+    command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(part))?;
     fs::create_dir(part).map_err(|e| format!("{}: {e}", part.display()))?;
     let tree = part.join("tree");
-    host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(&tree))?;
+    command::run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(&tree))?;
     let copy = |from: &Path, to: &Path| {
-        host(
+        command::run(
             Command::new("cp")
                 .args(["-rT", "--preserve=mode,links", "--remove-destination"])
                 .arg(from)
@@ -74,7 +75,7 @@ fn build(from: &Path, sources: &Path, part: &Path, lock: &File) -> Result<(), St
     let build = fs::read_to_string(sources.join("build")).map_err(|e| format!("tests/inits/build: {e}"))?;
     // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
     let stdin = lock.try_clone().map_err(|e| format!("inits.lock: {e}"))?;
-    host(Command::new("chroot").arg(&tree).args(["sh", "-c", &build]).stdin(stdin))?;
+    command::run(Command::new("chroot").arg(&tree).args(["sh", "-c", &build]).stdin(stdin))?;
     for entry in fs::read_dir(sources).map_err(|e| format!("{}: {e}", sources.display()))?.flatten() {
         if entry.path().is_dir() && entry.file_name() != EVERY {
             let inits = tree.join("usr/lib/bed/inits");

@@ -1,6 +1,9 @@
 //! The guests' disks: Debian as mmdebstrap makes it, cached under a hash of the recipe.
 
-use crate::{forky, holder, host, vm_folder};
+mod forky;
+
+use crate::host::paths::vm_folder;
+use crate::host::{command, programs};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hasher};
@@ -269,7 +272,7 @@ fn overlay() -> PathBuf {
 /// the hash.
 fn recipe(image: Image) -> Result<u64, String> {
     let more = if image == Image::Forky { include_str!("forky.rs") } else { "" };
-    let recipe = [include_str!("image.rs"), include_str!("../restored.c"), more].concat();
+    let recipe = [include_str!("mod.rs"), include_str!("../../restored.c"), more].concat();
     hash(recipe.as_bytes(), &overlay())
 }
 
@@ -293,7 +296,7 @@ pub fn hash(recipe: &[u8], folder: &Path) -> Result<u64, String> {
 }
 
 fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
-    host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(part))?;
+    command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(part))?;
     fs::create_dir_all(part).map_err(|e| format!("{}: {e}", part.display()))?;
     let (suite, tree) = (image.suite(), part.join("tree"));
     // The overlay is installed before initramfs-tools is configured, so that the first initrd is the small one
@@ -301,7 +304,7 @@ fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
     // Therefore mmdebstrap's stdin is the lock: the next builder waits until mmdebstrap is gone, too, and its
     // mounts in the tree go with it.
     let restored = part.join("restored");
-    fs::write(&restored, holder::restored()?).map_err(|e| format!("{}: {e}", restored.display()))?;
+    fs::write(&restored, programs::restored()?).map_err(|e| format!("{}: {e}", restored.display()))?;
     let packages = match (image, suite) {
         (Image::Demo, _) => DEMO.to_owned(),
         (_, "bookworm") => format!("{PACKAGES},{LOADERS}"),
@@ -339,10 +342,10 @@ fn build(image: Image, part: &Path, lock: &File) -> Result<(), String> {
     }
     separate_boot(&tree, part)?;
     let builder = part.join("builder");
-    host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree).arg(&builder))?;
+    command::run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree).arg(&builder))?;
     let more = if suite == "trixie" { BUILDER_13 } else { "" };
     let script = format!("{BUILDER}{more}\n    apt-get clean");
-    host(Command::new("chroot").arg(&builder).args(["sh", "-c", &script]).stdin(stdin()?)).map(drop)
+    command::run(Command::new("chroot").arg(&builder).args(["sh", "-c", &script]).stdin(stdin()?)).map(drop)
 }
 
 /// Runs mmdebstrap. An error contains the first error that mmdebstrap printed.
@@ -370,7 +373,7 @@ fn remove_stale(name: &str) -> Result<(), String> {
         let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|t| t.elapsed().ok());
         let ours = entry.file_name().to_string_lossy().starts_with(&format!("{name}-"));
         if ours && age.is_some_and(|age| age > STALE) {
-            host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(entry.path()))?;
+            command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(entry.path()))?;
         }
     }
     Ok(())
@@ -395,5 +398,5 @@ fn separate_boot(tree: &Path, part: &Path) -> Result<(), String> {
 pub fn disk(tree: &Path, file: &Path, label: &str) -> Result<(), String> {
     let mut mke2fs = Command::new("mke2fs");
     mke2fs.args(["-q", "-t", "ext4", "-L", label, "-d"]).arg(tree).arg(file).arg("2G");
-    host(&mut mke2fs).map(drop)
+    command::run(&mut mke2fs).map(drop)
 }

@@ -5,11 +5,15 @@
 //! in their packages). Therefore this module builds one for arm64 that has it, from Debian's source and as small
 //! as possible.
 
+use crate::guest::shutdown::{Ended, INIT};
 use crate::harness::Test;
+use crate::host::command;
+use crate::host::paths::{built_for, vm_folder};
+use crate::host::scratch::Scratch;
 use crate::image::Image;
-use crate::initramfs::{self, Ended, INIT};
-use crate::machine::{Architecture, Machine, Scratch, Setup, Starts};
-use crate::{built_for, host, host_bytes, vm_folder};
+use crate::initramfs;
+use crate::machine::Machine;
+use crate::machine::setup::{Architecture, Setup, Starts};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -157,7 +161,7 @@ pub fn run(test: &Test, kernel: Kernel, processors: u32, scenario: &str) -> Resu
     }
     cpio.file("/next.cpio", 0o644, &next.finish());
     let staged = match kernel {
-        Kernel::Own => host_bytes(Command::new("gzip").arg("-1c").arg(&image))?,
+        Kernel::Own => command::run_bytes(Command::new("gzip").arg("-1c").arg(&image))?,
         _ => read(&image)?,
     };
     cpio.file("/kernel", 0o644, &staged);
@@ -200,14 +204,14 @@ fn debian(architecture: &str, suite: &str, mirror: Option<&str>) -> Result<PathB
         fetch(suite, &packages, architecture, &part.join("tree"), mirror)?;
         let take = "cp $1/tree/boot/vmlinu[xz]-* $1/vmlinuz; cp $1/tree/usr/bin/busybox $1/ 2>/dev/null \
             || cp $1/tree/bin/busybox $1/; rm -r $1/tree";
-        host(Command::new("sh").args(["-ec", take, "sh"]).arg(part)).map(drop)
+        command::run(Command::new("sh").args(["-ec", take, "sh"]).arg(part)).map(drop)
     })
 }
 
 fn build_own(part: &Path) -> Result<(), String> {
     fs::write(part.join("options"), OPTIONS).map_err(|e| format!("{}: {e}", part.display()))?;
     fetch("trixie", "linux-source-6.12", "amd64", &part.join("source"), None)?;
-    host(Command::new("sh").args(["-c", BUILD, "sh"]).arg(part)).map(drop)
+    command::run(Command::new("sh").args(["-c", BUILD, "sh"]).arg(part)).map(drop)
 }
 
 fn fetch(
@@ -223,7 +227,7 @@ fn fetch(
         .args(words)
         .arg(format!("--architectures={architecture}"))
         .arg(format!("--include={packages}"));
-    host(mmdebstrap.arg(suite).arg(tree).args(mirror).stdin(Stdio::null())).map(drop)
+    command::run(mmdebstrap.arg(suite).arg(tree).args(mirror).stdin(Stdio::null())).map(drop)
 }
 
 /// Returns a directory below target/vm that is named for a hash of its recipe, and makes it first if it does not
@@ -238,7 +242,7 @@ fn files(name: &str, recipe: &[&str], make: impl Fn(&Path) -> Result<(), String>
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
     if !folder.exists() {
         let part = vm_folder().join(format!("{name}.part"));
-        host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&part))?;
+        command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&part))?;
         fs::create_dir_all(&part).map_err(failed)?;
         make(&part)?;
         fs::rename(&part, &folder).map_err(failed)?;

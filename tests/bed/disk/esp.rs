@@ -1,6 +1,6 @@
 //! Disks with an EFI system partition.
 
-use crate::host;
+use crate::host::command;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -19,10 +19,10 @@ const START: &str = "@@1M";
 pub fn disk(tree: &Path, file: &Path) -> Result<(), String> {
     partition(file, SIZE, TABLE)?;
     let image = format!("{}{START}", file.display());
-    host(Command::new("mformat").args(["-i", &image, "-t", "126", "-h", "64", "-s", "32", "::"]))?;
+    command::run(Command::new("mformat").args(["-i", &image, "-t", "126", "-h", "64", "-s", "32", "::"]))?;
     let entries = fs::read_dir(tree).map_err(|e| format!("{}: {e}", tree.display()))?;
     let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-    host(Command::new("mcopy").args(["-i", &image, "-s"]).args(paths).arg("::")).map(drop)
+    command::run(Command::new("mcopy").args(["-i", &image, "-s"]).args(paths).arg("::")).map(drop)
 }
 
 /// Makes an empty disk of `size` bytes with a partition table in the format of sfdisk(8).

@@ -19,8 +19,8 @@
 //! Sizes and counts are decimal. The rest is hexadecimal, and 0 for missing data. The stub starts at a 64-bit
 //! entry, where kexec starts kernels, and nowhere else.
 
-use crate::machine::Scratch;
-use crate::{host, host_bytes};
+use crate::host::command;
+use crate::host::scratch::Scratch;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -89,7 +89,8 @@ fn packed(scratch: &Scratch, plain: &[u8]) -> Result<Vec<u8>, String> {
     let file = scratch.path("plain");
     put(&file, plain)?;
     let mut xz = Command::new("xz");
-    let mut packed = host_bytes(xz.args(["--check=crc32", "--x86", "--lzma2", "--stdout"]).arg(&file))?;
+    let mut packed =
+        command::run_bytes(xz.args(["--check=crc32", "--x86", "--lzma2", "--stdout"]).arg(&file))?;
     let size = u32::try_from(plain.len()).map_err(|e| format!("{}: {e}", file.display()))?;
     packed.extend(size.to_le_bytes());
     Ok(packed)
@@ -100,12 +101,12 @@ fn link(scratch: &Scratch, script: &str, sources: &[&str], to: &Path) -> Result<
     let sources = sources.iter().map(|source| folder.join(source));
     let mut gcc = Command::new("gcc");
     gcc.args(FLAGS).arg("-Wa,-I,.").current_dir(scratch.path("")).arg("-T").arg(folder.join(script));
-    host(gcc.arg("-o").arg(to).args(sources)).map(drop)
+    command::run(gcc.arg("-o").arg(to).args(sources)).map(drop)
 }
 
 fn objcopy(scratch: &Scratch, from: &Path, options: &[&str]) -> Result<Vec<u8>, String> {
     let to: PathBuf = scratch.path("copied");
-    host(Command::new("objcopy").args(options).args([from, &to]))?;
+    command::run(Command::new("objcopy").args(options).args([from, &to]))?;
     fs::read(&to).map_err(|e| format!("{}: {e}", to.display()))
 }
 
@@ -180,7 +181,8 @@ mod tests {
         let scratch = Scratch::new().unwrap();
         let file = scratch.path("payload.xz");
         put(&file, packed).unwrap();
-        let plain = host_bytes(Command::new("xz").args(["--decompress", "--stdout"]).arg(&file)).unwrap();
+        let plain =
+            command::run_bytes(Command::new("xz").args(["--decompress", "--stdout"]).arg(&file)).unwrap();
         assert_eq!(plain.len(), number(size, 0, 4));
         assert!(plain.starts_with(b"\x7fELF\x02\x01"));
         // ET_EXEC, x86-64; its entry, and one segment that is loaded, at 16 MiB and aligned to 2 MiB.

@@ -2,12 +2,15 @@
 //! tools for that storage, cached by a recipe of their own. The host needs no device mapper, because a guest
 //! makes the disks, in a minute.
 
-use crate::guest::Disks;
+use crate::disk::disks::Disks;
+use crate::host::command;
+use crate::host::paths::vm_folder;
+use crate::host::scratch::Scratch;
 use crate::image::{self, Image};
+use crate::initramfs::modules::Modules;
 use crate::initramfs::{program, with_busybox};
-use crate::machine::{Architecture, End, Machine, Scratch, Setup, Starts};
-use crate::modules::Modules;
-use crate::{dracut, host, vm_folder};
+use crate::machine::setup::{Architecture, Setup, Starts};
+use crate::machine::{End, Machine};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -91,27 +94,6 @@ prepare() {
 poweroff -f
 ";
 
-/// dracut's arguments for an initrd whose root is in LUKS.
-const DRACUT: [&str; 12] = [
-    "--hostonly",
-    "--no-hostonly-cmdline",
-    "--no-hostonly-i18n",
-    "--no-hostonly-default-device",
-    "--add",
-    "systemd systemd-cryptsetup dm crypt lvm nextkernel",
-    "--drivers",
-    "virtio_pci virtio_blk ext4 crc32c_generic dm_mod dm_crypt xts aesni_intel",
-    "--include",
-    "/etc/keys/root.key",
-    "/etc/keys/root.key",
-    "/mnt/initrd",
-];
-
-/// The options by which such an initrd finds the root in LUKS.
-const DRACUT_ROOT: &str = "/dev/mapper/cryptroot rd.lvm.vg=bed \
-    rd.luks.name=6e657874-6b65-726e-656c-000000000002=cryptroot \
-    rd.luks.key=6e657874-6b65-726e-656c-000000000002=/etc/keys/root.key";
-
 /// The programs that [`PREPARE`] runs.
 const PROGRAMS: [&str; 3] = ["/usr/sbin/lvm", "/usr/sbin/cryptsetup", "/usr/sbin/mdadm"];
 const MODULES: [&str; 5] = ["virtio_blk", "dm_crypt", "xts", "aesni_intel", "raid1"];
@@ -137,15 +119,6 @@ impl Storage {
         let disks = disks.iter().map(|disk| files.0.join(disk)).collect();
         Ok(Disks { disks, initrd: files.0.join(initrd), root: root.into(), are_shared: true })
     }
-}
-
-/// Makes an initrd with dracut, our module and this hook, in an empty directory, and returns it with the disks
-/// that have LUKS on LVM. dracut looks for the initrd at shutdown, too: the guest must have it as
-/// /usr/lib/modules/RELEASE/initrd.
-pub fn with_dracut(hook: &Path, folder: &Path) -> Result<Disks, String> {
-    dracut::run(hook, folder, &DRACUT)?;
-    let disks = Storage::Luks.disks()?.disks;
-    Ok(Disks { disks, initrd: folder.join("initrd"), root: DRACUT_ROOT.into(), are_shared: false })
 }
 
 impl Files {
@@ -189,7 +162,7 @@ fn remove_others() -> Result<(), String> {
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
         if name.to_string_lossy().starts_with("storage-") || name == "storage.part" {
-            host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(entry.path()))?;
+            command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(entry.path()))?;
         }
     }
     Ok(())
@@ -199,10 +172,10 @@ fn build(base: &image::Files, part: &Path, lock: &File) -> Result<(), String> {
     let failed = |what: &Path, e| format!("{}: {e}", what.display());
     fs::create_dir_all(part).map_err(|e| failed(part, e))?;
     let (tree, root) = (part.join("tree"), part.join("root"));
-    host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(base.tree()).arg(&tree))?;
+    command::run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(base.tree()).arg(&tree))?;
     // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
     let stdin = lock.try_clone().map_err(|e| format!("target/vm/storage.lock: {e}"))?;
-    host(
+    command::run(
         Command::new("unshare")
             .args(["--mount", "chroot"])
             .arg(&tree)
@@ -212,14 +185,20 @@ fn build(base: &image::Files, part: &Path, lock: &File) -> Result<(), String> {
     for initrd in ["plain.img", "luks.img"] {
         fs::rename(tree.join(initrd), part.join(initrd)).map_err(|e| failed(&tree.join(initrd), e))?;
     }
-    host(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&tree).arg(&root))?;
-    host(Command::new("sh").args(["-c", STRIP, "sh"]).arg(&root))?;
-    host(Command::new("chroot").arg(&root).args(["sh", "-c", "depmod $(basename /usr/lib/modules/*)"]))?;
+    command::run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&tree).arg(&root))?;
+    command::run(Command::new("sh").args(["-c", STRIP, "sh"]).arg(&root))?;
+    command::run(Command::new("chroot").arg(&root).args([
+        "sh",
+        "-c",
+        "depmod $(basename /usr/lib/modules/*)",
+    ]))?;
     let initrd = root.join("boot").join(format!("initrd.img-{}", base.release()?));
     fs::copy(part.join("plain.img"), &initrd).map_err(|e| failed(&initrd, e))?;
     btrfs(part)?;
     ext4(&root, &part.join("mirror.0"), MIRROR_SIZE)?;
-    host(Command::new("cp").arg("--sparse=always").arg(part.join("mirror.0")).arg(part.join("mirror.1")))?;
+    command::run(
+        Command::new("cp").arg("--sparse=always").arg(part.join("mirror.0")).arg(part.join("mirror.1")),
+    )?;
     fs::copy(part.join("luks.img"), &initrd).map_err(|e| failed(&initrd, e))?;
     let crypttab = root.join("etc/crypttab");
     fs::write(&crypttab, "cryptroot /dev/mapper/bed-root /etc/keys/root.key luks,initramfs\n")
@@ -227,13 +206,15 @@ fn build(base: &image::Files, part: &Path, lock: &File) -> Result<(), String> {
     ext4(&root, &part.join("plain.ext4"), 0)?;
     sparse(&part.join("luks.disk"), VOLUME_SIZE)?;
     prepare(base, part)?;
-    host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&root).arg(part.join("plain.ext4")))
-        .map(drop)
+    command::run(
+        Command::new("rm").args(["-rf", "--one-file-system"]).arg(&root).arg(part.join("plain.ext4")),
+    )
+    .map(drop)
 }
 
 /// Makes a file system with the root's content, in a file of at least this size.
 fn ext4(root: &Path, file: &Path, size: u64) -> Result<(), String> {
-    host(
+    command::run(
         Command::new("mke2fs").args(["-q", "-t", "ext4", "-L", "root", "-d"]).arg(root).arg(file).arg(SIZE),
     )?;
     let length = fs::metadata(file).map_err(|e| format!("{}: {e}", file.display()))?.len();
@@ -244,7 +225,7 @@ fn ext4(root: &Path, file: &Path, size: u64) -> Result<(), String> {
 fn btrfs(part: &Path) -> Result<(), String> {
     sparse(&part.join("btrfs.disk"), BTRFS_SIZE)?;
     let script = "mount --bind . tree/mnt && mount -t proc proc tree/proc && exec chroot tree mkfs.btrfs -q -L root --rootdir /mnt/root /mnt/btrfs.disk";
-    host(Command::new("unshare").args(["--mount", "sh", "-c", script]).current_dir(part)).map(drop)
+    command::run(Command::new("unshare").args(["--mount", "sh", "-c", script]).current_dir(part)).map(drop)
 }
 
 fn sparse(file: &Path, size: u64) -> Result<(), String> {

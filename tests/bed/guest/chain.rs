@@ -5,9 +5,11 @@
 //! made so far is on the command line.
 
 use crate::harness::Test;
+use crate::host::paths::installed;
+use crate::host::scratch::Scratch;
 use crate::initramfs::{self, with_busybox};
-use crate::installed;
-use crate::machine::{Architecture, End, Machine, Scratch, Setup, Starts, with_last_lines};
+use crate::machine::setup::{Architecture, Setup, Starts};
+use crate::machine::{End, Machine, with_last_lines};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! A unified kernel image and an addon for it, built by ukify in the builder and cached beside the image.
 
-use crate::cpio::Cpio;
-use crate::host;
+use crate::host::command;
 use crate::image::Image;
+use crate::initramfs::cpio::Cpio;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hasher};
@@ -61,12 +61,12 @@ pub fn folder(image: Image) -> Result<PathBuf, String> {
         // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
         let stdin = lock.try_clone().map_err(failed)?;
         let inside = files.builder().join("uki");
-        host(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&inside))?;
+        command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&inside))?;
         fs::create_dir(&inside).map_err(failed)?;
         initrds(&inside).map_err(failed)?;
         let mut ukify = Command::new("chroot");
         ukify.arg(files.builder()).args(["sh", "-c", UKIFY]).stdin(stdin);
-        host(ukify.env("BASE", BASE).env("PROFILE", PROFILE).env("ADDON", ADDON))?;
+        command::run(ukify.env("BASE", BASE).env("PROFILE", PROFILE).env("ADDON", ADDON))?;
         fs::rename(&inside, &folder).map_err(failed)?;
     }
     Ok(folder)

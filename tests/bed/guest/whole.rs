@@ -1,12 +1,15 @@
 //! A whole Debian in QEMU, controlled through the agent inside it (`guest/usr/lib/bed/agent`).
 
-use crate::cpio::Cpio;
-use crate::esp;
-use crate::feed::Feed;
+use crate::disk::disks::Disks;
+use crate::disk::esp;
 use crate::harness::{self, Test};
+use crate::host::paths::installed;
+use crate::host::scratch::Scratch;
 use crate::image::Image;
-use crate::installed;
-use crate::machine::{self, Architecture, End, Machine, Scratch, Setup};
+use crate::initramfs::cpio::Cpio;
+use crate::machine::feed::Feed;
+use crate::machine::setup::{self, Architecture, Setup};
+use crate::machine::{End, Machine};
 use crate::snapshot;
 use std::io::Write;
 use std::path::PathBuf;
@@ -52,20 +55,6 @@ pub struct Spec {
     pub memory: u32,
     /// The file in which the console is kept.
     pub log: PathBuf,
-}
-
-/// Disks, and how the kernel finds the root on them.
-#[derive(Debug, Clone)]
-pub struct Disks {
-    /// The disks, in order.
-    pub disks: Vec<PathBuf>,
-    /// The initrd that QEMU hands to the kernel.
-    pub initrd: PathBuf,
-    /// The value of `root=`.
-    pub root: String,
-    /// Whether several tests use the disks. Shared disks are in a directory that is named for a hash of their
-    /// recipe.
-    pub are_shared: bool,
 }
 
 /// How a guest's kernel is started.
@@ -185,13 +174,13 @@ impl Guest {
         let (kernel, disk) = (files.kernel(), scratch.path("esp"));
         let starts = match &spec.starts {
             Starts::Qemu => {
-                machine::Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
+                setup::Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: cmdline.trim_end() }
             }
             Starts::Uefi(tree) => {
                 esp::disk(tree, &disk)?;
-                machine::Starts::Uefi(&disk)
+                setup::Starts::Uefi(&disk)
             }
-            Starts::Bios(disk) => machine::Starts::Bios(disk),
+            Starts::Bios(disk) => setup::Starts::Bios(disk),
         };
         // A usual guest is restored from a snapshot. For another one, a snapshot would serve one boot only, because its
         // devices, boot loader or disks belong to a single test.

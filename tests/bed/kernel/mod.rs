@@ -1,0 +1,4 @@
+//! Kernels that are made for tests.
+
+pub mod signed;
+pub mod stub;
