@@ -1,7 +1,7 @@
 //! The test bed: real Debian guests in QEMU, in which the product hands one kernel over to the next while the
 //! tests watch the machine.
 //!
-//! A [`guest::whole::Guest`] is a whole Debian. A [`guest::shutdown::Night`] is only its kernel and the real
+//! A [`guest::whole::Guest`] is a whole Debian. A [`guest::shutdown::Shutdown`] is only its kernel and the real
 //! systemd-shutdown, from the moment when the file systems are gone.
 
 pub mod disk;

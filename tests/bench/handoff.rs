@@ -2,7 +2,7 @@
 //! next system's first instruction, with as much work as possible done before.
 
 use crate::images::{Images, Pair};
-use bed::guest::shutdown::{Boots, Ended, Night};
+use bed::guest::shutdown::{Boots, Ended, Shutdown};
 use bed::harness::Test;
 use bed::host::paths::installed;
 use bed::host::programs;
@@ -105,27 +105,27 @@ pub fn measure(
     let _ = fs::remove_file(test.log());
     match method.by {
         Kexec(options, kernel, as_initrd) => {
-            let mut night = night(&test, "poweroff", as_initrd.of(initrd), memory)?;
-            night
+            let mut guest = shutdown(&test, "poweroff", as_initrd.of(initrd), memory)?;
+            guest
                 .host_file("/handed", 0o644, kernel.of(&images.kernel))?
                 .builders_program("/usr/sbin/kexec")?;
             let _ = write!(
-                night.scenario,
+                guest.scenario,
                 "count load kexec {options} -l /handed --initrd=/initrd --command-line='{LINE}'\ncount jump\n"
             );
-            let ended = night.run()?;
+            let ended = guest.run()?;
             let [load, program, system] = counted(&ended, "load")?;
             let waits = arrived(&ended)? - number(ended.line("leaves ")?, "leaves ")?;
             Ok(Taken { before: load, waits, program: Some(program), system: Some(system) })
         }
         Nextkernel(options) => {
-            let mut night = hook_night(&test, &initrd.packed, memory)?;
+            let mut guest = hook_shutdown(&test, &initrd.packed, memory)?;
             let _ = write!(
-                night.scenario,
+                guest.scenario,
                 "count stage nextkernel stage --kernel /kernel --initrd /initrd --cmdline '{LINE}' {options}\n\
                  test -e /run/nextkernel/plan || poweroff -f\ncount clock\n"
             );
-            let ended = night.run()?;
+            let ended = guest.run()?;
             let [before, program, system] = counted(&ended, "stage")?;
             let waits = arrived(&ended)? - logged(&ended, "nextkernel: restart on a panic")?;
             Ok(Taken { before, waits, program: Some(program), system: Some(system) })
@@ -138,23 +138,23 @@ pub fn measure(
 }
 
 /// Returns the guest of the first system, with the initrd.
-fn night(test: &Test, verb: &str, initrd: &Path, memory: u32) -> Result<Night, String> {
-    let mut night = Night::new(test, verb);
-    night.host_file("/initrd", 0o644, initrd)?;
-    night.file("/usr/bin/count", 0o755, programs::count()?);
-    (night.memory, night.counting, night.limit) = (memory, true, LIMIT);
+fn shutdown(test: &Test, verb: &str, initrd: &Path, memory: u32) -> Result<Shutdown, String> {
+    let mut guest = Shutdown::new(test, verb);
+    guest.host_file("/initrd", 0o644, initrd)?;
+    guest.file("/usr/bin/count", 0o755, programs::count()?);
+    (guest.memory, guest.counting, guest.limit) = (memory, true, LIMIT);
     // The images are larger than those a restored guest can be given.
-    (night.real, night.boots) = (true, Boots::Each);
-    Ok(night)
+    (guest.real, guest.boots) = (true, Boots::Each);
+    Ok(guest)
 }
 
 /// Returns a guest that ends by the hook.
-pub fn hook_night(test: &Test, initrd: &Path, memory: u32) -> Result<Night, String> {
-    let mut night = night(test, "kexec", initrd, memory)?;
+pub fn hook_shutdown(test: &Test, initrd: &Path, memory: u32) -> Result<Shutdown, String> {
+    let mut guest = shutdown(test, "kexec", initrd, memory)?;
     let installed = installed();
-    night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
-    night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
-    Ok(night)
+    guest.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
+    guest.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
+    Ok(guest)
 }
 
 /// Returns the instructions from the firmware's first one to the system's first one.

@@ -1,6 +1,6 @@
 //! Measures the hook's load by segments, for each state of memory.
 
-use crate::handoff::{LINE, between, counted, hook_night};
+use crate::handoff::{LINE, between, counted, hook_shutdown};
 use crate::images::Images;
 use crate::report::write_between;
 use bed::guest::shutdown::Ended;
@@ -59,10 +59,10 @@ pub fn row(number: usize) -> Result<String, String> {
     let images = Images::make()?;
     let test = Test { name: format!("bench.loads.{number}"), image: Image::Debian13 };
     let _ = fs::remove_file(test.log());
-    let mut night = hook_night(&test, &images.small.packed, state.memory)?;
-    night.file("/usr/bin/fill", 0o755, programs::fill()?);
+    let mut guest = hook_shutdown(&test, &images.small.packed, state.memory)?;
+    guest.file("/usr/bin/fill", 0o755, programs::fill()?);
     let _ = write!(
-        night.scenario,
+        guest.scenario,
         "{{ {}; }} || poweroff -f\n\
          count stage nextkernel stage --kernel /kernel --initrd /initrd --cmdline '{LINE}' --thaw --preload no\n\
          test -e /run/nextkernel/plan || poweroff -f\n\
@@ -70,7 +70,7 @@ pub fn row(number: usize) -> Result<String, String> {
 ",
         state.made_by
     );
-    let ended = night.run()?;
+    let ended = guest.run()?;
     ended.expect(End::PoweredOff)?;
     let bytes = bytes(&ended)?;
     let load = between(&ended, "nextkernel: load ", "nextkernel: settle the watchdog")?;

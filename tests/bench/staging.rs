@@ -1,7 +1,7 @@
 //! Measures the cost of staging, compared with that of its parts: in instructions of one guest, and in memory.
 
 use crate::report::write_between;
-use bed::guest::shutdown::{Ended, Night};
+use bed::guest::shutdown::{Ended, Shutdown};
 use bed::harness::Test;
 use bed::host::paths::vm_folder;
 use bed::host::programs;
@@ -40,27 +40,27 @@ const MEASURE: &str = "
 pub fn bench() -> Result<(), String> {
     let test = Test { name: "bench".into(), image: Image::Debian13 };
     fs::create_dir_all(vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
-    let mut night = Night::new(&test, "poweroff");
-    night.host_file("/usr/bin/nextkernel", 0o755, &vm_folder().join("installed/usr/bin/nextkernel"))?;
+    let mut guest = Shutdown::new(&test, "poweroff");
+    guest.host_file("/usr/bin/nextkernel", 0o755, &vm_folder().join("installed/usr/bin/nextkernel"))?;
     // Each copy begins at a multiple of 4.
     let initrd = Image::Debian13.files()?.initrd();
     let mut member = fs::read(&initrd).map_err(|e| format!("{}: {e}", initrd.display()))?;
     member.resize(member.len().next_multiple_of(4), 0);
-    night.file("/member", 0o644, member);
-    night.program("/usr/bin/cp")?.builders_program("/usr/sbin/kexec")?;
-    night.file("/usr/bin/count", 0o755, programs::count()?);
+    guest.file("/member", 0o644, member);
+    guest.program("/usr/bin/cp")?.builders_program("/usr/sbin/kexec")?;
+    guest.file("/usr/bin/count", 0o755, programs::count()?);
     // The kernel's own messages would interrupt ours.
-    night.scenario = "dmesg -n 1\necho \"versions $(date -I), Linux $(uname -r), $(kexec --version), \
+    guest.scenario = "dmesg -n 1\necho \"versions $(date -I), Linux $(uname -r), $(kexec --version), \
         $(nextkernel --version)\"\n"
         .into();
     let measure = MEASURE.replace("ROUNDS", &ROUNDS.to_string());
-    night.scenario.extend(INITRDS.map(|size| measure.replace("SIZE", &size.to_string())));
-    (night.memory, night.counting, night.limit) = (2048, true, LIMIT);
-    night.real = true;
+    guest.scenario.extend(INITRDS.map(|size| measure.replace("SIZE", &size.to_string())));
+    (guest.memory, guest.counting, guest.limit) = (2048, true, LIMIT);
+    guest.real = true;
     eprintln!(
         "bench: one guest, one instruction after the other: four minutes, more where others are at work"
     );
-    let ended = night.run()?;
+    let ended = guest.run()?;
     ended.expect(End::PoweredOff)?;
     print(&ended)
 }

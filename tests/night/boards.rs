@@ -69,13 +69,13 @@ pub fn on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader(test: &Test)
     let long = "Q".repeat(2048 - 128 - CMDLINE.len() - 1);
     let wrong = "head -c 514 /dev/zero >/bzImage; printf HdrS >>/bzImage; head -c 1024 /dev/zero >>/bzImage
         nextkernel stage --kernel /bzImage --cmdline x\n";
-    let day = "nextkernel check\n".to_owned()
+    let scenario = "nextkernel check\n".to_owned()
         + wrong
         + &stage(&format!("--append {long}"))
         + &stage("--loader direct")
         + &stage("--preload no")
         + "nextkernel status; nextkernel-hook --dry-run kexec; exec nextkernel-hook kexec";
-    let Some(ended) = run(test, Kernel::Own, 1, &day)? else { return Ok(()) };
+    let Some(ended) = run(test, Kernel::Own, 1, &scenario)? else { return Ok(()) };
     says(
         &ended,
         &[
@@ -93,13 +93,13 @@ pub fn on_arm64_the_hook_as_pid_1_hands_over_by_the_verified_loader(test: &Test)
 pub fn debians_arm64_kernel_hands_over_by_the_direct_loader(test: &Test) -> Result<(), String> {
     let wrong = "head -c 56 /dev/zero >/riscv; printf 'RSC\\005' >>/riscv; head -c 1024 /dev/zero >>/riscv
         nextkernel stage --kernel /riscv --cmdline x\n";
-    let day = "nextkernel check\n".to_owned()
+    let scenario = "nextkernel check\n".to_owned()
         + wrong
         + &stage("--loader verified")
         + &stage("--preload no")
         + "grep ' _stext$' /proc/kallsyms
         nextkernel-hook --dry-run kexec; exec nextkernel-hook kexec";
-    let Some(ended) = run(test, Kernel::Arm64(test.image), 1, &day)? else { return Ok(()) };
+    let Some(ended) = run(test, Kernel::Arm64(test.image), 1, &scenario)? else { return Ok(()) };
     says(
         &ended,
         &[
@@ -117,8 +117,9 @@ pub fn debians_arm64_kernel_hands_over_by_the_direct_loader(test: &Test) -> Resu
 }
 
 pub fn debians_riscv64_kernel_hands_over_by_the_direct_loader(test: &Test) -> Result<(), String> {
-    let day = stage("--preload no --append console=ttyS0") + "nextkernel status; exec nextkernel-hook kexec";
-    let Some(ended) = run(test, Kernel::Riscv64, 2, &day)? else { return Ok(()) };
+    let scenario =
+        stage("--preload no --append console=ttyS0") + "nextkernel status; exec nextkernel-hook kexec";
+    let Some(ended) = run(test, Kernel::Riscv64, 2, &scenario)? else { return Ok(()) };
     says(
         &ended,
         &["status 0", "  loader          direct: for this kernel has no kexec_file_load", "processors: 2"],
@@ -128,10 +129,10 @@ pub fn debians_riscv64_kernel_hands_over_by_the_direct_loader(test: &Test) -> Re
 }
 
 pub fn processors_are_taken_offline_before_the_kernel_would(test: &Test) -> Result<(), String> {
-    let day = "echo 'offline-cpus = yes' >/etc/nextkernel.conf\n".to_owned()
+    let scenario = "echo 'offline-cpus = yes' >/etc/nextkernel.conf\n".to_owned()
         + &stage("--preload no")
         + "nextkernel-hook --dry-run kexec; exec nextkernel-hook kexec";
-    let Some(ended) = run(test, Kernel::Arm64(Debian13), 4, &day)? else { return Ok(()) };
+    let Some(ended) = run(test, Kernel::Arm64(Debian13), 4, &scenario)? else { return Ok(()) };
     says(&ended, &["status 0", "  take every processor but the first offline", "processors: 4"])?;
     let at = |text: &str| {
         ended

@@ -1,6 +1,6 @@
 //! Tests the cost of the hook's own work, apart from the kernel's work for it.
 
-use super::staged::{night, stage};
+use super::staged::{shutdown, stage};
 use bed::harness::Test;
 use bed::host::programs;
 use bed::machine::{End, with_last_lines};
@@ -20,11 +20,11 @@ chmod 755 /usr/lib/systemd/system-shutdown/nextkernel
 
 pub fn without_a_gpu_the_hook_does_little_itself(test: &Test) -> Result<(), String> {
     // The hook loads the image itself here, which is more work.
-    let mut night = night(test, "kexec", &(stage("--preload no") + STEPPED))?;
-    night.file("/usr/bin/steps", 0o755, programs::steps()?);
+    let mut guest = shutdown(test, "kexec", &(stage("--preload no") + STEPPED))?;
+    guest.file("/usr/bin/steps", 0o755, programs::steps()?);
     // A trap for each instruction takes time, and the init's deadline must not cut that short.
-    (night.counting, night.limit) = (true, Duration::from_secs(400));
-    let ended = night.run()?;
+    (guest.counting, guest.limit) = (true, Duration::from_secs(400));
+    let ended = guest.run()?;
     ended.expect(End::PoweredOff)?;
     let line = ended.line("steps ")?;
     let mut numbers = line.split_whitespace().skip(1).map(str::parse::<u64>);

@@ -1,8 +1,8 @@
 //! Tests Debian's own GPU drivers on QEMU's cards, each with a console on it. The next kernel must get the card;
 //! a picture of its screen shows that.
 
-use super::staged::{HOOK, handed_over, night, plan, rebooted, stage, systemd_jumped_itself};
-use bed::guest::shutdown::{Boots, Ended, Night};
+use super::staged::{HOOK, handed_over, plan, rebooted, shutdown, stage, systemd_jumped_itself};
+use bed::guest::shutdown::{Boots, Ended, Shutdown};
 use bed::harness::Test;
 use bed::host::programs;
 use bed::initramfs;
@@ -45,24 +45,24 @@ const CIRRUSFB: Card =
 
 /// Returns a guest with a console on the card and a staged kernel, with more shell lines before and after
 /// staging.
-fn driven(test: &Test, card: &Card, before: &str, options: &str, after: &str) -> Result<Night, String> {
+fn driven(test: &Test, card: &Card, before: &str, options: &str, after: &str) -> Result<Shutdown, String> {
     let Card { driver, parameters, qemu } = card;
     let load = format!("modprobe {driver} {parameters}\n");
-    let day = format!("export DRIVER={driver}\n{load}{before}");
+    let scenario = format!("export DRIVER={driver}\n{load}{before}");
     let options = format!("--initrd /driver.cpio {options}");
-    let mut night = night(test, "kexec", &(day + &stage(&options) + after))?;
+    let mut guest = shutdown(test, "kexec", &(scenario + &stage(&options) + after))?;
     let modules = Modules::of(&test.image.files()?, &[driver])?;
     let mut next = initramfs::with_busybox(NEXT)?;
     next.folder("sys");
     next.file("/next", 0o644, load.as_bytes());
     modules.put(&mut next);
-    night.modules(&modules).file("/driver.cpio", 0o644, next.finish());
-    night.file("/usr/bin/holder", 0o755, programs::holder()?);
-    night.qemu = qemu.map(str::to_owned).into();
-    night.real = true;
+    guest.modules(&modules).file("/driver.cpio", 0o644, next.finish());
+    guest.file("/usr/bin/holder", 0o755, programs::holder()?);
+    guest.qemu = qemu.map(str::to_owned).into();
+    guest.real = true;
     // Programs write to the last console.
-    night.append = "console=tty0 console=ttyS0".into();
-    Ok(night)
+    guest.append = "console=tty0 console=ttyS0".into();
+    Ok(guest)
 }
 
 /// Returns the device that the console last switched to between two lines of the kernel log.
@@ -74,8 +74,8 @@ fn console_between(ended: &Ended, from: &str, to: &str) -> Option<String> {
 
 /// Proves that the console was on the card, and that the next kernel came by the hook's own load and got the
 /// card.
-fn arrives(night: Night) -> Result<Ended, String> {
-    let (ended, picture) = night.run_with_picture("PAINTED")?;
+fn arrives(guest: Shutdown) -> Result<Ended, String> {
+    let (ended, picture) = guest.run_with_picture("PAINTED")?;
     handed_over(&ended, "kexec")?;
     match console_between(&ended, "Run /init", "nextkernel: ") {
         Some(console) if console.contains("frame buffer device") => {}
@@ -112,8 +112,8 @@ pub fn bochs_is_freed_of_a_process_that_systemd_spares(test: &Test) -> Result<()
 }
 
 pub fn by_day_the_hook_and_the_tool_tell_of_the_same_gpu(test: &Test) -> Result<(), String> {
-    let day = format!("{HOOK} --dry-run kexec\nnextkernel status\nlsmod | grep ^bochs\n");
-    let ended = arrives(driven(test, &BOCHS, "", "", &day)?)?;
+    let scenario = format!("{HOOK} --dry-run kexec\nnextkernel status\nlsmod | grep ^bochs\n");
+    let ended = arrives(driven(test, &BOCHS, "", "", &scenario)?)?;
     ended.line("  free the GPU of bochs: unload it, and a screen on it goes dark")?;
     ended.line("  jump to /kernel")?;
     ended.line("gpu bochs         is unloaded before the jump")?;
@@ -170,16 +170,16 @@ pub fn a_driver_that_is_stuck_in_its_probe_resets_the_machine(test: &Test) -> Re
     // lock held: the hook's messages are not printed, and only the reset shows what it did.
     let card = Card { driver: "radeon", parameters: "", qemu: ["-device", "ati-vga,model=rv100"] };
     let stuck = "echo \"RADEON IS $(cat /sys/module/radeon/initstate)\"\n";
-    let mut night = driven(test, &card, stuck, "", "")?;
+    let mut guest = driven(test, &card, stuck, "", "")?;
     // QEMU crashes with a segmentation fault if the driver meets the card in a restored guest.
-    night.boots = Boots::Each;
-    let ended = night.run()?;
+    guest.boots = Boots::Each;
+    let ended = guest.run()?;
     ended.line("RADEON IS coming")?;
     rebooted(&ended)
 }
 
 /// Returns a guest with this GPU policy in the plan.
-fn with_policy(test: &Test, card: &Card, options: &str, policy: &str) -> Result<Night, String> {
+fn with_policy(test: &Test, card: &Card, options: &str, policy: &str) -> Result<Shutdown, String> {
     driven(test, card, "", options, &plan(&format!("gpu = {} {policy}", card.driver)))
 }
 
@@ -204,9 +204,9 @@ pub fn a_driver_that_is_to_be_left_is_left(test: &Test) -> Result<(), String> {
 }
 
 pub fn a_driver_that_is_to_be_unbound_is_unbound_from_each_of_its_cards(test: &Test) -> Result<(), String> {
-    let mut night = with_policy(test, &BOCHS, "", "unbind")?;
-    night.qemu.extend(["-device".into(), "bochs-display".into()]);
-    unbound(&arrives(night)?, &BOCHS, &["0000:00:02.0", "0000:00:03.0"])
+    let mut guest = with_policy(test, &BOCHS, "", "unbind")?;
+    guest.qemu.extend(["-device".into(), "bochs-display".into()]);
+    unbound(&arrives(guest)?, &BOCHS, &["0000:00:02.0", "0000:00:03.0"])
 }
 
 pub fn a_driver_on_virtio_is_unbound_from_the_device_that_is_its_own(test: &Test) -> Result<(), String> {
@@ -223,10 +223,10 @@ pub fn a_driver_that_is_for_the_firmware_alone_restarts_through_it(test: &Test) 
 }
 
 pub fn a_module_that_the_plan_names_is_unloaded_with_what_stands_on_it(test: &Test) -> Result<(), String> {
-    let day = "modprobe i6300esb\n".to_owned() + &stage("") + &plan("module = watchdog");
-    let mut night = night(test, "kexec", &day)?;
-    night.modules(&Modules::of(&test.image.files()?, &["i6300esb"])?);
-    let ended = night.run()?;
+    let scenario = "modprobe i6300esb\n".to_owned() + &stage("") + &plan("module = watchdog");
+    let mut guest = shutdown(test, "kexec", &scenario)?;
+    guest.modules(&Modules::of(&test.image.files()?, &["i6300esb"])?);
+    let ended = guest.run()?;
     handed_over(&ended, "kexec")?;
     let unloaded: Vec<_> =
         ended.console.split("nextkernel: unload ").filter_map(|line| line.lines().next()).skip(1).collect();
@@ -237,7 +237,7 @@ pub fn a_module_that_the_plan_names_is_unloaded_with_what_stands_on_it(test: &Te
 }
 
 /// Runs a guest with UEFI, whose next kernel prints the one-shot entry left for the boot loader.
-fn with_efi(test: &Test, day: &str) -> Result<Ended, String> {
+fn with_efi(test: &Test, scenario: &str) -> Result<Ended, String> {
     let next = "modprobe efivarfs && mount -t efivarfs none /sys/firmware/efi/efivars || echo NO VARIABLES
         cd /sys/firmware/efi/efivars
         echo \"FOR THE NEXT BOOT: $(cat LoaderEntryOneShot-* 2>/dev/null | tail -c +5 | tr -d '\\0').\"
@@ -247,12 +247,13 @@ fn with_efi(test: &Test, day: &str) -> Result<Ended, String> {
     cpio.folder("sys");
     cpio.file("/next", 0o644, next.as_bytes());
     modules.put(&mut cpio);
-    let day = "modprobe efibc || echo NO EFIBC\n".to_owned() + &stage("--initrd /next-efi.cpio") + day;
-    let mut night = night(test, "kexec", &day)?;
-    night.modules(&modules).file("/next-efi.cpio", 0o644, cpio.finish());
-    night.real = true;
-    night.qemu = vec!["-bios".into(), "/usr/share/ovmf/OVMF.fd".into()];
-    let ended = night.run()?;
+    let scenario =
+        "modprobe efibc || echo NO EFIBC\n".to_owned() + &stage("--initrd /next-efi.cpio") + scenario;
+    let mut guest = shutdown(test, "kexec", &scenario)?;
+    guest.modules(&modules).file("/next-efi.cpio", 0o644, cpio.finish());
+    guest.real = true;
+    guest.qemu = vec!["-bios".into(), "/usr/share/ovmf/OVMF.fd".into()];
+    let ended = guest.run()?;
     ended.expect(End::PoweredOff)?;
     for wrong in ["NO VARIABLES", "NO EFIBC"] {
         if ended.console.contains(wrong) {
@@ -275,11 +276,11 @@ pub fn what_is_left_for_the_boot_loader_stays_as_it_is(test: &Test) -> Result<()
 }
 
 pub fn where_there_is_no_gpu_nothing_is_said_of_one_and_little_is_asked(test: &Test) -> Result<(), String> {
-    let day = format!("mv {HOOK} /usr/bin/nextkernel-hook; mv /traced {HOOK}\n") + &stage("");
-    let mut night = night(test, "kexec", &day)?;
+    let scenario = format!("mv {HOOK} /usr/bin/nextkernel-hook; mv /traced {HOOK}\n") + &stage("");
+    let mut guest = shutdown(test, "kexec", &scenario)?;
     let traced = "#!/bin/sh\nexec strace -D -f -o /dev/ttyS1 nextkernel-hook \"$@\"\n";
-    night.file("/traced", 0o755, traced).program("/usr/bin/strace")?;
-    let ended = night.run()?;
+    guest.file("/traced", 0o755, traced).program("/usr/bin/strace")?;
+    let ended = guest.run()?;
     handed_over(&ended, "kexec")?;
     let mut said = ended.console.lines().filter(|line| line.contains("] nextkernel: "));
     if let Some(said) = said.find(|line| ["GPU", "unload", "unbind"].iter().any(|word| line.contains(word))) {

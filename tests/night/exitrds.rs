@@ -1,9 +1,9 @@
 //! Tests the hook in the exitrds of other projects, which call it after the root and the storage below it are
 //! closed.
 
-use super::staged::{HOOK, handed_over, in_order, night, stage};
+use super::staged::{HOOK, handed_over, in_order, shutdown, stage};
 use bed::disk::dracut;
-use bed::guest::shutdown::Night;
+use bed::guest::shutdown::Shutdown;
 use bed::harness::Test;
 use bed::host::paths::installed;
 use bed::host::scratch::Scratch;
@@ -39,14 +39,14 @@ done </proc/mounts
 "#;
 
 /// Returns a guest whose root is on an encrypted device, and whose exitrd is filled by these lines.
-fn encrypted(test: &Test, fill: &str) -> Result<Night, String> {
-    let day = stage("--preload no") + "fill() {\n" + fill + "\n}\n" + ROOT;
-    let mut night = night(test, "kexec", &day)?;
-    night.modules(&Modules::of(&test.image.files()?, &["brd", "xts", "dm_crypt", "crc32c_generic", "ext4"])?);
-    night.program("/usr/sbin/dmsetup")?;
-    night.memory = 1024;
-    night.append = "panic=-1 printk.devkmsg=on".into();
-    Ok(night)
+fn encrypted(test: &Test, fill: &str) -> Result<Shutdown, String> {
+    let scenario = stage("--preload no") + "fill() {\n" + fill + "\n}\n" + ROOT;
+    let mut guest = shutdown(test, "kexec", &scenario)?;
+    guest.modules(&Modules::of(&test.image.files()?, &["brd", "xts", "dm_crypt", "crc32c_generic", "ext4"])?);
+    guest.program("/usr/sbin/dmsetup")?;
+    guest.memory = 1024;
+    guest.append = "panic=-1 printk.devkmsg=on".into();
+    Ok(guest)
 }
 
 pub fn in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed(test: &Test) -> Result<(), String> {
@@ -59,11 +59,11 @@ pub fn in_dracuts_exitrd_the_jump_waits_until_the_storage_is_closed(test: &Test)
         mv var/lib/dracut/hooks/shutdown/25-dm-shutdown.sh var/lib/dracut/hooks/shutdown/99-then-dm.sh
         cp /witness var/lib/dracut/hooks/shutdown/98-witness.sh
         cd /";
-    let mut night = encrypted(test, fill)?;
-    night.host_file("/exitrd.cpio", 0o644, &archive)?;
+    let mut guest = encrypted(test, fill)?;
+    guest.host_file("/exitrd.cpio", 0o644, &archive)?;
     // The witness fails as long as a mapped device is open, so that dracut runs it again.
-    night.file("/witness", 0o755, format!("open=\n{WITNESS}{}", "[ ! -e /sys/block/dm-0 ]\n"));
-    let ended = night.run()?;
+    guest.file("/witness", 0o755, format!("open=\n{WITNESS}{}", "[ ! -e /sys/block/dm-0 ]\n"));
+    let ended = guest.run()?;
     handed_over(&ended, "kexec")?;
     let lines = ["witness: dm-0 is open", "nextkernel: the old root is closed", "nextkernel: jump to"];
     in_order(&ended, &[&["left to the hook in the exitrd"][..], &lines].concat())
@@ -102,11 +102,11 @@ chmod 755 /run/initramfs/shutdown
 pub fn an_exitrd_of_somebody_else_is_passed_by_at_a_jump_alone_and_that_is_told(
     test: &Test,
 ) -> Result<(), String> {
-    let ended = night(test, "poweroff", &(stage("--preload no") + THEIRS))?.run()?;
+    let ended = shutdown(test, "poweroff", &(stage("--preload no") + THEIRS))?.run()?;
     ended.expect(End::PoweredOff)?;
     ended.line("their exitrd at poweroff")?;
 
-    let ended = night(test, "kexec", &(stage("--preload no") + THEIRS))?.run()?;
+    let ended = shutdown(test, "kexec", &(stage("--preload no") + THEIRS))?.run()?;
     ended.line("nextkernel: the exitrd in /run/initramfs does not carry this hook, and is passed by")?;
     handed_over(&ended, "kexec")
 }

@@ -1,7 +1,7 @@
 //! Tests that whatever is wrong with the staged image set, the machine ends in a running kernel, and the reason is
 //! printed.
 
-use super::staged::{AGAIN, handed_over, night, rebooted, stage, systemd_jumped_itself};
+use super::staged::{AGAIN, handed_over, rebooted, shutdown, stage, systemd_jumped_itself};
 use bed::harness::Test;
 
 /// Spoils the handoff twice, where the hook loads: with an image loaded, systemd jumps to it; with nothing
@@ -12,7 +12,7 @@ fn spoiled(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
 }
 
 fn spoiled_with_the_image_kept(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
-    let kept = night(test, "kexec", &(stage("") + AGAIN + spoil))?.run()?;
+    let kept = shutdown(test, "kexec", &(stage("") + AGAIN + spoil))?.run()?;
     kept.line(reason)?;
     kept.line("nextkernel: kexec is left to the init: it jumps to the image that stays loaded")?;
     systemd_jumped_itself(&kept)
@@ -20,7 +20,7 @@ fn spoiled_with_the_image_kept(test: &Test, spoil: &str, reason: &str) -> Result
 
 /// Tests only the case with nothing loaded, which is quicker.
 fn spoiled_with_nothing_kept(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
-    let late = night(test, "kexec", &(stage("--preload no") + spoil))?.run()?;
+    let late = shutdown(test, "kexec", &(stage("--preload no") + spoil))?.run()?;
     late.line(reason)?;
     late.line("nextkernel: kexec is left to the init: it restarts the machine through firmware")?;
     rebooted(&late)
@@ -68,12 +68,12 @@ pub fn kexec_load_disabled_is_told_and_survived(test: &Test) -> Result<(), Strin
     let spoil = "echo 1 >/proc/sys/kernel/kexec_load_disabled";
     spoiled(test, spoil, "no handoff: kexec_file_load: EPERM: forbidden by kexec_load_disabled")?;
     // Starting a preloaded image needs no load.
-    handed_over(&night(test, "kexec", &(stage("") + spoil))?.run()?, "kexec")
+    handed_over(&shutdown(test, "kexec", &(stage("") + spoil))?.run()?, "kexec")
 }
 
 pub fn a_kernel_that_is_not_one_is_told_and_survived(test: &Test) -> Result<(), String> {
-    let day = "nextkernel stage --kernel /next.cpio --initrd /next.cpio --cmdline x --no-rehearse\n";
-    let ended = night(test, "kexec", day)?.run()?;
+    let scenario = "nextkernel stage --kernel /next.cpio --initrd /next.cpio --cmdline x --no-rehearse\n";
+    let ended = shutdown(test, "kexec", scenario)?.run()?;
     ended.line("no handoff: kexec_file_load: ENOEXEC: not a kernel image")?;
     rebooted(&ended)
 }

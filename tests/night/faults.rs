@@ -1,8 +1,8 @@
 //! Tests that the machine restarts whatever hangs: a row for each place where the kernel can hang, all without
 //! `panic=`. With `NEXTKERNEL_SHOW_SECONDS=1` each row prints how long its shutdown took, for docs/night.md.
 
-use super::staged::{AGAIN, handed_over, night, plan, rebooted, stage, systemd_jumped_itself};
-use bed::guest::shutdown::{Ended, Night};
+use super::staged::{AGAIN, handed_over, plan, rebooted, shutdown, stage, systemd_jumped_itself};
+use bed::guest::shutdown::{Ended, Shutdown};
 use bed::guest::standins;
 use bed::harness::Test;
 use bed::host::programs;
@@ -31,18 +31,18 @@ const WRITE: &str = "insmod /hangblk.ko; /holder @ open /dev/hangblk
 dd if=/dev/zero of=/dev/hangblk bs=4096 count=1";
 
 /// Returns a guest with stand-ins, edu devices, a staged kernel, and shell lines before and after staging.
-pub(super) fn faulty(test: &Test, before: &str, options: &str, after: &str) -> Result<Night, String> {
-    let mut night = night(test, "kexec", &format!("{before}\n{}{after}", stage(options)))?;
-    standins::put(&mut night, &["nvidia", "slowdev", "hangblk", "hangnotify", "holdconsole"])?;
-    night.file("/holder", 0o755, programs::holder()?).file("/stuck", 0o755, programs::stuck()?);
-    night.qemu = ["-device", "edu"].repeat(3).into_iter().map(str::to_owned).collect();
-    (night.counting, night.limit) = (true, Duration::from_secs(300));
-    Ok(night)
+pub(super) fn faulty(test: &Test, before: &str, options: &str, after: &str) -> Result<Shutdown, String> {
+    let mut guest = shutdown(test, "kexec", &format!("{before}\n{}{after}", stage(options)))?;
+    standins::put(&mut guest, &["nvidia", "slowdev", "hangblk", "hangnotify", "holdconsole"])?;
+    guest.file("/holder", 0o755, programs::holder()?).file("/stuck", 0o755, programs::stuck()?);
+    guest.qemu = ["-device", "edu"].repeat(3).into_iter().map(str::to_owned).collect();
+    (guest.counting, guest.limit) = (true, Duration::from_secs(300));
+    Ok(guest)
 }
 
 /// Runs the guest, and prints its end and duration if requested.
-fn run(night: Night, row: &str) -> Result<Ended, String> {
-    let ended = night.run()?;
+fn run(guest: Shutdown, row: &str) -> Result<Ended, String> {
+    let ended = guest.run()?;
     if env::var("NEXTKERNEL_SHOW_SECONDS").is_ok_and(|value| value == "1") {
         eprintln!("{row}: {:?} after {:.1} s", ended.end, seconds(&ended));
     }
@@ -103,45 +103,45 @@ pub fn an_unloading_that_hangs_since_before_is_found_and_the_plan_decides(test: 
 }
 
 /// Proves that this guest ends in a reset, for this reason.
-fn resets(night: Night, row: &str, told: &str) -> Result<(), String> {
-    let ended = run(night, row)?;
+fn resets(guest: Shutdown, row: &str, told: &str) -> Result<(), String> {
+    let ended = run(guest, row)?;
     ended.line(told)?;
     ended.line("sysrq: Resetting")?;
     rebooted(&ended)
 }
 
 pub fn a_device_whose_remove_hangs_resets_the_machine(test: &Test) -> Result<(), String> {
-    let night = faulty(test, "insmod /nvidia.ko hang_remove=1", "", &plan("gpu-failed = jump"))?;
-    resets(night, "a device's remove", "with the lock of its device held")
+    let guest = faulty(test, "insmod /nvidia.ko hang_remove=1", "", &plan("gpu-failed = jump"))?;
+    resets(guest, "a device's remove", "with the lock of its device held")
 }
 
 pub fn a_device_whose_remove_runs_for_ever_resets_the_machine(test: &Test) -> Result<(), String> {
     // The stack of a running process cannot always be read; then the jump is tried, and the guard ends it.
-    let mut night =
+    let mut guest =
         faulty(test, "insmod /nvidia.ko spin_remove=1", "", &(plan("gpu-failed = jump") + &plan(GUARD)))?;
     // A busy loop is not idle time.
-    night.counting = false;
-    resets(night, "a device's remove that runs", "the exit of nvidia hangs")
+    guest.counting = false;
+    resets(guest, "a device's remove that runs", "the exit of nvidia hangs")
 }
 
 pub fn a_device_whose_remove_goes_in_circles_resets_the_machine(test: &Test) -> Result<(), String> {
-    let night = faulty(test, "insmod /nvidia.ko circle_remove=1", "", &plan("gpu-failed = jump"))?;
-    resets(night, "a device's remove that goes in circles", "the exit of nvidia hangs, for 45 seconds by now")
+    let guest = faulty(test, "insmod /nvidia.ko circle_remove=1", "", &plan("gpu-failed = jump"))?;
+    resets(guest, "a device's remove that goes in circles", "the exit of nvidia hangs, for 45 seconds by now")
 }
 
 pub fn where_an_oops_is_a_panic_the_panic_restarts_the_machine(test: &Test) -> Result<(), String> {
     let panic = "echo 1 >/proc/sys/kernel/panic_on_oops; insmod /nvidia.ko oops_remove=1";
-    let mut night = faulty(test, panic, "", "")?;
+    let mut guest = faulty(test, panic, "", "")?;
     // A kernel that panics waits in a busy loop.
-    night.counting = false;
-    let ended = run(night, "a panic")?;
+    guest.counting = false;
+    let ended = run(guest, "a panic")?;
     ended.line("Kernel panic - not syncing: Fatal exception")?;
     rebooted(&ended)
 }
 
 pub fn a_device_whose_remove_dies_resets_the_machine(test: &Test) -> Result<(), String> {
-    let night = faulty(test, "insmod /nvidia.ko oops_remove=1", "", &plan("gpu-failed = jump"))?;
-    resets(night, "an oops in remove", "the kernel failed in the exit of nvidia")
+    let guest = faulty(test, "insmod /nvidia.ko oops_remove=1", "", &plan("gpu-failed = jump"))?;
+    resets(guest, "an oops in remove", "the kernel failed in the exit of nvidia")
 }
 
 pub fn a_device_lock_that_is_held_since_before_is_found_and_resets_the_machine(
@@ -159,26 +159,26 @@ pub fn a_device_lock_that_is_held_since_before_is_found_and_resets_the_machine(
 pub fn a_probe_that_never_ends_resets_the_machine(test: &Test) -> Result<(), String> {
     for policy in ["", "gpu = nvidia leave", "gpu = nvidia firmware-reboot"] {
         let policy = if policy.is_empty() { String::new() } else { plan(policy) };
-        let night = faulty(test, "/stuck load /nvidia.ko hang_probe=1", "", &policy)?;
-        resets(night, "a device's probe", "nvidia has not come back from its initialisation")?;
+        let guest = faulty(test, "/stuck load /nvidia.ko hang_probe=1", "", &policy)?;
+        resets(guest, "a device's probe", "nvidia has not come back from its initialisation")?;
     }
     Ok(())
 }
 
 pub fn a_driver_that_hangs_in_its_shutdown_is_ended_by_the_guard(test: &Test) -> Result<(), String> {
     let after = plan("gpu = nvidia leave") + &plan(GUARD);
-    let night = faulty(test, "insmod /nvidia.ko hang_shutdown=1", "", &after)?;
+    let guest = faulty(test, "insmod /nvidia.ko hang_shutdown=1", "", &after)?;
     resets(
-        night,
+        guest,
         "a driver's shutdown, guard = 5",
         "nextkernel: the jump or the restart did not come within 5 seconds: reset",
     )
 }
 
 pub fn a_reboot_notifier_that_hangs_is_ended_by_the_guard(test: &Test) -> Result<(), String> {
-    let night = faulty(test, "insmod /hangnotify.ko", "", &plan(GUARD))?;
+    let guest = faulty(test, "insmod /hangnotify.ko", "", &plan(GUARD))?;
     resets(
-        night,
+        guest,
         "a reboot notifier, guard = 5",
         "nextkernel: the jump or the restart did not come within 5 seconds: reset",
     )
@@ -186,8 +186,8 @@ pub fn a_reboot_notifier_that_hangs_is_ended_by_the_guard(test: &Test) -> Result
 
 pub fn a_restart_that_hangs_is_ended_by_the_guard(test: &Test) -> Result<(), String> {
     let after = plan("gpu = nvidia firmware-reboot") + &plan(GUARD);
-    let night = faulty(test, "insmod /nvidia.ko hang_shutdown=1", "", &after)?;
-    resets(night, "a restart, guard = 5", "nextkernel: restart the machine through firmware")
+    let guest = faulty(test, "insmod /nvidia.ko hang_shutdown=1", "", &after)?;
+    resets(guest, "a restart, guard = 5", "nextkernel: restart the machine through firmware")
 }
 
 pub fn a_disk_that_never_answers_prevents_the_jump_and_the_machine_restarts(
@@ -200,9 +200,9 @@ pub fn a_disk_that_never_answers_prevents_the_jump_and_the_machine_restarts(
 }
 
 pub fn a_disk_that_stops_answering_later_prevents_the_jump(test: &Test) -> Result<(), String> {
-    let mut night = faulty(test, "", "", "")?;
-    night.file(BESIDE, 0o755, when_the_hook_says(WAITS) + WRITE + "\n");
-    let ended = run(night, "the last sync")?;
+    let mut guest = faulty(test, "", "", "")?;
+    guest.file(BESIDE, 0o755, when_the_hook_says(WAITS) + WRITE + "\n");
+    let ended = run(guest, "the last sync")?;
     ended.line("nextkernel: no handoff: sync: given up after 5 seconds")?;
     ended.line("nextkernel: restart the machine through firmware")?;
     rebooted(&ended)
@@ -237,8 +237,8 @@ fn unbind_all() -> String {
 }
 
 pub fn other_devices_are_unbound_all_at_the_same_time(test: &Test) -> Result<(), String> {
-    let night = faulty(test, "insmod /slowdev.ko remove_ms=3000", "--preload no", &unbind_all())?;
-    let ended = run(night, "three devices of 3 s each")?;
+    let guest = faulty(test, "insmod /slowdev.ko remove_ms=3000", "--preload no", &unbind_all())?;
+    let ended = run(guest, "three devices of 3 s each")?;
     let (mut first, mut last, mut one_by_one) = (f64::MAX, f64::MIN, 0.0);
     for device in DEVICES {
         let goes = when(&ended, &format!("slowdev: {device} goes"))?;
@@ -257,15 +257,15 @@ pub fn another_device_that_hangs_while_it_is_unbound_is_ended_by_the_guard(
     // The jump waits for this device, which may be an array that writes its cache back; and the guard for the
     // jump ends the wait.
     let after = unbind_all() + &plan(GUARD);
-    let night = faulty(test, "insmod /slowdev.ko hang_at=0000:00:03.0", "", &after)?;
-    resets(night, "unbinding another device, guard = 5", "nextkernel: 0000:00:03.0: unbind")
+    let guest = faulty(test, "insmod /slowdev.ko hang_at=0000:00:03.0", "", &after)?;
+    resets(guest, "unbinding another device, guard = 5", "nextkernel: 0000:00:03.0: unbind")
 }
 
 pub fn where_the_plan_wants_firmware_for_a_gpu_nothing_jumps(test: &Test) -> Result<(), String> {
     let policy = plan("gpu = nvidia firmware-reboot");
     let run = |row, options, more: &str| {
-        let night = faulty(test, "insmod /nvidia.ko", options, &format!("{policy}{more}"))?;
-        rebooted(&run(night, &format!("firmware-reboot, {row}"))?)
+        let guest = faulty(test, "insmod /nvidia.ko", options, &format!("{policy}{more}"))?;
+        rebooted(&run(guest, &format!("firmware-reboot, {row}"))?)
     };
     run("kept", "", "")?;
     run("late", "--preload no", "")?;
@@ -294,11 +294,11 @@ pub fn the_hooks_memory_does_not_grow_with_what_it_finds(test: &Test) -> Result<
         for i in $(seq 300); do /holder @ open /dev/nvidia0; done";
     let mut sizes = [0; 2];
     for (crowd, size) in ["", crowd].into_iter().zip(&mut sizes) {
-        let mut night = faulty(test, &format!("{stack}\n{crowd}"), "--preload no", "")?;
-        standins::put(&mut night, &["nvidia_modeset"])?;
-        standins::put_many(&mut night, 100)?;
-        night.file(BESIDE, 0o755, when_the_hook_says(WAITS) + MEASURE);
-        let ended = run(night, "memory")?;
+        let mut guest = faulty(test, &format!("{stack}\n{crowd}"), "--preload no", "")?;
+        standins::put(&mut guest, &["nvidia_modeset"])?;
+        standins::put_many(&mut guest, 100)?;
+        guest.file(BESIDE, 0o755, when_the_hook_says(WAITS) + MEASURE);
+        let ended = run(guest, "memory")?;
         *size = memory(&ended)?;
         if !crowd.is_empty() {
             ended.line("nextkernel: unload nvidia_d99")?;

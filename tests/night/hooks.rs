@@ -1,17 +1,17 @@
 //! Tests the base of the other properties, that the guests run the real systemd-shutdown; and how the hook works
 //! beside the init's other hooks.
 
-use super::staged::{handed_over, in_order, night, plan, rebooted, stage};
-use bed::guest::shutdown::Night;
+use super::staged::{handed_over, in_order, plan, rebooted, shutdown, stage};
+use bed::guest::shutdown::Shutdown;
 use bed::harness::Test;
 use bed::machine::End;
 
 pub fn systemd_shutdown_runs_the_hooks_with_the_verb(test: &Test) -> Result<(), String> {
     for (verb, end) in [("reboot", End::Reset), ("poweroff", End::PoweredOff), ("halt", End::Halted)] {
-        let mut night = Night::new(test, verb);
+        let mut guest = Shutdown::new(test, verb);
         let hook = "#!/bin/sh\necho \"a hook ran: $# argument, $*\" >/dev/kmsg\n";
-        night.file("/usr/lib/systemd/system-shutdown/witness", 0o755, hook);
-        let ended = night.run()?;
+        guest.file("/usr/lib/systemd/system-shutdown/witness", 0o755, hook);
+        let ended = guest.run()?;
         ended.expect(end)?;
         ended.line(&format!("a hook ran: 1 argument, {verb}"))?;
     }
@@ -19,11 +19,11 @@ pub fn systemd_shutdown_runs_the_hooks_with_the_verb(test: &Test) -> Result<(), 
 }
 
 pub fn the_jump_waits_for_the_other_hooks(test: &Test) -> Result<(), String> {
-    let mut night = night(test, "kexec", &stage("--preload no"))?;
+    let mut guest = shutdown(test, "kexec", &stage("--preload no"))?;
     let slow = "#!/bin/sh\nsleep 6\necho the slow hook is done >/dev/kmsg\n";
-    night.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
-    night.counting = true;
-    let ended = night.run()?;
+    guest.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
+    guest.counting = true;
+    let ended = guest.run()?;
     handed_over(&ended, "kexec")?;
     let done = ended.console.find("the slow hook is done");
     if done.is_some() && done < ended.console.find("nextkernel: jump to ") {
@@ -33,10 +33,10 @@ pub fn the_jump_waits_for_the_other_hooks(test: &Test) -> Result<(), String> {
 }
 
 pub fn a_hook_that_never_ends_is_waited_for_no_longer_than_its_deadline(test: &Test) -> Result<(), String> {
-    let mut night = night(test, "kexec", &stage("--preload no"))?;
-    night.file("/usr/lib/systemd/system-shutdown/endless", 0o755, "#!/bin/sh\nexec sleep 3600\n");
-    night.counting = true;
-    let ended = night.run()?;
+    let mut guest = shutdown(test, "kexec", &stage("--preload no"))?;
+    guest.file("/usr/lib/systemd/system-shutdown/endless", 0o755, "#!/bin/sh\nexec sleep 3600\n");
+    guest.counting = true;
+    let ended = guest.run()?;
     ended.line("nextkernel: 'sleep', another shutdown hook, still runs: going on without it")?;
     handed_over(&ended, "kexec")
 }
@@ -45,9 +45,9 @@ pub fn when_another_hook_dies_by_a_signal_the_machine_ends_in_a_kernel(test: &Te
     // systemd may then stop waiting for hooks, and continue beside ours: it jumps to a preloaded image, or
     // restarts through firmware if nothing is loaded or our load is in progress.
     for options in ["--preload no", ""] {
-        let mut night = night(test, "kexec", &stage(options))?;
-        night.file("/usr/lib/systemd/system-shutdown/dying", 0o755, "#!/bin/sh\nkill -SEGV $$\n");
-        let ended = night.run()?;
+        let mut guest = shutdown(test, "kexec", &stage(options))?;
+        guest.file("/usr/lib/systemd/system-shutdown/dying", 0o755, "#!/bin/sh\nkill -SEGV $$\n");
+        let ended = guest.run()?;
         match ended.end {
             End::PoweredOff => ended.line("NEXT KERNEL UP").map(drop)?,
             end => ended.expect(End::Reset).map_err(|error| format!("{end:?}: {error}"))?,
@@ -65,9 +65,9 @@ pub fn every_step_is_said_before_it_is_done_even_on_a_quiet_console(test: &Test)
     let starts =
         ["nextkernel: start what is loaded: /kernel", "nextkernel: sync, for as long as it makes progress"];
     for (options, first) in [("--preload no", &loads[..]), ("", &starts[..])] {
-        let mut night = night(test, "kexec", &stage(options))?;
-        night.append = "quiet loglevel=1".into();
-        let ended = night.run()?;
+        let mut guest = shutdown(test, "kexec", &stage(options))?;
+        guest.append = "quiet loglevel=1".into();
+        let ended = guest.run()?;
         handed_over(&ended, "kexec")?;
         let then = [
             "nextkernel: wait for the init's other hooks",
@@ -85,11 +85,11 @@ pub fn every_step_is_said_before_it_is_done_even_on_a_quiet_console(test: &Test)
 pub fn the_guard_ends_with_the_hook(test: &Test) -> Result<(), String> {
     // This handoff fails, and systemd waits for the other hook three times as long as the guard's deadline.
     let spoiled = stage("--preload no") + &plan("guard = 5") + "rm /run/nextkernel/*/initrd\n";
-    let mut night = night(test, "kexec", &spoiled)?;
+    let mut guest = shutdown(test, "kexec", &spoiled)?;
     let slow = "#!/bin/sh\nsleep 15\necho the slow hook is done >/dev/kmsg\n";
-    night.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
-    night.counting = true;
-    let ended = night.run()?;
+    guest.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
+    guest.counting = true;
+    let ended = guest.run()?;
     ended.line("nextkernel: kexec is left to the init")?;
     ended.line("the slow hook is done")?;
     if ended.console.contains("sysrq: Resetting") {

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use bed::guest::inits;
-use bed::guest::shutdown::Night;
+use bed::guest::shutdown::Shutdown;
 use bed::harness::Test;
 use bed::machine::End;
 
-use super::staged::{handed_over, night, stage};
+use super::staged::{handed_over, shutdown, stage};
 
 /// Arms the staged kernel. No process vouches for it, because the requesting process has been killed with all
 /// others.
@@ -80,33 +80,33 @@ pub fn s6_linux_init_runs_it_as_it_is_told_by_the_stage_it_ends_in(test: &Test) 
     let final_script = "/etc/s6-linux-init/current/scripts/rc.shutdown.final";
     let programs = ["s6-svscan", "s6-supervise"].map(|name| format!("/usr/bin/{name}"));
     let chained = ["execlineb", "foreground", "tryexec"].map(|name| format!("/usr/lib/execline/bin/{name}"));
-    both_ways(test, "s6-linux-init/rc.shutdown.final", final_script, |night, way| {
+    both_ways(test, "s6-linux-init/rc.shutdown.final", final_script, |guest, way| {
         for program in programs.iter().chain(&chained) {
-            night.program_of(&tree, program)?;
+            guest.program_of(&tree, program)?;
         }
         Ok(ARM.to_owned() + &S6.replace("WAY", way.get(..1).unwrap_or_default()))
     })
 }
 
 pub fn dinit_runs_it_by_its_shutdown_hook(test: &Test) -> Result<(), String> {
-    both_ways(test, "dinit/shutdown-hook", "/etc/dinit/shutdown-hook", |night, way| {
+    both_ways(test, "dinit/shutdown-hook", "/etc/dinit/shutdown-hook", |guest, way| {
         let option = way.get(..1).unwrap_or_default();
-        pid_1(night, "shutdown", DINIT)?;
+        pid_1(guest, "shutdown", DINIT)?;
         Ok(format!("{ARM}exec /sbin/shutdown /pid-1 --system -{option}"))
     })
 }
 
 pub fn nitro_runs_it_by_sys_final(test: &Test) -> Result<(), String> {
-    both_ways(test, "nitro/final", "/etc/nitro/SYS/final", |night, way| {
-        pid_1(night, "nitro", NITRO)?;
+    both_ways(test, "nitro/final", "/etc/nitro/SYS/final", |guest, way| {
+        pid_1(guest, "nitro", NITRO)?;
         let way = if way == "poweroff" { "shutdown" } else { way };
         Ok(format!("{ARM}exec /sbin/nitro /pid-1 {way}"))
     })
 }
 
 pub fn procd_runs_it_last_of_its_scripts(test: &Test) -> Result<(), String> {
-    both_ways(test, "procd/nextkernel", "/etc/rc.d/K99nextkernel", |night, way| {
-        pid_1(night, "procd", PROCD)?;
+    both_ways(test, "procd/nextkernel", "/etc/rc.d/K99nextkernel", |guest, way| {
+        pid_1(guest, "procd", PROCD)?;
         // For a restart, `nextkernel reboot` arms the handoff itself and still waits.
         let arm = if way == "reboot" { "" } else { ARM };
         Ok(format!("{arm}exec /sbin/procd /pid-1 {way}"))
@@ -118,15 +118,15 @@ fn both_ways(
     test: &Test,
     unit: &str,
     place: &str,
-    scenario: impl Fn(&mut Night, &str) -> Result<String, String>,
+    scenario: impl Fn(&mut Shutdown, &str) -> Result<String, String>,
 ) -> Result<(), String> {
     for way in ["reboot", "poweroff"] {
-        let mut night = night(test, "", &stage("--preload no"))?;
+        let mut guest = shutdown(test, "", &stage("--preload no"))?;
         let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../units");
-        night.host_file(place, 0o755, &units.join(unit))?;
-        let rest = scenario(&mut night, way)?;
-        night.scenario.push_str(&rest);
-        let ended = night.run()?;
+        guest.host_file(place, 0o755, &units.join(unit))?;
+        let rest = scenario(&mut guest, way)?;
+        guest.scenario.push_str(&rest);
+        let ended = guest.run()?;
         if way == "reboot" {
             handed_over(&ended, "kexec")?;
         } else {
@@ -140,11 +140,11 @@ fn both_ways(
 }
 
 /// Installs a shell with the name of an init, and the script that it runs.
-pub(super) fn pid_1(night: &mut Night, name: &str, script: &str) -> Result<(), String> {
-    let shell = night.image.files()?.tree().join("usr/bin/dash");
+pub(super) fn pid_1(guest: &mut Shutdown, name: &str, script: &str) -> Result<(), String> {
+    let shell = guest.image.files()?.tree().join("usr/bin/dash");
     let shell = fs::read(&shell).map_err(|e| format!("{}: {e}", shell.display()))?;
-    night.program("/usr/bin/dash")?;
-    night.file(&format!("/sbin/{name}"), 0o755, shell);
-    night.file("/pid-1", 0o644, script);
+    guest.program("/usr/bin/dash")?;
+    guest.file(&format!("/sbin/{name}"), 0o755, shell);
+    guest.file("/pid-1", 0o644, script);
     Ok(())
 }

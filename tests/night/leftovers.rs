@@ -2,8 +2,8 @@
 //! there are, and reports them in one line of the log.
 
 use super::inits;
-use super::staged::{HOOK, handed_over, in_order, night, stage};
-use bed::guest::shutdown::{Ended, Night};
+use super::staged::{HOOK, handed_over, in_order, shutdown, stage};
+use bed::guest::shutdown::{Ended, Shutdown};
 use bed::guest::standins;
 use bed::harness::Test;
 use bed::host::programs;
@@ -33,30 +33,31 @@ enum By {
 }
 
 /// Returns a guest in which these lines hide a process while the system runs.
-fn hidden(test: &Test, by: By, day: &str) -> Result<Night, String> {
+fn hidden(test: &Test, by: By, scenario: &str) -> Result<Shutdown, String> {
     let last = match by {
         By::Nobody => format!("exec {HOOK} kexec"),
         By::Procd => "exec /sbin/procd /pid-1 reboot".into(),
     };
-    let mut night = night(test, "", &format!("{}{KEPT}{day}\n{IS_KEPT}{last}", stage("--preload no")))?;
-    night.modules(&Modules::of(&test.image.files()?, &["loop", "crc32c_generic", "ext4"])?);
-    night.file("/hide", 0o755, programs::hide()?);
+    let mut guest =
+        shutdown(test, "", &format!("{}{KEPT}{scenario}\n{IS_KEPT}{last}", stage("--preload no")))?;
+    guest.modules(&Modules::of(&test.image.files()?, &["loop", "crc32c_generic", "ext4"])?);
+    guest.file("/hide", 0o755, programs::hide()?);
     if matches!(by, By::Procd) {
         let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../units/procd/nextkernel");
-        night.host_file("/etc/rc.d/K99nextkernel", 0o755, &unit)?;
-        inits::pid_1(&mut night, "procd", inits::PROCD)?;
+        guest.host_file("/etc/rc.d/K99nextkernel", 0o755, &unit)?;
+        inits::pid_1(&mut guest, "procd", inits::PROCD)?;
     }
-    (night.counting, night.limit) = (true, Duration::from_secs(300));
-    Ok(night)
+    (guest.counting, guest.limit) = (true, Duration::from_secs(300));
+    Ok(guest)
 }
 
 /// Proves that the hidden process is ended, because the jump is made.
-fn is_ended(test: &Test, by: By, day: &str) -> Result<Ended, String> {
-    is_ended_in(hidden(test, by, day)?, by)
+fn is_ended(test: &Test, by: By, scenario: &str) -> Result<Ended, String> {
+    is_ended_in(hidden(test, by, scenario)?, by)
 }
 
-fn is_ended_in(night: Night, by: By) -> Result<Ended, String> {
-    let ended = night.run()?;
+fn is_ended_in(guest: Shutdown, by: By) -> Result<Ended, String> {
+    let ended = guest.run()?;
     ended.line("it is kept writable")?;
     handed_over(&ended, "kexec").map_err(|error| format!("by {by:?}: {error}"))?;
     Ok(ended)
@@ -84,20 +85,20 @@ pub fn a_process_that_stands_deep_below_others_is_ended(test: &Test) -> Result<(
 }
 
 /// Returns a guest under systemd in which these lines hide a process that holds the GPU.
-fn held(test: &Test, hide: &str) -> Result<Night, String> {
+fn held(test: &Test, hide: &str) -> Result<Shutdown, String> {
     let load = "insmod /nvidia.ko; mknod /dev/nvidia0 c 195 0";
-    let day = format!("{load}; {hide}; rmmod nvidia 2>/dev/null || echo it is kept loaded\n");
-    let mut night = night(test, "kexec", &(stage("--preload no") + &day))?;
-    standins::put(&mut night, &["nvidia"])?;
-    night.file("/hide", 0o755, programs::hide()?);
-    night.qemu = vec!["-device".into(), "edu".into()];
-    night.counting = true;
-    Ok(night)
+    let scenario = format!("{load}; {hide}; rmmod nvidia 2>/dev/null || echo it is kept loaded\n");
+    let mut guest = shutdown(test, "kexec", &(stage("--preload no") + &scenario))?;
+    standins::put(&mut guest, &["nvidia"])?;
+    guest.file("/hide", 0o755, programs::hide()?);
+    guest.qemu = vec!["-device".into(), "edu".into()];
+    guest.counting = true;
+    Ok(guest)
 }
 
 /// Proves that the process that holds the GPU is ended, and the GPU is freed.
-fn is_freed(night: Night) -> Result<Ended, String> {
-    let ended = night.run()?;
+fn is_freed(guest: Shutdown) -> Result<Ended, String> {
+    let ended = guest.run()?;
     ended.line("it is kept loaded")?;
     in_order(&ended, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;
     handed_over(&ended, "kexec")?;
@@ -142,20 +143,20 @@ pub fn processes_that_multiply_are_ended(test: &Test) -> Result<(), String> {
 }
 
 pub fn where_no_process_can_be_made_room_is_made_first(test: &Test) -> Result<(), String> {
-    let mut night = hidden(test, By::Nobody, "/hide nobody many /kept/file 300")?;
+    let mut guest = hidden(test, By::Nobody, "/hide nobody many /kept/file 300")?;
     let last = format!("exec {HOOK}");
-    night.scenario =
-        night.scenario.replace(&last, &format!("echo 200 >/proc/sys/kernel/threads-max\n{last}"));
-    let ended = is_ended_in(night, By::Nobody)?;
+    guest.scenario =
+        guest.scenario.replace(&last, &format!("echo 200 >/proc/sys/kernel/threads-max\n{last}"));
+    let ended = is_ended_in(guest, By::Nobody)?;
     ended.line("nextkernel: the guard is not complete: EAGAIN").map(drop)
 }
 
 pub fn where_sigchld_is_ignored_it_hands_over_all_the_same(test: &Test) -> Result<(), String> {
-    let day = "/hide careless /bin/busybox grep SigIgn /proc/self/status\nexec /hide careless";
-    let mut night = night(test, "", &(stage("--preload no") + &format!("{day} {HOOK} kexec")))?;
-    night.file("/hide", 0o755, programs::hide()?);
-    night.counting = true;
-    let ended = night.run()?;
+    let scenario = "/hide careless /bin/busybox grep SigIgn /proc/self/status\nexec /hide careless";
+    let mut guest = shutdown(test, "", &(stage("--preload no") + &format!("{scenario} {HOOK} kexec")))?;
+    guest.file("/hide", 0o755, programs::hide()?);
+    guest.counting = true;
+    let ended = guest.run()?;
     ended.line("SigIgn:\t0000000000010000")?;
     handed_over(&ended, "kexec")
 }
@@ -164,21 +165,21 @@ pub fn where_sigchld_is_ignored_it_hands_over_all_the_same(test: &Test) -> Resul
 const LET_BE_MANY: &str = "echo 40000 >/proc/sys/kernel/pid_max; echo 40000 >/proc/sys/kernel/threads-max";
 
 pub fn two_thousand_processes_are_ended(test: &Test) -> Result<(), String> {
-    let day = format!("{LET_BE_MANY}; /hide nobody many /kept/file 2000");
-    let mut night = hidden(test, By::Nobody, &day)?;
-    night.memory = 1024;
-    let ended = is_ended_in(night, By::Nobody)?;
+    let scenario = format!("{LET_BE_MANY}; /hide nobody many /kept/file 2000");
+    let mut guest = hidden(test, By::Nobody, &scenario)?;
+    guest.memory = 1024;
+    let ended = is_ended_in(guest, By::Nobody)?;
     ended.line("nextkernel: end 2000 processes that still run: 'hide', ").map(drop)
 }
 
 pub fn thousands_of_processes_that_systemd_spares_hold_up_nothing(test: &Test) -> Result<(), String> {
     // systemd prints the name of each of them.
     let many = format!("{LET_BE_MANY}; /hide @ many /dev/null 3000; dmesg -n 1");
-    let mut night = held(test, &format!("{many}; /hide @ crowd /dev/nvidia0 1"))?;
+    let mut guest = held(test, &format!("{many}; /hide @ crowd /dev/nvidia0 1"))?;
     let slow = "#!/bin/sh\nsleep 6\necho the slow hook is done >/dev/kmsg\n";
-    night.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
-    (night.memory, night.limit) = (1024, Duration::from_secs(300));
-    let ended = is_freed(night)?;
+    guest.file("/usr/lib/systemd/system-shutdown/slow", 0o755, slow);
+    (guest.memory, guest.limit) = (1024, Duration::from_secs(300));
+    let ended = is_freed(guest)?;
     in_order(&ended, &["the slow hook is done", "nextkernel: jump to"])
 }
 
@@ -204,13 +205,13 @@ pub fn a_name_from_outside_never_begins_a_line_of_the_log(test: &Test) -> Result
 }
 
 /// Proves that an old root with these additions is closed.
-fn is_closed(test: &Test, day: &str) -> Result<Ended, String> {
-    let old_root = format!("mkdir /oldroot; mount -t tmpfs none /oldroot\n{day}\n");
-    let mut night = night(test, "", &(stage("--preload no") + &old_root + &format!("exec {HOOK} kexec")))?;
-    night.modules(&Modules::of(&test.image.files()?, &["overlay"])?);
-    night.file("/mounts", 0o755, programs::mounts()?);
-    (night.counting, night.limit) = (true, Duration::from_secs(300));
-    let ended = night.run()?;
+fn is_closed(test: &Test, scenario: &str) -> Result<Ended, String> {
+    let old_root = format!("mkdir /oldroot; mount -t tmpfs none /oldroot\n{scenario}\n");
+    let mut guest = shutdown(test, "", &(stage("--preload no") + &old_root + &format!("exec {HOOK} kexec")))?;
+    guest.modules(&Modules::of(&test.image.files()?, &["overlay"])?);
+    guest.file("/mounts", 0o755, programs::mounts()?);
+    (guest.counting, guest.limit) = (true, Duration::from_secs(300));
+    let ended = guest.run()?;
     ended.line("nextkernel: the old root is closed")?;
     handed_over(&ended, "kexec")?;
     Ok(ended)
@@ -218,8 +219,9 @@ fn is_closed(test: &Test, day: &str) -> Result<Ended, String> {
 
 pub fn a_mount_that_has_a_long_line_is_closed_with_all_others(test: &Test) -> Result<(), String> {
     let long = "awk 'length($0) > 16384 { print \"a line is long\" }' /proc/self/mountinfo";
-    let day = format!("modprobe overlay; mkdir /oldroot/layers; /mounts layers /oldroot/layers 250; {long}");
-    is_closed(test, &day)?.line("a line is long").map(drop)
+    let scenario =
+        format!("modprobe overlay; mkdir /oldroot/layers; /mounts layers /oldroot/layers 250; {long}");
+    is_closed(test, &scenario)?.line("a line is long").map(drop)
 }
 
 pub fn thousands_of_mounts_are_closed(test: &Test) -> Result<(), String> {

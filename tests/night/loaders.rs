@@ -1,7 +1,7 @@
 //! Tests that both kexec system calls lead to the next kernel, and so do images decompressed while the system
 //! runs.
 
-use super::staged::{AGAIN, handed_over, night, stage, systemd_jumped_itself};
+use super::staged::{AGAIN, handed_over, shutdown, stage, systemd_jumped_itself};
 use bed::guest::chain::{self, By, Memory};
 use bed::guest::shutdown::{Boots, Ended};
 use bed::harness::Test;
@@ -30,7 +30,7 @@ fn has_all_marks(ended: &Ended) -> Result<(), String> {
 }
 
 pub fn the_direct_loader_hands_over_and_tells_the_whole_night(test: &Test) -> Result<(), String> {
-    let ended = night(test, "kexec", &(stage("--loader direct --preload no") + LOADED))?.run()?;
+    let ended = shutdown(test, "kexec", &(stage("--loader direct --preload no") + LOADED))?.run()?;
     ended.line("  loader          direct: as asked for (--loader)")?;
     ended.line("loaded: 0")?;
     handed_over_with_all_marks(&ended)
@@ -42,11 +42,11 @@ const ADDED: [&str; 4] =
 
 pub fn memory_that_was_added_is_not_the_next_kernels_from_its_start(test: &Test) -> Result<(), String> {
     let seen = "grep -i 'system ram' /proc/iomem\n".to_owned();
-    let mut night = night(test, "kexec", &(seen + &stage("--loader direct")))?;
+    let mut guest = shutdown(test, "kexec", &(seen + &stage("--loader direct")))?;
     // A guest with more memory than its `memory` field says cannot be restored.
-    night.boots = Boots::Each;
-    night.qemu = ["-m", "1024,slots=1,maxmem=4G"].into_iter().chain(ADDED).map(Into::into).collect();
-    let ended = night.run()?;
+    guest.boots = Boots::Each;
+    guest.qemu = ["-m", "1024,slots=1,maxmem=4G"].into_iter().chain(ADDED).map(Into::into).collect();
+    let ended = guest.run()?;
     ended.line("100000000-11fffffff : System RAM")?;
     handed_over(&ended, "kexec")?;
     let map = ended.line("NEXT KERNEL GOT: ")?;
@@ -66,12 +66,12 @@ const FREE_FOR_DEVICES: &str = "grep CmaFree /proc/meminfo\n";
 pub fn where_memory_is_kept_for_devices_each_loader_hands_over(test: &Test) -> Result<(), String> {
     for loader in ["verified", "direct"] {
         let stage = stage(&format!("--loader {loader}"));
-        let day = [TWO_LOADS, FREE_FOR_DEVICES, &stage, LOADED, FREE_FOR_DEVICES, AGAIN].concat();
-        let mut night = night(test, "kexec", &day)?;
-        night.append += " cma=256M";
+        let scenario = [TWO_LOADS, FREE_FOR_DEVICES, &stage, LOADED, FREE_FOR_DEVICES, AGAIN].concat();
+        let mut guest = shutdown(test, "kexec", &scenario)?;
+        guest.append += " cma=256M";
         // Debian's own kernel can move itself if it must not run at the address where it was loaded.
-        (night.real, night.memory) = (loader == "verified", 1024);
-        let ended = night.run()?;
+        (guest.real, guest.memory) = (loader == "verified", 1024);
+        let ended = guest.run()?;
         ended.line("loaded: 1")?;
         let free: Vec<_> = ended.console.lines().filter(|line| line.starts_with("CmaFree:")).collect();
         if free.len() != 2
@@ -89,8 +89,8 @@ pub fn where_memory_is_kept_for_devices_each_loader_hands_over(test: &Test) -> R
 }
 
 pub fn what_is_thawed_hands_over_with_nothing_loaded_by_day(test: &Test) -> Result<(), String> {
-    let day = stage("--thaw --preload no") + LOADED + "nextkernel status --json";
-    let ended = night(test, "kexec", &day)?.run()?;
+    let scenario = stage("--thaw --preload no") + LOADED + "nextkernel status --json";
+    let ended = shutdown(test, "kexec", &scenario)?.run()?;
     for line in [
         "nextkernel: the kernel is thawed: ",
         "  loader          direct: for the kernel is thawed",
@@ -121,11 +121,11 @@ pub fn what_the_hook_will_load_goes_where_the_kernel_hands_out_nothing_for_it(
     let kept = [&stage("yes"), SEGMENTS, "nextkernel unstage\n"].concat();
     let moved = [&stage("no"), SEGMENTS, &say("before"), &stage("yes"), &say("loaded")].concat();
     // The image also replaces one that is loaded: memory handed out to that one is handed out next.
-    let day = [large, kept, moved, stage("no"), SEGMENTS.into(), say("at last")].concat();
-    let mut night = night(test, "kexec", &day)?;
-    night.file("/usr/bin/reserved", 0o755, programs::reserved()?);
-    (night.memory, night.boots) = (2048, Boots::Each);
-    let ended = night.run()?;
+    let scenario = [large, kept, moved, stage("no"), SEGMENTS.into(), say("at last")].concat();
+    let mut guest = shutdown(test, "kexec", &scenario)?;
+    guest.file("/usr/bin/reserved", 0o755, programs::reserved()?);
+    (guest.memory, guest.boots) = (2048, Boots::Each);
+    let ended = guest.run()?;
     let reserved = |when: &str| {
         let line = ended.line(when)?;
         let mut numbers = line.trim_start_matches(when).split_whitespace().map(str::parse::<u64>);
@@ -159,7 +159,7 @@ pub fn an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd(test: &Test)
     // The kernel is passed the same data for either; tests/handoff/loaders.rs shows a decompressed image with a
     // whole Debian 13.
     let options = if test.image == Image::Debian13 { "--loader direct" } else { "--thaw" };
-    let ended = night(test, "kexec", &(stage(options) + "rm -r /run/nextkernel"))?.run()?;
+    let ended = shutdown(test, "kexec", &(stage(options) + "rm -r /run/nextkernel"))?.run()?;
     ended.line("nextkernel: kexec: nothing is staged, left to the init")?;
     systemd_jumped_itself(&ended)
 }
@@ -167,23 +167,23 @@ pub fn an_image_that_the_direct_loader_kept_is_jumped_to_by_systemd(test: &Test)
 pub fn without_an_initrd_and_after_unstaging_the_direct_loader_does_as_the_other(
     test: &Test,
 ) -> Result<(), String> {
-    let day = "nextkernel stage --kernel /kernel --cmdline x --loader direct && nextkernel unstage\n"
+    let scenario = "nextkernel stage --kernel /kernel --cmdline x --loader direct && nextkernel unstage\n"
         .to_owned()
         + LOADED
         + &stage("--loader direct --preload no");
-    let ended = night(test, "kexec", &day)?.run()?;
+    let ended = shutdown(test, "kexec", &scenario)?.run()?;
     ended.line("loaded: 0")?;
     handed_over_with_all_marks(&ended)
 }
 
 pub fn a_load_that_somebody_else_is_making_is_waited_for(test: &Test) -> Result<(), String> {
-    let day = "truncate -s 16M /big\n".to_owned() + &stage("--preload no");
-    let mut night = night(test, "kexec", &day)?;
+    let scenario = "truncate -s 16M /big\n".to_owned() + &stage("--preload no");
+    let mut guest = shutdown(test, "kexec", &scenario)?;
     let beside = "#!/bin/sh\necho another hook loads >/dev/kmsg\nexec /stuck contend /kernel /big\n";
-    night.file("/usr/lib/systemd/system-shutdown/beside", 0o755, beside);
-    night.file("/stuck", 0o755, programs::stuck()?);
-    (night.memory, night.counting) = (768, true);
-    let ended = night.run()?;
+    guest.file("/usr/lib/systemd/system-shutdown/beside", 0o755, beside);
+    guest.file("/stuck", 0o755, programs::stuck()?);
+    (guest.memory, guest.counting) = (768, true);
+    let ended = guest.run()?;
     ended.line("another hook loads")?;
     handed_over(&ended, "kexec")
 }

@@ -1,8 +1,8 @@
 //! Tests the nvidia stack with stand-ins on QEMU's edu device: their order, users and deadlines are those of the
 //! real stack. This cannot show that a real GPU works again afterwards.
 
-use super::staged::{handed_over, in_order, night, plan, rebooted, stage};
-use bed::guest::shutdown::{Ended, Night};
+use super::staged::{handed_over, in_order, plan, rebooted, shutdown, stage};
+use bed::guest::shutdown::{Ended, Shutdown};
 use bed::guest::standins;
 use bed::harness::Test;
 use bed::host::programs;
@@ -15,16 +15,16 @@ const NODES: &str = "mknod /dev/nvidia0 c 195 0
 mknod /dev/nvidia-uvm c $(awk '$2 == \"nvidia-uvm\" { print $1 }' /proc/devices) 0\n";
 
 /// Returns a guest with the stack loaded, a kernel staged, and more shell lines run afterwards.
-fn stack(test: &Test, parameters: &str, day: &str) -> Result<Night, String> {
+fn stack(test: &Test, parameters: &str, scenario: &str) -> Result<Shutdown, String> {
     let load: String = STACK.map(|name| format!("insmod /{name}.ko $PARAMETERS; PARAMETERS=\n")).concat();
-    let day = format!("PARAMETERS='{parameters}'\n{load}{NODES}{}{day}", stage("--preload no"));
-    let mut night = night(test, "kexec", &day)?;
-    standins::put(&mut night, &STACK)?;
-    standins::put(&mut night, &["nvidia_peermem"])?;
-    night.file("/holder", 0o755, programs::holder()?);
-    night.qemu = vec!["-device".into(), "edu".into()];
-    night.counting = true;
-    Ok(night)
+    let scenario = format!("PARAMETERS='{parameters}'\n{load}{NODES}{}{scenario}", stage("--preload no"));
+    let mut guest = shutdown(test, "kexec", &scenario)?;
+    standins::put(&mut guest, &STACK)?;
+    standins::put(&mut guest, &["nvidia_peermem"])?;
+    guest.file("/holder", 0o755, programs::holder()?);
+    guest.qemu = vec!["-device".into(), "edu".into()];
+    guest.counting = true;
+    Ok(guest)
 }
 
 pub fn the_stack_is_unloaded_leaf_first(test: &Test) -> Result<(), String> {
@@ -66,24 +66,24 @@ pub fn a_process_that_holds_the_gpu_by_a_mapping_alone_is_ended(test: &Test) -> 
 
 pub fn a_module_that_is_still_loading_is_waited_for(test: &Test) -> Result<(), String> {
     // The load starts before the shutdown; its probe still runs when the hook unloads.
-    let mut night = night(test, "kexec", &stage("--preload no"))?;
-    standins::put(&mut night, &["nvidia"])?;
-    night.file("/stuck", 0o755, programs::stuck()?);
-    night.qemu = vec!["-device".into(), "edu".into()];
-    night.counting = true;
-    night.scenario += "/stuck load /nvidia.ko probe_ms=8000\nsleep 1\n";
-    let ended = night.run()?;
+    let mut guest = shutdown(test, "kexec", &stage("--preload no"))?;
+    standins::put(&mut guest, &["nvidia"])?;
+    guest.file("/stuck", 0o755, programs::stuck()?);
+    guest.qemu = vec!["-device".into(), "edu".into()];
+    guest.counting = true;
+    guest.scenario += "/stuck load /nvidia.ko probe_ms=8000\nsleep 1\n";
+    let ended = guest.run()?;
     in_order(&ended, &["nvidia stand-in: 0000:00:02.0 removed", "nextkernel: jump to"])?;
     handed_over(&ended, "kexec")
 }
 
 /// Proves that a failed unload is reported; the machine then restarts through firmware, or jumps if the plan
 /// says so.
-fn cannot_be_unloaded(test: &Test, day: &str, told: &str) -> Result<Ended, String> {
-    let careful = stack(test, "", day)?.run()?;
+fn cannot_be_unloaded(test: &Test, scenario: &str, told: &str) -> Result<Ended, String> {
+    let careful = stack(test, "", scenario)?.run()?;
     careful.line(told)?;
     rebooted(&careful)?;
-    let daring = stack(test, "", &(plan("gpu-failed = jump") + day))?.run()?;
+    let daring = stack(test, "", &(plan("gpu-failed = jump") + scenario))?.run()?;
     daring.line(told)?;
     handed_over(&daring, "kexec")?;
     Ok(daring)
@@ -100,12 +100,12 @@ pub fn a_module_that_is_permanent_is_told_keeps_no_other_branch_and_the_plan_dec
 }
 
 pub fn what_another_hook_runs_is_never_ended(test: &Test) -> Result<(), String> {
-    let mut night = stack(test, "", "")?;
+    let mut guest = stack(test, "", "")?;
     // The GPU is held for less time than the hook keeps retrying a driver in use.
     let holds = "exec 3</dev/nvidia0; sleep 2; echo it was spared >/dev/console";
     let hook = format!("#!/bin/sh\nsh -c '{holds}'\necho done >/dev/console\n");
-    night.file("/usr/lib/systemd/system-shutdown/other", 0o755, hook);
-    let ended = night.run()?;
+    guest.file("/usr/lib/systemd/system-shutdown/other", 0o755, hook);
+    let ended = guest.run()?;
     ended.line("it was spared")?;
     if ended.console.contains("nextkernel: end who holds") {
         return Err(format!("a process of another hook was ended:\n{}", ended.console));

@@ -1,6 +1,6 @@
 //! Tests that the hook, as PID 1 of an exitrd, closes the old root and all storage below it.
 
-use super::staged::{HOOK, handed_over, in_order, night, stage};
+use super::staged::{HOOK, handed_over, in_order, shutdown, stage};
 use bed::harness::Test;
 use bed::initramfs::modules::Modules;
 
@@ -31,10 +31,10 @@ echo $(wc -l </proc/swaps) lines of swap, $(grep -c oldroot /proc/mounts) mounts
 pub fn what_lies_on_each_other_is_closed_whatever_its_name_and_what_is_left_is_named(
     test: &Test,
 ) -> Result<(), String> {
-    let mut night = night(test, "", &(stage("--preload no") + OLD_ROOT + &format!("exec {HOOK} kexec")))?;
-    night.modules(&Modules::of(&test.image.files()?, &["loop", "dm_mod", "crc32c_generic", "ext4"])?);
-    night.program("/usr/sbin/dmsetup")?;
-    let ended = night.run()?;
+    let mut guest = shutdown(test, "", &(stage("--preload no") + OLD_ROOT + &format!("exec {HOOK} kexec")))?;
+    guest.modules(&Modules::of(&test.image.files()?, &["loop", "dm_mod", "crc32c_generic", "ext4"])?);
+    guest.program("/usr/sbin/dmsetup")?;
+    let ended = guest.run()?;
     ended.line("2 lines of swap, 4 mounts")?;
     in_order(
         &ended,

@@ -1,11 +1,11 @@
 //! Tests the hook as PID 1: it never exits, whatever it finds.
 
-use super::staged::{HOOK, handed_over, in_order, night, rebooted, stage};
+use super::staged::{HOOK, handed_over, in_order, rebooted, shutdown, stage};
 use bed::harness::Test;
 use bed::machine::End;
 
 pub fn as_pid_1_it_hands_over(test: &Test) -> Result<(), String> {
-    let ended = night(test, "", &(stage("--preload no") + &format!("exec {HOOK} kexec")))?.run()?;
+    let ended = shutdown(test, "", &(stage("--preload no") + &format!("exec {HOOK} kexec")))?.run()?;
     handed_over(&ended, "kexec")
 }
 
@@ -13,15 +13,15 @@ pub fn as_pid_1_it_carries_out_what_the_plan_does_not_cover(test: &Test) -> Resu
     for (word, end) in
         [("poweroff", End::PoweredOff), ("reboot", End::Reset), ("", End::Reset), ("no-verb", End::Reset)]
     {
-        let ended = night(test, "", &(stage("--preload no") + &format!("exec {HOOK} {word}")))?.run()?;
+        let ended = shutdown(test, "", &(stage("--preload no") + &format!("exec {HOOK} {word}")))?.run()?;
         ended.expect(end).map_err(|error| format!("at {word:?}: {error}"))?;
     }
     Ok(())
 }
 
 pub fn as_pid_1_with_nothing_at_all_it_restarts_the_machine(test: &Test) -> Result<(), String> {
-    let day = format!("umount /proc /sys /run; exec {HOOK} kexec <&- >&- 2>&-");
-    rebooted(&night(test, "", &day)?.run()?)
+    let scenario = format!("umount /proc /sys /run; exec {HOOK} kexec <&- >&- 2>&-");
+    rebooted(&shutdown(test, "", &scenario)?.run()?)
 }
 
 /// The commands of docs/boards.md, verbatim except for the file names.
@@ -35,9 +35,9 @@ cp /usr/lib/systemd/system-shutdown/nextkernel board/init
 pub fn an_initramfs_of_one_program_starts_the_kernel_that_it_holds(test: &Test) -> Result<(), String> {
     // The first kernel here plays the board's firmware: it starts the board's own kernel and initramfs.
     let firmware = "nextkernel stage --kernel /kernel --initrd board.cpio --cmdline 'console=ttyS0 board=yes' --preload no\n";
-    let mut night = night(test, "", &format!("{BOARD}{firmware}exec {HOOK} kexec"))?;
-    (night.memory, night.real) = (768, true);
-    let ended = night.run()?;
+    let mut guest = shutdown(test, "", &format!("{BOARD}{firmware}exec {HOOK} kexec"))?;
+    (guest.memory, guest.real) = (768, true);
+    let ended = guest.run()?;
     ended.expect(End::PoweredOff)?;
     in_order(
         &ended,
@@ -58,7 +58,7 @@ pub fn as_pid_1_with_an_empty_plan_or_a_full_run_it_restarts_the_machine(test: &
         ("/run/nextkernel", stage("--preload no") + full),
         ("/nextkernel", "mkdir -p /nextkernel; echo nextkernel-plan 2 >/nextkernel/plan".to_owned()),
     ] {
-        let ended = night(test, "", &(spoiled + &format!("\nexec {HOOK} kexec <&- >&- 2>&-")))?.run()?;
+        let ended = shutdown(test, "", &(spoiled + &format!("\nexec {HOOK} kexec <&- >&- 2>&-")))?.run()?;
         ended.line(&format!("nextkernel: no handoff: {folder}/plan: line "))?;
         rebooted(&ended)?;
     }

@@ -2,8 +2,8 @@
 //! staged before stays unchanged to the byte, and is the one handed over to.
 
 use super::day::conf;
-use super::staged::{handed_over, night, stage};
-use bed::guest::shutdown::{Boots, Ended, Night};
+use super::staged::{handed_over, shutdown, stage};
+use bed::guest::shutdown::{Boots, Ended, Shutdown};
 use bed::harness::Test;
 use bed::initramfs::modules::Modules;
 use bed::kernel::signed;
@@ -36,20 +36,20 @@ const LOCK_DOWN: &str =
 const SIGNER: &str = "Loaded X.509 cert 'Debian Secure Boot CA";
 
 /// Returns a guest that stages a kernel, runs these lines, and then tries the wrong commands.
-fn trying(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<Night, String> {
+fn trying(test: &Test, lines: &str, wrong: &[Wrong]) -> Result<Shutdown, String> {
     // The kernel's own messages would interrupt ours.
-    let mut day = format!("dmesg -n 1\n{TRY}{STATE}{}state >/before\n{lines}\n", stage(""));
+    let mut scenario = format!("dmesg -n 1\n{TRY}{STATE}{}state >/before\n{lines}\n", stage(""));
     for (typed, _) in wrong {
-        day.extend(["try <<'TRIED'\n", typed, "\nTRIED\n"]);
+        scenario.extend(["try <<'TRIED'\n", typed, "\nTRIED\n"]);
     }
-    day += "state >/after; cmp /before /after && echo \"as it was: $(wc -l </after) lines\"\n";
-    night(test, "kexec", &day)
+    scenario += "state >/after; cmp /before /after && echo \"as it was: $(wc -l </after) lines\"\n";
+    shutdown(test, "kexec", &scenario)
 }
 
 /// Proves that each command was refused with its sentence and exit status 1, and that the staged image set is
 /// unchanged.
-fn refused(night: Night, wrong: &[Wrong]) -> Result<Ended, String> {
-    let ended = night.run()?;
+fn refused(guest: Shutdown, wrong: &[Wrong]) -> Result<Ended, String> {
+    let ended = guest.run()?;
     let mut said = ended.console.lines().filter(|line| line.starts_with("status "));
     for (typed, sentence) in wrong {
         let said = said.next().unwrap_or_default();
@@ -217,9 +217,9 @@ pub fn a_full_run_is_told_with_need_room_and_way_out(test: &Test) -> Result<(), 
     let fill = format!("cat /dev/zero >/run/fill 2>/dev/null; {stage}");
     let wrong =
         [(stage, " MB free, and staging needs "), (&*fill, "/run has 0 bytes free, and staging needs ")];
-    let mut night = trying(test, small, &wrong)?;
-    night.real = true;
-    let ended = refused(night, &wrong)?;
+    let mut guest = trying(test, small, &wrong)?;
+    guest.real = true;
+    let ended = refused(guest, &wrong)?;
     handed_over(&ended, "kexec")?;
     ended.line("remount,size=")?;
     ended.line("`nextkernel unstage` frees ").map(drop)
@@ -229,9 +229,9 @@ pub fn too_little_memory_is_told_before_anything_is_killed_for_it(test: &Test) -
     let big = "mount -o remount,size=90% /run; truncate -s 100M /big";
     let wrong =
         [("nextkernel stage --kernel /kernel --initrd /big --cmdline x", "of memory for a moment, and ")];
-    let mut night = trying(test, big, &wrong)?;
-    (night.memory, night.real) = (320, true);
-    handed_over(&refused(night, &wrong)?, "kexec")
+    let mut guest = trying(test, big, &wrong)?;
+    (guest.memory, guest.real) = (320, true);
+    handed_over(&refused(guest, &wrong)?, "kexec")
 }
 
 pub fn a_limit_on_loads_that_the_night_would_meet_is_told(test: &Test) -> Result<(), String> {
@@ -279,11 +279,11 @@ pub fn under_lockdown_alone_no_kernel_can_be_verified_and_every_one_is_refused(
     let mut wrong = wrong.each_ref().map(|typed| (typed.as_str(), sentence)).to_vec();
     wrong.push(DIRECT);
     let kernel = kernel(test)?;
-    let mut night = trying(test, LOCK_DOWN, &wrong)?;
-    night.real = true;
-    night.file("/damaged", 0o644, signed::damaged(&kernel)?);
-    night.file("/stripped", 0o644, signed::stripped(&kernel)?);
-    let ended = refused(night, &wrong)?;
+    let mut guest = trying(test, LOCK_DOWN, &wrong)?;
+    guest.real = true;
+    guest.file("/damaged", 0o644, signed::damaged(&kernel)?);
+    guest.file("/stripped", 0o644, signed::stripped(&kernel)?);
+    let ended = refused(guest, &wrong)?;
     if ended.console.contains(SIGNER) {
         return Err("this kernel does know the key".into());
     }
@@ -309,14 +309,14 @@ pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_go
         ),
         DIRECT,
     ];
-    let mut night = trying(test, "mount -t securityfs securityfs /sys/kernel/security", &wrong)?;
+    let mut guest = trying(test, "mount -t securityfs securityfs /sys/kernel/security", &wrong)?;
     // With `--thaw` only the initrd is decompressed: the kernel must stay as it was signed.
-    night.scenario += &stage("--thaw");
+    guest.scenario += &stage("--thaw");
     let kernel = kernel(test)?;
-    night.file("/damaged", 0o644, signed::damaged(&kernel)?);
-    night.file("/stripped", 0o644, signed::stripped(&kernel)?);
-    (night.boots, night.memory, night.real) = (Boots::Verified, 1024, true);
-    let ended = refused(night, &wrong)?;
+    guest.file("/damaged", 0o644, signed::damaged(&kernel)?);
+    guest.file("/stripped", 0o644, signed::stripped(&kernel)?);
+    (guest.boots, guest.memory, guest.real) = (Boots::Verified, 1024, true);
+    let ended = refused(guest, &wrong)?;
     ended.line("Secure boot enabled")?;
     ended.line("nextkernel: --thaw: the initrd is thawed, and the kernel is not: lockdown is in force")?;
     ended.line("  loader          verified: lockdown is in force")?;
@@ -327,10 +327,10 @@ pub fn under_secure_boot_a_bad_signature_is_told_from_none_and_debians_own_is_go
 /// If shim does not verify the kernel, the kernel is not locked down either.
 pub fn where_shim_verifies_nothing_secure_boot_forbids_nothing(test: &Test) -> Result<(), String> {
     let variables = "modprobe efivarfs && mount -t efivarfs none /sys/firmware/efi/efivars\n".to_owned();
-    let mut night = night(test, "kexec", &(variables + &stage("--loader direct --thaw")))?;
-    night.modules(&Modules::of(&test.image.files()?, &["efivarfs"])?);
-    (night.boots, night.memory) = (Boots::Unverified, 1024);
-    let ended = night.run()?;
+    let mut guest = shutdown(test, "kexec", &(variables + &stage("--loader direct --thaw")))?;
+    guest.modules(&Modules::of(&test.image.files()?, &["efivarfs"])?);
+    (guest.boots, guest.memory) = (Boots::Unverified, 1024);
+    let ended = guest.run()?;
     ended.line("Secure boot disabled")?;
     ended.line("  thawed          kernel and initrd")?;
     handed_over(&ended, "kexec")

@@ -3,9 +3,9 @@
 
 use super::faults::{BESIDE, faulty, when, when_the_hook_says};
 use super::staged::{
-    AGAIN, HOOK, handed_over, in_order, night, plan, rebooted, stage, systemd_jumped_itself,
+    AGAIN, HOOK, handed_over, in_order, plan, rebooted, shutdown, stage, systemd_jumped_itself,
 };
-use bed::guest::shutdown::{Ended, Night};
+use bed::guest::shutdown::{Ended, Shutdown};
 use bed::guest::standins;
 use bed::harness::Test;
 use bed::host::paths::installed;
@@ -20,10 +20,10 @@ fn with_devices(
     before: &str,
     options: &str,
     after: &str,
-) -> Result<Night, String> {
-    let mut night = faulty(test, before, options, after)?;
-    night.qemu = ["-device", "edu"].repeat(count).into_iter().map(str::to_owned).collect();
-    Ok(night)
+) -> Result<Shutdown, String> {
+    let mut guest = faulty(test, before, options, after)?;
+    guest.qemu = ["-device", "edu"].repeat(count).into_iter().map(str::to_owned).collect();
+    Ok(guest)
 }
 
 /// Proves that the console does not show this text.
@@ -84,9 +84,9 @@ pub fn a_remove_that_hangs_after_a_long_sync_is_left_to_the_guard(test: &Test) -
     // The time left for the teardown is then less than a slow driver may take.
     for policy in ["gpu-failed = jump", "gpu-failed = firmware-reboot"] {
         let before = format!("insmod /nvidia.ko hang_remove=1\n{WRITTEN}");
-        let mut night = faulty(test, &before, "--preload no", &(plan(policy) + &plan("guard = 5")))?;
-        night.file(BESIDE, 0o755, when_the_hook_says("sync, for as long as") + ANSWERS);
-        let ended = night.run()?;
+        let mut guest = faulty(test, &before, "--preload no", &(plan(policy) + &plan("guard = 5")))?;
+        guest.file(BESIDE, 0o755, when_the_hook_says("sync, for as long as") + ANSWERS);
+        let ended = guest.run()?;
         let took =
             when(&ended, "nextkernel: load /kernel")? - when(&ended, "nextkernel: sync, for as long as")?;
         if !(30.0..40.0).contains(&took) {
@@ -148,10 +148,10 @@ pub fn an_image_that_nobody_may_jump_to_is_unloaded_before_the_other_hooks_are_w
     for (parameter, policy, seconds) in
         [("", "gpu = nvidia firmware-reboot", 30), ("hang_remove=1", "gpu-failed = jump", 55)]
     {
-        let mut night = faulty(test, &format!("insmod /nvidia.ko {parameter}"), "", &plan(policy))?;
+        let mut guest = faulty(test, &format!("insmod /nvidia.ko {parameter}"), "", &plan(policy))?;
         let looks = "read -r loaded </sys/kernel/kexec_loaded\necho \"loaded: $loaded\" >/dev/kmsg\n";
-        night.file(BESIDE, 0o755, format!("#!/bin/sh\nsleep {seconds}\n{looks}"));
-        let ended = night.run()?;
+        guest.file(BESIDE, 0o755, format!("#!/bin/sh\nsleep {seconds}\n{looks}"));
+        let ended = guest.run()?;
         ended.line("loaded: 0")?;
         rebooted(&ended)?;
     }
@@ -184,20 +184,20 @@ pub fn a_jump_that_fails_leaves_no_watchdog_armed(test: &Test) -> Result<(), Str
     // The image to jump to is gone by then, and the restart that follows takes twice as long as the watchdog
     // waits.
     let load = "modprobe watchdog stop_on_reboot=0 && modprobe i6300esb || echo NO DRIVER\n";
-    let day =
+    let scenario =
         load.to_owned() + &stage("") + &plan("watchdog = 15") + "insmod /hangnotify.ko pause_ms=30000\n";
-    let mut night = night(test, "kexec", &day)?;
-    standins::put(&mut night, &["hangnotify"])?;
-    night.modules(&Modules::of(&test.image.files()?, &["watchdog", "i6300esb"])?);
-    night.file("/stuck", 0o755, programs::stuck()?);
-    night.file(
+    let mut guest = shutdown(test, "kexec", &scenario)?;
+    standins::put(&mut guest, &["hangnotify"])?;
+    guest.modules(&Modules::of(&test.image.files()?, &["watchdog", "i6300esb"])?);
+    guest.file("/stuck", 0o755, programs::stuck()?);
+    guest.file(
         BESIDE,
         0o755,
         when_the_hook_says("wait for the init's other hooks") + "/stuck unload-image\n",
     );
-    night.qemu = vec!["-device".into(), "i6300esb".into()];
-    night.counting = true;
-    let ended = night.run()?;
+    guest.qemu = vec!["-device".into(), "i6300esb".into()];
+    guest.counting = true;
+    let ended = guest.run()?;
     silent_of(&ended, "NO DRIVER")?;
     in_order(
         &ended,
@@ -216,10 +216,10 @@ pub fn five_hundred_modules_that_stand_on_a_driver_are_unloaded(test: &Test) -> 
     let load = "insmod /nvidia.ko; insmod /nvidia_modeset.ko
         for module in /nvidia_drm_*.ko; do insmod $module; done
         grep ^nvidia_modeset /proc/modules | wc -c | sed 's/^/the line in bytes: /'";
-    let mut night = faulty(test, load, "--preload no", "")?;
-    standins::put(&mut night, &["nvidia_modeset"])?;
-    standins::put_many_with_long_names(&mut night, 500)?;
-    let ended = night.run()?;
+    let mut guest = faulty(test, load, "--preload no", "")?;
+    standins::put(&mut guest, &["nvidia_modeset"])?;
+    standins::put_many_with_long_names(&mut guest, 500)?;
+    let ended = guest.run()?;
     let bytes: usize = ended
         .line("the line in bytes: ")?
         .rsplit(' ')
@@ -237,20 +237,20 @@ pub fn five_hundred_modules_that_stand_on_a_driver_are_unloaded(test: &Test) -> 
 pub fn a_limit_on_loads_is_not_spent_while_somebody_else_loads(test: &Test) -> Result<(), String> {
     // The hook is started late, so that its load falls in the midst of the other loads.
     let limit = "echo 2 >/proc/sys/kernel/kexec_load_limit_reboot\n";
-    let day = "truncate -s 16M /big\n".to_owned() + &stage("--preload no") + limit;
-    let mut night = night(test, "kexec", &day)?;
-    night.file("/stuck", 0o755, programs::stuck()?);
-    night.file(BESIDE, 0o755, "#!/bin/sh\nexec /stuck contend /kernel /big\n");
-    night.host_file("/usr/bin/nextkernel-hook", 0o755, &installed().join(HOOK.trim_start_matches('/')))?;
-    night.file(HOOK, 0o755, "#!/bin/sh\nsleep 0.2\nexec /usr/bin/nextkernel-hook $1\n");
-    (night.memory, night.counting) = (768, true);
-    handed_over(&night.run()?, "kexec")
+    let scenario = "truncate -s 16M /big\n".to_owned() + &stage("--preload no") + limit;
+    let mut guest = shutdown(test, "kexec", &scenario)?;
+    guest.file("/stuck", 0o755, programs::stuck()?);
+    guest.file(BESIDE, 0o755, "#!/bin/sh\nexec /stuck contend /kernel /big\n");
+    guest.host_file("/usr/bin/nextkernel-hook", 0o755, &installed().join(HOOK.trim_start_matches('/')))?;
+    guest.file(HOOK, 0o755, "#!/bin/sh\nsleep 0.2\nexec /usr/bin/nextkernel-hook $1\n");
+    (guest.memory, guest.counting) = (768, true);
+    handed_over(&guest.run()?, "kexec")
 }
 
 pub fn an_unknown_option_is_no_verb_to_pid_1(test: &Test) -> Result<(), String> {
     for option in ["--quiet", "-s"] {
-        let day = stage("--preload no --on reboot") + &format!("exec {HOOK} {option}");
-        handed_over(&night(test, "", &day)?.run()?, "reboot")?;
+        let scenario = stage("--preload no --on reboot") + &format!("exec {HOOK} {option}");
+        handed_over(&shutdown(test, "", &scenario)?.run()?, "reboot")?;
     }
     Ok(())
 }
@@ -266,6 +266,6 @@ cp /usr/lib/systemd/systemd-shutdown /run/initramfs/shutdown
 ";
 
 pub fn in_an_initrd_the_hook_leaves_nothing_to_an_exitrd(test: &Test) -> Result<(), String> {
-    let ended = night(test, "kexec", &(stage("--preload no") + IN_AN_INITRD))?.run()?;
+    let ended = shutdown(test, "kexec", &(stage("--preload no") + IN_AN_INITRD))?.run()?;
     handed_over(&ended, "kexec")
 }

@@ -1,6 +1,6 @@
 //! Guests with the product installed and a kernel staged.
 
-use bed::guest::shutdown::{Ended, Night};
+use bed::guest::shutdown::{Ended, Shutdown};
 use bed::harness::Test;
 use bed::host::paths::installed;
 use bed::initramfs;
@@ -29,13 +29,13 @@ pub fn plan(line: &str) -> String {
 pub const AGAIN: &str = "sed -i 's/^preload = yes$/preload = again/' /run/nextkernel/plan\n";
 
 /// Returns a guest with both programs that runs these shell lines before it shuts down.
-pub fn night(test: &Test, verb: &str, day: &str) -> Result<Night, String> {
+pub fn shutdown(test: &Test, verb: &str, scenario: &str) -> Result<Shutdown, String> {
     let installed = installed();
-    let mut night = Night::new(test, verb);
-    night.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
-    night.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
-    day.clone_into(&mut night.scenario);
-    Ok(night)
+    let mut guest = Shutdown::new(test, verb);
+    guest.host_file(HOOK, 0o755, &installed.join(HOOK.trim_start_matches('/')))?;
+    guest.host_file("/usr/bin/nextkernel", 0o755, &installed.join("usr/bin/nextkernel"))?;
+    scenario.clone_into(&mut guest.scenario);
+    Ok(guest)
 }
 
 /// Proves that the hook started the next kernel: the initrd is whole, and the record follows the staged command
@@ -48,11 +48,11 @@ pub fn handed_over(ended: &Ended, verb: &str) -> Result<(), String> {
     let record = told.strip_prefix(CMDLINE).map(str::trim).unwrap_or_default();
     let record = record.strip_prefix("nextkernel.record=").unwrap_or_default();
     let mut fields = record.split(':');
-    let (id, told_verb, night) = (fields.next().unwrap_or_default(), fields.next(), fields.count());
+    let (id, told_verb, times) = (fields.next().unwrap_or_default(), fields.next(), fields.count());
     let jumped = ended.console.contains(JUMPS) || ended.console.contains(LEAVES);
     match told_verb {
-        Some("preloaded") if id.len() == 16 && night == 0 && jumped => Ok(()),
-        Some(told_verb) if id.len() == 16 && told_verb == verb && night >= 3 => Ok(()),
+        Some("preloaded") if id.len() == 16 && times == 0 && jumped => Ok(()),
+        Some(told_verb) if id.len() == 16 && told_verb == verb && times >= 3 => Ok(()),
         _ => Err(format!("the next kernel was told {told:?}")),
     }
 }

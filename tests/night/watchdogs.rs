@@ -1,7 +1,7 @@
 //! Tests hardware watchdogs with QEMU's i6300esb: one that systemd leaves armed, and one that the hook arms for
 //! the jump.
 
-use super::staged::{handed_over, night, plan, stage};
+use super::staged::{handed_over, plan, shutdown, stage};
 use bed::guest::shutdown::Ended;
 use bed::harness::Test;
 use bed::initramfs;
@@ -19,10 +19,10 @@ const LASTS: &str = "stop_on_reboot=0";
 
 /// Goes down with a watchdog, by a verb that the plan covers, into a kernel that runs `next`. Uses `kexec_load`,
 /// which starts that kernel fastest.
-fn watched(test: &Test, verb: &str, parameter: &str, day: &str, next: &str) -> Result<Ended, String> {
+fn watched(test: &Test, verb: &str, parameter: &str, scenario: &str, next: &str) -> Result<Ended, String> {
     let load = format!("modprobe watchdog {parameter} && modprobe i6300esb || echo NO DRIVER\n");
     let stage = stage("--initrd /watched.cpio --loader direct --preload no --on kexec --on reboot");
-    let mut night = night(test, verb, &(load + &stage + day))?;
+    let mut guest = shutdown(test, verb, &(load + &stage + scenario))?;
     let modules = Modules::of(&test.image.files()?, &["watchdog", "i6300esb"])?;
     let init = format!(
         "#!/bin/busybox sh
@@ -36,10 +36,10 @@ fn watched(test: &Test, verb: &str, parameter: &str, day: &str, next: &str) -> R
     );
     let mut watched = initramfs::with_busybox(&init)?;
     modules.put(&mut watched);
-    night.modules(&modules).file("/watched.cpio", 0o644, watched.finish());
-    night.qemu = vec!["-device".into(), "i6300esb".into()];
-    (night.real, night.counting) = (true, true);
-    let ended = night.run()?;
+    guest.modules(&modules).file("/watched.cpio", 0o644, watched.finish());
+    guest.qemu = vec!["-device".into(), "i6300esb".into()];
+    (guest.real, guest.counting) = (true, true);
+    let ended = guest.run()?;
     ended.line("NEXT KERNEL UP")?;
     if ended.console.contains("NO DRIVER") { Err(ended.console) } else { Ok(ended) }
 }
@@ -54,8 +54,8 @@ pub fn at_kexec_a_watchdog_that_somebody_armed_stays_armed(test: &Test) -> Resul
 }
 
 pub fn at_kexec_it_is_stopped_where_the_plan_says_so(test: &Test) -> Result<(), String> {
-    let day = SYSTEMD_ARMS_IT.to_owned() + &plan("watchdog = off");
-    let ended = watched(test, "kexec", LASTS, &day, LINGERS)?;
+    let scenario = SYSTEMD_ARMS_IT.to_owned() + &plan("watchdog = off");
+    let ended = watched(test, "kexec", LASTS, &scenario, LINGERS)?;
     handed_over(&ended, "kexec")
 }
 

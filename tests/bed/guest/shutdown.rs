@@ -38,7 +38,7 @@ exec /usr/lib/systemd/systemd-shutdown $VERB --timeout=10000000us --log-level=in
 ";
 
 /// The description of a shutdown guest.
-pub struct Night {
+pub struct Shutdown {
     /// The image that its kernel and systemd-shutdown are from.
     pub image: Image,
     /// The verb of systemd-shutdown: `reboot`, `poweroff`, `kexec` or `halt`; empty for none.
@@ -91,7 +91,7 @@ pub struct Ended {
     pub real: bool,
 }
 
-impl Night {
+impl Shutdown {
     /// Describes the usual guest of a test, with no scenario yet.
     #[must_use]
     pub fn new(test: &Test, verb: &str) -> Self {

@@ -1,7 +1,7 @@
 //! Kernel modules from `tests/standins` that go wrong on purpose. They are built for the image's kernel and
 //! cached beside the image.
 
-use crate::guest::shutdown::Night;
+use crate::guest::shutdown::Shutdown;
 use crate::host::command;
 use crate::image::{self, Files, Image};
 use nix::fcntl::{Flock, FlockArg};
@@ -15,9 +15,9 @@ const MAKE: &str = "make -s -j2 -C /usr/src/linux-headers-$(basename /usr/lib/mo
     CONFIG_DEBUG_INFO_BTF_MODULES= KCFLAGS='-g0 -Werror' modules";
 
 /// Puts modules into a shutdown guest, as `/NAME.ko`.
-pub fn put(night: &mut Night, names: &[&str]) -> Result<(), String> {
+pub fn put(guest: &mut Shutdown, names: &[&str]) -> Result<(), String> {
     for name in names {
-        night.file(&format!("/{name}.ko"), 0o644, read(night.image, name)?);
+        guest.file(&format!("/{name}.ko"), 0o644, read(guest.image, name)?);
     }
     Ok(())
 }
@@ -28,22 +28,22 @@ const LONG: &str = "nvidia_drm_with_a_name_as_long_as_one_of_a_module_is_00";
 
 /// Puts many modules into a shutdown guest that differ only in their names, `/nvidia_d00.ko` and so on. All of
 /// them depend on `nvidia_modeset`.
-pub fn put_many(night: &mut Night, count: u32) -> Result<(), String> {
-    put_many_of(night, SHORT, count)
+pub fn put_many(guest: &mut Shutdown, count: u32) -> Result<(), String> {
+    put_many_of(guest, SHORT, count)
 }
 
 /// Puts many modules into a shutdown guest that differ only in their names, which are as long as possible.
-pub fn put_many_with_long_names(night: &mut Night, count: u32) -> Result<(), String> {
-    put_many_of(night, LONG, count)
+pub fn put_many_with_long_names(guest: &mut Shutdown, count: u32) -> Result<(), String> {
+    put_many_of(guest, LONG, count)
 }
 
 /// Puts this many copies of one module into a shutdown guest, at most a thousand.
-fn put_many_of(night: &mut Night, name: &str, count: u32) -> Result<(), String> {
-    let one = read(night.image, name)?;
+fn put_many_of(guest: &mut Shutdown, name: &str, count: u32) -> Result<(), String> {
+    let one = read(guest.image, name)?;
     let stem = name.get(..name.len().saturating_sub(2)).unwrap_or_default();
     for end in (0..count.min(1000)).map_while(two_characters) {
         let other = format!("{stem}{end}");
-        night.file(&format!("/{other}.ko"), 0o644, renamed(&one, name.as_bytes(), other.as_bytes()));
+        guest.file(&format!("/{other}.ko"), 0o644, renamed(&one, name.as_bytes(), other.as_bytes()));
     }
     Ok(())
 }
