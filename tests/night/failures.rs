@@ -7,23 +7,23 @@ use bed::harness::Test;
 /// Spoils the handoff twice, where the hook loads: with an image loaded, systemd jumps to it; with nothing
 /// loaded, the machine restarts through firmware. Both times the reason is on the console.
 fn spoiled(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
-    spoiled_with_the_image_kept(test, spoil, reason)?;
-    spoiled_with_nothing_kept(test, spoil, reason)
+    spoiled_with_the_image_preloaded(test, spoil, reason)?;
+    spoiled_with_nothing_preloaded(test, spoil, reason)
 }
 
-fn spoiled_with_the_image_kept(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
-    let kept = shutdown(test, "kexec", &(stage("") + AGAIN + spoil))?.run()?;
-    kept.line(reason)?;
-    kept.line("nextkernel: kexec is left to the init: it jumps to the image that stays loaded")?;
-    systemd_jumped_itself(&kept)
+fn spoiled_with_the_image_preloaded(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
+    let ended = shutdown(test, "kexec", &(stage("") + AGAIN + spoil))?.run()?;
+    ended.line(reason)?;
+    ended.line("nextkernel: kexec is left to the init: it jumps to the image that stays loaded")?;
+    systemd_jumped_itself(&ended)
 }
 
 /// Tests only the case with nothing loaded, which is quicker.
-fn spoiled_with_nothing_kept(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
-    let late = shutdown(test, "kexec", &(stage("--preload no") + spoil))?.run()?;
-    late.line(reason)?;
-    late.line("nextkernel: kexec is left to the init: it restarts the machine through firmware")?;
-    rebooted(&late)
+fn spoiled_with_nothing_preloaded(test: &Test, spoil: &str, reason: &str) -> Result<(), String> {
+    let ended = shutdown(test, "kexec", &(stage("--preload no") + spoil))?.run()?;
+    ended.line(reason)?;
+    ended.line("nextkernel: kexec is left to the init: it restarts the machine through firmware")?;
+    rebooted(&ended)
 }
 
 pub fn a_plan_of_another_version_is_told_and_survived(test: &Test) -> Result<(), String> {
@@ -33,7 +33,7 @@ pub fn a_plan_of_another_version_is_told_and_survived(test: &Test) -> Result<(),
 
 pub fn a_plan_cut_short_is_told_and_survived(test: &Test) -> Result<(), String> {
     let spoil = "sed -i '$d' /run/nextkernel/plan";
-    spoiled_with_nothing_kept(test, spoil, "the plan was cut short")
+    spoiled_with_nothing_preloaded(test, spoil, "the plan was cut short")
 }
 
 pub fn a_truncated_image_is_told_and_survived(test: &Test) -> Result<(), String> {
@@ -43,7 +43,7 @@ pub fn a_truncated_image_is_told_and_survived(test: &Test) -> Result<(), String>
 
 pub fn an_image_replaced_after_staging_is_told_and_survived(test: &Test) -> Result<(), String> {
     let spoil = "cd /run/nextkernel/*/ && cp kernel other && mv other kernel && cd /";
-    spoiled_with_the_image_kept(
+    spoiled_with_the_image_preloaded(
         test,
         spoil,
         "no handoff: the kernel in /run/nextkernel is not the one that was staged: its inode",
@@ -52,7 +52,7 @@ pub fn an_image_replaced_after_staging_is_told_and_survived(test: &Test) -> Resu
 
 pub fn an_image_written_to_after_staging_is_told_and_survived(test: &Test) -> Result<(), String> {
     let spoil = "echo x | dd of=$(echo /run/nextkernel/*/kernel) conv=notrunc 2>/dev/null";
-    spoiled_with_nothing_kept(
+    spoiled_with_nothing_preloaded(
         test,
         spoil,
         "no handoff: the kernel in /run/nextkernel is not the one that was staged: its change time",
@@ -61,7 +61,7 @@ pub fn an_image_written_to_after_staging_is_told_and_survived(test: &Test) -> Re
 
 pub fn an_image_that_is_gone_is_told_and_survived(test: &Test) -> Result<(), String> {
     let spoil = "rm /run/nextkernel/*/initrd";
-    spoiled_with_nothing_kept(test, spoil, "no handoff: open the staged initrd: ENOENT")
+    spoiled_with_nothing_preloaded(test, spoil, "no handoff: open the staged initrd: ENOENT")
 }
 
 pub fn kexec_load_disabled_is_told_and_survived(test: &Test) -> Result<(), String> {

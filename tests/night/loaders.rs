@@ -118,10 +118,10 @@ pub fn what_the_hook_will_load_goes_where_the_kernel_hands_out_nothing_for_it(
     let large = format!("truncate -s {LARGE} /next.cpio\n");
     // A preloaded image goes to the first place found, the highest; the kernel hands out some of that memory
     // while loading it.
-    let kept = [&stage("yes"), SEGMENTS, "nextkernel unstage\n"].concat();
+    let preloaded = [&stage("yes"), SEGMENTS, "nextkernel unstage\n"].concat();
     let moved = [&stage("no"), SEGMENTS, &say("before"), &stage("yes"), &say("loaded")].concat();
     // The image also replaces one that is loaded: memory handed out to that one is handed out next.
-    let scenario = [large, kept, moved, stage("no"), SEGMENTS.into(), say("at last")].concat();
+    let scenario = [large, preloaded, moved, stage("no"), SEGMENTS.into(), say("at last")].concat();
     let mut guest = shutdown(test, "kexec", &scenario)?;
     guest.file("/usr/bin/reserved", 0o755, programs::reserved()?);
     (guest.memory, guest.boots) = (2048, Boots::Each);
@@ -142,7 +142,7 @@ pub fn what_the_hook_will_load_goes_where_the_kernel_hands_out_nothing_for_it(
     }
     let places: Vec<_> = ended.console.lines().filter(|line| line.starts_with("initrd ")).collect();
     match places.as_slice() {
-        [kept, moved, at_last] if kept != moved && kept != at_last => {}
+        [preloaded, moved, at_last] if preloaded != moved && preloaded != at_last => {}
         _ => return Err(with_last_lines(&format!("it was not moved: {places:?}"), &ended.console)),
     }
     if ended.console.contains("STAGE FAILED") {
@@ -201,9 +201,9 @@ pub fn each_loader_hands_over_time_and_again_and_no_memory_is_lost(test: &Test) 
         return Err(format!("memory is lost: {systems:?}"));
     }
     // Every third kernel is a decompressed one, and only the decompressing program chooses its address.
-    let thawed: Vec<_> = systems.iter().skip(3).step_by(3).map(|memory| memory.place).collect();
-    if thawed.iter().min() == thawed.iter().max() {
-        return Err(format!("a thawed kernel's place is not random: {thawed:x?}"));
+    let decompressed: Vec<_> = systems.iter().skip(3).step_by(3).map(|memory| memory.place).collect();
+    if decompressed.iter().min() == decompressed.iter().max() {
+        return Err(format!("a thawed kernel's place is not random: {decompressed:x?}"));
     }
     Ok(())
 }
