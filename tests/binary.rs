@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 const HOOK_MAX: u64 = 128 << 10;
 
 fn hook() -> PathBuf {
-    bed::host::paths::vm_folder().join("installed/usr/lib/systemd/system-shutdown/nextkernel")
+    bed::host::paths::vm_directory().join("installed/usr/lib/systemd/system-shutdown/nextkernel")
 }
 
 fn sources() -> PathBuf {
@@ -29,15 +29,15 @@ fn text(command: &mut Command) -> String {
 }
 
 /// Builds the hook in this directory, from a copy of its sources.
-fn build_in(folder: &Path, strip: &str) -> PathBuf {
-    let copy = folder.join("src");
+fn build_in(directory: &Path, strip: &str) -> PathBuf {
+    let copy = directory.join("src");
     fs::create_dir_all(&copy).unwrap();
     // The target directory is left out; it has some 400 MB.
     let parts = fs::read_dir(sources()).unwrap().map(|part| part.unwrap());
     let parts = parts.filter(|part| part.file_name() != "target").map(|part| part.path());
     text(Command::new("cp").arg("-r").args(parts).arg(&copy));
     let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| std::env::var("HOME").unwrap() + "/.cargo");
-    let remap = format!("--remap-path-prefix={}=. --remap-path-prefix={home}=cargo", folder.display());
+    let remap = format!("--remap-path-prefix={}=. --remap-path-prefix={home}=cargo", directory.display());
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--quiet", "--release", "--locked", "--bin", "nextkernel-hook"]).current_dir(&copy);
     cargo.env("RUSTFLAGS", remap).env("CARGO_PROFILE_RELEASE_STRIP", strip).env_remove("CARGO_TARGET_DIR");

@@ -15,7 +15,7 @@ const CHANGES: usize = 10;
 /// Returns the message with which `nextkernel embed` refuses the images; staging makes the same checks.
 fn refused(kernel: &Path, initrd: &Path) -> Option<String> {
     let scratch = Scratch::new().unwrap();
-    let mut embed = Command::new(bed::host::paths::vm_folder().join("installed/usr/bin/nextkernel"));
+    let mut embed = Command::new(bed::host::paths::vm_directory().join("installed/usr/bin/nextkernel"));
     embed.arg("embed").arg("--kernel").arg(kernel).arg("--initrd").arg(initrd).args(["--cmdline", "x"]);
     let output = embed.arg(scratch.path("embedded")).stdin(Stdio::null()).output().unwrap();
     (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())

@@ -1,7 +1,7 @@
 //! Runs the demo: a Debian 13 with an updated kernel goes from the old kernel to the new one before your eyes,
 //! and is then checked for lost data.
 //!
-//! `demo [FOLDER]`: the directory holds the installed product, `target/vm/installed` by default.
+//! `demo [DIRECTORY]`: the directory holds the installed product, `target/vm/installed` by default.
 
 use bed::guest::whole::{Guest, Spec};
 use bed::harness::Test;
@@ -29,11 +29,11 @@ fn main() -> ExitCode {
 
 fn demo() -> Result<(), String> {
     let test = Test { name: "demo".into(), image: Image::Demo };
-    fs::create_dir_all(bed::host::paths::vm_folder().join("logs"))
+    fs::create_dir_all(bed::host::paths::vm_directory().join("logs"))
         .map_err(|e| format!("target/vm/logs: {e}"))?;
     let mut spec = Spec { cold: true, ..Spec::new(&test) };
-    if let Some(folder) = env::args_os().nth(1) {
-        spec.installed = Some(folder.into());
+    if let Some(directory) = env::args_os().nth(1) {
+        spec.installed = Some(directory.into());
     }
     test.image.files()?;
     say("a Debian 13 boots in QEMU, without KVM: half a minute");

@@ -18,16 +18,16 @@ fn read(path: &Path) -> String {
 /// Returns every file of the tree, relative to its top, without build outputs and files of others.
 fn files() -> BTreeSet<String> {
     let mut files = BTreeSet::new();
-    let mut folders = vec![String::new()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(top().join(&folder)) else { continue };
+    let mut directories = vec![String::new()];
+    while let Some(directory) = directories.pop() {
+        let Ok(entries) = fs::read_dir(top().join(&directory)) else { continue };
         for entry in entries.flatten() {
-            let path = format!("{folder}{}", entry.file_name().to_string_lossy());
+            let path = format!("{directory}{}", entry.file_name().to_string_lossy());
             if ["target", ".git"].contains(&&*entry.file_name().to_string_lossy()) {
                 continue;
             }
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                folders.push(path + "/");
+                directories.push(path + "/");
             } else {
                 files.insert(path);
             }
@@ -104,7 +104,7 @@ fn table() -> Vec<(String, String)> {
     let table = page.split("## Where a change goes").nth(1).unwrap_or_default();
     let lines = table.lines().skip_while(|line| !line.starts_with("    "));
     let lines = lines.take_while(|line| line.starts_with("    "));
-    let mut crate_folder = String::new();
+    let mut crate_directory = String::new();
     let split = |line: &str| {
         let indent = line.len() - line.trim_start().len();
         let (path, text) = line.trim().split_once("  ").unwrap_or((line.trim(), ""));
@@ -116,12 +116,12 @@ fn table() -> Vec<(String, String)> {
             let (indent, path, text) = split(line);
             match indent {
                 4 => {
-                    crate_folder.clone_from(&path);
+                    crate_directory.clone_from(&path);
                     (path, text)
                 }
                 // This is the crate's own source, or the continuation of a sentence.
                 _ if indent < 12 && path.contains('/') && !path.starts_with("tests/") => {
-                    (format!("{crate_folder}{path}"), text)
+                    (format!("{crate_directory}{path}"), text)
                 }
                 _ => (String::new(), format!("{path} {text}")),
             }
@@ -154,17 +154,17 @@ fn the_picture_of_the_tree_names_what_is_there() {
     }
     for file in &files {
         let mut parts = file.split('/');
-        let folder = match (parts.next(), parts.next(), parts.next()) {
+        let directory = match (parts.next(), parts.next(), parts.next()) {
             (Some(of @ ("src" | "tests" | "initramfs" | "units")), Some(part), Some(_)) => {
                 format!("{of}/{part}/")
             }
             (Some(part), Some(_), _) if !part.starts_with('.') => format!("{part}/"),
             _ => continue,
         };
-        let of = folder.split('/').next().unwrap_or_default();
+        let of = directory.split('/').next().unwrap_or_default();
         let whole = ["initramfs", "units"].contains(&of) && page.contains(&format!("    {of}/ "));
-        let named = page.contains(&folder) || page.contains(folder.trim_end_matches('/')) || whole;
-        let told = format!("{folder} is there and not named");
+        let named = page.contains(&directory) || page.contains(directory.trim_end_matches('/')) || whole;
+        let told = format!("{directory} is there and not named");
         if !named && !wrong.contains(&told) {
             wrong.push(told);
         }

@@ -42,7 +42,7 @@ fn run(command: &mut Command) {
 fn build(image: &Path) {
     let mut build = Command::new(repository().join("tests/mkinitcpio/build"));
     build.arg(repository().join("initramfs/mkinitcpio/install/nextkernel"));
-    run(build.env("BUILDROOT", image).env("ROOT", bed::host::paths::vm_folder().join("installed")));
+    run(build.env("BUILDROOT", image).env("ROOT", bed::host::paths::vm_directory().join("installed")));
 }
 
 /// Returns all files and links of an image, by their names.
@@ -61,7 +61,7 @@ fn has_the_hook(image: &Path) {
     assert_eq!(fs::metadata(&hook).unwrap().permissions().mode() & 0o7777, 0o755);
     assert_eq!(
         fs::read(hook).unwrap(),
-        fs::read(bed::host::paths::vm_folder().join("installed").join(HOOK)).unwrap()
+        fs::read(bed::host::paths::vm_directory().join("installed").join(HOOK)).unwrap()
     );
 }
 
@@ -109,7 +109,7 @@ fn the_real_mkinitcpio_builds_the_same() {
         let mut real = Command::new("unshare");
         real.args(["--mount", "sh", "-c", REAL, "sh", hooks]);
         real.env("SCRATCH", scratch.path("")).env("CHECKOUT", &checkout).env("OURS", &ours);
-        run(real.env("INSTALLED", bed::host::paths::vm_folder().join("installed")));
+        run(real.env("INSTALLED", bed::host::paths::vm_directory().join("installed")));
         let image = scratch.path("image");
         has_the_hook(&image);
         match hooks {

@@ -12,14 +12,14 @@
 
 static char path[256];
 
-static void make(const char *folder, int number, int width)
+static void make(const char *directory, int number, int width)
 {
-	snprintf(path, sizeof(path), "%s/%0*d", folder, width, number);
+	snprintf(path, sizeof(path), "%s/%0*d", directory, width, number);
 	if (mkdir(path, 0755))
 		err(1, "%s", path);
 }
 
-static void layers(const char *folder, int number)
+static void layers(const char *directory, int number)
 {
 	// One layer is told after the other: mount(2) takes one page of options.
 	int overlay = fsopen("overlay", FSOPEN_CLOEXEC);
@@ -27,22 +27,22 @@ static void layers(const char *folder, int number)
 	if (overlay < 0)
 		err(1, "fsopen");
 	for (int layer = 0; layer < number; layer++) {
-		make(folder, layer, 100);
+		make(directory, layer, 100);
 		if (fsconfig(overlay, FSCONFIG_SET_STRING, "lowerdir+", path, 0))
 			err(1, "layer %d", layer);
 	}
 	if (fsconfig(overlay, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
 		err(1, "no overlay");
 	overlay = fsmount(overlay, FSMOUNT_CLOEXEC, 0);
-	make(folder, number, 1);
+	make(directory, number, 1);
 	if (overlay < 0 || move_mount(overlay, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH))
 		err(1, "the overlay cannot be mounted");
 }
 
-static void many(const char *folder, int number)
+static void many(const char *directory, int number)
 {
 	while (number-- > 0) {
-		make(folder, number, 1);
+		make(directory, number, 1);
 		if (mount(path, path, NULL, MS_BIND, NULL))
 			err(1, "%s", path);
 	}

@@ -31,7 +31,7 @@ fn sh(script: &str, arguments: &[PathBuf]) -> String {
 /// Returns the names that `make install` installs, as every package should have them: with compressed manuals.
 fn installed() -> BTreeSet<String> {
     let script = "cd $1 && find usr etc ! -type d -printf '/%p\\n' 2>/dev/null || true";
-    let names = sh(script, &[bed::host::paths::vm_folder().join("installed")]);
+    let names = sh(script, &[bed::host::paths::vm_directory().join("installed")]);
     names
         .lines()
         .map(|name| if name.contains("/share/man/") { format!("{name}.gz") } else { name.into() })
@@ -124,12 +124,12 @@ fn an_rpm_brings_what_make_install_installs_and_its_scripts_run() {
 }
 
 /// Makes the package of the PKGBUILD in a directory with makepkg, as nobody because makepkg refuses root.
-fn makepkg(folder: &Path, words: &str) {
+fn makepkg(directory: &Path, words: &str) {
     let script = format!(
         "chown -R nobody: $1 && cd $1 && rm -f ./*.pkg.tar && HOME=$1 PKGEXT=.pkg.tar \
          setpriv --reuid nobody --regid nogroup --clear-groups makepkg --nodeps {words} >&2"
     );
-    sh(&script, &[folder.into()]);
+    sh(&script, &[directory.into()]);
 }
 
 /// Files that Arch's package adds to those of `make install`.

@@ -1,6 +1,6 @@
 //! The table of a suite's properties, and the code that runs them.
 
-use crate::host::paths::vm_folder;
+use crate::host::paths::vm_directory;
 use crate::image::Image;
 use libtest_mimic::{Arguments, Trial};
 use std::cmp::Reverse;
@@ -50,7 +50,7 @@ impl Test {
     /// Returns the file in which the consoles of this test's machines are kept if it fails.
     #[must_use]
     pub fn log(&self) -> PathBuf {
-        vm_folder().join("logs").join(format!("{}.log", self.name.replace("::", ".")))
+        vm_directory().join("logs").join(format!("{}.log", self.name.replace("::", ".")))
     }
 
     fn run(&self, prove: fn(&Self) -> Result<(), String>) -> Result<(), String> {
@@ -74,7 +74,7 @@ impl Test {
 
     fn run_once(&self, prove: fn(&Self) -> Result<(), String>) -> Result<(), String> {
         let log = self.log();
-        let _ = fs::create_dir_all(vm_folder().join("logs"));
+        let _ = fs::create_dir_all(vm_directory().join("logs"));
         let _ = fs::remove_file(&log);
         let begun = Instant::now();
         let proved = prove(self);
@@ -105,9 +105,9 @@ pub fn not_tested(what: &str, why: &str) {
 
 /// Appends a line to a file beside the consoles.
 pub fn note(file: &str, line: &str) {
-    let folder = vm_folder().join("logs");
-    let _ = fs::create_dir_all(&folder);
-    let noted = OpenOptions::new().append(true).create(true).open(folder.join(file));
+    let directory = vm_directory().join("logs");
+    let _ = fs::create_dir_all(&directory);
+    let noted = OpenOptions::new().append(true).create(true).open(directory.join(file));
     let _ = noted.and_then(|mut noted| writeln!(noted, "{line}"));
 }
 
@@ -178,7 +178,7 @@ pub fn run(suites: &[Suite]) -> ExitCode {
     if !arguments.list {
         let summary = summary(&OF_THIS_RUN.lock().unwrap_or_else(PoisonError::into_inner), &budgets);
         print!("{summary}");
-        let _ = fs::write(vm_folder().join("logs/summary"), summary);
+        let _ = fs::write(vm_directory().join("logs/summary"), summary);
     }
     conclusion.exit_code()
 }
@@ -193,7 +193,7 @@ const TIMES: &str = "times";
 /// committed times.
 fn last_times() -> BTreeMap<String, u64> {
     let mut times = times_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("times"));
-    times.extend(times_in(&vm_folder().join("logs").join(TIMES)));
+    times.extend(times_in(&vm_directory().join("logs").join(TIMES)));
     times
 }
 

@@ -6,7 +6,7 @@
 //! never in it.
 
 use crate::host::command;
-use crate::host::paths::vm_folder;
+use crate::host::paths::vm_directory;
 use crate::host::scratch::Scratch;
 use crate::machine::Machine;
 use crate::machine::setup::{Setup, Starts};
@@ -26,31 +26,31 @@ const MOST: usize = 55;
 /// Starts a machine from its snapshot, and makes the snapshot first if there is none. The machine waits for
 /// [`Machine::give`].
 pub fn restore(setup: &Setup, scratch: Scratch) -> Result<Machine, String> {
-    let all = vm_folder().join("snapshots");
+    let all = vm_directory().join("snapshots");
     fs::create_dir_all(&all).map_err(|e| format!("{}: {e}", all.display()))?;
-    let folder = all.join(format!("{:016x}", hash(setup)?));
-    let failed = |e| format!("{}: {e}", folder.display());
-    if !folder.exists() {
+    let directory = all.join(format!("{:016x}", hash(setup)?));
+    let failed = |e| format!("{}: {e}", directory.display());
+    if !directory.exists() {
         // Only one thread or process makes it at a time. The others then find the directory.
-        let lock = File::create(folder.with_extension("lock")).map_err(failed)?;
+        let lock = File::create(directory.with_extension("lock")).map_err(failed)?;
         let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
-        if !folder.exists() {
+        if !directory.exists() {
             remove_stale(&all)?;
-            make(setup, &folder)?;
+            make(setup, &directory)?;
         }
     }
-    File::open(&folder).and_then(|used| used.set_modified(SystemTime::now())).map_err(failed)?;
-    Machine::restore(setup, scratch, &folder)
+    File::open(&directory).and_then(|used| used.set_modified(SystemTime::now())).map_err(failed)?;
+    Machine::restore(setup, scratch, &directory)
 }
 
-fn make(setup: &Setup, folder: &Path) -> Result<(), String> {
-    let part = folder.with_extension("part");
+fn make(setup: &Setup, directory: &Path) -> Result<(), String> {
+    let part = directory.with_extension("part");
     let failed = |e| format!("{}: {e}", part.display());
     let _ = fs::remove_dir_all(&part);
     fs::create_dir(&part).map_err(failed)?;
     let setup = Setup { log: &part.join("log"), ..*setup };
     Machine::start_for_saving(&setup, Scratch::new()?, &part)?.save(&part)?;
-    fs::rename(&part, folder).map_err(failed)
+    fs::rename(&part, directory).map_err(failed)
 }
 
 /// Returns a hash of everything that decides the state of a machine when it waits.

@@ -1,6 +1,6 @@
 //! Images to hand over to: Debian's kernel, and initrds of real size whose /init reports its start.
 
-use bed::host::paths::vm_folder;
+use bed::host::paths::vm_directory;
 use bed::host::scratch::Scratch;
 use bed::host::{command, programs};
 use bed::image::{self, Image};
@@ -21,7 +21,7 @@ pub struct Pair {
 /// All images.
 pub struct Images {
     /// Directory with all of them.
-    pub folder: PathBuf,
+    pub directory: PathBuf,
     /// bzImage, and the ELF file in it.
     pub kernel: Pair,
     /// Initrd of some 40 MB.
@@ -48,21 +48,21 @@ impl Images {
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(image::hash(include_bytes!("images.rs"), &recipe)?);
         include_bytes!("../arrived.c").hash(&mut hasher);
-        let folder = files.made(&format!("bench-{:016x}", hasher.finish()));
+        let directory = files.made(&format!("bench-{:016x}", hasher.finish()));
         let pair =
-            |packed: &str, plain: &str| Pair { packed: folder.join(packed), plain: folder.join(plain) };
+            |packed: &str, plain: &str| Pair { packed: directory.join(packed), plain: directory.join(plain) };
         let images = Images {
-            folder: folder.clone(),
+            directory: directory.clone(),
             kernel: pair("vmlinuz", "vmlinux"),
             small: pair("small.img", "small.cpio"),
             debians: pair("debians.img", "debians.cpio"),
             large: pair("large.img", "large.cpio"),
         };
-        if folder.exists() {
+        if directory.exists() {
             return Ok(images);
         }
         eprintln!("bench: no images yet: making them (three minutes)");
-        let part = vm_folder().join("bench.part");
+        let part = vm_directory().join("bench.part");
         command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&part))?;
         fs::create_dir_all(&part).map_err(|e| format!("{}: {e}", part.display()))?;
         let tree = part.join("tree");
@@ -83,7 +83,7 @@ impl Images {
         write(&part.join("vmlinux"), &unpacked(payload(&kernel)?, &tree)?)?;
         write(&part.join("vmlinuz"), &kernel)?;
         command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&tree))?;
-        fs::rename(&part, &folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        fs::rename(&part, &directory).map_err(|e| format!("{}: {e}", directory.display()))?;
         Ok(images)
     }
 }

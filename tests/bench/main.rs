@@ -11,7 +11,7 @@ mod report;
 mod staging;
 mod whole;
 
-use bed::host::paths::vm_folder;
+use bed::host::paths::vm_directory;
 use bed::image::Image;
 use std::env;
 use std::fs;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 /// nowhere.
 fn bench(names: &[String]) -> Result<(), String> {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|one| one == name);
-    fs::create_dir_all(vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
+    fs::create_dir_all(vm_directory().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
     Image::Debian13.files()?;
     for (initrd, memory) in [("small", 2048), ("large", 4096)] {
         if wanted(initrd) {

@@ -3,7 +3,7 @@
 use crate::report::write_between;
 use bed::guest::shutdown::{Ended, Shutdown};
 use bed::harness::Test;
-use bed::host::paths::vm_folder;
+use bed::host::paths::vm_directory;
 use bed::host::programs;
 use bed::image::Image;
 use bed::machine::{End, with_last_lines};
@@ -39,9 +39,9 @@ const MEASURE: &str = "
 
 pub fn bench() -> Result<(), String> {
     let test = Test { name: "bench".into(), image: Image::Debian13 };
-    fs::create_dir_all(vm_folder().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
+    fs::create_dir_all(vm_directory().join("logs")).map_err(|e| format!("target/vm/logs: {e}"))?;
     let mut guest = Shutdown::new(&test, "poweroff");
-    guest.host_file("/usr/bin/nextkernel", 0o755, &vm_folder().join("installed/usr/bin/nextkernel"))?;
+    guest.host_file("/usr/bin/nextkernel", 0o755, &vm_directory().join("installed/usr/bin/nextkernel"))?;
     // Each copy begins at a multiple of 4.
     let initrd = Image::Debian13.files()?.initrd();
     let mut member = fs::read(&initrd).map_err(|e| format!("{}: {e}", initrd.display()))?;

@@ -93,7 +93,7 @@ pub fn row(number: usize) -> Result<f64, String> {
     let _ = fs::remove_file(test.log());
     let scratch = Scratch::new()?;
     let disk = scratch.path("images");
-    image::disk(&images.folder, &disk, "images")?;
+    image::disk(&images.directory, &disk, "images")?;
     let files = test.image.files()?;
     let spec = Spec {
         installed: (!way.is_bare).then(installed),

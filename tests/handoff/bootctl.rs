@@ -34,7 +34,7 @@ const ONE_SHOT: &str = "LoaderEntryOneShot";
 const DEFAULT: &str = "LoaderEntryDefault";
 const LAST_BOOTED: &str = "LoaderEntryLastBooted";
 
-/// The images of [`uki::folder`] that are only listed, never booted.
+/// The images of [`uki::directory`] that are only listed, never booted.
 const IMAGES: [&str; 3] = ["tiny.efi", "named.efi", "three.efi"];
 
 const PLAIN: &[(&str, &str)] = &[("a.conf", ""), ("b.conf", ""), ("c.conf", "")];
@@ -223,7 +223,7 @@ const BOOTS: (&str, &str) =
     ("start.conf", "sort-key start\ninitrd /bed/initrd.img\noptions root=LABEL=root rw console=ttyS0");
 
 pub fn entries_and_their_order_are_those_of_systemd_boot_and_of_bootctl(test: &Test) -> Result<(), String> {
-    let (esp, made, image) = (Esp::new(test)?, uki::folder(test.image)?, test.image.files()?);
+    let (esp, made, image) = (Esp::new(test)?, uki::directory(test.image)?, test.image.files()?);
     esp.copy("bed/linux", &image.kernel())?;
     esp.copy("bed/initrd.img", &image.initrd())?;
     for image in IMAGES {

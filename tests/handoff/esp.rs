@@ -57,8 +57,8 @@ impl Esp {
     /// Adds a file with this content.
     pub fn put(&self, path: &str, bytes: impl AsRef<[u8]>) -> Result<(), String> {
         let path = self.0.path(path);
-        let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-        folder.and_then(|()| fs::write(&path, bytes)).map_err(|e| format!("{}: {e}", path.display()))
+        let directory = path.parent().map_or(Ok(()), fs::create_dir_all);
+        directory.and_then(|()| fs::write(&path, bytes)).map_err(|e| format!("{}: {e}", path.display()))
     }
 
     /// Adds a copy of a file of the host.

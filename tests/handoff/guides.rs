@@ -96,9 +96,9 @@ fn docs(name: &str) -> PathBuf {
 
 /// Copies Debian's package to the directory where README.md builds it.
 pub fn with_package(installed: &Scratch) -> Result<(), String> {
-    let folder = installed.path("root/target/package");
-    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    command::run(Command::new("cp").arg(packages::deb()?).arg(&folder)).map(drop)
+    let directory = installed.path("root/target/package");
+    fs::create_dir_all(&directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    command::run(Command::new("cp").arg(packages::deb()?).arg(&directory)).map(drop)
 }
 
 /// Adds the files that [`SITUATION`] uses.

@@ -80,8 +80,8 @@ fn install(guest: &mut Guest, unit: &str) -> Result<(), String> {
         .and_then(|(_, block)| block.split_once("```"))
         .ok_or_else(|| format!("units/README.md has no commands for {unit}"))?
         .0;
-    let folder = units.join(unit);
-    for entry in folder.read_dir().map_err(|e| format!("{}: {e}", folder.display()))?.flatten() {
+    let directory = units.join(unit);
+    for entry in directory.read_dir().map_err(|e| format!("{}: {e}", directory.display()))?.flatten() {
         let (name, text) = (entry.file_name().to_string_lossy().into_owned(), text(&entry.path())?);
         guest.ok(&format!(
             "mkdir -p /root/units/{unit} && cat >/root/units/{unit}/{name} <<'END OF FILE'\n{text}END OF FILE"

@@ -137,7 +137,7 @@ echo \"CRASH KERNEL UP, and of the other one: $(/bin/busybox head -c 4 /proc/vmc
 pub fn a_thawed_kernel_that_panics_is_dumped_as_any_other(test: &Test) -> Result<(), String> {
     let (esp, image) = (Esp::new(test)?, test.image.files()?);
     let mut crashed = with_busybox(CRASHED)?;
-    crashed.folder("proc");
+    crashed.directory("proc");
     esp.put("loader/entries/bed.conf", ENTRY)?;
     esp.copy("bed/linux", &image.kernel())?;
     esp.copy("bed/initrd.img", &image.initrd())?;

@@ -17,7 +17,7 @@ const FILES: &str = "find /etc /usr /var -xdev \\( -path /var/log -o -path /var/
 
 /// Returns the package that `make deb` made, and proves that it holds the current build.
 pub fn deb() -> Result<PathBuf, String> {
-    let made = bed::host::paths::vm_folder().with_file_name("package");
+    let made = bed::host::paths::vm_directory().with_file_name("package");
     let names = fs::read_dir(&made).map_err(|e| format!("{}: {e} (make deb)", made.display()))?;
     let is_ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -34,7 +34,7 @@ pub fn deb() -> Result<PathBuf, String> {
         Command::new("sh")
             .args(["-ec", same, "sh"])
             .arg(deb)
-            .arg(bed::host::paths::vm_folder().join("installed")),
+            .arg(bed::host::paths::vm_directory().join("installed")),
     )
     .map_err(|e| format!("the package is not of what is built now: make deb ({e})"))?;
     Ok(deb.clone())

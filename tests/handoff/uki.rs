@@ -23,7 +23,7 @@ fn is_whole(guest: &mut Guest) -> Result<(), String> {
 }
 
 pub fn what_is_marked_is_the_profile_of_an_image_that_systemd_boot_boots(test: &Test) -> Result<(), String> {
-    let (esp, made) = (Esp::new(test)?, uki::folder(test.image)?);
+    let (esp, made) = (Esp::new(test)?, uki::directory(test.image)?);
     esp.put("loader/loader.conf", "timeout 0\n")?;
     esp.copy("EFI/Linux/bed.efi", &made.join("bed.efi"))?;
     esp.copy("EFI/Linux/bed.efi.extra.d/bed.addon.efi", &made.join("bed.addon.efi"))?;

@@ -53,7 +53,7 @@ fn driven(test: &Test, card: &Card, before: &str, options: &str, after: &str) ->
     let mut guest = shutdown(test, "kexec", &(scenario + &stage(&options) + after))?;
     let modules = Modules::of(&test.image.files()?, &[driver])?;
     let mut next = initramfs::with_busybox(NEXT)?;
-    next.folder("sys");
+    next.directory("sys");
     next.file("/next", 0o644, load.as_bytes());
     modules.put(&mut next);
     guest.modules(&modules).file("/driver.cpio", 0o644, next.finish());
@@ -244,7 +244,7 @@ fn with_efi(test: &Test, scenario: &str) -> Result<Ended, String> {
         poweroff -f\n";
     let modules = Modules::of(&test.image.files()?, &["efibc", "efivarfs"])?;
     let mut cpio = initramfs::with_busybox(NEXT)?;
-    cpio.folder("sys");
+    cpio.directory("sys");
     cpio.file("/next", 0o644, next.as_bytes());
     modules.put(&mut cpio);
     let scenario =

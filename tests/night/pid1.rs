@@ -53,13 +53,13 @@ pub fn an_initramfs_of_one_program_starts_the_kernel_that_it_holds(test: &Test) 
 
 pub fn as_pid_1_with_an_empty_plan_or_a_full_run_it_restarts_the_machine(test: &Test) -> Result<(), String> {
     let full = "dd if=/dev/zero of=/run/nextkernel/full 2>/dev/null; : >/run/nextkernel/plan";
-    for (folder, spoiled) in [
+    for (directory, spoiled) in [
         ("/run/nextkernel", "mkdir -p /run/nextkernel; : >/run/nextkernel/plan".to_owned()),
         ("/run/nextkernel", stage("--preload no") + full),
         ("/nextkernel", "mkdir -p /nextkernel; echo nextkernel-plan 2 >/nextkernel/plan".to_owned()),
     ] {
         let ended = shutdown(test, "", &(spoiled + &format!("\nexec {HOOK} kexec <&- >&- 2>&-")))?.run()?;
-        ended.line(&format!("nextkernel: no handoff: {folder}/plan: line "))?;
+        ended.line(&format!("nextkernel: no handoff: {directory}/plan: line "))?;
         rebooted(&ended)?;
     }
     Ok(())

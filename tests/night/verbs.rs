@@ -3,7 +3,7 @@
 use super::staged::{HOOK, handed_over, rebooted, shutdown, stage};
 use bed::guest::shutdown::Ended;
 use bed::harness::Test;
-use bed::host::paths::vm_folder;
+use bed::host::paths::vm_directory;
 use bed::initramfs::modules::Modules;
 use bed::machine::{End, with_last_lines};
 
@@ -188,7 +188,7 @@ pub fn where_systemd_tells_its_hooks_no_verb_its_command_line_does(test: &Test) 
         ("poweroff", "nextkernel: poweroff: no next kernel is asked for, left to the init"),
     ] {
         let mut guest = shutdown(test, verb, &stage("--preload no"))?;
-        let hook = vm_folder().join("installed").join(HOOK.trim_start_matches('/'));
+        let hook = vm_directory().join("installed").join(HOOK.trim_start_matches('/'));
         guest.host_file("/usr/bin/nextkernel-hook", 0o755, &hook)?;
         guest.file(HOOK, 0o755, "#!/bin/sh\nexec /usr/bin/nextkernel-hook ''\n");
         let ended = guest.run()?;

@@ -43,30 +43,30 @@ const LUKS_ROOT: &str = "/dev/mapper/cryptroot rd.lvm.vg=bed \
 
 /// Makes an exitrd with this hook for a root on LUKS, in an empty directory. It has no kernel modules, because no
 /// exitrd needs them.
-pub fn exitrd(hook: &Path, folder: &Path) -> Result<PathBuf, String> {
+pub fn exitrd(hook: &Path, directory: &Path) -> Result<PathBuf, String> {
     let modules = "base shutdown dm crypt nextkernel";
     run(
         hook,
-        folder,
+        directory,
         &["--no-hostonly", "--no-kernel", "--no-compress", "--modules", modules, "/mnt/exitrd.cpio"],
     )?;
-    Ok(folder.join("exitrd.cpio"))
+    Ok(directory.join("exitrd.cpio"))
 }
 
 /// Makes an initrd with our module and this hook, in an empty directory, and returns it with the disks
 /// that have LUKS on LVM. dracut looks for the initrd at shutdown, too: the guest must have it as
 /// /usr/lib/modules/RELEASE/initrd.
-pub fn initrd(hook: &Path, folder: &Path) -> Result<Disks, String> {
-    run(hook, folder, &LUKS_INITRD)?;
+pub fn initrd(hook: &Path, directory: &Path) -> Result<Disks, String> {
+    run(hook, directory, &LUKS_INITRD)?;
     let disks = Storage::Luks.disks()?.disks;
-    Ok(Disks { disks, initrd: folder.join("initrd"), root: LUKS_ROOT.into(), are_shared: false })
+    Ok(Disks { disks, initrd: directory.join("initrd"), root: LUKS_ROOT.into(), are_shared: false })
 }
 
-/// Runs dracut with our module and this hook. `folder` is an empty directory that becomes its /mnt.
-fn run(hook: &Path, folder: &Path, arguments: &[&str]) -> Result<(), String> {
+/// Runs dracut with our module and this hook, in an empty directory that becomes its /mnt.
+fn run(hook: &Path, directory: &Path, arguments: &[&str]) -> Result<(), String> {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../initramfs/dracut/90nextkernel");
     let tree = storage::files()?.tree();
     let mut run = Command::new("unshare");
-    run.args(["--mount", "sh", "-c", RUN, "sh"]).args([&tree, &module, hook, folder]).args(arguments);
+    run.args(["--mount", "sh", "-c", RUN, "sh"]).args([&tree, &module, hook, directory]).args(arguments);
     command::run(&mut run).map(drop)
 }

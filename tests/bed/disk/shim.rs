@@ -66,18 +66,19 @@ pub fn without_validation() -> Result<Vec<u8>, String> {
     Ok(store)
 }
 
-/// Makes the disk from the image's kernel, an initramfs and a command line. Its files are collected in `folder`
+/// Makes the disk from the image's kernel, an initramfs and a command line. Its files are collected in `directory`
 /// first.
 pub fn disk(
     image: &Files,
     initramfs: &[u8],
     cmdline: &str,
-    folder: &Path,
+    directory: &Path,
     file: &Path,
 ) -> Result<(), String> {
     let put = |path: &str, bytes: &[u8]| {
-        let path = folder.join(path);
-        let made = fs::create_dir_all(path.parent().unwrap_or(folder)).and_then(|()| fs::write(&path, bytes));
+        let path = directory.join(path);
+        let made =
+            fs::create_dir_all(path.parent().unwrap_or(directory)).and_then(|()| fs::write(&path, bytes));
         made.map_err(|e| format!("{}: {e}", path.display()))
     };
     let read = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
@@ -87,5 +88,5 @@ pub fn disk(
     put("linux", &read(&image.kernel())?)?;
     put("initramfs", initramfs)?;
     put(GRUB_CFG, format!("linux /linux {cmdline}\ninitrd /initramfs\nboot\n").as_bytes())?;
-    esp::disk(folder, file)
+    esp::disk(directory, file)
 }

@@ -4,7 +4,7 @@
 
 use crate::disk::disks::Disks;
 use crate::host::command;
-use crate::host::paths::vm_folder;
+use crate::host::paths::vm_directory;
 use crate::host::scratch::Scratch;
 use crate::image::{self, Image};
 use crate::initramfs::modules::Modules;
@@ -134,31 +134,31 @@ pub fn files() -> Result<Files, String> {
     let base = Image::Debian13.files()?;
     let recipe = format!("{}{}", include_str!("storage.rs"), base.tree().display());
     let nothing = Scratch::new()?;
-    let folder =
-        vm_folder().join(format!("storage-{:016x}", image::hash(recipe.as_bytes(), &nothing.path(""))?));
-    if folder.exists() {
-        return Ok(Files(folder));
+    let directory =
+        vm_directory().join(format!("storage-{:016x}", image::hash(recipe.as_bytes(), &nothing.path(""))?));
+    if directory.exists() {
+        return Ok(Files(directory));
     }
-    let lock =
-        File::create(vm_folder().join("storage.lock")).map_err(|e| format!("target/vm/storage.lock: {e}"))?;
+    let lock = File::create(vm_directory().join("storage.lock"))
+        .map_err(|e| format!("target/vm/storage.lock: {e}"))?;
     eprintln!(
         "bed: no disks with LUKS, md and btrfs yet: making them, or waiting for who does (two minutes)"
     );
     let lock = Flock::lock(lock, FlockArg::LockExclusive)
         .map_err(|(_, e)| format!("target/vm/storage.lock: {e}"))?;
-    if !folder.exists() {
+    if !directory.exists() {
         remove_others()?;
-        let part = vm_folder().join("storage.part");
+        let part = vm_directory().join("storage.part");
         build(&base, &part, &lock)?;
-        fs::rename(&part, &folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        fs::rename(&part, &directory).map_err(|e| format!("{}: {e}", directory.display()))?;
         eprintln!("bed: the disks with LUKS, md and btrfs are ready");
     }
-    Ok(Files(folder))
+    Ok(Files(directory))
 }
 
 /// Removes the files of other recipes, and unfinished ones.
 fn remove_others() -> Result<(), String> {
-    let entries = fs::read_dir(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
+    let entries = fs::read_dir(vm_directory()).map_err(|e| format!("target/vm: {e}"))?;
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
         if name.to_string_lossy().starts_with("storage-") || name == "storage.part" {
@@ -236,8 +236,8 @@ fn sparse(file: &Path, size: u64) -> Result<(), String> {
 fn prepare(base: &image::Files, part: &Path) -> Result<(), String> {
     let tree = part.join("tree");
     let mut cpio = with_busybox(PREPARE)?;
-    for folder in ["proc", "sys", "run", "tmp"] {
-        cpio.folder(folder);
+    for directory in ["proc", "sys", "run", "tmp"] {
+        cpio.directory(directory);
     }
     for path in PROGRAMS {
         program(&mut cpio, &tree, path)?;
@@ -253,8 +253,8 @@ fn prepare(base: &image::Files, part: &Path) -> Result<(), String> {
         let drive = format!("file={},format=raw,if=virtio,cache=unsafe", part.join(disk).display());
         args.extend(["-drive".into(), drive]);
     }
-    let log = vm_folder().join("logs/storage.log");
-    let _ = fs::create_dir_all(vm_folder().join("logs"));
+    let log = vm_directory().join("logs/storage.log");
+    let _ = fs::create_dir_all(vm_directory().join("logs"));
     let kernel = base.kernel();
     let starts = Starts::Kernel { kernel: &kernel, initrd: &initrd, cmdline: "console=ttyS0" };
     let setup = Setup {

@@ -46,18 +46,18 @@ const UCODE: &str = "echo ucode >/dev/initrd-of-bed\n";
 
 /// Returns the directory with `bed.efi` and `bed.addon.efi`, and with `tiny.efi`, `named.efi` and `three.efi`,
 /// whose kernels would not start. Builds it first if it does not exist.
-pub fn folder(image: Image) -> Result<PathBuf, String> {
+pub fn directory(image: Image) -> Result<PathBuf, String> {
     let files = image.files()?;
     let mut hasher = DefaultHasher::new();
     hasher.write(include_bytes!("uki.rs"));
-    let folder = files.made(&format!("uki-{:016x}", hasher.finish()));
-    if folder.exists() {
-        return Ok(folder);
+    let directory = files.made(&format!("uki-{:016x}", hasher.finish()));
+    if directory.exists() {
+        return Ok(directory);
     }
-    let failed = |e| format!("{}: {e}", folder.display());
+    let failed = |e| format!("{}: {e}", directory.display());
     let lock = File::create(files.made("uki.lock")).map_err(failed)?;
     let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
-    if !folder.exists() {
+    if !directory.exists() {
         // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
         let stdin = lock.try_clone().map_err(failed)?;
         let inside = files.builder().join("uki");
@@ -67,17 +67,17 @@ pub fn folder(image: Image) -> Result<PathBuf, String> {
         let mut ukify = Command::new("chroot");
         ukify.arg(files.builder()).args(["sh", "-c", UKIFY]).stdin(stdin);
         command::run(ukify.env("BASE", BASE).env("PROFILE", PROFILE).env("ADDON", ADDON))?;
-        fs::rename(&inside, &folder).map_err(failed)?;
+        fs::rename(&inside, &directory).map_err(failed)?;
     }
-    Ok(folder)
+    Ok(directory)
 }
 
 /// Writes the two parts of the initrd that can be told apart in the next system.
-fn initrds(folder: &Path) -> std::io::Result<()> {
+fn initrds(directory: &Path) -> std::io::Result<()> {
     let (mut ucode, mut second) = (Cpio::default(), Cpio::default());
     ucode.file("/ucode-of-bed", 0o644, b"here\n");
     ucode.file(SOURCED, 0o644, UCODE.as_bytes());
     second.file(SOURCED, 0o644, SECOND.as_bytes());
-    fs::write(folder.join("ucode.img"), ucode.finish())?;
-    fs::write(folder.join("second.img"), second.finish())
+    fs::write(directory.join("ucode.img"), ucode.finish())?;
+    fs::write(directory.join("second.img"), second.finish())
 }

@@ -40,14 +40,14 @@ pub fn extlinux(image: Image) -> Result<PathBuf, String> {
 fn disks(image: Image) -> Result<PathBuf, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("bios");
     let files = image.files()?;
-    let folder = files.made(&format!("bios-{:016x}", image::hash(include_bytes!("bios.rs"), &sources)?));
-    if folder.exists() {
-        return Ok(folder);
+    let directory = files.made(&format!("bios-{:016x}", image::hash(include_bytes!("bios.rs"), &sources)?));
+    if directory.exists() {
+        return Ok(directory);
     }
-    let failed = |e| format!("{}: {e}", folder.display());
+    let failed = |e| format!("{}: {e}", directory.display());
     let lock = File::create(files.made("bios.lock")).map_err(failed)?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
-    if !folder.exists() {
+    if !directory.exists() {
         let (part, install) = (files.made("bios.part"), sources.join("install"));
         let _ = fs::remove_dir_all(&part);
         fs::create_dir(&part).map_err(failed)?;
@@ -56,9 +56,9 @@ fn disks(image: Image) -> Result<PathBuf, String> {
         }
         let script = fs::read_to_string(&install).map_err(|e| format!("{}: {e}", install.display()))?;
         run(image, &part, &script)?;
-        fs::rename(&part, &folder).map_err(failed)?;
+        fs::rename(&part, &directory).map_err(failed)?;
     }
-    Ok(folder)
+    Ok(directory)
 }
 
 /// Makes a disk whose only partition holds the image's /boot, without a boot loader.
@@ -70,9 +70,9 @@ fn bare(files: &Files, disk: &Path) -> Result<(), String> {
 }
 
 /// Runs a script in a guest that has these disks attached. The guest's writes to them are kept.
-fn run(image: Image, folder: &Path, script: &str) -> Result<(), String> {
+fn run(image: Image, directory: &Path, script: &str) -> Result<(), String> {
     let test = Test { name: format!("bios_disks_{}", image.name()), image };
-    let drive = |name| format!("file={},format=raw,if=virtio,cache=unsafe", folder.join(name).display());
+    let drive = |name| format!("file={},format=raw,if=virtio,cache=unsafe", directory.join(name).display());
     let qemu = ["-drive".into(), drive(GRUB), "-drive".into(), drive(EXTLINUX)].into();
     let mut guest = Guest::boot(&Spec { installed: None, qemu, ..Spec::new(&test) })?;
     guest.ok(script)?;

@@ -8,7 +8,7 @@
 use crate::guest::shutdown::{Ended, INIT};
 use crate::harness::Test;
 use crate::host::command;
-use crate::host::paths::{built_for, vm_folder};
+use crate::host::paths::{built_for, vm_directory};
 use crate::host::scratch::Scratch;
 use crate::image::Image;
 use crate::initramfs;
@@ -149,15 +149,15 @@ pub fn run(test: &Test, kernel: Kernel, processors: u32, scenario: &str) -> Resu
     let [image, busybox] = kernel.files()?;
     let busybox = read(&busybox)?;
     let mut cpio = initramfs::with(&busybox, INIT);
-    for folder in ["proc", "sys", "run", "tmp", "etc"] {
-        cpio.folder(folder);
+    for directory in ["proc", "sys", "run", "tmp", "etc"] {
+        cpio.directory(directory);
     }
     for program in ["nextkernel", "nextkernel-hook"] {
         cpio.file(&format!("/usr/bin/{program}"), 0o755, &read(&built.join(program))?);
     }
     let mut next = initramfs::with(&busybox, NEXT_INIT);
-    for folder in ["proc", "sys"] {
-        next.folder(folder);
+    for directory in ["proc", "sys"] {
+        next.directory(directory);
     }
     cpio.file("/next.cpio", 0o644, &next.finish());
     let staged = match kernel {
@@ -235,19 +235,19 @@ fn fetch(
 fn files(name: &str, recipe: &[&str], make: impl Fn(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let mut hasher = DefaultHasher::new();
     recipe.hash(&mut hasher);
-    let folder = vm_folder().join(format!("{name}-{:016x}", hasher.finish()));
-    let failed = |e| format!("{}: {e}", folder.display());
-    fs::create_dir_all(vm_folder()).map_err(failed)?;
-    let lock = File::create(vm_folder().join(format!("{name}.lock"))).map_err(failed)?;
+    let directory = vm_directory().join(format!("{name}-{:016x}", hasher.finish()));
+    let failed = |e| format!("{}: {e}", directory.display());
+    fs::create_dir_all(vm_directory()).map_err(failed)?;
+    let lock = File::create(vm_directory().join(format!("{name}.lock"))).map_err(failed)?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
-    if !folder.exists() {
-        let part = vm_folder().join(format!("{name}.part"));
+    if !directory.exists() {
+        let part = vm_directory().join(format!("{name}.part"));
         command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&part))?;
         fs::create_dir_all(&part).map_err(failed)?;
         make(&part)?;
-        fs::rename(&part, &folder).map_err(failed)?;
+        fs::rename(&part, &directory).map_err(failed)?;
     }
-    Ok(folder)
+    Ok(directory)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

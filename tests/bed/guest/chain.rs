@@ -71,8 +71,8 @@ pub fn run(test: &Test, by: By, handoffs: u32) -> Result<Vec<Memory>, String> {
     let image = test.image.files()?;
     let installed = installed();
     let mut cpio = with_busybox(INIT)?;
-    for folder in ["proc", "sys", "dev", "run", "tmp", "etc"] {
-        cpio.folder(folder);
+    for directory in ["proc", "sys", "dev", "run", "tmp", "etc"] {
+        cpio.directory(directory);
     }
     let read = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
     cpio.file("/kernel", 0o644, &read(&image.kernel())?);

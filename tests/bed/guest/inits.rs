@@ -5,7 +5,7 @@ use crate::disk::disks::Disks;
 use crate::guest::whole::Spec;
 use crate::harness::Test;
 use crate::host::command;
-use crate::host::paths::vm_folder;
+use crate::host::paths::vm_directory;
 use crate::image;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ const EVERY: &str = "every";
 pub fn spec(test: &Test, init: &str) -> Result<Spec, String> {
     let append = format!("init=/usr/lib/bed/{init}");
     let disks = Disks {
-        disks: vec![folder(test)?.join("root.ext4")],
+        disks: vec![directory(test)?.join("root.ext4")],
         initrd: test.image.files()?.initrd(),
         root: "/dev/vda".into(),
         are_shared: true,
@@ -31,31 +31,31 @@ pub fn spec(test: &Test, init: &str) -> Result<Spec, String> {
 
 /// Returns the guests' root as a directory of the host. It also has Debian's s6 and execline.
 pub fn tree(test: &Test) -> Result<PathBuf, String> {
-    Ok(folder(test)?.join("tree"))
+    Ok(directory(test)?.join("tree"))
 }
 
 /// Returns the directory with the disk and the tree, and builds it first if it does not exist.
-fn folder(test: &Test) -> Result<PathBuf, String> {
+fn directory(test: &Test) -> Result<PathBuf, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("inits");
     let tree = test.image.files()?.tree();
     // The tree is another image's with additions, so it is built again when that image changes.
     let mut hasher = DefaultHasher::new();
     tree.parent().and_then(Path::file_name).hash(&mut hasher);
     hasher.write_u64(image::hash(include_bytes!("inits.rs"), &sources)?);
-    let folder = vm_folder().join(format!("inits-{:016x}", hasher.finish()));
-    if folder.exists() {
-        return Ok(folder);
+    let directory = vm_directory().join(format!("inits-{:016x}", hasher.finish()));
+    if directory.exists() {
+        return Ok(directory);
     }
-    let failed = |e| format!("{}: {e}", folder.display());
-    let lock = File::create(vm_folder().join("inits.lock")).map_err(failed)?;
+    let failed = |e| format!("{}: {e}", directory.display());
+    let lock = File::create(vm_directory().join("inits.lock")).map_err(failed)?;
     eprintln!("bed: no image of the inits yet: building it, or waiting for who does (a minute)");
     let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
-    if !folder.exists() {
-        let part = vm_folder().join("inits.part");
+    if !directory.exists() {
+        let part = vm_directory().join("inits.part");
         build(&tree, &sources, &part, &lock)?;
-        fs::rename(&part, &folder).map_err(failed)?;
+        fs::rename(&part, &directory).map_err(failed)?;
     }
-    Ok(folder)
+    Ok(directory)
 }
 
 fn build(from: &Path, sources: &Path, part: &Path, lock: &File) -> Result<(), String> {

@@ -272,8 +272,8 @@ fn base(image: Image) -> Result<Vec<u8>, String> {
 fn make_base(of: Image, image: &Files) -> Result<Vec<u8>, String> {
     let mut cpio = initramfs::with_busybox(INIT)?;
     cpio.file("/usr/bin/restored", 0o755, &programs::restored()?);
-    for folder in ["proc", "sys", "run", "tmp", "root", "usr/lib/systemd/system-shutdown"] {
-        cpio.folder(folder);
+    for directory in ["proc", "sys", "run", "tmp", "root", "usr/lib/systemd/system-shutdown"] {
+        cpio.directory(directory);
     }
     initramfs::program(&mut cpio, &image.tree(), SHUTDOWN)?;
     if of == Image::Forky {

@@ -74,21 +74,21 @@ pub fn read(image: Image, name: &str) -> Result<Vec<u8>, String> {
 fn modules(image: &Files) -> Result<PathBuf, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("standins");
     let name = format!("standins-{:016x}", image::hash(MAKE.as_bytes(), &sources)?);
-    let folder = image.made(&name);
-    if folder.exists() {
-        return Ok(folder);
+    let directory = image.made(&name);
+    if directory.exists() {
+        return Ok(directory);
     }
-    let failed = |e| format!("{}: {e}", folder.display());
+    let failed = |e| format!("{}: {e}", directory.display());
     let lock = File::create(image.made("standins.lock")).map_err(failed)?;
     let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
-    if !folder.exists() {
+    if !directory.exists() {
         // If this process is killed, the next builder waits for the chroot, too, because its stdin is the lock.
         let stdin = lock.try_clone().map_err(failed)?;
         let inside = image.builder().join("standins");
         command::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(&inside))?;
         command::run(Command::new("cp").arg("-r").arg(&sources).arg(&inside))?;
         command::run(Command::new("chroot").arg(image.builder()).args(["sh", "-c", MAKE]).stdin(stdin))?;
-        fs::rename(&inside, &folder).map_err(failed)?;
+        fs::rename(&inside, &directory).map_err(failed)?;
     }
-    Ok(folder)
+    Ok(directory)
 }

@@ -3,7 +3,7 @@
 //! Only a failed installation is excused. It is remembered, so that a run tries only once, and each property on
 //! this image then reports that it is not tested. Any error after the packages are installed is a failure.
 
-use crate::host::paths::vm_folder;
+use crate::host::paths::vm_directory;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,5 +44,5 @@ pub(crate) fn remember(part: &Path, why: &str) -> Result<(), String> {
 }
 
 fn file() -> PathBuf {
-    vm_folder().join(format!("{SUITE}.missing"))
+    vm_directory().join(format!("{SUITE}.missing"))
 }

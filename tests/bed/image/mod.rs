@@ -2,7 +2,7 @@
 
 mod forky;
 
-use crate::host::paths::vm_folder;
+use crate::host::paths::vm_directory;
 use crate::host::{command, programs};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
@@ -117,7 +117,7 @@ pub enum Image {
 
 /// The files of an image.
 pub struct Files {
-    folder: PathBuf,
+    directory: PathBuf,
     /// The link in the tree to the running kernel.
     kernel: &'static str,
 }
@@ -171,37 +171,37 @@ impl Image {
     /// Returns the image's files, and builds them first if they do not exist.
     pub fn files(self) -> Result<Files, String> {
         let (name, [kernel, _]) = (self.prefix(), self.links());
-        let folder = vm_folder().join(format!("{name}-{:016x}", recipe(self)?));
-        if folder.exists() {
-            return Ok(Files { folder, kernel });
+        let directory = vm_directory().join(format!("{name}-{:016x}", recipe(self)?));
+        if directory.exists() {
+            return Ok(Files { directory, kernel });
         }
         let missing = || forky::missing().filter(|_| self == Self::Forky).map_or(Ok(()), Err);
         missing()?;
         // Only one thread or process builds at a time. The others then find the directory.
-        fs::create_dir_all(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
-        let lock = File::create(vm_folder().join(format!("{name}.lock")))
+        fs::create_dir_all(vm_directory()).map_err(|e| format!("target/vm: {e}"))?;
+        let lock = File::create(vm_directory().join(format!("{name}.lock")))
             .map_err(|e| format!("target/vm/{name}.lock: {e}"))?;
         eprintln!("bed: no image {name} yet: building it, or waiting for who does (a minute)");
         let lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, e)| format!("target/vm/{name}.lock: {e}"))?;
-        if !folder.exists() {
+        if !directory.exists() {
             missing()?;
-            let part = vm_folder().join(format!("{name}.part"));
+            let part = vm_directory().join(format!("{name}.part"));
             build(self, &part, &lock)?;
             remove_stale(name)?;
-            fs::rename(&part, &folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+            fs::rename(&part, &directory).map_err(|e| format!("{}: {e}", directory.display()))?;
             eprintln!("bed: the image {name} is ready");
         }
-        Ok(Files { folder, kernel })
+        Ok(Files { directory, kernel })
     }
 
     /// Returns the disk with /.
     #[must_use]
     pub fn root(self, files: &Files) -> PathBuf {
         match self {
-            Self::Debian13 | Self::Debian12 | Self::Demo | Self::Forky => files.folder.join("root.ext4"),
+            Self::Debian13 | Self::Debian12 | Self::Demo | Self::Forky => files.directory.join("root.ext4"),
             Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => {
-                files.folder.join("root-without-boot.ext4")
+                files.directory.join("root-without-boot.ext4")
             }
         }
     }
@@ -211,7 +211,9 @@ impl Image {
     pub fn boot(self, files: &Files) -> Option<PathBuf> {
         match self {
             Self::Debian13 | Self::Debian12 | Self::Demo | Self::Forky => None,
-            Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => Some(files.folder.join("boot.ext4")),
+            Self::Debian13SeparateBoot | Self::Debian12SeparateBoot => {
+                Some(files.directory.join("boot.ext4"))
+            }
         }
     }
 }
@@ -220,38 +222,38 @@ impl Files {
     /// Returns the root as a directory of the host. It must not be written to.
     #[must_use]
     pub fn tree(&self) -> PathBuf {
-        self.folder.join("tree")
+        self.directory.join("tree")
     }
 
     /// Returns the file with Debian's kernel.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
-        self.folder.join("vmlinuz")
+        self.directory.join("vmlinuz")
     }
 
     /// Returns the file with Debian's initrd for that kernel.
     #[must_use]
     pub fn initrd(&self) -> PathBuf {
-        self.folder.join("initrd.img")
+        self.directory.join("initrd.img")
     }
 
     /// Returns the file with Debian's busybox, which needs no library. The demo has none.
     #[must_use]
     pub fn busybox(&self) -> PathBuf {
-        self.folder.join("busybox")
+        self.directory.join("busybox")
     }
 
     /// Returns a root with a compiler and headers for that kernel, and with kexec-tools. Debian 13's also has
     /// ukify, the signed files of shim and GRUB, and another kernel's package in /kernel.
     #[must_use]
     pub fn builder(&self) -> PathBuf {
-        self.folder.join("builder")
+        self.directory.join("builder")
     }
 
     /// Returns a path for files that are made from the image and are removed with it.
     #[must_use]
     pub fn made(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.directory.join(name)
     }
 
     /// Returns the release of that kernel (`uname -r`).
@@ -276,11 +278,11 @@ fn recipe(image: Image) -> Result<u64, String> {
     hash(recipe.as_bytes(), &overlay())
 }
 
-/// Returns a hash of a recipe, and of the names and contents of all files below `folder`.
-pub fn hash(recipe: &[u8], folder: &Path) -> Result<u64, String> {
+/// Returns a hash of a recipe, and of the names and contents of all files below `directory`.
+pub fn hash(recipe: &[u8], directory: &Path) -> Result<u64, String> {
     let mut hasher = DefaultHasher::new();
     hasher.write(recipe);
-    let mut paths = vec![folder.to_owned()];
+    let mut paths = vec![directory.to_owned()];
     while let Some(path) = paths.pop() {
         let failed = |e| format!("{}: {e}", path.display());
         if path.is_dir() {
@@ -288,7 +290,7 @@ pub fn hash(recipe: &[u8], folder: &Path) -> Result<u64, String> {
             paths.extend(entries.filter_map(Result::ok).map(|entry| entry.path()));
             paths.sort();
         } else {
-            hasher.write(path.strip_prefix(folder).unwrap_or(&path).as_os_str().as_encoded_bytes());
+            hasher.write(path.strip_prefix(directory).unwrap_or(&path).as_os_str().as_encoded_bytes());
             hasher.write(&fs::read(&path).map_err(failed)?);
         }
     }
@@ -368,7 +370,7 @@ fn told(mmdebstrap: &mut Command) -> Result<(), String> {
 
 /// Removes images of older recipes, but not so early that another process could still use one.
 fn remove_stale(name: &str) -> Result<(), String> {
-    let entries = fs::read_dir(vm_folder()).map_err(|e| format!("target/vm: {e}"))?;
+    let entries = fs::read_dir(vm_directory()).map_err(|e| format!("target/vm: {e}"))?;
     for entry in entries.filter_map(Result::ok) {
         let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|t| t.elapsed().ok());
         let ours = entry.file_name().to_string_lossy().starts_with(&format!("{name}-"));

@@ -9,7 +9,7 @@ use std::path::Path;
 #[derive(Default)]
 pub struct Cpio {
     bytes: Vec<u8>,
-    folders: BTreeSet<String>,
+    directories: BTreeSet<String>,
     count: usize,
 }
 
@@ -22,16 +22,16 @@ impl Cpio {
         Ok(cpio)
     }
 
-    fn add(&mut self, folder: &Path, within: &str) -> Result<(), String> {
+    fn add(&mut self, directory: &Path, within: &str) -> Result<(), String> {
         let failed = |path: &Path, e| format!("{}: {e}", path.display());
         let mut entries: Vec<_> =
-            fs::read_dir(folder).map_err(|e| failed(folder, e))?.filter_map(Result::ok).collect();
+            fs::read_dir(directory).map_err(|e| failed(directory, e))?.filter_map(Result::ok).collect();
         entries.sort_by_key(DirEntry::file_name);
         for entry in entries {
             let (path, inside) = (entry.path(), format!("{within}/{}", entry.file_name().to_string_lossy()));
             let found = path.symlink_metadata().map_err(|e| failed(&path, e))?;
             if found.is_dir() {
-                self.folder(&inside);
+                self.directory(&inside);
                 self.add(&path, &inside)?;
             } else if found.is_symlink() {
                 let target = fs::read_link(&path).map_err(|e| failed(&path, e))?;
@@ -45,9 +45,9 @@ impl Cpio {
     }
 
     /// Adds a directory, unless the archive has it already.
-    pub fn folder(&mut self, path: &str) {
+    pub fn directory(&mut self, path: &str) {
         let path = path.trim_matches('/');
-        if path.is_empty() || !self.folders.insert(path.into()) {
+        if path.is_empty() || !self.directories.insert(path.into()) {
             return;
         }
         self.parent(path);
@@ -84,7 +84,7 @@ impl Cpio {
 
     fn parent(&mut self, path: &str) {
         if let Some((parent, _)) = path.rsplit_once('/') {
-            self.folder(parent);
+            self.directory(parent);
         }
     }
 

@@ -26,7 +26,7 @@ echo \"NEXT KERNEL UP: $cmdline\"
 /// Returns the initramfs at `/next.cpio`.
 pub fn next() -> Result<Vec<u8>, String> {
     let mut next = with_busybox(NEXT_INIT)?;
-    next.folder("proc");
+    next.directory("proc");
     Ok(next.finish())
 }
 
@@ -51,9 +51,9 @@ pub(crate) fn with(busybox: &[u8], init: &str) -> Cpio {
     let mut cpio = Cpio::default();
     // The kernel opens PID 1's standard input and output here, before anything is mounted.
     cpio.device("/dev/console", 5, 1);
-    for folder in MERGED {
-        cpio.folder(&format!("usr/{folder}"));
-        cpio.link(folder, &format!("usr/{folder}"));
+    for directory in MERGED {
+        cpio.directory(&format!("usr/{directory}"));
+        cpio.link(directory, &format!("usr/{directory}"));
     }
     cpio.file("/usr/bin/busybox", 0o755, busybox);
     cpio.link("/usr/bin/sh", "busybox");

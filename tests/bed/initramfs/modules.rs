@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// Some modules, and all modules that they need.
 pub struct Modules {
-    folder: String,
+    directory: String,
     /// The content of modules.dep: a line for each module, with the modules that it needs.
     needs: String,
     files: BTreeMap<String, Vec<u8>>,
@@ -20,11 +20,11 @@ pub struct Modules {
 impl Modules {
     /// Reads the modules of these names, in any spelling that `modprobe` accepts.
     pub fn of(image: &Files, names: &[&str]) -> Result<Self, String> {
-        let folder = format!("usr/lib/modules/{}", image.release()?);
-        let tree = image.tree().join(&folder);
+        let directory = format!("usr/lib/modules/{}", image.release()?);
+        let tree = image.tree().join(&directory);
         let all = tree.join("modules.dep");
         let all = fs::read_to_string(&all).map_err(|e| format!("{}: {e}", all.display()))?;
-        let mut modules = Self { folder, needs: String::new(), files: BTreeMap::new() };
+        let mut modules = Self { directory, needs: String::new(), files: BTreeMap::new() };
         for name in names {
             let line = all.lines().find(|line| line.split(':').next().is_some_and(|path| is(path, name)));
             let line = line.ok_or_else(|| format!("{name} is no module of the image"))?;
@@ -41,9 +41,9 @@ impl Modules {
     /// command line gives as `NAME.PARAMETER=`.
     pub fn put(&self, cpio: &mut Cpio) {
         for (path, bytes) in &self.files {
-            cpio.file(&format!("{}/{path}", self.folder), 0o644, bytes);
+            cpio.file(&format!("{}/{path}", self.directory), 0o644, bytes);
         }
-        cpio.file(&format!("{}/modules.dep", self.folder), 0o644, self.needs.as_bytes());
+        cpio.file(&format!("{}/modules.dep", self.directory), 0o644, self.needs.as_bytes());
     }
 }
 

@@ -97,10 +97,10 @@ fn packed(scratch: &Scratch, plain: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 fn link(scratch: &Scratch, script: &str, sources: &[&str], to: &Path) -> Result<(), String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("stub");
-    let sources = sources.iter().map(|source| folder.join(source));
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("stub");
+    let sources = sources.iter().map(|source| directory.join(source));
     let mut gcc = Command::new("gcc");
-    gcc.args(FLAGS).arg("-Wa,-I,.").current_dir(scratch.path("")).arg("-T").arg(folder.join(script));
+    gcc.args(FLAGS).arg("-Wa,-I,.").current_dir(scratch.path("")).arg("-T").arg(directory.join(script));
     command::run(gcc.arg("-o").arg(to).args(sources)).map(drop)
 }
 

@@ -109,25 +109,25 @@ impl Machine {
     }
 
     /// Starts a machine that [`Machine::save`] will save in this directory.
-    pub fn start_for_saving(setup: &Setup, scratch: Scratch, folder: &Path) -> Result<Self, String> {
+    pub fn start_for_saving(setup: &Setup, scratch: Scratch, directory: &Path) -> Result<Self, String> {
         for (number, disk) in setup.disks.iter().enumerate() {
             let mut create = Command::new("qemu-img");
             create
                 .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
                 .arg(disk)
-                .arg(overlay(folder, number));
+                .arg(overlay(directory, number));
             command::run(&mut create)?;
         }
-        let mut machine = Self::run(setup, scratch, &Holds::Making(folder))?;
+        let mut machine = Self::run(setup, scratch, &Holds::Making(directory))?;
         machine.monitor.command("cont")?;
         Ok(machine)
     }
 
     /// Saves a machine that waits for its files, and ends it.
-    pub fn save(mut self, folder: &Path) -> Result<(), String> {
+    pub fn save(mut self, directory: &Path) -> Result<(), String> {
         self.await_waiting()?;
-        self.monitor.save(&folder.join(STATE)).map_err(|error| self.tell(&error))?;
-        let console = folder.join(CONSOLE);
+        self.monitor.save(&directory.join(STATE)).map_err(|error| self.tell(&error))?;
+        let console = directory.join(CONSOLE);
         fs::write(&console, self.console.text()).map_err(|e| format!("{}: {e}", console.display()))?;
         self.monitor.command("quit")?;
         self.child.wait().map(drop).map_err(|e| format!("QEMU: {e}"))
@@ -135,8 +135,8 @@ impl Machine {
 
     /// Starts QEMU with the state that [`Machine::save`] has saved of a machine with the same setup. The machine
     /// continues when it is given its files.
-    pub fn restore(setup: &Setup, scratch: Scratch, folder: &Path) -> Result<Self, String> {
-        Self::run(setup, scratch, &Holds::Saved(folder))
+    pub fn restore(setup: &Setup, scratch: Scratch, directory: &Path) -> Result<Self, String> {
+        Self::run(setup, scratch, &Holds::Saved(directory))
     }
 
     /// Gives the guest its files, and lets it continue.
@@ -173,9 +173,9 @@ impl Machine {
         let errors = scratch.path("errors");
         let stderr = File::create(&errors).map_err(|e| format!("{}: {e}", errors.display()))?;
         let before = match holds {
-            Holds::Saved(folder) => fs::read_to_string(folder.join(CONSOLE))
+            Holds::Saved(directory) => fs::read_to_string(directory.join(CONSOLE))
                 .and_then(|text| append(setup.log, &text).map(|()| text))
-                .map_err(|e| format!("{}: {e}", folder.display()))?,
+                .map_err(|e| format!("{}: {e}", directory.display()))?,
             _ => String::new(),
         };
         let mut child = qemu(setup, &scratch, holds)?
@@ -192,8 +192,8 @@ impl Machine {
         };
         let answers = agent.try_clone().map(Feed::of).map_err(|e| format!("ttyS1: {e}"))?;
         let mut monitor = Monitor::start(monitor)?;
-        if let Holds::Saved(folder) = holds {
-            monitor.restore(&folder.join(STATE))?;
+        if let Holds::Saved(directory) = holds {
+            monitor.restore(&directory.join(STATE))?;
         }
         Ok(Self {
             child,
@@ -285,8 +285,8 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
     for (number, disk) in setup.disks.iter().enumerate() {
         let (file, how) = match holds {
             Holds::Nothing => (disk.clone(), "format=raw,snapshot=on"),
-            Holds::Making(folder) => (overlay(folder, number), "format=qcow2,cache=unsafe"),
-            Holds::Saved(folder) => (overlay(folder, number), "format=qcow2,snapshot=on"),
+            Holds::Making(directory) => (overlay(directory, number), "format=qcow2,cache=unsafe"),
+            Holds::Saved(directory) => (overlay(directory, number), "format=qcow2,snapshot=on"),
         };
         qemu.arg("-drive").arg(format!("file={},{how},if=virtio", file.display()));
     }
@@ -304,10 +304,10 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
         // The device has an address of its own, so that those of a test's devices stay as they are.
         qemu.args(["-object", &memory, "-device", "ivshmem-plain,memdev=channel,master=on,addr=0x1f"]);
     }
-    if let Holds::Making(folder) | Holds::Saved(folder) = holds {
+    if let Holds::Making(directory) | Holds::Saved(directory) = holds {
         // Writes to memory that is not shared stay with the machine that made them.
         let share = if matches!(holds, Holds::Making(_)) { "on" } else { "off" };
-        let (size, file) = (setup.memory, folder.join(MEMORY));
+        let (size, file) = (setup.memory, directory.join(MEMORY));
         let memory =
             format!("memory-backend-file,id=ram,share={share},size={size}M,mem-path={}", file.display());
         qemu.args(["-object", &memory, "-machine", "memory-backend=ram"]);
@@ -335,8 +335,8 @@ fn qemu(setup: &Setup, scratch: &Scratch, holds: &Holds) -> Result<Command, Stri
 }
 
 /// Returns the file with the writes of a saved machine to a disk.
-fn overlay(folder: &Path, number: usize) -> PathBuf {
-    folder.join(format!("disk.{number}"))
+fn overlay(directory: &Path, number: usize) -> PathBuf {
+    directory.join(format!("disk.{number}"))
 }
 
 /// Returns randomness from the host, as hexadecimal digits.
