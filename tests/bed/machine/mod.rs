@@ -49,7 +49,7 @@ const SECURE_BOOT: [&str; 6] = [
 ];
 /// The text that a guest prints on ttyS1 when it waits for its files (`tests/restored.c`), and the time limit for
 /// it to do so.
-pub const WAITS: &str = "@waits";
+pub(crate) const WAITS: &str = "@waits";
 const WAITING_LIMIT: Duration = Duration::from_secs(240);
 /// The maximum size of the files that a guest is given: modules of a large driver, and a kernel. A guest that is
 /// not restored can also be given files for a measurement.
