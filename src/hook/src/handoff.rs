@@ -5,9 +5,9 @@ use core::time::Duration;
 
 use nextkernel_plan::{Jump, Plan, Record, Trouble, Verb, limits as plan_limits};
 
-use crate::acts::images::Images;
+use crate::acts::images::{Images, PlanDirectory};
 use crate::acts::leftovers::{self, Ending, nothing_writable};
-use crate::acts::load::{self, CommandLine, Jumping, Loading, Preloaded, jump};
+use crate::acts::load::{self, CommandLine, Jumping, Load, Loading, Preloaded, jump};
 use crate::acts::protect::protect;
 use crate::acts::teardown::Teardown;
 use crate::acts::unbind::{Unbinding, unbind};
@@ -29,106 +29,175 @@ use crate::sys::say::{error, info, warn};
 use crate::sys::terminal::Terminal;
 use crate::sys::{calls, limits};
 
-/// Carries out the handoff, step by step. Returns only if a step fails, if the plan leaves the jump to the
-/// init, or in a dry run.
-fn hand_over(
-    staged: &Staged<'_>,
+/// A handoff that is carried out, or whose steps are printed.
+struct Handoff<'a> {
+    plan: &'a Plan<'a>,
+    folder: &'a PlanDirectory,
+    verb: Verb,
     caller: Caller,
-    left: &InheritedWatchdog,
+    /// The watchdog that systemd has left to the hook.
+    watchdog: &'a InheritedWatchdog,
     how: How,
-    bounds: &Bounds<'_>,
-) -> Result<(), Failure> {
-    let Staged { folder, plan, verb } = staged;
-    let Bounds { budget, diary, guard, relatives } = *bounds;
-    let begun = diary.begun;
-    let cmdline = || {
-        diary.mark(|marks| &mut marks.load_begun);
-        let night = (how == How::ForReal).then(|| diary.tell());
-        CommandLine::new(plan.cmdline, &Record { handoff: plan.handoff, verb: Some(*verb), night })
-    };
+    bounds: &'a Bounds<'a>,
+}
 
-    how.act("restart on a panic, let the log through", protect)?;
-    let is_loaded = something_is_loaded();
-    let images = if is_loaded && plan.preload.starts_what_is_loaded() && !is_being_staged() {
-        how.say(Preloaded { plan });
-        Ok(None)
-    } else {
-        how.look("check that the images are the ones that were staged", || Images::open(folder, plan))
-            .map(Some)
-    };
-    // The init may jump to an image that is loaded already. Then the GPUs are freed even if the staged images
-    // cannot be opened.
-    let may_jump = is_loaded && (*verb == Verb::Kexec || !caller.jumps());
-    let images = match images {
-        Err(failure) if !may_jump => return Err(failure),
-        images => images,
-    };
-    let teardown = Teardown::find(plan)?;
-    if caller.leaves_work() {
-        how.act("end what still runs, and make read-only what is still writable", || {
-            Ending { relatives, guard, budget, storages: false }.carry_out();
-            leftovers::make_read_only(begun + budget.remount_until);
-            Ok(())
-        })?;
+impl<'a> Handoff<'a> {
+    /// Returns the handoff by a staged plan.
+    fn by(
+        staged: &'a Staged<'a>,
+        caller: Caller,
+        watchdog: &'a InheritedWatchdog,
+        how: How,
+        bounds: &'a Bounds<'a>,
+    ) -> Handoff<'a> {
+        let Staged { folder, plan, verb } = staged;
+        Handoff { plan, folder, verb: *verb, caller, watchdog, how, bounds }
     }
-    how.act("sync, for as long as it makes progress", || sync(budget.sync, begun + budget.sync_until))?;
-    diary.mark(|marks| &mut marks.synced);
-    // `kexec_file_load(2)` takes long, so it runs in parallel with the teardown. Its record covers only the
-    // steps up to here.
-    let beside = match (&images, plan.direct) {
-        (Ok(Some(images)), None) => {
-            let cmdline = cmdline();
-            let load = || load::begin(images, &cmdline, budget.load);
-            Some(how.act(Loading { plan, cmdline: &cmdline }, load))
+
+    /// Carries out the steps. Returns only if a step fails, if the plan leaves the jump to the init, or in a dry
+    /// run.
+    fn carry_out(&self) -> Result<(), Failure> {
+        let (plan, how, diary) = (self.plan, self.how, self.bounds.diary);
+        how.act("restart on a panic, let the log through", protect)?;
+        let images = self.open_images()?;
+        let teardown = Teardown::find(plan)?;
+        self.end_what_runs()?;
+        self.sync()?;
+        // `kexec_file_load(2)` takes long, so it runs in parallel with the teardown. Its record covers only the
+        // steps up to here.
+        let load = self.begin_load(&images);
+        // Runs in the background until the jump.
+        cpus::begin(plan, how);
+        let freed = teardown.carry_out(how, self.bounds);
+        diary.mark(|marks| &mut marks.torn_down);
+        let loaded = self.finish_load(load);
+        if let (Err(_), Err(failure)) = (&freed, &images) {
+            warn!("{failure}");
         }
-        _ => None,
-    };
-    // Runs in the background until the jump.
-    cpus::begin(plan, how);
-    let freed = teardown.carry_out(how, bounds);
-    diary.mark(|marks| &mut marks.torn_down);
-    let loaded = match beside {
-        Some(Ok(loading)) => how.act("wait for the load", || loading.map_or(Ok(()), |it| it.finish())),
-        Some(Err(failure)) => Err(failure),
-        None => Ok(None),
-    };
-    if let (Err(_), Err(failure)) = (&freed, &images) {
-        warn!("{failure}");
+        freed?;
+        let images = images?;
+        loaded?;
+        self.wait_for_others()?;
+        self.sync_again()?;
+        how.act("see that no file system is left writable", nothing_writable)?;
+        // `kexec_load(2)` only copies memory. It comes last, so that its record covers all steps before it.
+        self.load_segments(images.as_ref())?;
+        self.settle_devices()?;
+        self.jump()
     }
-    freed?;
-    let images = images?;
-    loaded?;
-    let others =
-        how.act("wait for the init's other hooks", || others::wait(relatives, begun + budget.others_until))?;
-    if others == Some(false) {
-        diary.note(Trouble::HOOK);
+
+    /// Opens the staged images; `None` if an image is loaded that starts as it is. The init may jump to a loaded
+    /// image. Then a failure to open the staged ones is returned as the inner result, because the GPUs are to be
+    /// freed all the same.
+    fn open_images(&self) -> Result<Result<Option<Images>, Failure>, Failure> {
+        let (plan, is_loaded) = (self.plan, something_is_loaded());
+        if is_loaded && plan.preload.starts_what_is_loaded() && !is_being_staged() {
+            self.how.say(Preloaded { plan });
+            return Ok(Ok(None));
+        }
+        let open = || Images::open(self.folder, plan);
+        let images = self.how.look("check that the images are the ones that were staged", open).map(Some);
+        let may_jump = is_loaded && (self.verb == Verb::Kexec || !self.caller.jumps());
+        if may_jump { Ok(images) } else { images.map(Ok) }
     }
-    how.act("sync again", || sync(budget.sync_again, begun + budget.sync_again_until))?;
-    diary.mark(|marks| &mut marks.others_done);
-    how.act("see that no file system is left writable", nothing_writable)?;
-    // `kexec_load(2)` only copies memory. It comes last, so that its record covers all steps before it.
-    if let (Some(images), Some(direct)) = (&images, &plan.direct) {
-        let cmdline = cmdline();
-        how.act(Loading { plan, cmdline: &cmdline }, || {
-            load::directly(plan, direct, images, &cmdline, begun + budget.unbind_until)
-        })?;
+
+    /// Ends the processes that the init has left, and makes the file systems read-only that it has left writable.
+    fn end_what_runs(&self) -> Result<(), Failure> {
+        let Bounds { budget, diary, guard, relatives } = *self.bounds;
+        if !self.caller.leaves_work() {
+            return Ok(());
+        }
+        let act = || {
+            Ending { relatives, guard, budget, storages: false }.carry_out();
+            leftovers::make_read_only(diary.begun + budget.remount_until);
+            Ok(())
+        };
+        self.how.act("end what still runs, and make read-only what is still writable", act).map(drop)
     }
-    if caller == Caller::Systemd {
-        how.say(exitrd::what_stays_open());
+
+    fn sync(&self) -> Result<(), Failure> {
+        let Bounds { budget, diary, .. } = *self.bounds;
+        let act = || sync(budget.sync, diary.begun + budget.sync_until);
+        self.how.act("sync, for as long as it makes progress", act)?;
+        diary.mark(|marks| &mut marks.synced);
+        Ok(())
     }
-    if !plan.unbind.is_empty() {
-        how.act(Unbinding(plan), || unbind(plan, bounds))?;
+
+    fn sync_again(&self) -> Result<(), Failure> {
+        let Bounds { budget, diary, .. } = *self.bounds;
+        self.how.act("sync again", || sync(budget.sync_again, diary.begun + budget.sync_again_until))?;
+        diary.mark(|marks| &mut marks.others_done);
+        Ok(())
     }
-    how.act("settle the watchdog", || watchdog::settle(*verb, plan.watchdog, left, budget))?;
-    if plan.jump == Some(Jump::Init) && *verb == Verb::Kexec && caller.jumps() {
-        how.say("leave the jump to the init, as the plan says");
-        return Ok(());
+
+    /// Begins the load by `kexec_file_load(2)`, if the plan is for that call.
+    fn begin_load(&self, images: &Result<Option<Images>, Failure>) -> Option<Result<Option<Load>, Failure>> {
+        let (Ok(Some(images)), None) = (images, self.plan.direct) else { return None };
+        let cmdline = self.command_line();
+        let begin = || load::begin(images, &cmdline, self.bounds.budget.load);
+        Some(self.how.act(Loading { plan: self.plan, cmdline: &cmdline }, begin))
     }
-    let jumped = how.act(Jumping { plan }, || jump(guard));
-    if jumped.is_err() {
-        watchdog::unsettle(*verb, plan.watchdog, left, budget);
+
+    /// Waits for the load that was begun.
+    fn finish_load(&self, load: Option<Result<Option<Load>, Failure>>) -> Result<(), Failure> {
+        let Some(load) = load else { return Ok(()) };
+        let load = load?;
+        self.how.act("wait for the load", || load.map_or(Ok(()), |load| load.finish())).map(drop)
     }
-    jumped.map(drop)
+
+    /// Loads by `kexec_load(2)`, if the plan is for that call.
+    fn load_segments(&self, images: Option<&Images>) -> Result<(), Failure> {
+        let (Some(images), Some(direct)) = (images, &self.plan.direct) else { return Ok(()) };
+        let (plan, cmdline) = (self.plan, self.command_line());
+        let until = self.bounds.diary.begun + self.bounds.budget.unbind_until;
+        let load = || load::directly(plan, direct, images, &cmdline, until);
+        self.how.act(Loading { plan, cmdline: &cmdline }, load).map(drop)
+    }
+
+    /// Returns the next kernel's command line, with the record of this handoff so far.
+    fn command_line(&self) -> CommandLine {
+        let diary = self.bounds.diary;
+        diary.mark(|marks| &mut marks.load_begun);
+        let night = (self.how == How::ForReal).then(|| diary.tell());
+        let record = Record { handoff: self.plan.handoff, verb: Some(self.verb), night };
+        CommandLine::new(self.plan.cmdline, &record)
+    }
+
+    fn wait_for_others(&self) -> Result<(), Failure> {
+        let Bounds { budget, diary, relatives, .. } = *self.bounds;
+        let wait = || others::wait(relatives, diary.begun + budget.others_until);
+        if self.how.act("wait for the init's other hooks", wait)? == Some(false) {
+            diary.note(Trouble::HOOK);
+        }
+        Ok(())
+    }
+
+    /// Unbinds the other devices of the plan, and settles the watchdog.
+    fn settle_devices(&self) -> Result<(), Failure> {
+        let (plan, how) = (self.plan, self.how);
+        if self.caller == Caller::Systemd {
+            how.say(exitrd::what_stays_open());
+        }
+        if !plan.unbind.is_empty() {
+            how.act(Unbinding(plan), || unbind(plan, self.bounds))?;
+        }
+        let settle = || watchdog::settle(self.verb, plan.watchdog, self.watchdog, self.bounds.budget);
+        how.act("settle the watchdog", settle).map(drop)
+    }
+
+    /// Starts the loaded kernel, unless the plan leaves that to the init.
+    fn jump(&self) -> Result<(), Failure> {
+        let (plan, verb) = (self.plan, self.verb);
+        if plan.jump == Some(Jump::Init) && verb == Verb::Kexec && self.caller.jumps() {
+            self.how.say("leave the jump to the init, as the plan says");
+            return Ok(());
+        }
+        let jumped = self.how.act(Jumping { plan }, || jump(self.bounds.guard));
+        if jumped.is_err() {
+            watchdog::unsettle(verb, plan.watchdog, self.watchdog, self.bounds.budget);
+        }
+        jumped.map(drop)
+    }
 }
 
 /// Carries out the staged plan, if it covers the verb of this shutdown. `told` is the verb in the hook's own
@@ -187,7 +256,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &InheritedWatchdog) -> End {
     let (verb, failure) = match staged {
         Ok(staged) => {
             armed::use_up(&staged.folder.file);
-            (Some(staged.verb), hand_over(&staged, caller, watchdog, How::ForReal, &bounds).err())
+            (Some(staged.verb), Handoff::by(&staged, caller, watchdog, How::ForReal, &bounds).carry_out().err())
         }
         Err(failure) => (told, Some(failure)),
     };
@@ -230,7 +299,8 @@ pub fn dry_run(verb: Verb) -> End {
             let relatives = Relatives::of_this_process();
             let diary = Diary::begin();
             let bounds = Bounds { budget, diary: &diary, guard: &guard, relatives };
-            hand_over(&staged, caller, &InheritedWatchdog::default(), How::DryRun, &bounds)
+            let watchdog = InheritedWatchdog::default();
+            Handoff::by(&staged, caller, &watchdog, How::DryRun, &bounds).carry_out()
         }
         (Err(failure), None) => Err(failure),
     };
