@@ -50,8 +50,8 @@ pub fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Dec
     }
     // As PID 1 the hook may have its plan embedded in the initramfs itself.
     let nothing_is_staged = || !files::exists(c"/run/nextkernel/plan");
-    let folder = if caller == Caller::Nobody && nothing_is_staged() { EMBEDDED } else { STAGED };
-    let read = match Staged::read(folder, text) {
+    let directory = if caller == Caller::Nobody && nothing_is_staged() { EMBEDDED } else { STAGED };
+    let read = match Staged::read(directory, text) {
         // The caller may be a shell of a running system. There an unreadable plan must lead to no fallback.
         Err(failure) if caller == Caller::Untold || (told.is_none() && caller != Caller::Nobody) => {
             warn!("{failure}");
@@ -61,8 +61,8 @@ pub fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Dec
     };
     let needs_witness = caller == Caller::Untold || told.is_none();
     let armed = match &read {
-        Some((folder, plan)) if !caller.tells_kexec() => {
-            armed::is_for(&folder.file, plan.handoff, needs_witness)
+        Some((directory, plan)) if !caller.tells_kexec() => {
+            armed::is_for(&directory.file, plan.handoff, needs_witness)
         }
         _ => false,
     };
@@ -79,7 +79,7 @@ pub fn decide(told: Option<Verb>, caller: Caller, text: &mut [u8]) -> Result<Dec
         (Some(verb), Some((_, plan))) if !plan.on.covers(verb) => {
             Decision::LeftToTheInit(WhyLeft::NotCovered(plan.on))
         }
-        (Some(verb), Some((folder, plan))) => Decision::HandOver(Staged { folder, plan, verb }),
+        (Some(verb), Some((directory, plan))) => Decision::HandOver(Staged { directory, plan, verb }),
     })
 }
 
@@ -99,7 +99,7 @@ impl fmt::Display for WhyLeft {
 /// A staged plan, and the verb at which it is carried out.
 pub struct Staged<'a> {
     /// The directory of the plan and the images.
-    pub folder: PlanDirectory,
+    pub directory: PlanDirectory,
     /// The plan, as parsed.
     pub plan: Plan<'a>,
     /// The verb: kexec or reboot.
@@ -107,20 +107,20 @@ pub struct Staged<'a> {
 }
 
 impl<'a> Staged<'a> {
-    /// Reads the plan in `folder`. Returns `None` if there is none.
-    fn read(folder: &'static CStr, text: &'a mut [u8]) -> Result<Option<(PlanDirectory, Plan<'a>)>, Failure> {
+    /// Reads the plan in `directory`. Returns `None` if there is none.
+    fn read(directory: &'static CStr, text: &'a mut [u8]) -> Result<Option<(PlanDirectory, Plan<'a>)>, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let opened = openat(CWD, folder, flags, Mode::empty())
-            .and_then(|folder| files::open(&folder, c"plan").map(|plan| (folder, plan)));
+        let opened = openat(CWD, directory, flags, Mode::empty())
+            .and_then(|directory| files::open(&directory, c"plan").map(|plan| (directory, plan)));
         let call = |errno| Failure::Call { call: "read the plan", errno };
-        let path = folder.to_str().unwrap_or_default();
+        let path = directory.to_str().unwrap_or_default();
         let (file, plan) = match opened {
             Ok(opened) => opened,
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(call(errno)),
         };
         let plan = Plan::parse(files::up_to(&plan, text).map_err(call)?);
-        let plan = plan.map_err(|malformed| Failure::Malformed { folder: path, malformed })?;
+        let plan = plan.map_err(|malformed| Failure::Malformed { directory: path, malformed })?;
         Ok(Some((PlanDirectory { path, file }, plan)))
     }
 }

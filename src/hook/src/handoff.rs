@@ -32,7 +32,7 @@ use crate::sys::{calls, limits};
 /// A handoff that is carried out, or whose steps are printed.
 struct Handoff<'a> {
     plan: &'a Plan<'a>,
-    folder: &'a PlanDirectory,
+    directory: &'a PlanDirectory,
     verb: Verb,
     caller: Caller,
     /// The watchdog that systemd has left to the hook.
@@ -50,8 +50,8 @@ impl<'a> Handoff<'a> {
         how: How,
         bounds: &'a Bounds<'a>,
     ) -> Handoff<'a> {
-        let Staged { folder, plan, verb } = staged;
-        Handoff { plan, folder, verb: *verb, caller, watchdog, how, bounds }
+        let Staged { directory, plan, verb } = staged;
+        Handoff { plan, directory, verb: *verb, caller, watchdog, how, bounds }
     }
 
     /// Carries out the steps. Returns only if a step fails, if the plan leaves the jump to the init, or in a dry
@@ -95,7 +95,7 @@ impl<'a> Handoff<'a> {
             self.how.say(Preloaded { plan });
             return Ok(Ok(None));
         }
-        let open = || Images::open(self.folder, plan);
+        let open = || Images::open(self.directory, plan);
         let images = self.how.look("check that the images are the ones that were staged", open).map(Some);
         let may_jump = is_loaded && (self.verb == Verb::Kexec || !self.caller.jumps());
         if may_jump { Ok(images) } else { images.map(Ok) }
@@ -158,8 +158,8 @@ impl<'a> Handoff<'a> {
     fn command_line(&self) -> CommandLine {
         let diary = self.bounds.diary;
         diary.mark(|marks| &mut marks.load_begun);
-        let night = (self.how == How::ForReal).then(|| diary.tell());
-        let record = Record { handoff: self.plan.handoff, verb: Some(self.verb), night };
+        let course = (self.how == How::ForReal).then(|| diary.tell());
+        let record = Record { handoff: self.plan.handoff, verb: Some(self.verb), course };
         CommandLine::new(self.plan.cmdline, &record)
     }
 
@@ -255,7 +255,7 @@ pub fn carry_out(told: Option<Verb>, watchdog: &InheritedWatchdog) -> End {
     }
     let (verb, failure) = match staged {
         Ok(staged) => {
-            armed::use_up(&staged.folder.file);
+            armed::use_up(&staged.directory.file);
             (Some(staged.verb), Handoff::by(&staged, caller, watchdog, How::ForReal, &bounds).carry_out().err())
         }
         Err(failure) => (told, Some(failure)),

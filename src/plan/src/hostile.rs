@@ -4,7 +4,7 @@
 
 use crate::{
     Area, Changed, Direct, GpuFailed, GpuPolicy, HandoffId, Image, Jump, List, Malformed, On, Part, Plan,
-    Policy, Preload, Segment, Stamp, Watchdog, Why, limits,
+    Policy, Preload, Segment, Stamp, Watchdog, Fault, limits,
 };
 
 const TEXT: &str = "\
@@ -99,9 +99,9 @@ fn plan() -> Plan<'static> {
     }
 }
 
-fn refused(text: &str) -> (usize, Why) {
-    let Malformed { line, why } = Plan::parse(text.as_bytes()).unwrap_err();
-    (line, why)
+fn refused(text: &str) -> (usize, Fault) {
+    let Malformed { line, fault } = Plan::parse(text.as_bytes()).unwrap_err();
+    (line, fault)
 }
 
 #[test]
@@ -161,9 +161,9 @@ fn a_key_given_twice_is_refused_on_its_second_line() {
                 let repeats = ["initrd-from", "module", "unbind", "segment", "seed-at"];
                 assert!(repeats.iter().any(|key| line.starts_with(key)), "{line}");
             }
-            Err(Malformed { line, why }) => {
+            Err(Malformed { line, fault }) => {
                 assert_eq!(line, at + 2);
-                assert!(matches!(why, Why::Twice | Why::BadValue("gpu") | Why::AfterEnd), "{why:?}");
+                assert!(matches!(fault, Fault::Twice | Fault::BadValue("gpu") | Fault::AfterEnd), "{fault:?}");
             }
         }
     }
@@ -185,39 +185,39 @@ fn a_missing_key_is_named() {
     ] {
         let line = TEXT.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap();
         let without = TEXT.replacen(&format!("{line}\n"), "", 1);
-        assert_eq!(refused(&without), (28, Why::Missing(key)));
+        assert_eq!(refused(&without), (28, Fault::Missing(key)));
     }
 }
 
 #[test]
 fn what_is_wrong_is_told_with_its_line() {
     let change = |from: &str, to: &str| refused(&TEXT.replacen(from, to, 1));
-    assert_eq!(refused(""), (1, Why::NotAPlan));
-    assert_eq!(refused("#!/bin/sh\n"), (1, Why::NotAPlan));
-    assert_eq!(change("plan 2", "plan 1"), (1, Why::OtherVersion(1)));
-    assert_eq!(change("plan 2", "plan 02"), (1, Why::NotAPlan));
-    assert_eq!(change("on = kexec reboot", "on = poweroff"), (5, Why::BadValue("on")));
-    assert_eq!(change("on = ", "on="), (5, Why::NotAPair));
-    assert_eq!(change("preload = no", "preload = never"), (6, Why::BadValue("preload")));
-    assert_eq!(change("5f3a9c1e2b7d4a60/kernel", "../kernel"), (7, Why::BadValue("kernel")));
-    assert_eq!(change("= /boot/vmlinuz", "= boot/vmlinuz"), (9, Why::BadValue("kernel-from")));
-    assert_eq!(change("preload", "preloat"), (6, Why::UnknownKey));
-    assert_eq!(change("= é", "= \u{7f}"), (12, Why::NotText));
-    assert_eq!(change("amdgpu", "nvidia"), (14, Why::BadValue("gpu")));
-    assert_eq!(change("amdgpu", "*"), (14, Why::BadValue("gpu")));
-    assert_eq!(change("efi_pstore", "efi-pstore"), (16, Why::BadValue("module")));
-    assert_eq!(change("0000:3b:00.0", "../nvme0"), (17, Why::BadValue("unbind")));
-    assert_eq!(change("guard = 600", "guard = 4"), (18, Why::BadValue("guard")));
-    assert_eq!(change("end\n", "end"), (29, Why::NoEnd));
-    assert_eq!(change("end\n", ""), (29, Why::NoEnd));
-    assert_eq!(change("jump = init", "jump = exit"), (20, Why::BadValue("jump")));
-    assert_eq!(change("cpus = yes", "cpus = no"), (21, Why::BadValue("offline-cpus")));
-    assert_eq!(change("= ignore", "= honour"), (22, Why::BadValue("firmware-requests")));
-    assert_eq!(change("start = 0x3f002f80", "start = 1"), (24, Why::BadValue("start")));
-    assert_eq!(change("0x4200+12328782", "0x4200+12328783"), (29, Why::Outside));
-    assert_eq!(change("0x1810+32", "0x4000+1"), (29, Why::Outside));
-    assert_eq!(change("parameters 0x0", "initrd 0x2255101"), (29, Why::Outside));
-    assert_eq!(change("end\n", "end\n\n"), (30, Why::AfterEnd));
+    assert_eq!(refused(""), (1, Fault::NotAPlan));
+    assert_eq!(refused("#!/bin/sh\n"), (1, Fault::NotAPlan));
+    assert_eq!(change("plan 2", "plan 1"), (1, Fault::OtherVersion(1)));
+    assert_eq!(change("plan 2", "plan 02"), (1, Fault::NotAPlan));
+    assert_eq!(change("on = kexec reboot", "on = poweroff"), (5, Fault::BadValue("on")));
+    assert_eq!(change("on = ", "on="), (5, Fault::NotAPair));
+    assert_eq!(change("preload = no", "preload = never"), (6, Fault::BadValue("preload")));
+    assert_eq!(change("5f3a9c1e2b7d4a60/kernel", "../kernel"), (7, Fault::BadValue("kernel")));
+    assert_eq!(change("= /boot/vmlinuz", "= boot/vmlinuz"), (9, Fault::BadValue("kernel-from")));
+    assert_eq!(change("preload", "preloat"), (6, Fault::UnknownKey));
+    assert_eq!(change("= é", "= \u{7f}"), (12, Fault::NotText));
+    assert_eq!(change("amdgpu", "nvidia"), (14, Fault::BadValue("gpu")));
+    assert_eq!(change("amdgpu", "*"), (14, Fault::BadValue("gpu")));
+    assert_eq!(change("efi_pstore", "efi-pstore"), (16, Fault::BadValue("module")));
+    assert_eq!(change("0000:3b:00.0", "../nvme0"), (17, Fault::BadValue("unbind")));
+    assert_eq!(change("guard = 600", "guard = 4"), (18, Fault::BadValue("guard")));
+    assert_eq!(change("end\n", "end"), (29, Fault::NoEnd));
+    assert_eq!(change("end\n", ""), (29, Fault::NoEnd));
+    assert_eq!(change("jump = init", "jump = exit"), (20, Fault::BadValue("jump")));
+    assert_eq!(change("cpus = yes", "cpus = no"), (21, Fault::BadValue("offline-cpus")));
+    assert_eq!(change("= ignore", "= honour"), (22, Fault::BadValue("firmware-requests")));
+    assert_eq!(change("start = 0x3f002f80", "start = 1"), (24, Fault::BadValue("start")));
+    assert_eq!(change("0x4200+12328782", "0x4200+12328783"), (29, Fault::Outside));
+    assert_eq!(change("0x1810+32", "0x4000+1"), (29, Fault::Outside));
+    assert_eq!(change("parameters 0x0", "initrd 0x2255101"), (29, Fault::Outside));
+    assert_eq!(change("end\n", "end\n\n"), (30, Fault::AfterEnd));
     assert_eq!(
         Plan::parse(b"nextkernel-plan 1\n").unwrap_err().to_string(),
         "line 1: a plan of version 1, and only version 2 is known here",
@@ -229,18 +229,18 @@ fn each_limit_holds_to_the_byte() {
     let with = |cmdline: &str| Plan { cmdline, ..plan() }.to_string();
     let longest = "x".repeat(limits::CMDLINE_MAX);
     assert!(Plan::parse(with(&longest).as_bytes()).is_ok());
-    assert_eq!(refused(&with(&(longest + "x"))), (12, Why::BadValue("cmdline")));
+    assert_eq!(refused(&with(&(longest + "x"))), (12, Fault::BadValue("cmdline")));
 
     let entry = "e".repeat(limits::ENTRY_MAX + 1);
-    assert_eq!(refused(&Plan { entry: &entry, ..plan() }.to_string()), (3, Why::BadValue("entry")));
+    assert_eq!(refused(&Plan { entry: &entry, ..plan() }.to_string()), (3, Fault::BadValue("entry")));
 
     let path = format!("/{}", "p".repeat(limits::PATH_MAX));
     let far = Plan { kernel_from: Some(&path), ..plan() }.to_string();
-    assert_eq!(refused(&far), (9, Why::BadValue("kernel-from")));
+    assert_eq!(refused(&far), (9, Fault::BadValue("kernel-from")));
 
     let many = TEXT.replacen("cmdline", &format!("{}cmdline", "initrd-from = /i\n".repeat(15)), 1);
-    assert_eq!(refused(&many), (26, Why::BadValue("initrd-from")));
+    assert_eq!(refused(&many), (26, Fault::BadValue("initrd-from")));
 
     let long = TEXT.replacen("end\n", &"x\n".repeat(limits::PLAN_MAX / 2), 1);
-    assert_eq!(refused(&long), (1, Why::TooLong));
+    assert_eq!(refused(&long), (1, Fault::TooLong));
 }

@@ -149,12 +149,12 @@ pub struct Malformed {
     /// The line, counted from 1.
     pub line: usize,
     /// The error.
-    pub why: Why,
+    pub fault: Fault,
 }
 
 /// The errors that a plan can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum Fault {
     /// The plan is longer than [`limits::PLAN_MAX`].
     TooLong,
     /// The line holds a byte that is not text: invalid UTF-8 or a control character.
@@ -184,21 +184,21 @@ pub enum Why {
 impl fmt::Display for Malformed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "line {}: ", self.line)?;
-        match self.why {
-            Why::TooLong => write!(out, "the plan is longer than {} bytes", limits::PLAN_MAX),
-            Why::NotText => out.write_str("a byte that is not text"),
-            Why::NotAPlan => write!(out, "not a plan: it does not begin with '{TITLE}{VERSION}'"),
-            Why::OtherVersion(version) => {
+        match self.fault {
+            Fault::TooLong => write!(out, "the plan is longer than {} bytes", limits::PLAN_MAX),
+            Fault::NotText => out.write_str("a byte that is not text"),
+            Fault::NotAPlan => write!(out, "not a plan: it does not begin with '{TITLE}{VERSION}'"),
+            Fault::OtherVersion(version) => {
                 write!(out, "a plan of version {version}, and only version {VERSION} is known here")
             }
-            Why::NotAPair => out.write_str("not of the form 'key = value'"),
-            Why::UnknownKey => out.write_str("no such key"),
-            Why::Twice => out.write_str("this key was given before"),
-            Why::BadValue(key) => write!(out, "not a value for '{key}'"),
-            Why::Missing(key) => write!(out, "the plan ends without '{key}'"),
-            Why::Outside => out.write_str("a segment is missing, or reaches beyond its file"),
-            Why::NoEnd => write!(out, "the plan was cut short: no '{END}'"),
-            Why::AfterEnd => write!(out, "something stands after '{END}'"),
+            Fault::NotAPair => out.write_str("not of the form 'key = value'"),
+            Fault::UnknownKey => out.write_str("no such key"),
+            Fault::Twice => out.write_str("this key was given before"),
+            Fault::BadValue(key) => write!(out, "not a value for '{key}'"),
+            Fault::Missing(key) => write!(out, "the plan ends without '{key}'"),
+            Fault::Outside => out.write_str("a segment is missing, or reaches beyond its file"),
+            Fault::NoEnd => write!(out, "the plan was cut short: no '{END}'"),
+            Fault::AfterEnd => write!(out, "something stands after '{END}'"),
         }
     }
 }
@@ -290,35 +290,35 @@ impl<'a> Plan<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Plan<'a>, Malformed> {
         let mut lines = Lines { rest: bytes, line: 0 };
         if bytes.len() > limits::PLAN_MAX {
-            return Err(Malformed { line: 1, why: Why::TooLong });
+            return Err(Malformed { line: 1, fault: Fault::TooLong });
         }
         let title = lines.next()?.unwrap_or("");
         let version = title.strip_prefix(TITLE).and_then(number);
         match version.and_then(|version| u32::try_from(version).ok()) {
             Some(VERSION) => {}
-            Some(version) => return Err(lines.wrong(Why::OtherVersion(version))),
-            None => return Err(lines.wrong(Why::NotAPlan)),
+            Some(version) => return Err(lines.wrong(Fault::OtherVersion(version))),
+            None => return Err(lines.wrong(Fault::NotAPlan)),
         }
 
         let mut draft = Draft::new();
         loop {
             match lines.next()? {
-                None => return Err(lines.wrong(Why::NoEnd)),
+                None => return Err(lines.wrong(Fault::NoEnd)),
                 Some(END) => break,
                 Some(line) => {
                     let pair = line.split_once('=');
                     let pair = pair
                         .and_then(|(key, value)| Some((key.strip_suffix(' ')?, value.strip_prefix(' ')?)));
-                    pair.ok_or(Why::NotAPair)
+                    pair.ok_or(Fault::NotAPair)
                         .and_then(|(key, value)| draft.set(key, value))
-                        .map_err(|why| lines.wrong(why))?;
+                        .map_err(|fault| lines.wrong(fault))?;
                 }
             }
         }
-        let plan = draft.finish().map_err(|why| lines.wrong(why))?;
+        let plan = draft.finish().map_err(|fault| lines.wrong(fault))?;
         match lines.next()? {
             None => Ok(plan),
-            Some(_) => Err(lines.wrong(Why::AfterEnd)),
+            Some(_) => Err(lines.wrong(Fault::AfterEnd)),
         }
     }
 }
@@ -336,18 +336,18 @@ impl<'a> Lines<'a> {
             return Ok(None);
         }
         let Some(end) = self.rest.iter().position(|b| *b == b'\n') else {
-            return Err(self.wrong(Why::NoEnd));
+            return Err(self.wrong(Fault::NoEnd));
         };
         let (line, rest) = self.rest.split_at(end);
         self.rest = rest.split_first().map_or(&[], |(_, rest)| rest);
         match core::str::from_utf8(line) {
             Ok(text) if !text.chars().any(char::is_control) => Ok(Some(text)),
-            _ => Err(self.wrong(Why::NotText)),
+            _ => Err(self.wrong(Fault::NotText)),
         }
     }
 
-    fn wrong(&self, why: Why) -> Malformed {
-        Malformed { line: self.line, why }
+    fn wrong(&self, fault: Fault) -> Malformed {
+        Malformed { line: self.line, fault }
     }
 }
 
@@ -397,14 +397,14 @@ impl<'a> Draft<'a> {
         Draft { plan: Plan::bare(HandoffId(0), "", none, ""), direct, seen: 0 }
     }
 
-    fn set(&mut self, key: &str, value: &'a str) -> Result<(), Why> {
+    fn set(&mut self, key: &str, value: &'a str) -> Result<(), Fault> {
         let mut keys = KEYS.iter().enumerate();
-        let (at, key) = keys.find(|(_, known)| **known == key).ok_or(Why::UnknownKey)?;
+        let (at, key) = keys.find(|(_, known)| **known == key).ok_or(Fault::UnknownKey)?;
         if self.seen & (1 << at) != 0 && at < SEVERAL {
-            return Err(Why::Twice);
+            return Err(Fault::Twice);
         }
         self.seen |= 1 << at;
-        self.take(key, value).ok_or(Why::BadValue(key))
+        self.take(key, value).ok_or(Fault::BadValue(key))
     }
 
     /// Sets a key. Returns `None` if the key cannot have this value, or has too many values already.
@@ -446,19 +446,19 @@ impl<'a> Draft<'a> {
         Some(())
     }
 
-    fn finish(mut self) -> Result<Plan<'a>, Why> {
+    fn finish(mut self) -> Result<Plan<'a>, Fault> {
         let has = |key: &str| {
             KEYS.iter().position(|known| *known == key).is_some_and(|at| self.seen & (1 << at) != 0)
         };
         let missing = |keys: &[&'static str]| {
-            keys.iter().find(|key| !has(key)).map_or(Ok(()), |key| Err(Why::Missing(key)))
+            keys.iter().find(|key| !has(key)).map_or(Ok(()), |key| Err(Fault::Missing(key)))
         };
         missing(KEYS.get(..NEEDED).unwrap_or_default())?;
         // Either all that `kexec_load(2)` needs, or nothing of it.
         if ["parameters", "start", "segment", "cmdline-at", "seed-at"].into_iter().any(has) {
             missing(&["parameters", "start", "cmdline-at"])?;
             if !self.direct.fits(&self.plan.kernel, self.plan.initrd.as_ref()) {
-                return Err(Why::Outside);
+                return Err(Fault::Outside);
             }
             self.plan.direct = Some(self.direct);
         }

@@ -12,8 +12,8 @@ use crate::{HandoffId, Verb};
 ///
 /// let text = "nextkernel.record=5f3a9c1e2b7d4a60:kexec:692f1a2b:1f2e3d4c5b:s12.t1480.o1490.l1495:g";
 /// let record = Record::find(text).unwrap();
-/// let night = record.night.unwrap();
-/// assert_eq!((record.verb, night.marks.torn_down), (Some(Verb::Kexec), Some(1480)));
+/// let course = record.course.unwrap();
+/// assert_eq!((record.verb, course.marks.torn_down), (Some(Verb::Kexec), Some(1480)));
 /// assert_eq!(record.to_string(), text);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +24,14 @@ pub struct Record {
     /// verb was not known yet. The word `preloaded` then stands in its place.
     pub verb: Option<Verb>,
     /// The course of the shutdown, if it was recorded.
-    pub night: Option<Night>,
+    pub course: Option<Course>,
 }
 
 /// The course of the shutdown until the command line of the next kernel was fixed. With `kexec_file_load(2)`,
 /// which runs in parallel with the teardown, that is before the teardown; with `kexec_load(2)`, just before
 /// the jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Night {
+pub struct Course {
     /// When the hook began, in seconds since the epoch.
     pub begun_at: u64,
     /// The value of a counter at that moment that goes on in the next kernel: the time-stamp counter (x86),
@@ -103,7 +103,7 @@ impl Record {
     /// Returns the record for an image that is loaded at staging.
     #[must_use]
     pub const fn preloaded(handoff: HandoffId) -> Record {
-        Record { handoff, verb: None, night: None }
+        Record { handoff, verb: None, course: None }
     }
 
     /// Returns the record in a kernel command line; of several, the last.
@@ -119,10 +119,10 @@ impl Record {
             Record::PRELOADED => None,
             word => Some(Verb::from_word(word.as_bytes())?),
         };
-        let night = match fields.next() {
+        let course = match fields.next() {
             // A preloaded image was loaded before the shutdown, so nothing more is known.
             Some(_) if verb.is_none() => return None,
-            Some(begun_at) => Some(Night {
+            Some(begun_at) => Some(Course {
                 begun_at: hexadecimal(begun_at)?,
                 counter: hexadecimal(fields.next()?)?,
                 marks: Marks::parse(fields.next()?)?,
@@ -130,7 +130,7 @@ impl Record {
             }),
             None => None,
         };
-        fields.next().is_none().then_some(Record { handoff, verb, night })
+        fields.next().is_none().then_some(Record { handoff, verb, course })
     }
 }
 
@@ -169,13 +169,13 @@ impl fmt::Display for Record {
             Some(verb) => verb.fmt(out)?,
             None => out.write_str(Record::PRELOADED)?,
         }
-        self.night.map_or(Ok(()), |night| write!(out, ":{night}"))
+        self.course.map_or(Ok(()), |course| write!(out, ":{course}"))
     }
 }
 
-impl fmt::Display for Night {
+impl fmt::Display for Course {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Night { begun_at, counter, marks, trouble } = self;
+        let Course { begun_at, counter, marks, trouble } = self;
         write!(out, "{begun_at:x}:{counter:x}:")?;
         let mut before = "";
         for (letter, at) in marks.each() {
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_record_is_found_in_a_command_line() {
-        let record = Record { handoff: HandoffId(7), verb: Some(Verb::Reboot), night: None };
+        let record = Record { handoff: HandoffId(7), verb: Some(Verb::Reboot), course: None };
         assert_eq!(Record::find(&format!("root=/dev/vda quiet {record}")), Some(record));
         assert_eq!(Record::find("root=/dev/vda xnextkernel.record=0000000000000007:kexec"), None);
         assert_eq!(Record::find("nextkernel.record=7:kexec nextkernel.record"), None);
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_is_no_record_of_ours_is_none() {
-        let of = |night: &str| Record::find(&format!("nextkernel.record=0000000000000007:kexec{night}"));
+        let of = |course: &str| Record::find(&format!("nextkernel.record=0000000000000007:kexec{course}"));
         assert!(of("").is_some() && of(":1:0:").is_some() && of(":1:0:l5:gh").is_some());
         for bad in [
             ":",
@@ -305,8 +305,8 @@ mod tests {
             let marks =
                 Marks { synced: longest, torn_down: longest, others_done: longest, load_begun: longest };
             let trouble = Trouble::ALL.iter().fold(Trouble::default(), |all, (one, _)| all.and(*one));
-            let night = Night { begun_at: (1 << 34) - 1, counter: u64::MAX, marks, trouble };
-            let record = Record { handoff: HandoffId(u64::MAX), verb: Some(verb), night: Some(night) };
+            let course = Course { begun_at: (1 << 34) - 1, counter: u64::MAX, marks, trouble };
+            let record = Record { handoff: HandoffId(u64::MAX), verb: Some(verb), course: Some(course) };
             assert_eq!(Record::find(&record.to_string()), Some(record));
             assert!(format!(" {record}").len() <= crate::limits::RECORD_MAX);
         }

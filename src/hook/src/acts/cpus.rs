@@ -35,10 +35,10 @@ pub fn begin(plan: &Plan<'_>, how: How) {
 }
 
 fn take_offline() -> io::Result<()> {
-    let folder = files::folder(CWD, c"/sys/devices/system/cpu")?;
-    files::find_entry(&folder, |name| {
+    let directory = files::directory(CWD, c"/sys/devices/system/cpu")?;
+    files::find_entry(&directory, |name| {
         if is_another(name) {
-            let taken = files::folder(&folder, name).and_then(|cpu| files::write(cpu, c"online", b"0"));
+            let taken = files::directory(&directory, name).and_then(|cpu| files::write(cpu, c"online", b"0"));
             if let Err(errno) = taken {
                 warn!("{} stays: {}", Name::<64>::cut(name.to_bytes()), Named(errno));
             }

@@ -31,9 +31,9 @@ impl Crowd {
     ) -> Crowd {
         let mut crowd = Crowd { count: 0, names: [Name::cut(b""); limits::NAMED], is_cut: false };
         let mut looks = 0_u32;
-        let cut = processes::find(|process, folder| {
-            if is_one(process, folder) {
-                act(folder);
+        let cut = processes::find(|process, directory| {
+            if is_one(process, directory) {
+                act(directory);
                 if let Some(place) = crowd.names.get_mut(crowd.count) {
                     *place = process.name;
                 }
@@ -79,7 +79,7 @@ impl Crowd {
         let mut before = None;
         loop {
             let begun = clock::uptime();
-            let crowd = Crowd::each(is_one, until, &mut |folder| signal(folder, wanted));
+            let crowd = Crowd::each(is_one, until, &mut |directory| signal(directory, wanted));
             let newest = processes::newest();
             if (newest == before && suffices(&crowd)) || clock::uptime() >= until {
                 return crowd;
@@ -94,8 +94,8 @@ impl Crowd {
 /// Sends a signal to the process with this directory in /proc. Its PID may belong to another process by now.
 ///
 /// - `pidfd_send_signal(2)`
-pub fn signal(folder: &OwnedFd, signal: Signal) {
-    let _ = pidfd_send_signal(folder, signal);
+pub fn signal(directory: &OwnedFd, signal: Signal) {
+    let _ = pidfd_send_signal(directory, signal);
 }
 
 /// As PID 1, reaps the children that have ended, including those that it has inherited.

@@ -30,22 +30,22 @@ pub struct Images {
 impl Images {
     /// Opens the images that the plan names in its directory. Fails if one of them is not the staged one, or
     /// if the plan keeps no copies.
-    pub fn open(folder: &PlanDirectory, plan: &Plan<'_>) -> Result<Images, Failure> {
+    pub fn open(directory: &PlanDirectory, plan: &Plan<'_>) -> Result<Images, Failure> {
         if plan.preload == Preload::Only {
             return Err(Failure::NoCopies);
         }
         Ok(Images {
-            kernel: open(folder, "kernel", &plan.kernel)?,
-            initrd: plan.initrd.map(|initrd| open(folder, "initrd", &initrd)).transpose()?,
+            kernel: open(directory, "kernel", &plan.kernel)?,
+            initrd: plan.initrd.map(|initrd| open(directory, "initrd", &initrd)).transpose()?,
             parameters: match &plan.direct {
-                Some(direct) => Some(open(folder, "parameters", &direct.parameters)?),
+                Some(direct) => Some(open(directory, "parameters", &direct.parameters)?),
                 None => None,
             },
         })
     }
 }
 
-fn open(folder: &PlanDirectory, image: &'static str, staged: &Image<'_>) -> Result<OwnedFd, Failure> {
+fn open(directory: &PlanDirectory, image: &'static str, staged: &Image<'_>) -> Result<OwnedFd, Failure> {
     let call = match image {
         "kernel" => "open the staged kernel",
         "initrd" => "open the staged initrd",
@@ -56,9 +56,9 @@ fn open(folder: &PlanDirectory, image: &'static str, staged: &Image<'_>) -> Resu
         *to = from;
     }
     let name = core::ffi::CStr::from_bytes_until_nul(&name).unwrap_or_default();
-    let file = files::open(&folder.file, name).map_err(|errno| Failure::Call { call, errno })?;
+    let file = files::open(&directory.file, name).map_err(|errno| Failure::Call { call, errno })?;
     let found = fstat(&file).map_err(|errno| Failure::Call { call, errno })?;
-    let differs = |what| Err(Failure::NotAsStaged { folder: folder.path, image, what });
+    let differs = |what| Err(Failure::NotAsStaged { directory: directory.path, image, what });
     if u64::try_from(found.st_size) != Ok(staged.size) {
         return differs("size");
     }

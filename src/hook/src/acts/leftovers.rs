@@ -42,14 +42,14 @@ type Callers = List<Pid, { limits::ANCESTORS_MAX }>;
 /// Posts the guard ([`Guard::post`]). If the guard is incomplete because no more processes can be made, ends
 /// processes of other users than root for up to `room`, and posts it again.
 #[must_use]
-pub fn post(relatives: Relatives, begun: Duration, night: Duration, jump: Duration, room: Duration) -> Guard {
-    let guard = Guard::post(begun, night, jump);
+pub fn post(relatives: Relatives, begun: Duration, shutdown: Duration, jump: Duration, room: Duration) -> Guard {
+    let guard = Guard::post(begun, shutdown, jump);
     if guard.incomplete != Some(Errno::AGAIN) {
         return guard;
     }
     make_room(relatives, &guard, room);
     guard.dismiss();
-    Guard::post(begun, night, jump)
+    Guard::post(begun, shutdown, jump)
 }
 
 /// Ends the processes of all users but root, because some process has made too many, and no user but root has
@@ -57,8 +57,8 @@ pub fn post(relatives: Relatives, begun: Duration, night: Duration, jump: Durati
 /// also reaps the ended children, because no other process waits for them.
 fn make_room(relatives: Relatives, guard: &Guard, room: Duration) {
     let callers = relatives.callers();
-    let of_another_user = |process: &Process, folder: &OwnedFd| {
-        may_end(process, relatives, &callers, guard) && !processes::is_roots(folder)
+    let of_another_user = |process: &Process, directory: &OwnedFd| {
+        may_end(process, relatives, &callers, guard) && !processes::is_roots(directory)
     };
     let _ = Crowd::kill(&of_another_user, room);
     crowd::reap();
@@ -98,12 +98,12 @@ impl Ending<'_> {
 
     fn end(self) {
         let callers = self.relatives.callers();
-        let includes = |process: &Process, folder: &OwnedFd| {
+        let includes = |process: &Process, directory: &OwnedFd| {
             may_end(process, self.relatives, &callers, self.guard)
-                && (self.storages || !serves_storage(folder))
+                && (self.storages || !serves_storage(directory))
         };
         let until = clock::uptime() + self.budget.term;
-        let crowd = Crowd::each(&includes, until, &mut |folder| crowd::signal(folder, Signal::TERM));
+        let crowd = Crowd::each(&includes, until, &mut |directory| crowd::signal(directory, Signal::TERM));
         if crowd.count > 0 {
             let what = if crowd.count == 1 { "process that still runs" } else { "processes that still run" };
             info!("end {} {what}: {crowd}", crowd.count);
@@ -123,12 +123,12 @@ impl Ending<'_> {
 /// Whether a process says that it serves the root's storage, and belongs to root. systemd spares only such
 /// processes (`ignore_proc`, src/shared/killall.c). The command lines of other users' processes are not read,
 /// because that may hang on the lock of their memory.
-fn serves_storage(folder: &OwnedFd) -> bool {
-    let runs_as_root = rustix::fs::fstat(folder).is_ok_and(|it| it.st_uid == 0);
+fn serves_storage(directory: &OwnedFd) -> bool {
+    let runs_as_root = rustix::fs::fstat(directory).is_ok_and(|it| it.st_uid == 0);
     let mut name = [0; 1];
     runs_as_root
-        && processes::is_roots(folder)
-        && files::open(folder, c"cmdline")
+        && processes::is_roots(directory)
+        && files::open(directory, c"cmdline")
             .and_then(|file| files::up_to(&file, &mut name))
             .map_or(true, |name| name == b"@")
 }

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use nextkernel_plan::{HandoffId, Verb};
 
-    const RECORD: Record = Record { handoff: HandoffId(1), verb: Some(Verb::Kexec), night: None };
+    const RECORD: Record = Record { handoff: HandoffId(1), verb: Some(Verb::Kexec), course: None };
 
     #[test]
     fn the_record_stands_at_the_end_of_the_staged_line() {

@@ -18,9 +18,9 @@ use crate::sys::{clock, files, limits};
 /// Kills all processes that hold a driver, and waits until they are gone. Fails with EBUSY if one is still
 /// there after `HOLDERS`.
 pub fn end_holders(held: &Held<'_>) -> io::Result<()> {
-    let holds = |process: &Process, folder: &OwnedFd| held.is_held_by(process, folder);
+    let holds = |process: &Process, directory: &OwnedFd| held.is_held_by(process, directory);
     let until = clock::uptime() + limits::HOLDERS;
-    let kill = || Crowd::each(&holds, until, &mut |folder| crowd::signal(folder, Signal::KILL));
+    let kill = || Crowd::each(&holds, until, &mut |directory| crowd::signal(directory, Signal::KILL));
     let crowd = kill();
     if crowd.is_empty() {
         return Ok(());
@@ -72,27 +72,27 @@ pub fn drop_dumps(root: BorrowedFd<'_>) -> io::Result<()> {
 
 /// An entry of a directory.
 struct Entry<'a> {
-    folder: &'a str,
+    directory: &'a str,
     name: &'a str,
 }
 
 impl Entry<'_> {
     fn file(&self, file: &str) -> Text<128> {
-        Text::of(format_args!("{}/{}/{file}", self.folder, self.name))
+        Text::of(format_args!("{}/{}/{file}", self.directory, self.name))
     }
 }
 
 /// Calls `act` with each entry of a directory. Fails with ENOENT if `act` did something with none of them.
 fn each_of(
     root: BorrowedFd<'_>,
-    folder: &CStr,
+    directory: &CStr,
     mut act: impl FnMut(&Entry<'_>) -> Option<()>,
 ) -> io::Result<()> {
-    let opened = files::folder(root, folder)?;
-    let folder = folder.to_str().unwrap_or_default();
+    let opened = files::directory(root, directory)?;
+    let directory = directory.to_str().unwrap_or_default();
     let mut done = Err(Errno::NOENT);
     files::find_entry(&opened, |name| {
-        if act(&Entry { folder, name: name.to_str().ok()? }).is_some() {
+        if act(&Entry { directory, name: name.to_str().ok()? }).is_some() {
             done = Ok(());
         }
         None::<()>

@@ -30,7 +30,7 @@ pub struct Teardown<'a> {
 impl<'a> Teardown<'a> {
     /// Finds the drivers of GPUs. Fails if the policy for one of them is a full reboot.
     pub fn find(plan: &'a Plan<'a>) -> Result<Teardown<'a>, Failure> {
-        let root = files::folder(CWD, c"/").map_err(|errno| Failure::Call { call: "open /", errno })?;
+        let root = files::directory(CWD, c"/").map_err(|errno| Failure::Call { call: "open /", errno })?;
         let gpus = gpu::find(root.as_fd());
         // A driver that hangs in its probe hangs every restart. `free` looks at that first.
         let meant = |gpu: &Driver| {

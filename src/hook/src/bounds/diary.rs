@@ -3,7 +3,7 @@
 use core::cell::Cell;
 use core::time::Duration;
 
-use nextkernel_plan::{Marks, Night, Trouble};
+use nextkernel_plan::{Marks, Course, Trouble};
 
 use crate::sys::{calls, clock};
 
@@ -12,7 +12,7 @@ use crate::sys::{calls, clock};
 pub struct Diary {
     /// The uptime at which the handoff began.
     pub begun: Duration,
-    night: Cell<Night>,
+    course: Cell<Course>,
     told: Cell<bool>,
 }
 
@@ -21,13 +21,13 @@ impl Diary {
     #[must_use]
     pub fn begin() -> Diary {
         let begun = clock::uptime();
-        let night = Night {
+        let course = Course {
             begun_at: clock::time().as_secs(),
             counter: calls::counter(),
             marks: Marks::default(),
             trouble: Trouble::default(),
         };
-        Diary { begun, night: Cell::new(night), told: Cell::new(false) }
+        Diary { begun, course: Cell::new(course), told: Cell::new(false) }
     }
 
     /// Marks that a step is done now. Does nothing once the diary was passed on.
@@ -36,23 +36,23 @@ impl Diary {
             return;
         }
         let now = clock::uptime().saturating_sub(self.begun).as_millis();
-        let mut night = self.night.get();
-        *place(&mut night.marks) = Some(u32::try_from(now).unwrap_or(u32::MAX));
-        self.night.set(night);
+        let mut course = self.course.get();
+        *place(&mut course.marks) = Some(u32::try_from(now).unwrap_or(u32::MAX));
+        self.course.set(course);
     }
 
     /// Notes that something went wrong.
     pub fn note(&self, trouble: Trouble) {
-        let mut night = self.night.get();
-        night.trouble = night.trouble.and(trouble);
-        self.night.set(night);
+        let mut course = self.course.get();
+        course.trouble = course.trouble.and(trouble);
+        self.course.set(course);
     }
 
     /// Returns the entries so far, to pass them to the next kernel. Nothing is marked after that.
     #[must_use]
-    pub fn tell(&self) -> Night {
+    pub fn tell(&self) -> Course {
         self.told.set(true);
-        self.night.get()
+        self.course.get()
     }
 }
 
@@ -66,12 +66,12 @@ mod tests {
         diary.mark(|marks| &mut marks.synced);
         diary.note(Trouble::GPU);
         diary.note(Trouble::HOOK);
-        let night = diary.tell();
-        assert!(night.marks.synced.is_some_and(|at| at < 60_000) && night.marks.torn_down.is_none());
-        assert!(night.trouble.has(Trouble::GPU) && night.trouble.has(Trouble::HOOK));
-        assert!(!night.trouble.has(Trouble::MODULE));
+        let course = diary.tell();
+        assert!(course.marks.synced.is_some_and(|at| at < 60_000) && course.marks.torn_down.is_none());
+        assert!(course.trouble.has(Trouble::GPU) && course.trouble.has(Trouble::HOOK));
+        assert!(!course.trouble.has(Trouble::MODULE));
         diary.mark(|marks| &mut marks.torn_down);
-        assert_eq!(diary.tell(), night);
-        assert!(night.begun_at > 1_700_000_000);
+        assert_eq!(diary.tell(), course);
+        assert!(course.begun_at > 1_700_000_000);
     }
 }

@@ -27,14 +27,14 @@ pub enum Failure {
     /// The plan exists but is malformed.
     Malformed {
         /// The directory of the plan.
-        folder: &'static str,
+        directory: &'static str,
         /// The defect.
         malformed: Malformed,
     },
     /// An image is not the one that was staged.
     NotAsStaged {
         /// The directory of the image.
-        folder: &'static str,
+        directory: &'static str,
         /// The image.
         image: &'static str,
         /// The property that differs.
@@ -145,11 +145,11 @@ impl fmt::Display for Failure {
                 "refused: no shutdown is under way that was asked for '{verb}'; \
                  `nextkernel reboot` asks for one, `nextkernel-hook --dry-run {verb}` shows what would be done"
             ),
-            Failure::Malformed { folder, malformed } => {
-                write!(out, "{folder}/plan: {malformed}; stage again with the tool of this version")
+            Failure::Malformed { directory, malformed } => {
+                write!(out, "{directory}/plan: {malformed}; stage again with the tool of this version")
             }
-            Failure::NotAsStaged { folder, image, what } => {
-                write!(out, "the {image} in {folder} is not the one that was staged: its {what} differs")
+            Failure::NotAsStaged { directory, image, what } => {
+                write!(out, "the {image} in {directory} is not the one that was staged: its {what} differs")
             }
             Failure::NoCopies => {
                 out.write_str("the staged image is loaded no more, or by another stage since, and preload = only keeps no copies of it")

@@ -29,17 +29,17 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts the guard. The machine is reset unless the hook ends within `night` and `jump` together, counted
+    /// Starts the guard. The machine is reset unless the hook ends within `shutdown` and `jump` together, counted
     /// from the uptime `begun`, and within `jump` after [`Guard::jumping`]. The guard ends when the hook ends.
     #[must_use]
-    pub fn post(begun: Duration, night: Duration, jump: Duration) -> Guard {
+    pub fn post(begun: Duration, shutdown: Duration, jump: Duration) -> Guard {
         let trigger = openat(CWD, c"/proc/sysrq-trigger", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         let Ok(trigger) = trigger else {
             warn!("this kernel has no /proc/sysrq-trigger: a jump that hangs cannot be ended");
             return Guard::none();
         };
         let mut processes = [None; limits::GUARDS.len()];
-        let starts_the_clock = never_killed_for_memory(|| post(&trigger, begun, night, jump, &mut processes));
+        let starts_the_clock = never_killed_for_memory(|| post(&trigger, begun, shutdown, jump, &mut processes));
         if let Err(errno) = &starts_the_clock {
             warn!("the guard is not complete: {}", Named(*errno));
         }
@@ -97,7 +97,7 @@ fn reset(trigger: &OwnedFd) {
 fn post(
     trigger: &OwnedFd,
     begun: Duration,
-    night: Duration,
+    shutdown: Duration,
     jump: Duration,
     processes: &mut [Option<Pid>],
 ) -> io::Result<OwnedFd> {
@@ -108,7 +108,7 @@ fn post(
         if process.is_some() {
             continue;
         }
-        let stood = stand(&hook, &clock, begun, night + jump + late, jump + late);
+        let stood = stand(&hook, &clock, begun, shutdown + jump + late, jump + late);
         let seconds = |since: Duration| clock::uptime().saturating_sub(since).as_secs();
         if let Stood::UntilItsTimeWasOver { since } = stood {
             match since {

@@ -16,9 +16,9 @@ const NAME: &core::ffi::CStr = c"armed";
 /// same. Then the handoff counts as armed only while the `nextkernel reboot` that asked still waits, holding
 /// its lock.
 #[must_use]
-pub fn is_for(folder: &OwnedFd, handoff: HandoffId, needs_witness: bool) -> bool {
+pub fn is_for(directory: &OwnedFd, handoff: HandoffId, needs_witness: bool) -> bool {
     let mut text = [0; Armed::MAX + 1];
-    let Ok(file) = files::open(folder, NAME) else { return false };
+    let Ok(file) = files::open(directory, NAME) else { return false };
     let armed = files::up_to(&file, &mut text).ok().and_then(Armed::parse);
     let witnessed = || flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK);
     armed.is_some_and(|armed| armed.is_for(handoff, clock::uptime().as_secs()))
@@ -26,8 +26,8 @@ pub fn is_for(folder: &OwnedFd, handoff: HandoffId, needs_witness: bool) -> bool
 }
 
 /// Removes the file: it is valid once, whatever comes of it.
-pub fn use_up(folder: &OwnedFd) {
-    let _ = unlinkat(folder, NAME, AtFlags::empty());
+pub fn use_up(directory: &OwnedFd) {
+    let _ = unlinkat(directory, NAME, AtFlags::empty());
 }
 
 #[cfg(test)]
@@ -40,20 +40,20 @@ mod tests {
     fn it_counts_once_and_where_nobody_tells_the_verb_only_while_who_asked_still_waits() {
         let path = std::env::temp_dir().join(format!("nextkernel-armed-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
-        let folder = files::folder(rustix::fs::CWD, &CString::new(path.to_str().unwrap()).unwrap()).unwrap();
+        let directory = files::directory(rustix::fs::CWD, &CString::new(path.to_str().unwrap()).unwrap()).unwrap();
         let (handoff, file) = (HandoffId(7), path.join("armed"));
-        assert!(!is_for(&folder, handoff, false));
+        assert!(!is_for(&directory, handoff, false));
         let until = clock::uptime().as_secs() + 60;
         std::fs::write(&file, Armed { handoff, until }.to_string()).unwrap();
-        assert!(is_for(&folder, handoff, false) && !is_for(&folder, HandoffId(8), false));
-        assert!(!is_for(&folder, handoff, true));
-        let witness = files::open(&folder, NAME).unwrap();
+        assert!(is_for(&directory, handoff, false) && !is_for(&directory, HandoffId(8), false));
+        assert!(!is_for(&directory, handoff, true));
+        let witness = files::open(&directory, NAME).unwrap();
         flock(&witness, FlockOperation::LockExclusive).unwrap();
-        assert!(is_for(&folder, handoff, true));
+        assert!(is_for(&directory, handoff, true));
         drop(witness);
-        assert!(!is_for(&folder, handoff, true));
-        use_up(&folder);
-        assert!(!is_for(&folder, handoff, false));
+        assert!(!is_for(&directory, handoff, true));
+        use_up(&directory);
+        assert!(!is_for(&directory, handoff, false));
         std::fs::remove_dir_all(path).unwrap();
     }
 }

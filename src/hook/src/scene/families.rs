@@ -17,13 +17,13 @@ pub struct Family {
     /// (`hdac_component_master_bind`, `sound/hda/hdac_component.c`).
     pub pinned_by_audio: bool,
     /// The reason for all this.
-    pub why: Why,
+    pub why: Reason,
 }
 
 /// Why a family is handled as it is. The hook never prints these sentences, and so does not contain them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is a sentence below")]
-pub enum Why {
+pub enum Reason {
     FirmwareOfItsOwn,
     NoShutdown,
     NoGuarantee,
@@ -36,35 +36,35 @@ pub enum Why {
     UnknownElsewhere,
 }
 
-impl Why {
+impl Reason {
     /// Returns the reason as a sentence.
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
-            Why::FirmwareOfItsOwn => {
+            Reason::FirmwareOfItsOwn => {
                 "before 595 only its unloading stops the GPU's own firmware, and the next kernel needs that; \
               it is never unbound, for a busy GPU would hang there for ever"
             }
-            Why::NoShutdown => {
+            Reason::NoShutdown => {
                 "it has no shutdown of its own, or only since 2026: unloading is what stops the device"
             }
-            Why::NoGuarantee => {
+            Reason::NoGuarantee => {
                 "the next kernel resets the card; AMD gives no guarantee that it comes back after a kexec"
             }
-            Why::StaleFramebuffer => {
+            Reason::StaleFramebuffer => {
                 "its own shutdown quiets the device; what stays is a stale framebuffer, so the next kernel \
               starts without sysfb"
             }
-            Why::EmptyShutdown => "on x86 its shutdown does nothing: unloading is what stops the device",
-            Why::Cheap => "unloading is cheap, and the next kernel finds the device as after power-on",
-            Why::NeverReset => {
+            Reason::EmptyShutdown => "on x86 its shutdown does nothing: unloading is what stops the device",
+            Reason::Cheap => "unloading is cheap, and the next kernel finds the device as after power-on",
+            Reason::NeverReset => {
                 "on a processor with graphics nothing resets it at the next load; its own shutdown is the best there is"
             }
-            Why::Lent => {
+            Reason::Lent => {
                 "it is lent to a virtual machine or a program; unbinding would wait for that without end"
             }
-            Why::Unknown => "not known here; a driver that unloads has stopped its device",
-            Why::UnknownElsewhere => "not known here, and on no bus that keeps a state over a jump",
+            Reason::Unknown => "not known here; a driver that unloads has stopped its device",
+            Reason::UnknownElsewhere => "not known here, and on no bus that keeps a state over a jump",
         }
     }
 }
@@ -77,7 +77,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::FirmwareReboot,
         pinned_by_audio: false,
-        why: Why::FirmwareOfItsOwn,
+        why: Reason::FirmwareOfItsOwn,
     },
     Family {
         modules: &["nova_drm", "nova_core", "nouveau"],
@@ -85,7 +85,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
-        why: Why::NoShutdown,
+        why: Reason::NoShutdown,
     },
     Family {
         modules: &["amdgpu"],
@@ -93,7 +93,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::FirmwareReboot,
         pinned_by_audio: false,
-        why: Why::NoGuarantee,
+        why: Reason::NoGuarantee,
     },
     INTEGRATED_AMD,
     Family {
@@ -102,7 +102,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Leave,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: true,
-        why: Why::StaleFramebuffer,
+        why: Reason::StaleFramebuffer,
     },
     Family {
         modules: &["radeon"],
@@ -110,7 +110,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
-        why: Why::EmptyShutdown,
+        why: Reason::EmptyShutdown,
     },
     Family {
         modules: &[
@@ -129,7 +129,7 @@ pub const FAMILIES: [Family; 10] = [
         policy: Policy::Unload,
         if_failed: GpuFailed::Jump,
         pinned_by_audio: false,
-        why: Why::Cheap,
+        why: Reason::Cheap,
     },
     LENT,
     UNKNOWN_ON_PCI,
@@ -143,7 +143,7 @@ pub const INTEGRATED_AMD: Family = Family {
     policy: Policy::Leave,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
-    why: Why::NeverReset,
+    why: Reason::NeverReset,
 };
 
 /// Drivers that lend a device to a virtual machine or a program.
@@ -153,7 +153,7 @@ pub const LENT: Family = Family {
     policy: Policy::Leave,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
-    why: Why::Lent,
+    why: Reason::Lent,
 };
 
 /// An unknown driver on the PCI bus.
@@ -163,7 +163,7 @@ pub const UNKNOWN_ON_PCI: Family = Family {
     policy: Policy::Unload,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
-    why: Why::Unknown,
+    why: Reason::Unknown,
 };
 
 /// An unknown driver on another bus: boards, USB displays, virtual devices.
@@ -173,7 +173,7 @@ pub const UNKNOWN_ELSEWHERE: Family = Family {
     policy: Policy::Leave,
     if_failed: GpuFailed::Jump,
     pinned_by_audio: false,
-    why: Why::UnknownElsewhere,
+    why: Reason::UnknownElsewhere,
 };
 
 /// Returns the family of a module, if it belongs to one.

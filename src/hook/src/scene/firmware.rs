@@ -88,7 +88,7 @@ pub fn request(plan: Option<&Plan<'_>>) -> Option<FirmwareRequest> {
     if plan.is_some_and(|plan| plan.passes_firmware_over) {
         return None;
     }
-    let variables = files::folder(CWD, VARIABLES).ok()?;
+    let variables = files::directory(CWD, VARIABLES).ok()?;
     let mut buffer = [0; limits::VARIABLE_MAX];
     // A timeout of 0 also requests the menu, which then waits for ever.
     let is_other = |value: &[u8]| is_any_set(value) && !plan.is_some_and(|plan| is_staged_one(value, plan));

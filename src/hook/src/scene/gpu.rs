@@ -113,8 +113,8 @@ impl Device {
         if !device.driver.as_bytes().starts_with(b"virtio_") || device.driver.as_bytes() == b"virtio_gpu" {
             return Some(device);
         }
-        let folder = files::folder(root, device.path.as_c_str()?).ok()?;
-        let upon = files::find_entry(&folder, |name| {
+        let directory = files::directory(root, device.path.as_c_str()?).ok()?;
+        let upon = files::find_entry(&directory, |name| {
             let name = name.to_str().ok().filter(|name| name.starts_with("virtio"))?;
             Some(device.file(name))
         });
@@ -166,11 +166,11 @@ impl Device {
             return false;
         }
         let hwmon = self.file("hwmon");
-        let folder = hwmon.as_c_str().map(|path| files::folder(root, path));
-        let Some(Ok(folder)) = folder else { return false };
-        let northbridge = files::find_entry(&folder, |name| {
+        let directory = hwmon.as_c_str().map(|path| files::directory(root, path));
+        let Some(Ok(directory)) = directory else { return false };
+        let northbridge = files::find_entry(&directory, |name| {
             let label = Text::<64>::of(format_args!("{}/in1_label", name.to_str().ok()?));
-            files::open(&folder, label.as_c_str()?).ok()
+            files::open(&directory, label.as_c_str()?).ok()
         });
         matches!(northbridge, Ok(Some(_)))
     }
@@ -190,9 +190,9 @@ pub fn for_each_device<T>(root: BorrowedFd<'_>, mut each: impl FnMut(&Device) ->
 /// Not generic, so the compiler emits only one copy.
 fn devices_until(root: BorrowedFd<'_>, is_it: &mut dyn FnMut(&Device) -> bool) {
     let mut of_class = |class: &CStr, is: fn(&[u8]) -> bool, below: &str| {
-        let folder = files::folder(root, class).ok()?;
+        let directory = files::directory(root, class).ok()?;
         let class = class.to_str().ok()?;
-        let found = files::find_entry(&folder, |name| {
+        let found = files::find_entry(&directory, |name| {
             if !is(name.to_bytes()) {
                 return None;
             }
@@ -293,7 +293,7 @@ mod tests {
 
         fn root(&self) -> rustix::fd::OwnedFd {
             let path = std::ffi::CString::new(self.0.to_str().unwrap()).unwrap();
-            files::folder(rustix::fs::CWD, &path).unwrap()
+            files::directory(rustix::fs::CWD, &path).unwrap()
         }
 
         fn found(&self) -> Vec<String> {

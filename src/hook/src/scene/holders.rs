@@ -61,27 +61,27 @@ impl<'a> Held<'a> {
 
     /// Returns the first process that holds the driver and may be ended.
     pub fn first(&self) -> io::Result<Option<Process>> {
-        processes::find(|process, folder| self.is_held_by(process, folder).then_some(*process))
+        processes::find(|process, directory| self.is_held_by(process, directory).then_some(*process))
     }
 
     /// Returns whether this process holds the driver and may be ended.
     #[must_use]
-    pub fn is_held_by(&self, process: &Process, folder: &OwnedFd) -> bool {
+    pub fn is_held_by(&self, process: &Process, directory: &OwnedFd) -> bool {
         !process.is_kernel
             && !process.has_ended()
-            && (self.is_held_by_one(folder, true) || self.is_held_by_a_thread(process, folder))
+            && (self.is_held_by_one(directory, true) || self.is_held_by_a_thread(process, directory))
             && !self.relatives.include(process, processes::parent_of)
     }
 
     /// Returns whether a thread of the process holds the driver. A thread can have open files of its own, and
     /// the directory of a process whose first thread has ended shows nothing. Each thread has a directory like
     /// a process, although /proc does not list it (`proc_pid_lookup`, fs/proc/base.c).
-    fn is_held_by_a_thread(&self, process: &Process, folder: &OwnedFd) -> bool {
-        let threads = (process.threads > 1).then(|| files::folder(folder, c"task"));
+    fn is_held_by_a_thread(&self, process: &Process, directory: &OwnedFd) -> bool {
+        let threads = (process.threads > 1).then(|| files::directory(directory, c"task"));
         let Some(Ok(threads)) = threads else { return false };
         let held = files::find_entry(&threads, |name| {
             let thread = Text::<32>::of(format_args!("/proc/{}", name.to_str().ok()?));
-            let thread = files::folder(rustix::fs::CWD, thread.as_c_str()?).ok()?;
+            let thread = files::directory(rustix::fs::CWD, thread.as_c_str()?).ok()?;
             // Mappings are the same for all threads.
             self.is_held_by_one(&thread, process.has_lost_its_first_thread()).then_some(())
         });
@@ -92,16 +92,16 @@ impl<'a> Held<'a> {
     fn is_held_by_one(&self, one: &OwnedFd, with_mappings: bool) -> bool {
         [(c"fd", true), (c"map_files", with_mappings)].into_iter().filter(|(_, looks)| *looks).any(
             |(files, _)| {
-                let Ok(folder) = files::folder(one, files) else { return false };
-                let held = files::find_entry(&folder, |name| self.is_file_of_it(&folder, name).then_some(()));
+                let Ok(directory) = files::directory(one, files) else { return false };
+                let held = files::find_entry(&directory, |name| self.is_file_of_it(&directory, name).then_some(()));
                 matches!(held, Ok(Some(())))
             },
         )
     }
 
-    fn is_file_of_it(&self, folder: impl AsFd, name: &CStr) -> bool {
+    fn is_file_of_it(&self, directory: impl AsFd, name: &CStr) -> bool {
         // Without synchronisation: a file server that does not answer is not asked.
-        let Ok(file) = statx(folder, name, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else { return false };
+        let Ok(file) = statx(directory, name, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else { return false };
         if FileType::from_raw_mode(file.stx_mode.into()) != FileType::CharacterDevice {
             return false;
         }
@@ -119,8 +119,8 @@ impl<'a> Held<'a> {
         let mut path = target.and_then(|(path, _)| core::str::from_utf8(path).ok());
         // Goes upwards from a path like ../../devices/pci0000:00/0000:00:02.0/drm/card0.
         while let Some(place) = path.filter(|path| !path.ends_with("/devices")) {
-            let folder = Text::of(format_args!("sys/dev/char/{place}"));
-            if let Some(device) = Device::at(self.root, folder) {
+            let directory = Text::of(format_args!("sys/dev/char/{place}"));
+            if let Some(device) = Device::at(self.root, directory) {
                 return device.driver == self.module;
             }
             path = place.rsplit_once('/').map(|(above, _)| above);

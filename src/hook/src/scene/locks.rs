@@ -69,9 +69,9 @@ pub fn held_by(process: Pid) -> Lock {
 /// Documentation/admin-guide/tainted-kernels.rst). The scan of all processes may take long.
 pub fn held_by_anybody() -> io::Result<Lock> {
     let mut told = if has_oopsed() { Lock::Held } else { Lock::Free };
-    processes::find(|_, folder| {
-        let stack = Stack::at(folder, c"stack");
-        let has_gone = || files::open(folder, c"stat").is_err();
+    processes::find(|_, directory| {
+        let stack = Stack::at(directory, c"stack");
+        let has_gone = || files::open(directory, c"stat").is_err();
         if stack.could_be_read || !has_gone() {
             told = told.and(stack.of_anybody());
         }
@@ -101,10 +101,10 @@ impl Stack {
         Stack::at(CWD, path.as_c_str().unwrap_or_default())
     }
 
-    fn at(folder: impl AsFd, path: &core::ffi::CStr) -> Stack {
+    fn at(directory: impl AsFd, path: &core::ffi::CStr) -> Stack {
         let mut stack = Stack::of_lines(core::iter::empty());
         let mut above = [0; 2];
-        let read = files::find_line(folder, path, |line| {
+        let read = files::find_line(directory, path, |line| {
             stack.take(line, &mut above);
             None::<()>
         });

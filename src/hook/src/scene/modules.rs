@@ -43,7 +43,7 @@ pub fn state(root: BorrowedFd<'_>, module: &ModuleName) -> Option<State> {
 /// name, which for GPU drivers is the module's name.
 #[must_use]
 pub fn devices(root: BorrowedFd<'_>, module: &ModuleName) -> u32 {
-    let folder = |path: Text<{ limits::PATH_MAX }>| files::folder(root, path.as_c_str()?).ok();
+    let directory = |path: Text<{ limits::PATH_MAX }>| files::directory(root, path.as_c_str()?).ok();
     let mut count = 0;
     let mut count_in = |driver: &OwnedFd| {
         let _ = files::find_entry(driver, |_| {
@@ -51,12 +51,12 @@ pub fn devices(root: BorrowedFd<'_>, module: &ModuleName) -> u32 {
             None::<()>
         });
     };
-    if let Some(driver) = folder(Text::of(format_args!("sys/bus/pci/drivers/{module}"))) {
+    if let Some(driver) = directory(Text::of(format_args!("sys/bus/pci/drivers/{module}"))) {
         count_in(&driver);
     }
-    if let Some(drivers) = folder(Text::of(format_args!("sys/module/{module}/drivers"))) {
+    if let Some(drivers) = directory(Text::of(format_args!("sys/module/{module}/drivers"))) {
         let _ = files::find_entry(&drivers, |driver| {
-            count_in(&files::folder(&drivers, driver).ok()?);
+            count_in(&files::directory(&drivers, driver).ok()?);
             None::<()>
         });
     }
@@ -67,8 +67,8 @@ pub fn devices(root: BorrowedFd<'_>, module: &ModuleName) -> u32 {
 #[must_use]
 pub fn standing_on(root: BorrowedFd<'_>, module: &ModuleName, mut but_for: u32) -> Option<ModuleName> {
     let path = Text::<{ limits::PATH_MAX }>::of(format_args!("sys/module/{module}/holders"));
-    let folder = files::folder(root, path.as_c_str()?).ok()?;
-    files::find_entry(&folder, |name| {
+    let directory = files::directory(root, path.as_c_str()?).ok()?;
+    files::find_entry(&directory, |name| {
         let found = but_for == 0;
         but_for = but_for.saturating_sub(1);
         found.then(|| ModuleName::cut(name.to_bytes()))

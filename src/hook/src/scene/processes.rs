@@ -34,11 +34,11 @@ pub struct Process {
 /// Calls `each` with every other process and its directory in /proc, until it returns something. A process that
 /// ends meanwhile is skipped.
 pub fn find<T>(mut each: impl FnMut(&Process, &OwnedFd) -> Option<T>) -> io::Result<Option<T>> {
-    let proc = files::folder(CWD, c"/proc")?;
+    let proc = files::directory(CWD, c"/proc")?;
     files::find_entry(&proc, |name| {
         let id = number(name.to_bytes()).filter(|id| *id != getpid())?;
-        let folder = files::folder(&proc, name).ok()?;
-        each(&look_at(id, &folder)?, &folder)
+        let directory = files::directory(&proc, name).ok()?;
+        each(&look_at(id, &directory)?, &directory)
     })
 }
 
@@ -119,7 +119,7 @@ impl Relatives {
         let (Some(threads), Some(children)) = (threads.as_c_str(), children.as_c_str()) else { return false };
         // Each thread has its own children. With one thread this directory has three links: itself, its parent
         // and the thread's.
-        let has_one_thread = stat(threads).is_ok_and(|folder| folder.st_nlink == 3);
+        let has_one_thread = stat(threads).is_ok_and(|directory| directory.st_nlink == 3);
         let Ok(children) = files::open(CWD, children) else { return false };
         let says_so = || {
             let mut line = [0; limits::CHILDREN_MAX];
@@ -137,8 +137,8 @@ impl Relatives {
 /// Returns whether root started a process, given its directory in /proc. Its real user counts, as in systemd
 /// (`get_process_uid`, src/basic/process-util.c), because anybody can run a program that becomes root.
 #[must_use]
-pub fn is_roots(folder: &OwnedFd) -> bool {
-    let of_root = files::find_line(folder, c"status", |line| {
+pub fn is_roots(directory: &OwnedFd) -> bool {
+    let of_root = files::find_line(directory, c"status", |line| {
         let users = line.strip_prefix(b"Uid:")?.trim_ascii();
         Some(users.split(u8::is_ascii_whitespace).next() == Some(b"0"))
     });
@@ -163,12 +163,12 @@ pub fn ancestors(from: Option<Pid>) -> impl Iterator<Item = Pid> {
 #[must_use]
 pub fn parent_of(id: Pid) -> Option<Pid> {
     let path = Text::<32>::of(format_args!("/proc/{}", id.as_raw_nonzero()));
-    look_at(id, &files::folder(CWD, path.as_c_str()?).ok()?)?.parent
+    look_at(id, &files::directory(CWD, path.as_c_str()?).ok()?)?.parent
 }
 
-fn look_at(id: Pid, folder: &OwnedFd) -> Option<Process> {
+fn look_at(id: Pid, directory: &OwnedFd) -> Option<Process> {
     let mut buffer = [0; limits::STAT_MAX];
-    Process::parse(id, files::up_to(files::open(folder, c"stat").ok()?, &mut buffer).ok()?)
+    Process::parse(id, files::up_to(files::open(directory, c"stat").ok()?, &mut buffer).ok()?)
 }
 
 impl Process {
@@ -297,9 +297,9 @@ mod tests {
 
     #[test]
     fn who_started_a_process_is_read_of_its_status() {
-        let folder = files::folder(CWD, c"/proc/self").unwrap();
-        assert_eq!(is_roots(&folder), rustix::process::getuid().is_root());
-        assert!(!is_roots(&files::folder(CWD, c"/proc").unwrap()));
+        let directory = files::directory(CWD, c"/proc/self").unwrap();
+        assert_eq!(is_roots(&directory), rustix::process::getuid().is_root());
+        assert!(!is_roots(&files::directory(CWD, c"/proc").unwrap()));
     }
 
     #[test]

@@ -27,8 +27,8 @@ fn may(path: &CStr, access: Access) -> bool {
 }
 
 /// Opens a file for reading.
-pub fn open(folder: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
-    openat(folder, name, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+pub fn open(directory: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+    openat(directory, name, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Opens a file of the kernel for reading and writing.
@@ -44,9 +44,9 @@ pub fn up_to(file: impl AsFd, buffer: &mut [u8]) -> io::Result<&[u8]> {
 }
 
 /// Calls `each` with every entry of a directory, until it returns something.
-pub fn find_entry<T>(folder: impl AsFd, mut each: impl FnMut(&CStr) -> Option<T>) -> io::Result<Option<T>> {
+pub fn find_entry<T>(directory: impl AsFd, mut each: impl FnMut(&CStr) -> Option<T>) -> io::Result<Option<T>> {
     let mut found = None;
-    entries_until(folder.as_fd(), &mut |name| {
+    entries_until(directory.as_fd(), &mut |name| {
         found = each(name);
         found.is_some()
     })?;
@@ -54,9 +54,9 @@ pub fn find_entry<T>(folder: impl AsFd, mut each: impl FnMut(&CStr) -> Option<T>
 }
 
 /// Not generic, so the compiler emits only one copy.
-fn entries_until(folder: BorrowedFd<'_>, is_it: &mut dyn FnMut(&CStr) -> bool) -> io::Result<()> {
+fn entries_until(directory: BorrowedFd<'_>, is_it: &mut dyn FnMut(&CStr) -> bool) -> io::Result<()> {
     let mut buffer = [const { MaybeUninit::uninit() }; limits::DIRECTORY_MAX];
-    let mut entries = RawDir::new(folder, &mut buffer);
+    let mut entries = RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name();
@@ -68,7 +68,7 @@ fn entries_until(folder: BorrowedFd<'_>, is_it: &mut dyn FnMut(&CStr) -> bool) -
 }
 
 /// Opens a directory.
-pub fn folder(at: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
+pub fn directory(at: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
     openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 

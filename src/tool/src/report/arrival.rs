@@ -116,7 +116,7 @@ impl Facts<'_> {
                 entry: None,
                 loader: None,
                 load_rehearsed_ms: None,
-                trouble: record.night.map_or_else(Vec::new, |night| Trouble::of(night.trouble)),
+                trouble: record.course.map_or_else(Vec::new, |course| Trouble::of(course.trouble)),
             }),
             // Only a start by the firmware shows that the handoff failed. A jump to another program's image, or an
             // unknown start, may have another reason.
@@ -163,18 +163,18 @@ impl Facts<'_> {
     fn last_stop(&self) -> Option<&Stopped> {
         let stopped = self.stopped.as_ref().filter(|stopped| stopped.boot_id != self.boot_id)?;
         // The clock may have stopped between the kernels. The hook's record has its time before that.
-        let ago = match self.record.and_then(|record| record.night) {
-            Some(night) => clock::apart(night.begun_at.saturating_mul(1000), stopped.realtime_ms),
+        let ago = match self.record.and_then(|record| record.course) {
+            Some(course) => clock::apart(course.begun_at.saturating_mul(1000), stopped.realtime_ms),
             None => self.now.clock_ms(stopped.then()),
         };
         (-1000..STOP_MAX_MS).contains(&ago).then_some(stopped)
     }
 
     fn add_night(&self, boot: &mut Boot, stopped: Option<&Stopped>) {
-        let Some(night) = self.record.and_then(|record| record.night) else { return };
-        let counter = (night.counter != 0).then_some(night.counter);
-        let begun = Then { counter, realtime_ms: night.begun_at.saturating_mul(1000) };
-        let marks = Ends::of(night.marks);
+        let Some(course) = self.record.and_then(|record| record.course) else { return };
+        let counter = (course.counter != 0).then_some(course.counter);
+        let begun = Then { counter, realtime_ms: course.begun_at.saturating_mul(1000) };
+        let marks = Ends::of(course.marks);
         let (ago, disagree) = self.now.ago(begun, stopped.map(Stopped::then), marks.last());
         boot.disagree = disagree;
         boot.measured_by = ago.map(|ago| ago.by);
@@ -281,20 +281,20 @@ mod tests {
     use crate::machine::scratch::Scratch;
     use crate::report::boot::tests as boots;
     use crate::report::clock::tests::{before, now};
-    use nextkernel_plan::{HandoffId, Night};
+    use nextkernel_plan::{Course, HandoffId};
 
     const THIS: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
     const BEFORE: &str = "2f0e0d0c-0b0a-0908-0706-050403020100";
 
     fn record(marks: Marks) -> Record {
         // 4.8 s before the kernel's start.
-        let night = Night {
+        let course = Course {
             begun_at: before(0, 4800).realtime_ms / 1000,
             counter: before(4800, 0).counter.unwrap(),
             marks,
             trouble: nextkernel_plan::Trouble::GPU,
         };
-        Record { handoff: HandoffId(0xa7), verb: Some(Verb::Kexec), night: Some(night) }
+        Record { handoff: HandoffId(0xa7), verb: Some(Verb::Kexec), course: Some(course) }
     }
 
     /// `kexec_file_load` does not record `later`; `kexec_load` records all marks.
@@ -354,7 +354,7 @@ mod tests {
         let unheard = facts(&none, Some(record(marks(41, None, 44))), None).boot();
         assert_eq!((unheard.ms(Part::Stop), unheard.total_ms(), unheard.asked), (None, None, None));
         assert_eq!(unheard.ms(Part::Jump), Some(4756));
-        let silent = Record { night: None, ..record(Marks::default()) };
+        let silent = Record { course: None, ..record(Marks::default()) };
         let silent = facts(&none, Some(silent), Some(stop(9000, Asked::Kexec))).boot();
         assert_eq!((silent.came, silent.measured_by, silent.ms(Part::Jump)), (Came::Handoff, None, None));
         // With another init than systemd.

@@ -15,16 +15,16 @@ use crate::sys::{calls, files};
 /// Closes each device that no other device lies on. Those that do are listed in its directory `holders`.
 pub fn close(round: &mut Round) {
     // Without /sys no device can be seen.
-    let Ok(all) = files::folder(CWD, c"/sys/block") else { return };
+    let Ok(all) = files::directory(CWD, c"/sys/block") else { return };
     let _ = files::find_entry(&all, |name| {
-        let folder = files::folder(&all, name).ok()?;
-        let kind = kind(name.to_bytes(), folder.as_fd())?;
+        let directory = files::directory(&all, name).ok()?;
+        let kind = kind(name.to_bytes(), directory.as_fd())?;
         // A mapped device has a second name.
         let mut mapped = [0; 128];
-        let mapped = read(folder.as_fd(), c"dm/name", &mut mapped).trim_ascii_end();
+        let mapped = read(directory.as_fd(), c"dm/name", &mut mapped).trim_ascii_end();
         let label = Text::<200>::of(format_args!("{} ({})", name.to_str().ok()?, Name::<128>::cut(mapped)));
         let label = label.as_c_str().filter(|_| !mapped.is_empty()).unwrap_or(name).to_bytes();
-        let holders = files::folder(&folder, c"holders");
+        let holders = files::directory(&directory, c"holders");
         if holders.and_then(|holders| files::find_entry(holders, |_| Some(()))).is_ok_and(|one| one.is_some())
         {
             round.leave(kind, label, Errno::BUSY);
@@ -37,18 +37,18 @@ pub fn close(round: &mut Round) {
 
 /// Returns the kind of an open device by its name and its directory in /sys/block; `None` for any other
 /// device.
-fn kind(name: &[u8], folder: BorrowedFd<'_>) -> Option<Kind> {
+fn kind(name: &[u8], directory: BorrowedFd<'_>) -> Option<Kind> {
     let mut buffer = [0; 16];
     if name.starts_with(b"dm-") {
         return Some(Kind::Mapped);
     }
     if name.starts_with(b"loop") {
-        return files::open(folder, c"loop/backing_file").ok().map(|_| Kind::Loop);
+        return files::open(directory, c"loop/backing_file").ok().map(|_| Kind::Loop);
     }
-    if !name.starts_with(b"md") || is_container(read(folder, c"md/metadata_version", &mut buffer)) {
+    if !name.starts_with(b"md") || is_container(read(directory, c"md/metadata_version", &mut buffer)) {
         return None;
     }
-    let state = read(folder, c"md/array_state", &mut buffer);
+    let state = read(directory, c"md/array_state", &mut buffer);
     (!state.is_empty() && state != b"clear\n").then_some(Kind::Array)
 }
 
@@ -79,8 +79,8 @@ fn act(kind: Kind, name: &CStr) -> io::Result<()> {
 }
 
 /// Reads a small file of sysfs. Returns nothing if it is not there.
-fn read<'b>(folder: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
-    files::open(folder, name).and_then(|file| files::up_to(file, buffer)).unwrap_or_default()
+fn read<'b>(directory: BorrowedFd<'_>, name: &CStr, buffer: &'b mut [u8]) -> &'b [u8] {
+    files::open(directory, name).and_then(|file| files::up_to(file, buffer)).unwrap_or_default()
 }
 
 #[cfg(test)]

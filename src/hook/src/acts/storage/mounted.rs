@@ -24,10 +24,10 @@ pub fn close(below: &CStr, round: &mut Round) -> Result<(), Failure> {
     .map_err(Failure::of_mountinfo)
 }
 
-/// Whether `path` is the directory `folder`, or lies in it.
+/// Whether `path` is the directory `directory`, or lies in it.
 #[must_use]
-pub fn is_below(path: &[u8], folder: &[u8]) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+pub fn is_below(path: &[u8], directory: &[u8]) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 #[cfg(test)]
