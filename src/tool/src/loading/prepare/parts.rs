@@ -70,6 +70,13 @@ pub enum Error {
     TooLarge(String),
 }
 
+impl Error {
+    /// Returns the error for a kernel that cannot be loaded by segments.
+    pub(super) fn kernel(why: impl Into<String>) -> Error {
+        Error::Unfit(format!("the kernel cannot be loaded by segments: {}", why.into()))
+    }
+}
+
 /// Finds places while leaving alone as much of the `avoided` memory as possible: first all of it, then the
 /// worse half, and so on.
 pub(crate) fn with_least_in_the_way<T>(
