@@ -14,7 +14,7 @@ use crate::image::piece::{Identity, Piece, Section};
 use crate::image::unpack::{self, Unpacked, Wrapping};
 use crate::image::{digest, whole};
 use crate::loading::decompress;
-use crate::loading::decompress::why;
+use crate::loading::decompress::failure::Failure;
 use crate::machine::root::Root;
 use crate::staging::copy::is_of_the_copy;
 use crate::staging::directory::{self, NewSet};
@@ -107,7 +107,7 @@ pub enum Error {
         /// The file.
         piece: Piece,
         /// The reason and the place.
-        why: why::Why,
+        why: Failure,
     },
     /// The unpacked kernel does not fit into the room that is left.
     #[error(
@@ -327,9 +327,9 @@ impl Source {
         }
     }
 
-    fn is_not_whole(&self, why: why::Why) -> Error {
+    fn is_not_whole(&self, why: Failure) -> Error {
         match why {
-            why::Why::Read(error) => self.unreadable(error),
+            Failure::Read(error) => self.unreadable(error),
             why => Error::DamagedInitrd { piece: self.piece.clone(), why },
         }
     }
@@ -406,8 +406,8 @@ impl Joined<'_> {
     pub fn is_damaged(&self, at: u64, why: String) -> Error {
         let part = self.parts.iter().rev().find(|(_, begin, _)| *begin <= at);
         match part {
-            Some((source, begin, _)) => source.is_not_whole(why::Why::Damaged { at: at - begin, why }),
-            None => Error::DamagedInitrd { piece: Piece::default(), why: why::Why::Damaged { at, why } },
+            Some((source, begin, _)) => source.is_not_whole(Failure::Damaged { at: at - begin, why }),
+            None => Error::DamagedInitrd { piece: Piece::default(), why: Failure::Damaged { at, why } },
         }
     }
 }

@@ -8,7 +8,8 @@ use nextkernel_plan::{Direct, Image, List, Segment, limits};
 use thiserror::Error;
 
 use crate::image::header::Header;
-use crate::loading::decompress::{self, Asked, Thawed, why};
+use crate::loading::decompress::failure::Failure;
+use crate::loading::decompress::{self, Asked, Thawed};
 use crate::loading::loader::Loader;
 use crate::loading::prepare::memory_map::Range;
 use crate::loading::prepare::parts::{self, Parts, Prepared};
@@ -81,7 +82,7 @@ pub enum Error {
         /// `kernel` or `initrd`.
         what: &'static str,
         /// The reason.
-        why: why::Why,
+        why: Failure,
     },
     /// The image is larger than any that the kernel loads.
     #[error("{0}")]
@@ -292,8 +293,8 @@ fn kernel(
             notes.push(grown("kernel", size(&staged.copy), size(&copy)));
             Ok((images::Kernel::made(copy), Some(thawed)))
         }
-        Err(why::Why::NoRoom) => Err(Error::Outgrows { what: "kernel", packed: size(&staged.copy), most }),
-        Err(why @ why::Why::Unfit(_)) => {
+        Err(Failure::NoRoom) => Err(Error::Outgrows { what: "kernel", packed: size(&staged.copy), most }),
+        Err(why @ Failure::Unfit(_)) => {
             // Decompression did not check the payload to its end, so check it now.
             staged.see_that_it_is_whole(order.kernel, true)?;
             notes.push(format!("--thaw: the kernel is staged as it is: {why}"));
@@ -318,10 +319,10 @@ fn initrd(place: Place<'_>, order: &Order<'_>, notes: &mut Vec<String>) -> Resul
     let most = place.left()?;
     let thawed = match decompress::initrd(&joined.copy, &copy, most) {
         Ok(thawed) => thawed,
-        Err(why::Why::NoRoom) => {
+        Err(Failure::NoRoom) => {
             return Err(Error::Outgrows { what: "initrd", packed: size(&joined.copy), most });
         }
-        Err(why::Why::Damaged { at, why }) => return Err(joined.is_damaged(at, why).into()),
+        Err(Failure::Damaged { at, why }) => return Err(joined.is_damaged(at, why).into()),
         Err(why) => return Err(Error::Thaw { what: "initrd", why }),
     };
     drop(copy);
