@@ -66,7 +66,7 @@ fuzz_target!(|bytes: &[u8]| {
     let parts = Parts {
         root,
         kernel: &kernel,
-        thawed: None,
+        decompressed: None,
         initrd: Some(&initrd),
         cmdline,
         cmdline_room: 200,

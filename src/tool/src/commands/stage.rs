@@ -3,7 +3,7 @@
 use nextkernel_plan::HandoffId;
 
 use crate::commands::status;
-use crate::loading::loader;
+use crate::loading::syscall;
 use crate::machine::elsewhere::see_that_this_is_the_system;
 use crate::machine::root::Root;
 use crate::request::arguments::Wish;
@@ -17,7 +17,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
         return Err(Error::NotRoot);
     }
     see_that_this_is_the_system(root)?;
-    let Staged { handoff, notes } = stage(root, wish, loader::calls(root))?;
+    let Staged { handoff, notes } = stage(root, wish, syscall::calls(root))?;
     firmware::take_back(root);
     for note in notes {
         say::note(note);

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::{fmt, io};
 
 use crate::image::header::{Flat, Header};
-use crate::loading::loader::no_call;
 use crate::loading::policy::{Against, hands_memory_over, is_locked_down};
+use crate::loading::syscall::no_call;
 use crate::machine::root::Root;
 use crate::machine::{efi, memory, processor};
 use crate::words::size::Size;
@@ -232,7 +232,7 @@ pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Imag
 /// `do_kexec_load`; `sanity_check_segment_list`, `kernel/kexec_core.c`). A restriction that already held before
 /// the call comes first.
 #[must_use]
-pub fn of_direct_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes: u64) -> String {
+pub fn of_segment_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes: u64) -> String {
     const INSTEAD: &str = "leave --loader and --thaw out, and the verified loader takes its place";
     match errno.raw_os_error().unwrap_or(0) {
         libc::EPERM => match before {
@@ -518,7 +518,7 @@ mod tests {
         scratch.put("/proc/self/status", ALL);
         let said = |scratch: &Scratch, errno, takes| {
             let errno = io::Error::from_raw_os_error(errno);
-            of_direct_load(&scratch.root, &errno, Bar::to_calls(&scratch.root), takes)
+            of_segment_load(&scratch.root, &errno, Bar::to_calls(&scratch.root), takes)
         };
         for errno in [
             libc::EPERM,

@@ -71,7 +71,7 @@ pub fn load(
 }
 
 /// Does the same as [`load`] with `kexec_load`, by the same call that the hook makes.
-pub fn load_direct(
+pub fn load_segments(
     root: &Root,
     files: Files<'_>,
     direct: &Direct<'_>,
@@ -81,7 +81,7 @@ pub fn load_direct(
     let before = Bar::to_calls(root);
     let takes = Segment::memory(direct.segments.iter());
     let refused =
-        |errno| Error { act: LOAD, why: refusal::of_direct_load(root, &errno, before, takes), errno };
+        |errno| Error { act: LOAD, why: refusal::of_segment_load(root, &errno, before, takes), errno };
     let io =
         |errno| Error { act: LOAD, why: "the staged files cannot be read; stage again".to_owned(), errno };
     let parameters = parameters(root, files.parameters, direct, line).map_err(io)?;

@@ -9,12 +9,12 @@ use thiserror::Error;
 
 use crate::image::header::Header;
 use crate::loading::decompress::failure::Failure;
-use crate::loading::decompress::{self, Asked, Thawed};
-use crate::loading::loader::Loader;
+use crate::loading::decompress::{self, Asked, Decompressed};
 use crate::loading::prepare::memory_map::Range;
 use crate::loading::prepare::parts::{self, Parts, Prepared};
 use crate::loading::prepare::{self};
 use crate::loading::refusal;
+use crate::loading::syscall::Syscall;
 use crate::machine::memory;
 use crate::machine::root::Root;
 use crate::staging::directory::{self, Folder, NewSet};
@@ -44,9 +44,9 @@ pub struct Order<'a> {
     /// The next kernel's command line.
     pub line: &'a str,
     /// The syscall that loads the set.
-    pub loader: Loader,
+    pub loader: Syscall,
     /// The syscall that loads the set if the kernel cannot be decompressed.
-    pub unthawed: Loader,
+    pub unthawed: Syscall,
     /// Whether to decompress the kernel.
     pub thaws_kernel: bool,
     /// Whether to decompress the initrd.
@@ -111,7 +111,7 @@ pub struct Sizes {
     /// Whether the initrd is written a second time, decompressed.
     pub initrd_twice: bool,
     /// The syscall that loads the set.
-    loader: Loader,
+    loader: Syscall,
 }
 
 impl Order<'_> {
@@ -148,8 +148,8 @@ impl Sizes {
     #[must_use]
     pub fn to_load(&self) -> u64 {
         let read = match self.loader {
-            Loader::Verified => self.kernel.saturating_add(self.initrd),
-            Loader::Direct => 0,
+            Syscall::FileLoad => self.kernel.saturating_add(self.initrd),
+            Syscall::SegmentLoad => 0,
         };
         self.memory().saturating_add(read)
     }
@@ -165,7 +165,7 @@ pub struct Made {
     pub direct: Option<Beside>,
     /// Notes for the user.
     pub notes: Vec<String>,
-    thawed: Option<Thawed>,
+    thawed: Option<Decompressed>,
 }
 
 impl Made {
@@ -258,11 +258,11 @@ pub fn make<E: From<Error>>(
     between()?;
     let loader = if order.thaws_kernel && thawed.is_none() { order.unthawed } else { order.loader };
     let direct = match loader {
-        Loader::Direct => {
+        Syscall::SegmentLoad => {
             let files = (&kernel.copy, initrd.as_ref());
             Some(beside(place, order, files, thawed.as_ref(), &[])?)
         }
-        Loader::Verified => None,
+        Syscall::FileLoad => None,
     };
     notes.extend(direct.iter().flat_map(|direct| direct.prepared.notes.clone()));
     Ok(Made { kernel, initrd, direct, notes, thawed })
@@ -274,7 +274,7 @@ fn kernel(
     place: Place<'_>,
     order: &Order<'_>,
     notes: &mut Vec<String>,
-) -> Result<(images::Kernel, Option<Thawed>), Error> {
+) -> Result<(images::Kernel, Option<Decompressed>), Error> {
     let for_initrd = images::initrd_size(order.initrds, order.extra)?;
     let staged = images::kernel(place.set, order.kernel, place.left()?.saturating_sub(for_initrd))?;
     staged.see_that_it_is_whole(order.kernel, !order.thaws_kernel)?;
@@ -327,7 +327,7 @@ fn initrd(place: Place<'_>, order: &Order<'_>, notes: &mut Vec<String>) -> Resul
     };
     drop(copy);
     place.set.remove(FROZEN)?;
-    if thawed.thawed > 0 {
+    if thawed.decompressed > 0 {
         notes.push(grown("initrd", size(&joined.copy), thawed.size));
     }
     if thawed.is_disk {
@@ -349,14 +349,14 @@ fn beside(
     place: Place<'_>,
     order: &Order<'_>,
     (kernel, initrd): (&File, Option<&File>),
-    thawed: Option<&Thawed>,
+    thawed: Option<&Decompressed>,
     avoided: &[Range],
 ) -> Result<Beside, Error> {
     let cmdline_room = order.line.len() + limits::RECORD_MAX + 1;
     let prepared = prepare::segments(&Parts {
         root: place.root,
         kernel,
-        thawed,
+        decompressed: thawed,
         initrd,
         cmdline: order.line,
         cmdline_room: cmdline_room as u64,
@@ -419,8 +419,8 @@ mod tests {
             initrds: &initrds,
             extra: &extra,
             line: "root=x",
-            loader: Loader::Verified,
-            unthawed: Loader::Verified,
+            loader: Syscall::FileLoad,
+            unthawed: Syscall::FileLoad,
             thaws_kernel: false,
             thaws_initrd: true,
         };
@@ -456,7 +456,7 @@ mod tests {
     fn a_kernel_that_cannot_be_thawed_is_staged_as_it_is_for_the_loader_that_is_left() {
         let scratch = Scratch::new();
         let (made, files) = made(&scratch, |order| {
-            (order.loader, order.thaws_kernel, order.thaws_initrd) = (Loader::Direct, true, false);
+            (order.loader, order.thaws_kernel, order.thaws_initrd) = (Syscall::SegmentLoad, true, false);
         });
         let made = made.unwrap();
         assert_eq!(files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["initrd", "kernel"]);
@@ -485,10 +485,10 @@ mod tests {
             thawed: None,
             takes: 60,
             initrd_twice: false,
-            loader: Loader::Verified,
+            loader: Syscall::FileLoad,
         };
         assert_eq!((sizes.room() - SPARE, sizes.memory(), sizes.to_load()), (50, 100, 150));
-        let thawed = Sizes { thawed: Some(60), initrd_twice: true, loader: Loader::Direct, ..sizes };
+        let thawed = Sizes { thawed: Some(60), initrd_twice: true, loader: Syscall::SegmentLoad, ..sizes };
         assert_eq!((thawed.room() - SPARE, thawed.to_load()), (140, 100));
         let alone = Sizes { initrd: 0, initrd_twice: false, ..thawed };
         assert_eq!(alone.room() - SPARE, 70);

@@ -16,8 +16,8 @@ use crate::entries::{self, Choice};
 use crate::freeing::gpus::{self, Gpu, Said};
 use crate::freeing::unbind;
 use crate::image::cmdline;
-use crate::loading::loader::{self, Loader};
 use crate::loading::prepare::handed_out::Look;
+use crate::loading::syscall::{self, Syscall};
 use crate::loading::test_load::{self, Files};
 use crate::loading::{policy, refusal};
 use crate::machine::elsewhere::Elsewhere;
@@ -73,7 +73,7 @@ pub enum Error {
     NoJump(Hypervisor),
     /// No loading syscall is usable.
     #[error(transparent)]
-    Loader(#[from] loader::Error),
+    Syscall(#[from] syscall::Error),
     /// Two options exclude each other.
     #[error("--no-rehearse loads nothing, and --preload keeps what was loaded; leave one out")]
     PreloadedWithoutLoad,
@@ -178,7 +178,7 @@ pub enum Error {
 
 /// Stages without printing anything.
 pub fn quietly(root: &Root, wish: &Wish) -> Result<(), Error> {
-    stage(root, wish, loader::calls(root)).map(drop)
+    stage(root, wish, syscall::calls(root)).map(drop)
 }
 
 /// The result of staging.
@@ -230,7 +230,9 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let sizes = order.sizes()?;
     let to_load = |bytes: u64| if wish.no_rehearse { 0 } else { bytes };
     let thaws = order.thaws_kernel || order.thaws_initrd;
-    if let Some(why) = refusal::too_large(root, sizes.memory()).filter(|_| order.loader == Loader::Direct) {
+    if let Some(why) =
+        refusal::too_large(root, sizes.memory()).filter(|_| order.loader == Syscall::SegmentLoad)
+    {
         return Err(set::Error::TooLarge(why).into());
     }
     let folder = Folder::open(root)?;
@@ -291,7 +293,7 @@ pub(crate) fn stage(root: &Root, wish: &Wish, calls: Option<Calls>) -> Result<St
     let took = try_out(place, &order, &mut plan, &mut made, &acts)?;
     commit(root, &folder, set, &plan, &acts)?;
     notes.extend(made.notes);
-    let loader = Loader::of(&plan).to_string();
+    let loader = Syscall::of(&plan).to_string();
     if let Err(error) = report::history::staged(root, handoff, plan.entry, &loader, took) {
         notes.push(format!(
             "`nextkernel report` will not know how long the load took: its history cannot be written: {}",
@@ -311,17 +313,17 @@ fn order<'a>(
     notes: &mut Vec<String>,
 ) -> Result<Order<'a>, Error> {
     let (wanted, thaws) = (wish.loader.or(conf.loader).unwrap_or_default(), wish.thaw.unwrap_or(conf.thaw));
-    let is_packed = loader::is_packed();
-    let choice = loader::choose(root, calls, wanted, thaws, is_packed)?;
-    notes.extend(choice.frozen.map(|frozen| frozen.to_string()));
+    let is_packed = syscall::is_packed();
+    let choice = syscall::choose(root, calls, wanted, thaws, is_packed)?;
+    notes.extend(choice.left_compressed.map(|why| why.to_string()));
     Ok(Order {
         kernel,
         initrds,
         extra,
         line,
-        loader: choice.loader,
-        unthawed: choice.unthawed,
-        thaws_kernel: thaws && is_packed && choice.loader == Loader::Direct,
+        loader: choice.syscall,
+        unthawed: choice.if_compressed,
+        thaws_kernel: thaws && is_packed && choice.syscall == Syscall::SegmentLoad,
         thaws_initrd: thaws,
     })
 }
@@ -418,7 +420,7 @@ fn load(root: &Root, plan: &Plan<'_>, made: &Made, later: u64) -> Result<Duratio
     match (&plan.direct, &made.direct) {
         (Some(direct), Some(Beside { parameters, .. })) => {
             let files = Files { kernel: &kernel.copy, initrd, parameters };
-            test_load::load_direct(root, files, direct, &line, later)
+            test_load::load_segments(root, files, direct, &line, later)
         }
         _ => test_load::load(root, kernel.judged(), initrd, &line, later),
     }

@@ -40,7 +40,7 @@ pub struct Initrd {
     pub size: u64,
     /// How many members were decompressed. If none, the file has the same content as the original, except for
     /// padding.
-    pub thawed: usize,
+    pub decompressed: usize,
     /// Whether the initrd is a disk, which stays as it is.
     pub is_disk: bool,
 }
@@ -90,7 +90,7 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, F
                 let written = out.at;
                 match decompressed(from, [begin, at, end], head, &mut out)? {
                     Member::Archives { stop } => {
-                        is.thawed += 1;
+                        is.decompressed += 1;
                         at = stop;
                     }
                     Member::Disk if at == first => {
@@ -112,7 +112,7 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, F
 }
 
 /// Returns whether nothing in an initrd is compressed.
-pub fn is_thawed(from: &File) -> io::Result<bool> {
+pub fn is_decompressed(from: &File) -> io::Result<bool> {
     let all = from.metadata()?.len();
     let why = |why| match why {
         Failure::Read(error) => Err(error),
@@ -367,7 +367,7 @@ mod tests {
     use std::path::Path;
 
     /// Decompresses these bytes, and returns the result and the output.
-    fn thawed_to(bytes: &[u8], most: u64) -> (Result<Initrd, Failure>, Vec<u8>) {
+    fn decompressed_to(bytes: &[u8], most: u64) -> (Result<Initrd, Failure>, Vec<u8>) {
         let scratch = crate::machine::scratch::Scratch::new();
         let path = scratch.root.path("/run/from");
         std::fs::write(&path, bytes).unwrap();
@@ -381,17 +381,17 @@ mod tests {
         (is, out)
     }
 
-    /// Returns the result and the output, and checks that [`is_thawed`] recognizes both files.
-    fn thawed(bytes: &[u8]) -> (Initrd, Vec<u8>) {
-        let (is, out) = thawed_to(bytes, u64::MAX);
+    /// Returns the result and the output, and checks that [`is_decompressed`] recognizes both files.
+    fn decompressed(bytes: &[u8]) -> (Initrd, Vec<u8>) {
+        let (is, out) = decompressed_to(bytes, u64::MAX);
         let is = is.unwrap();
         let scratch = crate::machine::scratch::Scratch::new();
         let known = |bytes: &[u8]| {
             let path = scratch.root.path("/run/x");
             std::fs::write(&path, bytes).unwrap();
-            is_thawed(&File::open(path).unwrap()).unwrap()
+            is_decompressed(&File::open(path).unwrap()).unwrap()
         };
-        assert!(known(&out) && known(bytes) == (is.thawed == 0));
+        assert!(known(&out) && known(bytes) == (is.decompressed == 0));
         (is, out)
     }
 
@@ -424,23 +424,23 @@ mod tests {
         let (one, two, three) =
             (archive("kernel/x86/microcode", b"12345"), archive("a", b"abc"), archive("b", &[7; 900]));
         let joined = [&one[..], &[0; 512], &gzip(&two), &gzip(&three), &[0; 3], &gzip(&one)].concat();
-        let (is, out) = thawed(&joined);
-        assert_eq!((is.thawed, is.is_disk), (3, false));
+        let (is, out) = decompressed(&joined);
+        assert_eq!((is.decompressed, is.is_disk), (3, false));
         assert!(out == [&one[..], &[0; 512], &two, &three, &one].concat());
         // Without a compressed member the output equals the input, except for padding.
         assert_eq!(
-            thawed(&[one.clone(), two.clone()].concat()),
+            decompressed(&[one.clone(), two.clone()].concat()),
             (Initrd { size: (one.len() + two.len()) as u64, ..Initrd::default() }, [one, two].concat())
         );
-        assert_eq!(thawed(b"").0, Initrd::default());
+        assert_eq!(decompressed(b"").0, Initrd::default());
     }
 
     #[test]
     fn what_comes_out_of_an_odd_length_is_padded() {
         let two = archive("a", b"abc");
         let odd = [&two[..], b"\0\0\0\0\0"].concat();
-        let (is, out) = thawed(&[gzip(&odd), gzip(&two)].concat());
-        assert_eq!((is.thawed, out), (2, [&odd[..], &[0; 3], &two].concat()));
+        let (is, out) = decompressed(&[gzip(&odd), gzip(&two)].concat());
+        assert_eq!((is.decompressed, out), (2, [&odd[..], &[0; 3], &two].concat()));
     }
 
     #[test]
@@ -459,8 +459,8 @@ mod tests {
             let Some(packed) = packed_by(tool, arguments, &two) else { continue };
             for padding in 0..5 {
                 let joined = [&packed[..], &vec![0; padding], &gzip(&three), &packed].concat();
-                let (is, out) = thawed(&joined);
-                assert_eq!(is.thawed, 3, "{tool} {padding}");
+                let (is, out) = decompressed(&joined);
+                assert_eq!(is.decompressed, 3, "{tool} {padding}");
                 assert_eq!(out, [&two[..], &three, &two].concat(), "{tool} {padding}");
             }
         }
@@ -468,17 +468,17 @@ mod tests {
         if let Some(packed) = packed_by("lz4", &["-l", "-q"], &two) {
             for padding in 0..8 {
                 let joined = [&three[..], &packed, &vec![0; padding]].concat();
-                assert_eq!(thawed(&joined).1, [&three[..], &two].concat(), "{padding}");
+                assert_eq!(decompressed(&joined).1, [&three[..], &two].concat(), "{padding}");
             }
         }
     }
 
     /// Returns the complaint about a damaged initrd; decompressing and verifying give the same one.
     fn wrong(bytes: &[u8]) -> Option<String> {
-        let (is, _) = thawed_to(bytes, u64::MAX);
-        let thawed = is.err().map(|why| why.to_string());
-        assert_eq!(proved(bytes), thawed);
-        thawed
+        let (is, _) = decompressed_to(bytes, u64::MAX);
+        let decompressed = is.err().map(|why| why.to_string());
+        assert_eq!(proved(bytes), decompressed);
+        decompressed
     }
 
     /// Returns the complaint when the same bytes are verified as a part of a file.
@@ -536,7 +536,7 @@ mod tests {
         ] {
             assert_eq!(wrong(bytes), None, "{:?}", bytes.get(..8));
         }
-        assert!(thawed_to(&gzip(&disk), u64::MAX).0.unwrap().is_disk);
+        assert!(decompressed_to(&gzip(&disk), u64::MAX).0.unwrap().is_disk);
         let unaligned = [&[0; 9001][..], &one].concat();
         if let Some(lz4) = packed_by("lz4", &["-l", "-c"], &one) {
             let fill = vec![0; lz4.len().next_multiple_of(4) - lz4.len() + 4];
@@ -592,7 +592,7 @@ mod tests {
                 let mut other = packed.clone();
                 other[number % packed.len()] ^= 1 << (number % 8);
                 // Bytes outside the content, such as a time or a name, may change unnoticed.
-                let same = || thawed_to(&other, u64::MAX).1 == archive;
+                let same = || decompressed_to(&other, u64::MAX).1 == archive;
                 assert!(!has_checksum || proved(&other).is_some() || same(), "{tool}, {number}");
             }
         }
@@ -621,8 +621,8 @@ mod tests {
         let tail = [&config[..], &numbers, BOOT_CONFIG].concat();
         for padding in 0..4 {
             let tail = [&tail[..], &vec![0; padding]].concat();
-            let (is, out) = thawed(&[&gzip(&one)[..], &tail].concat());
-            assert_eq!(is.thawed, 1);
+            let (is, out) = decompressed(&[&gzip(&one)[..], &tail].concat());
+            assert_eq!(is.decompressed, 1);
             assert!(out.starts_with(&one) && out.ends_with(&tail), "{padding}");
             assert!(out.len() < one.len() + tail.len() + 4, "{padding}");
         }
@@ -632,7 +632,7 @@ mod tests {
     fn no_more_is_written_than_there_is_room_for() {
         let bomb = gzip(&archive("a", &vec![0; 1 << 20]));
         for bytes in [&bomb[..], &archive("a", &vec![1; 1 << 17])] {
-            let (is, out) = thawed_to(bytes, 1 << 16);
+            let (is, out) = decompressed_to(bytes, 1 << 16);
             assert!(matches!(is, Err(Failure::NoRoom)) && out.len() <= 1 << 16);
         }
     }

@@ -10,5 +10,5 @@ pub mod failure;
 mod initrd;
 mod kernel;
 
-pub use initrd::{Initrd, initrd, is_thawed, is_whole as is_whole_initrd};
-pub use kernel::{Asked, Thawed, kernel};
+pub use initrd::{Initrd, initrd, is_decompressed, is_whole as is_whole_initrd};
+pub use kernel::{Asked, Decompressed, kernel};

@@ -192,7 +192,7 @@ pub(super) mod tests {
         let parts = Parts {
             root: &scratch.root,
             kernel: &kernel,
-            thawed: None,
+            decompressed: None,
             initrd: initrd.as_ref(),
             cmdline: "quiet",
             cmdline_room: 256,

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use nextkernel_plan::{Area, Segment};
 use thiserror::Error;
 
-use crate::loading::decompress::Thawed;
+use crate::loading::decompress::Decompressed;
 use crate::loading::prepare::memory_map::{self, Memory, Range};
 use crate::machine::root::Root;
 use crate::machine::sys::read_at;
@@ -20,7 +20,7 @@ pub struct Parts<'a> {
     /// The staged kernel.
     pub kernel: &'a File,
     /// The facts about the decompressed kernel; `None` if it is staged as it was built.
-    pub thawed: Option<&'a Thawed>,
+    pub decompressed: Option<&'a Decompressed>,
     /// The staged initrd.
     pub initrd: Option<&'a File>,
     /// The staged command line, for options that restrict where a kernel may lie.

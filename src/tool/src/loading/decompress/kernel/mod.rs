@@ -27,7 +27,7 @@ const HEAD: usize = 0x290;
 /// A decompressed kernel: its file has the layout that the kernel has in memory. The fields are the other facts
 /// needed to load it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thawed {
+pub struct Decompressed {
     /// The first bytes of the original image, with the setup header; made up if the original was an ELF file.
     pub head: Vec<u8>,
     /// Bytes of memory that the kernel takes from its beginning on; more than its file has.
@@ -57,15 +57,15 @@ pub struct Asked<'a> {
 
 /// Decompresses a staged kernel into an empty file that is open for reading and writing. After an error the
 /// file's content is useless.
-pub fn kernel(from: &File, to: &File, asked: &Asked<'_>) -> Result<Thawed, Failure> {
+pub fn kernel(from: &File, to: &File, asked: &Asked<'_>) -> Result<Decompressed, Failure> {
     let mut random = [0; 8];
     let mut urandom = asked.root.open("/dev/urandom").map_err(Failure::Read)?;
     urandom.read_exact(&mut random).map_err(Failure::Read)?;
-    thawed(from, to, asked, u64::from_le_bytes(random))
+    decompressed(from, to, asked, u64::from_le_bytes(random))
 }
 
 /// Does the same with a given random number.
-fn thawed(from: &File, to: &File, asked: &Asked<'_>, random: u64) -> Result<Thawed, Failure> {
+fn decompressed(from: &File, to: &File, asked: &Asked<'_>, random: u64) -> Result<Decompressed, Failure> {
     let mut head = vec![0; HEAD];
     let has = read_at(from, &mut head, 0).map_err(Failure::Read)?;
     head.truncate(has);
@@ -87,7 +87,7 @@ fn thawed(from: &File, to: &File, asked: &Asked<'_>, random: u64) -> Result<Thaw
     let mut payload = Unpacked::payload(file.take(image.length)).map_err(packed)?;
     let mut read = |part: &mut [u8]| payload.read(part).map_err(packed);
     let mut layout = Layout::write(&mut read, to, Some(image.preferred), asked.most)?;
-    let mut is = Thawed {
+    let mut is = Decompressed {
         takes: layout.takes.next_multiple_of(ALIGNMENT),
         entry: layout.entry,
         linked: layout.linked,
@@ -196,7 +196,7 @@ fn somewhere(linked: u64, size: u64, alignment: u64, random: u64) -> Result<u64,
 }
 
 /// Describes a kernel that was a bare ELF file as if it came from a bzImage.
-fn of_elf(layout: &Layout) -> Thawed {
+fn of_elf(layout: &Layout) -> Decompressed {
     let takes = layout.takes.next_multiple_of(ALIGNMENT);
     let mut head = vec![0; HEAD];
     let fields: [(usize, &[u8]); 10] = [
@@ -219,5 +219,5 @@ fn of_elf(layout: &Layout) -> Thawed {
     let note = "an ELF file does not say how it could be moved: the kernel starts where it was linked for, without \
                 KASLR; stage its bzImage to keep that";
     let (entry, linked) = (layout.entry, layout.linked);
-    Thawed { head, takes, entry, linked, moved: linked, random: false, notes: vec![note.to_owned()] }
+    Decompressed { head, takes, entry, linked, moved: linked, random: false, notes: vec![note.to_owned()] }
 }

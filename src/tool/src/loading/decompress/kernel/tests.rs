@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::elf::{ALIGNMENT, ELF, IMAGE_MAX, LITTLE_64, LOAD, NO_BITS, PROGRAM, SECTION, X86_64};
 use super::relocations::MAPPED;
-use super::{Asked, Thawed, somewhere, thawed};
+use super::{Asked, Decompressed, decompressed, somewhere};
 use crate::image::bzimage;
 use crate::machine::scratch::Scratch;
 
@@ -88,25 +88,26 @@ fn image(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn thawed_with(
+fn decompressed_with(
     bytes: &[u8],
     cmdline: &str,
     cpus: &str,
     most: u64,
     random: u64,
-) -> Result<(Thawed, Vec<u8>), String> {
+) -> Result<(Decompressed, Vec<u8>), String> {
     let scratch = Scratch::new();
     scratch.put("/proc/cpuinfo", &format!("flags\t\t: {cpus}\n"));
     let (from, to) = (scratch.root.path("/run/from"), scratch.root.path("/run/to"));
     std::fs::write(&from, bytes).unwrap();
     let file = File::options().read(true).write(true).create_new(true).open(&to).unwrap();
     let asked = Asked { root: &scratch.root, cmdline, most };
-    let is = thawed(&File::open(from).unwrap(), &file, &asked, random).map_err(|why| why.to_string())?;
+    let is =
+        decompressed(&File::open(from).unwrap(), &file, &asked, random).map_err(|why| why.to_string())?;
     Ok((is, std::fs::read(to).unwrap()))
 }
 
-fn thawed_by(bytes: &[u8], cmdline: &str, random: u64) -> Result<(Thawed, Vec<u8>), String> {
-    thawed_with(bytes, cmdline, "fpu", u64::MAX, random)
+fn decompressed_by(bytes: &[u8], cmdline: &str, random: u64) -> Result<(Decompressed, Vec<u8>), String> {
+    decompressed_with(bytes, cmdline, "fpu", u64::MAX, random)
 }
 
 /// Makes an ELF file with code, and with data 2 MiB further on that end in zeros.
@@ -119,7 +120,7 @@ fn plain() -> Vec<u8> {
 #[test]
 fn a_kernel_is_laid_out_as_it_lies_in_memory_without_the_zeros_at_its_end() {
     let lists = words(&[&[8], &[4], &[0]]);
-    let (is, out) = thawed_by(&image(&[plain(), lists].concat()), "quiet nokaslr", 9).unwrap();
+    let (is, out) = decompressed_by(&image(&[plain(), lists].concat()), "quiet nokaslr", 9).unwrap();
     assert_eq!((is.entry, is.linked, is.moved, is.random), (4, LINKED, LINKED, false));
     // The code, and 2 MiB further on the data with 0x9000 bytes, rounded up to 2 MiB.
     assert_eq!(is.takes, 4 << 20);
@@ -131,14 +132,14 @@ fn a_kernel_is_laid_out_as_it_lies_in_memory_without_the_zeros_at_its_end() {
 #[test]
 fn a_kernel_that_is_moved_differs_where_it_says_and_nowhere_else() {
     let payload = |lists: &[u8]| image(&[&plain()[..], lists].concat());
-    let raw = thawed_by(&payload(&[]), "", 1).unwrap().1;
+    let raw = decompressed_by(&payload(&[]), "", 1).unwrap().1;
     let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     // Changed are the 64-bit address, the negated one if there are three lists, and two 32-bit ones, of
     // which the second lies in the zeros.
     for (lists, negative) in
         [(words(&[&[8], &[4], &[0x20_1000, 0]]), true), (words(&[&[8], &[0x20_1000, 0]]), false)]
     {
-        let (is, out) = thawed_by(&payload(&lists), "quiet", 5).unwrap();
+        let (is, out) = decompressed_by(&payload(&lists), "quiet", 5).unwrap();
         let by = u32::try_from(is.moved - is.linked).unwrap();
         assert_eq!((by, is.random), (5 * (2 << 20), true));
         let mut expected = raw.clone();
@@ -167,8 +168,8 @@ fn places_are_aligned_within_what_is_mapped_and_each_can_be_the_one() {
 }
 
 #[test]
-fn a_kernel_that_cannot_be_moved_as_it_says_is_not_thawed() {
-    let with = |lists: &[u8]| thawed_by(&image(&[&plain()[..], lists].concat()), "", 5);
+fn a_kernel_that_cannot_be_moved_as_it_says_is_not_decompressed() {
+    let with = |lists: &[u8]| decompressed_by(&image(&[&plain()[..], lists].concat()), "", 5);
     for (lists, words) in [
         (&words(&[&[8]])[..], "not understood"),
         (&words(&[&[8], &[4], &[0], &[0]]), "not understood"),
@@ -195,16 +196,16 @@ fn what_a_kernel_would_do_before_it_unpacks_itself_is_not_lost() {
         ("fpu", "mem_encrypt=on", Some("mem_encrypt")),
         ("fpu", "mem_encrypt=off", None),
     ] {
-        let why = thawed_with(&bytes, cmdline, cpus, u64::MAX, 0).err();
+        let why = decompressed_with(&bytes, cmdline, cpus, u64::MAX, 0).err();
         assert_eq!(why.is_some(), words.is_some(), "{cpus} {cmdline}");
         assert!(why.is_none_or(|why| why.contains(words.unwrap())));
     }
-    assert!(thawed_with(&plain(), "", "la57", u64::MAX, 0).unwrap_err().contains("stage the bzImage"));
+    assert!(decompressed_with(&plain(), "", "la57", u64::MAX, 0).unwrap_err().contains("stage the bzImage"));
 }
 
 #[test]
 fn an_elf_file_is_laid_out_where_it_was_linked_for_and_says_that_it_has_no_kaslr() {
-    let (is, out) = thawed_by(&plain(), "", 5).unwrap();
+    let (is, out) = decompressed_by(&plain(), "", 5).unwrap();
     assert_eq!((is.entry, is.linked, is.moved, is.random, is.takes), (4, LINKED, LINKED, false, 4 << 20));
     assert!(is.notes[0].contains("without KASLR"));
     assert!(out.starts_with(b"codecodecodecode\0") && out.ends_with(b"\0data"));
@@ -216,11 +217,11 @@ fn an_elf_file_is_laid_out_where_it_was_linked_for_and_says_that_it_has_no_kaslr
 fn no_more_is_laid_out_than_there_is_room_for() {
     let bytes = image(&plain());
     assert!(
-        thawed_with(&bytes, "", "", (2 << 20) + 0x4fff, 0)
+        decompressed_with(&bytes, "", "", (2 << 20) + 0x4fff, 0)
             .unwrap_err()
             .contains("larger than there is room for")
     );
-    assert!(thawed_with(&bytes, "", "", (2 << 20) + 0x5000, 0).is_ok());
+    assert!(decompressed_with(&bytes, "", "", (2 << 20) + 0x5000, 0).is_ok());
 }
 
 #[test]
@@ -248,7 +249,7 @@ fn another_file_is_told_from_a_kernel() {
         (image(&elf(&[(0x1000, code, u64::MAX - 4, 16)], LINKED)), "no kernel says"),
         (image(&elf(&[(0x1000, code, LINKED, 16)], LINKED + 16)), "no kernel says"),
     ] {
-        let why = thawed_by(&bytes, "", 0).unwrap_err();
+        let why = decompressed_by(&bytes, "", 0).unwrap_err();
         assert!(why.contains(words), "{words}: {why}");
     }
 }

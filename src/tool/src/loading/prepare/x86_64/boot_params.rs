@@ -128,7 +128,8 @@ impl Told<'_> {
         let end = end.min(field::SIGNATURES).min(head.len());
         bytes.put(field::HEADER, head.get(field::HEADER..end).unwrap_or_default());
         bytes.put(field::LOADER, &[LOADER]);
-        let flags = if self.kernel.thawed.is_some_and(|thawed| thawed.random) { KASLR } else { 0 };
+        let flags =
+            if self.kernel.decompressed.is_some_and(|decompressed| decompressed.random) { KASLR } else { 0 };
         bytes.put(field::FLAGS, &[flags]);
         for field in [field::INITRD, field::INITRD_SIZE, field::CMDLINE] {
             bytes.put(field, &[0; 4]);

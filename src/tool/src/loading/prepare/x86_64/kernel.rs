@@ -6,7 +6,7 @@ use super::field;
 use super::machine::Machine;
 use crate::image::bzimage::{self, ANYWHERE, EFI_KEXEC, FIVE_LEVELS, KERNEL_64};
 use crate::image::cmdline;
-use crate::loading::decompress::Thawed;
+use crate::loading::decompress::Decompressed;
 use crate::loading::prepare::memory_map::Bounds;
 use crate::loading::prepare::parts::{self, Error, Parts};
 use crate::words::little_endian::{long, short, wide};
@@ -41,7 +41,7 @@ pub(super) struct Kernel<'a> {
     pub(super) takes: u64,
     /// The offset of the first instruction in that part.
     pub(super) entry: u64,
-    pub(super) thawed: Option<&'a Thawed>,
+    pub(super) decompressed: Option<&'a Decompressed>,
 }
 
 impl<'a> Kernel<'a> {
@@ -49,10 +49,16 @@ impl<'a> Kernel<'a> {
     pub(super) fn read(parts: &Parts<'a>) -> Result<Kernel<'a>, Error> {
         const WHAT: &str = "the staged kernel";
         let size = parts::length(parts.kernel, WHAT)?;
-        if let Some(thawed) = parts.thawed {
+        if let Some(decompressed) = parts.decompressed {
             let bytes = Area { offset: 0, size };
-            let (head, takes) = (thawed.head.clone(), thawed.takes.max(size));
-            return Ok(Kernel { head, bytes, takes, entry: thawed.entry, thawed: Some(thawed) });
+            let (head, takes) = (decompressed.head.clone(), decompressed.takes.max(size));
+            return Ok(Kernel {
+                head,
+                bytes,
+                takes,
+                entry: decompressed.entry,
+                decompressed: Some(decompressed),
+            });
         }
         let head = parts::head(parts.kernel, WHAT, field::LENGTH)?;
         see_that_it_is_one(&head)?;
@@ -61,7 +67,7 @@ impl<'a> Kernel<'a> {
         let size =
             size.ok_or_else(|| Error::kernel("it is cut off behind its first sectors; install it again"))?;
         let takes = u64::from(long(&head, field::INIT_SIZE)).max(size);
-        Ok(Kernel { head, bytes: Area { offset, size }, takes, entry: ENTRY, thawed: None })
+        Ok(Kernel { head, bytes: Area { offset, size }, takes, entry: ENTRY, decompressed: None })
     }
 
     /// Checks the kernel against this machine's requirements.
@@ -103,14 +109,14 @@ impl<'a> Kernel<'a> {
         let align = u64::from(long(&self.head, field::ALIGNMENT)).next_power_of_two().max(PAGE);
         let says_more = ["memmap", "movable_node", "hugepages", "hugepagesz"];
         let is_free = says_more.iter().all(|name| cmdline::value(line, name).is_none());
-        match self.thawed {
-            Some(thawed) if self.head.get(field::RELOCATABLE) == Some(&0) => {
-                let high = thawed.linked.saturating_add(self.takes.next_multiple_of(PAGE));
-                (Bounds { align: PAGE, low: thawed.linked, high }, Choice::Lowest)
+        match self.decompressed {
+            Some(decompressed) if self.head.get(field::RELOCATABLE) == Some(&0) => {
+                let high = decompressed.linked.saturating_add(self.takes.next_multiple_of(PAGE));
+                (Bounds { align: PAGE, low: decompressed.linked, high }, Choice::Lowest)
             }
-            Some(thawed) => {
-                let bounds = Bounds { align, low: thawed.linked.max(LOWEST), high: u64::MAX };
-                (bounds, if thawed.random && is_free { Choice::Random } else { Choice::Lowest })
+            Some(decompressed) => {
+                let bounds = Bounds { align, low: decompressed.linked.max(LOWEST), high: u64::MAX };
+                (bounds, if decompressed.random && is_free { Choice::Random } else { Choice::Lowest })
             }
             None => {
                 let low = wide(&self.head, field::PREFERRED).max(LOWEST);

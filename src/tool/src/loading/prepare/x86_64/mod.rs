@@ -67,7 +67,7 @@ pub fn segments(parts: &Parts<'_>) -> Result<Prepared, Error> {
     // Small segments are loaded first. The kernel sets a page aside if it is the destination of a later
     // segment, and searches all the pages set aside for each further page.
     segments.sort_by_key(|segment| segment.takes);
-    let thawed = parts.thawed.map(|thawed| thawed.notes.clone()).unwrap_or_default();
-    let notes = thawed.into_iter().chain(machine.notes.iter().cloned()).collect();
+    let decompressed = parts.decompressed.map(|decompressed| decompressed.notes.clone()).unwrap_or_default();
+    let notes = decompressed.into_iter().chain(machine.notes.iter().cloned()).collect();
     Ok(Prepared { parameters, start, segments, cmdline, seeds: vec![seed], notes })
 }

@@ -10,7 +10,7 @@ use super::field;
 use super::kernel::{LOADED_HIGH, LOWEST, PAGE};
 use super::machine::RUNNING;
 use super::places::LAST_HANDED_OUT;
-use crate::loading::decompress::Thawed;
+use crate::loading::decompress::Decompressed;
 use crate::loading::prepare;
 use crate::loading::prepare::memory_map::tests::{
     FIRMWARE_ENTRIES, IOMEM_TEXT, put_firmware, put_runtime, told,
@@ -118,16 +118,16 @@ fn file(scratch: &Scratch, name: &str, bytes: &[u8]) -> File {
 fn prepared(
     scratch: &Scratch,
     kernel: &[u8],
-    thawed: Option<&Thawed>,
+    decompressed: Option<&Decompressed>,
     cmdline: &str,
 ) -> Result<Prepared, String> {
-    prepared_avoiding(scratch, kernel, thawed, cmdline, &[])
+    prepared_avoiding(scratch, kernel, decompressed, cmdline, &[])
 }
 
 fn prepared_avoiding(
     scratch: &Scratch,
     kernel: &[u8],
-    thawed: Option<&Thawed>,
+    decompressed: Option<&Decompressed>,
     cmdline: &str,
     avoided: &[Range],
 ) -> Result<Prepared, String> {
@@ -135,7 +135,7 @@ fn prepared_avoiding(
     let parts = Parts {
         root: &scratch.root,
         kernel: &kernel,
-        thawed,
+        decompressed,
         initrd: Some(&initrd),
         cmdline,
         cmdline_room: cmdline.len() as u64 + 129,
@@ -259,9 +259,9 @@ fn a_kernel_lies_somewhere_at_random_unless_its_command_line_is_against_it() {
     assert_eq!((places[2], places[3]), (974 * MIB, 974 * MIB));
 }
 
-fn thawed(random: bool) -> Thawed {
+fn decompressed(random: bool) -> Decompressed {
     let head = image(0, &[])[..field::SIGNATURES].to_vec();
-    Thawed {
+    Decompressed {
         head,
         takes: 6 * MIB,
         entry: 0xc43,
@@ -286,7 +286,7 @@ fn what_is_handed_out_is_left_alone_and_a_kernels_place_stays_hard_to_guess() {
             // Numbers that are far apart.
             let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes().repeat(2);
             fs::write(scratch.root.path("/dev/urandom"), number).unwrap();
-            let is = prepared_avoiding(&scratch, &[7; 5000], Some(&thawed(true)), "", avoided).unwrap();
+            let is = prepared_avoiding(&scratch, &[7; 5000], Some(&decompressed(true)), "", avoided).unwrap();
             kernels.insert(of(&is, Part::Kernel).at);
             initrd = of(&is, Part::Initrd).at;
         }
@@ -304,15 +304,16 @@ fn what_is_handed_out_is_left_alone_and_a_kernels_place_stays_hard_to_guess() {
     }
     // A place that must be the lowest, because the command line's reservations are unknown, stays the
     // lowest.
-    let lowest = prepared_avoiding(&scratch, &[7; 5000], Some(&thawed(true)), "memmap=x", &blocks(0..100, 1));
+    let lowest =
+        prepared_avoiding(&scratch, &[7; 5000], Some(&decompressed(true)), "memmap=x", &blocks(0..100, 1));
     assert_eq!(of(&lowest.unwrap(), Part::Kernel).at, 16 * MIB);
 }
 
 #[test]
-fn a_thawed_kernel_is_entered_where_it_says_and_told_that_it_was_moved() {
+fn a_decompressed_kernel_is_entered_where_it_says_and_told_that_it_was_moved() {
     let scratch = machine();
     for (random, line, flags) in [(true, "", KASLR), (false, "nokaslr", 0)] {
-        let is = prepared(&scratch, &[9; 9000], Some(&thawed(random)), line).unwrap();
+        let is = prepared(&scratch, &[9; 9000], Some(&decompressed(random)), line).unwrap();
         let kernel = of(&is, Part::Kernel);
         assert_eq!((kernel.bytes, kernel.takes), (Area { offset: 0, size: 9000 }, 6 * MIB));
         assert_eq!(is.parameters[field::FLAGS], flags);
@@ -322,14 +323,14 @@ fn a_thawed_kernel_is_entered_where_it_says_and_told_that_it_was_moved() {
     }
     // With unknown memory options on its command line, the kernel lies at the address that it was linked
     // for.
-    let is = prepared(&scratch, &[9; 9000], Some(&thawed(true)), "movable_node").unwrap();
+    let is = prepared(&scratch, &[9; 9000], Some(&decompressed(true)), "movable_node").unwrap();
     assert_eq!((of(&is, Part::Kernel).at, is.parameters[field::FLAGS]), (16 * MIB, KASLR));
 }
 
 #[test]
 fn one_that_cannot_be_anywhere_lies_where_it_was_linked_for_or_nowhere() {
     let scratch = machine();
-    let mut elf = thawed(false);
+    let mut elf = decompressed(false);
     elf.head[field::RELOCATABLE] = 0;
     assert_eq!(of(&prepared(&scratch, &[9; 9000], Some(&elf), "").unwrap(), Part::Kernel).at, 16 * MIB);
     // The crash kernel lies at this address.
