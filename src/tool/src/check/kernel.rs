@@ -4,7 +4,7 @@ use nextkernel_plan::Plan;
 
 use crate::check::finding::{Asked, Findings, Verdict};
 use crate::loading::policy::{self, Against};
-use crate::loading::refusal::Bar;
+use crate::loading::restriction::Restriction;
 use crate::loading::syscall;
 use crate::machine::efi;
 use crate::machine::kconfig::Kconfig;
@@ -56,9 +56,9 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
     } else {
         (Verdict::Bad, "nothing can be loaded")
     };
-    match Bar::to_calls(root) {
+    match Restriction::to_calls(root) {
         // A user other than root may run the check. That this user cannot load is no finding.
-        None | Some(Bar::NotRoot) => {}
+        None | Some(Restriction::NotRoot) => {}
         Some(bar) => findings.say(verdict, "load", format!("{so}: {bar}")),
     }
     if let Some(left) = policy::calls_left(root).filter(|left| *left > 0) {

@@ -5,5 +5,6 @@ pub mod decompress;
 pub mod policy;
 pub mod prepare;
 pub mod refusal;
+pub mod restriction;
 pub mod syscall;
 pub mod test_load;

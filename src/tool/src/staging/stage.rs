@@ -19,7 +19,7 @@ use crate::image::cmdline;
 use crate::loading::prepare::handed_out::Look;
 use crate::loading::syscall::{self, Syscall};
 use crate::loading::test_load::{self, Files};
-use crate::loading::{policy, refusal};
+use crate::loading::{policy, refusal, restriction};
 use crate::machine::elsewhere::Elsewhere;
 use crate::machine::hypervisor::Hypervisor;
 use crate::machine::root::Root;
@@ -475,7 +475,7 @@ impl Uninterrupted {
     /// Blocks the signals, except those that the parent process has set to be ignored, as nohup(1) does: once
     /// blocked, they would be noticed.
     fn begin(root: &Root) -> Option<Uninterrupted> {
-        let ignored = refusal::process_status(root, "SigIgn:");
+        let ignored = restriction::process_status(root, "SigIgn:");
         let ignored = ignored.and_then(|bits| u64::from_str_radix(&bits, 16).ok()).unwrap_or(0);
         let asking = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter();
         let asking: SigSet = asking.filter(|signal| (ignored >> (*signal as i32 - 1)) & 1 == 0).collect();

@@ -6,7 +6,8 @@ use std::fs;
 use nextkernel_plan::{Area, Part, Segment};
 
 use super::device_tree::{self, Malformed, Tree};
-use super::memory_map::{Bounds, Memory, Pick, Range};
+use super::memory::{Bounds, Memory, Pick};
+use super::range::Range;
 use crate::image::header::{self, Flat, Header};
 use crate::loading::prepare::parts::{Error, Parts, Prepared, head, length};
 

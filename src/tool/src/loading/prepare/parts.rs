@@ -7,7 +7,9 @@ use nextkernel_plan::{Area, Segment};
 use thiserror::Error;
 
 use crate::loading::decompress::Decompressed;
-use crate::loading::prepare::memory_map::{self, Memory, Range};
+use crate::loading::prepare::memory::Memory;
+use crate::loading::prepare::memory_map;
+use crate::loading::prepare::range::Range;
 use crate::machine::root::Root;
 use crate::machine::sys::read_at;
 use crate::words::errno::InWords;

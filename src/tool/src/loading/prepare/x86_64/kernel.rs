@@ -7,7 +7,7 @@ use super::machine::Machine;
 use crate::image::bzimage::{self, ANYWHERE, EFI_KEXEC, FIVE_LEVELS, KERNEL_64};
 use crate::image::cmdline;
 use crate::loading::decompress::Decompressed;
-use crate::loading::prepare::memory_map::Bounds;
+use crate::loading::prepare::memory::Bounds;
 use crate::loading::prepare::parts::{self, Error, Parts};
 use crate::words::little_endian::{long, short, wide};
 

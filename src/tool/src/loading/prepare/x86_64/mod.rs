@@ -32,7 +32,7 @@ use self::boot_params::{Layout, Told};
 use self::kernel::{Kernel, PAGE};
 use self::machine::Machine;
 use self::places::Asked;
-use crate::loading::prepare::memory_map::Memory;
+use crate::loading::prepare::memory::Memory;
 use crate::loading::prepare::parts::{self, Error, Parts, Prepared, Random};
 
 /// Prepares a load.

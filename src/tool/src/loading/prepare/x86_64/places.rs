@@ -2,7 +2,7 @@
 
 use super::kernel::{Choice, Kernel, LOWEST};
 use crate::image::cmdline;
-use crate::loading::prepare::memory_map::{Bounds, Memory, Pick};
+use crate::loading::prepare::memory::{Bounds, Memory, Pick};
 use crate::loading::prepare::parts::Error;
 use crate::words::size::Size;
 

@@ -12,11 +12,13 @@ use super::machine::RUNNING;
 use super::places::LAST_HANDED_OUT;
 use crate::loading::decompress::Decompressed;
 use crate::loading::prepare;
+use crate::loading::prepare::memory::Memory;
 use crate::loading::prepare::memory_map::tests::{
     FIRMWARE_ENTRIES, IOMEM_TEXT, put_firmware, put_runtime, told,
 };
-use crate::loading::prepare::memory_map::{Descriptor, Memory, Range, SETUP_E820_EXT};
+use crate::loading::prepare::memory_map::{Descriptor, SETUP_E820_EXT};
 use crate::loading::prepare::parts::{Parts, Prepared};
+use crate::loading::prepare::range::Range;
 use crate::machine::scratch::Scratch;
 use crate::words::little_endian::{long, short, wide};
 
