@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use nextkernel::loading::prepare::device_tree::Tree;
-use nextkernel::loading::prepare::memory_map::Range;
+use nextkernel::loading::prepare::range::Range;
 use nextkernel_plan::Area;
 
 /// Maximum size of the added properties, their names, and a node for them.

@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::loading::prepare::memory_map::{Bounds, Memory, Pick, Range, free_in};
+use nextkernel::loading::prepare::memory::{Bounds, Memory, Pick};
+use nextkernel::loading::prepare::memory_map::free_in;
+use nextkernel::loading::prepare::range::Range;
 
 const PAGE: u64 = 4096;
 

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::loading::prepare::memory_map::{Memory, Range};
+use nextkernel::loading::prepare::memory::Memory;
+use nextkernel::loading::prepare::range::Range;
 use nextkernel::loading::prepare;
 use nextkernel::loading::prepare::parts::Parts;
 use nextkernel::machine::root::Root;
@@ -66,7 +67,7 @@ fuzz_target!(|bytes: &[u8]| {
     let parts = Parts {
         root,
         kernel: &kernel,
-        thawed: None,
+        decompressed: None,
         initrd: Some(&initrd),
         cmdline,
         cmdline_room: 200,

@@ -10,7 +10,7 @@ use std::io::{Seek, Write};
 use libfuzzer_sys::fuzz_target;
 use nextkernel::machine::root::Root;
 use nextkernel::loading::decompress::{Asked, self};
-use nextkernel::loading::decompress::why::Why;
+use nextkernel::loading::decompress::failure::Failure;
 use nextkernel::image::whole;
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -56,7 +56,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(is.size == length(to) && is.size <= MOST);
                 assert!(proved.is_ok() && decompress::is_whole_initrd(to, 0, is.size).is_ok());
             }
-            Err(Why::NoRoom) => {}
+            Err(Failure::NoRoom) => {}
             Err(why) => {
                 plain(&why.to_string());
                 assert_eq!(proved, Err(why.to_string()));

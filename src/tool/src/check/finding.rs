@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::freeing::gpus;
 use crate::image::digest;
-use crate::loading::loader;
+use crate::loading::syscall;
 use crate::machine::root::Root;
 use crate::machine::sys::Calls;
 use crate::machine::systemd;
@@ -68,7 +68,7 @@ pub(crate) struct Asked {
 
 impl Asked {
     pub(crate) fn now(root: &Root) -> Asked {
-        let calls = loader::calls(root);
+        let calls = syscall::calls(root);
         Asked { calls, systemd: systemd::version(), hash_rate: digest::rate, process_on: gpus::process_on }
     }
 }

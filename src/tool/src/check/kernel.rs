@@ -3,9 +3,9 @@
 use nextkernel_plan::Plan;
 
 use crate::check::finding::{Asked, Findings, Verdict};
-use crate::loading::loader;
 use crate::loading::policy::{self, Against};
-use crate::loading::refusal::Bar;
+use crate::loading::restriction::Restriction;
+use crate::loading::syscall;
 use crate::machine::efi;
 use crate::machine::kconfig::Kconfig;
 use crate::machine::root::Root;
@@ -21,7 +21,7 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
                     Verdict::Ok,
                     "kexec_load(2) loads the next kernel: this one's kexec_file_load(2) would load it into CMA".to_owned(),
                 ),
-                forbidden => (Verdict::Bad, loader::into_cma(forbidden)),
+                forbidden => (Verdict::Bad, syscall::into_cma(forbidden)),
             };
             findings.say(verdict, "calls", so);
         }
@@ -38,7 +38,7 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
             );
         }
         (Some(Calls { file: false, .. }), Some(against)) if against.forbids() => {
-            findings.say(Verdict::Bad, "calls", loader::no_call(Some(against)));
+            findings.say(Verdict::Bad, "calls", syscall::no_call(Some(against)));
         }
         (Some(Calls { file: false, .. }), _) => findings.say(
             Verdict::Ok,
@@ -56,9 +56,9 @@ pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
     } else {
         (Verdict::Bad, "nothing can be loaded")
     };
-    match Bar::to_calls(root) {
+    match Restriction::to_calls(root) {
         // A user other than root may run the check. That this user cannot load is no finding.
-        None | Some(Bar::NotRoot) => {}
+        None | Some(Restriction::NotRoot) => {}
         Some(bar) => findings.say(verdict, "load", format!("{so}: {bar}")),
     }
     if let Some(left) = policy::calls_left(root).filter(|left| *left > 0) {

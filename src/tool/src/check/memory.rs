@@ -9,7 +9,7 @@ use crate::check::finding::{Asked, Findings, Verdict};
 use crate::image::digest;
 use crate::image::header::Header;
 use crate::loading::policy::Against;
-use crate::loading::prepare::memory_map::Memory;
+use crate::loading::prepare::memory::Memory;
 use crate::machine::memory;
 use crate::machine::root::Root;
 use crate::staging::directory;

@@ -16,7 +16,7 @@ use crate::check;
 use crate::commands;
 use crate::entries::Choice;
 use crate::freeing::gpus::{self, Said};
-use crate::loading::loader::Loader;
+use crate::loading::syscall::Syscall;
 use crate::loading::test_load;
 use crate::machine::armed::{self, Arming};
 use crate::machine::elsewhere::{Elsewhere, see_that_this_is_the_system};
@@ -360,7 +360,7 @@ fn tell(
                 "staged            {} (handoff {}), its images as they were, for the {} loader",
                 plan.entry,
                 plan.handoff,
-                Loader::of(plan)
+                Syscall::of(plan)
             ));
             covers_kexec(plan)?;
             (Ask::of(root, init)?, at_night(root, plan.entry, Said::Plan(plan)))

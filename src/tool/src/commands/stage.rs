@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 use nextkernel_plan::{HandoffId, Watchdog};
 
 use crate::commands::status;
-use crate::loading::loader;
+use crate::loading::syscall;
 use crate::machine::elsewhere::see_that_this_is_the_system;
 use crate::machine::root::Root;
 use crate::request::choices::{OnVerb, PreloadWish, Wanted};
@@ -139,7 +139,7 @@ pub fn run(root: &Root, request: &StageRequest) -> Result<HandoffId, Error> {
         return Err(Error::NotRoot);
     }
     see_that_this_is_the_system(root)?;
-    let Staged { handoff, notes } = stage(root, request, loader::calls(root))?;
+    let Staged { handoff, notes } = stage(root, request, syscall::calls(root))?;
     firmware::take_back(root);
     for note in notes {
         say::note(note);

@@ -12,7 +12,7 @@ use crate::freeing::gpus::{self, Gpu, Said};
 use crate::image::cmdline;
 use crate::image::header::Header;
 use crate::loading::decompress;
-use crate::loading::loader::{self, Loader, Why};
+use crate::loading::syscall::{self, ChoiceReason, Syscall};
 use crate::machine::init::Init;
 use crate::machine::root::Root;
 use crate::machine::sys::Calls;
@@ -94,10 +94,10 @@ struct Next {
     /// `hook` or `init`, where the plan says so.
     jump: Option<String>,
     /// Which of the kernel's two calls loads it: `verified` or `direct`.
-    loader: Loader,
+    loader: Syscall,
     /// Why that one: `default`, `asked`, `thawed`, `only`, or what is against the direct one here: `no-call`,
     /// `architecture`, `hands-over`, `lockdown`, `signature`, `ima`, `load-pin`.
-    loader_why: Why,
+    loader_why: ChoiceReason,
     /// What is unpacked already: `kernel`, `initrd`.
     thawed: Vec<Thawed>,
 }
@@ -146,7 +146,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         Conf::default()
     });
     let gpus = gpus::find(root, plan.as_ref().map_or(Said::Conf(&conf), Said::Plan));
-    let status = Status::of(root, plan.as_ref(), &conf, gpus, systemd, loader::calls(root));
+    let status = Status::of(root, plan.as_ref(), &conf, gpus, systemd, syscall::calls(root));
     say::print(&status, wish.json, || status.in_words(systemd)).map_err(Error::Output)
 }
 
@@ -309,7 +309,7 @@ fn thawed(root: &Root, plan: &Plan<'_>) -> Vec<Thawed> {
     let open = |image| std::fs::File::open(directory::path(root, &image)).ok();
     let kernel = open(plan.kernel).filter(|_| plan.direct.is_some());
     let kernel = kernel.filter(|file| Header::read(file) == Header::Unknown).map(|_| Thawed::Kernel);
-    let initrd = plan.initrd.and_then(open).filter(|file| decompress::is_thawed(file).unwrap_or(false));
+    let initrd = plan.initrd.and_then(open).filter(|file| decompress::is_decompressed(file).unwrap_or(false));
     kernel.into_iter().chain(initrd.map(|_| Thawed::Initrd)).collect()
 }
 
@@ -320,7 +320,7 @@ impl Next {
             size: image.size,
             as_staged: (plan.preload != Preload::Only).then(|| directory::is_as_staged(root, image)),
         };
-        let (loader, thawed) = (Loader::of(plan), thawed(root, plan));
+        let (loader, thawed) = (Syscall::of(plan), thawed(root, plan));
         let from = plan.kernel_from.iter().map(ToString::to_string).collect();
         Next {
             handoff: plan.handoff.to_string(),
@@ -339,7 +339,7 @@ impl Next {
             watchdog: plan.watchdog.map(|watchdog| watchdog.to_string()),
             jump: plan.jump.map(|jump| jump.to_string()),
             loader,
-            loader_why: Why::of(root, calls, loader, thawed.contains(&Thawed::Kernel)),
+            loader_why: ChoiceReason::of(root, calls, loader, thawed.contains(&Thawed::Kernel)),
             thawed,
         }
     }

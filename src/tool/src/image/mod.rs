@@ -7,7 +7,6 @@ pub mod cpio;
 pub mod digest;
 pub mod header;
 pub mod initrd;
-pub(crate) mod lzo;
 pub mod piece;
 pub mod unpack;
 pub mod whole;

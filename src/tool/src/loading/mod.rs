@@ -2,8 +2,9 @@
 //! and the test load.
 
 pub mod decompress;
-pub mod loader;
 pub mod policy;
 pub mod prepare;
 pub mod refusal;
+pub mod restriction;
+pub mod syscall;
 pub mod test_load;

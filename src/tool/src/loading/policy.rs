@@ -148,3 +148,30 @@ fn wants_signature(root: &Root) -> bool {
         || (efi::secure_boot(root) == Some(true)
             && config.is_none_or(|config| config.has("KEXEC_SIG") && config.has("IMA")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::scratch::Scratch;
+
+    #[test]
+    fn whether_memory_is_handed_over_is_read_as_the_kernel_reads_it() {
+        let scratch = Scratch::new();
+        scratch.put("/proc/sys/kernel/osrelease", "7.2\n");
+        let with = |config: &str, line: &str| {
+            scratch.put("/boot/config-7.2", config);
+            scratch.put("/proc/cmdline", line);
+            hands_memory_over(&scratch.root)
+        };
+        let (built, default) = ("CONFIG_KEXEC_HANDOVER=y\n", "CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT=y\n");
+        for on in ["kho=on", "kho=1", "kho=Yes", "kho=true", "kho=0 kho=ON", "kho=enabled"] {
+            assert!(with(built, on), "{on}");
+        }
+        for off in ["quiet", "kho=off", "kho=0", "kho=no", "kho=odd", "kho", "kho=on kho=off"] {
+            assert!(!with(built, off), "{off}");
+        }
+        let default = built.to_owned() + default;
+        assert!(with(&default, "quiet") && with(&default, "kho=odd") && !with(&default, "kho=Off"));
+        assert!(!with("CONFIG_KEXEC=y\n", "kho=on"));
+    }
+}

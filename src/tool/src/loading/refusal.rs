@@ -1,141 +1,19 @@
 //! Explains a refusal to load or unload, from the kernel's answer and from the system's restrictions.
 
 use std::fs::File;
-use std::{fmt, io};
+use std::io;
 
 use crate::image::header::{Flat, Header};
-use crate::loading::loader::no_call;
-use crate::loading::policy::{Against, hands_memory_over, is_locked_down};
+use crate::loading::policy::{Against, hands_memory_over};
+use crate::loading::restriction::Restriction;
+use crate::loading::syscall::no_call;
 use crate::machine::root::Root;
-use crate::machine::{efi, memory, processor};
+use crate::machine::{memory, processor};
 use crate::words::size::Size;
-
-/// `CAP_SYS_BOOT` among the bits of `CapEff` (include/uapi/linux/capability.h).
-const CAP_SYS_BOOT: u64 = 1 << 22;
 
 /// Bytes that the kernel adds to the length of a command line before it compares that with the image's maximum
 /// (`MAX_ELFCOREHDR_STR_LEN`, arch/x86/kernel/kexec-bzimage64.c).
 const HEAD_ROOM: u64 = 30;
-
-/// A restriction of the system that forbids a call. The kernel answers EPERM to all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bar {
-    /// The user is not root.
-    NotRoot,
-    /// The user is a container's root, in its own user namespace.
-    UserNamespace,
-    /// The user is root without `CAP_SYS_BOOT`.
-    NoCapability,
-    /// `kernel.kexec_load_disabled` is set.
-    Disabled,
-    /// `kernel.kexec_load_limit_reboot` is used up.
-    LimitSpent,
-    /// `LoadPin`: the file lies on another file system than the first file that the kernel loaded.
-    LoadPin,
-    /// Lockdown because of Secure Boot.
-    SecureBoot,
-    /// Lockdown without Secure Boot.
-    Lockdown,
-    /// A system call filter (seccomp).
-    Filter,
-}
-
-impl Bar {
-    /// Returns the restriction that forbids every call, checked in the kernel's order (`kexec_load_permitted`,
-    /// `kernel/kexec_core.c`). Must be determined *before* the call, because the call may use up the last one
-    /// of the limit.
-    #[must_use]
-    pub fn to_calls(root: &Root) -> Option<Bar> {
-        let is = |path, value| root.fact(path).as_deref() == Some(value);
-        let status = |name: &str| process_status(root, name);
-        let capabilities = status("CapEff:").and_then(|bits| u64::from_str_radix(&bits, 16).ok());
-        let effective_user = status("Uid:").and_then(|ids| Some(ids.split_whitespace().nth(1)?.to_owned()));
-        if capabilities.is_some_and(|bits| bits & CAP_SYS_BOOT == 0) {
-            let is_root = effective_user.is_none_or(|user| user == "0");
-            Some(if is_root { Bar::NoCapability } else { Bar::NotRoot })
-        } else if in_user_namespace(root) {
-            Some(Bar::UserNamespace)
-        } else if is("/proc/sys/kernel/kexec_load_disabled", "1") {
-            Some(Bar::Disabled)
-        } else if is("/proc/sys/kernel/kexec_load_limit_reboot", "0") {
-            Some(Bar::LimitSpent)
-        } else {
-            None
-        }
-    }
-
-    /// Returns the restriction that forbids this image although calls are allowed.
-    fn to_images(root: &Root) -> Option<Bar> {
-        let is = |path, value| root.fact(path).as_deref() == Some(value);
-        if is("/proc/sys/kernel/loadpin/enforce", "1") {
-            Some(Bar::LoadPin)
-        } else if is_locked_down(root) {
-            let secure_boot = efi::secure_boot(root) == Some(true);
-            Some(if secure_boot { Bar::SecureBoot } else { Bar::Lockdown })
-        } else {
-            Bar::to_unload(root)
-        }
-    }
-
-    /// Returns the restriction that remains when none of the kernel's own can be the reason.
-    fn to_unload(root: &Root) -> Option<Bar> {
-        (process_status(root, "Seccomp:").as_deref() == Some("2")).then_some(Bar::Filter)
-    }
-}
-
-impl fmt::Display for Bar {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Bar::NotRoot => "it takes root; run this with sudo",
-            Bar::UserNamespace => {
-                "this is a container's root (a user namespace), which may not; run it on the machine itself"
-            }
-            Bar::NoCapability => {
-                "CAP_SYS_BOOT is missing; is this a container, or a unit with CapabilityBoundingSet=? run it on the \
-                 machine itself, with that capability"
-            }
-            Bar::Disabled => {
-                "kernel.kexec_load_disabled is 1 and stays so until the next boot; find out who sets it \
-                 (grep -r kexec_load_disabled /etc/sysctl.d /usr/lib/sysctl.d)"
-            }
-            Bar::LimitSpent => {
-                "kernel.kexec_load_limit_reboot is spent; each attempt costs one, and only a boot gives new ones"
-            }
-            Bar::LoadPin => {
-                "LoadPin is in force (kernel.loadpin.enforce), and takes kernels only from the file system that \
-                 modules come from; stage a kernel that lies there"
-            }
-            Bar::SecureBoot => {
-                "lockdown is in force, by Secure Boot, and the kernel image is not one it can verify; stage a kernel \
-                 signed by the distribution, or by a key that is enrolled (mokutil --import)"
-            }
-            Bar::Lockdown => {
-                "lockdown is in force (/sys/kernel/security/lockdown), without Secure Boot, and the kernel image has \
-                 no signature by a key that this kernel knows (Debian's knows its own signer's under Secure Boot \
-                 alone); stage one that it knows, or start this one without lockdown="
-            }
-            Bar::Filter => {
-                "a filter of system calls is the likely reason (Seccomp in /proc/self/status: a container, or a \
-                 unit's SystemCallFilter=); run it outside of that"
-            }
-        })
-    }
-}
-
-/// Returns a field of `/proc/self/status` (`proc_pid_status(5)`).
-#[must_use]
-pub fn process_status(root: &Root, name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(root.path("/proc/self/status")).ok()?;
-    Some(text.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
-}
-
-/// Returns whether this process is in another user namespace than the first, in which every id maps to itself
-/// (`user_namespaces(7)`).
-fn in_user_namespace(root: &Root) -> bool {
-    let map = root.fact("/proc/self/uid_map").unwrap_or_default();
-    let map: Vec<_> = map.split_whitespace().collect();
-    !map.is_empty() && map != ["0", "0", "4294967295"]
-}
 
 /// The image that was to be loaded.
 #[derive(Debug)]
@@ -174,9 +52,9 @@ impl Image {
 /// `fs/kernel_read_file.c`, arch/x86/kernel/kexec-bzimage64.c, `crypto/asymmetric_keys/verify_pefile.c`). A
 /// restriction that already held before the call comes first.
 #[must_use]
-pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Image) -> String {
+pub fn of_load(root: &Root, errno: &io::Error, before: Option<Restriction>, image: &Image) -> String {
     match errno.raw_os_error().unwrap_or(0) {
-        libc::EPERM => forbidden(before.or_else(|| Bar::to_images(root))),
+        libc::EPERM => forbidden(before.or_else(|| Restriction::to_images(root))),
         libc::EACCES => "IMA or a security module (SELinux, IPE) refused this kernel file; its policy must allow it, or \
                          the file needs the signature that it asks for (the kernel log has more: dmesg, ausearch)"
             .into(),
@@ -232,14 +110,14 @@ pub fn of_load(root: &Root, errno: &io::Error, before: Option<Bar>, image: &Imag
 /// `do_kexec_load`; `sanity_check_segment_list`, `kernel/kexec_core.c`). A restriction that already held before
 /// the call comes first.
 #[must_use]
-pub fn of_direct_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes: u64) -> String {
+pub fn of_segment_load(root: &Root, errno: &io::Error, before: Option<Restriction>, takes: u64) -> String {
     const INSTEAD: &str = "leave --loader and --thaw out, and the verified loader takes its place";
     match errno.raw_os_error().unwrap_or(0) {
         libc::EPERM => match before {
-            Some(bar) => bar.to_string(),
+            Some(restriction) => restriction.to_string(),
             None => match Against::find(root, None).filter(|against| against.forbids()) {
                 Some(against) => format!("{against}; {INSTEAD}"),
-                None => forbidden(Bar::to_unload(root)),
+                None => forbidden(Restriction::to_unload(root)),
             },
         },
         libc::EACCES => format!(
@@ -272,9 +150,9 @@ pub fn of_direct_load(root: &Root, errno: &io::Error, before: Option<Bar>, takes
 
 /// Explains an error of an unloading in one sentence.
 #[must_use]
-pub fn of_unload(root: &Root, errno: &io::Error, before: Option<Bar>) -> String {
+pub fn of_unload(root: &Root, errno: &io::Error, before: Option<Restriction>) -> String {
     match errno.raw_os_error().unwrap_or(0) {
-        libc::EPERM => forbidden(before.or_else(|| Bar::to_unload(root))),
+        libc::EPERM => forbidden(before.or_else(|| Restriction::to_unload(root))),
         libc::EBUSY => busy(root),
         libc::ENOSYS => no_call(Some(Against::NoCall)),
         _ => unknown(),
@@ -306,10 +184,10 @@ fn unknown() -> String {
     "for a reason that is not known; the kernel log may say more (dmesg)".into()
 }
 
-fn forbidden(bar: Option<Bar>) -> String {
-    bar.map_or_else(
+fn forbidden(restriction: Option<Restriction>) -> String {
+    restriction.map_or_else(
         || "a security module is the likely reason; the kernel log may say which (dmesg, ausearch)".into(),
-        |bar| bar.to_string(),
+        |restriction| restriction.to_string(),
     )
 }
 
@@ -392,27 +270,6 @@ mod tests {
     use crate::machine::efi;
     use crate::machine::scratch::Scratch;
 
-    #[test]
-    fn whether_memory_is_handed_over_is_read_as_the_kernel_reads_it() {
-        let scratch = Scratch::new();
-        scratch.put("/proc/sys/kernel/osrelease", "7.2\n");
-        let with = |config: &str, line: &str| {
-            scratch.put("/boot/config-7.2", config);
-            scratch.put("/proc/cmdline", line);
-            hands_memory_over(&scratch.root)
-        };
-        let (built, default) = ("CONFIG_KEXEC_HANDOVER=y\n", "CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT=y\n");
-        for on in ["kho=on", "kho=1", "kho=Yes", "kho=true", "kho=0 kho=ON", "kho=enabled"] {
-            assert!(with(built, on), "{on}");
-        }
-        for off in ["quiet", "kho=off", "kho=0", "kho=no", "kho=odd", "kho", "kho=on kho=off"] {
-            assert!(!with(built, off), "{off}");
-        }
-        let default = built.to_owned() + default;
-        assert!(with(&default, "quiet") && with(&default, "kho=odd") && !with(&default, "kho=Off"));
-        assert!(!with("CONFIG_KEXEC=y\n", "kho=on"));
-    }
-
     const ALL: &str = "Uid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\nSeccomp:\t0\n";
 
     fn image(header: Header) -> Image {
@@ -425,7 +282,7 @@ mod tests {
 
     fn sentence(scratch: &Scratch, errno: i32, header: Header) -> String {
         let errno = io::Error::from_raw_os_error(errno);
-        of_load(&scratch.root, &errno, Bar::to_calls(&scratch.root), &image(header))
+        of_load(&scratch.root, &errno, Restriction::to_calls(&scratch.root), &image(header))
     }
 
     #[test]
@@ -460,7 +317,7 @@ mod tests {
     fn a_limit_that_the_call_itself_has_spent_is_not_what_forbade_it() {
         let scratch = Scratch::new();
         scratch.put("/proc/sys/kernel/kexec_load_limit_reboot", "1\n");
-        let before = Bar::to_calls(&scratch.root);
+        let before = Restriction::to_calls(&scratch.root);
         scratch.put("/proc/sys/kernel/kexec_load_limit_reboot", "0\n");
         scratch.put("/sys/kernel/security/lockdown", "[integrity]\n");
         let errno = io::Error::from_raw_os_error(libc::EPERM);
@@ -518,7 +375,7 @@ mod tests {
         scratch.put("/proc/self/status", ALL);
         let said = |scratch: &Scratch, errno, takes| {
             let errno = io::Error::from_raw_os_error(errno);
-            of_direct_load(&scratch.root, &errno, Bar::to_calls(&scratch.root), takes)
+            of_segment_load(&scratch.root, &errno, Restriction::to_calls(&scratch.root), takes)
         };
         for errno in [
             libc::EPERM,

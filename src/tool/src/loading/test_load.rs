@@ -12,7 +12,8 @@ use nextkernel_plan::{Direct, HandoffId, Part, Record, Recorded, Segment, limits
 use thiserror::Error;
 
 use crate::loading::policy::calls_left;
-use crate::loading::refusal::{self, Bar, Image};
+use crate::loading::refusal::{self, Image};
+use crate::loading::restriction::Restriction;
 use crate::machine::cma;
 use crate::machine::root::Root;
 use crate::machine::sys::{self, Mapping};
@@ -54,7 +55,7 @@ pub fn load(
     later: u64,
 ) -> Result<Duration, Error> {
     let initrd_fd = initrd.map(AsFd::as_fd);
-    let before = Bar::to_calls(root);
+    let before = Restriction::to_calls(root);
     let load = |leaves_cma_out| {
         let call = || sys::kexec_file_load(kernel.as_fd(), initrd_fd, line, leaves_cma_out);
         unless_busy(|| calls_left(root), later, call)
@@ -71,17 +72,17 @@ pub fn load(
 }
 
 /// Does the same as [`load`] with `kexec_load`, by the same call that the hook makes.
-pub fn load_direct(
+pub fn load_segments(
     root: &Root,
     files: Files<'_>,
     direct: &Direct<'_>,
     line: &CStr,
     later: u64,
 ) -> Result<Duration, Error> {
-    let before = Bar::to_calls(root);
+    let before = Restriction::to_calls(root);
     let takes = Segment::memory(direct.segments.iter());
     let refused =
-        |errno| Error { act: LOAD, why: refusal::of_direct_load(root, &errno, before, takes), errno };
+        |errno| Error { act: LOAD, why: refusal::of_segment_load(root, &errno, before, takes), errno };
     let io =
         |errno| Error { act: LOAD, why: "the staged files cannot be read; stage again".to_owned(), errno };
     let parameters = parameters(root, files.parameters, direct, line).map_err(io)?;
@@ -141,7 +142,7 @@ fn recorded(cmdline: &str, record: impl Display) -> CString {
 
 /// Unloads the loaded image. If the system limits the number of calls, `later` of them are left over.
 pub fn unload(root: &Root, later: u64) -> Result<(), Error> {
-    let before = Bar::to_calls(root);
+    let before = Restriction::to_calls(root);
     let unloaded = unless_busy(|| calls_left(root), later, sys::kexec_unload).map_err(|errno| Error {
         act: "unload",
         why: refusal::of_unload(root, &errno, before),

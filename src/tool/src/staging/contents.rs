@@ -3,7 +3,7 @@
 
 use crate::image::cmdline::Line;
 use crate::image::header::Header;
-use crate::loading::loader::Loader;
+use crate::loading::syscall::Syscall;
 use crate::staging::copy;
 use crate::staging::extra::Extra;
 use crate::staging::source::{self, Source};
@@ -23,9 +23,9 @@ pub struct Contents {
     /// The next kernel's command line.
     pub line: Line,
     /// The syscall that loads the set.
-    pub loader: Loader,
+    pub loader: Syscall,
     /// The syscall that loads the set if the kernel cannot be decompressed.
-    pub if_compressed: Loader,
+    pub if_compressed: Syscall,
     /// Whether to decompress the kernel.
     pub decompresses_kernel: bool,
     /// Whether to decompress the initrd.
@@ -66,7 +66,7 @@ pub struct Sizes {
     /// Whether the initrd is written a second time, decompressed.
     pub initrd_twice: bool,
     /// The syscall that loads the set.
-    pub(super) loader: Loader,
+    pub(super) loader: Syscall,
 }
 
 impl Sizes {
@@ -90,8 +90,8 @@ impl Sizes {
     #[must_use]
     pub fn to_load(&self) -> u64 {
         let read = match self.loader {
-            Loader::Verified => self.kernel.saturating_add(self.initrd),
-            Loader::Direct => 0,
+            Syscall::FileLoad => self.kernel.saturating_add(self.initrd),
+            Syscall::SegmentLoad => 0,
         };
         self.memory().saturating_add(read)
     }
@@ -109,11 +109,11 @@ mod tests {
             decompressed: None,
             takes: 60,
             initrd_twice: false,
-            loader: Loader::Verified,
+            loader: Syscall::FileLoad,
         };
         assert_eq!((sizes.room() - SPARE, sizes.memory(), sizes.to_load()), (50, 100, 150));
         let decompressed =
-            Sizes { decompressed: Some(60), initrd_twice: true, loader: Loader::Direct, ..sizes };
+            Sizes { decompressed: Some(60), initrd_twice: true, loader: Syscall::SegmentLoad, ..sizes };
         assert_eq!((decompressed.room() - SPARE, decompressed.to_load()), (140, 100));
         let alone = Sizes { initrd: 0, initrd_twice: false, ..decompressed };
         assert_eq!(alone.room() - SPARE, 70);

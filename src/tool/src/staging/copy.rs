@@ -8,7 +8,7 @@ use crate::image::cpio;
 use crate::image::piece::Piece;
 use crate::image::whole;
 use crate::loading::decompress;
-use crate::loading::decompress::why;
+use crate::loading::decompress::failure::Failure;
 use crate::machine::root::Root;
 use crate::staging::directory::NewSet;
 use crate::staging::extra::Extra;
@@ -68,8 +68,8 @@ impl Joined<'_> {
     pub fn is_damaged(&self, at: u64, why: String) -> Error {
         let part = self.parts.iter().rev().find(|(_, begin, _)| *begin <= at);
         match part {
-            Some((source, begin, _)) => source.is_not_whole(why::Why::Damaged { at: at - begin, why }),
-            None => Error::DamagedInitrd { piece: Piece::default(), why: why::Why::Damaged { at, why } },
+            Some((source, begin, _)) => source.is_not_whole(Failure::Damaged { at: at - begin, why }),
+            None => Error::DamagedInitrd { piece: Piece::default(), why: Failure::Damaged { at, why } },
         }
     }
 }

@@ -4,7 +4,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use thiserror::Error;
 
-use crate::loading::refusal;
+use crate::loading::restriction;
 use crate::machine::root::Root;
 
 /// A signal that asked this process to end.
@@ -25,7 +25,7 @@ impl Deferred {
     /// blocked, they would be noticed.
     #[must_use]
     pub fn begin(root: &Root) -> Deferred {
-        let ignored = refusal::process_status(root, "SigIgn:");
+        let ignored = restriction::process_status(root, "SigIgn:");
         let ignored = ignored.and_then(|bits| u64::from_str_radix(&bits, 16).ok()).unwrap_or(0);
         let signals = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter();
         let signals: SigSet = signals.filter(|signal| (ignored >> (*signal as i32 - 1)) & 1 == 0).collect();

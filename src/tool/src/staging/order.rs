@@ -8,7 +8,7 @@ use crate::entries::entry::{self, Entry};
 use crate::entries::{self, Choice};
 use crate::freeing::gpus::{self, Said};
 use crate::freeing::unbind;
-use crate::loading::loader::{self, Loader};
+use crate::loading::syscall::{self, Syscall};
 use crate::machine::hypervisor::Hypervisor;
 use crate::machine::root::Root;
 use crate::machine::sys::Calls;
@@ -46,7 +46,7 @@ pub enum Error {
     NoJump(Hypervisor),
     /// No loading syscall is usable.
     #[error(transparent)]
-    Loader(#[from] loader::Error),
+    Syscall(#[from] syscall::Error),
     /// Two options exclude each other.
     #[error("--no-rehearse loads nothing, and --preload keeps what was loaded; leave one out")]
     PreloadedWithoutLoad,
@@ -145,16 +145,18 @@ impl Order {
 
         let decompresses = request.decompress.unwrap_or(conf.thaw);
         let wanted = request.syscall.or(conf.loader).unwrap_or_default();
-        let choice = loader::choose(root, calls, wanted, decompresses, loader::is_packed())?;
-        notes.extend(choice.frozen.map(|frozen| frozen.to_string()));
+        let choice = syscall::choose(root, calls, wanted, decompresses, syscall::is_packed())?;
+        notes.extend(choice.left_compressed.map(|reason| reason.to_string()));
         let contents = Contents {
             kernel,
             initrds,
             extra,
             line,
-            loader: choice.loader,
-            if_compressed: choice.unthawed,
-            decompresses_kernel: decompresses && loader::is_packed() && choice.loader == Loader::Direct,
+            loader: choice.syscall,
+            if_compressed: choice.if_compressed,
+            decompresses_kernel: decompresses
+                && syscall::is_packed()
+                && choice.syscall == Syscall::SegmentLoad,
             decompresses_initrd: decompresses,
         };
         Ok(Order {

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::loading::loader::Loader;
+use crate::loading::syscall::Syscall;
 use crate::loading::{policy, refusal};
 use crate::machine::memory;
 use crate::machine::root::Root;
@@ -72,7 +72,7 @@ pub enum Error {
 pub fn check(root: &Root, directory: &Folder, order: &Order, loads: Loads) -> Result<(), Error> {
     let sizes = &order.sizes;
     let too_large = refusal::too_large(root, sizes.memory());
-    if let Some(reason) = too_large.filter(|_| order.contents.loader == Loader::Direct) {
+    if let Some(reason) = too_large.filter(|_| order.contents.loader == Syscall::SegmentLoad) {
         return Err(Error::TooLarge(reason));
     }
     check_room(directory, sizes.room())?;

@@ -7,12 +7,13 @@ use std::io::Write;
 use nextkernel_plan::{Direct, Image, List, Segment, limits};
 use thiserror::Error;
 
-use crate::loading::decompress::{self, Asked, Thawed, why};
-use crate::loading::loader::Loader;
+use crate::loading::decompress::failure::Failure;
+use crate::loading::decompress::{self, Asked, Decompressed};
 use crate::loading::prepare;
-use crate::loading::prepare::memory_map::Range;
 use crate::loading::prepare::parts::{self, Parts, Prepared};
+use crate::loading::prepare::range::Range;
 use crate::loading::refusal;
+use crate::loading::syscall::Syscall;
 use crate::machine::memory;
 use crate::machine::root::Root;
 use crate::staging::contents::{Contents, SPARE};
@@ -56,7 +57,7 @@ pub enum Error {
         /// `kernel` or `initrd`.
         what: &'static str,
         /// The reason.
-        why: why::Why,
+        why: Failure,
     },
     /// The image is larger than any that the kernel loads.
     #[error("{0}")]
@@ -81,7 +82,7 @@ pub struct Made {
     pub direct: Option<Beside>,
     /// Notes for the user.
     pub notes: Vec<String>,
-    thawed: Option<Thawed>,
+    decompressed: Option<Decompressed>,
 }
 
 impl Made {
@@ -94,7 +95,7 @@ impl Made {
         avoided: &[Range],
     ) -> Result<(), Error> {
         let files = (&self.kernel.copy, self.initrd.as_ref());
-        self.direct = Some(beside(place, contents, files, self.thawed.as_ref(), avoided)?);
+        self.direct = Some(beside(place, contents, files, self.decompressed.as_ref(), avoided)?);
         Ok(())
     }
 
@@ -175,24 +176,24 @@ pub fn make<E: From<Error>>(
     between: impl Fn() -> Result<(), E>,
 ) -> Result<Made, E> {
     let mut notes = Vec::new();
-    let (kernel, thawed) = kernel(place, contents, for_initrd, &mut notes)?;
+    let (kernel, decompressed) = kernel(place, contents, for_initrd, &mut notes)?;
     between()?;
     let initrd = initrd(place, contents, &mut notes)?;
     between()?;
-    let loader = if contents.decompresses_kernel && thawed.is_none() {
+    let loader = if contents.decompresses_kernel && decompressed.is_none() {
         contents.if_compressed
     } else {
         contents.loader
     };
     let direct = match loader {
-        Loader::Direct => {
+        Syscall::SegmentLoad => {
             let files = (&kernel.copy, initrd.as_ref());
-            Some(beside(place, contents, files, thawed.as_ref(), &[])?)
+            Some(beside(place, contents, files, decompressed.as_ref(), &[])?)
         }
-        Loader::Verified => None,
+        Syscall::FileLoad => None,
     };
     notes.extend(direct.iter().flat_map(|direct| direct.prepared.notes.clone()));
-    Ok(Made { kernel, initrd, direct, notes, thawed })
+    Ok(Made { kernel, initrd, direct, notes, decompressed })
 }
 
 /// Copies the kernel, and decompresses it if requested. A kernel that cannot be decompressed is staged as it
@@ -202,7 +203,7 @@ fn kernel(
     contents: &Contents,
     for_initrd: u64,
     notes: &mut Vec<String>,
-) -> Result<(copy::Kernel, Option<Thawed>), Error> {
+) -> Result<(copy::Kernel, Option<Decompressed>), Error> {
     let staged = copy::kernel(place.set, &contents.kernel, place.left()?.saturating_sub(for_initrd))?;
     staged.see_that_it_is_whole(&contents.kernel, !contents.decompresses_kernel)?;
     if !contents.decompresses_kernel {
@@ -213,15 +214,15 @@ fn kernel(
     let most = place.left()?.saturating_sub(for_initrd);
     let asked = Asked { root: place.root, cmdline: contents.line.as_str(), most };
     match decompress::kernel(&staged.copy, &copy, &asked) {
-        Ok(thawed) => {
+        Ok(decompressed) => {
             drop(copy);
             place.set.remove(FROZEN)?;
             let copy = File::open(&path).map_err(|error| source::Error::Unwritable { path, error })?;
             notes.push(grown("kernel", size(&staged.copy), size(&copy)));
-            Ok((copy::Kernel::made(copy), Some(thawed)))
+            Ok((copy::Kernel::made(copy), Some(decompressed)))
         }
-        Err(why::Why::NoRoom) => Err(Error::Outgrows { what: "kernel", packed: size(&staged.copy), most }),
-        Err(why @ why::Why::Unfit(_)) => {
+        Err(Failure::NoRoom) => Err(Error::Outgrows { what: "kernel", packed: size(&staged.copy), most }),
+        Err(why @ Failure::Unfit(_)) => {
             // Decompression did not check the payload to its end, so check it now.
             staged.see_that_it_is_whole(&contents.kernel, true)?;
             notes.push(format!("--thaw: the kernel is staged as it is: {why}"));
@@ -244,30 +245,30 @@ fn initrd(place: Place<'_>, contents: &Contents, notes: &mut Vec<String>) -> Res
     place.set.rename("initrd", FROZEN)?;
     let (path, copy) = place.set.create("initrd")?;
     let most = place.left()?;
-    let thawed = match decompress::initrd(&joined.copy, &copy, most) {
-        Ok(thawed) => thawed,
-        Err(why::Why::NoRoom) => {
+    let decompressed = match decompress::initrd(&joined.copy, &copy, most) {
+        Ok(decompressed) => decompressed,
+        Err(Failure::NoRoom) => {
             return Err(Error::Outgrows { what: "initrd", packed: size(&joined.copy), most });
         }
-        Err(why::Why::Damaged { at, why }) => return Err(joined.is_damaged(at, why).into()),
+        Err(Failure::Damaged { at, why }) => return Err(joined.is_damaged(at, why).into()),
         Err(why) => return Err(Error::Thaw { what: "initrd", why }),
     };
     drop(copy);
     place.set.remove(FROZEN)?;
-    if thawed.thawed > 0 {
-        notes.push(grown("initrd", size(&joined.copy), thawed.size));
+    if decompressed.decompressed > 0 {
+        notes.push(grown("initrd", size(&joined.copy), decompressed.size));
     }
-    if thawed.is_disk {
+    if decompressed.is_disk {
         notes.push("--thaw: the initrd is a disk, and stays as it is".to_owned());
     }
     Ok(Some(File::open(&path).map_err(|error| source::Error::Unwritable { path, error })?))
 }
 
-fn grown(what: &str, packed: u64, thawed: u64) -> String {
+fn grown(what: &str, packed: u64, decompressed: u64) -> String {
     format!(
         "the {what} is thawed: {} are {} now, in /run and again when it is loaded",
         Size(packed),
-        Size(thawed)
+        Size(decompressed)
     )
 }
 
@@ -276,14 +277,14 @@ fn beside(
     place: Place<'_>,
     contents: &Contents,
     (kernel, initrd): (&File, Option<&File>),
-    thawed: Option<&Thawed>,
+    decompressed: Option<&Decompressed>,
     avoided: &[Range],
 ) -> Result<Beside, Error> {
     let cmdline_room = contents.line.as_str().len() + limits::RECORD_MAX + 1;
     let prepared = prepare::segments(&Parts {
         root: place.root,
         kernel,
-        thawed,
+        decompressed,
         initrd,
         cmdline: contents.line.as_str(),
         cmdline_room: cmdline_room as u64,
@@ -348,8 +349,8 @@ mod tests {
             initrds: vec![open("initrd", "/i")],
             extra: Extra::default(),
             line: Line::new("root=x").unwrap(),
-            loader: Loader::Verified,
-            if_compressed: Loader::Verified,
+            loader: Syscall::FileLoad,
+            if_compressed: Syscall::FileLoad,
             decompresses_kernel: false,
             decompresses_initrd: true,
         };
@@ -387,7 +388,7 @@ mod tests {
         let scratch = Scratch::new();
         let (made, files) = made(&scratch, |contents| {
             (contents.loader, contents.decompresses_kernel, contents.decompresses_initrd) =
-                (Loader::Direct, true, false);
+                (Syscall::SegmentLoad, true, false);
         });
         let made = made.unwrap();
         assert_eq!(files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["initrd", "kernel"]);

@@ -13,7 +13,7 @@ use crate::image::header::{self, Header};
 use crate::image::initrd::{BOOT_CONFIG, BOOT_CONFIG_PADDING};
 use crate::image::piece::{Identity, Piece, Section};
 use crate::image::unpack::{self, Unpacked, Wrapping};
-use crate::loading::decompress::why;
+use crate::loading::decompress::failure::Failure;
 use crate::machine::root::Root;
 use crate::staging::directory;
 use crate::staging::extra;
@@ -102,7 +102,7 @@ pub enum Error {
         /// The file.
         piece: Piece,
         /// The reason and the place.
-        why: why::Why,
+        why: Failure,
     },
     /// The unpacked kernel does not fit into the room that is left.
     #[error(
@@ -322,9 +322,9 @@ impl Source {
         }
     }
 
-    pub(super) fn is_not_whole(&self, why: why::Why) -> Error {
+    pub(super) fn is_not_whole(&self, why: Failure) -> Error {
         match why {
-            why::Why::Read(error) => self.unreadable(error),
+            Failure::Read(error) => self.unreadable(error),
             why => Error::DamagedInitrd { piece: self.piece.clone(), why },
         }
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use nextkernel_plan::{HandoffId, Plan, Preload};
 use thiserror::Error;
 
-use crate::loading::loader::{self, Loader};
 use crate::loading::policy;
 use crate::loading::prepare::handed_out::Look;
+use crate::loading::syscall::{self, Syscall};
 use crate::loading::test_load::{self, Files};
 use crate::machine::elsewhere::Elsewhere;
 use crate::machine::root::Root;
@@ -75,7 +75,7 @@ pub enum Error {
 
 /// Stages without printing anything.
 pub fn quietly(root: &Root, request: &StageRequest) -> Result<(), Error> {
-    stage(root, request, loader::calls(root)).map(drop)
+    stage(root, request, syscall::calls(root)).map(drop)
 }
 
 /// The result of staging.
@@ -183,7 +183,7 @@ impl Trial<'_, '_> {
         match (&plan.direct, &made.direct) {
             (Some(direct), Some(Beside { parameters, .. })) => {
                 let files = Files { kernel: &kernel.copy, initrd, parameters };
-                test_load::load_direct(root, files, direct, &line, later)
+                test_load::load_segments(root, files, direct, &line, later)
             }
             _ => test_load::load(root, kernel.judged(), initrd, &line, later),
         }
@@ -228,7 +228,7 @@ fn commit(
 
 /// Writes the history's line about the stage. Returns a note if that fails.
 fn recorded(root: &Root, plan: &Plan<'_>, took: Option<Duration>) -> Option<String> {
-    let loader = Loader::of(plan).to_string();
+    let loader = Syscall::of(plan).to_string();
     let error = report::history::staged(root, plan.handoff, plan.entry, &loader, took).err()?;
     Some(format!(
         "`nextkernel report` will not know how long the load took: its history cannot be written: {}",

@@ -16,7 +16,7 @@ use crate::image::archive::{self, Entries};
 use crate::image::cpio::ALIGNMENT;
 use crate::image::initrd::{BOOT_CONFIG, BOOT_CONFIG_PADDING};
 use crate::image::unpack;
-use crate::loading::decompress::why::Why;
+use crate::loading::decompress::failure::Failure;
 use crate::machine::sys::read_at;
 use crate::words::little_endian::long;
 
@@ -40,43 +40,43 @@ pub struct Initrd {
     pub size: u64,
     /// How many members were decompressed. If none, the file has the same content as the original, except for
     /// padding.
-    pub thawed: usize,
+    pub decompressed: usize,
     /// Whether the initrd is a disk, which stays as it is.
     pub is_disk: bool,
 }
 
 /// Decompresses a staged initrd into an empty file that grows to `most` bytes at most, and verifies that it is
 /// whole. After an error the file's content is useless.
-pub fn initrd(from: &File, to: &File, most: u64) -> Result<Initrd, Why> {
-    let all = from.metadata().map_err(Why::Read)?.len();
+pub fn initrd(from: &File, to: &File, most: u64) -> Result<Initrd, Failure> {
+    let all = from.metadata().map_err(Failure::Read)?.len();
     walk(from, 0, all, Out { to: Some(to), at: 0, most })
 }
 
 /// Verifies that the bytes of a file from `begin` to `end` are a whole initrd.
-pub fn is_whole(from: &File, begin: u64, end: u64) -> Result<(), Why> {
+pub fn is_whole(from: &File, begin: u64, end: u64) -> Result<(), Failure> {
     walk(from, begin, end, Out { to: None, at: begin, most: u64::MAX }).map(drop).map_err(|why| match why {
-        Why::Damaged { at, why } => Why::Damaged { at: at - begin, why },
+        Failure::Damaged { at, why } => Failure::Damaged { at: at - begin, why },
         why => why,
     })
 }
 
-fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, Why> {
+fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, Failure> {
     let end = boot_config(from, begin, all)?.unwrap_or(all);
     let mut is = Initrd::default();
-    let mut at = behind_zeros(from, begin, end).map_err(Why::Read)?;
+    let mut at = behind_zeros(from, begin, end).map_err(Failure::Read)?;
     let first = at;
     while at < end {
         let mut head = [0; HEAD];
-        let head = part_at(from, &mut head, at, end).map_err(Why::Read)?;
+        let head = part_at(from, &mut head, at, end).map_err(Failure::Read)?;
         match head {
-            [] => return Err(Why::Read(ErrorKind::UnexpectedEof.into())),
-            [0, ..] => at = behind_zeros(from, at, end).map_err(Why::Read)?,
+            [] => return Err(Failure::Read(ErrorKind::UnexpectedEof.into())),
+            [0, ..] => at = behind_zeros(from, at, end).map_err(Failure::Read)?,
             [b'0', ..] if (at - begin) % ALIGNMENT == 0 => {
                 out.align(0)?;
                 let (begins, stop) = match behind_archive(from, at, end) {
                     // A disk may begin with `0`, too.
-                    Err(Why::Damaged { .. })
-                        if at == first && is_disk(from, begin, end).map_err(Why::Read)? =>
+                    Err(Failure::Damaged { .. })
+                        if at == first && is_disk(from, begin, end).map_err(Failure::Read)? =>
                     {
                         is.is_disk = true;
                         (begin, end)
@@ -90,7 +90,7 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, W
                 let written = out.at;
                 match decompressed(from, [begin, at, end], head, &mut out)? {
                     Member::Archives { stop } => {
-                        is.thawed += 1;
+                        is.decompressed += 1;
                         at = stop;
                     }
                     Member::Disk if at == first => {
@@ -98,7 +98,7 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, W
                         out.cut(written)?;
                         at = out.copy(from, begin, end)?;
                     }
-                    Member::Disk => return Err(Why::Damaged { at, why: NOTHING.to_owned() }),
+                    Member::Disk => return Err(Failure::Damaged { at, why: NOTHING.to_owned() }),
                 }
             }
         }
@@ -112,10 +112,10 @@ fn walk(from: &File, begin: u64, all: u64, mut out: Out<'_>) -> Result<Initrd, W
 }
 
 /// Returns whether nothing in an initrd is compressed.
-pub fn is_thawed(from: &File) -> io::Result<bool> {
+pub fn is_decompressed(from: &File) -> io::Result<bool> {
     let all = from.metadata()?.len();
     let why = |why| match why {
-        Why::Read(error) => Err(error),
+        Failure::Read(error) => Err(error),
         _ => Ok(None),
     };
     let end = boot_config(from, 0, all).or_else(why)?.unwrap_or(all);
@@ -127,7 +127,7 @@ pub fn is_thawed(from: &File) -> io::Result<bool> {
             [0] => behind_zeros(from, at, end)?,
             [b'0'] if at % ALIGNMENT == 0 => match behind_archive(from, at, end) {
                 Ok(stop) => stop,
-                Err(Why::Read(error)) => return Err(error),
+                Err(Failure::Read(error)) => return Err(error),
                 Err(_) => return Ok(false),
             },
             _ => return Ok(false),
@@ -153,24 +153,24 @@ fn decompressed(
     [begin, at, end]: [u64; 3],
     head: &[u8],
     out: &mut Out<'_>,
-) -> Result<Member, Why> {
+) -> Result<Member, Failure> {
     let mut file = from;
-    file.seek(SeekFrom::Start(at)).map_err(Why::Read)?;
+    file.seek(SeekFrom::Start(at)).map_err(Failure::Read)?;
     let mut counted = Counted { from: BufReader::with_capacity(PART, file.take(end - at)), count: 0 };
-    let damaged = |why: String| Why::Damaged { at, why };
+    let damaged = |why: String| Failure::Damaged { at, why };
     let broken = |error: io::Error| match error.raw_os_error() {
-        Some(_) => Why::Read(error),
+        Some(_) => Failure::Read(error),
         None => damaged(format!("it is cut off or damaged ({error})")),
     };
     let Some((name, mut member)) = unpack::member(head, &mut counted).map_err(broken)? else {
-        return if is_disk(from, begin, end).map_err(Why::Read)? {
+        return if is_disk(from, begin, end).map_err(Failure::Read)? {
             Ok(Member::Disk)
         } else {
             Err(damaged(NOTHING.to_owned()))
         };
     };
     let broken = |error| match broken(error) {
-        Why::Damaged { why, .. } => damaged(format!("as {name} {why}")),
+        Failure::Damaged { why, .. } => damaged(format!("as {name} {why}")),
         why => why,
     };
     let (mut part, mut first, mut entries, mut is_archive) =
@@ -246,18 +246,18 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Why> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let Some(mut to) = self.to else { return Ok(()) };
         if self.at.saturating_add(bytes.len() as u64) > self.most {
-            return Err(Why::NoRoom);
+            return Err(Failure::NoRoom);
         }
-        to.write_all(bytes).map_err(Why::Write)?;
+        to.write_all(bytes).map_err(Failure::Write)?;
         self.at += bytes.len() as u64;
         Ok(())
     }
 
     /// Writes zeros until the position is `to` bytes behind a multiple of 4.
-    fn align(&mut self, to: u64) -> Result<(), Why> {
+    fn align(&mut self, to: u64) -> Result<(), Failure> {
         while self.to.is_some() && self.at % ALIGNMENT != to {
             self.write(&[0])?;
         }
@@ -265,23 +265,23 @@ impl Out<'_> {
     }
 
     /// Copies the bytes from `at` to `end`, and returns `end`.
-    fn copy(&mut self, from: &File, at: u64, end: u64) -> Result<u64, Why> {
+    fn copy(&mut self, from: &File, at: u64, end: u64) -> Result<u64, Failure> {
         let (Some(mut to), size) = (self.to, end - at) else { return Ok(end) };
         if self.at.saturating_add(size) > self.most {
-            return Err(Why::NoRoom);
+            return Err(Failure::NoRoom);
         }
         let mut file = from;
-        file.seek(SeekFrom::Start(at)).map_err(Why::Read)?;
-        let copied = io::copy(&mut file.take(size), &mut to).map_err(Why::Write)?;
+        file.seek(SeekFrom::Start(at)).map_err(Failure::Read)?;
+        let copied = io::copy(&mut file.take(size), &mut to).map_err(Failure::Write)?;
         self.at += copied;
-        if copied == size { Ok(end) } else { Err(Why::Read(ErrorKind::UnexpectedEof.into())) }
+        if copied == size { Ok(end) } else { Err(Failure::Read(ErrorKind::UnexpectedEof.into())) }
     }
 
     /// Discards everything written behind an offset.
-    fn cut(&mut self, at: u64) -> Result<(), Why> {
+    fn cut(&mut self, at: u64) -> Result<(), Failure> {
         let Some(mut to) = self.to else { return Ok(()) };
-        to.set_len(at).map_err(Why::Write)?;
-        to.seek(SeekFrom::Start(at)).map_err(Why::Write)?;
+        to.set_len(at).map_err(Failure::Write)?;
+        to.seek(SeekFrom::Start(at)).map_err(Failure::Write)?;
         self.at = at;
         Ok(())
     }
@@ -310,11 +310,11 @@ fn behind_zeros(from: &File, mut at: u64, end: u64) -> io::Result<u64> {
 }
 
 /// Returns where the archives that begin at an offset end.
-fn behind_archive(from: &File, begin: u64, end: u64) -> Result<u64, Why> {
+fn behind_archive(from: &File, begin: u64, end: u64) -> Result<u64, Failure> {
     let (mut entries, mut part, mut at) = (Entries::default(), vec![0; PART], begin);
-    let damaged = |why: &str| Why::Damaged { at: begin, why: why.to_owned() };
+    let damaged = |why: &str| Failure::Damaged { at: begin, why: why.to_owned() };
     while at < end {
-        let part = part_at(from, &mut part, at, end).map_err(Why::Read)?;
+        let part = part_at(from, &mut part, at, end).map_err(Failure::Read)?;
         let took = entries.take(part).map_err(damaged)?;
         at += took as u64;
         if part.is_empty() || took < part.len() {
@@ -325,27 +325,27 @@ fn behind_archive(from: &File, begin: u64, end: u64) -> Result<u64, Why> {
 }
 
 /// Returns where a bootconfig begins, if there is one at the end of this part of a file.
-fn boot_config(from: &File, begin: u64, end: u64) -> Result<Option<u64>, Why> {
+fn boot_config(from: &File, begin: u64, end: u64) -> Result<Option<u64>, Failure> {
     let length = BOOT_CONFIG.len() as u64;
     for padding in 0..=BOOT_CONFIG_PADDING as u64 {
         let numbers =
             end.checked_sub(padding + length + BOOT_CONFIG_NUMBERS).filter(|numbers| *numbers >= begin);
         let Some(numbers) = numbers else { break };
         let mut bytes = [0; 20];
-        let has = read_at(from, &mut bytes, numbers).map_err(Why::Read)?;
+        let has = read_at(from, &mut bytes, numbers).map_err(Failure::Read)?;
         if has < bytes.len() || !bytes.ends_with(BOOT_CONFIG) {
             continue;
         }
-        let damaged = |why: &str| Why::Damaged { at: numbers, why: why.to_owned() };
+        let damaged = |why: &str| Failure::Damaged { at: numbers, why: why.to_owned() };
         let size = u64::from(long(&bytes, 0));
         let config = numbers.checked_sub(size).filter(|config| *config >= begin);
         let config = config.ok_or_else(|| damaged("its bootconfig says that it is longer than the file"))?;
         let mut sum = 0_u32;
         let (mut part, mut at) = (vec![0; PART], config);
         while at < numbers {
-            let part = part_at(from, &mut part, at, numbers).map_err(Why::Read)?;
+            let part = part_at(from, &mut part, at, numbers).map_err(Failure::Read)?;
             if part.is_empty() {
-                return Err(Why::Read(ErrorKind::UnexpectedEof.into()));
+                return Err(Failure::Read(ErrorKind::UnexpectedEof.into()));
             }
             sum = part.iter().fold(sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
             at += part.len() as u64;
@@ -367,7 +367,7 @@ mod tests {
     use std::path::Path;
 
     /// Decompresses these bytes, and returns the result and the output.
-    fn thawed_to(bytes: &[u8], most: u64) -> (Result<Initrd, Why>, Vec<u8>) {
+    fn decompressed_to(bytes: &[u8], most: u64) -> (Result<Initrd, Failure>, Vec<u8>) {
         let scratch = crate::machine::scratch::Scratch::new();
         let path = scratch.root.path("/run/from");
         std::fs::write(&path, bytes).unwrap();
@@ -381,17 +381,17 @@ mod tests {
         (is, out)
     }
 
-    /// Returns the result and the output, and checks that [`is_thawed`] recognizes both files.
-    fn thawed(bytes: &[u8]) -> (Initrd, Vec<u8>) {
-        let (is, out) = thawed_to(bytes, u64::MAX);
+    /// Returns the result and the output, and checks that [`is_decompressed`] recognizes both files.
+    fn decompressed(bytes: &[u8]) -> (Initrd, Vec<u8>) {
+        let (is, out) = decompressed_to(bytes, u64::MAX);
         let is = is.unwrap();
         let scratch = crate::machine::scratch::Scratch::new();
         let known = |bytes: &[u8]| {
             let path = scratch.root.path("/run/x");
             std::fs::write(&path, bytes).unwrap();
-            is_thawed(&File::open(path).unwrap()).unwrap()
+            is_decompressed(&File::open(path).unwrap()).unwrap()
         };
-        assert!(known(&out) && known(bytes) == (is.thawed == 0));
+        assert!(known(&out) && known(bytes) == (is.decompressed == 0));
         (is, out)
     }
 
@@ -424,23 +424,23 @@ mod tests {
         let (one, two, three) =
             (archive("kernel/x86/microcode", b"12345"), archive("a", b"abc"), archive("b", &[7; 900]));
         let joined = [&one[..], &[0; 512], &gzip(&two), &gzip(&three), &[0; 3], &gzip(&one)].concat();
-        let (is, out) = thawed(&joined);
-        assert_eq!((is.thawed, is.is_disk), (3, false));
+        let (is, out) = decompressed(&joined);
+        assert_eq!((is.decompressed, is.is_disk), (3, false));
         assert!(out == [&one[..], &[0; 512], &two, &three, &one].concat());
         // Without a compressed member the output equals the input, except for padding.
         assert_eq!(
-            thawed(&[one.clone(), two.clone()].concat()),
+            decompressed(&[one.clone(), two.clone()].concat()),
             (Initrd { size: (one.len() + two.len()) as u64, ..Initrd::default() }, [one, two].concat())
         );
-        assert_eq!(thawed(b"").0, Initrd::default());
+        assert_eq!(decompressed(b"").0, Initrd::default());
     }
 
     #[test]
     fn what_comes_out_of_an_odd_length_is_padded() {
         let two = archive("a", b"abc");
         let odd = [&two[..], b"\0\0\0\0\0"].concat();
-        let (is, out) = thawed(&[gzip(&odd), gzip(&two)].concat());
-        assert_eq!((is.thawed, out), (2, [&odd[..], &[0; 3], &two].concat()));
+        let (is, out) = decompressed(&[gzip(&odd), gzip(&two)].concat());
+        assert_eq!((is.decompressed, out), (2, [&odd[..], &[0; 3], &two].concat()));
     }
 
     #[test]
@@ -459,8 +459,8 @@ mod tests {
             let Some(packed) = packed_by(tool, arguments, &two) else { continue };
             for padding in 0..5 {
                 let joined = [&packed[..], &vec![0; padding], &gzip(&three), &packed].concat();
-                let (is, out) = thawed(&joined);
-                assert_eq!(is.thawed, 3, "{tool} {padding}");
+                let (is, out) = decompressed(&joined);
+                assert_eq!(is.decompressed, 3, "{tool} {padding}");
                 assert_eq!(out, [&two[..], &three, &two].concat(), "{tool} {padding}");
             }
         }
@@ -468,17 +468,17 @@ mod tests {
         if let Some(packed) = packed_by("lz4", &["-l", "-q"], &two) {
             for padding in 0..8 {
                 let joined = [&three[..], &packed, &vec![0; padding]].concat();
-                assert_eq!(thawed(&joined).1, [&three[..], &two].concat(), "{padding}");
+                assert_eq!(decompressed(&joined).1, [&three[..], &two].concat(), "{padding}");
             }
         }
     }
 
     /// Returns the complaint about a damaged initrd; decompressing and verifying give the same one.
     fn wrong(bytes: &[u8]) -> Option<String> {
-        let (is, _) = thawed_to(bytes, u64::MAX);
-        let thawed = is.err().map(|why| why.to_string());
-        assert_eq!(proved(bytes), thawed);
-        thawed
+        let (is, _) = decompressed_to(bytes, u64::MAX);
+        let decompressed = is.err().map(|why| why.to_string());
+        assert_eq!(proved(bytes), decompressed);
+        decompressed
     }
 
     /// Returns the complaint when the same bytes are verified as a part of a file.
@@ -536,7 +536,7 @@ mod tests {
         ] {
             assert_eq!(wrong(bytes), None, "{:?}", bytes.get(..8));
         }
-        assert!(thawed_to(&gzip(&disk), u64::MAX).0.unwrap().is_disk);
+        assert!(decompressed_to(&gzip(&disk), u64::MAX).0.unwrap().is_disk);
         let unaligned = [&[0; 9001][..], &one].concat();
         if let Some(lz4) = packed_by("lz4", &["-l", "-c"], &one) {
             let fill = vec![0; lz4.len().next_multiple_of(4) - lz4.len() + 4];
@@ -592,7 +592,7 @@ mod tests {
                 let mut other = packed.clone();
                 other[number % packed.len()] ^= 1 << (number % 8);
                 // Bytes outside the content, such as a time or a name, may change unnoticed.
-                let same = || thawed_to(&other, u64::MAX).1 == archive;
+                let same = || decompressed_to(&other, u64::MAX).1 == archive;
                 assert!(!has_checksum || proved(&other).is_some() || same(), "{tool}, {number}");
             }
         }
@@ -621,8 +621,8 @@ mod tests {
         let tail = [&config[..], &numbers, BOOT_CONFIG].concat();
         for padding in 0..4 {
             let tail = [&tail[..], &vec![0; padding]].concat();
-            let (is, out) = thawed(&[&gzip(&one)[..], &tail].concat());
-            assert_eq!(is.thawed, 1);
+            let (is, out) = decompressed(&[&gzip(&one)[..], &tail].concat());
+            assert_eq!(is.decompressed, 1);
             assert!(out.starts_with(&one) && out.ends_with(&tail), "{padding}");
             assert!(out.len() < one.len() + tail.len() + 4, "{padding}");
         }
@@ -632,8 +632,8 @@ mod tests {
     fn no_more_is_written_than_there_is_room_for() {
         let bomb = gzip(&archive("a", &vec![0; 1 << 20]));
         for bytes in [&bomb[..], &archive("a", &vec![1; 1 << 17])] {
-            let (is, out) = thawed_to(bytes, 1 << 16);
-            assert!(matches!(is, Err(Why::NoRoom)) && out.len() <= 1 << 16);
+            let (is, out) = decompressed_to(bytes, 1 << 16);
+            assert!(matches!(is, Err(Failure::NoRoom)) && out.len() <= 1 << 16);
         }
     }
 }

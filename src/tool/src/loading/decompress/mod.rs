@@ -6,9 +6,9 @@
 //! was moved. Its physical address is random, too, and is chosen when a load is prepared. If any of that is
 //! impossible, the kernel is not decompressed, and the reason is reported.
 
+pub mod failure;
 mod initrd;
 mod kernel;
-pub mod why;
 
-pub use initrd::{Initrd, initrd, is_thawed, is_whole as is_whole_initrd};
-pub use kernel::{Asked, Thawed, kernel};
+pub use initrd::{Initrd, initrd, is_decompressed, is_whole as is_whole_initrd};
+pub use kernel::{Asked, Decompressed, kernel};

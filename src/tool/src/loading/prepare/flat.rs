@@ -6,7 +6,8 @@ use std::fs;
 use nextkernel_plan::{Area, Part, Segment};
 
 use super::device_tree::{self, Malformed, Tree};
-use super::memory_map::{Bounds, Memory, Pick, Range};
+use super::memory::{Bounds, Memory, Pick};
+use super::range::Range;
 use crate::image::header::{self, Flat, Header};
 use crate::loading::prepare::parts::{Error, Parts, Prepared, head, length};
 
@@ -192,7 +193,7 @@ pub(super) mod tests {
         let parts = Parts {
             root: &scratch.root,
             kernel: &kernel,
-            thawed: None,
+            decompressed: None,
             initrd: initrd.as_ref(),
             cmdline: "quiet",
             cmdline_room: 256,

@@ -15,7 +15,8 @@ use std::os::unix::fs::FileExt;
 
 use nextkernel_plan::Segment;
 
-use super::memory_map::{Memory, Range, united};
+use super::memory::Memory;
+use super::range::{Range, united};
 use crate::machine::root::Root;
 use crate::words::little_endian::wide;
 

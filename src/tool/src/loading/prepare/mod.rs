@@ -9,8 +9,10 @@ pub mod arm64;
 pub mod device_tree;
 mod flat;
 pub mod handed_out;
+pub mod memory;
 pub mod memory_map;
 pub mod parts;
+pub mod range;
 pub mod riscv64;
 pub mod x86_64;
 

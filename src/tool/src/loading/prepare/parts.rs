@@ -6,8 +6,10 @@ use std::io::{self, Read};
 use nextkernel_plan::{Area, Segment};
 use thiserror::Error;
 
-use crate::loading::decompress::Thawed;
-use crate::loading::prepare::memory_map::{self, Memory, Range};
+use crate::loading::decompress::Decompressed;
+use crate::loading::prepare::memory::Memory;
+use crate::loading::prepare::memory_map;
+use crate::loading::prepare::range::Range;
 use crate::machine::root::Root;
 use crate::machine::sys::read_at;
 use crate::words::errno::InWords;
@@ -20,7 +22,7 @@ pub struct Parts<'a> {
     /// The staged kernel.
     pub kernel: &'a File,
     /// The facts about the decompressed kernel; `None` if it is staged as it was built.
-    pub thawed: Option<&'a Thawed>,
+    pub decompressed: Option<&'a Decompressed>,
     /// The staged initrd.
     pub initrd: Option<&'a File>,
     /// The staged command line, for options that restrict where a kernel may lie.
@@ -68,6 +70,13 @@ pub enum Error {
     /// The image takes more memory than the kernel accepts.
     #[error("{0}")]
     TooLarge(String),
+}
+
+impl Error {
+    /// Returns the error for a kernel that cannot be loaded by segments.
+    pub(super) fn kernel(why: impl Into<String>) -> Error {
+        Error::Unfit(format!("the kernel cannot be loaded by segments: {}", why.into()))
+    }
 }
 
 /// Finds places while leaving alone as much of the `avoided` memory as possible: first all of it, then the

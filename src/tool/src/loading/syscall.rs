@@ -1,6 +1,6 @@
 //! Chooses which of the kernel's two system calls loads the next kernel, and says why. With
-//! `kexec_file_load(2)` ([`Loader::Verified`]) the kernel reads the files itself and can check them. With
-//! `kexec_load(2)` ([`Loader::Direct`]) the layout in memory is computed in advance, while the system runs.
+//! `kexec_file_load(2)` ([`Syscall::FileLoad`]) the kernel reads the files itself and can check them. With
+//! `kexec_load(2)` ([`Syscall::SegmentLoad`]) the layout in memory is computed in advance, while the system runs.
 //! Nothing is verified then, and nothing is hashed between the two kernels.
 
 use std::fmt;
@@ -9,8 +9,7 @@ use nextkernel_plan::Plan;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::loading::policy;
-use crate::loading::policy::Against;
+use crate::loading::policy::{self, Against};
 use crate::machine::cma;
 use crate::machine::root::Root;
 use crate::machine::sys::{self, Calls};
@@ -18,27 +17,28 @@ use crate::request::choices::Wanted;
 
 /// One of the two system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Loader {
-    /// `kexec_file_load(2)`
-    Verified,
-    /// `kexec_load(2)`
-    Direct,
+pub enum Syscall {
+    /// `kexec_file_load(2)`, which a person calls the verified loader.
+    #[serde(rename = "verified")]
+    FileLoad,
+    /// `kexec_load(2)`, which a person calls the direct loader.
+    #[serde(rename = "direct")]
+    SegmentLoad,
 }
 
-impl Loader {
+impl Syscall {
     /// Returns the call that a plan uses.
     #[must_use]
-    pub fn of(plan: &Plan<'_>) -> Loader {
-        if plan.direct.is_some() { Loader::Direct } else { Loader::Verified }
+    pub fn of(plan: &Plan<'_>) -> Syscall {
+        if plan.direct.is_some() { Syscall::SegmentLoad } else { Syscall::FileLoad }
     }
 }
 
-impl fmt::Display for Loader {
+impl fmt::Display for Syscall {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Loader::Verified => "verified",
-            Loader::Direct => "direct",
+            Syscall::FileLoad => "verified",
+            Syscall::SegmentLoad => "direct",
         })
     }
 }
@@ -46,11 +46,12 @@ impl fmt::Display for Loader {
 /// The reason for the choice of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Why {
+pub enum ChoiceReason {
     /// The user asked for it.
     Asked,
     /// The kernel is decompressed and laid out as it lies in memory; only `kexec_load` can load that.
-    Thawed,
+    #[serde(rename = "thawed")]
+    Decompressed,
     /// The kernel lacks the other call.
     Only,
     /// The other call would load into CMA.
@@ -62,31 +63,38 @@ pub enum Why {
     Against(Against),
 }
 
-impl Why {
+impl ChoiceReason {
     /// Returns the reason for a staged image. A plan does not record the options of `stage`, so the reason is
     /// derived from the machine.
     #[must_use]
-    pub fn of(root: &Root, calls: Option<Calls>, loader: Loader, thaws_kernel: bool) -> Why {
-        match loader {
-            Loader::Direct if calls.is_some_and(|calls| !calls.file) => Why::Only,
-            Loader::Direct if calls.is_some_and(|calls| calls.loads_into_cma) => Why::Cma,
-            Loader::Direct if thaws_kernel => Why::Thawed,
-            Loader::Direct => Why::Asked,
-            Loader::Verified => Against::find(root, calls).map_or(Why::Default, Why::Against),
+    pub fn of(
+        root: &Root,
+        calls: Option<Calls>,
+        syscall: Syscall,
+        decompresses_kernel: bool,
+    ) -> ChoiceReason {
+        match syscall {
+            Syscall::SegmentLoad if calls.is_some_and(|calls| !calls.file) => ChoiceReason::Only,
+            Syscall::SegmentLoad if calls.is_some_and(|calls| calls.loads_into_cma) => ChoiceReason::Cma,
+            Syscall::SegmentLoad if decompresses_kernel => ChoiceReason::Decompressed,
+            Syscall::SegmentLoad => ChoiceReason::Asked,
+            Syscall::FileLoad => {
+                Against::find(root, calls).map_or(ChoiceReason::Default, ChoiceReason::Against)
+            }
         }
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for ChoiceReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Why::Asked => out.write_str("as asked for (--loader)"),
-            Why::Thawed => out.write_str("for the kernel is thawed"),
-            Why::Only => out.write_str("for this kernel has no kexec_file_load"),
-            Why::Cma => out
+            ChoiceReason::Asked => out.write_str("as asked for (--loader)"),
+            ChoiceReason::Decompressed => out.write_str("for the kernel is thawed"),
+            ChoiceReason::Only => out.write_str("for this kernel has no kexec_file_load"),
+            ChoiceReason::Cma => out
                 .write_str("for kexec_file_load of this kernel would load it into CMA, where it is damaged"),
-            Why::Default => out.write_str("the default where the kernel has it"),
-            Why::Against(against) => against.fmt(out),
+            ChoiceReason::Default => out.write_str("the default where the kernel has it"),
+            ChoiceReason::Against(against) => against.fmt(out),
         }
     }
 }
@@ -110,27 +118,27 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// The call to use.
-    pub loader: Loader,
-    /// The call to use if the kernel turns out to be one that cannot be decompressed.
-    pub unthawed: Loader,
+    pub syscall: Syscall,
+    /// The call to use if the kernel turns out to be one that cannot be decompressed, and stays compressed.
+    pub if_compressed: Syscall,
     /// Why `--thaw` leaves the kernel as it is, if it does.
-    pub frozen: Option<Frozen>,
+    pub left_compressed: Option<LeftCompressed>,
 }
 
 /// Why a kernel is not decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frozen {
+pub enum LeftCompressed {
     /// `kexec_file_load` was requested.
     Asked,
     /// `kexec_load` is ruled out.
     Against(Against),
 }
 
-impl fmt::Display for Frozen {
+impl fmt::Display for LeftCompressed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why: &dyn fmt::Display = match self {
-            Frozen::Asked => &"the verified loader was asked for, which takes it as it is",
-            Frozen::Against(against) => against,
+            LeftCompressed::Asked => &"the verified loader was asked for, which takes it as it is",
+            LeftCompressed::Against(against) => against,
         };
         write!(out, "--thaw: the initrd is thawed, and the kernel is not: {why}")
     }
@@ -146,13 +154,13 @@ pub fn calls(root: &Root) -> Option<Calls> {
     Some(Calls { loads_into_cma, ..calls })
 }
 
-/// Chooses the call. `thaws` says whether the kernel is to be decompressed, after which only `kexec_load` can
+/// Chooses the call. `decompresses` says whether the kernel is to be decompressed, after which only `kexec_load` can
 /// load it; `is_packed` says whether it is compressed and unpacks itself at all.
 pub fn choose(
     root: &Root,
     calls: Option<Calls>,
     wanted: Wanted,
-    thaws: bool,
+    decompresses: bool,
     is_packed: bool,
 ) -> Result<Choice, Error> {
     let against = Against::find(root, calls);
@@ -162,23 +170,24 @@ pub fn choose(
         Some(Calls { file: true, .. }) => Error::LoadsIntoCma,
         _ => Error::NoCall,
     };
-    let thaws_kernel = thaws && is_packed;
-    let direct = Choice { loader: Loader::Direct, unthawed: Loader::Direct, frozen: None };
-    let verified = |frozen: Option<Frozen>| Choice {
-        loader: Loader::Verified,
-        unthawed: Loader::Verified,
-        frozen: frozen.filter(|_| thaws_kernel),
+    let decompresses_kernel = decompresses && is_packed;
+    let by_segments =
+        Choice { syscall: Syscall::SegmentLoad, if_compressed: Syscall::SegmentLoad, left_compressed: None };
+    let by_file = |left_compressed: Option<LeftCompressed>| Choice {
+        syscall: Syscall::FileLoad,
+        if_compressed: Syscall::FileLoad,
+        left_compressed: left_compressed.filter(|_| decompresses_kernel),
     };
     match (wanted, forbidden) {
         (Wanted::Direct, Some(against)) => Err(Error::Forbidden(against)),
-        (Wanted::Verified, _) if has_file => Ok(verified(Some(Frozen::Asked))),
+        (Wanted::Verified, _) if has_file => Ok(by_file(Some(LeftCompressed::Asked))),
         (Wanted::Verified, forbidden) => Err(none(forbidden)),
         (Wanted::Auto, _) if has_file => Ok(match against {
-            None if thaws_kernel => Choice { unthawed: Loader::Verified, ..direct },
-            against => verified(against.map(Frozen::Against)),
+            None if decompresses_kernel => Choice { if_compressed: Syscall::FileLoad, ..by_segments },
+            against => by_file(against.map(LeftCompressed::Against)),
         }),
         (Wanted::Auto, Some(against)) => Err(none(Some(against))),
-        (Wanted::Auto | Wanted::Direct, None) => Ok(direct),
+        (Wanted::Auto | Wanted::Direct, None) => Ok(by_segments),
     }
 }
 
@@ -191,22 +200,22 @@ pub fn is_packed() -> bool {
 
 /// Says that this kernel lacks `kexec_file_load`, with the reason against `kexec_load`, if there is one.
 #[must_use]
-pub fn no_call(direct: Option<Against>) -> String {
+pub fn no_call(against: Option<Against>) -> String {
     let lacks = "this kernel was built without kexec_file_load (CONFIG_KEXEC_FILE)";
-    instead(lacks, direct, "run a kernel that has it, and stage there")
+    instead(lacks, against, "run a kernel that has it, and stage there")
 }
 
 /// Says that this kernel would load into CMA and does not know the flag against that, with the reason against
 /// `kexec_load`, if there is one.
 #[must_use]
-pub fn into_cma(direct: Option<Against>) -> String {
+pub fn into_cma(against: Option<Against>) -> String {
     let lacks = "this kernel would load the next one into memory that is kept for devices (CmaTotal in /proc/meminfo), where \
                  it is damaged, and cannot be told not to";
-    instead(lacks, direct, "run a newer kernel, or this one without cma= or with cma=0")
+    instead(lacks, against, "run a newer kernel, or this one without cma= or with cma=0")
 }
 
-fn instead(lacks: &str, direct: Option<Against>, way_out: &str) -> String {
-    match direct {
+fn instead(lacks: &str, against: Option<Against>, way_out: &str) -> String {
+    match against {
         None => format!("{lacks}; leave --loader out, and the direct one takes its place"),
         Some(against) => format!("{lacks}, and the direct loader is no way round: {against}; {way_out}"),
     }
@@ -223,37 +232,38 @@ mod tests {
     const FILE: Calls = Calls { segments: false, ..BOTH };
     const SEGMENTS: Calls = Calls { file: false, ..BOTH };
     const NONE: Calls = Calls { segments: false, ..SEGMENTS };
-    const VERIFIED: Choice = Choice { loader: Loader::Verified, unthawed: Loader::Verified, frozen: None };
+    const BY_FILE: Choice =
+        Choice { syscall: Syscall::FileLoad, if_compressed: Syscall::FileLoad, left_compressed: None };
 
-    fn chosen(scratch: &Scratch, calls: Calls, wanted: Wanted, thaws: bool) -> Result<Choice, Error> {
-        choose(&scratch.root, Some(calls), wanted, thaws, true)
+    fn chosen(scratch: &Scratch, calls: Calls, wanted: Wanted, decompresses: bool) -> Result<Choice, Error> {
+        choose(&scratch.root, Some(calls), wanted, decompresses, true)
     }
 
-    fn loader(scratch: &Scratch, calls: Calls, wanted: Wanted, thaws: bool) -> Option<Loader> {
-        chosen(scratch, calls, wanted, thaws).ok().map(|choice| choice.loader)
+    fn syscall(scratch: &Scratch, calls: Calls, wanted: Wanted, decompresses: bool) -> Option<Syscall> {
+        chosen(scratch, calls, wanted, decompresses).ok().map(|choice| choice.syscall)
     }
 
     #[test]
-    fn the_verified_loader_is_taken_wherever_it_is_there_and_nobody_asks_for_more() {
+    fn kexec_file_load_is_taken_wherever_it_is_there_and_nobody_asks_for_more() {
         let scratch = Scratch::new();
-        let auto = |calls, thaws| loader(&scratch, calls, Wanted::Auto, thaws);
-        assert_eq!(auto(BOTH, false), Some(Loader::Verified));
-        assert_eq!(auto(BOTH, true), Some(Loader::Direct));
-        assert_eq!(auto(SEGMENTS, false), Some(Loader::Direct));
-        assert_eq!(auto(FILE, true), Some(Loader::Verified));
+        let auto = |calls, decompresses| syscall(&scratch, calls, Wanted::Auto, decompresses);
+        assert_eq!(auto(BOTH, false), Some(Syscall::FileLoad));
+        assert_eq!(auto(BOTH, true), Some(Syscall::SegmentLoad));
+        assert_eq!(auto(SEGMENTS, false), Some(Syscall::SegmentLoad));
+        assert_eq!(auto(FILE, true), Some(Syscall::FileLoad));
         assert_eq!(auto(NONE, false), None);
-        assert_eq!(loader(&scratch, SEGMENTS, Wanted::Verified, false), None);
-        assert_eq!(loader(&scratch, BOTH, Wanted::Direct, false), Some(Loader::Direct));
+        assert_eq!(syscall(&scratch, SEGMENTS, Wanted::Verified, false), None);
+        assert_eq!(syscall(&scratch, BOTH, Wanted::Direct, false), Some(Syscall::SegmentLoad));
         // A kernel that cannot be asked is assumed to have both calls.
         let unasked = choose(&scratch.root, None, Wanted::Auto, false, true).unwrap();
-        assert_eq!(unasked.loader, Loader::Verified);
+        assert_eq!(unasked.syscall, Syscall::FileLoad);
     }
 
     #[test]
-    fn what_is_no_packed_kernel_needs_no_direct_loader_to_be_thawed() {
+    fn what_is_no_packed_kernel_needs_no_kexec_load_to_be_decompressed() {
         let scratch = Scratch::new();
         let choice = choose(&scratch.root, Some(BOTH), Wanted::Auto, true, false).unwrap();
-        assert_eq!(choice, VERIFIED);
+        assert_eq!(choice, BY_FILE);
     }
 
     #[test]
@@ -271,16 +281,16 @@ mod tests {
             let scratch = Scratch::new();
             scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
             scratch.put(path, text);
-            for thaws in [false, true] {
-                let refused = chosen(&scratch, BOTH, Wanted::Direct, thaws);
+            for decompresses in [false, true] {
+                let refused = chosen(&scratch, BOTH, Wanted::Direct, decompresses);
                 assert_eq!(refused, Err(Error::Forbidden(against)), "{path}");
                 for wanted in [Wanted::Auto, Wanted::Verified] {
-                    let refused = chosen(&scratch, SEGMENTS, wanted, thaws);
+                    let refused = chosen(&scratch, SEGMENTS, wanted, decompresses);
                     assert_eq!(refused, Err(Error::NoCall(Some(against))));
                 }
-                let frozen = Some(Frozen::Against(against)).filter(|_| thaws);
-                let auto = chosen(&scratch, BOTH, Wanted::Auto, thaws);
-                assert_eq!(auto, Ok(Choice { frozen, ..VERIFIED }));
+                let left_compressed = Some(LeftCompressed::Against(against)).filter(|_| decompresses);
+                let auto = chosen(&scratch, BOTH, Wanted::Auto, decompresses);
+                assert_eq!(auto, Ok(Choice { left_compressed, ..BY_FILE }));
             }
         }
     }
@@ -289,8 +299,11 @@ mod tests {
     fn what_would_be_loaded_into_cma_goes_by_segments_or_not_at_all() {
         let scratch = Scratch::new();
         let cma = Calls { loads_into_cma: true, ..BOTH };
-        assert_eq!(loader(&scratch, cma, Wanted::Auto, false), Some(Loader::Direct));
-        assert_eq!(Why::of(&scratch.root, Some(cma), Loader::Direct, false), Why::Cma);
+        assert_eq!(syscall(&scratch, cma, Wanted::Auto, false), Some(Syscall::SegmentLoad));
+        assert_eq!(
+            ChoiceReason::of(&scratch.root, Some(cma), Syscall::SegmentLoad, false),
+            ChoiceReason::Cma
+        );
         let refused = |calls, wanted| chosen(&scratch, calls, wanted, false).unwrap_err();
         assert_eq!(refused(cma, Wanted::Verified), Error::LoadsIntoCma(None));
         let alone = refused(Calls { segments: false, ..cma }, Wanted::Auto);
@@ -313,26 +326,29 @@ mod tests {
     }
 
     #[test]
-    fn where_memory_is_handed_over_the_direct_loader_has_to_be_asked_for() {
+    fn where_memory_is_handed_over_kexec_load_has_to_be_asked_for() {
         let scratch = Scratch::new();
         scratch.put("/proc/cmdline", "root=x kho=on\n");
         let auto = chosen(&scratch, BOTH, Wanted::Auto, true).unwrap();
-        assert_eq!(auto.frozen, Some(Frozen::Against(Against::HandsOver)));
-        assert_eq!(loader(&scratch, BOTH, Wanted::Direct, true), Some(Loader::Direct));
-        assert_eq!(loader(&scratch, SEGMENTS, Wanted::Auto, true), Some(Loader::Direct));
+        assert_eq!(auto.left_compressed, Some(LeftCompressed::Against(Against::HandsOver)));
+        assert_eq!(syscall(&scratch, BOTH, Wanted::Direct, true), Some(Syscall::SegmentLoad));
+        assert_eq!(syscall(&scratch, SEGMENTS, Wanted::Auto, true), Some(Syscall::SegmentLoad));
     }
 
     #[test]
-    fn why_it_is_that_loader_follows_from_the_machine() {
+    fn why_it_is_that_call_follows_from_the_machine() {
         let scratch = Scratch::new();
-        let why = |calls, loader, thaws| Why::of(&scratch.root, Some(calls), loader, thaws);
-        assert_eq!(why(BOTH, Loader::Verified, false), Why::Default);
-        assert_eq!(why(FILE, Loader::Verified, false), Why::Against(Against::NoCall));
-        assert_eq!(why(SEGMENTS, Loader::Direct, true), Why::Only);
-        assert_eq!(why(BOTH, Loader::Direct, true), Why::Thawed);
-        assert_eq!(why(BOTH, Loader::Direct, false), Why::Asked);
-        let word = |why: Why| serde_json::to_value(why).unwrap();
-        assert_eq!(word(Why::Only), "only");
-        assert_eq!(word(Why::Against(Against::LoadPin)), "load-pin");
+        let why = |calls, syscall, decompresses| {
+            ChoiceReason::of(&scratch.root, Some(calls), syscall, decompresses)
+        };
+        assert_eq!(why(BOTH, Syscall::FileLoad, false), ChoiceReason::Default);
+        assert_eq!(why(FILE, Syscall::FileLoad, false), ChoiceReason::Against(Against::NoCall));
+        assert_eq!(why(SEGMENTS, Syscall::SegmentLoad, true), ChoiceReason::Only);
+        assert_eq!(why(BOTH, Syscall::SegmentLoad, true), ChoiceReason::Decompressed);
+        assert_eq!(why(BOTH, Syscall::SegmentLoad, false), ChoiceReason::Asked);
+        let word = |why: ChoiceReason| serde_json::to_value(why).unwrap();
+        assert_eq!(word(ChoiceReason::Only), "only");
+        assert_eq!(word(ChoiceReason::Decompressed), "thawed");
+        assert_eq!(word(ChoiceReason::Against(Against::LoadPin)), "load-pin");
     }
 }

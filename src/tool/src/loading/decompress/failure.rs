@@ -1,4 +1,4 @@
-//! Reasons against decompressing.
+//! The reasons why a kernel or an initrd is not decompressed.
 
 use std::io;
 
@@ -6,9 +6,9 @@ use thiserror::Error;
 
 use crate::words::errno::InWords;
 
-/// Why a kernel or an initrd is not decompressed. It is then staged as it is.
+/// Failure a kernel or an initrd is not decompressed. It is then staged as it is.
 #[derive(Debug, Error)]
-pub enum Why {
+pub enum Failure {
     /// It cannot be decompressed, or would lose something by it. The text says why.
     #[error("{0}")]
     Unfit(String),
@@ -29,4 +29,11 @@ pub enum Why {
     /// The copy cannot be written.
     #[error("the copy cannot be written: {}", InWords(.0))]
     Write(io::Error),
+}
+
+impl Failure {
+    /// Returns the failure of a file that cannot be decompressed, for that reason.
+    pub(super) fn unfit(why: impl Into<String>) -> Failure {
+        Failure::Unfit(why.into())
+    }
 }

@@ -2,7 +2,7 @@
 
 /// Decompresses a block of `size` bytes. Returns `None` if the data is malformed, or the block has another
 /// size.
-pub(crate) fn unpack(packed: &[u8], size: usize, block: &mut Vec<u8>) -> Option<()> {
+pub(super) fn unpack(packed: &[u8], size: usize, block: &mut Vec<u8>) -> Option<()> {
     block.clear();
     let mut block = Block { packed, size, whole: block };
     // The number of bytes copied from the input just before an instruction determines what it means; 4 stands
@@ -104,7 +104,7 @@ impl Block<'_> {
 }
 
 /// Returns the checksum that lzop writes (RFC 1950, 8.2). A block is too short for these sums to overflow.
-pub(crate) fn adler32(bytes: &[u8]) -> u32 {
+pub(super) fn adler32(bytes: &[u8]) -> u32 {
     let (a, b) =
         bytes.iter().fold((1_u64, 0_u64), |(a, b), byte| (a + u64::from(*byte), a + b + u64::from(*byte)));
     u32::try_from(((b % 65521) << 16) | (a % 65521)).unwrap_or_default()
