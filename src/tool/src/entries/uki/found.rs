@@ -8,7 +8,9 @@ use crate::entries::entry::{Entry, Error, Source};
 use crate::entries::found::{self, Found};
 use crate::entries::partition::Partition;
 use crate::entries::tries;
-use crate::entries::uki::{self, Profile, Uki};
+use crate::entries::uki::error::Error as ImageError;
+use crate::entries::uki::image::{Profile, Uki};
+use crate::entries::uki::stub::boots;
 use crate::machine::root::Root;
 
 /// Returns the entries on a partition. Files that are not entries are noted. systemd-boot knows profiles since
@@ -27,7 +29,7 @@ pub fn read(
             Ok(image) => image,
             // systemd-boot passes over a file that is not an EFI program. Of any other it boots the parts that
             // it understands.
-            Err(error @ uki::Error::NoPe(_)) => {
+            Err(error @ ImageError::NoPe(_)) => {
                 notes.push(format!("{} is passed over: {error}", file.display()));
                 continue;
             }
@@ -51,7 +53,7 @@ pub fn read(
 }
 
 /// Returns the entry for an image of which too little is understood; systemd-boot may boot it all the same.
-fn unsure(file: &Path, name: &str, error: &uki::Error) -> Found {
+fn unsure(file: &Path, name: &str, error: &ImageError) -> Found {
     let (id, tries) = tries::id(name, ".efi");
     let hindrance = Error::Image { path: file.to_path_buf(), why: error.to_string() };
     Found {
@@ -122,7 +124,7 @@ fn one(
 /// Returns the entry with the kernel, initrds and command line of an image's profile, or with the reason why
 /// they cannot be staged.
 fn with_image(root: &Root, image: &Uki, file: &Path, number: usize, point: &Path, entry: Entry) -> Entry {
-    match uki::boots(root, image, file, number, None, point) {
+    match boots(root, image, file, number, None, point) {
         Ok(boots) => Entry {
             kernel: boots.kernel,
             initrds: boots.initrds,
