@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::entries::entry::{Entry, Error, Source, devicetree};
-use crate::entries::extlinux::{Because, Config, Fdt, Label, Linux};
+use crate::entries::extlinux::choice::Because;
+use crate::entries::extlinux::menu::{self, Config, Fdt, Label, Linux};
 use crate::machine::attach::Attached;
 use crate::machine::file_systems::{FileSystem, Name};
 use crate::machine::mounts::Mount;
@@ -37,9 +38,7 @@ pub fn configs(root: &Root) -> Vec<PathBuf> {
 impl Menu {
     /// Reads the menu. `attached` mounts the file systems that its labels are on.
     pub fn read(root: &Root, attached: &mut Attached, from: &Path) -> Result<Menu, Error> {
-        let text = root
-            .read_up_to(from, crate::entries::extlinux::SIZE_MAX)
-            .map_err(|error| Error::unreadable(from, &error))?;
+        let text = root.read_up_to(from, menu::SIZE_MAX).map_err(|error| Error::unreadable(from, &error))?;
         let config = Config::parse(&text);
         let config =
             config.map_err(|wrong| Error::Menu { path: from.to_path_buf(), why: wrong.to_string() })?;
@@ -111,6 +110,6 @@ fn on(root: &Root, attached: &mut Attached, from: &Path, path: &str) -> Result<P
     let told = || unseen("what it lies on cannot be told".to_owned());
     let folder = from.parent().and_then(|folder| FileSystem::own_path(&mounts, folder)).ok_or_else(told)?;
     let source = Mount::over(&mounts, from).map(|mount| mount.source.clone()).ok_or_else(told)?;
-    let own = crate::entries::extlinux::path(&folder.to_string_lossy(), path);
+    let own = menu::path(&folder.to_string_lossy(), path);
     attached.path(&Name::Device(source), &own, false).map_err(|error| unseen(error.to_string()))
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::entries::grub::menu::{Device, File, Linux, SIZE_MAX, Why, Wrong, shown};
+use crate::entries::grub::menu::{Device, File, Linux, SIZE_MAX, Why, Wrong};
 use crate::entries::grub::script::{self, Part, Statement, Word};
 use crate::entries::grub::state::{
     Argument, HOLDS, LABEL, Loaded, PREFIX, SPACE, Scope, State, UUID, Variable,
 };
+use crate::words::quoted::shown;
 
 /// Limit for the commands that a script runs and the words that it makes: far beyond any menu, and a second's
 /// work.

@@ -6,13 +6,9 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::entries::grub::environment::Broken;
-use crate::words::quoted::quoted;
 
 /// Limit in bytes; a larger file is not a configuration.
 pub(crate) const SIZE_MAX: usize = 4 << 20;
-
-/// Limit in characters for text of a file that an error shows.
-pub(crate) const SHOWN_MAX: usize = 60;
 
 /// The files in GRUB's directory, /boot/grub or /boot/grub2.
 #[derive(Clone, Copy, Debug, Default)]
@@ -338,8 +334,4 @@ impl fmt::Display for Device {
             Device::Named(name) => write!(out, "({name})"),
         }
     }
-}
-
-pub(crate) fn shown(text: &str) -> String {
-    quoted(text, SHOWN_MAX)
 }

@@ -6,11 +6,10 @@ use std::rc::Rc;
 use crate::entries::grub::condition;
 use crate::entries::grub::environment::Environment;
 use crate::entries::grub::load::{self, FUEL, expand, file, linux, search, set_by_grub};
-use crate::entries::grub::menu::{
-    Blscfg, Config, Device, Folder, Item, Kind, SIZE_MAX, Setting, Why, Wrong, shown,
-};
+use crate::entries::grub::menu::{Blscfg, Config, Device, Folder, Item, Kind, SIZE_MAX, Setting, Why, Wrong};
 use crate::entries::grub::script::{self, Part, Statement, Word};
 use crate::entries::grub::state::{Argument, HERE, Loaded, PREFIX, Scope, State, UNKNOWN};
+use crate::words::quoted::shown;
 
 /// Limit for the depth of nested functions, conditions and submenus; a menu needs ten.
 const DEPTH_MAX: usize = 100;

@@ -2,7 +2,8 @@
 //! parser.y): words with their quotes, commands with their blocks, `if`, `function`. Loops are refused, because
 //! grub-mkconfig writes none.
 
-use crate::entries::grub::menu::{Why, shown};
+use crate::entries::grub::menu::Why;
+use crate::words::quoted::shown;
 
 /// Limit for the depth of nested blocks and conditions.
 const DEPTH_MAX: usize = 24;
