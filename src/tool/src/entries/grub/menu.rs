@@ -34,12 +34,12 @@ pub struct Wrong {
     /// The line, counted from 1.
     pub line: usize,
     /// The error.
-    pub why: Why,
+    pub why: ScriptError,
 }
 
 /// An error in a line.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Why {
+pub enum ScriptError {
     /// The bytes are not text.
     #[error("it is not plain text")]
     NotText,
@@ -276,7 +276,7 @@ impl Config {
 impl Entry {
     /// Returns the parent of the top menu's entries.
     pub(crate) fn above() -> Entry {
-        let wrong = Wrong { file: "grub.cfg", line: 1, why: Why::NoKernel };
+        let wrong = Wrong { file: "grub.cfg", line: 1, why: ScriptError::NoKernel };
         let boots = Boots::Refused(wrong);
         Entry { place: Vec::new(), ids: Vec::new(), titles: Vec::new(), maybe: None, boots }
     }

@@ -7,9 +7,11 @@
 //! is the same both ways is known; one that differs is refused when it is needed.
 
 pub mod choice;
+mod command;
 mod condition;
 pub mod environment;
 pub mod found;
+mod items;
 mod load;
 pub mod menu;
 pub mod order;

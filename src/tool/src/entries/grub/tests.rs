@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 use super::choice::Because;
 use super::environment::without;
-use super::menu::{Boots, Device, Entry, File, Linux, Why};
+use super::menu::{Boots, Device, Entry, File, Linux, ScriptError};
 use super::*;
 
 const BOOT: &str = "0f0e0d0c-1111-2222-3333-444455556666";
@@ -279,7 +279,7 @@ fn options_reach_the_kernel_as_grub_writes_them() {
         assert_eq!(linux.unwrap().options, options, "{written}");
     }
     let hexadecimal = booted("linux /k root='/dev/a\\x2db'").unwrap_err();
-    assert!(matches!(hexadecimal.why, Why::Hexadecimal(_)));
+    assert!(matches!(hexadecimal.why, ScriptError::Hexadecimal(_)));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn a_condition_that_only_grub_can_judge_counts_where_it_makes_a_difference() {
         ("if [ $grub_platform = efi ]; then set root=a; fi\nlinux /a", 2),
     ] {
         let wrong = booted(commands).unwrap_err();
-        assert_eq!((wrong.line, wrong.why), (line, Why::Condition), "{commands}");
+        assert_eq!((wrong.line, wrong.why), (line, ScriptError::Condition), "{commands}");
     }
     assert_eq!(
         booted("linux /k $grub_cpu").unwrap_err().to_string(),
@@ -559,17 +559,17 @@ fn what_is_not_understood_is_refused_with_its_line() {
 #[test]
 fn a_script_that_never_comes_to_an_end_comes_to_one() {
     let doubling = format!("set a=aaaaaaaa\n{}", "set a=$a$a\n".repeat(64));
-    assert_eq!(plain(&doubling).unwrap_err().why, Why::TooMuch);
+    assert_eq!(plain(&doubling).unwrap_err().why, ScriptError::TooMuch);
     let function = |n: usize| format!("function f{n} {{ {} }}\n", format!("f{};", n - 1).repeat(9));
     let calls: Vec<_> = (1..16).map(function).collect();
     let calls = format!("function f0 {{ true; }}\n{}f15", calls.concat());
-    assert_eq!(plain(&calls).unwrap_err().why, Why::TooMuch);
+    assert_eq!(plain(&calls).unwrap_err().why, ScriptError::TooMuch);
     let elifs = format!("if [ -e /a ]; then true; {}fi", "elif [ -e /a ]; then true; ".repeat(9999));
-    assert_eq!(plain(&elifs).unwrap_err().why, Why::TooDeep);
+    assert_eq!(plain(&elifs).unwrap_err().why, ScriptError::TooDeep);
     let submenus = plain("function f {\nsubmenu s { f; }\n}\nf").unwrap().entries(&[]);
     assert!(
-        matches!(submenus.as_slice(), [Entry { boots: Boots::Refused(wrong), .. }] if wrong.why == Why::TooDeep)
+        matches!(submenus.as_slice(), [Entry { boots: Boots::Refused(wrong), .. }] if wrong.why == ScriptError::TooDeep)
     );
     let twice = "function f {\nsubmenu s { f; }\nsubmenu t { f; }\n}\nf";
-    assert_eq!(plain(twice).unwrap_err().why, Why::TooMuch);
+    assert_eq!(plain(twice).unwrap_err().why, ScriptError::TooMuch);
 }
