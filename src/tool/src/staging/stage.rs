@@ -503,8 +503,8 @@ fn see_that_nobody_interrupts(uninterrupted: Option<&Uninterrupted>) -> Result<(
 /// else as much of the id as fits. A GRUB id includes the ids of all submenus on the way.
 fn called(entry: &Entry) -> &str {
     let fits = |name: &&str| !name.is_empty() && name.len() <= limits::ENTRY_MAX;
-    let also = entry.also.iter().map(String::as_str).rev();
-    std::iter::once(entry.id.as_str()).chain(also).find(fits).unwrap_or_else(|| {
+    let aliases = entry.aliases.iter().map(String::as_str).rev();
+    std::iter::once(entry.id.as_str()).chain(aliases).find(fits).unwrap_or_else(|| {
         let mut ends = (0..=limits::ENTRY_MAX).rev();
         ends.find_map(|end| entry.id.get(..end)).unwrap_or_default()
     })
@@ -857,9 +857,9 @@ mod tests {
         let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
         assert_eq!(Plan::parse(&text).unwrap().handoff, handoff);
         let (long, title) = ("é".repeat(limits::ENTRY_MAX), "Debian".to_owned());
-        let entry = |also: &[&String]| Entry {
+        let entry = |aliases: &[&String]| Entry {
             id: long.clone(),
-            also: also.iter().map(ToString::to_string).collect(),
+            aliases: aliases.iter().map(ToString::to_string).collect(),
             ..entries::explicit(&scratch.root, "/vmlinuz".as_ref(), &[]).unwrap()
         };
         assert_eq!(called(&entry(&[&"1>2".to_owned(), &title, &long])), title);

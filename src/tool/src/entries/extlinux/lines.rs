@@ -195,7 +195,7 @@ impl Reader {
             }
             "fdtdir" | "devicetreedir" => {
                 // A file counts before a directory.
-                label.fdt = label.fdt.take().or(Some(Fdt::Folder(value.to_owned())));
+                label.fdt = label.fdt.take().or(Some(Fdt::Directory(value.to_owned())));
             }
             "fdtoverlays" | "devicetree-overlay" => {
                 let overlays = label.overlays.replace(value.to_owned());

@@ -80,7 +80,7 @@ pub enum Fdt {
     /// This file.
     File(String),
     /// A file in this directory, whose name the board knows.
-    Folder(String),
+    Directory(String),
 }
 
 /// The kernel of a label, and everything that it boots with.
@@ -137,12 +137,12 @@ pub(super) enum MenuProgram {
     Ui,
 }
 
-/// Returns the path on its file system of a name in a file in `folder`. A name with a leading '/' begins at the
-/// top of the file system, any other in that directory. `..` stays for the reader of the file.
+/// Returns the path on its file system of a name in a file in `directory`. A name with a leading '/' begins at
+/// the top of the file system, any other in that directory. `..` stays for the reader of the file.
 #[must_use]
-pub fn path(folder: &str, named: &str) -> String {
+pub fn path(directory: &str, named: &str) -> String {
     if named.starts_with('/') {
         return named.to_owned();
     }
-    format!("{}/{named}", folder.trim_end_matches('/'))
+    format!("{}/{named}", directory.trim_end_matches('/'))
 }

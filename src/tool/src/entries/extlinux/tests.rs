@@ -48,7 +48,7 @@ fn a_boards_menu_is_read_whole() {
             kernel: "/boot/vmlinuz-6.12".into(),
             initrds: vec!["/boot/initrd.img-6.12".into()],
             options: "root=UUID=1 ro quiet".into(),
-            fdt: Some(Fdt::Folder("/usr/lib/linux-image-6.12/".into())),
+            fdt: Some(Fdt::Directory("/usr/lib/linux-image-6.12/".into())),
             overlays: vec![],
         })
     );
@@ -166,7 +166,7 @@ fn what_is_not_understood_is_refused_with_its_line() {
 }
 
 #[test]
-fn a_path_begins_at_the_top_or_at_the_folder() {
+fn a_path_begins_at_the_top_or_at_the_directory() {
     assert_eq!(path("/boot/extlinux", "/vmlinuz"), "/vmlinuz");
     assert_eq!(path("/boot/extlinux/", "../vmlinuz"), "/boot/extlinux/../vmlinuz");
     assert_eq!(path("/", "vmlinuz"), "/vmlinuz");

@@ -267,8 +267,8 @@ impl<'a> Run<'a> {
     fn exists(&self, path: &str) -> Option<bool> {
         match path.strip_prefix(PREFIX)? {
             "/grubenv" => Some(self.environment.is_some()),
-            "/custom.cfg" => Some(self.folder.custom.is_some()),
-            "/user.cfg" => Some(self.folder.user.is_some()),
+            "/custom.cfg" => Some(self.files.custom.is_some()),
+            "/user.cfg" => Some(self.files.user.is_some()),
             _ => None,
         }
     }

@@ -12,7 +12,7 @@ pub(crate) const SIZE_MAX: usize = 4 << 20;
 
 /// The files in GRUB's directory, /boot/grub or /boot/grub2.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Folder<'a> {
+pub struct MenuFiles<'a> {
     /// The contents of grub.cfg.
     pub config: &'a [u8],
     /// grubenv, if it exists.

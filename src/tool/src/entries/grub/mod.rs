@@ -20,12 +20,12 @@ mod script;
 mod state;
 
 use choice::{Next, Undecided};
-use menu::{Blscfg, Config, Folder, Named, Wrong};
+use menu::{Blscfg, Config, MenuFiles, Named, Wrong};
 
 impl Config {
     /// Reads GRUB's files. Total: any bytes give a menu, or the line with the error.
-    pub fn read(folder: &Folder) -> Result<Config, Wrong> {
-        run::run(folder)
+    pub fn read(files: &MenuFiles) -> Result<Config, Wrong> {
+        run::run(files)
     }
 
     /// Returns the entry that GRUB boots next if nobody touches a key.

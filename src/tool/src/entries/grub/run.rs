@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::entries::grub::environment::Environment;
 use crate::entries::grub::load::{self, FUEL};
-use crate::entries::grub::menu::{Blscfg, Config, Folder, SIZE_MAX, ScriptError, Setting, Wrong};
+use crate::entries::grub::menu::{Blscfg, Config, MenuFiles, SIZE_MAX, ScriptError, Setting, Wrong};
 use crate::entries::grub::script::{self, Statement};
 use crate::entries::grub::state::{Scope, State};
 
@@ -37,7 +37,7 @@ pub(super) struct Sources {
 }
 
 pub(super) struct Run<'a> {
-    pub(super) folder: &'a Folder<'a>,
+    pub(super) files: &'a MenuFiles<'a>,
     pub(super) environment: Option<Environment>,
     pub(super) sources: &'a Sources,
     /// The functions of the script, each with the file that it is written in.
@@ -49,15 +49,15 @@ pub(super) struct Run<'a> {
     depth: usize,
 }
 
-pub(super) fn run(folder: &Folder) -> Result<Config, Wrong> {
-    let main = parsed("grub.cfg", folder.config)?;
-    let custom = folder.custom.map(|bytes| parsed("custom.cfg", bytes)).transpose()?;
-    let user = folder.user.map(|bytes| parsed("user.cfg", bytes)).transpose()?;
+pub(super) fn run(files: &MenuFiles) -> Result<Config, Wrong> {
+    let main = parsed("grub.cfg", files.config)?;
+    let custom = files.custom.map(|bytes| parsed("custom.cfg", bytes)).transpose()?;
+    let user = files.user.map(|bytes| parsed("user.cfg", bytes)).transpose()?;
     let broken = |why| Wrong { file: "grubenv", line: 1, why: ScriptError::Broken(why) };
-    let environment = folder.environment.map(Environment::parse).transpose().map_err(broken)?;
+    let environment = files.environment.map(Environment::parse).transpose().map_err(broken)?;
     let sources = Sources { custom, user };
     let mut run = Run {
-        folder,
+        files,
         environment,
         sources: &sources,
         functions: BTreeMap::new(),
@@ -68,7 +68,7 @@ pub(super) fn run(folder: &Folder) -> Result<Config, Wrong> {
         depth: 0,
     };
     let scope = Scope { file: "grub.cfg", arguments: Rc::default(), maybe: None, in_entry: false };
-    let mut state = State::start(folder.platform);
+    let mut state = State::start(files.platform);
     run.statements(&main, &mut state, &scope)?;
     let raw = std::mem::take(&mut run.menu);
     let items = run.items(raw, &state, "")?;

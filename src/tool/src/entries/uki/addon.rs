@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::entries::uki::companions::{extra_folder, files};
+use crate::entries::uki::companions::{extra_directory, files};
 use crate::entries::uki::error::Error;
 use crate::entries::uki::pe::{MACHINE, Table, cmdline, find, text};
 use crate::image::piece::{Identity, Section};
@@ -35,8 +35,8 @@ pub(super) fn addons(
     notes: &mut Vec<String>,
 ) -> Vec<Addon> {
     let mut addons = Vec::new();
-    for folder in [point.join("loader/addons"), extra_folder(uki)] {
-        for path in files(root, &folder, ".addon.efi", "") {
+    for directory in [point.join("loader/addons"), extra_directory(uki)] {
+        for path in files(root, &directory, ".addon.efi", "") {
             match addon(root, &path, uname) {
                 Ok(addon) => addons.extend(addon),
                 Err(why) => notes.push(format!("{} is passed over: {why}", path.display())),

@@ -11,7 +11,7 @@ use crate::machine::root::Root;
 /// Returns the files beside an image that are for the initrd: credentials and extensions, its own and those for
 /// all images (systemd-stub(7), "Companion Files").
 pub(super) fn beside(root: &Root, uki: &Path, point: &Path) -> Vec<Piece> {
-    let (own, credentials) = (extra_folder(uki), point.join("loader/credentials"));
+    let (own, credentials) = (extra_directory(uki), point.join("loader/credentials"));
     let extensions = point.join("loader/extensions");
     let kinds = [
         (&own, ".cred", "", "credentials"),
@@ -21,8 +21,8 @@ pub(super) fn beside(root: &Root, uki: &Path, point: &Path) -> Vec<Piece> {
         (&own, ".confext.raw", "", "confext"),
         (&extensions, ".confext.raw", "", "global_confext"),
     ];
-    let pieces = kinds.into_iter().flat_map(|(folder, ending, but, to)| {
-        let files = files(root, folder, ending, but);
+    let pieces = kinds.into_iter().flat_map(|(directory, ending, but, to)| {
+        let files = files(root, directory, ending, but);
         files
             .into_iter()
             .map(move |path| Piece { packed: Packed::below(&path, to).map(Box::new), ..path.into() })
@@ -41,15 +41,16 @@ impl Packed {
         Packed::below(path, to)
     }
 
-    fn below(path: &Path, folder: &str) -> Option<Packed> {
+    fn below(path: &Path, directory: &str) -> Option<Packed> {
         let name = path.file_name()?.to_str()?;
-        let (of_folder, file) = if folder.ends_with("credentials") { (0o500, 0o400) } else { (0o555, 0o444) };
-        Some(Packed { name: format!(".extra/{folder}/{name}"), folder: of_folder, file })
+        let (of_directory, file) =
+            if directory.ends_with("credentials") { (0o500, 0o400) } else { (0o555, 0o444) };
+        Some(Packed { name: format!(".extra/{directory}/{name}"), folder: of_directory, file })
     }
 }
 
 /// Returns the directory `FILE.extra.d`. The boot counters are not part of its name.
-pub(super) fn extra_folder(uki: &Path) -> PathBuf {
+pub(super) fn extra_directory(uki: &Path) -> PathBuf {
     let name = uki.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let (stem, ending) = name.split_at(name.rfind('.').unwrap_or(name.len()));
     let (stem, _) = Tries::parse(stem);
@@ -58,17 +59,17 @@ pub(super) fn extra_folder(uki: &Path) -> PathBuf {
 
 /// Returns the files in a directory that have an ending, sorted by name, as the firmware finds them. A missing
 /// directory has none.
-pub(super) fn files(root: &Root, folder: &Path, ending: &str, but: &str) -> Vec<PathBuf> {
-    let names = fs::read_dir(root.path(folder)).into_iter().flatten().flatten();
+pub(super) fn files(root: &Root, directory: &Path, ending: &str, but: &str) -> Vec<PathBuf> {
+    let names = fs::read_dir(root.path(directory)).into_iter().flatten().flatten();
     let mut names: Vec<_> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.retain(|name| {
         let lower = name.to_ascii_lowercase();
         let other = !but.is_empty() && lower.ends_with(but);
         let is_name = name.is_ascii() && name.len() <= 255 && !name.starts_with('.');
-        is_name && lower.ends_with(ending) && !other && root.path(folder.join(name)).is_file()
+        is_name && lower.ends_with(ending) && !other && root.path(directory.join(name)).is_file()
     });
     names.sort();
-    names.into_iter().map(|name| folder.join(name)).collect()
+    names.into_iter().map(|name| directory.join(name)).collect()
 }
 
 #[cfg(test)]

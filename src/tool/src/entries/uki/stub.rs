@@ -183,8 +183,8 @@ mod tests {
             let boots = image(named, sums).unwrap();
             assert_eq!(boots.kernel.path, Path::new("/boot/EFI/nixos/k.efi"));
             let open = |what, piece: &Piece| Source::open(&scratch.root, what, piece).unwrap();
-            let folder = crate::staging::directory::Folder::open(&scratch.root).unwrap();
-            let set = folder.new_set(nextkernel_plan::HandoffId(1)).unwrap();
+            let directory = crate::staging::directory::Folder::open(&scratch.root).unwrap();
+            let set = directory.new_set(nextkernel_plan::HandoffId(1)).unwrap();
             let extra = crate::staging::extra::Extra::find(&scratch.root, &[] as &[&str]).unwrap();
             let initrds: Vec<_> = boots.initrds.iter().map(|initrd| open("initrd", initrd)).collect();
             let copied = images::kernel(&set, &open("kernel", &boots.kernel), u64::MAX);
