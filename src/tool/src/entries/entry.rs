@@ -82,6 +82,11 @@ impl Entry {
         }
     }
 
+    /// Returns an entry of a menu that names no kernel which can be staged, with the reason.
+    pub(crate) fn refused(kind: EntryKind, id: String, reason: Error) -> Entry {
+        Entry { reason: Some(reason), ..Entry::new(kind, id, Path::new("")) }
+    }
+
     pub(crate) fn is_first_profile_of(&self, others: &[&Entry]) -> bool {
         let is_other = |other: &&Entry| other.id.contains('@') && other.from == self.from;
         self.kind == EntryKind::Uki && !self.id.contains('@') && others.iter().all(is_other)
@@ -302,6 +307,12 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+}
+
+/// Returns the reason not to stage a kernel that `from` names, if there is no such file.
+pub(crate) fn missing(root: &Root, from: &Path, kernel: &Path) -> Option<Error> {
+    let is_there = root.path(kernel).is_file();
+    (!is_there).then(|| Error::NoKernel { from: from.to_path_buf(), kernel: kernel.to_path_buf() })
 }
 
 fn are(names: &[String]) -> String {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::entries::entry::{Entry, EntryKind, Error, devicetree};
+use crate::entries::entry::{Entry, EntryKind, Error, devicetree, missing};
 use crate::entries::extlinux::choice::Because;
 use crate::entries::extlinux::menu::{self, Config, Fdt, Label, Linux};
 use crate::machine::attach::Attached;
@@ -66,10 +66,7 @@ fn entry(root: &Root, attached: &mut Attached, from: &Path, label: &Label) -> En
         Ok(linux) => made(root, attached, from, &label.name, linux),
         Err(wrong) => Err(Error::Menu { path: from.to_path_buf(), why: wrong.to_string() }),
     };
-    let made = made.unwrap_or_else(|reason| Entry {
-        reason: Some(reason),
-        ..Entry::new(EntryKind::Extlinux, label.name.clone(), Path::new(""))
-    });
+    let made = made.unwrap_or_else(|reason| Entry::refused(EntryKind::Extlinux, label.name.clone(), reason));
     Entry { title: Some(label.title.clone()), from: Some(from.to_path_buf()), ..made }
 }
 
@@ -90,15 +87,13 @@ fn made(
     for tree in trees.chain(linux.overlays.iter().map(String::as_str)) {
         notes.push(devicetree(root, from, tree)?);
     }
-    let reason = (!root.path(&kernel).is_file())
-        .then(|| Error::NoKernel { from: from.to_path_buf(), kernel: kernel.clone() });
     // syslinux passes `initrd=` on to the kernel, which does not know it.
     let options = crate::image::cmdline::without(&linux.options, "initrd");
     Ok(Entry {
         initrds: initrds.into_iter().map(Into::into).collect(),
         cmdline: Some(options),
         notes,
-        reason,
+        reason: missing(root, from, &kernel),
         ..Entry::new(EntryKind::Extlinux, name.to_owned(), kernel)
     })
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::entries::bls::{self, Keys};
-use crate::entries::entry::{Entry, EntryKind, Error, devicetree};
+use crate::entries::entry::{Entry, EntryKind, Error, devicetree, missing};
 use crate::entries::found;
 use crate::entries::grub::choice::{Because, Next, Undecided};
 use crate::entries::grub::environment::Environment;
@@ -186,10 +186,7 @@ impl Places<'_, '_> {
             },
             Boots::Refused(wrong) => Err(Error::Menu { path: from.clone(), why: wrong.to_string() }),
         };
-        let made = made.unwrap_or_else(|reason| Entry {
-            reason: Some(reason),
-            ..Entry::new(EntryKind::Grub, id.clone(), Path::new(""))
-        });
+        let made = made.unwrap_or_else(|reason| Entry::refused(EntryKind::Grub, id.clone(), reason));
         Entry { id, title, aliases: names, from: made.from.clone().or(Some(from)), ..made }
     }
 
@@ -201,27 +198,21 @@ impl Places<'_, '_> {
         if let Some(file) = linux.devicetree {
             notes.push(devicetree(self.root, self.from, &file.path)?);
         }
-        let reason = (!self.root.path(&kernel).is_file())
-            .then(|| Error::NoKernel { from: self.from.to_path_buf(), kernel: kernel.clone() });
         Ok(Entry {
             initrds: initrds.into_iter().map(Into::into).collect(),
             cmdline: Some(linux.options),
             notes,
-            reason,
+            reason: missing(self.root, self.from, &kernel),
             ..Entry::new(EntryKind::Grub, id.to_owned(), kernel)
         })
     }
 
     fn file(&mut self, file: &File, in_default_subvolume: bool) -> Result<PathBuf, Error> {
-        let unseen =
-            |why: String| Error::Unseen { from: self.from.to_path_buf(), path: file.path.clone(), why };
+        let from = self.from;
+        let unseen = |why: String| Error::Unseen { from: from.to_path_buf(), path: file.path.clone(), why };
         let name = self.name(&file.device).map_err(unseen)?;
         let path = self.attached.path(&name, &file.path, in_default_subvolume);
-        path.map_err(|error| Error::Unseen {
-            from: self.from.to_path_buf(),
-            path: file.path.clone(),
-            why: error.to_string(),
-        })
+        path.map_err(|error| unseen(error.to_string()))
     }
 
     /// Returns the name that the file system has on this machine.
