@@ -3,15 +3,15 @@
 
 pub mod bls;
 mod convention;
-pub mod default;
+mod default;
 pub mod entry;
 pub mod extlinux;
-pub mod found;
+mod found;
 pub mod grub;
-pub mod in_charge;
+mod in_charge;
 mod nixos;
 mod of_version;
-pub mod partition;
+mod partition;
 pub mod subvolume;
 pub mod survey;
 pub mod systemd_boot;

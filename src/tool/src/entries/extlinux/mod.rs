@@ -7,7 +7,7 @@
 //! written: see [`menu::path`].
 
 pub mod choice;
-pub mod found;
+pub(super) mod found;
 mod lines;
 pub mod menu;
 

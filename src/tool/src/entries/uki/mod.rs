@@ -7,7 +7,7 @@
 mod addon;
 mod companions;
 pub mod error;
-pub mod found;
+pub(super) mod found;
 pub mod image;
 mod pe;
 mod stub;
