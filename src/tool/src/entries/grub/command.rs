@@ -313,6 +313,7 @@ impl<'a> Run<'a> {
         Ok(Some(self.environment.is_some()))
     }
 
+    /// Runs the statements of another file, if that is custom.cfg or user.cfg.
     fn source(
         &mut self,
         line: usize,
@@ -349,6 +350,7 @@ impl<'a> Run<'a> {
         self.deeper(line, &scope, |run| run.statements(statements, state, &scope))
     }
 
+    /// Notes the place in the menu, and the variables, that `blscfg` finds.
     fn blscfg(
         &mut self,
         line: usize,

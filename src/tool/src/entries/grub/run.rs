@@ -23,10 +23,13 @@ pub(super) struct Raw<'a> {
     pub(super) kind: RawKind<'a>,
 }
 
+/// The kind of such an entry. Commands come with the line in which the entry begins.
 pub(super) enum RawKind<'a> {
     Entry(usize, &'a [Statement]),
     Submenu(usize, &'a [Statement]),
+    /// The place of the entries of loader/entries.
     Bls,
+    /// Any number of entries, from a file that is not read.
     Unread(Wrong),
 }
 
@@ -36,6 +39,7 @@ pub(super) struct Sources {
     pub(super) user: Option<Vec<Statement>>,
 }
 
+/// The state of a run that functions, conditions and submenus share. Variables are in `State`.
 pub(super) struct Run<'a> {
     pub(super) files: &'a MenuFiles<'a>,
     pub(super) environment: Option<Environment>,
@@ -49,6 +53,7 @@ pub(super) struct Run<'a> {
     depth: usize,
 }
 
+/// Runs grub.cfg, and then the commands of each entry.
 pub(super) fn run(files: &MenuFiles) -> Result<Config, Wrong> {
     let main = parsed("grub.cfg", files.config)?;
     let custom = files.custom.map(|bytes| parsed("custom.cfg", bytes)).transpose()?;
@@ -85,6 +90,7 @@ pub(super) fn run(files: &MenuFiles) -> Result<Config, Wrong> {
     })
 }
 
+/// Checks that a file is text, and parses it.
 fn parsed(file: &'static str, bytes: &[u8]) -> Result<Vec<Statement>, Wrong> {
     if bytes.len() > SIZE_MAX {
         return Err(Wrong { file, line: 1, why: ScriptError::TooLarge });
@@ -120,6 +126,7 @@ impl<'a> Run<'a> {
         result
     }
 
+    /// Runs statements in order. Returns the status of the last one.
     pub(super) fn statements(
         &mut self,
         statements: &'a [Statement],
@@ -146,6 +153,7 @@ impl<'a> Run<'a> {
         Ok(status)
     }
 
+    /// Runs the first branch whose condition holds. A condition that only GRUB can judge is taken both ways.
     fn branches(
         &mut self,
         line: usize,
