@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::entries::extlinux::{Because, Config};
+use nextkernel::entries::extlinux::choice::Because;
+use nextkernel::entries::extlinux::menu::Config;
 
 fuzz_target!(|bytes: &[u8]| {
     let lines = bytes.split(|byte| *byte == b'\n').count();

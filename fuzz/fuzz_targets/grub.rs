@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use nextkernel::entries::grub::choice::Because;
 use nextkernel::entries::grub::environment::{Environment, without};
-use nextkernel::entries::grub::menu::{Boots, Config, Entry, Folder, Named};
+use nextkernel::entries::grub::menu::{Boots, Config, Entry, MenuFiles, Named};
 
 /// Separates the files of the directory in an input.
 const CUT: &[u8] = b"\n--- cut ---\n";
@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
         consumed(environment);
     }
     for platform in [None, Some("efi")] {
-        match Config::read(&Folder { config, environment, custom, user: None, platform }) {
+        match Config::read(&MenuFiles { config, environment, custom, user: None, platform }) {
             Ok(config) => menu(&config),
             Err(wrong) => plain(&wrong.to_string()),
         }

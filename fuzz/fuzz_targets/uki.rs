@@ -5,7 +5,7 @@
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::entries::uki::Uki;
+use nextkernel::entries::uki::image::Uki;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut file = Cursor::new(bytes);

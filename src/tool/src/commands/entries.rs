@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::entries::entry::{Entry, Source};
+use crate::entries::entry::{Entry, EntryKind};
 use crate::entries::survey::Survey;
 use crate::machine::root::Root;
 use crate::request::conf::{self, Conf};
@@ -68,7 +68,7 @@ struct Row {
     also: Vec<String>,
     title: Option<String>,
     version: Option<String>,
-    source: Source,
+    source: EntryKind,
     /// The file that describes it.
     from: Option<PathBuf>,
     /// Of a section of a unified kernel image, with the section's name; null where none is named.
@@ -109,7 +109,7 @@ fn names(survey: &Survey) -> String {
         let name = [short, entry.in_full()].into_iter().find(means)?;
         Some(format!("{name}\t{title}\n"))
     };
-    survey.entries.iter().filter(|entry| entry.hindrance.is_none()).filter_map(line).collect()
+    survey.entries.iter().filter(|entry| entry.reason.is_none()).filter_map(line).collect()
 }
 
 fn in_words(write: impl FnOnce(&mut String) -> std::fmt::Result) -> String {
@@ -184,23 +184,23 @@ impl Row {
             kernel: is_named.then(|| entry.kernel.to_string()),
             initrds: entry.initrds.iter().map(ToString::to_string).collect(),
             id: entry.id,
-            also: entry.also,
+            also: entry.aliases,
             title: entry.title,
             version: entry.version,
-            source: entry.source,
+            source: entry.kind,
             from: entry.from,
             options: entry.cmdline,
             tries_left: entry.tries.map(|tries| tries.left),
             tries_done: entry.tries.map(|tries| tries.done),
             notes: entry.notes,
-            hindrance: entry.hindrance.map(|hindrance| hindrance.to_string()),
+            hindrance: entry.reason.map(|reason| reason.to_string()),
         }
     }
 
     /// Its name, its title, and where it comes from. GRUB's ids are longer than a line: there the number is its
     /// name.
     fn cells(&self) -> [String; 3] {
-        let short = if self.source == Source::Grub { self.also.first() } else { None };
+        let short = if self.source == EntryKind::Grub { self.also.first() } else { None };
         let title = match (&self.title, &self.version) {
             (Some(title), Some(version)) if !title.contains(version.as_str()) => {
                 format!("{title}, {version}")

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::commands::unstage;
-use crate::entries::entry::{self, Entry, Source};
+use crate::entries::entry::{self, Entry, EntryKind};
 use crate::entries::survey::Survey;
 use crate::machine::elsewhere::see_that_this_is_the_system;
 use crate::machine::root::Root;
@@ -231,7 +231,7 @@ fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<StageReques
                 && !survey
                     .entries
                     .iter()
-                    .any(|entry| entry.source != Source::Convention && is_entry_of(entry, version)) =>
+                    .any(|entry| entry.kind != EntryKind::Convention && is_entry_of(entry, version)) =>
         {
             Err(format!(
                 "{loader} has no entry for {version} yet: nothing new is staged; when it has, `nextkernel updated {version}`"
@@ -250,7 +250,7 @@ fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<StageReques
 }
 
 fn is_entry_of(entry: &Entry, version: &str) -> bool {
-    let names = entry.version.iter().chain([&entry.id]).chain(&entry.also);
+    let names = entry.version.iter().chain([&entry.id]).chain(&entry.aliases);
     let words = entry.title.iter().flat_map(|title| title.split_ascii_whitespace());
     names.map(String::as_str).chain(words).any(|name| name == version) || is_of(&entry.kernel.path, version)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::partition::Partition;
 use super::uki::found;
-use crate::entries::entry::{Entry, Error, Source, devicetree};
+use crate::entries::entry::{Entry, EntryKind, Error, devicetree};
 use crate::entries::found::{Found, names};
 use crate::entries::tries::id;
 use crate::image::cmdline;
@@ -118,7 +118,7 @@ pub fn read(
     by_systemd_boot: bool,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Found>, Error> {
-    let folder = partition.point.join("loader/entries");
+    let directory = partition.point.join("loader/entries");
     let marker = partition.point.join("loader/entries.srel");
     // "Standard-conformance Marker File": any other word in it means that the files are something else.
     // systemd-boot does not look at it.
@@ -129,8 +129,8 @@ pub fn read(
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for name in names(root, &folder, ".conf", notes)? {
-        let file = folder.join(&name);
+    for name in names(root, &directory, ".conf", notes)? {
+        let file = directory.join(&name);
         match text(root, &file) {
             Ok(text) => {
                 let keys = Keys::parse(&text);
@@ -198,7 +198,7 @@ pub fn one(
         Err(error) => (Vec::new(), Some(error)),
     };
     let unsupported = |what: String| Error::Unsupported { from: file.to_path_buf(), what };
-    let hindrance = if let Some(wants) = foreign {
+    let reason = if let Some(wants) = foreign {
         Some(Error::Foreign { from: file.to_path_buf(), wants: wants.clone(), is: ARCHITECTURE })
     } else if outside.is_some() {
         outside
@@ -210,7 +210,7 @@ pub fn one(
         });
         not_yet(key, &keys).or(strange).map(unsupported).or(no_tree)
     };
-    let starts_image = matches!(*key, "uki" | "efi") && hindrance.is_none();
+    let starts_image = matches!(*key, "uki" | "efi") && reason.is_none();
     let foreign = foreign.is_some();
     let entry = Entry {
         title: keys.title,
@@ -220,8 +220,8 @@ pub fn one(
         from: Some(file.to_path_buf()),
         tries,
         notes,
-        hindrance,
-        ..Entry::new(Source::Bls, id, kernel.as_path())
+        reason,
+        ..Entry::new(EntryKind::Bls, id, kernel.as_path())
     };
     let point = || found::point(root, &kernel);
     let entry = if starts_image { found::named(root, &kernel, keys.profile, &point(), entry) } else { entry };

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::entries::entry::{Entry, Error, Source};
+use crate::entries::entry::{Entry, EntryKind, Error};
 use crate::machine::root::Root;
 
 /// Links to the kernel that the distribution prefers (Debian's linux-update-symlinks(1)), in the order in which
@@ -20,12 +20,12 @@ const INITRDS: [(&str, &str); 4] =
 pub fn all(root: &Root) -> Vec<Entry> {
     let entry = |version: String| {
         let kernel = Path::new("/boot").join(format!("vmlinuz-{version}"));
-        let (initrds, hindrance) = match initrd(root, &kernel, &version) {
+        let (initrds, reason) = match initrd(root, &kernel, &version) {
             Ok(initrd) => (vec![initrd.into()], None),
             Err(error) => (Vec::new(), Some(error)),
         };
         let version_too = Some(version.clone());
-        Entry { version: version_too, initrds, hindrance, ..Entry::new(Source::Convention, version, kernel) }
+        Entry { version: version_too, initrds, reason, ..Entry::new(EntryKind::Convention, version, kernel) }
     };
     installed(root).into_iter().map(entry).collect()
 }

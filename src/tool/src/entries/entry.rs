@@ -14,11 +14,11 @@ use crate::machine::{attach, efi};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The kind of the entry.
-    pub source: Source,
+    pub kind: EntryKind,
     /// Its name: the name of its file without counters, its id in a menu, a version, or the kernel's path.
     pub id: String,
     /// Its other names.
-    pub also: Vec<String>,
+    pub aliases: Vec<String>,
     /// The title in a boot menu.
     pub title: Option<String>,
     /// The kernel's version, as the entry states it.
@@ -38,13 +38,13 @@ pub struct Entry {
     /// Remarks for the user who stages it.
     pub notes: Vec<String>,
     /// The reason why it cannot be staged.
-    pub hindrance: Option<Error>,
+    pub reason: Option<Error>,
 }
 
-/// The origin of an entry. The names are stable.
+/// The kind of an entry: the loader, system or convention that it is made for. The names are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum EntryKind {
     /// A Boot Loader Specification Type #1 entry.
     Bls,
     /// A Boot Loader Specification Type #2 entry.
@@ -62,13 +62,13 @@ pub enum Source {
 }
 
 impl Entry {
-    /// Returns an entry with nothing but a source, an id and a kernel.
+    /// Returns an entry with nothing but a kind, an id and a kernel.
     #[must_use]
-    pub fn new(source: Source, id: String, kernel: impl Into<Piece>) -> Entry {
+    pub fn new(kind: EntryKind, id: String, kernel: impl Into<Piece>) -> Entry {
         Entry {
-            source,
+            kind,
             id,
-            also: Vec::new(),
+            aliases: Vec::new(),
             title: None,
             version: None,
             kernel: kernel.into(),
@@ -78,30 +78,35 @@ impl Entry {
             tries: None,
             aside: false,
             notes: Vec::new(),
-            hindrance: None,
+            reason: None,
         }
+    }
+
+    /// Returns an entry of a menu that names no kernel which can be staged, with the reason.
+    pub(crate) fn refused(kind: EntryKind, id: String, reason: Error) -> Entry {
+        Entry { reason: Some(reason), ..Entry::new(kind, id, Path::new("")) }
     }
 
     pub(crate) fn is_first_profile_of(&self, others: &[&Entry]) -> bool {
         let is_other = |other: &&Entry| other.id.contains('@') && other.from == self.from;
-        self.source == Source::Uki && !self.id.contains('@') && others.iter().all(is_other)
+        self.kind == EntryKind::Uki && !self.id.contains('@') && others.iter().all(is_other)
     }
 
     /// Returns a name that fits no other entry.
     pub(crate) fn in_full(&self) -> String {
-        match (&self.from, self.source) {
-            (Some(from), Source::Bls) => from.display().to_string(),
+        match (&self.from, self.kind) {
+            (Some(from), EntryKind::Bls) => from.display().to_string(),
             // The file of an image also names its first profile.
-            (Some(from), Source::Uki) if !self.id.contains('@') => from.display().to_string(),
-            (_, Source::Grub) => self.also.first().unwrap_or(&self.id).clone(),
+            (Some(from), EntryKind::Uki) if !self.id.contains('@') => from.display().to_string(),
+            (_, EntryKind::Grub) => self.aliases.first().unwrap_or(&self.id).clone(),
             _ => self.id.clone(),
         }
     }
 
     /// Returns the entry, or the reason why it cannot be staged.
     pub fn stageable(self) -> Result<Entry, Error> {
-        match self.hindrance {
-            Some(hindrance) => Err(hindrance),
+        match self.reason {
+            Some(reason) => Err(reason),
             None => Ok(self),
         }
     }
@@ -302,6 +307,12 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+}
+
+/// Returns the reason not to stage a kernel that `from` names, if there is no such file.
+pub(crate) fn missing(root: &Root, from: &Path, kernel: &Path) -> Option<Error> {
+    let is_there = root.path(kernel).is_file();
+    (!is_there).then(|| Error::NoKernel { from: from.to_path_buf(), kernel: kernel.to_path_buf() })
 }
 
 fn are(names: &[String]) -> String {

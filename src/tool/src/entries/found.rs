@@ -89,18 +89,18 @@ impl Found {
 /// left out, because systemd-boot reserves them for entries that it finds itself.
 pub fn names(
     root: &Root,
-    folder: &Path,
+    directory: &Path,
     ending: &str,
     notes: &mut Vec<String>,
 ) -> Result<Vec<String>, Error> {
-    let files = match fs::read_dir(root.path(folder)) {
+    let files = match fs::read_dir(root.path(directory)) {
         Ok(files) => files,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::unreadable(folder, &error)),
+        Err(error) => return Err(Error::unreadable(directory, &error)),
     };
     let mut names = Vec::new();
     for file in files {
-        let file = file.map_err(|error| Error::unreadable(folder, &error))?;
+        let file = file.map_err(|error| Error::unreadable(directory, &error))?;
         let Ok(name) = file.file_name().into_string() else { continue };
         let lower = name.to_ascii_lowercase();
         let hidden = lower.starts_with('.') || lower.starts_with("auto-") || !lower.ends_with(ending);
@@ -109,7 +109,11 @@ pub fn names(
         }
         // "The file names should have a length of at least one and at most 255 characters".
         if name.len() > 255 || name.contains(char::is_control) {
-            notes.push(format!("{:?} in {} is no name of an entry, and passed over", name, folder.display()));
+            notes.push(format!(
+                "{:?} in {} is no name of an entry, and passed over",
+                name,
+                directory.display()
+            ));
             continue;
         }
         names.push(name);

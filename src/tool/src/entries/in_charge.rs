@@ -106,9 +106,9 @@ pub fn others(root: &Root) -> Vec<PathBuf> {
 
 /// Returns the directory of systemd-boot itself, where bootctl(1) installs it.
 fn systemd_boot(root: &Root) -> Option<PathBuf> {
-    let folders = POINTS.map(|point| Path::new(point).join("EFI/systemd"));
-    folders.into_iter().find(|folder| {
-        let files = fs::read_dir(root.path(folder)).into_iter().flatten().flatten();
+    let directories = POINTS.map(|point| Path::new(point).join("EFI/systemd"));
+    directories.into_iter().find(|directory| {
+        let files = fs::read_dir(root.path(directory)).into_iter().flatten().flatten();
         let mut names = files.filter_map(|file| file.file_name().into_string().ok());
         names.any(|name| name.to_ascii_lowercase().starts_with("systemd-boot"))
     })

@@ -3,15 +3,15 @@
 
 pub mod bls;
 mod convention;
-pub mod default;
+mod default;
 pub mod entry;
 pub mod extlinux;
-pub mod found;
+mod found;
 pub mod grub;
-pub mod in_charge;
+mod in_charge;
 mod nixos;
 mod of_version;
-pub mod partition;
+mod partition;
 pub mod subvolume;
 pub mod survey;
 pub mod systemd_boot;
@@ -22,7 +22,7 @@ pub mod version;
 use std::path::{Path, PathBuf};
 
 use crate::entries::default::ByDefault;
-use crate::entries::entry::{Entry, Error, Source};
+use crate::entries::entry::{Entry, EntryKind, Error};
 use crate::entries::survey::Survey;
 use crate::machine::root::Root;
 use crate::request::conf::Conf;
@@ -44,14 +44,13 @@ pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Er
     let mut survey = Survey::of(root, conf);
     if let Some(name) = name {
         let named = survey.named(name)?;
-        let (entry, said) = match named.source {
-            Source::Convention => of_version::meant(root, &survey, named),
+        let (entry, said) = match named.kind {
+            EntryKind::Convention => of_version::meant(root, &survey, named),
             _ => (named, Vec::new()),
         };
         let notes = entry.notes.iter().cloned().chain(said).collect();
         // Naming the entry of the boot loader's one-shot choice means that choice, so it is consumed.
-        let is_that =
-            |default: &ByDefault| default.entry.source == entry.source && default.entry.id == entry.id;
+        let is_that = |default: &ByDefault| default.entry.kind == entry.kind && default.entry.id == entry.id;
         let once = survey.default.ok().filter(is_that).and_then(|default| default.once);
         return Ok(Choice { entry, once, notes });
     }
@@ -59,7 +58,7 @@ pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Er
     let entry = default.entry.stageable()?;
     let mut notes = std::mem::take(&mut survey.notes);
     notes.extend(entry.notes.iter().cloned());
-    if entry.source == Source::Convention {
+    if entry.kind == EntryKind::Convention {
         notes.extend(of_version::strays(root, &survey));
     }
     if let Some(loader) = &survey.loader {
@@ -77,7 +76,7 @@ pub fn choose(root: &Root, conf: &Conf, name: Option<&str>) -> Result<Choice, Er
 /// Returns the entry that explicit files make. Of a unified kernel image the default profile is taken, and the
 /// named files follow the image's own initrds.
 pub fn explicit(root: &Root, kernel: &Path, initrds: &[PathBuf]) -> Result<Entry, Error> {
-    let entry = Entry::new(Source::Files, kernel.display().to_string(), kernel);
+    let entry = Entry::new(EntryKind::Files, kernel.display().to_string(), kernel);
     let initrds = initrds.iter().map(|path| path.as_path().into());
     // A path that is not a file, or cannot be read, is reported when it is copied.
     let Some(absolute) = std::path::absolute(kernel).ok().filter(|path| uki::found::is_one(root, path))

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::entries::entry::{Entry, Error, Source};
+use crate::entries::entry::{Entry, EntryKind, Error};
 use crate::machine::root::Root;
 
 /// The system profile. `system` is the generation that is booted by default; `system-N-link` is generation N.
@@ -41,7 +41,7 @@ fn generation(root: &Root, number: u64) -> Option<Entry> {
     let initrds: Vec<PathBuf> = target("initrd").into_iter().collect();
     let secrets = system.join("append-initrd-secrets");
     // A script that makes another initrd. Only the boot loader's installer runs it (boot.initrd.secrets).
-    let hindrance = root.path(&secrets).exists().then(|| Error::Unsupported {
+    let reason = root.path(&secrets).exists().then(|| Error::Unsupported {
         from: link.clone(),
         what: "has secrets that its boot loader's installer adds to the initrd (append-initrd-secrets)"
             .to_owned(),
@@ -54,9 +54,9 @@ fn generation(root: &Root, number: u64) -> Option<Entry> {
         cmdline: Some(options.trim_end().to_owned()),
         from: Some(link),
         // The name of this generation among the entries that NixOS writes for systemd-boot.
-        also: vec![format!("nixos-generation-{number}")],
-        hindrance,
-        ..Entry::new(Source::Nixos, format!("system-{number}"), kernel)
+        aliases: vec![format!("nixos-generation-{number}")],
+        reason,
+        ..Entry::new(EntryKind::Nixos, format!("system-{number}"), kernel)
     })
 }
 
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(entry.kernel.path, Path::new("/nix/store/k/bzImage"));
         assert_eq!(entry.cmdline.as_deref(), Some("init=/nix/store/s9/init loglevel=4 root=x"));
         scratch.put("/nix/store/s10/append-initrd-secrets", "#!");
-        let hindrance = self::all(&scratch.root).remove(0).hindrance.unwrap().to_string();
-        assert!(hindrance.contains("append-initrd-secrets"), "{hindrance}");
+        let reason = self::all(&scratch.root).remove(0).reason.unwrap().to_string();
+        assert!(reason.contains("append-initrd-secrets"), "{reason}");
     }
 }

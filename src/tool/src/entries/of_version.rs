@@ -5,7 +5,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::entries::entry::{Entry, Source};
+use crate::entries::entry::{Entry, EntryKind};
 use crate::entries::survey::Survey;
 use crate::image::cmdline;
 use crate::machine::root::Root;
@@ -24,14 +24,14 @@ pub fn meant(root: &Root, survey: &Survey, installed: Entry) -> (Entry, Vec<Stri
     let version = installed.id.clone();
     let mut that_load: Vec<&Entry> = Vec::new();
     let all: Vec<&Entry> = loaders(survey).filter(|entry| loads(root, entry, &installed)).collect();
-    for entry in all.iter().copied().filter(|entry| entry.hindrance.is_none()) {
+    for entry in all.iter().copied().filter(|entry| entry.reason.is_none()) {
         // Debian's menu has the same entry twice, the second time in its submenu.
         let is_same = |other: &&Entry| other.cmdline == entry.cmdline && other.initrds == entry.initrds;
         if !that_load.iter().any(is_same) {
             that_load.push(entry);
         }
     }
-    let hindered = all.iter().find(|entry| entry.hindrance.is_some());
+    let hindered = all.iter().find(|entry| entry.reason.is_some());
     // If the ordinary entry cannot be read, its recovery entry is the only one left.
     let is_ordinary =
         |entry: &&&Entry| !entry.cmdline.iter().flat_map(|line| cmdline::parameters(line)).any(is_for_once);
@@ -79,7 +79,8 @@ pub fn meant(root: &Root, survey: &Survey, installed: Entry) -> (Entry, Vec<Stri
 /// Returns the boot loader's own entries that have a command line.
 fn loaders(survey: &Survey) -> impl Iterator<Item = &Entry> {
     survey.entries.iter().filter(|entry| {
-        matches!(entry.source, Source::Bls | Source::Grub | Source::Extlinux) && entry.cmdline.is_some()
+        matches!(entry.kind, EntryKind::Bls | EntryKind::Grub | EntryKind::Extlinux)
+            && entry.cmdline.is_some()
     })
 }
 

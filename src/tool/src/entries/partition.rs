@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boot_folder_that_is_no_partition_of_its_own_is_none() {
+    fn a_boot_directory_that_is_no_partition_of_its_own_is_none() {
         let scratch = Scratch::new();
         scratch.folder("/boot/loader/entries");
         scratch.put("/proc/self/mountinfo", "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n");

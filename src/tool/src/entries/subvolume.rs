@@ -56,7 +56,7 @@ pub fn other_than_default(root: &Root, path: &Path) -> io::Result<Option<(u64, u
 
 /// Returns the default subvolume's id from the result of a search. Total: accepts any bytes.
 #[must_use]
-pub fn default_in(found: &[u8]) -> Option<u64> {
+fn default_in(found: &[u8]) -> Option<u64> {
     let mut rest = found;
     while let Some(header) = rest.get(..HEADER) {
         let length = usize::try_from(crate::words::little_endian::long(header, 28)).ok()?;

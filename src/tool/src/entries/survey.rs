@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::entries::default::ByDefault;
-use crate::entries::entry::{Entry, Error, Source};
+use crate::entries::entry::{Entry, EntryKind, Error};
 use crate::entries::found::Found;
 use crate::entries::in_charge::{self, InCharge};
 use crate::entries::systemd_boot::{self, Loader};
@@ -105,7 +105,7 @@ impl Survey {
             // These kernels are on the file system beneath the mount point, because the one that belongs there
             // could not be mounted.
             for entry in &mut installed {
-                entry.hindrance.clone_from(&hidden);
+                entry.reason.clone_from(&hidden);
             }
         }
         let other = other_snapshot(root, &in_charge, &mut notes);
@@ -143,7 +143,7 @@ impl Survey {
             Err(error) => Told { loader: None, entries: Vec::new(), default: Err(error), has_bls: false },
         };
         if told.has_bls {
-            found.retain(|found| found.entry.source != Source::Bls);
+            found.retain(|found| found.entry.kind != EntryKind::Bls);
         }
         notes.append(&mut attached.notes);
         let marked = |entry: Entry| Entry { aside: attached.covers(&entry.kernel.path), ..entry };
@@ -177,7 +177,7 @@ impl Survey {
             |entry: &Entry| entry.from.as_ref().and_then(|from| Some(from.file_name()?.to_str()?.to_owned()));
         let asked = stem(name);
         let (bare, _) = Tries::parse(&asked);
-        let is_version = |entry: &Entry| entry.source == Source::Convention;
+        let is_version = |entry: &Entry| entry.kind == EntryKind::Convention;
         // A closer match counts first.
         let ways: [&dyn Fn(&Entry) -> bool; 8] = [
             &|entry| entry.from.as_deref() == Some(Path::new(name)),
@@ -186,7 +186,7 @@ impl Survey {
             &|entry| !is_version(entry) && entry.id.eq_ignore_ascii_case(name),
             &|entry| file(entry).is_some_and(|file| stem(&file) == asked),
             &|entry| !is_version(entry) && stem(&entry.id) == bare,
-            &|entry| !is_version(entry) && entry.also.iter().any(|also| also == name),
+            &|entry| !is_version(entry) && entry.aliases.iter().any(|alias| alias == name),
             &|entry| is_version(entry) && entry.id == name,
         ];
         for way in ways {

@@ -177,7 +177,7 @@ impl Loader {
         for (why, pattern, not_bad) in told {
             let Some(pattern) = pattern else { continue };
             if let Some(unsure) = order.iter().find(|found| found.unsure && self.fits(&pattern, found)) {
-                return Err(unsure.entry.hindrance.clone().unwrap_or(Error::NoEntry));
+                return Err(unsure.entry.reason.clone().unwrap_or(Error::NoEntry));
             }
             let mut offered = order.iter().filter(|found| found.offered && !(not_bad && found.is_bad()));
             match offered.find(|found| self.fits(&pattern, found)) {
@@ -198,7 +198,7 @@ impl Loader {
         }
         // "For now, never select any non-default profile" (src/boot/boot.c).
         if let Some(unsure) = order.iter().find(|found| found.unsure) {
-            return Err(unsure.entry.hindrance.clone().unwrap_or(Error::NoEntry));
+            return Err(unsure.entry.reason.clone().unwrap_or(Error::NoEntry));
         }
         let first = order.iter().find(|found| found.offered && found.number == 0).ok_or(Error::NoEntry)?;
         Ok(ByDefault::always(&first.entry, "the first in systemd-boot's order"))

@@ -416,8 +416,8 @@ fn an_entry_of_grubs_is_named_by_id_title_or_number() {
     // The name by convention is a version, and means GRUB's entry for that kernel.
     let by_version = choose(&machine.root, &Conf::default(), Some("6.1")).unwrap().entry;
     assert_eq!(
-        (by_version.source, by_version.cmdline.as_deref()),
-        (Source::Grub, Some("root=UUID=7 ro quiet"))
+        (by_version.kind, by_version.cmdline.as_deref()),
+        (EntryKind::Grub, Some("root=UUID=7 ro quiet"))
     );
     assert!(refused(&machine, Some("uefi")).contains("starts no Linux kernel, but 'fwsetup'"));
 }
@@ -460,9 +460,9 @@ fn fedoras_entries_come_through_grub_with_its_variables() {
     assert_eq!(entry.cmdline.as_deref(), Some("root=UUID=7 ro quiet"));
     assert_eq!(entry.initrds, [Path::new("/boot/initrd.img-6.1").into()]);
     let survey = Survey::of(&machine.root, &Conf::default());
-    let ids: Vec<_> = survey.entries.iter().map(|entry| (entry.source, entry.id.as_str())).collect();
-    let installed = [(Source::Convention, "6.1"), (Source::Convention, "6.12")];
-    let listed = [(Source::Bls, "m-6.11.4-301.fc41"), (Source::Bls, "m-6.9.1-200.fc40")];
+    let ids: Vec<_> = survey.entries.iter().map(|entry| (entry.kind, entry.id.as_str())).collect();
+    let installed = [(EntryKind::Convention, "6.1"), (EntryKind::Convention, "6.12")];
+    let listed = [(EntryKind::Bls, "m-6.11.4-301.fc41"), (EntryKind::Bls, "m-6.9.1-200.fc40")];
     assert_eq!(ids, [listed, installed].concat());
 }
 

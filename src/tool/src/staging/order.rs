@@ -264,8 +264,8 @@ fn on(verbs: &[OnVerb], preload: Preload) -> On {
 /// else as much of the id as fits. A GRUB id includes the ids of all submenus on the way.
 fn called(entry: &Entry) -> &str {
     let fits = |name: &&str| !name.is_empty() && name.len() <= limits::ENTRY_MAX;
-    let also = entry.also.iter().map(String::as_str).rev();
-    std::iter::once(entry.id.as_str()).chain(also).find(fits).unwrap_or_else(|| {
+    let aliases = entry.aliases.iter().map(String::as_str).rev();
+    std::iter::once(entry.id.as_str()).chain(aliases).find(fits).unwrap_or_else(|| {
         let mut ends = (0..=limits::ENTRY_MAX).rev();
         ends.find_map(|end| entry.id.get(..end)).unwrap_or_default()
     })
@@ -307,9 +307,9 @@ mod tests {
     fn the_plan_calls_an_entry_by_its_id_or_by_an_alias_or_by_a_part_that_fits() {
         let scratch = Scratch::new();
         let (long, title) = ("é".repeat(limits::ENTRY_MAX), "Debian".to_owned());
-        let entry = |also: &[&String]| Entry {
+        let entry = |aliases: &[&String]| Entry {
             id: long.clone(),
-            also: also.iter().map(ToString::to_string).collect(),
+            aliases: aliases.iter().map(ToString::to_string).collect(),
             ..entries::explicit(&scratch.root, "/vmlinuz".as_ref(), &[]).unwrap()
         };
         assert_eq!(called(&entry(&[&"1>2".to_owned(), &title, &long])), title);

@@ -9,6 +9,15 @@ pub fn quoted(text: &str, most: usize) -> String {
     format!("'{shown}{cut}'")
 }
 
+/// Limit in characters for text of a file that an error shows.
+const SHOWN_MAX: usize = 60;
+
+/// Returns a text of a file as an error shows it: in quotes, and not longer than a line has room for.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    quoted(text, SHOWN_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::entries::entry::{Entry, Error, Source, devicetree};
-use crate::entries::extlinux::{Because, Config, Fdt, Label, Linux};
+use crate::entries::entry::{Entry, EntryKind, Error, devicetree, missing};
+use crate::entries::extlinux::choice::Because;
+use crate::entries::extlinux::menu::{self, Config, Fdt, Label, Linux};
 use crate::machine::attach::Attached;
 use crate::machine::file_systems::{FileSystem, Name};
 use crate::machine::mounts::Mount;
@@ -14,7 +15,7 @@ use crate::machine::root::Root;
 /// (EXTLINUX's wiki page, "Configuration file", and core/fs/lib/loadconfig.c; U-Boot's doc/develop/bootstd).
 /// Only EXTLINUX looks at the top, and in the directory where it was installed, which is /boot itself on
 /// Alpine.
-const FOLDERS: [&str; 6] = ["/boot/extlinux", "/boot/syslinux", "/boot", "/extlinux", "/syslinux", "/"];
+const DIRECTORIES: [&str; 6] = ["/boot/extlinux", "/boot/syslinux", "/boot", "/extlinux", "/syslinux", "/"];
 const NAMES: [&str; 2] = ["extlinux.conf", "syslinux.cfg"];
 
 /// The menu, and the label that boots next.
@@ -30,16 +31,14 @@ pub struct Menu {
 /// Returns every file that has a menu.
 #[must_use]
 pub fn configs(root: &Root) -> Vec<PathBuf> {
-    let paths = FOLDERS.iter().flat_map(|folder| NAMES.map(|name| Path::new(folder).join(name)));
+    let paths = DIRECTORIES.iter().flat_map(|directory| NAMES.map(|name| Path::new(directory).join(name)));
     paths.filter(|path| root.path(path).is_file()).collect()
 }
 
 impl Menu {
     /// Reads the menu. `attached` mounts the file systems that its labels are on.
     pub fn read(root: &Root, attached: &mut Attached, from: &Path) -> Result<Menu, Error> {
-        let text = root
-            .read_up_to(from, crate::entries::extlinux::SIZE_MAX)
-            .map_err(|error| Error::unreadable(from, &error))?;
+        let text = root.read_up_to(from, menu::SIZE_MAX).map_err(|error| Error::unreadable(from, &error))?;
         let config = Config::parse(&text);
         let config =
             config.map_err(|wrong| Error::Menu { path: from.to_path_buf(), why: wrong.to_string() })?;
@@ -67,10 +66,7 @@ fn entry(root: &Root, attached: &mut Attached, from: &Path, label: &Label) -> En
         Ok(linux) => made(root, attached, from, &label.name, linux),
         Err(wrong) => Err(Error::Menu { path: from.to_path_buf(), why: wrong.to_string() }),
     };
-    let made = made.unwrap_or_else(|hindrance| Entry {
-        hindrance: Some(hindrance),
-        ..Entry::new(Source::Extlinux, label.name.clone(), Path::new(""))
-    });
+    let made = made.unwrap_or_else(|reason| Entry::refused(EntryKind::Extlinux, label.name.clone(), reason));
     Entry { title: Some(label.title.clone()), from: Some(from.to_path_buf()), ..made }
 }
 
@@ -86,21 +82,19 @@ fn made(
     let initrds = linux.initrds.iter().map(|path| on(path)).collect::<Result<Vec<_>, _>>()?;
     let mut notes = Vec::new();
     let trees = linux.fdt.iter().map(|fdt| match fdt {
-        Fdt::File(path) | Fdt::Folder(path) => path.as_str(),
+        Fdt::File(path) | Fdt::Directory(path) => path.as_str(),
     });
     for tree in trees.chain(linux.overlays.iter().map(String::as_str)) {
         notes.push(devicetree(root, from, tree)?);
     }
-    let hindrance = (!root.path(&kernel).is_file())
-        .then(|| Error::NoKernel { from: from.to_path_buf(), kernel: kernel.clone() });
     // syslinux passes `initrd=` on to the kernel, which does not know it.
     let options = crate::image::cmdline::without(&linux.options, "initrd");
     Ok(Entry {
         initrds: initrds.into_iter().map(Into::into).collect(),
         cmdline: Some(options),
         notes,
-        hindrance,
-        ..Entry::new(Source::Extlinux, name.to_owned(), kernel)
+        reason: missing(root, from, &kernel),
+        ..Entry::new(EntryKind::Extlinux, name.to_owned(), kernel)
     })
 }
 
@@ -109,8 +103,9 @@ fn on(root: &Root, attached: &mut Attached, from: &Path, path: &str) -> Result<P
     let unseen = |why: String| Error::Unseen { from: from.to_path_buf(), path: path.to_owned(), why };
     let mounts = Mount::all(root);
     let told = || unseen("what it lies on cannot be told".to_owned());
-    let folder = from.parent().and_then(|folder| FileSystem::own_path(&mounts, folder)).ok_or_else(told)?;
+    let directory =
+        from.parent().and_then(|directory| FileSystem::own_path(&mounts, directory)).ok_or_else(told)?;
     let source = Mount::over(&mounts, from).map(|mount| mount.source.clone()).ok_or_else(told)?;
-    let own = crate::entries::extlinux::path(&folder.to_string_lossy(), path);
+    let own = menu::path(&directory.to_string_lossy(), path);
     attached.path(&Name::Device(source), &own, false).map_err(|error| unseen(error.to_string()))
 }

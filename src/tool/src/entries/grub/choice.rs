@@ -3,7 +3,8 @@
 
 use thiserror::Error;
 
-use crate::entries::grub::menu::{Config, Item, Kind, Named, Wrong, shown};
+use crate::entries::grub::menu::{Config, Item, Kind, Named, Wrong};
+use crate::words::quoted::shown;
 
 /// The entry that GRUB boots next.
 #[derive(Clone, Debug, PartialEq, Eq)]

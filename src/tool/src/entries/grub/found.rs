@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::entries::bls::{self, Keys};
-use crate::entries::entry::{Entry, Error, Source, devicetree};
+use crate::entries::entry::{Entry, EntryKind, Error, devicetree, missing};
 use crate::entries::found;
 use crate::entries::grub::choice::{Because, Next, Undecided};
 use crate::entries::grub::environment::Environment;
@@ -19,7 +19,7 @@ use crate::machine::root::Root;
 use crate::request::once::NEXT_ENTRY;
 
 /// GRUB's directories (GRUB manual, "Installing GRUB using grub-install"); Fedora and openSUSE have the second.
-const FOLDERS: [&str; 2] = ["/boot/grub", "/boot/grub2"];
+const DIRECTORIES: [&str; 2] = ["/boot/grub", "/boot/grub2"];
 
 /// The directories in which `blscfg` looks unless `blsdir` says otherwise. Fedora's looks in the second one,
 /// too, if there is nothing in the first.
@@ -48,7 +48,7 @@ const ESP_MAX: u64 = 1 << 20;
 #[must_use]
 pub fn configs(root: &Root) -> Vec<PathBuf> {
     let on_esp = if root.path("/sys/firmware/efi").is_dir() { of_esp(root) } else { Vec::new() };
-    let below_boot = FOLDERS.map(|folder| Path::new(folder).join("grub.cfg"));
+    let below_boot = DIRECTORIES.map(|directory| Path::new(directory).join("grub.cfg"));
     let mut found: Vec<PathBuf> = Vec::new();
     for config in on_esp.into_iter().chain(below_boot).filter(|config| root.path(config).is_file()) {
         // One directory may be a link to the other.
@@ -79,12 +79,12 @@ fn of_esp(root: &Root) -> Vec<PathBuf> {
 /// Returns every grub.cfg in a vendor's directory on an ESP, sorted by name.
 #[must_use]
 pub fn on_esp(root: &Root) -> Vec<PathBuf> {
-    let folders = POINTS.iter().flat_map(|point| {
-        let folder = Path::new(point).join("EFI");
-        let vendors = fs::read_dir(root.path(&folder)).into_iter().flatten().flatten();
-        vendors.map(move |vendor| folder.join(vendor.file_name()).join("grub.cfg"))
+    let directories = POINTS.iter().flat_map(|point| {
+        let directory = Path::new(point).join("EFI");
+        let vendors = fs::read_dir(root.path(&directory)).into_iter().flatten().flatten();
+        vendors.map(move |vendor| directory.join(vendor.file_name()).join("grub.cfg"))
     });
-    let mut configs: Vec<_> = folders.filter(|config| root.path(config).is_file()).collect();
+    let mut configs: Vec<_> = directories.filter(|config| root.path(config).is_file()).collect();
     configs.sort();
     configs
 }
@@ -102,7 +102,7 @@ impl Menu {
         let config = contents(root, from)?.unwrap_or_default();
         let (environment, custom, user) = (beside("grubenv")?, beside("custom.cfg")?, beside("user.cfg")?);
         let platform = if root.path("/sys/firmware/efi").is_dir() { "efi" } else { "pc" };
-        let folder = crate::entries::grub::menu::Folder {
+        let files = crate::entries::grub::menu::MenuFiles {
             config: &config,
             environment: environment.as_deref(),
             custom: custom.as_deref(),
@@ -111,7 +111,7 @@ impl Menu {
         };
         let wrong =
             |why: &dyn std::fmt::Display| Error::Menu { path: from.to_path_buf(), why: why.to_string() };
-        let config = Config::read(&folder).map_err(|error| wrong(&error))?;
+        let config = Config::read(&files).map_err(|error| wrong(&error))?;
         let mut places = Places { root, from, attached };
         let bls = config.blscfg.as_ref().map(|_| places.bls(&config)).transpose()?.unwrap_or_default();
         let named: Vec<_> = bls.iter().map(|(id, title, _)| Named { id, title }).collect();
@@ -166,12 +166,12 @@ type Bls = (String, String, Result<Entry, String>);
 
 impl Places<'_, '_> {
     fn entry(&mut self, entry: crate::entries::grub::menu::Entry, bls: &[Bls]) -> Entry {
-        let also = [entry.numbers(), entry.title()].into_iter();
-        let also = also.chain(entry.ids.last().cloned()).chain(entry.titles.last().cloned());
+        let aliases = [entry.numbers(), entry.title()].into_iter();
+        let aliases = aliases.chain(entry.ids.last().cloned()).chain(entry.titles.last().cloned());
         let (id, title) = (entry.id(), entry.titles.last().cloned());
         // The number comes first, even if another name is the same.
         let mut names: Vec<String> = Vec::new();
-        for name in also {
+        for name in aliases {
             if name != id && !names.contains(&name) {
                 names.push(name);
             }
@@ -186,11 +186,8 @@ impl Places<'_, '_> {
             },
             Boots::Refused(wrong) => Err(Error::Menu { path: from.clone(), why: wrong.to_string() }),
         };
-        let made = made.unwrap_or_else(|hindrance| Entry {
-            hindrance: Some(hindrance),
-            ..Entry::new(Source::Grub, id.clone(), Path::new(""))
-        });
-        Entry { id, title, also: names, from: made.from.clone().or(Some(from)), ..made }
+        let made = made.unwrap_or_else(|reason| Entry::refused(EntryKind::Grub, id.clone(), reason));
+        Entry { id, title, aliases: names, from: made.from.clone().or(Some(from)), ..made }
     }
 
     fn linux(&mut self, id: &str, linux: Linux) -> Result<Entry, Error> {
@@ -201,27 +198,21 @@ impl Places<'_, '_> {
         if let Some(file) = linux.devicetree {
             notes.push(devicetree(self.root, self.from, &file.path)?);
         }
-        let hindrance = (!self.root.path(&kernel).is_file())
-            .then(|| Error::NoKernel { from: self.from.to_path_buf(), kernel: kernel.clone() });
         Ok(Entry {
             initrds: initrds.into_iter().map(Into::into).collect(),
             cmdline: Some(linux.options),
             notes,
-            hindrance,
-            ..Entry::new(Source::Grub, id.to_owned(), kernel)
+            reason: missing(self.root, self.from, &kernel),
+            ..Entry::new(EntryKind::Grub, id.to_owned(), kernel)
         })
     }
 
     fn file(&mut self, file: &File, in_default_subvolume: bool) -> Result<PathBuf, Error> {
-        let unseen =
-            |why: String| Error::Unseen { from: self.from.to_path_buf(), path: file.path.clone(), why };
+        let from = self.from;
+        let unseen = |why: String| Error::Unseen { from: from.to_path_buf(), path: file.path.clone(), why };
         let name = self.name(&file.device).map_err(unseen)?;
         let path = self.attached.path(&name, &file.path, in_default_subvolume);
-        path.map_err(|error| Error::Unseen {
-            from: self.from.to_path_buf(),
-            path: file.path.clone(),
-            why: error.to_string(),
-        })
+        path.map_err(|error| unseen(error.to_string()))
     }
 
     /// Returns the name that the file system has on this machine.
@@ -246,25 +237,25 @@ impl Places<'_, '_> {
         let Some(blscfg) = &config.blscfg else { return Ok(Vec::new()) };
         let wrong = |why: String| Error::Menu { path: self.from.to_path_buf(), why };
         let blsdir = blscfg.variable("blsdir").map_err(|error| wrong(error.to_string()))?;
-        let said = blsdir.filter(|folder| !folder.is_empty()).map(str::to_owned);
-        let folders = said.map_or_else(|| BLSDIRS.map(str::to_owned).to_vec(), |said| vec![said]);
+        let said = blsdir.filter(|directory| !directory.is_empty()).map(str::to_owned);
+        let directories = said.map_or_else(|| BLSDIRS.map(str::to_owned).to_vec(), |said| vec![said]);
         let (mut notes, mut found) = (Vec::new(), None);
-        for folder in folders {
-            let folder = self.file(&File { device: blscfg.device.clone(), path: folder }, false)?;
-            let names = found::names(self.root, &folder, ".conf", &mut notes)?;
+        for directory in directories {
+            let directory = self.file(&File { device: blscfg.device.clone(), path: directory }, false)?;
+            let names = found::names(self.root, &directory, ".conf", &mut notes)?;
             if !names.is_empty() {
-                found = Some((folder, names));
+                found = Some((directory, names));
                 break;
             }
         }
         self.attached.notes.append(&mut notes);
         let nothing =
             || wrong("the menu's entries are to come from loader/entries, and none is there".to_owned());
-        let (folder, mut names) = found.ok_or_else(nothing)?;
+        let (directory, mut names) = found.ok_or_else(nothing)?;
         names.sort_by(|a, b| order::compare(stem(b), stem(a)));
         let mut found = Vec::new();
         for name in names {
-            let file = folder.join(&name);
+            let file = directory.join(&name);
             let text = bls::text(self.root, &file).map_err(|error| Error::unreadable(&file, &error))?;
             let mut keys = as_grub(&text);
             let title = keys.title.clone().unwrap_or_else(|| stem(&name).to_owned());

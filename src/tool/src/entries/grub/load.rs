@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::entries::grub::menu::{Device, File, Linux, SIZE_MAX, Why, Wrong, shown};
+use crate::entries::grub::menu::{Device, File, Linux, SIZE_MAX, ScriptError, Wrong};
 use crate::entries::grub::script::{self, Part, Statement, Word};
 use crate::entries::grub::state::{
     Argument, HOLDS, LABEL, Loaded, PREFIX, SPACE, Scope, State, UUID, Variable,
 };
+use crate::words::quoted::shown;
 
 /// Limit for the commands that a script runs and the words that it makes: far beyond any menu, and a second's
 /// work.
@@ -15,7 +16,7 @@ pub const FUEL: usize = 1_000_000;
 
 /// Takes from the fuel that a script may use. Fails if too little is left.
 pub fn burn(fuel: &mut usize, scope: &Scope, line: usize, amount: usize) -> Result<(), Wrong> {
-    *fuel = fuel.checked_sub(amount).ok_or_else(|| scope.wrong(line, Why::TooMuch))?;
+    *fuel = fuel.checked_sub(amount).ok_or_else(|| scope.wrong(line, ScriptError::TooMuch))?;
     Ok(())
 }
 
@@ -84,7 +85,7 @@ pub fn search(
     state: &mut State,
     scope: &Scope,
 ) -> Result<(), Wrong> {
-    let wrong = || scope.wrong(line, Why::Arguments("search"));
+    let wrong = || scope.wrong(line, ScriptError::Arguments("search"));
     let mut by = match name {
         "search.fs_uuid" => Some(UUID),
         "search.fs_label" => Some(LABEL),
@@ -150,7 +151,7 @@ pub fn set_by_grub(line: usize, name: &str, arguments: &[Argument], state: &mut 
     for name in names {
         // `regexp --set NUMBER:NAME`
         let name = name.rsplit(':').next().unwrap_or(name);
-        state.set(name, Err(scope.wrong(line, Why::Variable(name.to_owned()))), None);
+        state.set(name, Err(scope.wrong(line, ScriptError::Variable(name.to_owned()))), None);
     }
 }
 
@@ -160,7 +161,7 @@ fn is_set(option: &str) -> bool {
 
 pub fn linux(line: usize, arguments: &[Argument], state: &State, scope: &Scope) -> Result<Linux, Wrong> {
     let (kernel, options) =
-        arguments.split_first().ok_or_else(|| scope.wrong(line, Why::Arguments("linux")))?;
+        arguments.split_first().ok_or_else(|| scope.wrong(line, ScriptError::Arguments("linux")))?;
     let kernel = file(line, kernel, state, scope)?;
     let options = options.iter().cloned().collect::<Result<Vec<_>, _>>()?;
     let options = cmdline(&options).map_err(|why| scope.wrong(line, why))?;
@@ -180,22 +181,22 @@ pub fn file(line: usize, argument: &Argument, state: &State, scope: &Scope) -> R
     };
     if !path.starts_with('/') || path.contains(char::is_control) {
         let path = argument.replace(PREFIX, "$prefix");
-        return Err(scope.wrong(line, Why::NotPath(shown(&path))));
+        return Err(scope.wrong(line, ScriptError::NotPath(shown(&path))));
     }
     Ok(File { device: Device::parse(&device), path: path.to_owned() })
 }
 
 /// Joins words as GRUB writes them for the kernel (`grub_create_loader_cmdline`, grub-core/lib/cmdline.c).
-fn cmdline(words: &[String]) -> Result<String, Why> {
+fn cmdline(words: &[String]) -> Result<String, ScriptError> {
     let mut line = String::new();
     for word in words {
         if word.contains(char::is_control) {
-            return Err(Why::NotText);
+            return Err(ScriptError::NotText);
         }
         // Some versions double the backslash of "\x2d", others pass it on as it is.
         let mut after = word.split("\\x").skip(1).map(|rest| rest.chars().take(2));
         if after.any(|two| two.filter(char::is_ascii_hexdigit).count() == 2) {
-            return Err(Why::Hexadecimal(shown(word)));
+            return Err(ScriptError::Hexadecimal(shown(word)));
         }
         if !line.is_empty() {
             line.push(' ');
@@ -221,10 +222,10 @@ pub fn bls_options(
     (file, line): (&'static str, usize),
 ) -> Result<String, Wrong> {
     let wrong = |why| Wrong { file, line, why };
-    let text = format!("linux /vmlinuz {}", bls_value(options, variables, &wrong(Why::TooMuch))?);
+    let text = format!("linux /vmlinuz {}", bls_value(options, variables, &wrong(ScriptError::TooMuch))?);
     let script = script::parse(&text).map_err(|(_, why)| wrong(why))?;
     let [Statement { kind: script::Kind::Command { words, block: None }, .. }] = script.as_slice() else {
-        return Err(wrong(Why::Unexpected(format!("what {} makes", shown(options)))));
+        return Err(wrong(ScriptError::Unexpected(format!("what {} makes", shown(options)))));
     };
     let known = variables
         .iter()

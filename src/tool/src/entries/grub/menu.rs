@@ -6,17 +6,13 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::entries::grub::environment::Broken;
-use crate::words::quoted::quoted;
 
 /// Limit in bytes; a larger file is not a configuration.
 pub(crate) const SIZE_MAX: usize = 4 << 20;
 
-/// Limit in characters for text of a file that an error shows.
-pub(crate) const SHOWN_MAX: usize = 60;
-
 /// The files in GRUB's directory, /boot/grub or /boot/grub2.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Folder<'a> {
+pub struct MenuFiles<'a> {
     /// The contents of grub.cfg.
     pub config: &'a [u8],
     /// grubenv, if it exists.
@@ -38,12 +34,12 @@ pub struct Wrong {
     /// The line, counted from 1.
     pub line: usize,
     /// The error.
-    pub why: Why,
+    pub why: ScriptError,
 }
 
 /// An error in a line.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Why {
+pub enum ScriptError {
     /// The bytes are not text.
     #[error("it is not plain text")]
     NotText,
@@ -280,7 +276,7 @@ impl Config {
 impl Entry {
     /// Returns the parent of the top menu's entries.
     pub(crate) fn above() -> Entry {
-        let wrong = Wrong { file: "grub.cfg", line: 1, why: Why::NoKernel };
+        let wrong = Wrong { file: "grub.cfg", line: 1, why: ScriptError::NoKernel };
         let boots = Boots::Refused(wrong);
         Entry { place: Vec::new(), ids: Vec::new(), titles: Vec::new(), maybe: None, boots }
     }
@@ -338,8 +334,4 @@ impl fmt::Display for Device {
             Device::Named(name) => write!(out, "({name})"),
         }
     }
-}
-
-pub(crate) fn shown(text: &str) -> String {
-    quoted(text, SHOWN_MAX)
 }

@@ -7,9 +7,11 @@
 //! is the same both ways is known; one that differs is refused when it is needed.
 
 pub mod choice;
+mod command;
 mod condition;
 pub mod environment;
 pub mod found;
+mod items;
 mod load;
 pub mod menu;
 pub mod order;
@@ -18,12 +20,12 @@ mod script;
 mod state;
 
 use choice::{Next, Undecided};
-use menu::{Blscfg, Config, Folder, Named, Wrong};
+use menu::{Blscfg, Config, MenuFiles, Named, Wrong};
 
 impl Config {
     /// Reads GRUB's files. Total: any bytes give a menu, or the line with the error.
-    pub fn read(folder: &Folder) -> Result<Config, Wrong> {
-        run::run(folder)
+    pub fn read(files: &MenuFiles) -> Result<Config, Wrong> {
+        run::run(files)
     }
 
     /// Returns the entry that GRUB boots next if nobody touches a key.

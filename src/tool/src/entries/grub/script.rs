@@ -2,7 +2,8 @@
 //! parser.y): words with their quotes, commands with their blocks, `if`, `function`. Loops are refused, because
 //! grub-mkconfig writes none.
 
-use crate::entries::grub::menu::{Why, shown};
+use crate::entries::grub::menu::ScriptError;
+use crate::words::quoted::shown;
 
 /// Limit for the depth of nested blocks and conditions.
 const DEPTH_MAX: usize = 24;
@@ -59,11 +60,11 @@ pub enum Kind {
 }
 
 /// Parses a script. Returns its statements, or the line with the error and the reason.
-pub fn parse(text: &str) -> Result<Vec<Statement>, (usize, Why)> {
+pub fn parse(text: &str) -> Result<Vec<Statement>, (usize, ScriptError)> {
     let mut parser = Parser { tokens: tokens(text)?.into_iter().peekable(), line: 1 };
     let (statements, end) = parser.until(&[], 0)?;
     match end {
-        End::Brace => Err((parser.line, Why::Unexpected("'}'".to_owned()))),
+        End::Brace => Err((parser.line, ScriptError::Unexpected("'}'".to_owned()))),
         End::File | End::Keyword(_) => Ok(statements),
     }
 }
@@ -102,8 +103,8 @@ impl Parser {
         Some(token)
     }
 
-    fn wrong<T>(&self, what: &str) -> Result<T, (usize, Why)> {
-        Err((self.line, Why::Unexpected(what.to_owned())))
+    fn wrong<T>(&self, what: &str) -> Result<T, (usize, ScriptError)> {
+        Err((self.line, ScriptError::Unexpected(what.to_owned())))
     }
 
     /// Parses statements up to one of these keywords, a closing brace or the end.
@@ -111,9 +112,9 @@ impl Parser {
         &mut self,
         keywords: &[&'static str],
         depth: usize,
-    ) -> Result<(Vec<Statement>, End), (usize, Why)> {
+    ) -> Result<(Vec<Statement>, End), (usize, ScriptError)> {
         if depth > DEPTH_MAX {
-            return Err((self.line, Why::TooDeep));
+            return Err((self.line, ScriptError::TooDeep));
         }
         let mut statements = Vec::new();
         loop {
@@ -134,7 +135,7 @@ impl Parser {
                     return Ok((statements, End::Keyword(reserved)));
                 }
                 Some(loops @ ("for" | "while" | "until" | "case" | "select")) => {
-                    return Err((line, Why::Construct(loops)));
+                    return Err((line, ScriptError::Construct(loops)));
                 }
                 Some(reserved) => return self.wrong(&shown(reserved)),
             };
@@ -142,7 +143,7 @@ impl Parser {
         }
     }
 
-    fn command(&mut self, name: Word, depth: usize) -> Result<Kind, (usize, Why)> {
+    fn command(&mut self, name: Word, depth: usize) -> Result<Kind, (usize, ScriptError)> {
         let mut words = vec![name];
         loop {
             match self.tokens.peek() {
@@ -158,7 +159,9 @@ impl Parser {
                         None | Some((_, Token::Delimiter | Token::Close)) => {
                             Ok(Kind::Command { words, block: Some(block) })
                         }
-                        Some((line, _)) => Err((*line, Why::Unexpected("what follows '}'".to_owned()))),
+                        Some((line, _)) => {
+                            Err((*line, ScriptError::Unexpected("what follows '}'".to_owned())))
+                        }
                     };
                 }
                 // A closing brace is left to the block that it closes.
@@ -167,16 +170,16 @@ impl Parser {
         }
     }
 
-    fn block(&mut self, depth: usize) -> Result<Vec<Statement>, (usize, Why)> {
+    fn block(&mut self, depth: usize) -> Result<Vec<Statement>, (usize, ScriptError)> {
         let opened = self.line;
         match self.until(&[], depth + 1)? {
             (statements, End::Brace) if !statements.is_empty() => Ok(statements),
             (_, End::Brace) => self.wrong("an empty block"),
-            _ => Err((opened, Why::Unclosed("'{'"))),
+            _ => Err((opened, ScriptError::Unclosed("'{'"))),
         }
     }
 
-    fn function(&mut self, depth: usize) -> Result<Kind, (usize, Why)> {
+    fn function(&mut self, depth: usize) -> Result<Kind, (usize, ScriptError)> {
         let name = match self.next() {
             Some(Token::Word(word)) => match word.as_slice() {
                 [Part::Bare(name)] => name.clone(),
@@ -193,13 +196,13 @@ impl Parser {
         }
     }
 
-    fn condition(&mut self, depth: usize) -> Result<Kind, (usize, Why)> {
+    fn condition(&mut self, depth: usize) -> Result<Kind, (usize, ScriptError)> {
         let opened = self.line;
         let mut branches = Vec::new();
         loop {
             let (test, end) = self.until(&["then"], depth + 1)?;
             if end != End::Keyword("then") || test.is_empty() {
-                return Err((opened, Why::Unclosed("'if'")));
+                return Err((opened, ScriptError::Unclosed("'if'")));
             }
             let (body, end) = self.until(&["elif", "else", "fi"], depth + 1)?;
             branches.push((test, body));
@@ -209,10 +212,10 @@ impl Parser {
                 End::Keyword("else") => {
                     return match self.until(&["fi"], depth + 1)? {
                         (otherwise, End::Keyword(_)) => Ok(Kind::If { branches, otherwise }),
-                        _ => Err((opened, Why::Unclosed("'if'"))),
+                        _ => Err((opened, ScriptError::Unclosed("'if'"))),
                     };
                 }
-                _ => return Err((opened, Why::Unclosed("'if'"))),
+                _ => return Err((opened, ScriptError::Unclosed("'if'"))),
             }
         }
     }
@@ -222,7 +225,7 @@ fn is_bare(word: &Word, text: &str) -> bool {
     matches!(word.as_slice(), [Part::Bare(bare)] if bare == text)
 }
 
-fn tokens(text: &str) -> Result<Vec<(usize, Token)>, (usize, Why)> {
+fn tokens(text: &str) -> Result<Vec<(usize, Token)>, (usize, ScriptError)> {
     let mut lexer = Lexer { chars: text.chars().peekable(), line: 1 };
     let mut tokens = Vec::new();
     loop {
@@ -250,7 +253,7 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, (usize, Why)> {
                 lexer.take();
                 Token::Close
             }
-            '|' | '&' | '<' | '>' => return Err((line, Why::Unexpected(shown(&c.to_string())))),
+            '|' | '&' | '<' | '>' => return Err((line, ScriptError::Unexpected(shown(&c.to_string())))),
             _ => match lexer.word()? {
                 word if word.is_empty() => continue,
                 word => Token::Word(word),
@@ -273,7 +276,7 @@ impl Lexer<'_> {
     }
 
     /// Reads a word. It is empty if there was only a continued line.
-    fn word(&mut self) -> Result<Word, (usize, Why)> {
+    fn word(&mut self) -> Result<Word, (usize, ScriptError)> {
         let mut word = Word::new();
         while let Some(&c) = self.chars.peek() {
             let line = self.line;
@@ -284,7 +287,7 @@ impl Lexer<'_> {
                     let mut text = String::new();
                     loop {
                         match self.take() {
-                            None => return Err((line, Why::Unclosed("a single quote"))),
+                            None => return Err((line, ScriptError::Unclosed("a single quote"))),
                             Some('\'') => break,
                             Some(c) => text.push(c),
                         }
@@ -298,7 +301,9 @@ impl Lexer<'_> {
                 '\\' => {
                     self.take();
                     match self.take() {
-                        None => return Err((line, Why::Unexpected("a backslash at the end".to_owned()))),
+                        None => {
+                            return Err((line, ScriptError::Unexpected("a backslash at the end".to_owned())));
+                        }
                         // The line continues.
                         Some('\n') => {}
                         Some(c) => word.push(Part::Quoted(c.to_string())),
@@ -323,11 +328,11 @@ impl Lexer<'_> {
 
     /// Reads up to the closing quote. In double quotes a backslash escapes only '$', '"', itself and the line's
     /// end.
-    fn double_quoted(&mut self, word: &mut Word, opened: usize) -> Result<(), (usize, Why)> {
+    fn double_quoted(&mut self, word: &mut Word, opened: usize) -> Result<(), (usize, ScriptError)> {
         let mut text = String::new();
         loop {
             match self.take() {
-                None => return Err((opened, Why::Unclosed("a double quote"))),
+                None => return Err((opened, ScriptError::Unclosed("a double quote"))),
                 Some('"') => break,
                 Some('\\') => match self.chars.peek() {
                     Some('\n') => {
@@ -352,7 +357,7 @@ impl Lexer<'_> {
     }
 
     /// Reads the name behind a '$'.
-    fn variable(&mut self) -> Result<String, (usize, Why)> {
+    fn variable(&mut self) -> Result<String, (usize, ScriptError)> {
         let line = self.line;
         let braced = self.chars.next_if_eq(&'{').is_some();
         let mut name = String::new();
@@ -374,7 +379,7 @@ impl Lexer<'_> {
         }
         let closed = !braced || self.chars.next_if_eq(&'}').is_some();
         if name.is_empty() || !closed {
-            return Err((line, Why::Unexpected("'$' without the name of a variable".to_owned())));
+            return Err((line, ScriptError::Unexpected("'$' without the name of a variable".to_owned())));
         }
         Ok(name)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::entries::grub::menu::{Device, Linux, Why, Wrong};
+use crate::entries::grub::menu::{Device, Linux, ScriptError, Wrong};
 
 /// Values of `root` that stand for the device that GRUB will find. They hold a character that no device's name
 /// has.
@@ -75,7 +75,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    pub fn wrong(&self, line: usize, why: Why) -> Wrong {
+    pub fn wrong(&self, line: usize, why: ScriptError) -> Wrong {
         Wrong { file: self.file, line, why }
     }
 }
@@ -91,7 +91,7 @@ impl State {
             set(name, Ok("y".to_owned()));
         }
         for name in GRUBS {
-            let why = Why::Variable(name.to_owned());
+            let why = ScriptError::Variable(name.to_owned());
             set(name, Err(Wrong { file: "grub.cfg", line: 1, why }));
         }
         if let Some(platform) = platform {
@@ -117,18 +117,22 @@ impl State {
             let number = name.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
             let value = number.and_then(|number| scope.arguments.get(number)).cloned().unwrap_or_default();
             let known = value != UNKNOWN;
-            return if known { Ok(value) } else { Err(scope.wrong(line, Why::Variable(name.to_owned()))) };
+            return if known {
+                Ok(value)
+            } else {
+                Err(scope.wrong(line, ScriptError::Variable(name.to_owned())))
+            };
         }
         match self.variables.get(name) {
             Some(variable) => match &variable.value {
                 Ok(value) => Ok(value.clone()),
-                Err(Wrong { why: Why::Variable(_), .. }) => {
-                    Err(scope.wrong(line, Why::Variable(name.to_owned())))
+                Err(Wrong { why: ScriptError::Variable(_), .. }) => {
+                    Err(scope.wrong(line, ScriptError::Variable(name.to_owned())))
                 }
                 Err(wrong) => Err(wrong.clone()),
             },
             None if ["net_", "pxe_"].iter().any(|start| name.starts_with(start)) || "?#*@".contains(name) => {
-                Err(scope.wrong(line, Why::Variable(name.to_owned())))
+                Err(scope.wrong(line, ScriptError::Variable(name.to_owned())))
             }
             None => Ok(String::new()),
         }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 use super::choice::Because;
 use super::environment::without;
-use super::menu::{Boots, Device, Entry, File, Linux, Why};
+use super::menu::{Boots, Device, Entry, File, Linux, ScriptError};
 use super::*;
 
 const BOOT: &str = "0f0e0d0c-1111-2222-3333-444455556666";
@@ -132,17 +132,17 @@ fn grubenv(lines: &str) -> Vec<u8> {
 
 fn read(config: &str, lines: &str) -> Config {
     let environment = grubenv(lines);
-    let folder = Folder {
+    let files = MenuFiles {
         config: config.as_bytes(),
         environment: Some(&environment),
         platform: Some("pc"),
-        ..Folder::default()
+        ..MenuFiles::default()
     };
-    Config::read(&folder).unwrap()
+    Config::read(&files).unwrap()
 }
 
 fn plain(config: &str) -> Result<Config, Wrong> {
-    Config::read(&Folder { config: config.as_bytes(), ..Folder::default() })
+    Config::read(&MenuFiles { config: config.as_bytes(), ..MenuFiles::default() })
 }
 
 /// Returns the result of the first entry, if its block has these commands.
@@ -216,14 +216,14 @@ fn a_one_shot_entry_comes_before_the_saved_one_and_that_before_the_written_one()
     assert_eq!(next(&read(&debian("0"), "saved_entry=1>1\n")), (vec![0], Because::Default));
     let block = grubenv("saved_entry=1>1\nnext_entry=0\n");
     let consumed = without(&block, "next_entry").unwrap();
-    let folder = Folder { config: saved.as_bytes(), environment: Some(&consumed), ..Folder::default() };
-    assert_eq!(next(&Config::read(&folder).unwrap()), (vec![1, 1], Because::Saved));
+    let files = MenuFiles { config: saved.as_bytes(), environment: Some(&consumed), ..MenuFiles::default() };
+    assert_eq!(next(&Config::read(&files).unwrap()), (vec![1, 1], Because::Saved));
 }
 
 #[test]
 fn without_grubenv_nothing_is_saved() {
-    let folder = Folder { config: debian("${saved_entry}").leak().as_bytes(), ..Folder::default() };
-    assert_eq!(next(&Config::read(&folder).unwrap()), (vec![0], Because::First));
+    let files = MenuFiles { config: debian("${saved_entry}").leak().as_bytes(), ..MenuFiles::default() };
+    assert_eq!(next(&Config::read(&files).unwrap()), (vec![0], Because::First));
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn options_reach_the_kernel_as_grub_writes_them() {
         assert_eq!(linux.unwrap().options, options, "{written}");
     }
     let hexadecimal = booted("linux /k root='/dev/a\\x2db'").unwrap_err();
-    assert!(matches!(hexadecimal.why, Why::Hexadecimal(_)));
+    assert!(matches!(hexadecimal.why, ScriptError::Hexadecimal(_)));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn a_condition_that_only_grub_can_judge_counts_where_it_makes_a_difference() {
         ("if [ $grub_platform = efi ]; then set root=a; fi\nlinux /a", 2),
     ] {
         let wrong = booted(commands).unwrap_err();
-        assert_eq!((wrong.line, wrong.why), (line, Why::Condition), "{commands}");
+        assert_eq!((wrong.line, wrong.why), (line, ScriptError::Condition), "{commands}");
     }
     assert_eq!(
         booted("linux /k $grub_cpu").unwrap_err().to_string(),
@@ -379,7 +379,7 @@ fn an_entry_that_may_be_there_makes_unsure_only_what_comes_after_it() {
 fn what_only_the_firmware_can_tell_makes_its_setup_unsure_and_nothing_else() {
     let on = |platform, default| {
         let menu = debian(default);
-        Config::read(&Folder { config: menu.as_bytes(), platform: Some(platform), ..Folder::default() })
+        Config::read(&MenuFiles { config: menu.as_bytes(), platform: Some(platform), ..MenuFiles::default() })
             .unwrap()
     };
     for platform in ["pc", "efi"] {
@@ -454,8 +454,8 @@ fi
     let unread = config_at("saved_entry=snapshot-7\n").next(&[]).unwrap_err();
     assert!(unread.to_string().contains("grub-snapshot.cfg' adds to the menu is not read"), "{unread}");
     let block = grubenv("env_block=512+1\n");
-    let folder = Folder { config: config.as_bytes(), environment: Some(&block), ..Folder::default() };
-    let wrong = Config::read(&folder).unwrap_err();
+    let files = MenuFiles { config: config.as_bytes(), environment: Some(&block), ..MenuFiles::default() };
+    let wrong = Config::read(&files).unwrap_err();
     assert!(wrong.line == 12 && wrong.to_string().contains("'(root)512+1'"), "{wrong:?}");
 }
 
@@ -518,12 +518,12 @@ menuentry 'last' { linux /k; }
 #[test]
 fn custom_cfg_is_read_where_it_is_sourced() {
     let config = debian("mine");
-    let folder = Folder { config: config.as_bytes(), platform: Some("pc"), ..Folder::default() };
-    assert_eq!(next(&Config::read(&folder).unwrap()).1, Because::First);
+    let files = MenuFiles { config: config.as_bytes(), platform: Some("pc"), ..MenuFiles::default() };
+    assert_eq!(next(&Config::read(&files).unwrap()).1, Because::First);
     let custom = b"menuentry 'My own' --id mine {\n linux /mine\n}\n";
-    let config = Config::read(&Folder { custom: Some(custom), ..folder }).unwrap();
+    let config = Config::read(&MenuFiles { custom: Some(custom), ..files }).unwrap();
     assert_eq!(next(&config), (vec![2], Because::Default));
-    let wrong = Config::read(&Folder { custom: Some(b"\nzap\n"), ..folder }).unwrap_err();
+    let wrong = Config::read(&MenuFiles { custom: Some(b"\nzap\n"), ..files }).unwrap_err();
     assert_eq!(
         wrong.to_string(),
         "custom.cfg, line 2: the command 'zap' is not understood there; grub-mkconfig writes none"
@@ -559,17 +559,17 @@ fn what_is_not_understood_is_refused_with_its_line() {
 #[test]
 fn a_script_that_never_comes_to_an_end_comes_to_one() {
     let doubling = format!("set a=aaaaaaaa\n{}", "set a=$a$a\n".repeat(64));
-    assert_eq!(plain(&doubling).unwrap_err().why, Why::TooMuch);
+    assert_eq!(plain(&doubling).unwrap_err().why, ScriptError::TooMuch);
     let function = |n: usize| format!("function f{n} {{ {} }}\n", format!("f{};", n - 1).repeat(9));
     let calls: Vec<_> = (1..16).map(function).collect();
     let calls = format!("function f0 {{ true; }}\n{}f15", calls.concat());
-    assert_eq!(plain(&calls).unwrap_err().why, Why::TooMuch);
+    assert_eq!(plain(&calls).unwrap_err().why, ScriptError::TooMuch);
     let elifs = format!("if [ -e /a ]; then true; {}fi", "elif [ -e /a ]; then true; ".repeat(9999));
-    assert_eq!(plain(&elifs).unwrap_err().why, Why::TooDeep);
+    assert_eq!(plain(&elifs).unwrap_err().why, ScriptError::TooDeep);
     let submenus = plain("function f {\nsubmenu s { f; }\n}\nf").unwrap().entries(&[]);
     assert!(
-        matches!(submenus.as_slice(), [Entry { boots: Boots::Refused(wrong), .. }] if wrong.why == Why::TooDeep)
+        matches!(submenus.as_slice(), [Entry { boots: Boots::Refused(wrong), .. }] if wrong.why == ScriptError::TooDeep)
     );
     let twice = "function f {\nsubmenu s { f; }\nsubmenu t { f; }\n}\nf";
-    assert_eq!(plain(twice).unwrap_err().why, Why::TooMuch);
+    assert_eq!(plain(twice).unwrap_err().why, ScriptError::TooMuch);
 }

@@ -4,11 +4,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::entries::entry::{Entry, Error, Source};
+use crate::entries::entry::{Entry, EntryKind, Error};
 use crate::entries::found::{self, Found};
 use crate::entries::partition::Partition;
 use crate::entries::tries;
-use crate::entries::uki::{self, Profile, Uki};
+use crate::entries::uki::error::Error as ImageError;
+use crate::entries::uki::image::{Profile, Uki};
+use crate::entries::uki::stub::boots;
 use crate::machine::root::Root;
 
 /// Returns the entries on a partition. Files that are not entries are noted. systemd-boot knows profiles since
@@ -19,15 +21,15 @@ pub fn read(
     with_profiles: bool,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Found>, Error> {
-    let folder = partition.point.join("EFI/Linux");
+    let directory = partition.point.join("EFI/Linux");
     let mut found = Vec::new();
-    for name in found::names(root, &folder, ".efi", notes)? {
-        let file = folder.join(&name);
+    for name in found::names(root, &directory, ".efi", notes)? {
+        let file = directory.join(&name);
         let image = match Uki::open(root, &file) {
             Ok(image) => image,
             // systemd-boot passes over a file that is not an EFI program. Of any other it boots the parts that
             // it understands.
-            Err(error @ uki::Error::NoPe(_)) => {
+            Err(error @ ImageError::NoPe(_)) => {
                 notes.push(format!("{} is passed over: {error}", file.display()));
                 continue;
             }
@@ -51,9 +53,9 @@ pub fn read(
 }
 
 /// Returns the entry for an image of which too little is understood; systemd-boot may boot it all the same.
-fn unsure(file: &Path, name: &str, error: &uki::Error) -> Found {
+fn unsure(file: &Path, name: &str, error: &ImageError) -> Found {
     let (id, tries) = tries::id(name, ".efi");
-    let hindrance = Error::Image { path: file.to_path_buf(), why: error.to_string() };
+    let reason = Error::Image { path: file.to_path_buf(), why: error.to_string() };
     Found {
         offered: true,
         foreign: false,
@@ -66,8 +68,8 @@ fn unsure(file: &Path, name: &str, error: &uki::Error) -> Found {
         entry: Entry {
             from: Some(file.to_path_buf()),
             tries,
-            hindrance: Some(hindrance),
-            ..Entry::new(Source::Uki, id, file)
+            reason: Some(reason),
+            ..Entry::new(EntryKind::Uki, id, file)
         },
     }
 }
@@ -100,11 +102,11 @@ fn one(
         (_, None, None) => format!("{system} (Profile #{})", number + 1),
     };
     let mut entry =
-        with_image(root, image, file, number, &partition.point, Entry::new(Source::Uki, id, file));
+        with_image(root, image, file, number, &partition.point, Entry::new(EntryKind::Uki, id, file));
     entry.title = Some(title);
     entry.version = first(&["IMAGE_VERSION", "VERSION", "VERSION_ID", "BUILD_ID"]);
     entry.tries = tries;
-    entry.also = (number > 0).then(|| format!("{base}@{number}")).into_iter().collect();
+    entry.aliases = (number > 0).then(|| format!("{base}@{number}")).into_iter().collect();
     entry.from = Some(file.to_path_buf());
     Some(Found {
         offered: true,
@@ -122,7 +124,7 @@ fn one(
 /// Returns the entry with the kernel, initrds and command line of an image's profile, or with the reason why
 /// they cannot be staged.
 fn with_image(root: &Root, image: &Uki, file: &Path, number: usize, point: &Path, entry: Entry) -> Entry {
-    match uki::boots(root, image, file, number, None, point) {
+    match boots(root, image, file, number, None, point) {
         Ok(boots) => Entry {
             kernel: boots.kernel,
             initrds: boots.initrds,
@@ -131,8 +133,8 @@ fn with_image(root: &Root, image: &Uki, file: &Path, number: usize, point: &Path
             ..entry
         },
         Err(why) => {
-            let hindrance = Error::Image { path: file.to_path_buf(), why: why.to_string() };
-            Entry { hindrance: Some(hindrance), ..entry }
+            let reason = Error::Image { path: file.to_path_buf(), why: why.to_string() };
+            Entry { reason: Some(reason), ..entry }
         }
     }
 }
@@ -144,8 +146,8 @@ pub fn named(root: &Root, file: &Path, number: usize, point: &Path, entry: Entry
     match Uki::open(root, file) {
         Ok(image) => with_image(root, &image, file, number, point, entry),
         Err(error) => {
-            let hindrance = Error::Image { path: file.to_path_buf(), why: error.to_string() };
-            Entry { hindrance: Some(hindrance), ..entry }
+            let reason = Error::Image { path: file.to_path_buf(), why: error.to_string() };
+            Entry { reason: Some(reason), ..entry }
         }
     }
 }
