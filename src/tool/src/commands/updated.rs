@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::commands::unstage;
 use crate::entries::entry::{self, Entry, Source};
 use crate::entries::survey::Survey;
 use crate::machine::elsewhere::see_that_this_is_the_system;
@@ -17,6 +16,7 @@ use crate::request::choices::OnVerb;
 use crate::request::conf::{Conf, OnUpdate};
 use crate::staging::origin::{Known, Origin, Original};
 use crate::staging::stage;
+use crate::staging::unstage::{self, Condition};
 use crate::words::say;
 
 /// How long files are at rest before they count as complete: a kernel and its initrd come one after the other.
@@ -63,7 +63,8 @@ pub fn run(root: &Root, wish: &Wish) {
     if let Err(elsewhere) = see_that_this_is_the_system(root) {
         return say::note(format_args!("updated: nothing was done: {elsewhere}"));
     }
-    let staging = Staging { stage: &stage::quietly, unstage: &unstage::quietly };
+    let unstage = |root: &Root, condition: &Condition| unstage::unstage(root, condition).map(drop);
+    let staging = Staging { stage: &stage::quietly, unstage: &unstage };
     for _ in 0..ROUNDS {
         let before = if wish.wait { at_rest(root) } else { files(root) };
         if let Some(sentence) = updated(root, wish, &staging) {
@@ -97,7 +98,7 @@ fn at_rest(root: &Root) -> Option<Vec<Option<Original>>> {
 /// What stages, and what takes back.
 struct Staging<'a> {
     stage: &'a dyn Fn(&Root, &arguments::Wish) -> Result<(), stage::Error>,
-    unstage: &'a dyn Fn(&Root, &unstage::Wish) -> Result<(), unstage::Error>,
+    unstage: &'a dyn Fn(&Root, &Condition) -> Result<(), unstage::Error>,
 }
 
 /// Does what is to be done. Returns what is to be said.
@@ -114,7 +115,7 @@ fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
     let staged = entry.clone().unwrap_or_default();
     // Another handoff may have been staged by now.
     let handoff = known.as_ref().and_then(|known| known.handoff);
-    let unstage = || (staging.unstage)(root, &unstage::Wish { handoff, ..unstage::Wish::default() });
+    let unstage = || (staging.unstage)(root, &Condition { handoff, ..Condition::default() });
     match decide(root, wish, &conf, known.as_ref()) {
         Step::Leave(said) => said.or(wrong),
         Step::Unstage(said) => Some(match unstage() {
@@ -330,8 +331,8 @@ mod tests {
     static COUNT: AtomicU32 = AtomicU32::new(0);
 
     fn told(scratch: &Scratch, wish: &Wish) -> Option<String> {
-        let unstage = |root: &Root, wish: &unstage::Wish| {
-            unstage::unstage(root, wish, || Ok::<_, test_load::Error>(())).map(drop)
+        let unstage = |root: &Root, condition: &Condition| {
+            unstage::unstage_with(root, condition, || Ok::<_, test_load::Error>(())).map(drop)
         };
         // Each handoff has another id.
         scratch.put("/dev/urandom", &format!("{:08}", COUNT.fetch_add(1, Ordering::Relaxed)));

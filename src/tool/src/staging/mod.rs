@@ -8,3 +8,4 @@ pub mod origin;
 pub mod ready;
 pub mod set;
 pub mod stage;
+pub mod unstage;
