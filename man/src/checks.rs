@@ -251,7 +251,7 @@ fn every_field_of_the_json_is_explained_and_no_other() {
     }
     let mut fields = Fields(BTreeSet::new());
     for file in [
-        "commands/status",
+        "status/facts",
         "freeing/gpus",
         "check/mod",
         "check/finding",

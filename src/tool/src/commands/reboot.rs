@@ -13,7 +13,6 @@ use nix::unistd::Pid;
 use thiserror::Error;
 
 use crate::check;
-use crate::commands;
 use crate::entries::Choice;
 use crate::freeing::gpus::{self, Said};
 use crate::loading::loader::Loader;
@@ -31,6 +30,7 @@ use crate::request::{arguments, firmware};
 use crate::staging::directory::{self, Folder};
 use crate::staging::ready::{self, First};
 use crate::staging::stage;
+use crate::status::stage::stage_and_print;
 use crate::words::errno::InWords;
 use crate::words::say;
 
@@ -274,7 +274,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let (handoff, bad) = match first {
         First::Use(handoff) => (handoff, Vec::new()),
-        First::Stage(_) => (commands::stage::run(root, &staging)?, check::bad(root)),
+        First::Stage(_) => (stage_and_print(root, &staging)?, check::bad(root)),
     };
     // Once more, because staging takes a while.
     uninhibited(inhibitors::find())?;

@@ -1,28 +1,18 @@
-//! The stage command: stages, and prints what will happen.
+//! The stage command: stages, and prints where each reboot command will lead.
 
 use nextkernel_plan::HandoffId;
 
-use crate::commands::status;
-use crate::loading::loader;
 use crate::machine::elsewhere::see_that_this_is_the_system;
 use crate::machine::root::Root;
 use crate::request::arguments::Wish;
-use crate::request::firmware;
-use crate::staging::stage::{Error, Staged, stage};
-use crate::words::say;
+use crate::staging::stage::Error;
+use crate::status::stage::stage_and_print;
 
-/// Stages, prints what will happen, and returns the handoff's id.
+/// Stages, prints the status, and returns the handoff's id.
 pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
     see_that_this_is_the_system(root)?;
-    let Staged { handoff, notes } = stage(root, wish, loader::calls(root))?;
-    firmware::take_back(root);
-    for note in notes {
-        say::note(note);
-    }
-    // The plan is in place. A failure to show it does not undo it.
-    let _ = status::run(root, &status::Wish::default());
-    Ok(handoff)
+    stage_and_print(root, wish)
 }
