@@ -253,7 +253,7 @@ fn every_field_of_the_json_is_explained_and_no_other() {
     for file in [
         "status/facts",
         "freeing/gpus",
-        "check/mod",
+        "commands/check",
         "check/finding",
         "commands/entries",
         "report/json",

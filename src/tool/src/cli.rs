@@ -2,8 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::check;
-use crate::commands::{consume, embed, entries, exitrd, reboot, report, status, unstage, updated};
+use crate::commands::{check, consume, embed, entries, exitrd, reboot, report, status, unstage, updated};
 use crate::request::arguments;
 
 /// What stands below the list of commands.
@@ -26,7 +25,7 @@ pub enum Act {
     Stage(arguments::Wish),
     Unstage(unstage::Wish),
     Status(status::Wish),
-    Check(check::Wish),
+    Check(check::Arguments),
     Reboot(reboot::Wish),
     Report(report::Wish),
     Exitrd(exitrd::Wish),

@@ -4,10 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use nextkernel::check;
 use nextkernel::cli::{Act, Command};
 use nextkernel::commands::{
-    consume, embed, entries, exitrd, reboot, report, stage, status, unstage, updated,
+    check, consume, embed, entries, exitrd, reboot, report, stage, status, unstage, updated,
 };
 use nextkernel::machine::root::Root;
 use nextkernel::words::say;
