@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::request::conf::{Conf, Target};
+use nextkernel::request::conf::{Conf, UnbindTarget};
 use nextkernel_plan::{GpuPolicy, Policy, is_module, is_nvidia, is_pci_address, limits};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -34,8 +34,8 @@ fn fits(conf: &Conf) {
     assert!(conf.modules.iter().all(|module| is_module(module)), "{:?}", conf.modules);
     for target in &conf.unbind {
         match target {
-            Target::Address(address) => assert!(is_pci_address(address), "{address:?}"),
-            Target::Driver(name) => {
+            UnbindTarget::Address(address) => assert!(is_pci_address(address), "{address:?}"),
+            UnbindTarget::Driver(name) => {
                 let is_name = !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
                 assert!(is_name && !is_nvidia(&name.replace('-', "_")), "{name:?}");
             }

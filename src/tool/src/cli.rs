@@ -23,14 +23,14 @@ pub struct Command {
 #[allow(missing_docs, reason = "a doc comment here would be the help's text, and each says its own")]
 pub enum Act {
     Stage(arguments::Wish),
-    Unstage(unstage::Wish),
-    Status(status::Wish),
+    Unstage(unstage::Arguments),
+    Status(status::Arguments),
     Check(check::Arguments),
-    Reboot(reboot::Wish),
-    Report(report::Wish),
-    Exitrd(exitrd::Wish),
-    Entries(entries::Wish),
-    Embed(embed::Wish),
-    Arrived(consume::Wish),
-    Updated(updated::Wish),
+    Reboot(reboot::Arguments),
+    Report(report::Arguments),
+    Exitrd(exitrd::Arguments),
+    Entries(entries::Arguments),
+    Embed(embed::Arguments),
+    Arrived(consume::Arguments),
+    Updated(updated::Arguments),
 }

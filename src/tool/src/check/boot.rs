@@ -99,7 +99,9 @@ pub(super) fn snapshot(root: &Root, plan: &Plan<'_>, findings: &mut Findings) {
     let Ok(Some((current, default))) = subvolume::other_than_default(root, Path::new("/boot")) else {
         return;
     };
-    let named = |wish: &arguments::Wish| !wish.by_update && (wish.entry.is_some() || wish.kernel.is_some());
+    let named = |request: &arguments::Wish| {
+        !request.by_update && (request.entry.is_some() || request.kernel.is_some())
+    };
     let was_named = Origin::staged(root).is_some_and(|known| named(&known.origin.wish));
     let verdict = if was_named { Verdict::Warn } else { Verdict::Bad };
     let why = format!(
@@ -153,9 +155,9 @@ pub(super) fn counting(root: &Root, findings: &mut Findings) {
                     boot loader counts";
         findings.say(Verdict::Ok, "boot counting", good);
     } else {
-        let folder = Path::new(relative).parent().unwrap_or(Path::new(""));
+        let directory = Path::new(relative).parent().unwrap_or(Path::new(""));
         let mounted =
-            POINTS.iter().map(|point| Path::new(point).join(folder)).find(|seen| root.path(seen).is_dir());
+            POINTS.iter().map(|point| Path::new(point).join(directory)).find(|seen| root.path(seen).is_dir());
         // An update removes the entry of the running kernel, too.
         let (verdict, why) = match mounted {
             Some(seen) => (
@@ -303,12 +305,12 @@ mod tests {
         history.push(failed(3));
         history.write(&scratch.root).unwrap();
         says(&scratch, "handoffs", Verdict::Bad, "2 handoffs in a row failed");
-        let wish = arguments::Wish {
+        let request = arguments::Wish {
             cmdline: Some("x".to_owned()),
             kernel: Some("/k".into()),
             ..Default::default()
         };
-        let refused = stage::stage(&scratch.root, &wish, None).unwrap_err().to_string();
+        let refused = stage::stage(&scratch.root, &request, None).unwrap_err().to_string();
         assert!(refused.starts_with("2 handoffs in a row failed"), "{refused}");
         report::history::see(&scratch.root, &failed(3).boot_id).unwrap();
         assert!(finding(&scratch, &answers(), "handoffs").is_none());

@@ -27,7 +27,7 @@ use crate::words::say;
 /// nextkernel-arrived.service does this at every boot that came from one. A one-shot entry that was set anew since
 /// stays.
 #[derive(Args, Debug, Default)]
-pub struct Wish {}
+pub struct Arguments {}
 
 /// Why it is not used up.
 #[derive(Debug, Error)]
@@ -51,7 +51,7 @@ pub enum Error {
 }
 
 /// Uses it up, where this kernel was started from one.
-pub fn run(root: &Root, _wish: &Wish) -> Result<(), Error> {
+pub fn run(root: &Root, _arguments: &Arguments) -> Result<(), Error> {
     let line = cmdline::running(root).unwrap_or_default();
     let Some(told) = cmdline::value(&line, Once::KEY) else {
         say::say("this kernel was not started from a one-shot entry by a handoff: nothing is to be used up");
@@ -135,16 +135,16 @@ mod tests {
         let scratch = Scratch::new();
         let is_there = || scratch.root.path(efi::path(VARIABLE)).exists();
         told(&scratch, &Once::Efi("arch.conf".to_owned()));
-        run(&scratch.root, &Wish {}).unwrap();
+        run(&scratch.root, &Arguments {}).unwrap();
         set(&scratch, VARIABLE, &["Other.conf"]);
-        run(&scratch.root, &Wish {}).unwrap();
+        run(&scratch.root, &Arguments {}).unwrap();
         assert!(is_there());
         set(&scratch, VARIABLE, &["Arch.conf"]);
         scratch.put("/proc/cmdline", "root=x");
-        run(&scratch.root, &Wish {}).unwrap();
+        run(&scratch.root, &Arguments {}).unwrap();
         assert!(is_there(), "nobody was told");
         told(&scratch, &Once::Efi("arch.conf".to_owned()));
-        run(&scratch.root, &Wish {}).unwrap();
+        run(&scratch.root, &Arguments {}).unwrap();
         assert!(!is_there());
     }
 
@@ -156,10 +156,10 @@ mod tests {
         scratch.put("/boot/grub/grubenv", &env("saved_entry=a\nnext_entry=1>0\nkernelopts=q\n"));
         let now = || fs::read_to_string(scratch.root.path("/boot/grub/grubenv")).unwrap();
         told(&scratch, &Once::Grub("0".to_owned()));
-        run(&scratch.root, &Wish {}).unwrap();
+        run(&scratch.root, &Arguments {}).unwrap();
         assert!(now().contains("next_entry"));
         told(&scratch, &Once::Grub("1>0".to_owned()));
-        run(&scratch.root, &Wish {}).unwrap();
+        run(&scratch.root, &Arguments {}).unwrap();
         assert_eq!(now(), env("saved_entry=a\nkernelopts=q\n"));
     }
 
@@ -167,6 +167,6 @@ mod tests {
     fn a_parameter_of_somebody_else_is_an_error() {
         let scratch = Scratch::new();
         scratch.put("/proc/cmdline", "nextkernel.once=lilo:00000000");
-        assert!(run(&scratch.root, &Wish {}).unwrap_err().to_string().contains("lilo"));
+        assert!(run(&scratch.root, &Arguments {}).unwrap_err().to_string().contains("lilo"));
     }
 }

@@ -13,7 +13,7 @@ use crate::entries;
 use crate::entries::entry;
 use crate::image::cmdline;
 use crate::machine::root::Root;
-use crate::request::choices::Wanted;
+use crate::request::choices::SyscallChoice;
 use crate::staging::directory::{self, NewSet};
 use crate::staging::extra::{self, Extra};
 use crate::staging::images::{self, Source};
@@ -27,10 +27,10 @@ use crate::words::say;
 /// embedded, at once. Nothing is loaded now, and nothing of this machine is looked at: neither /etc/nextkernel.conf
 /// nor its GPUs. On a machine where something is staged, too, that comes first.
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// A folder that does not exist yet
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub folder: PathBuf,
+    #[arg(id = "folder", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
     /// The kernel, as a file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub kernel: PathBuf,
@@ -45,7 +45,7 @@ pub struct Wish {
     pub cmdline: String,
     /// Of `nextkernel stage`, and refused here with the reason
     #[arg(long, hide = true)]
-    pub loader: Option<Wanted>,
+    pub loader: Option<SyscallChoice>,
     #[allow(missing_docs)]
     #[arg(long, hide = true)]
     pub thaw: bool,
@@ -56,7 +56,7 @@ pub struct Wish {
 pub enum Error {
     /// There is something already.
     #[error("{}: {}; name a folder that does not exist yet, in one that does", .path.display(), InWords(.error))]
-    Folder {
+    Directory {
         /// The folder.
         path: PathBuf,
         /// What the kernel answered.
@@ -98,26 +98,27 @@ pub enum Error {
 }
 
 /// Writes it, and says what is next.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    if wish.loader == Some(Wanted::Direct) {
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
+    if arguments.loader == Some(SyscallChoice::Direct) {
         return Err(Error::Direct);
     }
-    if wish.thaw {
+    if arguments.thaw {
         return Err(Error::Thaw);
     }
-    let entry = entries::explicit(root, &wish.kernel, &wish.initrd)?;
-    let line = cmdline::checked(&wish.cmdline, &[])?;
+    let entry = entries::explicit(root, &arguments.kernel, &arguments.initrd)?;
+    let line = cmdline::checked(&arguments.cmdline, &[])?;
     let (kernel, initrds) = Source::of(root, &entry)?;
-    let extra = Extra::find(root, &wish.extra)?;
+    let extra = Extra::find(root, &arguments.extra)?;
     images::initrd_size(&initrds, &extra)?;
     let handoff = stage::new_id(root)?;
 
-    let set = NewSet::at(&wish.folder).map_err(|error| Error::Folder { path: wish.folder.clone(), error })?;
+    let set = NewSet::at(&arguments.directory)
+        .map_err(|error| Error::Directory { path: arguments.directory.clone(), error })?;
     let staged = images::kernel(&set, &kernel, u64::MAX)?;
     staged.see_that_it_is_whole(&kernel, true)?;
     let initrd = images::initrd(root, &set, &initrds, &extra)?;
     initrd.iter().try_for_each(images::Joined::see_that_it_is_whole)?;
-    let io = |error| Error::Folder { path: wish.folder.clone(), error };
+    let io = |error| Error::Directory { path: arguments.directory.clone(), error };
     // The files of an initramfs have a new inode and change time at every boot.
     let image = |name, size| Image { name, size, stamp: None };
     let kernel_size = staged.copy.metadata().map_err(io)?.len();
@@ -128,17 +129,17 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         // is for.
         on: On::KexecAndReboot,
         initrd: initrd_size.map(|found| image("initrd", found.len())),
-        ..Plan::bare(handoff, name(&wish.kernel), image("kernel", kernel_size), &line)
+        ..Plan::bare(handoff, name(&arguments.kernel), image("kernel", kernel_size), &line)
     };
     let text = plan.to_string();
     Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;
     let (path, mut file) = set.create("plan")?;
-    io::Write::write_all(&mut file, text.as_bytes()).map_err(|error| Error::Folder { path, error })?;
+    io::Write::write_all(&mut file, text.as_bytes()).map_err(|error| Error::Directory { path, error })?;
     set.keep();
     say::say(format_args!(
         "{} is embedded in {}: make that /nextkernel of an initramfs whose /init is nextkernel-hook",
-        name(&wish.kernel),
-        wish.folder.display()
+        name(&arguments.kernel),
+        arguments.directory.display()
     ));
     Ok(())
 }
@@ -156,14 +157,14 @@ mod tests {
     use super::*;
     use crate::machine::scratch::Scratch;
 
-    fn wish(scratch: &Scratch) -> Wish {
-        Wish {
-            folder: scratch.root.path("/board"),
+    fn arguments(scratch: &Scratch) -> Arguments {
+        Arguments {
+            directory: scratch.root.path("/board"),
             kernel: "/vmlinuz".into(),
             initrd: vec!["/one".into(), "/two".into()],
             extra: Vec::new(),
             cmdline: "console=ttyS0".to_owned(),
-            ..Wish::default()
+            ..Arguments::default()
         }
     }
 
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn what_is_embedded_is_known_by_its_size_alone_and_covers_a_restart() {
         let scratch = machine();
-        run(&scratch.root, &wish(&scratch)).unwrap();
+        run(&scratch.root, &arguments(&scratch)).unwrap();
         let text = std::fs::read(scratch.root.path("/board/plan")).unwrap();
         let plan = Plan::parse(&text).unwrap();
         assert_eq!(plan.kernel.stamp, None);
@@ -196,24 +197,27 @@ mod tests {
     fn what_is_there_is_never_written_over_and_what_failed_leaves_nothing() {
         let scratch = machine();
         scratch.folder("/board");
-        let refused = run(&scratch.root, &wish(&scratch)).unwrap_err().to_string();
+        let refused = run(&scratch.root, &arguments(&scratch)).unwrap_err().to_string();
         assert!(refused.contains("/board: ") && refused.contains("does not exist yet"), "{refused}");
         std::fs::remove_dir(scratch.root.path("/board")).unwrap();
-        let long = Wish { cmdline: "x".repeat(5000), ..wish(&scratch) };
+        let long = Arguments { cmdline: "x".repeat(5000), ..arguments(&scratch) };
         assert!(run(&scratch.root, &long).is_err());
         std::fs::remove_file(scratch.root.path("/two")).unwrap();
-        assert!(run(&scratch.root, &wish(&scratch)).is_err());
+        assert!(run(&scratch.root, &arguments(&scratch)).is_err());
         assert!(!scratch.root.path("/board").exists());
     }
 
     #[test]
     fn what_only_the_machine_that_runs_can_work_out_is_not_embedded() {
         let scratch = machine();
-        let direct = Wish { loader: Some(Wanted::Direct), ..wish(&scratch) };
+        let direct = Arguments { loader: Some(SyscallChoice::Direct), ..arguments(&scratch) };
         assert!(matches!(run(&scratch.root, &direct), Err(Error::Direct)));
-        assert!(matches!(run(&scratch.root, &Wish { thaw: true, ..wish(&scratch) }), Err(Error::Thaw)));
+        assert!(matches!(
+            run(&scratch.root, &Arguments { thaw: true, ..arguments(&scratch) }),
+            Err(Error::Thaw)
+        ));
         assert!(!scratch.root.path("/board").exists());
-        let verified = Wish { loader: Some(Wanted::Verified), ..wish(&scratch) };
+        let verified = Arguments { loader: Some(SyscallChoice::Verified), ..arguments(&scratch) };
         assert!(run(&scratch.root, &verified).is_ok());
     }
 

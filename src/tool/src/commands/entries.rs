@@ -20,7 +20,7 @@ use crate::words::say;
 /// In the boot loader's order, then the kernels in /boot. The star marks what `nextkernel stage` takes without
 /// ENTRY.
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// Show this one alone, with its files and its command line
     entry: Option<String>,
     /// As JSON
@@ -86,19 +86,20 @@ struct Row {
 }
 
 /// Prints them.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
     let survey = Survey::of(root, &Conf::read(root)?);
-    if let Some(name) = &wish.entry {
+    if let Some(name) = &arguments.entry {
         let entry = survey.find(name)?.clone();
         let is_default = survey.default.is_ok_and(|default| default.entry == entry);
         let row = Row::of(entry, is_default);
-        return say::print(&row, wish.json, || in_words(|out| row.write_whole(out))).map_err(Error::Output);
+        return say::print(&row, arguments.json, || in_words(|out| row.write_whole(out)))
+            .map_err(Error::Output);
     }
-    if wish.names {
+    if arguments.names {
         return say::print(&(), false, || names(&survey)).map_err(Error::Output);
     }
     let list = List::of(survey);
-    say::print(&list, wish.json, || in_words(|out| list.write_words(out))).map_err(Error::Output)
+    say::print(&list, arguments.json, || in_words(|out| list.write_words(out))).map_err(Error::Output)
 }
 
 /// A line for each that can be staged: the shortest name that means it and no other, a tab, its title.

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::machine::exitrd::{FOLDER, Found, SHUTDOWN, Whose, is_program};
 use crate::machine::layers::{Layer, Unclosable};
 use crate::machine::root::{HOOK, Root};
+use crate::machine::superuser::{NotRoot, see_that_this_is_root};
 use crate::words::errno::InWords;
 use crate::words::say;
 
@@ -23,7 +24,7 @@ const SIZE: &str = "mode=0755,size=2m";
 
 /// Where it is changed into, and what systemd makes where it is missing (`base_filesystem_create`,
 /// src/shared/base-filesystem.c).
-const FOLDERS: [&str; 9] = ["proc", "sys", "dev", "run", "oldroot", "usr", "var", "etc", "root"];
+const DIRECTORIES: [&str; 9] = ["proc", "sys", "dev", "run", "oldroot", "usr", "var", "etc", "root"];
 
 /// Keep an exitrd ready that is the hook alone, so that the root is closed before the next kernel starts
 ///
@@ -32,7 +33,7 @@ const FOLDERS: [&str; 9] = ["proc", "sys", "dev", "run", "oldroot", "usr", "var"
 /// gone after a boot: `systemctl enable --now nextkernel-exitrd` keeps it ready. Where an initramfs generator makes
 /// an exitrd, that one carries the hook instead.
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// Take it away again, if it is ours
     #[arg(long)]
     remove: bool,
@@ -41,9 +42,9 @@ pub struct Wish {
 /// Why there is none.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Not root.
-    #[error("{FOLDER} belongs to root; run this with sudo")]
-    NotRoot,
+    /// The caller is not root.
+    #[error(transparent)]
+    NotRoot(#[from] NotRoot),
     /// Another init.
     #[error("PID 1 is not systemd, and no other init changes into an exitrd; nothing was done")]
     OtherInit,
@@ -76,19 +77,17 @@ pub enum Error {
 }
 
 /// Keeps it ready, or takes it away, and says so.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::NotRoot);
-    }
-    let folder = root.path(FOLDER);
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
+    see_that_this_is_root(FOLDER)?;
+    let directory = root.path(FOLDER);
     let call = |what: &str, done: nix::Result<()>| {
         done.map_err(|errno| Error::Call { what: what.to_owned(), error: errno.into() })
     };
-    if wish.remove {
+    if arguments.remove {
         if !matches!(Found::look(root), Found::Ours { .. }) {
             return Err(Error::NotOurs);
         }
-        call("our exitrd cannot be unmounted", umount2(&folder, MntFlags::empty()))?;
+        call("our exitrd cannot be unmounted", umount2(&directory, MntFlags::empty()))?;
         say::say(format_args!("there is no exitrd of nextkernel's at {FOLDER} any more"));
         return Ok(());
     }
@@ -99,13 +98,13 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
             say::say(format_args!("the exitrd at {FOLDER} has the hook that is installed now"));
         }
         Needed::All => {
-            at(&folder, DirBuilder::new().recursive(true).mode(0o755).create(&folder))?;
+            at(&directory, DirBuilder::new().recursive(true).mode(0o755).create(&directory))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            let mounted = mount(Some(MOUNTED_AS), &folder, Some("tmpfs"), flags, Some(SIZE));
+            let mounted = mount(Some(MOUNTED_AS), &directory, Some("tmpfs"), flags, Some(SIZE));
             call(&format!("a tmpfs cannot be mounted on {FOLDER}"), mounted)?;
             // An incomplete exitrd must not be used.
             fill(root).inspect_err(|_| {
-                let _ = umount2(&folder, MntFlags::empty());
+                let _ = umount2(&directory, MntFlags::empty());
             })?;
             say::say(format_args!("the exitrd at {FOLDER} is ready: at a shutdown the hook closes the root"));
         }
@@ -141,7 +140,7 @@ fn needed(root: &Root) -> Result<Needed, Error> {
 }
 
 fn fill(root: &Root) -> Result<(), Error> {
-    for name in FOLDERS {
+    for name in DIRECTORIES {
         let path = root.path(FOLDER).join(name);
         at(&path, DirBuilder::new().mode(0o755).create(&path))?;
     }

@@ -22,9 +22,10 @@ use crate::machine::elsewhere::{Elsewhere, see_that_this_is_the_system};
 use crate::machine::inhibitors::{self, Inhibitor};
 use crate::machine::init::{self, Init};
 use crate::machine::root::Root;
+use crate::machine::superuser::{NotRoot, see_that_this_is_root};
 use crate::report::known;
 use crate::report::words::Date;
-use crate::request::choices::PreloadWish;
+use crate::request::choices::PreloadChoice;
 use crate::request::conf::Conf;
 use crate::request::{arguments, firmware};
 use crate::staging::directory::{self, Folder};
@@ -43,7 +44,7 @@ use crate::words::say;
 /// command, and /run/nextkernel/armed tells the hook that the staged kernel is meant; that is taken back when the
 /// machine does not go down.
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// Stage this first: a boot entry, or the version of an installed kernel
     pub entry: Option<String>,
     /// Restart through the firmware this once, whatever is staged; what is configured stays
@@ -57,9 +58,9 @@ pub struct Wish {
 /// Why the machine stays up.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Not root.
-    #[error("/run/nextkernel belongs to root; run this with sudo")]
-    NotRoot,
+    /// The caller is not root.
+    #[error(transparent)]
+    NotRoot(#[from] NotRoot),
     /// Not the running system.
     #[error(transparent)]
     Elsewhere(#[from] Elsewhere),
@@ -98,7 +99,7 @@ pub enum Error {
     NotReady(#[from] ready::Error),
     /// The plan.
     #[error(transparent)]
-    Folder(#[from] directory::Error),
+    Directory(#[from] directory::Error),
     /// Staging.
     #[error(transparent)]
     Stage(#[from] stage::Error),
@@ -179,7 +180,7 @@ impl Ask {
     /// Once something is staged, as the configuration has it preloaded.
     fn when_staged(root: &Root, init: &Init, conf: &Conf) -> Result<Ask, Error> {
         match (init, conf.preload) {
-            (Init::Systemd, PreloadWish::No) => Ok(Ask::Target),
+            (Init::Systemd, PreloadChoice::No) => Ok(Ask::Target),
             (Init::Systemd, _) => Ok(Ask::Kexec),
             _ => Ask::of(root, init),
         }
@@ -233,15 +234,13 @@ impl fmt::Display for Ask {
 }
 
 /// Hands over, or tells how.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::NotRoot);
-    }
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
+    see_that_this_is_root(directory::FOLDER)?;
     see_that_this_is_the_system(root)?;
     let init = Init::find(root);
     Ask::of(root, &init)?;
-    if wish.full {
-        return through_the_firmware(root, &init, wish.dry_run);
+    if arguments.full {
+        return through_the_firmware(root, &init, arguments.dry_run);
     }
     // Staging another kernel would disarm the handoff of the `nextkernel reboot` that waits.
     if armed::is_held(root) {
@@ -249,8 +248,11 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let text = Folder::plan_text(root)?;
     let plan = text.as_deref().map(Plan::parse);
-    let first =
-        First::of(root, wish.entry.is_some(), plan.as_ref().map(|plan| plan.as_ref().map_err(|why| *why)))?;
+    let first = First::of(
+        root,
+        arguments.entry.is_some(),
+        plan.as_ref().map(|plan| plan.as_ref().map_err(|why| *why)),
+    )?;
     let bad = match first {
         First::Use(_) => check::bad(root),
         First::Stage(_) => check::bad_of_the_machine(root),
@@ -264,9 +266,9 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
             Date(failed.started_at)
         ));
     }
-    let staging = arguments::Wish { entry: wish.entry.clone(), ..arguments::Wish::default() };
-    if wish.dry_run {
-        return tell(root, &init, &first, &staging, plan.and_then(Result::ok).as_ref());
+    let request = arguments::Wish { entry: arguments.entry.clone(), ..arguments::Wish::default() };
+    if arguments.dry_run {
+        return print_steps(root, &init, &first, &request, plan.and_then(Result::ok).as_ref());
     }
     // Before staging, which would be in vain.
     if let Some(note) = uninhibited(inhibitors::find())?.filter(|_| init == Init::Systemd) {
@@ -274,7 +276,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     }
     let (handoff, bad) = match first {
         First::Use(handoff) => (handoff, Vec::new()),
-        First::Stage(_) => (stage_and_print(root, &staging)?, check::bad(root)),
+        First::Stage(_) => (stage_and_print(root, &request)?, check::bad(root)),
     };
     // Once more, because staging takes a while.
     uninhibited(inhibitors::find())?;
@@ -342,15 +344,15 @@ fn ask_armed(root: &Root, handoff: HandoffId, ask: &Ask) -> Result<(), Error> {
 }
 
 /// Every step, and what would end it.
-fn tell(
+fn print_steps(
     root: &Root,
     init: &Init,
     first: &First,
-    staging: &arguments::Wish,
+    request: &arguments::Wish,
     plan: Option<&Plan<'_>>,
 ) -> Result<(), Error> {
     say::say("check             nothing is bad");
-    let (ask, night) = match (first, plan) {
+    let (ask, outcome) = match (first, plan) {
         (First::Use(_), Some(plan)) => {
             say::say(format_args!(
                 "staged            {} (handoff {}), its images as they were, for the {} loader",
@@ -359,17 +361,17 @@ fn tell(
                 Loader::of(plan)
             ));
             covers_kexec(plan)?;
-            (Ask::of(root, init)?, at_night(root, plan.entry, Said::Plan(plan)))
+            (Ask::of(root, init)?, at_shutdown(root, plan.entry, Said::Plan(plan)))
         }
         (First::Use(_), None) => return Err(Error::Gone),
         (First::Stage(why), _) => {
             let conf = Conf::read(root).map_err(stage::Error::Conf)?;
-            let Choice { entry, notes, .. } = stage::chosen(root, staging, &conf)?;
+            let Choice { entry, notes, .. } = stage::chosen(root, request, &conf)?;
             say::say(format_args!("stage             {}: {why}", entry.id));
             for note in notes {
                 say::say(format_args!("                  {note}"));
             }
-            (Ask::when_staged(root, init, &conf)?, at_night(root, &entry.id, Said::Conf(&conf)))
+            (Ask::when_staged(root, init, &conf)?, at_shutdown(root, &entry.id, Said::Conf(&conf)))
         }
     };
     let asked = uninhibited(inhibitors::find())?;
@@ -381,12 +383,12 @@ fn tell(
         say::say("arms              the handoff, for what comes next is a restart to this init");
     }
     say::say(format_args!("then              {ask}"));
-    say::say(format_args!("at night          {night}"));
+    say::say(format_args!("at night          {outcome}"));
     Ok(())
 }
 
 /// What comes of it: a GPU may forbid the jump.
-fn at_night(root: &Root, entry: &str, said: Said<'_>) -> String {
+fn at_shutdown(root: &Root, entry: &str, said: Said<'_>) -> String {
     match gpus::forbids_the_jump(&gpus::find(root, said)) {
         Some(gpu) => format!("the hook restarts through firmware, because of {}", gpu.module),
         None => format!("the hook starts {entry}"),
@@ -441,17 +443,17 @@ mod tests {
         let text = staged(&scratch, "kexec");
         let plan = Plan::parse(text.as_bytes()).unwrap();
         let unread = Plan::parse(b"nextkernel-plan 2\n").unwrap_err();
-        let other = Wish { entry: Some("6.13".into()), ..Wish::default() };
-        let first = |wish: &Wish, plan: Option<Result<&Plan<'_>, Malformed>>| {
-            First::of(&scratch.root, wish.entry.is_some(), plan).map_err(|error| error.to_string())
+        let other = Arguments { entry: Some("6.13".into()), ..Arguments::default() };
+        let first = |arguments: &Arguments, plan: Option<Result<&Plan<'_>, Malformed>>| {
+            First::of(&scratch.root, arguments.entry.is_some(), plan).map_err(|error| error.to_string())
         };
-        assert_eq!(first(&Wish::default(), Some(Ok(&plan))), Ok(First::Use(HandoffId(7))));
-        assert_eq!(first(&Wish::default(), None), Ok(First::Stage("nothing is staged")));
+        assert_eq!(first(&Arguments::default(), Some(Ok(&plan))), Ok(First::Use(HandoffId(7))));
+        assert_eq!(first(&Arguments::default(), None), Ok(First::Stage("nothing is staged")));
         scratch.put("/run/nextkernel/0000000000000007/kernel", "another");
         for (unusable, names) in
             [(Ok(&plan), "/run/nextkernel/0000000000000007/kernel"), (Err(unread), "/run/nextkernel/plan")]
         {
-            let sentence = first(&Wish::default(), Some(unusable)).unwrap_err();
+            let sentence = first(&Arguments::default(), Some(unusable)).unwrap_err();
             assert!(sentence.starts_with(names) && sentence.contains("`nextkernel unstage`"), "{sentence}");
             assert_eq!(first(&other, Some(unusable)), Ok(First::Stage("it is asked for")));
         }
@@ -485,13 +487,13 @@ mod tests {
         let scratch = Scratch::new();
         gpus::tests::add(&scratch, "bochs", "0000:00:02.0", "live");
         let conf = |text: &str| Conf::parse(text.as_bytes()).unwrap();
-        let told = |conf: &Conf| at_night(&scratch.root, "6.12", Said::Conf(conf));
+        let told = |conf: &Conf| at_shutdown(&scratch.root, "6.12", Said::Conf(conf));
         assert_eq!(told(&Conf::default()), "the hook starts 6.12");
         let firmware = told(&conf("gpu.bochs = firmware-reboot\n"));
         assert_eq!(firmware, "the hook restarts through firmware, because of bochs");
         let text = staged(&scratch, "kexec").replace("end\n", "gpu = bochs firmware-reboot\nend\n");
         let plan = Plan::parse(text.as_bytes()).unwrap();
-        assert_eq!(at_night(&scratch.root, "6.12", Said::Plan(&plan)), firmware);
+        assert_eq!(at_shutdown(&scratch.root, "6.12", Said::Plan(&plan)), firmware);
     }
 
     #[test]
@@ -527,9 +529,9 @@ mod tests {
     fn where_an_init_runs_that_is_not_known_nothing_is_done() {
         let scratch = Scratch::new();
         crate::machine::elsewhere::tests::is_the_system(&scratch);
-        let refused = run(&scratch.root, &Wish::default()).unwrap_err();
+        let refused = run(&scratch.root, &Arguments::default()).unwrap_err();
         // Tests may run as any user.
-        assert!(matches!(refused, Error::OtherInit(_) | Error::NotRoot), "{refused}");
+        assert!(matches!(refused, Error::OtherInit(_) | Error::NotRoot(_)), "{refused}");
     }
 
     #[test]

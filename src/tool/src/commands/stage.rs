@@ -1,18 +1,33 @@
 //! The stage command: stages, and prints where each reboot command will lead.
 
-use nextkernel_plan::HandoffId;
+use thiserror::Error;
 
-use crate::machine::elsewhere::see_that_this_is_the_system;
+use crate::machine::elsewhere::{Elsewhere, see_that_this_is_the_system};
 use crate::machine::root::Root;
+use crate::machine::superuser::{NotRoot, see_that_this_is_root};
 use crate::request::arguments::Wish;
-use crate::staging::stage::Error;
+use crate::staging::directory::FOLDER;
+use crate::staging::stage;
 use crate::status::stage::stage_and_print;
 
-/// Stages, prints the status, and returns the handoff's id.
-pub fn run(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::NotRoot);
-    }
+/// A reason why nothing was staged.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The caller is not root.
+    #[error(transparent)]
+    NotRoot(#[from] NotRoot),
+    /// `/` is not the running system.
+    #[error(transparent)]
+    Elsewhere(#[from] Elsewhere),
+    /// Staging failed.
+    #[error(transparent)]
+    Stage(#[from] stage::Error),
+}
+
+/// Stages, and prints the status.
+pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+    see_that_this_is_root(FOLDER)?;
     see_that_this_is_the_system(root)?;
-    stage_and_print(root, wish)
+    stage_and_print(root, wish)?;
+    Ok(())
 }

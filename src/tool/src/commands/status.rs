@@ -7,13 +7,13 @@ use crate::status::{self, Error};
 
 /// Show what is staged and what each way down leads to
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// As JSON
     #[arg(long)]
     json: bool,
 }
 
 /// Prints the status.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    status::print(root, wish.json)
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
+    status::print(root, arguments.json)
 }

@@ -4,12 +4,14 @@ use clap::Args;
 use thiserror::Error;
 
 use crate::machine::root::Root;
+use crate::machine::superuser::{NotRoot, see_that_this_is_root};
+use crate::staging::directory::FOLDER;
 use crate::staging::unstage::{self, Condition};
 use crate::words::say;
 
 /// Take back what is staged, and unload what was preloaded
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// Only if this entry is the one that is staged
     pub entry: Option<String>,
     /// Only if what is staged follows the boot loader (`nextkernel stage --follow`)
@@ -21,19 +23,17 @@ pub struct Wish {
 #[derive(Debug, Error)]
 pub enum Error {
     /// The caller is not root.
-    #[error("/run/nextkernel belongs to root; run this with sudo")]
-    NotRoot,
+    #[error(transparent)]
+    NotRoot(#[from] NotRoot),
     /// Unstaging failed.
     #[error(transparent)]
     Unstage(#[from] unstage::Error),
 }
 
 /// Unstages, and prints the result.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::NotRoot);
-    }
-    let condition = Condition { entry: wish.entry.clone(), follow: wish.follow, handoff: None };
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
+    see_that_this_is_root(FOLDER)?;
+    let condition = Condition { entry: arguments.entry.clone(), follow: arguments.follow, handoff: None };
     say::say(unstage::unstage(root, &condition)?);
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::entries::entry::{self, Entry, Source};
 use crate::entries::survey::Survey;
 use crate::machine::elsewhere::see_that_this_is_the_system;
 use crate::machine::root::Root;
+use crate::machine::superuser::is_root;
 use crate::request::arguments;
 use crate::request::choices::OnVerb;
 use crate::request::conf::{Conf, OnUpdate};
@@ -33,7 +34,7 @@ const ROUNDS: usize = 30;
 /// or VERSION where that cannot be told. The exit status is 0 whatever comes of it, for the package manager's sake: a
 /// line on standard error tells.
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// The version of the kernel that was installed, or whose initrd was built
     pub version: Option<String>,
     /// The version of a kernel that was removed
@@ -52,12 +53,12 @@ enum Step {
     /// It is taken back, and this is to be said.
     Unstage(String),
     /// This is staged. Where that fails, what is staged is taken back if it is stale.
-    Stage { wish: Box<arguments::Wish>, stale: bool },
+    Stage { request: Box<arguments::Wish>, stale: bool },
 }
 
 /// Does what is to be done, and says what it was.
-pub fn run(root: &Root, wish: &Wish) {
-    if !nix::unistd::geteuid().is_root() {
+pub fn run(root: &Root, arguments: &Arguments) {
+    if !is_root() {
         return say::note("updated: /run/nextkernel belongs to root; nothing was done");
     }
     if let Err(elsewhere) = see_that_this_is_the_system(root) {
@@ -66,11 +67,11 @@ pub fn run(root: &Root, wish: &Wish) {
     let unstage = |root: &Root, condition: &Condition| unstage::unstage(root, condition).map(drop);
     let staging = Staging { stage: &stage::quietly, unstage: &unstage };
     for _ in 0..ROUNDS {
-        let before = if wish.wait { at_rest(root) } else { files(root) };
-        if let Some(sentence) = updated(root, wish, &staging) {
+        let before = if arguments.wait { at_rest(root) } else { files(root) };
+        if let Some(sentence) = updated(root, arguments, &staging) {
             say::note(sentence);
         }
-        if !wish.wait || files(root) == before {
+        if !arguments.wait || files(root) == before {
             break;
         }
     }
@@ -102,7 +103,7 @@ struct Staging<'a> {
 }
 
 /// Does what is to be done. Returns what is to be said.
-fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
+fn updated(root: &Root, arguments: &Arguments, staging: &Staging<'_>) -> Option<String> {
     let (conf, wrong) = match Conf::read(root) {
         Ok(conf) => (conf, None),
         Err(error) => (Conf::default(), Some(error.to_string())),
@@ -116,14 +117,14 @@ fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
     // Another handoff may have been staged by now.
     let handoff = known.as_ref().and_then(|known| known.handoff);
     let unstage = || (staging.unstage)(root, &Condition { handoff, ..Condition::default() });
-    match decide(root, wish, &conf, known.as_ref()) {
+    match decide(root, arguments, &conf, known.as_ref()) {
         Step::Leave(said) => said.or(wrong),
         Step::Unstage(said) => Some(match unstage() {
             Ok(()) => said,
             Err(error) => format!("warning: {staged} is stale, and cannot be unstaged: {error}"),
         }),
-        Step::Stage { wish, stale } => {
-            let why = match (staging.stage)(root, &wish) {
+        Step::Stage { request, stale } => {
+            let why = match (staging.stage)(root, &request) {
                 Ok(()) => return Some(done(root)),
                 Err(error) => error.to_string(),
             };
@@ -149,14 +150,14 @@ fn done(root: &Root) -> String {
     }
 }
 
-fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step {
+fn decide(root: &Root, arguments: &Arguments, conf: &Conf, known: Option<&Known>) -> Step {
     let key = conf.stage_on_update;
     let Some(Known { origin, entry, .. }) = known else {
-        if key == OnUpdate::No || wish.removed.is_some() || is_staged(root) {
+        if key == OnUpdate::No || arguments.removed.is_some() || is_staged(root) {
             return Step::Leave(None);
         }
-        return match by_key(root, conf, wish.version.as_deref()) {
-            Ok(wish) => Step::Stage { wish: Box::new(wish), stale: false },
+        return match by_key(root, conf, arguments.version.as_deref()) {
+            Ok(request) => Step::Stage { request: Box::new(request), stale: false },
             Err(why) => Step::Leave(Some(why)),
         };
     };
@@ -164,12 +165,12 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
     let follows = if by_update { key != OnUpdate::No } else { origin.wish.follow };
     let staged = entry.as_deref().unwrap_or("what was disarmed");
     let is_gone = origin.is_gone(root)
-        || wish.removed.as_deref().is_some_and(|removed| is_of(&origin.kernel.path, removed));
+        || arguments.removed.as_deref().is_some_and(|removed| is_of(&origin.kernel.path, removed));
     if is_gone && !follows {
         let said = format!("{staged} was removed: it is no longer staged");
         return if entry.is_some() { Step::Unstage(said) } else { Step::Leave(None) };
     }
-    let again = match (by_update && follows, &wish.version, &origin.wish.entry) {
+    let again = match (by_update && follows, &arguments.version, &origin.wish.entry) {
         (false, ..) => Ok(origin.wish.clone()),
         // No version was given: the initrd of a kernel that was staged by its version was built again.
         (true, None, Some(_)) if !is_gone => Ok(arguments::Wish { on: verbs(key), ..origin.wish.clone() }),
@@ -189,16 +190,19 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
     let elsewhere = leads_to.is_some_and(|path| path != origin.kernel.path);
     match (stale || entry.is_none(), elsewhere) {
         (_, false) if is_gone => Step::Unstage(format!("{staged} was removed: it is no longer staged")),
-        (_, true) if follows => Step::Stage { wish: Box::new(again), stale },
+        (_, true) if follows => Step::Stage { request: Box::new(again), stale },
         // Nobody agreed to another kernel in its place.
         (true, true) if origin.has_other_images(root) && entry.is_some() => Step::Unstage(format!(
             "{staged} is no longer staged: its files changed, and another kernel is chosen now"
         )),
-        (true, false) => Step::Stage { wish: Box::new(again), stale: true },
-        (false, false) if again.on != origin.wish.on => Step::Stage { wish: Box::new(again), stale: false },
+        (true, false) => Step::Stage { request: Box::new(again), stale: true },
+        (false, false) if again.on != origin.wish.on => {
+            Step::Stage { request: Box::new(again), stale: false }
+        }
         (false, false) if by_update || follows => Step::Leave(None),
         _ => Step::Leave(
-            wish.version
+            arguments
+                .version
                 .as_deref()
                 .filter(|version| key != OnUpdate::No && !is_of(&origin.kernel.path, version))
                 .map(|version| format!("{staged} was staged by hand and stays so, not {version}")),
@@ -310,13 +314,13 @@ mod tests {
         std::os::unix::fs::symlink(format!("boot/vmlinuz-{version}"), link).unwrap();
     }
 
-    fn stage(root: &Root, wish: &arguments::Wish) -> Result<(), stage::Error> {
+    fn stage(root: &Root, request: &arguments::Wish) -> Result<(), stage::Error> {
         let calls = Some(Calls { file: true, segments: true, loads_into_cma: false });
-        stage::stage(root, &arguments::Wish { no_rehearse: true, ..wish.clone() }, calls).map(drop)
+        stage::stage(root, &arguments::Wish { no_rehearse: true, ..request.clone() }, calls).map(drop)
     }
 
-    fn by_hand(scratch: &Scratch, wish: &arguments::Wish) -> String {
-        stage(&scratch.root, wish).unwrap();
+    fn by_hand(scratch: &Scratch, request: &arguments::Wish) -> String {
+        stage(&scratch.root, request).unwrap();
         staged(scratch).unwrap().0
     }
 
@@ -330,25 +334,25 @@ mod tests {
 
     static COUNT: AtomicU32 = AtomicU32::new(0);
 
-    fn told(scratch: &Scratch, wish: &Wish) -> Option<String> {
+    fn told(scratch: &Scratch, arguments: &Arguments) -> Option<String> {
         let unstage = |root: &Root, condition: &Condition| {
             unstage::unstage_with(root, condition, || Ok::<_, test_load::Error>(())).map(drop)
         };
         // Each handoff has another id.
         scratch.put("/dev/urandom", &format!("{:08}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        updated(&scratch.root, wish, &Staging { stage: &stage, unstage: &unstage })
+        updated(&scratch.root, arguments, &Staging { stage: &stage, unstage: &unstage })
     }
 
-    fn installed(version: &str) -> Wish {
-        Wish { version: Some(version.to_owned()), ..Wish::default() }
+    fn installed(version: &str) -> Arguments {
+        Arguments { version: Some(version.to_owned()), ..Arguments::default() }
     }
 
     #[test]
     fn nothing_is_staged_where_the_administrator_did_not_say_so() {
         let scratch = machine("no");
         assert_eq!((told(&scratch, &installed("1")), staged(&scratch)), (None, None));
-        let wish = arguments::Wish::default();
-        let handoff = by_hand(&scratch, &wish);
+        let request = arguments::Wish::default();
+        let handoff = by_hand(&scratch, &request);
         install(&scratch, "2");
         links(&scratch, "2");
         assert_eq!(told(&scratch, &installed("2")), None);
@@ -379,7 +383,7 @@ mod tests {
         fs::remove_file(scratch.root.path("/vmlinuz")).unwrap();
         told(&scratch, &installed("2")).unwrap();
         assert_eq!(staged(&scratch).unwrap().1, "2");
-        assert!(told(&scratch, &Wish::default()).is_none(), "and nothing has changed since");
+        assert!(told(&scratch, &Arguments::default()).is_none(), "and nothing has changed since");
     }
 
     #[test]
@@ -402,15 +406,15 @@ mod tests {
     }
 
     #[test]
-    fn an_initrd_that_was_built_again_is_staged_again_by_the_same_wish_or_disarmed() {
+    fn an_initrd_that_was_built_again_is_staged_again_by_the_same_request_or_disarmed() {
         for key in ["no", "kexec"] {
             let scratch = machine(key);
-            let wish = arguments::Wish {
+            let request = arguments::Wish {
                 entry: Some("1".to_owned()),
                 append: vec!["quiet".to_owned()],
                 ..Default::default()
             };
-            let first = by_hand(&scratch, &wish);
+            let first = by_hand(&scratch, &request);
             put_initrd(&scratch, "1", b"longer initrd");
             assert!(told(&scratch, &installed("1")).unwrap().starts_with("1 is staged"));
             let (second, ..) = staged(&scratch).unwrap();
@@ -429,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_removed_kernel_is_unstaged_whatever_the_key_says() {
-        let removed = Wish { removed: Some("1".to_owned()), ..Wish::default() };
+        let removed = Arguments { removed: Some("1".to_owned()), ..Arguments::default() };
         for (key, still_there) in [("no", true), ("no", false), ("kexec", true)] {
             let scratch = machine(key);
             by_hand(&scratch, &arguments::Wish { entry: Some("1".to_owned()), ..Default::default() });
@@ -441,22 +445,22 @@ mod tests {
         }
         let scratch = machine("no");
         let handoff = by_hand(&scratch, &arguments::Wish::default());
-        let other = Wish { removed: Some("11".to_owned()), ..Wish::default() };
+        let other = Arguments { removed: Some("11".to_owned()), ..Arguments::default() };
         assert_eq!((told(&scratch, &other), staged(&scratch).unwrap().0), (None, handoff));
     }
 
     #[test]
     fn what_follows_the_boot_loader_goes_on_to_the_kernel_that_is_left() {
         let scratch = machine("no");
-        let wish = arguments::Wish { follow: true, ..arguments::Wish::default() };
-        by_hand(&scratch, &wish);
+        let request = arguments::Wish { follow: true, ..arguments::Wish::default() };
+        by_hand(&scratch, &request);
         install(&scratch, "2");
         links(&scratch, "2");
         told(&scratch, &installed("2")).unwrap();
         assert_eq!(staged(&scratch).unwrap().1, "2");
         fs::remove_file(scratch.root.path("/boot/vmlinuz-2")).unwrap();
         links(&scratch, "1");
-        told(&scratch, &Wish { removed: Some("2".to_owned()), ..Wish::default() }).unwrap();
+        told(&scratch, &Arguments { removed: Some("2".to_owned()), ..Arguments::default() }).unwrap();
         assert_eq!(staged(&scratch).unwrap().1, "1");
     }
 
@@ -465,12 +469,12 @@ mod tests {
         let scratch = machine("reboot");
         scratch.put("/tmp/x", "");
         fs::copy(scratch.root.path("/boot/vmlinuz-1"), scratch.root.path("/tmp/k-9")).unwrap();
-        let wish = arguments::Wish {
+        let request = arguments::Wish {
             kernel: Some("/tmp/k-9".into()),
             cmdline: Some("root=x".to_owned()),
             ..Default::default()
         };
-        let handoff = by_hand(&scratch, &wish);
+        let handoff = by_hand(&scratch, &request);
         install(&scratch, "2");
         let said = told(&scratch, &installed("2")).unwrap();
         assert!(said.ends_with("was staged by hand and stays so, not 2"), "{said}");

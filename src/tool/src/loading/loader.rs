@@ -14,7 +14,7 @@ use crate::loading::policy::Against;
 use crate::machine::cma;
 use crate::machine::root::Root;
 use crate::machine::sys::{self, Calls};
-use crate::request::choices::Wanted;
+use crate::request::choices::SyscallChoice;
 
 /// One of the two system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -151,7 +151,7 @@ pub fn calls(root: &Root) -> Option<Calls> {
 pub fn choose(
     root: &Root,
     calls: Option<Calls>,
-    wanted: Wanted,
+    wanted: SyscallChoice,
     thaws: bool,
     is_packed: bool,
 ) -> Result<Choice, Error> {
@@ -170,15 +170,15 @@ pub fn choose(
         frozen: frozen.filter(|_| thaws_kernel),
     };
     match (wanted, forbidden) {
-        (Wanted::Direct, Some(against)) => Err(Error::Forbidden(against)),
-        (Wanted::Verified, _) if has_file => Ok(verified(Some(Frozen::Asked))),
-        (Wanted::Verified, forbidden) => Err(none(forbidden)),
-        (Wanted::Auto, _) if has_file => Ok(match against {
+        (SyscallChoice::Direct, Some(against)) => Err(Error::Forbidden(against)),
+        (SyscallChoice::Verified, _) if has_file => Ok(verified(Some(Frozen::Asked))),
+        (SyscallChoice::Verified, forbidden) => Err(none(forbidden)),
+        (SyscallChoice::Auto, _) if has_file => Ok(match against {
             None if thaws_kernel => Choice { unthawed: Loader::Verified, ..direct },
             against => verified(against.map(Frozen::Against)),
         }),
-        (Wanted::Auto, Some(against)) => Err(none(Some(against))),
-        (Wanted::Auto | Wanted::Direct, None) => Ok(direct),
+        (SyscallChoice::Auto, Some(against)) => Err(none(Some(against))),
+        (SyscallChoice::Auto | SyscallChoice::Direct, None) => Ok(direct),
     }
 }
 
@@ -225,34 +225,34 @@ mod tests {
     const NONE: Calls = Calls { segments: false, ..SEGMENTS };
     const VERIFIED: Choice = Choice { loader: Loader::Verified, unthawed: Loader::Verified, frozen: None };
 
-    fn chosen(scratch: &Scratch, calls: Calls, wanted: Wanted, thaws: bool) -> Result<Choice, Error> {
+    fn chosen(scratch: &Scratch, calls: Calls, wanted: SyscallChoice, thaws: bool) -> Result<Choice, Error> {
         choose(&scratch.root, Some(calls), wanted, thaws, true)
     }
 
-    fn loader(scratch: &Scratch, calls: Calls, wanted: Wanted, thaws: bool) -> Option<Loader> {
+    fn loader(scratch: &Scratch, calls: Calls, wanted: SyscallChoice, thaws: bool) -> Option<Loader> {
         chosen(scratch, calls, wanted, thaws).ok().map(|choice| choice.loader)
     }
 
     #[test]
     fn the_verified_loader_is_taken_wherever_it_is_there_and_nobody_asks_for_more() {
         let scratch = Scratch::new();
-        let auto = |calls, thaws| loader(&scratch, calls, Wanted::Auto, thaws);
+        let auto = |calls, thaws| loader(&scratch, calls, SyscallChoice::Auto, thaws);
         assert_eq!(auto(BOTH, false), Some(Loader::Verified));
         assert_eq!(auto(BOTH, true), Some(Loader::Direct));
         assert_eq!(auto(SEGMENTS, false), Some(Loader::Direct));
         assert_eq!(auto(FILE, true), Some(Loader::Verified));
         assert_eq!(auto(NONE, false), None);
-        assert_eq!(loader(&scratch, SEGMENTS, Wanted::Verified, false), None);
-        assert_eq!(loader(&scratch, BOTH, Wanted::Direct, false), Some(Loader::Direct));
+        assert_eq!(loader(&scratch, SEGMENTS, SyscallChoice::Verified, false), None);
+        assert_eq!(loader(&scratch, BOTH, SyscallChoice::Direct, false), Some(Loader::Direct));
         // A kernel that cannot be asked is assumed to have both calls.
-        let unasked = choose(&scratch.root, None, Wanted::Auto, false, true).unwrap();
+        let unasked = choose(&scratch.root, None, SyscallChoice::Auto, false, true).unwrap();
         assert_eq!(unasked.loader, Loader::Verified);
     }
 
     #[test]
     fn what_is_no_packed_kernel_needs_no_direct_loader_to_be_thawed() {
         let scratch = Scratch::new();
-        let choice = choose(&scratch.root, Some(BOTH), Wanted::Auto, true, false).unwrap();
+        let choice = choose(&scratch.root, Some(BOTH), SyscallChoice::Auto, true, false).unwrap();
         assert_eq!(choice, VERIFIED);
     }
 
@@ -272,14 +272,14 @@ mod tests {
             scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
             scratch.put(path, text);
             for thaws in [false, true] {
-                let refused = chosen(&scratch, BOTH, Wanted::Direct, thaws);
+                let refused = chosen(&scratch, BOTH, SyscallChoice::Direct, thaws);
                 assert_eq!(refused, Err(Error::Forbidden(against)), "{path}");
-                for wanted in [Wanted::Auto, Wanted::Verified] {
+                for wanted in [SyscallChoice::Auto, SyscallChoice::Verified] {
                     let refused = chosen(&scratch, SEGMENTS, wanted, thaws);
                     assert_eq!(refused, Err(Error::NoCall(Some(against))));
                 }
                 let frozen = Some(Frozen::Against(against)).filter(|_| thaws);
-                let auto = chosen(&scratch, BOTH, Wanted::Auto, thaws);
+                let auto = chosen(&scratch, BOTH, SyscallChoice::Auto, thaws);
                 assert_eq!(auto, Ok(Choice { frozen, ..VERIFIED }));
             }
         }
@@ -289,11 +289,11 @@ mod tests {
     fn what_would_be_loaded_into_cma_goes_by_segments_or_not_at_all() {
         let scratch = Scratch::new();
         let cma = Calls { loads_into_cma: true, ..BOTH };
-        assert_eq!(loader(&scratch, cma, Wanted::Auto, false), Some(Loader::Direct));
+        assert_eq!(loader(&scratch, cma, SyscallChoice::Auto, false), Some(Loader::Direct));
         assert_eq!(Why::of(&scratch.root, Some(cma), Loader::Direct, false), Why::Cma);
         let refused = |calls, wanted| chosen(&scratch, calls, wanted, false).unwrap_err();
-        assert_eq!(refused(cma, Wanted::Verified), Error::LoadsIntoCma(None));
-        let alone = refused(Calls { segments: false, ..cma }, Wanted::Auto);
+        assert_eq!(refused(cma, SyscallChoice::Verified), Error::LoadsIntoCma(None));
+        let alone = refused(Calls { segments: false, ..cma }, SyscallChoice::Auto);
         assert_eq!(alone, Error::LoadsIntoCma(Some(Against::NoCall)));
         let said = alone.to_string();
         assert!(said.contains("CmaTotal") && said.ends_with("without cma= or with cma=0"), "{said}");
@@ -303,7 +303,7 @@ mod tests {
     fn under_secure_boot_nothing_goes_unchecked_where_the_kernel_could_check_or_cannot_be_known() {
         let scratch = Scratch::new();
         efi::tests::set_secure_boot(&scratch, 1);
-        let direct = || chosen(&scratch, BOTH, Wanted::Direct, false);
+        let direct = || chosen(&scratch, BOTH, SyscallChoice::Direct, false);
         assert_eq!(direct(), Err(Error::Forbidden(Against::Signature)));
         scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
         scratch.put("/boot/config-6.12", "CONFIG_KEXEC_SIG=y\nCONFIG_IMA=y\n");
@@ -316,10 +316,10 @@ mod tests {
     fn where_memory_is_handed_over_the_direct_loader_has_to_be_asked_for() {
         let scratch = Scratch::new();
         scratch.put("/proc/cmdline", "root=x kho=on\n");
-        let auto = chosen(&scratch, BOTH, Wanted::Auto, true).unwrap();
+        let auto = chosen(&scratch, BOTH, SyscallChoice::Auto, true).unwrap();
         assert_eq!(auto.frozen, Some(Frozen::Against(Against::HandsOver)));
-        assert_eq!(loader(&scratch, BOTH, Wanted::Direct, true), Some(Loader::Direct));
-        assert_eq!(loader(&scratch, SEGMENTS, Wanted::Auto, true), Some(Loader::Direct));
+        assert_eq!(loader(&scratch, BOTH, SyscallChoice::Direct, true), Some(Loader::Direct));
+        assert_eq!(loader(&scratch, SEGMENTS, SyscallChoice::Auto, true), Some(Loader::Direct));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 use nextkernel_plan::Watchdog;
 use serde::{Deserialize, Serialize};
 
-use crate::request::choices::{OnVerb, PreloadWish, Wanted};
+use crate::request::choices::{OnVerb, PreloadChoice, SyscallChoice};
 use crate::request::conf;
 
 /// A watchdog as the word that stands for it.
@@ -87,12 +87,12 @@ pub struct Wish {
     /// the end of shutdown, and the report tells each part of that; `only` keeps no copies in /run, and starts nothing
     /// where somebody has unloaded the image [default: yes]
     #[arg(long, value_name = "WHETHER")]
-    pub preload: Option<PreloadWish>,
+    pub preload: Option<PreloadChoice>,
     /// Which of the kernel's two calls loads it: `kexec_file_load`, which checks, or `kexec_load`, by segments that
     /// are made now, which is faster. Direct is refused where a signature, lockdown or IMA asks for the other
     /// [default: auto]
     #[arg(long, value_name = "WHICH")]
-    pub loader: Option<Wanted>,
+    pub loader: Option<SyscallChoice>,
     /// Unpack kernel and initrd now, so that the next kernel need not; they take two to four times their size in
     /// memory. On x86 it takes the direct loader
     #[arg(long, value_name = "yes|no", num_args = 0..=1, require_equals = true, default_missing_value = "yes",

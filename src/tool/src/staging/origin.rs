@@ -177,7 +177,7 @@ impl Origin {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::request::choices::{OnVerb, PreloadWish};
+    use crate::request::choices::{OnVerb, PreloadChoice};
     use clap::Parser;
     use nextkernel_plan::Watchdog;
 
@@ -192,7 +192,7 @@ mod tests {
         let all = "stage --kernel k --initrd a b --extra /e:n --cmdline=-x --remove r --append --y --panic 3 --watchdog 9 \
                    --on kexec --on reboot --preload no --loader direct --thaw=no --no-rehearse";
         let wish = Command::parse_from(all.split_ascii_whitespace()).wish;
-        assert!(wish.on == [OnVerb::Kexec, OnVerb::Reboot] && wish.preload == Some(PreloadWish::No));
+        assert!(wish.on == [OnVerb::Kexec, OnVerb::Reboot] && wish.preload == Some(PreloadChoice::No));
         assert_eq!(wish.watchdog, Some(Watchdog::Seconds(9)));
         for wish in [wish, Wish::default(), Wish { by_update: true, follow: true, ..Wish::default() }] {
             let text = serde_json::to_string(&wish).unwrap();

@@ -27,7 +27,7 @@ use crate::machine::sys::Calls;
 use crate::machine::{efi, late_loads, memory, systemd};
 use crate::report::{self, known};
 use crate::request::arguments::Wish;
-use crate::request::choices::{OnVerb, PreloadWish};
+use crate::request::choices::{OnVerb, PreloadChoice};
 use crate::request::conf::{self, Conf, FirmwareRequests};
 use crate::staging::directory::{self, Folder, NewSet};
 use crate::staging::extra::{self, Extra};
@@ -513,14 +513,14 @@ fn called(entry: &Entry) -> &str {
 /// Decides whether the image is preloaded, and returns a note about it.
 fn preload(root: &Root, wish: &Wish, conf: &Conf) -> Result<(Preload, Option<String>), Error> {
     let preload = match (wish.preload, wish.no_rehearse) {
-        (Some(PreloadWish::Yes | PreloadWish::Only), true) => return Err(Error::PreloadedWithoutLoad),
-        (None, true) => PreloadWish::No,
+        (Some(PreloadChoice::Yes | PreloadChoice::Only), true) => return Err(Error::PreloadedWithoutLoad),
+        (None, true) => PreloadChoice::No,
         (wished, _) => wished.unwrap_or(conf.preload),
     };
     let only = match preload {
-        PreloadWish::No => return Ok((Preload::No, None)),
-        PreloadWish::Yes => false,
-        PreloadWish::Only => true,
+        PreloadChoice::No => return Ok((Preload::No, None)),
+        PreloadChoice::Yes => false,
+        PreloadChoice::Only => true,
     };
     Ok(match late_loads::find(root) {
         Some(unit) => {

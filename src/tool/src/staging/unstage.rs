@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// /run/nextkernel cannot be used.
     #[error(transparent)]
-    Folder(#[from] directory::Error),
+    Directory(#[from] directory::Error),
 }
 
 /// Unstages the kernel that is staged, if the condition holds. Returns a message for the user.

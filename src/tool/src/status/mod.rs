@@ -27,7 +27,7 @@ use crate::words::say;
 pub enum Error {
     /// /run/nextkernel or the plan cannot be read.
     #[error(transparent)]
-    Folder(#[from] directory::Error),
+    Directory(#[from] directory::Error),
     /// Standard output cannot be written.
     #[error("the status cannot be printed: {}", InWords(.0))]
     Output(io::Error),

@@ -11,8 +11,8 @@ use crate::status;
 use crate::words::say;
 
 /// Stages, prints the notes and the status, and returns the handoff's id.
-pub fn stage_and_print(root: &Root, wish: &Wish) -> Result<HandoffId, Error> {
-    let Staged { handoff, notes } = stage(root, wish, loader::calls(root))?;
+pub fn stage_and_print(root: &Root, request: &Wish) -> Result<HandoffId, Error> {
+    let Staged { handoff, notes } = stage(root, request, loader::calls(root))?;
     firmware::take_back(root);
     for note in notes {
         say::note(note);
