@@ -7,10 +7,10 @@ use crate::request::conf::{self, Conf};
 /// The verdict on an invalid configuration, and its consequence. A staged plan already holds all settings that
 /// count, so the verdict is milder then.
 #[derive(Clone, Copy)]
-pub(crate) struct IfInvalid(pub(crate) Verdict, pub(crate) &'static str);
+pub(super) struct IfInvalid(pub(super) Verdict, pub(super) &'static str);
 
 impl IfInvalid {
-    pub(crate) fn of(is_staged: bool) -> IfInvalid {
+    pub(super) fn of(is_staged: bool) -> IfInvalid {
         if is_staged {
             IfInvalid(
                 Verdict::Warn,

@@ -16,16 +16,16 @@ pub(crate) struct Finding {
 pub(crate) enum Verdict {
     /// All is well.
     Ok,
-    /// Worth knowing.
+    /// A fact is worth knowing.
     Info,
-    /// It works, but may fail unnecessarily.
+    /// A handoff works, but may fail unnecessarily.
     Warn,
-    /// It will fail.
+    /// A handoff will fail.
     Bad,
 }
 
 impl Verdict {
-    pub(crate) fn word(self) -> &'static str {
+    fn word(self) -> &'static str {
         match self {
             Verdict::Ok => "ok",
             Verdict::Info => "info",
@@ -36,6 +36,7 @@ impl Verdict {
 }
 
 impl Finding {
+    /// Returns the finding as a line of text.
     pub(crate) fn in_words(&self) -> String {
         format!("{:<5} {:<18} {}\n", self.verdict.word(), self.what, self.sentence)
     }
@@ -43,10 +44,11 @@ impl Finding {
 
 /// The findings so far.
 #[derive(Default)]
-pub(crate) struct Findings(pub(crate) Vec<Finding>);
+pub(super) struct Findings(pub(super) Vec<Finding>);
 
 impl Findings {
-    pub(crate) fn say(&mut self, verdict: Verdict, what: impl Into<String>, sentence: impl Into<String>) {
+    /// Adds a finding.
+    pub(super) fn say(&mut self, verdict: Verdict, what: impl Into<String>, sentence: impl Into<String>) {
         self.0.push(Finding { what: what.into(), verdict, sentence: sentence.into() });
     }
 }

@@ -8,7 +8,7 @@ use crate::request::conf;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// A machine on which all is well.
+/// Returns a machine on which all is well.
 pub(super) fn machine() -> Scratch {
     let scratch = Scratch::new();
     executable(&scratch, HOOK);
@@ -25,7 +25,7 @@ pub(super) fn executable(scratch: &Scratch, path: &str) {
     fs::set_permissions(scratch.root.path(path), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A system that answers as it should.
+/// Returns the answers of a system on which all is well.
 pub(super) fn answers() -> Answers {
     Answers {
         calls: Some(Calls { file: true, segments: true, loads_into_cma: false }),
@@ -57,7 +57,7 @@ fn found(scratch: &Scratch, answers: &Answers) -> Vec<Finding> {
     all(&scratch.root, answers, &Folder::plan_text(&scratch.root))
 }
 
-/// One finding, where it is there.
+/// Returns the finding on a subject, if there is one.
 pub(super) fn finding(scratch: &Scratch, answers: &Answers, what: &str) -> Option<(Verdict, String)> {
     let found = found(scratch, answers).into_iter().find(|finding| finding.what == what);
     found.map(|finding| (finding.verdict, finding.sentence))

@@ -51,53 +51,53 @@ pub struct Arguments {
     pub thaw: bool,
 }
 
-/// Why nothing was written.
+/// A reason why nothing was written.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// There is something already.
+    /// The directory cannot be made or used.
     #[error("{}: {}; name a folder that does not exist yet, in one that does", .path.display(), InWords(.error))]
     Directory {
-        /// The folder.
+        /// The directory, or a file in it.
         path: PathBuf,
-        /// What the kernel answered.
+        /// The answer of the kernel.
         error: io::Error,
     },
-    /// No such files.
+    /// The kernel or an initrd cannot be found.
     #[error(transparent)]
     Entry(#[from] entry::Error),
-    /// No command line.
+    /// The command line is invalid.
     #[error(transparent)]
     CommandLine(#[from] cmdline::Error),
-    /// No image.
+    /// An image cannot be copied.
     #[error(transparent)]
     Image(#[from] images::Error),
-    /// No identity.
+    /// No id could be generated.
     #[error(transparent)]
     Stage(#[from] stage::Error),
-    /// Nothing that could be added.
+    /// A file of `--extra` cannot be added.
     #[error(transparent)]
     Extra(#[from] extra::Error),
-    /// A file.
+    /// A file cannot be written.
     #[error(transparent)]
     File(#[from] directory::Error),
-    /// Nothing of that machine is known.
+    /// The memory of the machine that will run the embedded kernel is unknown.
     #[error(
         "--loader direct is refused: what lies where in memory is worked out on the machine that runs, and an embedded \
          kernel starts on another, or in another boot; there the kernel's own kexec_file_load is needed"
     )]
     Direct,
-    /// The same bytes start at every boot.
+    /// A decompressed kernel would start at the same address at every boot.
     #[error(
         "--thaw is refused: a thawed kernel lies at a random address, and what is embedded would have the same one at \
          every boot; leave it out"
     )]
     Thaw,
-    /// It would be read by nobody.
+    /// The plan would be malformed.
     #[error("the plan would be malformed: {0}; a shorter path of the kernel is needed")]
     Unwritable(Malformed),
 }
 
-/// Writes it, and says what is next.
+/// Writes the plan and its images, and prints the next step.
 pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
     if arguments.loader == Some(SyscallChoice::Direct) {
         return Err(Error::Direct);
@@ -144,7 +144,7 @@ pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the plan calls it: the path as given, or its end where that is too long.
+/// Returns the name of the kernel in the plan: the path as given, or its end if it is too long.
 fn name(kernel: &std::path::Path) -> &str {
     let path = kernel.to_str().unwrap_or("kernel");
     let fits = |at: &usize| path.len() - at <= limits::ENTRY_MAX && path.is_char_boundary(*at);

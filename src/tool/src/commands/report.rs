@@ -86,6 +86,7 @@ pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
 }
 
 impl Arguments {
+    /// Returns the report in the form that the arguments ask for.
     fn form(&self, known: &Known) -> io::Result<String> {
         Ok(match self {
             Arguments { svg: true, .. } => svg::of(known),
@@ -123,7 +124,8 @@ fn record(root: &Root, mut history: History) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps the moment for the next kernel, if this is one in which the system goes down.
+/// Keeps the time at which the system began to go down for the report of the next kernel. Keeps nothing if the
+/// system is not going down.
 fn stopping(root: &Root, then: clock::Then, to: Option<&str>) -> Result<(), Error> {
     let text = Folder::plan_text(root).ok().flatten().unwrap_or_default();
     let plan = Plan::parse(&text).ok();

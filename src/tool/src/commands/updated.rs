@@ -20,10 +20,11 @@ use crate::staging::stage;
 use crate::staging::unstage::{self, Condition};
 use crate::words::say;
 
-/// How long files are at rest before they count as complete: a kernel and its initrd come one after the other.
+/// The time for which files must not change before they count as complete. A kernel and its initrd are written
+/// one after the other.
 const REST: Duration = Duration::from_secs(2);
 
-/// How often that is waited for, and how often it is begun anew.
+/// The number of waits, and the number of new attempts if files change in between.
 const ROUNDS: usize = 30;
 
 /// Tell that kernels or initrds were updated
@@ -45,18 +46,18 @@ pub struct Arguments {
     pub wait: bool,
 }
 
-/// What is to be done.
+/// The decision after an update.
 #[derive(Debug, PartialEq)]
 enum Step {
-    /// Nothing, and this is to be said.
+    /// Nothing is done, and this message is printed.
     Leave(Option<String>),
-    /// It is taken back, and this is to be said.
+    /// The staged kernel is unstaged, and this message is printed.
     Unstage(String),
-    /// This is staged. Where that fails, what is staged is taken back if it is stale.
+    /// This request is staged. If that fails, a staged kernel that is stale is unstaged.
     Stage { request: Box<arguments::Wish>, stale: bool },
 }
 
-/// Does what is to be done, and says what it was.
+/// Stages or unstages after an update, and prints a message about it.
 pub fn run(root: &Root, arguments: &Arguments) {
     if !is_root() {
         return say::note("updated: /run/nextkernel belongs to root; nothing was done");
@@ -77,12 +78,12 @@ pub fn run(root: &Root, arguments: &Arguments) {
     }
 }
 
-/// What is staged was made from these files, as they are now.
+/// Returns the present state of the files from which the staged images were made.
 fn files(root: &Root) -> Option<Vec<Option<Original>>> {
     Origin::staged(root).map(|known| known.origin.now(root))
 }
 
-/// They, once nobody writes them any more.
+/// Waits until the files do not change any more. Returns their state.
 fn at_rest(root: &Root) -> Option<Vec<Option<Original>>> {
     let mut before = files(root);
     for _ in 0..ROUNDS {
@@ -96,13 +97,13 @@ fn at_rest(root: &Root) -> Option<Vec<Option<Original>>> {
     before
 }
 
-/// What stages, and what takes back.
+/// The acts of staging and unstaging. Tests have their own.
 struct Staging<'a> {
     stage: &'a dyn Fn(&Root, &arguments::Wish) -> Result<(), stage::Error>,
     unstage: &'a dyn Fn(&Root, &Condition) -> Result<(), unstage::Error>,
 }
 
-/// Does what is to be done. Returns what is to be said.
+/// Stages or unstages. Returns the message for the user.
 fn updated(root: &Root, arguments: &Arguments, staging: &Staging<'_>) -> Option<String> {
     let (conf, wrong) = match Conf::read(root) {
         Ok(conf) => (conf, None),
@@ -142,6 +143,7 @@ fn updated(root: &Root, arguments: &Arguments, staging: &Staging<'_>) -> Option<
     }
 }
 
+/// Returns the message after staging.
 fn done(root: &Root) -> String {
     let text = crate::staging::directory::Folder::plan_text(root).ok().flatten().unwrap_or_default();
     match nextkernel_plan::Plan::parse(&text) {
@@ -150,6 +152,7 @@ fn done(root: &Root) -> String {
     }
 }
 
+/// Decides what to do, given the origin of the staged or disarmed kernel.
 fn decide(root: &Root, arguments: &Arguments, conf: &Conf, known: Option<&Known>) -> Step {
     let key = conf.stage_on_update;
     let Some(Known { origin, entry, .. }) = known else {
@@ -210,11 +213,12 @@ fn decide(root: &Root, arguments: &Arguments, conf: &Conf, known: Option<&Known>
     }
 }
 
-/// By a version that kept no origin, or what cannot be read: it is somebody's.
+/// Returns whether a kernel is staged whose origin is not known. An unreadable plan counts, too.
 fn is_staged(root: &Root) -> bool {
     !matches!(crate::staging::directory::Folder::plan_text(root), Ok(None))
 }
 
+/// Returns the verbs for which the key has a kernel staged.
 fn verbs(key: OnUpdate) -> Vec<OnVerb> {
     match key {
         OnUpdate::No | OnUpdate::Kexec => vec![OnVerb::Kexec],
@@ -222,8 +226,8 @@ fn verbs(key: OnUpdate) -> Vec<OnVerb> {
     }
 }
 
-/// What the key wants staged: what the boot loader would boot, where it knows of the new kernel; the new kernel itself
-/// where nobody can tell what it would boot.
+/// Returns the request that the key `stage-on-update` asks for: the entry that the boot loader would boot, if it has
+/// an entry for the new kernel; the new kernel itself, if the boot loader's choice is unknown.
 fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<arguments::Wish, String> {
     let by_update =
         arguments::Wish { on: verbs(conf.stage_on_update), by_update: true, ..arguments::Wish::default() };
@@ -250,14 +254,15 @@ fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<arguments::
     }
 }
 
+/// Returns whether an entry is of this version, by any of its names or by its kernel.
 fn is_entry_of(entry: &Entry, version: &str) -> bool {
     let names = entry.version.iter().chain([&entry.id]).chain(&entry.also);
     let words = entry.title.iter().flat_map(|title| title.split_ascii_whitespace());
     names.map(String::as_str).chain(words).any(|name| name == version) || is_of(&entry.kernel.path, version)
 }
 
-/// Whether a kernel's path has its version: vmlinuz-VERSION, VERSION/linux, MACHINE-VERSION.efi with a counter or
-/// without.
+/// Returns whether a kernel's path has this version: vmlinuz-VERSION, VERSION/linux, or MACHINE-VERSION.efi, with
+/// or without a counter.
 fn is_of(kernel: &Path, version: &str) -> bool {
     let mut parts = kernel.iter().filter_map(|part| part.to_str());
     parts.any(|part| {
@@ -284,7 +289,7 @@ mod tests {
     use std::fs;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// A machine on which kernels 1 and 2 are installed, and /vmlinuz is 1.
+    /// Returns a machine on which kernel 1 is installed, and /vmlinuz is that one.
     fn machine(key: &str) -> Scratch {
         let scratch = Scratch::new();
         scratch.put("/dev/urandom", "at first");
@@ -324,7 +329,7 @@ mod tests {
         staged(scratch).unwrap().0
     }
 
-    /// Which handoff is staged, of which kernel, and at which verbs.
+    /// Returns the staged handoff, the version of its kernel, and its verbs.
     fn staged(scratch: &Scratch) -> Option<(String, String, On)> {
         let text = Folder::plan_text(&scratch.root).unwrap()?;
         let plan = Plan::parse(&text).unwrap();

@@ -16,7 +16,7 @@ pub enum SyscallChoice {
 }
 
 impl SyscallChoice {
-    /// The one that a word stands for.
+    /// Reads the word of the configuration.
     #[must_use]
     pub fn from_word(word: &str) -> Option<SyscallChoice> {
         match word {
@@ -28,7 +28,7 @@ impl SyscallChoice {
     }
 }
 
-/// A boot loader whose choice can be told, as `boot-loader` in the configuration names it.
+/// A boot loader whose choice can be detected, as `boot-loader` in the configuration names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootLoader {
     /// `systemd-boot`
@@ -77,7 +77,7 @@ pub enum PreloadChoice {
 }
 
 impl PreloadChoice {
-    /// The one that a word stands for.
+    /// Reads the word of the configuration.
     #[must_use]
     pub fn from_word(word: &str) -> Option<PreloadChoice> {
         PreloadChoice::from_str(word, false).ok()

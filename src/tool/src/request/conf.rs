@@ -126,14 +126,13 @@ pub enum Error {
 #[error("{PATH}, line {line}: {error}")]
 pub struct InvalidLine {
     /// The number of the line, counted from 1.
-    pub line: usize,
-    /// The error.
-    pub error: LineError,
+    line: usize,
+    error: LineError,
 }
 
 /// A reason why a line cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum LineError {
+enum LineError {
     /// It is not UTF-8, or has control characters.
     #[error("it is not plain text; write it without control characters, in UTF-8")]
     NotText,
@@ -202,6 +201,7 @@ impl Conf {
         Ok(conf)
     }
 
+    /// Reads one line. Adds its key to the keys so far.
     fn read_line(&mut self, bytes: &[u8], keys: &mut Vec<String>) -> Result<(), LineError> {
         let line = std::str::from_utf8(bytes).map_err(|_| LineError::NotText)?.trim_ascii();
         if line.chars().any(|c| c.is_control() && c != '\t') {
@@ -224,6 +224,7 @@ impl Conf {
         Ok(())
     }
 
+    /// Sets one key to its value.
     fn set(&mut self, key: &str, value: &str) -> Result<(), LineError> {
         let bad = |takes| LineError::BadValue { key: key.to_owned(), value: shown(value), takes };
         match key {
@@ -291,6 +292,7 @@ impl Conf {
         Ok(())
     }
 
+    /// Adds the policy of a driver.
     fn gpu_policy(&mut self, driver: String, key: &str, value: &str) -> Result<(), LineError> {
         let takes = "unload, unbind, leave or firmware-reboot";
         let policy = Policy::from_word(value);
@@ -351,6 +353,7 @@ pub fn as_module(name: &str) -> String {
     name.replace('-', "_")
 }
 
+/// Adds an item to a list, unless it is there already or the list is full.
 fn add<T: PartialEq>(
     to: &mut Vec<T>,
     item: T,
