@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nights_load_takes_what_the_kernel_is_unpacked_to_beside_its_file() {
+    fn the_load_at_shutdown_takes_what_the_kernel_is_unpacked_to_beside_its_file() {
         let scratch = machine();
         let verdict = |available: u64| {
             scratch.put("/proc/meminfo", &format!("MemTotal: 99 kB\nMemAvailable: {available} kB\n"));

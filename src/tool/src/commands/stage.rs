@@ -1,4 +1,4 @@
-//! The stage command: stages, and prints where each reboot command will lead.
+//! The stage command: stages, and prints the status.
 
 use thiserror::Error;
 

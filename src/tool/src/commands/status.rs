@@ -1,4 +1,4 @@
-//! The status command: prints what is staged, and where each reboot command leads.
+//! The status command: prints the staged kernel, and the outcome of each reboot command.
 
 use clap::Args;
 

@@ -133,10 +133,10 @@ pub struct InvalidLine {
 /// A reason why a line cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 enum LineError {
-    /// It is not UTF-8, or has control characters.
+    /// The line is not UTF-8, or has control characters.
     #[error("it is not plain text; write it without control characters, in UTF-8")]
     NotText,
-    /// It is neither a comment nor KEY = VALUE.
+    /// The line is neither a comment nor KEY = VALUE.
     #[error("{0} has no '='; a line is KEY = VALUE, and a comment begins with #")]
     NoEquals(String),
     /// There is no such key.

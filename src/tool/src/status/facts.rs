@@ -1,4 +1,4 @@
-//! The facts of the status: what is staged, and where each reboot command leads.
+//! The facts of the status: the staged kernel, and the outcome of each reboot command.
 
 use nextkernel_plan::{Plan, Preload, Record, Verb};
 use serde::Serialize;
@@ -27,14 +27,14 @@ pub(super) struct Status {
     pub(super) hook_installed: bool,
     /// The name of PID 1.
     pub(super) init: String,
-    /// Where `systemctl kexec` leads. None with an init other than systemd.
-    pub(super) systemctl_kexec: Option<LeadsTo>,
-    /// Where `systemctl reboot` leads. None with an init other than systemd.
-    pub(super) systemctl_reboot: Option<LeadsTo>,
-    /// Where `nextkernel reboot` leads. If nothing is staged, it stages first, and that is `Staged`, too.
-    pub(super) nextkernel_reboot: LeadsTo,
-    /// Where `reboot` and `shutdown -r` lead.
-    pub(super) reboot: LeadsTo,
+    /// The outcome of `systemctl kexec`. None with an init other than systemd.
+    pub(super) systemctl_kexec: Option<Outcome>,
+    /// The outcome of `systemctl reboot`. None with an init other than systemd.
+    pub(super) systemctl_reboot: Option<Outcome>,
+    /// The outcome of `nextkernel reboot`. If nothing is staged, the command stages first, and that is `Staged`, too.
+    pub(super) nextkernel_reboot: Outcome,
+    /// The outcome of `reboot` and of `shutdown -r`.
+    pub(super) reboot: Outcome,
     /// The drivers that own a GPU. Their policies are those of the plan, or else of the configuration.
     pub(super) gpus: Vec<Gpu>,
     /// Requests for the firmware at the next restart, each of which keeps the staged kernel from starting.
@@ -99,19 +99,19 @@ pub(super) struct StartedBy {
     pub(super) verb: Option<String>,
 }
 
-/// Where a reboot command leads.
+/// The outcome of a reboot command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum LeadsTo {
-    /// To the staged kernel.
+pub(super) enum Outcome {
+    /// The staged kernel starts.
     Staged,
-    /// To the loaded image, without the hook.
+    /// The loaded image starts, without the hook.
     Loaded,
-    /// To the firmware.
+    /// The machine makes a full reboot.
     Firmware,
-    /// Nowhere: the command refuses.
+    /// The command refuses.
     Refused,
-    /// To the image that systemd finds by itself, if any.
+    /// systemd may load and start an image that it finds.
     Systemd,
 }
 
@@ -130,23 +130,23 @@ impl Status {
         let Requests { found, unread } = Requests::find(root, conf, plan);
         let requests: Vec<_> = found.iter().map(ToString::to_string).collect();
         let is_full_reboot = !requests.is_empty() || gpus::forbids_the_jump(&gpus).is_some();
-        let staged = if is_full_reboot { LeadsTo::Firmware } else { LeadsTo::Staged };
+        let staged = if is_full_reboot { Outcome::Firmware } else { Outcome::Staged };
         let init = Init::find(root);
         let is_systemd = init == Init::Systemd;
         let hook_installed = init.runs_the_hook(root);
         let covers = |verb| hook_installed && plan.is_some_and(|plan| plan.on.covers(verb));
         let at_kexec = match (covers(Verb::Kexec), loaded) {
-            (_, false) if systemd::loads_by_itself(systemd) => LeadsTo::Systemd,
-            (_, false) => LeadsTo::Refused,
+            (_, false) if systemd::loads_by_itself(systemd) => Outcome::Systemd,
+            (_, false) => Outcome::Refused,
             (true, true) => staged,
-            (false, true) => LeadsTo::Loaded,
+            (false, true) => Outcome::Loaded,
         };
         // If the init does not tell the hook about a reboot, the hook does a full reboot, unless the handoff is
         // armed.
         let told = is_systemd || init.tells_reboot();
-        let at_reboot = if told && covers(Verb::Reboot) { staged } else { LeadsTo::Firmware };
+        let at_reboot = if told && covers(Verb::Reboot) { staged } else { Outcome::Firmware };
         let asked = is_systemd || init.ask(root).is_some();
-        // If nothing is staged, it stages first.
+        // If nothing is staged, `nextkernel reboot` stages first.
         let starts = match First::of(root, false, plan.map(Ok)) {
             Ok(First::Use(_)) => covers(Verb::Kexec),
             Ok(First::Stage(_)) => hook_installed,
@@ -165,7 +165,7 @@ impl Status {
             } else {
                 at_reboot
             }),
-            nextkernel_reboot: if asked && starts && requests.is_empty() { staged } else { LeadsTo::Refused },
+            nextkernel_reboot: if asked && starts && requests.is_empty() { staged } else { Outcome::Refused },
             reboot: if loaded && is_systemd { at_kexec } else { at_reboot },
             gpus,
             firmware_requests: requests,

@@ -1,4 +1,4 @@
-//! The status: what is staged, and where each reboot command leads, as text or as JSON.
+//! The status: the staged kernel, and the outcome of each reboot command, as text or as JSON.
 
 mod facts;
 pub mod stage;

@@ -1,7 +1,7 @@
 //! Machines with a plan, an init and a GPU, and the status of each.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use super::facts::LeadsTo::{Firmware, Loaded, Refused, Staged, Systemd};
+use super::facts::Outcome::{Firmware, Loaded, Refused, Staged, Systemd};
 use super::*;
 use crate::machine::scratch::Scratch;
 use crate::machine::sys::Calls;

@@ -6,7 +6,7 @@ use nextkernel_plan::Preload;
 
 use crate::freeing::gpus;
 use crate::machine::systemd;
-use crate::status::facts::{Decompressed, Image, LeadsTo, StagedKernel, StartedBy, Status};
+use crate::status::facts::{Decompressed, Image, Outcome, StagedKernel, StartedBy, Status};
 use crate::words::size::Size;
 
 impl Status {
@@ -28,13 +28,13 @@ impl Status {
         }
         let entry = self.staged.as_ref().map_or("", |staged| &staged.entry);
         let leads = |to| match to {
-            LeadsTo::Staged => format!("starts {entry}"),
-            LeadsTo::Loaded => "starts the image that is loaded, without nextkernel".to_owned(),
-            LeadsTo::Firmware => "restarts through firmware".to_owned(),
-            LeadsTo::Refused => {
+            Outcome::Staged => format!("starts {entry}"),
+            Outcome::Loaded => "starts the image that is loaded, without nextkernel".to_owned(),
+            Outcome::Firmware => "restarts through firmware".to_owned(),
+            Outcome::Refused => {
                 "refuses, unless systemd finds an entry to load itself: nothing is loaded".to_owned()
             }
-            LeadsTo::Systemd => {
+            Outcome::Systemd => {
                 "is left to systemd: nothing is loaded, and it may load what it finds".to_owned()
             }
         };
@@ -48,7 +48,7 @@ impl Status {
         }
         if !is_systemd && self.staged.is_some() {
             let to = match self.nextkernel_reboot {
-                LeadsTo::Refused => "refuses (`nextkernel check` says why)".to_owned(),
+                Outcome::Refused => "refuses (`nextkernel check` says why)".to_owned(),
                 to => leads(to),
             };
             writeln!(out, "nextkernel reboot {to}")?;
