@@ -15,11 +15,12 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(commented.as_ref(), Ok(&conf));
             fits(&conf);
         }
-        Err(wrong) => {
+        Err(invalid) => {
             let lines = bytes.split(|byte| *byte == b'\n').count();
-            assert!((1..=lines).contains(&wrong.line), "{wrong}");
-            assert!(!wrong.to_string().contains(char::is_control), "{wrong:?}");
-            assert_eq!(commented.map_err(|error| (error.line - 2, error.why)), Err((wrong.line, wrong.why)));
+            assert!((1..=lines).contains(&invalid.line), "{invalid}");
+            assert!(!invalid.to_string().contains(char::is_control), "{invalid:?}");
+            let commented = commented.map_err(|invalid| (invalid.line - 2, invalid.error));
+            assert_eq!(commented, Err((invalid.line, invalid.error)));
         }
     }
 });

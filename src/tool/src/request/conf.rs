@@ -126,13 +126,14 @@ pub enum Error {
 #[error("{PATH}, line {line}: {error}")]
 pub struct InvalidLine {
     /// The number of the line, counted from 1.
-    line: usize,
-    error: LineError,
+    pub line: usize,
+    /// The reason why the line cannot be used.
+    pub error: LineError,
 }
 
 /// A reason why a line cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
-enum LineError {
+pub enum LineError {
     /// The line is not UTF-8, or has control characters.
     #[error("it is not plain text; write it without control characters, in UTF-8")]
     NotText,
