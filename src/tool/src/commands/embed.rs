@@ -30,25 +30,24 @@ use crate::words::say;
 pub struct Arguments {
     /// A folder that does not exist yet
     #[arg(id = "folder", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
-    pub directory: PathBuf,
+    directory: PathBuf,
     /// The kernel, as a file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub kernel: PathBuf,
+    kernel: PathBuf,
     /// An initrd, as a file; several are joined in the order given
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 1..)]
-    pub initrd: Vec<PathBuf>,
+    initrd: Vec<PathBuf>,
     /// Add a file or a folder to the initrd, as `nextkernel stage` does
     #[arg(long, value_name = "PATH[:NAME]", value_hint = ValueHint::AnyPath)]
-    pub extra: Vec<OsString>,
+    extra: Vec<OsString>,
     /// The embedded kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub cmdline: String,
+    cmdline: String,
     /// Of `nextkernel stage`, and refused here with the reason
     #[arg(long, hide = true)]
-    pub loader: Option<SyscallChoice>,
-    #[allow(missing_docs)]
+    loader: Option<SyscallChoice>,
     #[arg(long, hide = true)]
-    pub thaw: bool,
+    thaw: bool,
 }
 
 /// A reason why nothing was written.

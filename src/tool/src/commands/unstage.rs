@@ -13,10 +13,10 @@ use crate::words::say;
 #[derive(Args, Debug, Default)]
 pub struct Arguments {
     /// Only if this entry is the one that is staged
-    pub entry: Option<String>,
+    entry: Option<String>,
     /// Only if what is staged follows the boot loader (`nextkernel stage --follow`)
     #[arg(long, conflicts_with = "entry")]
-    pub follow: bool,
+    follow: bool,
 }
 
 /// A reason why the kernel is still staged.

@@ -37,13 +37,13 @@ const ROUNDS: usize = 30;
 #[derive(Args, Debug, Default)]
 pub struct Arguments {
     /// The version of the kernel that was installed, or whose initrd was built
-    pub version: Option<String>,
+    version: Option<String>,
     /// The version of a kernel that was removed
     #[arg(long, value_name = "VERSION", conflicts_with = "version")]
-    pub removed: Option<String>,
+    removed: Option<String>,
     /// Wait until nothing has been written for two seconds
     #[arg(long)]
-    pub wait: bool,
+    wait: bool,
 }
 
 /// The decision after an update.

@@ -45,13 +45,13 @@ use full::full_reboot;
 #[derive(Args, Debug, Default)]
 pub struct Arguments {
     /// Stage this first: a boot entry, or the version of an installed kernel
-    pub entry: Option<String>,
+    entry: Option<String>,
     /// Restart through the firmware this once, whatever is staged; what is configured stays
     #[arg(long, conflicts_with = "entry")]
-    pub full: bool,
+    full: bool,
     /// Tell every step, and do none; the exit status is what the first refusal would make it
     #[arg(long)]
-    pub dry_run: bool,
+    dry_run: bool,
 }
 
 /// Reboots into the staged kernel, or prints the steps.
