@@ -1,5 +1,5 @@
-//! Tests that the files of a crate form layers: each uses its own layer and those below, and no two files use
-//! each other.
+//! Tests that the files of a crate form layers: each uses its own layer and those below, no two files use each
+//! other, and no command uses another.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -29,6 +29,7 @@ const TOOL: &[&[&str]] = &[
     &["loading/"],
     &["staging/"],
     &["check/"],
+    &["status/"],
     &["commands/"],
     &["cli.rs"],
     &["lib.rs", "main.rs"],
@@ -48,27 +49,45 @@ const BED: &[&[&str]] = &[
     &["lib.rs"],
 ];
 
+/// The directory of the tool's commands, of which none uses another: each has a file or a directory of its own
+/// there. An act that two commands need belongs in a layer below.
+const COMMANDS: &str = "commands/";
+
 #[test]
 fn the_hook_uses_only_what_lies_below_and_no_two_files_use_each_other() {
-    assert_layered("src/hook/src", "nextkernel_hook", HOOK);
+    let sources = sources("src/hook/src");
+    assert_none("src/hook/src", &faults(&sources, "nextkernel_hook", HOOK));
 }
 
 #[test]
 fn the_tool_uses_only_what_lies_below_and_no_two_files_use_each_other() {
-    assert_layered("src/tool/src", "nextkernel", TOOL);
+    let sources = sources("src/tool/src");
+    assert_none("src/tool/src", &faults(&sources, "nextkernel", TOOL));
 }
 
 #[test]
 fn the_test_bed_uses_only_what_lies_below_and_no_two_files_use_each_other() {
-    assert_layered("tests/bed", "bed", BED);
+    let sources = sources("tests/bed");
+    assert_none("tests/bed", &faults(&sources, "bed", BED));
 }
 
-/// Fails with the faults of a crate, given the directory of its sources and its name in Rust.
-fn assert_layered(folder: &str, name: &str, layers: &[&[&str]]) {
+#[test]
+fn no_command_uses_another() {
+    let sources = sources("src/tool/src");
+    assert!(sources.keys().any(|file| part_of(file, COMMANDS).is_some()), "{COMMANDS} has no files");
+    assert_none("src/tool/src", &uses_across(&sources, "nextkernel", COMMANDS));
+}
+
+/// Fails with the faults of a crate, if there are any.
+fn assert_none(directory: &str, faults: &[String]) {
+    assert!(faults.is_empty(), "{directory}:\n{}", faults.join("\n"));
+}
+
+/// Reads all sources of a crate, by their paths in its directory.
+fn sources(directory: &str) -> BTreeMap<String, String> {
     let mut sources = BTreeMap::new();
-    read_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder), "", &mut sources);
-    let faults = faults(&sources, name, layers);
-    assert!(faults.is_empty(), "{folder}:\n{}", faults.join("\n"));
+    read_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(directory), "", &mut sources);
+    sources
 }
 
 /// Reads all sources below a directory, by their paths in it.
@@ -115,6 +134,26 @@ fn faults(sources: &BTreeMap<String, String>, name: &str, layers: &[&[&str]]) ->
         }
     }
     faults
+}
+
+/// Returns a sentence for each file in a directory that uses a file of another part of that directory.
+fn uses_across(sources: &BTreeMap<String, String>, name: &str, directory: &str) -> Vec<String> {
+    let files = Modules::of(sources);
+    let mut faults = Vec::new();
+    for (from, text) in sources {
+        let Some(own) = part_of(from, directory) else { continue };
+        let others = files.used_by(from, text, name).into_iter();
+        let others = others.filter(|to| part_of(to, directory).is_some_and(|part| part != own));
+        faults.extend(others.map(|to| format!("{from} uses {to}, which belongs to another command")));
+    }
+    faults
+}
+
+/// Returns the part of a directory to which a file belongs: a file or a directory in it, by its module's name.
+/// The directory's own mod.rs, which declares the parts, belongs to none.
+fn part_of<'f>(file: &'f str, directory: &str) -> Option<&'f str> {
+    let (part, _) = file.strip_prefix(directory)?.split_once(['/', '.'])?;
+    Some(part).filter(|part| *part != "mod")
 }
 
 /// Returns the files on the shortest way along the uses, including the first and the last.
@@ -529,4 +568,25 @@ fn tests_comments_and_strings_are_no_arrows_and_down_is_no_fault() {
 fn a_file_in_no_layer_and_a_layer_without_a_file_are_named() {
     let faults = judge(&[("other.rs", "")]);
     assert_eq!(faults, ["high.rs is a layer's, and there is no such file", "other.rs is in no layer"]);
+}
+
+#[test]
+fn a_command_that_uses_another_is_named_with_it_and_its_own_directory_is_free() {
+    let files = [
+        ("lib.rs", "pub mod commands; pub mod low;"),
+        ("low.rs", ""),
+        ("commands/mod.rs", "pub mod big; pub mod one; pub mod two;"),
+        ("commands/one.rs", "use crate::low; use super::two::act;"),
+        ("commands/two.rs", "#[cfg(test)]\nmod tests { use crate::commands::one; }"),
+        ("commands/big/mod.rs", "mod inner; use inner::f;"),
+        ("commands/big/inner.rs", "fn f() { crate::commands::one::f() }"),
+    ];
+    let sources = files.map(|(file, text)| (file.to_owned(), text.to_owned())).into();
+    assert_eq!(
+        uses_across(&sources, "it", "commands/"),
+        [
+            "commands/big/inner.rs uses commands/one.rs, which belongs to another command",
+            "commands/one.rs uses commands/two.rs, which belongs to another command"
+        ]
+    );
 }

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::request::conf::{Conf, Target};
+use nextkernel::request::conf::{Conf, UnbindTarget};
 use nextkernel_plan::{GpuPolicy, Policy, is_module, is_nvidia, is_pci_address, limits};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -15,11 +15,12 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(commented.as_ref(), Ok(&conf));
             fits(&conf);
         }
-        Err(wrong) => {
+        Err(invalid) => {
             let lines = bytes.split(|byte| *byte == b'\n').count();
-            assert!((1..=lines).contains(&wrong.line), "{wrong}");
-            assert!(!wrong.to_string().contains(char::is_control), "{wrong:?}");
-            assert_eq!(commented.map_err(|error| (error.line - 2, error.why)), Err((wrong.line, wrong.why)));
+            assert!((1..=lines).contains(&invalid.line), "{invalid}");
+            assert!(!invalid.to_string().contains(char::is_control), "{invalid:?}");
+            let commented = commented.map_err(|invalid| (invalid.line - 2, invalid.error));
+            assert_eq!(commented, Err((invalid.line, invalid.error)));
         }
     }
 });
@@ -34,8 +35,8 @@ fn fits(conf: &Conf) {
     assert!(conf.modules.iter().all(|module| is_module(module)), "{:?}", conf.modules);
     for target in &conf.unbind {
         match target {
-            Target::Address(address) => assert!(is_pci_address(address), "{address:?}"),
-            Target::Driver(name) => {
+            UnbindTarget::Address(address) => assert!(is_pci_address(address), "{address:?}"),
+            UnbindTarget::Driver(name) => {
                 let is_name = !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
                 assert!(is_name && !is_nvidia(&name.replace('-', "_")), "{name:?}");
             }

@@ -183,7 +183,7 @@ fn every_key_of_the_configuration_is_explained_and_no_other() {
         }
     }
     let mut arms = Arms(BTreeSet::new());
-    arms.visit_impl_item_fn(&method("src/tool/src/request/conf.rs", "take"));
+    arms.visit_impl_item_fn(&method("src/tool/src/request/conf.rs", "set"));
     let documented = keys::names(keys::FILE).into_iter().filter(|key| !key.starts_with("gpu."));
     compare(&documented.map(str::to_owned).collect(), &arms.0, "docs/nextkernel.conf");
 }
@@ -251,9 +251,9 @@ fn every_field_of_the_json_is_explained_and_no_other() {
     }
     let mut fields = Fields(BTreeSet::new());
     for file in [
-        "commands/status",
+        "status/facts",
         "freeing/gpus",
-        "check/mod",
+        "commands/check",
         "check/finding",
         "commands/entries",
         "report/json",

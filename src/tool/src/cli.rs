@@ -2,8 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::check;
-use crate::commands::{consume, embed, entries, exitrd, reboot, report, stage, status, unstage, updated};
+use crate::commands::{
+    check, consume, embed, entries, exitrd, reboot, report, stage, status, unstage, updated,
+};
 
 /// What stands below the list of commands.
 const HINT: &str =
@@ -23,14 +24,14 @@ pub struct Command {
 #[allow(missing_docs, reason = "a doc comment here would be the help's text, and each says its own")]
 pub enum Act {
     Stage(stage::Arguments),
-    Unstage(unstage::Wish),
-    Status(status::Wish),
-    Check(check::Wish),
-    Reboot(reboot::Wish),
-    Report(report::Wish),
-    Exitrd(exitrd::Wish),
-    Entries(entries::Wish),
-    Embed(embed::Wish),
-    Arrived(consume::Wish),
-    Updated(updated::Wish),
+    Unstage(unstage::Arguments),
+    Status(status::Arguments),
+    Check(check::Arguments),
+    Reboot(reboot::Arguments),
+    Report(report::Arguments),
+    Exitrd(exitrd::Arguments),
+    Entries(entries::Arguments),
+    Embed(embed::Arguments),
+    Arrived(consume::Arguments),
+    Updated(updated::Arguments),
 }

@@ -22,6 +22,8 @@ pub mod staging;
 
 pub mod check;
 
+pub mod status;
+
 pub mod commands;
 
 pub mod cli;

@@ -4,10 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use nextkernel::check;
 use nextkernel::cli::{Act, Command};
 use nextkernel::commands::{
-    consume, embed, entries, exitrd, reboot, report, stage, status, unstage, updated,
+    check, consume, embed, entries, exitrd, reboot, report, stage, status, unstage, updated,
 };
 use nextkernel::machine::root::Root;
 use nextkernel::words::say;
@@ -15,20 +14,20 @@ use nextkernel::words::say;
 fn main() -> ExitCode {
     let root = Root::system();
     let done = match Command::parse().act {
-        Act::Stage(given) => stage::run(&root, &given.into()).map(drop).map_err(|error| error.to_string()),
-        Act::Unstage(wish) => unstage::run(&root, &wish).map_err(|error| error.to_string()),
-        Act::Status(wish) => status::run(&root, &wish).map_err(|error| error.to_string()),
-        Act::Check(wish) => check::run(&root, &wish).map_err(|error| error.to_string()),
-        Act::Reboot(wish) => reboot::run(&root, &wish).map_err(|error| error.to_string()),
-        Act::Report(wish) => report::run(&root, &wish).map_err(|error| error.to_string()),
-        Act::Exitrd(wish) => exitrd::run(&root, &wish).map_err(|error| error.to_string()),
-        Act::Embed(wish) => embed::run(&root, &wish).map_err(|error| error.to_string()),
-        Act::Entries(wish) => entries::run(&root, &wish).map_err(|error| error.to_string()),
-        Act::Updated(wish) => {
-            updated::run(&root, &wish);
+        Act::Stage(arguments) => stage::run(&root, &arguments.into()).map_err(|error| error.to_string()),
+        Act::Unstage(arguments) => unstage::run(&root, &arguments).map_err(|error| error.to_string()),
+        Act::Status(arguments) => status::run(&root, &arguments).map_err(|error| error.to_string()),
+        Act::Check(arguments) => check::run(&root, &arguments).map_err(|error| error.to_string()),
+        Act::Reboot(arguments) => reboot::run(&root, &arguments).map_err(|error| error.to_string()),
+        Act::Report(arguments) => report::run(&root, &arguments).map_err(|error| error.to_string()),
+        Act::Exitrd(arguments) => exitrd::run(&root, &arguments).map_err(|error| error.to_string()),
+        Act::Embed(arguments) => embed::run(&root, &arguments).map_err(|error| error.to_string()),
+        Act::Entries(arguments) => entries::run(&root, &arguments).map_err(|error| error.to_string()),
+        Act::Updated(arguments) => {
+            updated::run(&root, &arguments);
             Ok(())
         }
-        Act::Arrived(wish) => consume::run(&root, &wish).map_err(|error| error.to_string()),
+        Act::Arrived(arguments) => consume::run(&root, &arguments).map_err(|error| error.to_string()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -151,9 +151,9 @@ pub(super) fn counting(root: &Root, findings: &mut Findings) {
                     boot loader counts";
         findings.say(Verdict::Ok, "boot counting", good);
     } else {
-        let folder = Path::new(relative).parent().unwrap_or(Path::new(""));
+        let directory = Path::new(relative).parent().unwrap_or(Path::new(""));
         let mounted =
-            POINTS.iter().map(|point| Path::new(point).join(folder)).find(|seen| root.path(seen).is_dir());
+            POINTS.iter().map(|point| Path::new(point).join(directory)).find(|seen| root.path(seen).is_dir());
         // An update removes the entry of the running kernel, too.
         let (verdict, why) = match mounted {
             Some(seen) => (
@@ -240,7 +240,7 @@ fn by_tpm(options: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::check::tests::{asked, finding, machine, says, staged};
+    use crate::check::tests::{answers, finding, machine, says, staged};
     use crate::report;
     use crate::request::stage::{LineFrom, StageRequest, Target};
     use crate::staging::stage;
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_hypervisor_that_forbids_the_jump_is_bad_and_one_that_may_hang_is_a_warning() {
         let scratch = machine();
-        assert!(finding(&scratch, &asked(), "hypervisor").is_none());
+        assert!(finding(&scratch, &answers(), "hypervisor").is_none());
         scratch.put("/sys/class/dmi/id/sys_vendor", "Google\n");
         scratch.put("/sys/class/dmi/id/product_name", "Google Compute Engine\n");
         says(&scratch, "hypervisor", Verdict::Warn, "reported to hang");
@@ -261,11 +261,11 @@ mod tests {
     #[test]
     fn a_confidential_guest_is_told() {
         let scratch = machine();
-        assert!(finding(&scratch, &asked(), "confidential").is_none());
+        assert!(finding(&scratch, &answers(), "confidential").is_none());
         scratch.put("/proc/cpuinfo", "flags\t\t: fpu tdx_guest\n");
         says(&scratch, "confidential", Verdict::Warn, "(TDX)");
         scratch.put("/proc/cpuinfo", "flags\t\t: fpu sev_snp\n");
-        assert!(finding(&scratch, &asked(), "confidential").is_none(), "a host");
+        assert!(finding(&scratch, &answers(), "confidential").is_none(), "a host");
         scratch.folder("/sys/class/misc/sev-guest");
         says(&scratch, "confidential", Verdict::Warn, "(SEV-SNP)");
     }
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_request_for_the_firmware_is_bad_and_named() {
         let scratch = machine();
-        assert!(finding(&scratch, &asked(), "firmware").is_none());
+        assert!(finding(&scratch, &answers(), "firmware").is_none());
         crate::machine::efi::tests::put_global(&scratch, "BootNext", &[2, 0]);
         says(&scratch, "firmware", Verdict::Bad, "`efibootmgr --delete-bootnext` takes it back");
         let scratch = machine();
@@ -286,7 +286,7 @@ mod tests {
         use crate::report::boot::Boot;
         use crate::report::boot::tests::firmware;
         let scratch = machine();
-        assert!(finding(&scratch, &asked(), "handoffs").is_none());
+        assert!(finding(&scratch, &answers(), "handoffs").is_none());
         scratch.put("/etc/nextkernel.conf", "handoff-failed = 2");
         says(&scratch, "handoffs", Verdict::Warn, "nextkernel-report.service does that");
         let failed = |id: u8| Boot {
@@ -310,23 +310,23 @@ mod tests {
         let refused = stage::stage(&scratch.root, &request, None).unwrap_err().to_string();
         assert!(refused.starts_with("2 handoffs in a row failed"), "{refused}");
         report::history::see(&scratch.root, &failed(3).boot_id).unwrap();
-        assert!(finding(&scratch, &asked(), "handoffs").is_none());
+        assert!(finding(&scratch, &answers(), "handoffs").is_none());
     }
 
     #[test]
     fn a_deployment_that_is_written_at_shutdown_is_bad() {
         let scratch = machine();
-        assert!(finding(&scratch, &asked(), "deployment").is_none());
+        assert!(finding(&scratch, &answers(), "deployment").is_none());
         scratch.put(STAGED_DEPLOYMENT, "x");
         says(&scratch, "deployment", Verdict::Bad, "whose boot entry is written as the system goes down");
         scratch.put("/run/ostree/staged-deployment-locked", "");
-        assert!(finding(&scratch, &asked(), "deployment").is_none());
+        assert!(finding(&scratch, &answers(), "deployment").is_none());
     }
 
     #[test]
     fn an_entry_on_trial_is_told_until_it_is_blessed() {
         let scratch = machine();
-        assert!(finding(&scratch, &asked(), "boot counting").is_none());
+        assert!(finding(&scratch, &answers(), "boot counting").is_none());
         efi::tests::set(&scratch, "LoaderBootCountPath", &["\\loader\\entries\\arch+2-1.conf"]);
         says(&scratch, "boot counting", Verdict::Info, "mount its partition");
         scratch.put("/efi/loader/entries/arch+2-1.conf", "");
@@ -356,7 +356,7 @@ mod tests {
             [("fips=1", true), ("fips=1 BOOT_IMAGE=/k", false), ("fips=0", false), ("quiet", false)]
         {
             stage(line);
-            assert_eq!(finding(&scratch, &asked(), "fips").is_some(), is_told, "{line}");
+            assert_eq!(finding(&scratch, &answers(), "fips").is_some(), is_told, "{line}");
         }
     }
 
@@ -367,7 +367,7 @@ mod tests {
             "/etc/crypttab",
             "# root x none tpm2-device=auto\nswap /dev/sda2 /dev/urandom swap\na b - luks,tpm2-device=\n",
         );
-        assert!(finding(&scratch, &asked(), "tpm").is_none());
+        assert!(finding(&scratch, &answers(), "tpm").is_none());
         scratch.put("/etc/crypttab", "root UUID=5f3a none luks,tpm2-device=auto,discard\n");
         says(&scratch, "tpm", Verdict::Warn, "(root in /etc/crypttab)");
         scratch.put("/etc/crypttab", "");
@@ -375,6 +375,6 @@ mod tests {
         says(&scratch, "tpm", Verdict::Warn, "recovery key");
         // The staged kernel has a command line of its own.
         staged(&scratch, "preload = yes");
-        assert!(finding(&scratch, &asked(), "tpm").is_none());
+        assert!(finding(&scratch, &answers(), "tpm").is_none());
     }
 }

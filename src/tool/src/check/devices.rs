@@ -3,14 +3,16 @@
 
 use nextkernel_plan::{GpuFailed, Plan, Policy};
 
-use crate::check::finding::{Asked, Findings, UntilThen, Verdict};
+use crate::check::answers::Answers;
+use crate::check::configuration::IfInvalid;
+use crate::check::finding::{Findings, Verdict};
 use crate::freeing::gpus::{self, Gpu};
 use crate::freeing::unbind;
 use crate::machine::root::Root;
 use crate::request::conf::{self, Conf};
 
 /// Reports how the driver of each GPU is handled, and why.
-pub(super) fn drivers(root: &Root, asked: &Asked, gpus: &[Gpu], conf: &Conf, findings: &mut Findings) {
+pub(super) fn drivers(root: &Root, answers: &Answers, gpus: &[Gpu], conf: &Conf, findings: &mut Findings) {
     if gpus.is_empty() {
         findings.say(Verdict::Ok, "gpu", "no driver here owns a GPU: nothing is to be unloaded for one");
     }
@@ -28,7 +30,7 @@ pub(super) fn drivers(root: &Root, asked: &Asked, gpus: &[Gpu], conf: &Conf, fin
         };
         let on =
             if gpu.devices.is_empty() { String::new() } else { format!(" (on {})", gpu.devices.join(", ")) };
-        let held = held(root, asked, gpu);
+        let held = held(root, answers, gpu);
         findings.say(verdict, format!("gpu {}", gpu.module), format!("{}{on}: {why}{held}", gpu.in_words()));
     }
     for (driver, _) in conf.gpu.iter().filter(|(driver, _)| driver != "*") {
@@ -40,13 +42,13 @@ pub(super) fn drivers(root: &Root, asked: &Asked, gpus: &[Gpu], conf: &Conf, fin
 }
 
 /// Names the modules and the process that use a driver that is to be freed.
-fn held(root: &Root, asked: &Asked, gpu: &Gpu) -> String {
+fn held(root: &Root, answers: &Answers, gpu: &Gpu) -> String {
     if !matches!(gpu.policy, Policy::Unload | Policy::Unbind) || gpu.is_stuck() {
         return String::new();
     }
     let modules = gpus::modules_on(root, &gpu.module).join(", ");
     let modules = if modules.is_empty() { modules } else { format!("; {modules} stand on it now") };
-    let process = (asked.process_on)(root, &gpu.module).map_or(String::new(), |process| {
+    let process = (answers.process_on)(root, &gpu.module).map_or(String::new(), |process| {
         format!("; {process} has it open now, and is ended at night where it still does, as is whoever else")
     });
     modules + &process
@@ -148,7 +150,7 @@ fn forbidden_to_unload(
 }
 
 /// Reports on the devices that the configuration says to unbind.
-pub(super) fn others(root: &Root, conf: &Conf, UntilThen(verdict, what): UntilThen, findings: &mut Findings) {
+pub(super) fn others(root: &Root, conf: &Conf, IfInvalid(verdict, what): IfInvalid, findings: &mut Findings) {
     match unbind::find(root, &conf.unbind) {
         Err(error) => findings.say(verdict, "unbind", format!("{error}; {what}")),
         Ok(found) => {
@@ -170,7 +172,7 @@ pub(super) fn others(root: &Root, conf: &Conf, UntilThen(verdict, what): UntilTh
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::tests::{asked, finding, machine, says, says_when_asked, staged};
+    use crate::check::tests::{answers, finding, machine, says, says_when_asked, staged};
     use crate::machine::scratch::Scratch;
 
     #[test]
@@ -196,7 +198,7 @@ mod tests {
         scratch.folder("/sys/module/bochs/holders/b");
         scratch.folder("/sys/module/bochs/holders/a");
         says(&scratch, "gpu bochs", Verdict::Ok, "; a, b stand on it now");
-        let open = Asked { process_on: |_, module| Some(format!("'x' of {module} (7)")), ..asked() };
+        let open = Answers { process_on: |_, module| Some(format!("'x' of {module} (7)")), ..answers() };
         says_when_asked(&scratch, &open, "gpu bochs", Verdict::Ok, "; 'x' of bochs (7) has it open now");
         scratch.put(conf::PATH, "gpu.bochs = leave\n");
         let (_, sentence) = finding(&scratch, &open, "gpu bochs").unwrap_or((Verdict::Bad, String::new()));
@@ -212,7 +214,7 @@ mod tests {
         says(&scratch, "module mei_me", Verdict::Info, "nextkernel.conf names it, and it is not loaded now");
         staged(&scratch, "preload = yes\nmodule = dummy");
         says(&scratch, "module dummy", Verdict::Info, "what is staged names it");
-        assert!(finding(&scratch, &asked(), "module mei_me").is_none());
+        assert!(finding(&scratch, &answers(), "module mei_me").is_none());
     }
 
     #[test]
@@ -237,7 +239,7 @@ mod tests {
         scratch.put(conf::PATH, "gpu = leave\ngpu-failed = firmware-reboot\nmodules = efibc\n");
         says(&scratch, "modules_disabled", Verdict::Warn, "efibc cannot be unloaded");
         scratch.put(conf::PATH, "gpu = leave\n");
-        assert!(finding(&scratch, &asked(), "modules_disabled").is_none());
+        assert!(finding(&scratch, &answers(), "modules_disabled").is_none());
         // The plan takes precedence over the configuration.
         staged(&scratch, "preload = yes\ngpu-failed = firmware-reboot");
         says(&scratch, "modules_disabled", Verdict::Bad, "because of bochs");
@@ -248,7 +250,7 @@ mod tests {
     fn a_kernel_that_unloads_no_module_at_all_is_known_by_what_it_does_not_count() {
         let scratch = Scratch::new();
         gpus::tests::add(&scratch, "nvidia", "0000:00:06.0", "live");
-        assert!(finding(&scratch, &asked(), "module-unloading").is_none());
+        assert!(finding(&scratch, &answers(), "module-unloading").is_none());
         std::fs::remove_file(scratch.root.path("/sys/module/nvidia/refcnt")).unwrap_or_default();
         scratch.put("/proc/modules", "nvidia 14299136 - - Live 0xffffffffc0400000 (O)\n");
         says(

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use nextkernel_plan::{Jump, Plan};
 
-use crate::check::finding::{Asked, Findings, Verdict};
+use crate::check::answers::Answers;
+use crate::check::finding::{Findings, Verdict};
 use crate::machine::exitrd::{FOLDER, Found, Runs, SHUTDOWN, Whose};
 use crate::machine::init::{Hooked, Init};
 use crate::machine::layers::Layer;
@@ -257,13 +258,13 @@ const LUO: &str = "/dev/liveupdate";
 /// Reports which program jumps, and what is lost because of that.
 pub(super) fn jump(
     root: &Root,
-    asked: &Asked,
+    answers: &Answers,
     plan: Option<&Plan<'_>>,
     conf: &Conf,
     findings: &mut Findings,
 ) {
     let jump = plan.map_or(conf.jump, |plan| plan.jump).unwrap_or(Jump::Hook);
-    let hands_on = systemd::hands_descriptors_on(asked.systemd) && root.path(LUO).exists();
+    let hands_on = systemd::hands_descriptors_on(answers.systemd) && root.path(LUO).exists();
     let alone = match Found::look(root) {
         Found::Ours { .. } => Some("nextkernel's"),
         Found::Theirs(Whose::Dracut) => Some("dracut's"),
@@ -305,7 +306,7 @@ pub(super) fn jump(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::tests::{asked, executable, finding, machine, says, says_when_asked};
+    use crate::check::tests::{answers, executable, finding, machine, says, says_when_asked};
     use crate::machine::scratch::Scratch;
 
     #[test]
@@ -328,7 +329,7 @@ mod tests {
     #[test]
     fn an_init_is_asked_whether_it_runs_the_hook_where_that_one_looks() {
         let scratch = machine();
-        assert!(finding(&scratch, &asked(), "init").is_none());
+        assert!(finding(&scratch, &answers(), "init").is_none());
         std::fs::remove_dir_all(scratch.root.path("/run/systemd")).unwrap_or_default();
         scratch.put("/proc/1/comm", "minit\n");
         says(&scratch, "init", Verdict::Warn, "PID 1 is minit, which is not known here");
@@ -377,7 +378,7 @@ mod tests {
     fn what_the_root_lies_on_and_what_would_close_it_is_told() {
         let scratch = machine();
         scratch.put("/proc/self/mountinfo", "22 1 8:1 / / ro - xfs /dev/sda1 ro\n");
-        assert!(finding(&scratch, &asked(), "exitrd").is_none());
+        assert!(finding(&scratch, &answers(), "exitrd").is_none());
         let scratch = encrypted("rw,noexec");
         says(&scratch, "exitrd", Verdict::Info, OPEN);
         says(&scratch, "exitrd", Verdict::Info, "`systemctl enable --now nextkernel-exitrd` keeps one ready");
@@ -385,7 +386,7 @@ mod tests {
         says(&scratch, "exitrd", Verdict::Info, "your initramfs generator's");
         std::fs::remove_dir_all(scratch.root.path("/run/systemd")).unwrap_or_default();
         let elsewhere =
-            finding(&scratch, &asked(), "exitrd").map(|(_, sentence)| sentence).unwrap_or_default();
+            finding(&scratch, &answers(), "exitrd").map(|(_, sentence)| sentence).unwrap_or_default();
         assert!(elsewhere.contains("not closed") && !elsewhere.contains("there is none"), "{elsewhere}");
     }
 
@@ -449,21 +450,21 @@ mod tests {
     #[test]
     fn who_jumps_and_what_is_lost_by_it_is_told() {
         let scratch = machine();
-        let asked = Asked { systemd: Some(261), ..asked() };
-        assert!(finding(&scratch, &asked, "jump").is_none());
+        let answers = Answers { systemd: Some(261), ..answers() };
+        assert!(finding(&scratch, &answers, "jump").is_none());
         scratch.put(LUO, "");
-        says_when_asked(&scratch, &asked, "jump", Verdict::Info, "jump = init keeps them");
+        says_when_asked(&scratch, &answers, "jump", Verdict::Info, "jump = init keeps them");
         scratch.put(crate::request::conf::PATH, "jump = init\n");
-        says_when_asked(&scratch, &asked, "jump", Verdict::Ok, "hands on the file descriptors");
+        says_when_asked(&scratch, &answers, "jump", Verdict::Ok, "hands on the file descriptors");
         mounted(&scratch, "rw", OURS);
-        says_when_asked(&scratch, &asked, "jump", Verdict::Warn, "there the hook jumps all the same");
+        says_when_asked(&scratch, &answers, "jump", Verdict::Warn, "there the hook jumps all the same");
         mounted(&scratch, "rw", "");
         scratch.put("/run/initramfs/.need_shutdown", "");
-        says_when_asked(&scratch, &asked, "jump", Verdict::Warn, "in dracut's exitrd there is no systemd");
+        says_when_asked(&scratch, &answers, "jump", Verdict::Warn, "in dracut's exitrd there is no systemd");
         std::fs::remove_dir_all(scratch.root.path("/run/initramfs")).unwrap_or_default();
-        let asked = Asked { systemd: Some(257), ..asked };
-        says_when_asked(&scratch, &asked, "jump", Verdict::Info, "gains nothing here");
+        let answers = Answers { systemd: Some(257), ..answers };
+        says_when_asked(&scratch, &answers, "jump", Verdict::Info, "gains nothing here");
         std::fs::remove_dir_all(scratch.root.path("/run/systemd")).unwrap_or_default();
-        says_when_asked(&scratch, &asked, "jump", Verdict::Warn, "is for systemd");
+        says_when_asked(&scratch, &answers, "jump", Verdict::Warn, "is for systemd");
     }
 }

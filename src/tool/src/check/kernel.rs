@@ -2,7 +2,8 @@
 
 use nextkernel_plan::Plan;
 
-use crate::check::finding::{Asked, Findings, Verdict};
+use crate::check::answers::Answers;
+use crate::check::finding::{Findings, Verdict};
 use crate::loading::policy::{self, Against};
 use crate::loading::restriction::Restriction;
 use crate::loading::syscall;
@@ -12,9 +13,9 @@ use crate::machine::root::Root;
 use crate::machine::sys::Calls;
 
 /// Reports whether the kernel loads another one, and with which syscall.
-pub(super) fn load(root: &Root, asked: &Asked, findings: &mut Findings) {
-    let against = Against::find(root, asked.calls);
-    match (asked.calls, against) {
+pub(super) fn load(root: &Root, answers: &Answers, findings: &mut Findings) {
+    let against = Against::find(root, answers.calls);
+    match (answers.calls, against) {
         (Some(Calls { file: true, loads_into_cma: true, .. }), against) => {
             let (verdict, so) = match against.filter(|against| against.forbids()) {
                 None => (
@@ -124,16 +125,17 @@ pub(super) fn signatures(root: &Root, plan: Option<&Plan<'_>>, findings: &mut Fi
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::check::tests::{asked, machine, says, says_when_asked, staged};
+    use crate::check::tests::{answers, machine, says, says_when_asked, staged};
     use crate::machine::efi;
     use std::fs;
 
     #[test]
     fn a_kernel_that_has_not_the_call_is_bad_and_one_that_cannot_be_asked_is_not() {
         let scratch = machine();
-        let with = |calls| Asked { calls, ..asked() };
+        let with = |calls| Answers { calls, ..answers() };
         let calls = |file, segments| with(Some(Calls { file, segments, loads_into_cma: false }));
-        let says = |asked: &Asked, verdict, words| says_when_asked(&scratch, asked, "calls", verdict, words);
+        let says =
+            |answers: &Answers, verdict, words| says_when_asked(&scratch, answers, "calls", verdict, words);
         says(&calls(true, true), Verdict::Ok, "so is kexec_load(2)");
         says(&calls(true, false), Verdict::Ok, "kexec_load(2) is not");
         says(&calls(false, true), Verdict::Ok, "kexec_load(2) is there, and loads the next kernel");

@@ -5,7 +5,8 @@ use std::fs::File;
 use nextkernel_plan::{Direct, Image, Plan, Segment};
 use nix::sys::statvfs::statvfs;
 
-use crate::check::finding::{Asked, Findings, Verdict};
+use crate::check::answers::Answers;
+use crate::check::finding::{Findings, Verdict};
 use crate::image::digest;
 use crate::image::header::Header;
 use crate::loading::policy::Against;
@@ -16,7 +17,7 @@ use crate::staging::directory;
 use crate::words::size::Size;
 
 /// Reports on the images of the plan.
-pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut Findings) {
+pub(super) fn staged(root: &Root, plan: &Plan<'_>, answers: &Answers, findings: &mut Findings) {
     if let Some(image) = directory::images(plan).find(|image| !directory::is_as_staged(root, image)) {
         let why = format!(
             "/run/nextkernel/{} is not as it was staged, and would not be loaded: stage again",
@@ -47,8 +48,8 @@ pub(super) fn staged(root: &Root, plan: &Plan<'_>, asked: &Asked, findings: &mut
     }
     room(root, size, findings);
     if digest::is_made_here() && plan.direct.is_none() {
-        let rate = (asked.hash_rate)();
-        cost(root, asked, takes, rate, findings);
+        let rate = (answers.hash_rate)();
+        cost(root, answers, takes, rate, findings);
     }
 }
 
@@ -128,7 +129,7 @@ fn room(root: &Root, size: u64, findings: &mut Findings) {
 }
 
 /// Reports how long the digest between the two kernels takes.
-fn cost(root: &Root, asked: &Asked, bytes: u64, rate: u64, findings: &mut Findings) {
+fn cost(root: &Root, answers: &Answers, bytes: u64, rate: u64, findings: &mut Findings) {
     let tenths = bytes.saturating_mul(10).div_ceil(rate.max(1));
     let costs = format!(
         "some {}.{} s of the jump are a digest over {}, an estimate from what this processor does now ({} in a second)",
@@ -137,7 +138,7 @@ fn cost(root: &Root, asked: &Asked, bytes: u64, rate: u64, findings: &mut Findin
         Size(bytes),
         Size(rate)
     );
-    let spared = match Against::find(root, asked.calls) {
+    let spared = match Against::find(root, answers.calls) {
         None => "; the direct loader makes none (--loader direct, --thaw)",
         Some(_) => "",
     };
@@ -148,14 +149,14 @@ fn cost(root: &Root, asked: &Asked, bytes: u64, rate: u64, findings: &mut Findin
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::check::tests::{asked, finding, machine, says, says_when_asked, staged};
+    use crate::check::tests::{answers, finding, machine, says, says_when_asked, staged};
     use crate::machine::scratch::Scratch;
 
     #[test]
     fn of_what_is_not_staged_no_size_is_told() {
         let scratch = machine();
         for what in ["images", "memory", "room", "digest"] {
-            assert!(finding(&scratch, &asked(), what).is_none());
+            assert!(finding(&scratch, &answers(), what).is_none());
         }
     }
 
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nights_load_takes_what_the_kernel_is_unpacked_to_beside_its_file() {
+    fn the_load_at_shutdown_takes_what_the_kernel_is_unpacked_to_beside_its_file() {
         let scratch = machine();
         let verdict = |available: u64| {
             scratch.put("/proc/meminfo", &format!("MemTotal: 99 kB\nMemAvailable: {available} kB\n"));
@@ -191,8 +192,8 @@ mod tests {
         let scratch = machine();
         staged(&scratch, "preload = yes");
         let says = |words: &str| {
-            let asked = Asked { hash_rate: || 500, ..asked() };
-            says_when_asked(&scratch, &asked, "digest", Verdict::Info, words);
+            let answers = Answers { hash_rate: || 500, ..answers() };
+            says_when_asked(&scratch, &answers, "digest", Verdict::Info, words);
         };
         if !digest::is_made_here() {
             return;
@@ -200,7 +201,7 @@ mod tests {
         says("some 3.0 s of the jump are a digest over 1500 bytes, an estimate");
         says("the direct loader makes none (--loader direct, --thaw)");
         scratch.put("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
-        let (_, sentence) = finding(&scratch, &asked(), "digest").unwrap();
+        let (_, sentence) = finding(&scratch, &answers(), "digest").unwrap();
         assert!(!sentence.contains("--thaw"), "{sentence}");
     }
 
@@ -227,7 +228,7 @@ mod tests {
         says(&scratch, "memory", Verdict::Ok, "take 16384 bytes");
         scratch.put("/proc/meminfo", "MemTotal: 40 kB\nMemAvailable: 15 kB\n");
         says(&scratch, "memory", Verdict::Warn, "16384 bytes for a moment");
-        assert!(finding(&scratch, &asked(), "digest").is_none());
+        assert!(finding(&scratch, &answers(), "digest").is_none());
         scratch.put("/run/nextkernel/0000000000000007/parameters", "another");
         says(&scratch, "images", Verdict::Bad, "parameters is not as it was staged");
     }
@@ -239,7 +240,7 @@ mod tests {
         directly(&scratch);
         let segments = |iomem: &str| {
             scratch.put("/proc/iomem", iomem);
-            finding(&scratch, &asked(), "segments")
+            finding(&scratch, &answers(), "segments")
         };
         assert!(segments("00200000-00203fff : System RAM\n").is_none());
         assert!(segments("00000000-00000000 : System RAM\n").is_none(), "who may not look is told nothing");

@@ -8,6 +8,7 @@ use crate::check::finding::{Findings, Verdict};
 use crate::freeing::gpus::{self, Gpu};
 use crate::image::cmdline;
 use crate::machine::root::Root;
+use crate::machine::superuser::is_root;
 use crate::machine::watchdogs;
 use crate::request::conf::Conf;
 
@@ -69,7 +70,7 @@ pub(super) fn guard(root: &Root, seconds: Option<u16>, findings: &mut Findings) 
             "this kernel has no /proc/sysrq-trigger (CONFIG_MAGIC_SYSRQ)".to_owned()
         }
         // A user other than root never may.
-        Err(_) if !nix::unistd::geteuid().is_root() => return,
+        Err(_) if !is_root() => return,
         Err(error) => format!(
             "root itself may not write to /proc/sysrq-trigger ({error}), and at shutdown the hook may not either"
         ),
@@ -85,7 +86,7 @@ pub(super) fn stacks(root: &Root, findings: &mut Findings) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             "this kernel shows none (CONFIG_STACKTRACE)".to_owned()
         }
-        Err(_) if !nix::unistd::geteuid().is_root() => return,
+        Err(_) if !is_root() => return,
         Err(error) => {
             let scope = root.read_up_to("/proc/sys/kernel/yama/ptrace_scope", 2).unwrap_or_default();
             if scope.starts_with(b"3") {
@@ -148,7 +149,7 @@ mod tests {
         says(&scratch, "guard", Verdict::Warn, "no /proc/sysrq-trigger");
         // A directory cannot be opened for writing. It stands in for a file that a security module protects.
         std::fs::create_dir(scratch.root.path("/proc/sysrq-trigger")).unwrap();
-        if nix::unistd::geteuid().is_root() {
+        if is_root() {
             says(&scratch, "guard", Verdict::Warn, "root itself may not write to /proc/sysrq-trigger");
         }
         std::fs::remove_file(scratch.root.path("/proc/1/stack")).unwrap();

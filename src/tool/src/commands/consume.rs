@@ -27,43 +27,43 @@ use crate::words::say;
 /// nextkernel-arrived.service does this at every boot that came from one. A one-shot entry that was set anew since
 /// stays.
 #[derive(Args, Debug, Default)]
-pub struct Wish {}
+pub struct Arguments {}
 
-/// Why it is not used up.
+/// A reason why the one-shot entry is not consumed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The parameter is not one of ours.
+    /// The parameter names no keeper that nextkernel knows.
     #[error("the command line says {0}, which is no one-shot entry of nextkernel's; nothing is used up")]
     Unknown(String),
-    /// The variable cannot be read.
+    /// The EFI variable cannot be read.
     #[error(transparent)]
     Efi(#[from] efi::Error),
-    /// It cannot be taken away.
+    /// The one-shot entry cannot be removed.
     #[error("the one-shot entry in {} cannot be used up: {}; {way_out}", .path.display(), InWords(.error))]
     Stays {
-        /// Where it is.
+        /// The file that holds the entry.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         error: io::Error,
-        /// What to do.
+        /// The remedy.
         way_out: &'static str,
     },
 }
 
-/// Uses it up, where this kernel was started from one.
-pub fn run(root: &Root, _wish: &Wish) -> Result<(), Error> {
+/// Consumes the one-shot entry that this kernel was started from, if any.
+pub fn run(root: &Root, _arguments: &Arguments) -> Result<(), Error> {
     let line = cmdline::running(root).unwrap_or_default();
-    let Some(told) = cmdline::value(&line, Once::KEY) else {
+    let Some(parameter) = cmdline::value(&line, Once::KEY) else {
         say::say("this kernel was not started from a one-shot entry by a handoff: nothing is to be used up");
         return Ok(());
     };
-    let told = format!("{}={told}", Once::KEY);
-    let used = if told.starts_with(&format!("{}=efi:", Once::KEY)) {
-        in_variables(root, &told)?
-    } else if told.starts_with(&format!("{}=grub:", Once::KEY)) {
-        in_grubenv(root, &told)?
+    let parameter = format!("{}={parameter}", Once::KEY);
+    let used = if parameter.starts_with(&format!("{}=efi:", Once::KEY)) {
+        in_variables(root, &parameter)?
+    } else if parameter.starts_with(&format!("{}=grub:", Once::KEY)) {
+        in_grubenv(root, &parameter)?
     } else {
-        return Err(Error::Unknown(crate::words::quoted::quoted(&told, 60)));
+        return Err(Error::Unknown(crate::words::quoted::quoted(&parameter, 60)));
     };
     match used {
         Some(path) => say::say(format_args!("the one-shot entry in {} is used up", path.display())),
@@ -72,9 +72,10 @@ pub fn run(root: &Root, _wish: &Wish) -> Result<(), Error> {
     Ok(())
 }
 
-fn in_variables(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
-    let says = efi::text(root, VARIABLE)?.map(|says| Once::Efi(says.to_ascii_lowercase()));
-    if says.is_none_or(|says| says.parameter() != told) {
+/// Consumes the entry in the EFI variable. Returns its file, or None if another entry is set or none.
+fn in_variables(root: &Root, parameter: &str) -> Result<Option<PathBuf>, Error> {
+    let current = efi::text(root, VARIABLE)?.map(|current| Once::Efi(current.to_ascii_lowercase()));
+    if current.is_none_or(|current| current.parameter() != parameter) {
         return Ok(None);
     }
     let path = efi::path(VARIABLE);
@@ -89,7 +90,8 @@ fn in_variables(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
     gone.map(|()| Some(path.clone())).map_err(|error| Error::Stays { path, error, way_out })
 }
 
-fn in_grubenv(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
+/// Consumes the entry in grubenv. Returns its file, or None if another entry is set or none.
+fn in_grubenv(root: &Root, parameter: &str) -> Result<Option<PathBuf>, Error> {
     let way_out = "`grub-editenv - unset next_entry` does it, when GRUB's folder can be seen";
     let failed = |path: PathBuf| move |error| Error::Stays { path, error, way_out };
     let configs = grub::found::configs(root);
@@ -100,9 +102,9 @@ fn in_grubenv(root: &Root, told: &str) -> Result<Option<PathBuf>, Error> {
         let path = grub::found::grubenv(&config);
         let seen = root.path(&path);
         let block = root.read_up_to(&path, environment::SIZE_MAX).map_err(failed(path.clone()))?;
-        let says = environment::Environment::parse(&block).ok();
-        let says = says.as_ref().and_then(|environment| environment.get(NEXT_ENTRY));
-        if says.is_none_or(|says| Once::Grub(says.to_owned()).parameter() != told) {
+        let current = environment::Environment::parse(&block).ok();
+        let current = current.as_ref().and_then(|environment| environment.get(NEXT_ENTRY));
+        if current.is_none_or(|current| Once::Grub(current.to_owned()).parameter() != parameter) {
             continue;
         }
         let Some(without) = environment::without(&block, NEXT_ENTRY) else { continue };
@@ -126,7 +128,7 @@ mod tests {
     use crate::machine::efi::tests::set;
     use crate::machine::scratch::Scratch;
 
-    fn told(scratch: &Scratch, once: &Once) {
+    fn parameter(scratch: &Scratch, once: &Once) {
         scratch.put("/proc/cmdline", &format!("root=x {} -- single\n", once.parameter()));
     }
 
@@ -134,17 +136,17 @@ mod tests {
     fn what_systemd_boot_kept_for_this_boot_is_gone_and_what_was_set_since_stays() {
         let scratch = Scratch::new();
         let is_there = || scratch.root.path(efi::path(VARIABLE)).exists();
-        told(&scratch, &Once::Efi("arch.conf".to_owned()));
-        run(&scratch.root, &Wish {}).unwrap();
+        parameter(&scratch, &Once::Efi("arch.conf".to_owned()));
+        run(&scratch.root, &Arguments {}).unwrap();
         set(&scratch, VARIABLE, &["Other.conf"]);
-        run(&scratch.root, &Wish {}).unwrap();
+        run(&scratch.root, &Arguments {}).unwrap();
         assert!(is_there());
         set(&scratch, VARIABLE, &["Arch.conf"]);
         scratch.put("/proc/cmdline", "root=x");
-        run(&scratch.root, &Wish {}).unwrap();
+        run(&scratch.root, &Arguments {}).unwrap();
         assert!(is_there(), "nobody was told");
-        told(&scratch, &Once::Efi("arch.conf".to_owned()));
-        run(&scratch.root, &Wish {}).unwrap();
+        parameter(&scratch, &Once::Efi("arch.conf".to_owned()));
+        run(&scratch.root, &Arguments {}).unwrap();
         assert!(!is_there());
     }
 
@@ -155,11 +157,11 @@ mod tests {
         scratch.put("/boot/grub/grub.cfg", "");
         scratch.put("/boot/grub/grubenv", &env("saved_entry=a\nnext_entry=1>0\nkernelopts=q\n"));
         let now = || fs::read_to_string(scratch.root.path("/boot/grub/grubenv")).unwrap();
-        told(&scratch, &Once::Grub("0".to_owned()));
-        run(&scratch.root, &Wish {}).unwrap();
+        parameter(&scratch, &Once::Grub("0".to_owned()));
+        run(&scratch.root, &Arguments {}).unwrap();
         assert!(now().contains("next_entry"));
-        told(&scratch, &Once::Grub("1>0".to_owned()));
-        run(&scratch.root, &Wish {}).unwrap();
+        parameter(&scratch, &Once::Grub("1>0".to_owned()));
+        run(&scratch.root, &Arguments {}).unwrap();
         assert_eq!(now(), env("saved_entry=a\nkernelopts=q\n"));
     }
 
@@ -167,6 +169,6 @@ mod tests {
     fn a_parameter_of_somebody_else_is_an_error() {
         let scratch = Scratch::new();
         scratch.put("/proc/cmdline", "nextkernel.once=lilo:00000000");
-        assert!(run(&scratch.root, &Wish {}).unwrap_err().to_string().contains("lilo"));
+        assert!(run(&scratch.root, &Arguments {}).unwrap_err().to_string().contains("lilo"));
     }
 }

@@ -13,7 +13,7 @@ use crate::entries;
 use crate::entries::entry;
 use crate::image::cmdline::{self, Line};
 use crate::machine::root::Root;
-use crate::request::choices::Wanted;
+use crate::request::choices::SyscallChoice;
 use crate::staging::copy;
 use crate::staging::directory::{self, NewSet};
 use crate::staging::extra::{self, Extra};
@@ -28,97 +28,97 @@ use crate::words::say;
 /// embedded, at once. Nothing is loaded now, and nothing of this machine is looked at: neither /etc/nextkernel.conf
 /// nor its GPUs. On a machine where something is staged, too, that comes first.
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// A folder that does not exist yet
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub folder: PathBuf,
+    #[arg(id = "folder", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    directory: PathBuf,
     /// The kernel, as a file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub kernel: PathBuf,
+    kernel: PathBuf,
     /// An initrd, as a file; several are joined in the order given
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, num_args = 1..)]
-    pub initrd: Vec<PathBuf>,
+    initrd: Vec<PathBuf>,
     /// Add a file or a folder to the initrd, as `nextkernel stage` does
     #[arg(long, value_name = "PATH[:NAME]", value_hint = ValueHint::AnyPath)]
-    pub extra: Vec<OsString>,
+    extra: Vec<OsString>,
     /// The embedded kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub cmdline: String,
+    cmdline: String,
     /// Of `nextkernel stage`, and refused here with the reason
     #[arg(long, hide = true)]
-    pub loader: Option<Wanted>,
-    #[allow(missing_docs)]
+    loader: Option<SyscallChoice>,
     #[arg(long, hide = true)]
-    pub thaw: bool,
+    thaw: bool,
 }
 
-/// Why nothing was written.
+/// A reason why nothing was written.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// There is something already.
+    /// The directory cannot be made or used.
     #[error("{}: {}; name a folder that does not exist yet, in one that does", .path.display(), InWords(.error))]
-    Folder {
-        /// The folder.
+    Directory {
+        /// The directory, or a file in it.
         path: PathBuf,
-        /// What the kernel answered.
+        /// The answer of the kernel.
         error: io::Error,
     },
-    /// No such files.
+    /// The kernel or an initrd cannot be found.
     #[error(transparent)]
     Entry(#[from] entry::Error),
-    /// No command line.
+    /// The command line is invalid.
     #[error(transparent)]
     CommandLine(#[from] cmdline::Error),
-    /// No image.
+    /// An image cannot be copied.
     #[error(transparent)]
     Image(#[from] source::Error),
-    /// No identity.
+    /// No id could be generated.
     #[error(transparent)]
     NoRandom(#[from] NoRandom),
-    /// Nothing that could be added.
+    /// A file of `--extra` cannot be added.
     #[error(transparent)]
     Extra(#[from] extra::Error),
-    /// A file.
+    /// A file cannot be written.
     #[error(transparent)]
     File(#[from] directory::Error),
-    /// Nothing of that machine is known.
+    /// The memory of the machine that will run the embedded kernel is unknown.
     #[error(
         "--loader direct is refused: what lies where in memory is worked out on the machine that runs, and an embedded \
          kernel starts on another, or in another boot; there the kernel's own kexec_file_load is needed"
     )]
     Direct,
-    /// The same bytes start at every boot.
+    /// A decompressed kernel would start at the same address at every boot.
     #[error(
         "--thaw is refused: a thawed kernel lies at a random address, and what is embedded would have the same one at \
          every boot; leave it out"
     )]
     Thaw,
-    /// It would be read by nobody.
+    /// The plan would be malformed.
     #[error("the plan would be malformed: {0}; a shorter path of the kernel is needed")]
     Unwritable(Malformed),
 }
 
-/// Writes it, and says what is next.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    if wish.loader == Some(Wanted::Direct) {
+/// Writes the plan and its images, and prints the next step.
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
+    if arguments.loader == Some(SyscallChoice::Direct) {
         return Err(Error::Direct);
     }
-    if wish.thaw {
+    if arguments.thaw {
         return Err(Error::Thaw);
     }
-    let entry = entries::explicit(root, &wish.kernel, &wish.initrd)?;
-    let line = Line::new(&wish.cmdline)?;
+    let entry = entries::explicit(root, &arguments.kernel, &arguments.initrd)?;
+    let line = Line::new(&arguments.cmdline)?;
     let (kernel, initrds) = Source::of(root, &entry.kernel, &entry.initrds)?;
-    let extra = Extra::find(root, &wish.extra)?;
+    let extra = Extra::find(root, &arguments.extra)?;
     copy::initrd_size(&initrds, &extra)?;
     let handoff = plan::new_id(root)?;
 
-    let set = NewSet::at(&wish.folder).map_err(|error| Error::Folder { path: wish.folder.clone(), error })?;
+    let set = NewSet::at(&arguments.directory)
+        .map_err(|error| Error::Directory { path: arguments.directory.clone(), error })?;
     let staged = copy::kernel(&set, &kernel, u64::MAX)?;
     staged.see_that_it_is_whole(&kernel, true)?;
     let initrd = copy::initrd(root, &set, &initrds, &extra)?;
     initrd.iter().try_for_each(copy::Joined::see_that_it_is_whole)?;
-    let io = |error| Error::Folder { path: wish.folder.clone(), error };
+    let io = |error| Error::Directory { path: arguments.directory.clone(), error };
     // The files of an initramfs have a new inode and change time at every boot.
     let image = |name, size| Image { name, size, stamp: None };
     let kernel_size = staged.copy.metadata().map_err(io)?.len();
@@ -129,22 +129,22 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
         // is for.
         on: On::KexecAndReboot,
         initrd: initrd_size.map(|found| image("initrd", found.len())),
-        ..Plan::bare(handoff, name(&wish.kernel), image("kernel", kernel_size), line.as_str())
+        ..Plan::bare(handoff, name(&arguments.kernel), image("kernel", kernel_size), line.as_str())
     };
     let text = plan.to_string();
     Plan::parse(text.as_bytes()).map_err(Error::Unwritable)?;
     let (path, mut file) = set.create("plan")?;
-    io::Write::write_all(&mut file, text.as_bytes()).map_err(|error| Error::Folder { path, error })?;
+    io::Write::write_all(&mut file, text.as_bytes()).map_err(|error| Error::Directory { path, error })?;
     set.keep();
     say::say(format_args!(
         "{} is embedded in {}: make that /nextkernel of an initramfs whose /init is nextkernel-hook",
-        name(&wish.kernel),
-        wish.folder.display()
+        name(&arguments.kernel),
+        arguments.directory.display()
     ));
     Ok(())
 }
 
-/// What the plan calls it: the path as given, or its end where that is too long.
+/// Returns the name of the kernel in the plan: the path as given, or its end if it is too long.
 fn name(kernel: &std::path::Path) -> &str {
     let path = kernel.to_str().unwrap_or("kernel");
     let fits = |at: &usize| path.len() - at <= limits::ENTRY_MAX && path.is_char_boundary(*at);
@@ -157,14 +157,14 @@ mod tests {
     use super::*;
     use crate::machine::scratch::Scratch;
 
-    fn wish(scratch: &Scratch) -> Wish {
-        Wish {
-            folder: scratch.root.path("/board"),
+    fn arguments(scratch: &Scratch) -> Arguments {
+        Arguments {
+            directory: scratch.root.path("/board"),
             kernel: "/vmlinuz".into(),
             initrd: vec!["/one".into(), "/two".into()],
             extra: Vec::new(),
             cmdline: "console=ttyS0".to_owned(),
-            ..Wish::default()
+            ..Arguments::default()
         }
     }
 
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn what_is_embedded_is_known_by_its_size_alone_and_covers_a_restart() {
         let scratch = machine();
-        run(&scratch.root, &wish(&scratch)).unwrap();
+        run(&scratch.root, &arguments(&scratch)).unwrap();
         let text = std::fs::read(scratch.root.path("/board/plan")).unwrap();
         let plan = Plan::parse(&text).unwrap();
         assert_eq!(plan.kernel.stamp, None);
@@ -197,24 +197,27 @@ mod tests {
     fn what_is_there_is_never_written_over_and_what_failed_leaves_nothing() {
         let scratch = machine();
         scratch.folder("/board");
-        let refused = run(&scratch.root, &wish(&scratch)).unwrap_err().to_string();
+        let refused = run(&scratch.root, &arguments(&scratch)).unwrap_err().to_string();
         assert!(refused.contains("/board: ") && refused.contains("does not exist yet"), "{refused}");
         std::fs::remove_dir(scratch.root.path("/board")).unwrap();
-        let long = Wish { cmdline: "x".repeat(5000), ..wish(&scratch) };
+        let long = Arguments { cmdline: "x".repeat(5000), ..arguments(&scratch) };
         assert!(run(&scratch.root, &long).is_err());
         std::fs::remove_file(scratch.root.path("/two")).unwrap();
-        assert!(run(&scratch.root, &wish(&scratch)).is_err());
+        assert!(run(&scratch.root, &arguments(&scratch)).is_err());
         assert!(!scratch.root.path("/board").exists());
     }
 
     #[test]
     fn what_only_the_machine_that_runs_can_work_out_is_not_embedded() {
         let scratch = machine();
-        let direct = Wish { loader: Some(Wanted::Direct), ..wish(&scratch) };
+        let direct = Arguments { loader: Some(SyscallChoice::Direct), ..arguments(&scratch) };
         assert!(matches!(run(&scratch.root, &direct), Err(Error::Direct)));
-        assert!(matches!(run(&scratch.root, &Wish { thaw: true, ..wish(&scratch) }), Err(Error::Thaw)));
+        assert!(matches!(
+            run(&scratch.root, &Arguments { thaw: true, ..arguments(&scratch) }),
+            Err(Error::Thaw)
+        ));
         assert!(!scratch.root.path("/board").exists());
-        let verified = Wish { loader: Some(Wanted::Verified), ..wish(&scratch) };
+        let verified = Arguments { loader: Some(SyscallChoice::Verified), ..arguments(&scratch) };
         assert!(run(&scratch.root, &verified).is_ok());
     }
 

@@ -20,7 +20,7 @@ use crate::words::say;
 /// In the boot loader's order, then the kernels in /boot. The star marks what `nextkernel stage` takes without
 /// ENTRY.
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// Show this one alone, with its files and its command line
     entry: Option<String>,
     /// As JSON
@@ -31,77 +31,80 @@ pub struct Wish {
     names: bool,
 }
 
-/// Why they cannot be listed.
+/// A reason why the entries cannot be listed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// They cannot be found.
+    /// The named entry cannot be found.
     #[error(transparent)]
     Entries(#[from] crate::entries::entry::Error),
-    /// The configuration.
+    /// The configuration cannot be used.
     #[error(transparent)]
     Conf(#[from] conf::Error),
-    /// The output.
+    /// Standard output cannot be written.
     #[error("the entries cannot be printed: {}", InWords(.0))]
     Output(io::Error),
 }
 
-/// Everything that is known. Field names are stable; new ones may be added.
+/// All entries, and the default. The field names are stable in the JSON, and new ones may be added.
 #[derive(Debug, Serialize)]
 struct List {
-    /// The boot loader in charge, where it is one that is known.
+    /// The boot loader in charge, if it is known.
     loader: Option<String>,
-    /// What decided about the default.
+    /// The reason for the default.
     default_by: Option<&'static str>,
-    /// Whether that counts once.
+    /// Whether the default counts only once.
     default_once: bool,
-    /// Why there is no default.
+    /// The reason why there is no default.
     no_default: Option<String>,
     entries: Vec<Row>,
     notes: Vec<String>,
 }
 
+/// An entry.
 #[derive(Debug, Serialize)]
 struct Row {
     default: bool,
     id: String,
-    /// What else it can be called.
+    /// Other names of the entry.
     also: Vec<String>,
     title: Option<String>,
     version: Option<String>,
     source: EntryKind,
-    /// The file that describes it.
+    /// The file that describes the entry.
     from: Option<PathBuf>,
-    /// Of a section of a unified kernel image, with the section's name; null where none is named.
+    /// The path of the kernel. For a section of a unified kernel image, the section's name follows. None if the
+    /// entry names no kernel.
     kernel: Option<String>,
     initrds: Vec<String>,
-    /// Its own command line; null where the running one is meant.
+    /// The entry's command line. None if the command line of the running kernel applies.
     options: Option<String>,
-    /// Null where tries are not counted.
+    /// The boot counter. None if tries are not counted.
     tries_left: Option<u32>,
     tries_done: Option<u32>,
-    /// What is to be said of it.
+    /// Notes about the entry.
     notes: Vec<String>,
-    /// Why it cannot be staged.
+    /// The reason why the entry cannot be staged.
     hindrance: Option<String>,
 }
 
-/// Prints them.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
+/// Prints all entries, one entry, or the names.
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
     let survey = Survey::of(root, &Conf::read(root)?);
-    if let Some(name) = &wish.entry {
+    if let Some(name) = &arguments.entry {
         let entry = survey.find(name)?.clone();
         let is_default = survey.default.is_ok_and(|default| default.entry == entry);
         let row = Row::of(entry, is_default);
-        return say::print(&row, wish.json, || in_words(|out| row.write_whole(out))).map_err(Error::Output);
+        return say::print(&row, arguments.json, || in_words(|out| row.write_whole(out)))
+            .map_err(Error::Output);
     }
-    if wish.names {
+    if arguments.names {
         return say::print(&(), false, || names(&survey)).map_err(Error::Output);
     }
     let list = List::of(survey);
-    say::print(&list, wish.json, || in_words(|out| list.write_words(out))).map_err(Error::Output)
+    say::print(&list, arguments.json, || in_words(|out| list.write_words(out))).map_err(Error::Output)
 }
 
-/// A line for each that can be staged: the shortest name that means it and no other, a tab, its title.
+/// Returns a line for each entry that can be staged: the shortest name that is unique, a tab, and the title.
 fn names(survey: &Survey) -> String {
     let line = |entry: &Entry| {
         let [short, title, _] = Row::of(entry.clone(), false).cells();
@@ -112,6 +115,7 @@ fn names(survey: &Survey) -> String {
     survey.entries.iter().filter(|entry| entry.reason.is_none()).filter_map(line).collect()
 }
 
+/// Returns the text that `write` writes.
 fn in_words(write: impl FnOnce(&mut String) -> std::fmt::Result) -> String {
     let mut words = String::new();
     // Writing to a String cannot fail.
@@ -140,7 +144,7 @@ impl List {
         }
     }
 
-    /// A table; what cannot be staged, and why, stands below it.
+    /// Writes a table, and below it the entries that cannot be staged, with the reasons.
     fn write_words(&self, out: &mut String) -> std::fmt::Result {
         let cells: Vec<_> = self.entries.iter().map(Row::cells).collect();
         let wide = |column: usize, least: usize| {
@@ -193,12 +197,12 @@ impl Row {
             tries_left: entry.tries.map(|tries| tries.left),
             tries_done: entry.tries.map(|tries| tries.done),
             notes: entry.notes,
-            hindrance: entry.reason.map(|reason| reason.to_string()),
+            hindrance: entry.reason.map(|hindrance| hindrance.to_string()),
         }
     }
 
-    /// Its name, its title, and where it comes from. GRUB's ids are longer than a line: there the number is its
-    /// name.
+    /// Returns the cells of the table: name, title and origin. For GRUB the name is the entry's number, because
+    /// GRUB's ids are longer than a line.
     fn cells(&self) -> [String; 3] {
         let short = if self.source == EntryKind::Grub { self.also.first() } else { None };
         let title = match (&self.title, &self.version) {
@@ -218,6 +222,7 @@ impl Row {
         [plain(short.unwrap_or(&self.id)), plain(&title), plain(&from) + &tries]
     }
 
+    /// Writes the entry with its files and its command line.
     fn write_whole(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "{} {}", if self.default { '*' } else { ' ' }, plain(&self.id))?;
         let mut fact = |name: &str, fact: &str| writeln!(out, "    {name:<9}{}", plain(fact));
@@ -256,7 +261,8 @@ impl Row {
     }
 }
 
-/// A text that cannot steer the terminal it is shown on: entries are files on a partition that others share.
+/// Replaces control characters, which could steer the terminal. Entries are files on a partition that other
+/// systems share.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -15,15 +15,16 @@ use thiserror::Error;
 use crate::machine::exitrd::{FOLDER, Found, SHUTDOWN, Whose, is_program};
 use crate::machine::layers::{Layer, Unclosable};
 use crate::machine::root::{HOOK, Root};
+use crate::machine::superuser::{NotRoot, see_that_this_is_root};
 use crate::words::errno::InWords;
 use crate::words::say;
 
-/// What it may grow to: the hook, and a second one while that is replaced.
+/// The mount options of the exitrd. The size is enough for the hook, and a second one while that is replaced.
 const SIZE: &str = "mode=0755,size=2m";
 
-/// Where it is changed into, and what systemd makes where it is missing (`base_filesystem_create`,
-/// src/shared/base-filesystem.c).
-const FOLDERS: [&str; 9] = ["proc", "sys", "dev", "run", "oldroot", "usr", "var", "etc", "root"];
+/// The directories in the exitrd. systemd needs them, and would create those that are missing
+/// (`base_filesystem_create`, src/shared/base-filesystem.c).
+const DIRECTORIES: [&str; 9] = ["proc", "sys", "dev", "run", "oldroot", "usr", "var", "etc", "root"];
 
 /// Keep an exitrd ready that is the hook alone, so that the root is closed before the next kernel starts
 ///
@@ -32,63 +33,61 @@ const FOLDERS: [&str; 9] = ["proc", "sys", "dev", "run", "oldroot", "usr", "var"
 /// gone after a boot: `systemctl enable --now nextkernel-exitrd` keeps it ready. Where an initramfs generator makes
 /// an exitrd, that one carries the hook instead.
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// Take it away again, if it is ours
     #[arg(long)]
     remove: bool,
 }
 
-/// Why there is none.
+/// A reason why there is no exitrd.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Not root.
-    #[error("{FOLDER} belongs to root; run this with sudo")]
-    NotRoot,
-    /// Another init.
+    /// The caller is not root.
+    #[error(transparent)]
+    NotRoot(#[from] NotRoot),
+    /// The init is not systemd.
     #[error("PID 1 is not systemd, and no other init changes into an exitrd; nothing was done")]
     OtherInit,
-    /// There is nothing to put in.
+    /// The hook is missing.
     #[error(
         "{HOOK} is missing, empty or not executable, and it is what the exitrd is made of; install it again"
     )]
     NoHook,
-    /// It would not be able to.
+    /// The hook alone cannot close the root.
     #[error(
         "/ lies on {}, which the hook alone cannot close; use the exitrd of your initramfs generator with our module \
          in it (initramfs/), or none: the root is then synced and read-only at the jump",
         .0.in_words()
     )]
     Unclosable(Unclosable),
-    /// Somebody else's.
+    /// Another program has made an exitrd.
     #[error("{FOLDER} is {0}")]
     Theirs(Whose),
-    /// Nothing to remove.
+    /// There is no exitrd of ours to remove.
     #[error("there is no exitrd of nextkernel's at {FOLDER}: nothing was done")]
     NotOurs,
-    /// A call.
+    /// A call failed.
     #[error("{what}: {}", InWords(.error))]
     Call {
-        /// What was tried.
+        /// The attempted act, or the file.
         what: String,
-        /// What the kernel answered.
+        /// The answer of the kernel.
         error: io::Error,
     },
 }
 
-/// Keeps it ready, or takes it away, and says so.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::NotRoot);
-    }
-    let folder = root.path(FOLDER);
+/// Makes, updates or removes the exitrd, and prints the result.
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
+    see_that_this_is_root(FOLDER)?;
+    let directory = root.path(FOLDER);
     let call = |what: &str, done: nix::Result<()>| {
         done.map_err(|errno| Error::Call { what: what.to_owned(), error: errno.into() })
     };
-    if wish.remove {
+    if arguments.remove {
         if !matches!(Found::look(root), Found::Ours { .. }) {
             return Err(Error::NotOurs);
         }
-        call("our exitrd cannot be unmounted", umount2(&folder, MntFlags::empty()))?;
+        call("our exitrd cannot be unmounted", umount2(&directory, MntFlags::empty()))?;
         say::say(format_args!("there is no exitrd of nextkernel's at {FOLDER} any more"));
         return Ok(());
     }
@@ -99,13 +98,13 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
             say::say(format_args!("the exitrd at {FOLDER} has the hook that is installed now"));
         }
         Needed::All => {
-            at(&folder, DirBuilder::new().recursive(true).mode(0o755).create(&folder))?;
+            at(&directory, DirBuilder::new().recursive(true).mode(0o755).create(&directory))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            let mounted = mount(Some(MOUNTED_AS), &folder, Some("tmpfs"), flags, Some(SIZE));
+            let mounted = mount(Some(MOUNTED_AS), &directory, Some("tmpfs"), flags, Some(SIZE));
             call(&format!("a tmpfs cannot be mounted on {FOLDER}"), mounted)?;
             // An incomplete exitrd must not be used.
             fill(root).inspect_err(|_| {
-                let _ = umount2(&folder, MntFlags::empty());
+                let _ = umount2(&directory, MntFlags::empty());
             })?;
             say::say(format_args!("the exitrd at {FOLDER} is ready: at a shutdown the hook closes the root"));
         }
@@ -113,7 +112,7 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is missing.
+/// The missing parts of the exitrd.
 #[derive(Debug, PartialEq, Eq)]
 enum Needed {
     Nothing,
@@ -121,7 +120,7 @@ enum Needed {
     All,
 }
 
-/// What is missing, or why there can be none.
+/// Returns the missing parts, or the reason why there can be no exitrd.
 fn needed(root: &Root) -> Result<Needed, Error> {
     if !root.runs_systemd() {
         return Err(Error::OtherInit);
@@ -140,15 +139,16 @@ fn needed(root: &Root) -> Result<Needed, Error> {
     }
 }
 
+/// Fills a new exitrd.
 fn fill(root: &Root) -> Result<(), Error> {
-    for name in FOLDERS {
+    for name in DIRECTORIES {
         let path = root.path(FOLDER).join(name);
         at(&path, DirBuilder::new().mode(0o755).create(&path))?;
     }
     put_hook(root)
 }
 
-/// Under another name first: what systemd finds is whole.
+/// Puts the hook into the exitrd. Writes it under another name first, so that systemd finds only a whole one.
 fn put_hook(root: &Root) -> Result<(), Error> {
     let (hook, new, path) = (root.path(HOOK), root.path(FOLDER).join("shutdown.new"), root.path(SHUTDOWN));
     at(&new, fs::copy(hook, &new))?;
@@ -177,7 +177,7 @@ mod tests {
         fs::set_permissions(scratch.root.path(path), Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// A machine that could have one.
+    /// Returns a machine that could have an exitrd.
     fn machine() -> Scratch {
         let scratch = Scratch::new();
         executable(&scratch, HOOK, "the hook");

@@ -1,5 +1,6 @@
 //! A file for each command: its arguments, its errors, and the text that it prints.
 
+pub mod check;
 pub mod consume;
 pub mod embed;
 pub mod entries;

@@ -8,6 +8,7 @@ use clap::{Args, ValueHint};
 use nextkernel_plan::{Plan, Verb};
 
 use crate::machine::root::Root;
+use crate::machine::superuser::see_that_this_is_root;
 use crate::machine::systemd;
 use crate::report::boot::Asked;
 use crate::report::history::{HISTORY, History, Stopped};
@@ -23,7 +24,7 @@ use crate::words::say;
 /// nextkernel-report.service keeps a history of it, in which a restart through firmware is the yardstick.
 #[derive(Args, Debug, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "options that exclude each other")]
-pub struct Wish {
+pub struct Arguments {
     /// As JSON
     #[arg(long, group = "form")]
     json: bool,
@@ -51,14 +52,14 @@ pub struct Wish {
 }
 
 /// Reports, or keeps what later reports need.
-pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
-    if (wish.record || wish.stopping || wish.seen) && !nix::unistd::geteuid().is_root() {
-        return Err(Error::NotRoot);
+pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
+    if arguments.record || arguments.stopping || arguments.seen {
+        see_that_this_is_root(history::FOLDER)?;
     }
-    if wish.stopping {
+    if arguments.stopping {
         return stopping(root, clock::told(), systemd::going_down_to());
     }
-    if wish.seen {
+    if arguments.seen {
         let failed = failed(root)?;
         let Some(last) = failed.first() else {
             say::say("no handoff failed: nothing is done");
@@ -72,29 +73,30 @@ pub fn run(root: &Root, wish: &Wish) -> Result<(), Error> {
     if history.damaged > 0 {
         say::note(format_args!("{HISTORY}: {} of its lines are damaged, and left out", history.damaged));
     }
-    if wish.record {
+    if arguments.record {
         return record(root, history);
     }
     let known = Known::of(history, &arrival::boot_id(root), |history| arrival::measure(root, history));
-    let text = wish.form(&known).map_err(Error::Output)?;
-    match &wish.output {
+    let text = arguments.form(&known).map_err(Error::Output)?;
+    match &arguments.output {
         None => io::stdout().write_all(text.as_bytes()).map_err(Error::Output),
         Some(path) => history::write_whole(path, text.as_bytes())
             .map_err(|error| Error::File { path: path.clone(), error }),
     }
 }
 
-impl Wish {
+impl Arguments {
+    /// Returns the report in the form that the arguments ask for.
     fn form(&self, known: &Known) -> io::Result<String> {
         Ok(match self {
-            Wish { svg: true, .. } => svg::of(known),
-            Wish { prometheus: true, .. } => prometheus::of(known),
-            Wish { json: true, history: true, .. } => {
+            Arguments { svg: true, .. } => svg::of(known),
+            Arguments { prometheus: true, .. } => prometheus::of(known),
+            Arguments { json: true, history: true, .. } => {
                 serde_json::to_string_pretty(&json::history(known))? + "\n"
             }
-            Wish { json: true, .. } => serde_json::to_string_pretty(&json::of(known))? + "\n",
-            Wish { history: true, .. } => table::history(known),
-            Wish { .. } => table::of(known),
+            Arguments { json: true, .. } => serde_json::to_string_pretty(&json::of(known))? + "\n",
+            Arguments { history: true, .. } => table::history(known),
+            Arguments { .. } => table::of(known),
         })
     }
 }
@@ -122,7 +124,8 @@ fn record(root: &Root, mut history: History) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps the moment for the next kernel, if this is one in which the system goes down.
+/// Keeps the time at which the system began to go down for the report of the next kernel. Keeps nothing if the
+/// system is not going down.
 fn stopping(root: &Root, then: clock::Then, to: Option<&str>) -> Result<(), Error> {
     let text = Folder::plan_text(root).ok().flatten().unwrap_or_default();
     let plan = Plan::parse(&text).ok();
@@ -167,7 +170,7 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        wish: Wish,
+        arguments: Arguments,
     }
 
     #[test]

@@ -1,20 +1,21 @@
-//! The stage command: stages, and prints what will happen.
+//! The stage command: stages, and prints the status.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use nextkernel_plan::{HandoffId, Watchdog};
+use nextkernel_plan::Watchdog;
+use thiserror::Error;
 
-use crate::commands::status;
-use crate::loading::syscall;
-use crate::machine::elsewhere::see_that_this_is_the_system;
+use crate::machine::elsewhere::{Elsewhere, see_that_this_is_the_system};
 use crate::machine::root::Root;
-use crate::request::choices::{OnVerb, PreloadWish, Wanted};
+use crate::machine::superuser::{NotRoot, see_that_this_is_root};
+use crate::request::choices::{OnVerb, PreloadChoice, SyscallChoice};
+use crate::request::conf;
 use crate::request::stage::{LineFrom, StageRequest, Target};
-use crate::request::{conf, firmware};
-use crate::staging::stage::{Error, Staged, stage};
-use crate::words::say;
+use crate::staging::directory::FOLDER;
+use crate::staging::stage;
+use crate::status::stage::stage_and_print;
 
 /// Stage the next kernel
 ///
@@ -71,12 +72,12 @@ pub struct Arguments {
     /// the end of shutdown, and the report tells each part of that; `only` keeps no copies in /run, and starts nothing
     /// where somebody has unloaded the image [default: yes]
     #[arg(long, value_name = "WHETHER")]
-    pub preload: Option<PreloadWish>,
+    pub preload: Option<PreloadChoice>,
     /// Which of the kernel's two calls loads it: `kexec_file_load`, which checks, or `kexec_load`, by segments that
     /// are made now, which is faster. Direct is refused where a signature, lockdown or IMA asks for the other
     /// [default: auto]
     #[arg(long, value_name = "WHICH")]
-    pub loader: Option<Wanted>,
+    pub loader: Option<SyscallChoice>,
     /// Unpack kernel and initrd now, so that the next kernel need not; they take two to four times their size in
     /// memory. On x86 it takes the direct loader
     #[arg(long, value_name = "yes|no", num_args = 0..=1, require_equals = true, default_missing_value = "yes",
@@ -88,6 +89,20 @@ pub struct Arguments {
     /// Let an update put another kernel in its place, where the boot loader would then boot that
     #[arg(long, conflicts_with_all = ["entry", "kernel"])]
     pub follow: bool,
+}
+
+/// A reason why nothing was staged.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The caller is not root.
+    #[error(transparent)]
+    NotRoot(#[from] NotRoot),
+    /// `/` is not the running system.
+    #[error(transparent)]
+    Elsewhere(#[from] Elsewhere),
+    /// Staging failed.
+    #[error(transparent)]
+    Stage(#[from] stage::Error),
 }
 
 impl From<Arguments> for StageRequest {
@@ -133,20 +148,12 @@ fn watchdog(word: &str) -> Result<Watchdog, &'static str> {
     Watchdog::from_word(word).ok_or("`off` or a number of seconds from 1 to 65535 is needed")
 }
 
-/// Stages, prints what will happen, and returns the handoff's id.
-pub fn run(root: &Root, request: &StageRequest) -> Result<HandoffId, Error> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(Error::NotRoot);
-    }
+/// Stages, and prints the status.
+pub fn run(root: &Root, request: &StageRequest) -> Result<(), Error> {
+    see_that_this_is_root(FOLDER)?;
     see_that_this_is_the_system(root)?;
-    let Staged { handoff, notes } = stage(root, request, syscall::calls(root))?;
-    firmware::take_back(root);
-    for note in notes {
-        say::note(note);
-    }
-    // The plan is in place. A failure to show it does not undo it.
-    let _ = status::run(root, &status::Wish::default());
-    Ok(handoff)
+    stage_and_print(root, request)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -168,7 +175,7 @@ mod tests {
         let request = StageRequest::from(Command::parse_from(all.split_ascii_whitespace()).arguments);
         let files = Target::Files { kernel: "k".into(), initrds: vec!["a".into(), "b".into()] };
         assert!(request.target == files && request.line == LineFrom::Given("-x".to_owned()));
-        assert!(request.on == [OnVerb::Kexec, OnVerb::Reboot] && request.preload == Some(PreloadWish::No));
+        assert!(request.on == [OnVerb::Kexec, OnVerb::Reboot] && request.preload == Some(PreloadChoice::No));
         assert!(request.skips_test_load && request.decompress == Some(false));
         assert_eq!(request.watchdog, Some(Watchdog::Seconds(9)));
         let by_update =

@@ -7,22 +7,24 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::commands::unstage;
 use crate::entries::entry::{self, Entry, EntryKind};
 use crate::entries::survey::Survey;
 use crate::machine::elsewhere::see_that_this_is_the_system;
 use crate::machine::root::Root;
+use crate::machine::superuser::is_root;
 use crate::request::choices::OnVerb;
 use crate::request::conf::{Conf, OnUpdate};
 use crate::request::stage::{StageRequest, Target};
 use crate::staging::origin::{Known, Origin, Original};
+use crate::staging::unstage::{self, Condition};
 use crate::staging::{order, stage};
 use crate::words::say;
 
-/// How long files are at rest before they count as complete: a kernel and its initrd come one after the other.
+/// The time for which files must not change before they count as complete. A kernel and its initrd are written
+/// one after the other.
 const REST: Duration = Duration::from_secs(2);
 
-/// How often that is waited for, and how often it is begun anew.
+/// The number of waits, and the number of new attempts if files change in between.
 const ROUNDS: usize = 30;
 
 /// Tell that kernels or initrds were updated
@@ -33,54 +35,55 @@ const ROUNDS: usize = 30;
 /// or VERSION where that cannot be told. The exit status is 0 whatever comes of it, for the package manager's sake: a
 /// line on standard error tells.
 #[derive(Args, Debug, Default)]
-pub struct Wish {
+pub struct Arguments {
     /// The version of the kernel that was installed, or whose initrd was built
-    pub version: Option<String>,
+    version: Option<String>,
     /// The version of a kernel that was removed
     #[arg(long, value_name = "VERSION", conflicts_with = "version")]
-    pub removed: Option<String>,
+    removed: Option<String>,
     /// Wait until nothing has been written for two seconds
     #[arg(long)]
-    pub wait: bool,
+    wait: bool,
 }
 
-/// What is to be done.
+/// The decision after an update.
 #[derive(Debug, PartialEq)]
 enum Step {
-    /// Nothing, and this is to be said.
+    /// Nothing is done, and this message is printed.
     Leave(Option<String>),
-    /// It is taken back, and this is to be said.
+    /// The staged kernel is unstaged, and this message is printed.
     Unstage(String),
-    /// This is staged. Where that fails, what is staged is taken back if it is stale.
+    /// This request is staged. If that fails, a staged kernel that is stale is unstaged.
     Stage { request: Box<StageRequest>, stale: bool },
 }
 
-/// Does what is to be done, and says what it was.
-pub fn run(root: &Root, wish: &Wish) {
-    if !nix::unistd::geteuid().is_root() {
+/// Stages or unstages after an update, and prints a message about it.
+pub fn run(root: &Root, arguments: &Arguments) {
+    if !is_root() {
         return say::note("updated: /run/nextkernel belongs to root; nothing was done");
     }
     if let Err(elsewhere) = see_that_this_is_the_system(root) {
         return say::note(format_args!("updated: nothing was done: {elsewhere}"));
     }
-    let staging = Staging { stage: &stage::quietly, unstage: &unstage::quietly };
+    let unstage = |root: &Root, condition: &Condition| unstage::unstage(root, condition).map(drop);
+    let staging = Staging { stage: &stage::quietly, unstage: &unstage };
     for _ in 0..ROUNDS {
-        let before = if wish.wait { at_rest(root) } else { files(root) };
-        if let Some(sentence) = updated(root, wish, &staging) {
+        let before = if arguments.wait { at_rest(root) } else { files(root) };
+        if let Some(sentence) = updated(root, arguments, &staging) {
             say::note(sentence);
         }
-        if !wish.wait || files(root) == before {
+        if !arguments.wait || files(root) == before {
             break;
         }
     }
 }
 
-/// What is staged was made from these files, as they are now.
+/// Returns the present state of the files from which the staged images were made.
 fn files(root: &Root) -> Option<Vec<Option<Original>>> {
     Origin::staged(root).map(|known| known.origin.now(root))
 }
 
-/// They, once nobody writes them any more.
+/// Waits until the files do not change any more. Returns their state.
 fn at_rest(root: &Root) -> Option<Vec<Option<Original>>> {
     let mut before = files(root);
     for _ in 0..ROUNDS {
@@ -94,14 +97,14 @@ fn at_rest(root: &Root) -> Option<Vec<Option<Original>>> {
     before
 }
 
-/// What stages, and what takes back.
+/// The acts of staging and unstaging. Tests have their own.
 struct Staging<'a> {
     stage: &'a dyn Fn(&Root, &StageRequest) -> Result<(), stage::Error>,
-    unstage: &'a dyn Fn(&Root, &unstage::Wish) -> Result<(), unstage::Error>,
+    unstage: &'a dyn Fn(&Root, &Condition) -> Result<(), unstage::Error>,
 }
 
-/// Does what is to be done. Returns what is to be said.
-fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
+/// Stages or unstages. Returns the message for the user.
+fn updated(root: &Root, arguments: &Arguments, staging: &Staging<'_>) -> Option<String> {
     let (conf, wrong) = match Conf::read(root) {
         Ok(conf) => (conf, None),
         Err(error) => (Conf::default(), Some(error.to_string())),
@@ -114,8 +117,8 @@ fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
     let staged = entry.clone().unwrap_or_default();
     // Another handoff may have been staged by now.
     let handoff = known.as_ref().and_then(|known| known.handoff);
-    let unstage = || (staging.unstage)(root, &unstage::Wish { handoff, ..unstage::Wish::default() });
-    match decide(root, wish, &conf, known.as_ref()) {
+    let unstage = || (staging.unstage)(root, &Condition { handoff, ..Condition::default() });
+    match decide(root, arguments, &conf, known.as_ref()) {
         Step::Leave(said) => said.or(wrong),
         Step::Unstage(said) => Some(match unstage() {
             Ok(()) => said,
@@ -140,6 +143,7 @@ fn updated(root: &Root, wish: &Wish, staging: &Staging<'_>) -> Option<String> {
     }
 }
 
+/// Returns the message after staging.
 fn done(root: &Root) -> String {
     let text = crate::staging::directory::Folder::plan_text(root).ok().flatten().unwrap_or_default();
     match nextkernel_plan::Plan::parse(&text) {
@@ -148,14 +152,15 @@ fn done(root: &Root) -> String {
     }
 }
 
-fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step {
+/// Decides what to do, given the origin of the staged or disarmed kernel.
+fn decide(root: &Root, arguments: &Arguments, conf: &Conf, known: Option<&Known>) -> Step {
     let key = conf.stage_on_update;
     let Some(Known { origin, entry, .. }) = known else {
-        if key == OnUpdate::No || wish.removed.is_some() || is_staged(root) {
+        if key == OnUpdate::No || arguments.removed.is_some() || is_staged(root) {
             return Step::Leave(None);
         }
-        return match by_key(root, conf, wish.version.as_deref()) {
-            Ok(wish) => Step::Stage { request: Box::new(wish), stale: false },
+        return match by_key(root, conf, arguments.version.as_deref()) {
+            Ok(request) => Step::Stage { request: Box::new(request), stale: false },
             Err(why) => Step::Leave(Some(why)),
         };
     };
@@ -163,12 +168,12 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
     let follows = if by_update { key != OnUpdate::No } else { origin.request.follow };
     let staged = entry.as_deref().unwrap_or("what was disarmed");
     let is_gone = origin.is_gone(root)
-        || wish.removed.as_deref().is_some_and(|removed| is_of(&origin.kernel.path, removed));
+        || arguments.removed.as_deref().is_some_and(|removed| is_of(&origin.kernel.path, removed));
     if is_gone && !follows {
         let said = format!("{staged} was removed: it is no longer staged");
         return if entry.is_some() { Step::Unstage(said) } else { Step::Leave(None) };
     }
-    let again = match (by_update && follows, &wish.version, origin.request.target.entry()) {
+    let again = match (by_update && follows, &arguments.version, origin.request.target.entry()) {
         (false, ..) => Ok(origin.request.clone()),
         // No version was given: the initrd of a kernel that was staged by its version was built again.
         (true, None, Some(_)) if !is_gone => Ok(StageRequest { on: verbs(key), ..origin.request.clone() }),
@@ -199,7 +204,8 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
         }
         (false, false) if by_update || follows => Step::Leave(None),
         _ => Step::Leave(
-            wish.version
+            arguments
+                .version
                 .as_deref()
                 .filter(|version| key != OnUpdate::No && !is_of(&origin.kernel.path, version))
                 .map(|version| format!("{staged} was staged by hand and stays so, not {version}")),
@@ -207,11 +213,12 @@ fn decide(root: &Root, wish: &Wish, conf: &Conf, known: Option<&Known>) -> Step 
     }
 }
 
-/// By a version that kept no origin, or what cannot be read: it is somebody's.
+/// Returns whether a kernel is staged whose origin is not known. An unreadable plan counts, too.
 fn is_staged(root: &Root) -> bool {
     !matches!(crate::staging::directory::Folder::plan_text(root), Ok(None))
 }
 
+/// Returns the verbs for which the key has a kernel staged.
 fn verbs(key: OnUpdate) -> Vec<OnVerb> {
     match key {
         OnUpdate::No | OnUpdate::Kexec => vec![OnVerb::Kexec],
@@ -219,8 +226,8 @@ fn verbs(key: OnUpdate) -> Vec<OnVerb> {
     }
 }
 
-/// What the key wants staged: what the boot loader would boot, where it knows of the new kernel; the new kernel itself
-/// where nobody can tell what it would boot.
+/// Returns the request that the key `stage-on-update` asks for: the entry that the boot loader would boot, if it has
+/// an entry for the new kernel; the new kernel itself, if the boot loader's choice is unknown.
 fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<StageRequest, String> {
     let by_update =
         StageRequest { on: verbs(conf.stage_on_update), by_update: true, ..StageRequest::default() };
@@ -249,14 +256,15 @@ fn by_key(root: &Root, conf: &Conf, version: Option<&str>) -> Result<StageReques
     }
 }
 
+/// Returns whether an entry is of this version, by any of its names or by its kernel.
 fn is_entry_of(entry: &Entry, version: &str) -> bool {
     let names = entry.version.iter().chain([&entry.id]).chain(&entry.aliases);
     let words = entry.title.iter().flat_map(|title| title.split_ascii_whitespace());
     names.map(String::as_str).chain(words).any(|name| name == version) || is_of(&entry.kernel.path, version)
 }
 
-/// Whether a kernel's path has its version: vmlinuz-VERSION, VERSION/linux, MACHINE-VERSION.efi with a counter or
-/// without.
+/// Returns whether a kernel's path has this version: vmlinuz-VERSION, VERSION/linux, or MACHINE-VERSION.efi, with
+/// or without a counter.
 fn is_of(kernel: &Path, version: &str) -> bool {
     let mut parts = kernel.iter().filter_map(|part| part.to_str());
     parts.any(|part| {
@@ -284,7 +292,7 @@ mod tests {
     use std::fs;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// A machine on which kernels 1 and 2 are installed, and /vmlinuz is 1.
+    /// Returns a machine on which kernel 1 is installed, and /vmlinuz is that one.
     fn machine(key: &str) -> Scratch {
         let scratch = Scratch::new();
         scratch.put("/dev/urandom", "at first");
@@ -314,17 +322,17 @@ mod tests {
         std::os::unix::fs::symlink(format!("boot/vmlinuz-{version}"), link).unwrap();
     }
 
-    fn stage(root: &Root, wish: &StageRequest) -> Result<(), stage::Error> {
+    fn stage(root: &Root, request: &StageRequest) -> Result<(), stage::Error> {
         let calls = Some(Calls { file: true, segments: true, loads_into_cma: false });
-        stage::stage(root, &StageRequest { skips_test_load: true, ..wish.clone() }, calls).map(drop)
+        stage::stage(root, &StageRequest { skips_test_load: true, ..request.clone() }, calls).map(drop)
     }
 
-    fn by_hand(scratch: &Scratch, wish: &StageRequest) -> String {
-        stage(&scratch.root, wish).unwrap();
+    fn by_hand(scratch: &Scratch, request: &StageRequest) -> String {
+        stage(&scratch.root, request).unwrap();
         staged(scratch).unwrap().0
     }
 
-    /// Which handoff is staged, of which kernel, and at which verbs.
+    /// Returns the staged handoff, the version of its kernel, and its verbs.
     fn staged(scratch: &Scratch) -> Option<(String, String, On)> {
         let text = Folder::plan_text(&scratch.root).unwrap()?;
         let plan = Plan::parse(&text).unwrap();
@@ -334,25 +342,25 @@ mod tests {
 
     static COUNT: AtomicU32 = AtomicU32::new(0);
 
-    fn told(scratch: &Scratch, wish: &Wish) -> Option<String> {
-        let unstage = |root: &Root, wish: &unstage::Wish| {
-            unstage::unstage(root, wish, || Ok::<_, test_load::Error>(())).map(drop)
+    fn told(scratch: &Scratch, arguments: &Arguments) -> Option<String> {
+        let unstage = |root: &Root, condition: &Condition| {
+            unstage::unstage_with(root, condition, || Ok::<_, test_load::Error>(())).map(drop)
         };
         // Each handoff has another id.
         scratch.put("/dev/urandom", &format!("{:08}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        updated(&scratch.root, wish, &Staging { stage: &stage, unstage: &unstage })
+        updated(&scratch.root, arguments, &Staging { stage: &stage, unstage: &unstage })
     }
 
-    fn installed(version: &str) -> Wish {
-        Wish { version: Some(version.to_owned()), ..Wish::default() }
+    fn installed(version: &str) -> Arguments {
+        Arguments { version: Some(version.to_owned()), ..Arguments::default() }
     }
 
     #[test]
     fn nothing_is_staged_where_the_administrator_did_not_say_so() {
         let scratch = machine("no");
         assert_eq!((told(&scratch, &installed("1")), staged(&scratch)), (None, None));
-        let wish = StageRequest::default();
-        let handoff = by_hand(&scratch, &wish);
+        let request = StageRequest::default();
+        let handoff = by_hand(&scratch, &request);
         install(&scratch, "2");
         links(&scratch, "2");
         assert_eq!(told(&scratch, &installed("2")), None);
@@ -383,7 +391,7 @@ mod tests {
         fs::remove_file(scratch.root.path("/vmlinuz")).unwrap();
         told(&scratch, &installed("2")).unwrap();
         assert_eq!(staged(&scratch).unwrap().1, "2");
-        assert!(told(&scratch, &Wish::default()).is_none(), "and nothing has changed since");
+        assert!(told(&scratch, &Arguments::default()).is_none(), "and nothing has changed since");
     }
 
     #[test]
@@ -406,14 +414,14 @@ mod tests {
     }
 
     #[test]
-    fn an_initrd_that_was_built_again_is_staged_again_by_the_same_wish_or_disarmed() {
+    fn an_initrd_that_was_built_again_is_staged_again_by_the_same_request_or_disarmed() {
         for key in ["no", "kexec"] {
             let scratch = machine(key);
-            let wish = StageRequest {
+            let request = StageRequest {
                 append: vec!["quiet".to_owned()],
                 ..StageRequest::of_entry(Some("1".to_owned()))
             };
-            let first = by_hand(&scratch, &wish);
+            let first = by_hand(&scratch, &request);
             put_initrd(&scratch, "1", b"longer initrd");
             assert!(told(&scratch, &installed("1")).unwrap().starts_with("1 is staged"));
             let (second, ..) = staged(&scratch).unwrap();
@@ -432,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_removed_kernel_is_unstaged_whatever_the_key_says() {
-        let removed = Wish { removed: Some("1".to_owned()), ..Wish::default() };
+        let removed = Arguments { removed: Some("1".to_owned()), ..Arguments::default() };
         for (key, still_there) in [("no", true), ("no", false), ("kexec", true)] {
             let scratch = machine(key);
             by_hand(&scratch, &StageRequest::of_entry(Some("1".to_owned())));
@@ -444,22 +452,22 @@ mod tests {
         }
         let scratch = machine("no");
         let handoff = by_hand(&scratch, &StageRequest::default());
-        let other = Wish { removed: Some("11".to_owned()), ..Wish::default() };
+        let other = Arguments { removed: Some("11".to_owned()), ..Arguments::default() };
         assert_eq!((told(&scratch, &other), staged(&scratch).unwrap().0), (None, handoff));
     }
 
     #[test]
     fn what_follows_the_boot_loader_goes_on_to_the_kernel_that_is_left() {
         let scratch = machine("no");
-        let wish = StageRequest { follow: true, ..StageRequest::default() };
-        by_hand(&scratch, &wish);
+        let request = StageRequest { follow: true, ..StageRequest::default() };
+        by_hand(&scratch, &request);
         install(&scratch, "2");
         links(&scratch, "2");
         told(&scratch, &installed("2")).unwrap();
         assert_eq!(staged(&scratch).unwrap().1, "2");
         fs::remove_file(scratch.root.path("/boot/vmlinuz-2")).unwrap();
         links(&scratch, "1");
-        told(&scratch, &Wish { removed: Some("2".to_owned()), ..Wish::default() }).unwrap();
+        told(&scratch, &Arguments { removed: Some("2".to_owned()), ..Arguments::default() }).unwrap();
         assert_eq!(staged(&scratch).unwrap().1, "1");
     }
 
@@ -468,12 +476,12 @@ mod tests {
         let scratch = machine("reboot");
         scratch.put("/tmp/x", "");
         fs::copy(scratch.root.path("/boot/vmlinuz-1"), scratch.root.path("/tmp/k-9")).unwrap();
-        let wish = StageRequest {
+        let request = StageRequest {
             target: Target::Files { kernel: "/tmp/k-9".into(), initrds: Vec::new() },
             line: LineFrom::Given("root=x".to_owned()),
             ..StageRequest::default()
         };
-        let handoff = by_hand(&scratch, &wish);
+        let handoff = by_hand(&scratch, &request);
         install(&scratch, "2");
         let said = told(&scratch, &installed("2")).unwrap();
         assert!(said.ends_with("was staged by hand and stays so, not 2"), "{said}");

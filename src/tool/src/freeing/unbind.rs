@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::machine::carriers::{self, Carriers};
 use crate::machine::root::Root;
-use crate::request::conf::{self, Target, as_module};
+use crate::request::conf::{self, UnbindTarget, as_module};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 const DRIVERS: &str = "/sys/bus/pci/drivers";
@@ -67,7 +67,7 @@ pub enum Error {
 }
 
 /// Finds the devices to unbind.
-pub fn find(root: &Root, targets: &[Target]) -> Result<Unbind, Error> {
+pub fn find(root: &Root, targets: &[UnbindTarget]) -> Result<Unbind, Error> {
     let mut found = Unbind::default();
     if targets.is_empty() {
         return Ok(found);
@@ -75,9 +75,11 @@ pub fn find(root: &Root, targets: &[Target]) -> Result<Unbind, Error> {
     let carriers = carriers::find(root);
     for target in targets {
         let addresses = match target {
-            Target::Address(address) if root.path(DEVICES).join(address).exists() => vec![address.clone()],
-            Target::Address(_) => Vec::new(),
-            Target::Driver(driver) => devices(root, driver),
+            UnbindTarget::Address(address) if root.path(DEVICES).join(address).exists() => {
+                vec![address.clone()]
+            }
+            UnbindTarget::Address(_) => Vec::new(),
+            UnbindTarget::Driver(driver) => devices(root, driver),
         };
         if addresses.is_empty() {
             found.left_out.push(format!("unbind: no device here is {target} or has that driver"));
@@ -86,8 +88,8 @@ pub fn find(root: &Root, targets: &[Target]) -> Result<Unbind, Error> {
             match (bar(root, &carriers, &address), target) {
                 (None, _) if found.addresses.contains(&address) => {}
                 (None, _) => found.addresses.push(address),
-                (Some(bar), Target::Address(_)) => return Err(bar.into_error(address)),
-                (Some(bar), Target::Driver(driver)) => {
+                (Some(bar), UnbindTarget::Address(_)) => return Err(bar.into_error(address)),
+                (Some(bar), UnbindTarget::Driver(driver)) => {
                     found
                         .left_out
                         .push(format!("unbind: {address} ({driver}) stays bound: {}", bar.in_words()));
@@ -220,8 +222,8 @@ mod tests {
     fn where_it_cannot_be_told_what_carries_the_root_nothing_is_unbound() {
         let scratch = machine();
         scratch.put("/proc/self/mountinfo", "22 1 0:40 / / ro - nfs4 host:/root ro\n");
-        let of = |name: &str| vec![Target::Driver(name.to_owned())];
+        let of = |name: &str| vec![UnbindTarget::Driver(name.to_owned())];
         assert_eq!(find(&scratch.root, &of("xhci_hcd")).unwrap().addresses, [""; 0]);
-        assert!(find(&scratch.root, &[Target::Address("0000:00:14.0".to_owned())]).is_err());
+        assert!(find(&scratch.root, &[UnbindTarget::Address("0000:00:14.0".to_owned())]).is_err());
     }
 }

@@ -13,7 +13,7 @@ use crate::loading::policy::{self, Against};
 use crate::machine::cma;
 use crate::machine::root::Root;
 use crate::machine::sys::{self, Calls};
-use crate::request::choices::Wanted;
+use crate::request::choices::SyscallChoice;
 
 /// One of the two system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -159,7 +159,7 @@ pub fn calls(root: &Root) -> Option<Calls> {
 pub fn choose(
     root: &Root,
     calls: Option<Calls>,
-    wanted: Wanted,
+    wanted: SyscallChoice,
     decompresses: bool,
     is_packed: bool,
 ) -> Result<Choice, Error> {
@@ -179,15 +179,15 @@ pub fn choose(
         left_compressed: left_compressed.filter(|_| decompresses_kernel),
     };
     match (wanted, forbidden) {
-        (Wanted::Direct, Some(against)) => Err(Error::Forbidden(against)),
-        (Wanted::Verified, _) if has_file => Ok(by_file(Some(LeftCompressed::Asked))),
-        (Wanted::Verified, forbidden) => Err(none(forbidden)),
-        (Wanted::Auto, _) if has_file => Ok(match against {
+        (SyscallChoice::Direct, Some(against)) => Err(Error::Forbidden(against)),
+        (SyscallChoice::Verified, _) if has_file => Ok(by_file(Some(LeftCompressed::Asked))),
+        (SyscallChoice::Verified, forbidden) => Err(none(forbidden)),
+        (SyscallChoice::Auto, _) if has_file => Ok(match against {
             None if decompresses_kernel => Choice { if_compressed: Syscall::FileLoad, ..by_segments },
             against => by_file(against.map(LeftCompressed::Against)),
         }),
-        (Wanted::Auto, Some(against)) => Err(none(Some(against))),
-        (Wanted::Auto | Wanted::Direct, None) => Ok(by_segments),
+        (SyscallChoice::Auto, Some(against)) => Err(none(Some(against))),
+        (SyscallChoice::Auto | SyscallChoice::Direct, None) => Ok(by_segments),
     }
 }
 
@@ -235,34 +235,44 @@ mod tests {
     const BY_FILE: Choice =
         Choice { syscall: Syscall::FileLoad, if_compressed: Syscall::FileLoad, left_compressed: None };
 
-    fn chosen(scratch: &Scratch, calls: Calls, wanted: Wanted, decompresses: bool) -> Result<Choice, Error> {
+    fn chosen(
+        scratch: &Scratch,
+        calls: Calls,
+        wanted: SyscallChoice,
+        decompresses: bool,
+    ) -> Result<Choice, Error> {
         choose(&scratch.root, Some(calls), wanted, decompresses, true)
     }
 
-    fn syscall(scratch: &Scratch, calls: Calls, wanted: Wanted, decompresses: bool) -> Option<Syscall> {
+    fn syscall(
+        scratch: &Scratch,
+        calls: Calls,
+        wanted: SyscallChoice,
+        decompresses: bool,
+    ) -> Option<Syscall> {
         chosen(scratch, calls, wanted, decompresses).ok().map(|choice| choice.syscall)
     }
 
     #[test]
     fn kexec_file_load_is_taken_wherever_it_is_there_and_nobody_asks_for_more() {
         let scratch = Scratch::new();
-        let auto = |calls, decompresses| syscall(&scratch, calls, Wanted::Auto, decompresses);
+        let auto = |calls, decompresses| syscall(&scratch, calls, SyscallChoice::Auto, decompresses);
         assert_eq!(auto(BOTH, false), Some(Syscall::FileLoad));
         assert_eq!(auto(BOTH, true), Some(Syscall::SegmentLoad));
         assert_eq!(auto(SEGMENTS, false), Some(Syscall::SegmentLoad));
         assert_eq!(auto(FILE, true), Some(Syscall::FileLoad));
         assert_eq!(auto(NONE, false), None);
-        assert_eq!(syscall(&scratch, SEGMENTS, Wanted::Verified, false), None);
-        assert_eq!(syscall(&scratch, BOTH, Wanted::Direct, false), Some(Syscall::SegmentLoad));
+        assert_eq!(syscall(&scratch, SEGMENTS, SyscallChoice::Verified, false), None);
+        assert_eq!(syscall(&scratch, BOTH, SyscallChoice::Direct, false), Some(Syscall::SegmentLoad));
         // A kernel that cannot be asked is assumed to have both calls.
-        let unasked = choose(&scratch.root, None, Wanted::Auto, false, true).unwrap();
+        let unasked = choose(&scratch.root, None, SyscallChoice::Auto, false, true).unwrap();
         assert_eq!(unasked.syscall, Syscall::FileLoad);
     }
 
     #[test]
     fn what_is_no_packed_kernel_needs_no_kexec_load_to_be_decompressed() {
         let scratch = Scratch::new();
-        let choice = choose(&scratch.root, Some(BOTH), Wanted::Auto, true, false).unwrap();
+        let choice = choose(&scratch.root, Some(BOTH), SyscallChoice::Auto, true, false).unwrap();
         assert_eq!(choice, BY_FILE);
     }
 
@@ -282,14 +292,14 @@ mod tests {
             scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
             scratch.put(path, text);
             for decompresses in [false, true] {
-                let refused = chosen(&scratch, BOTH, Wanted::Direct, decompresses);
+                let refused = chosen(&scratch, BOTH, SyscallChoice::Direct, decompresses);
                 assert_eq!(refused, Err(Error::Forbidden(against)), "{path}");
-                for wanted in [Wanted::Auto, Wanted::Verified] {
+                for wanted in [SyscallChoice::Auto, SyscallChoice::Verified] {
                     let refused = chosen(&scratch, SEGMENTS, wanted, decompresses);
                     assert_eq!(refused, Err(Error::NoCall(Some(against))));
                 }
                 let left_compressed = Some(LeftCompressed::Against(against)).filter(|_| decompresses);
-                let auto = chosen(&scratch, BOTH, Wanted::Auto, decompresses);
+                let auto = chosen(&scratch, BOTH, SyscallChoice::Auto, decompresses);
                 assert_eq!(auto, Ok(Choice { left_compressed, ..BY_FILE }));
             }
         }
@@ -299,14 +309,14 @@ mod tests {
     fn what_would_be_loaded_into_cma_goes_by_segments_or_not_at_all() {
         let scratch = Scratch::new();
         let cma = Calls { loads_into_cma: true, ..BOTH };
-        assert_eq!(syscall(&scratch, cma, Wanted::Auto, false), Some(Syscall::SegmentLoad));
+        assert_eq!(syscall(&scratch, cma, SyscallChoice::Auto, false), Some(Syscall::SegmentLoad));
         assert_eq!(
             ChoiceReason::of(&scratch.root, Some(cma), Syscall::SegmentLoad, false),
             ChoiceReason::Cma
         );
         let refused = |calls, wanted| chosen(&scratch, calls, wanted, false).unwrap_err();
-        assert_eq!(refused(cma, Wanted::Verified), Error::LoadsIntoCma(None));
-        let alone = refused(Calls { segments: false, ..cma }, Wanted::Auto);
+        assert_eq!(refused(cma, SyscallChoice::Verified), Error::LoadsIntoCma(None));
+        let alone = refused(Calls { segments: false, ..cma }, SyscallChoice::Auto);
         assert_eq!(alone, Error::LoadsIntoCma(Some(Against::NoCall)));
         let said = alone.to_string();
         assert!(said.contains("CmaTotal") && said.ends_with("without cma= or with cma=0"), "{said}");
@@ -316,7 +326,7 @@ mod tests {
     fn under_secure_boot_nothing_goes_unchecked_where_the_kernel_could_check_or_cannot_be_known() {
         let scratch = Scratch::new();
         efi::tests::set_secure_boot(&scratch, 1);
-        let direct = || chosen(&scratch, BOTH, Wanted::Direct, false);
+        let direct = || chosen(&scratch, BOTH, SyscallChoice::Direct, false);
         assert_eq!(direct(), Err(Error::Forbidden(Against::Signature)));
         scratch.put("/proc/sys/kernel/osrelease", "6.12\n");
         scratch.put("/boot/config-6.12", "CONFIG_KEXEC_SIG=y\nCONFIG_IMA=y\n");
@@ -329,10 +339,10 @@ mod tests {
     fn where_memory_is_handed_over_kexec_load_has_to_be_asked_for() {
         let scratch = Scratch::new();
         scratch.put("/proc/cmdline", "root=x kho=on\n");
-        let auto = chosen(&scratch, BOTH, Wanted::Auto, true).unwrap();
+        let auto = chosen(&scratch, BOTH, SyscallChoice::Auto, true).unwrap();
         assert_eq!(auto.left_compressed, Some(LeftCompressed::Against(Against::HandsOver)));
-        assert_eq!(syscall(&scratch, BOTH, Wanted::Direct, true), Some(Syscall::SegmentLoad));
-        assert_eq!(syscall(&scratch, SEGMENTS, Wanted::Auto, true), Some(Syscall::SegmentLoad));
+        assert_eq!(syscall(&scratch, BOTH, SyscallChoice::Direct, true), Some(Syscall::SegmentLoad));
+        assert_eq!(syscall(&scratch, SEGMENTS, SyscallChoice::Auto, true), Some(Syscall::SegmentLoad));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) mod processor;
 pub mod root;
 #[cfg(test)]
 pub(crate) mod scratch;
+pub mod superuser;
 pub mod swap;
 pub(crate) mod sys;
 pub mod systemd;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::machine::root::Root;
+use crate::machine::superuser::NotRoot;
 use crate::report::arrival;
 use crate::report::boot::Boot;
 use crate::report::history::{self, HISTORY, History};
@@ -21,8 +22,8 @@ pub enum Error {
     #[error("{}: {}; the next report will know less", history::FOLDER, InWords(.0))]
     Unwritable(io::Error),
     /// The caller is not root.
-    #[error("{} belongs to root; run this with sudo", history::FOLDER)]
-    NotRoot,
+    #[error(transparent)]
+    NotRoot(#[from] NotRoot),
     /// The output cannot be printed.
     #[error("the report cannot be printed: {}", InWords(.0))]
     Output(io::Error),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which one a person wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-pub enum Wanted {
+pub enum SyscallChoice {
     /// The verified one where it is there; with --thaw the direct one, unless something forbids it
     #[default]
     Auto,
@@ -15,20 +15,20 @@ pub enum Wanted {
     Direct,
 }
 
-impl Wanted {
-    /// The one that a word stands for.
+impl SyscallChoice {
+    /// Reads the word of the configuration.
     #[must_use]
-    pub fn from_word(word: &str) -> Option<Wanted> {
+    pub fn from_word(word: &str) -> Option<SyscallChoice> {
         match word {
-            "auto" => Some(Wanted::Auto),
-            "verified" => Some(Wanted::Verified),
-            "direct" => Some(Wanted::Direct),
+            "auto" => Some(SyscallChoice::Auto),
+            "verified" => Some(SyscallChoice::Verified),
+            "direct" => Some(SyscallChoice::Direct),
             _ => None,
         }
     }
 }
 
-/// A boot loader whose choice can be told, as `boot-loader` in the configuration names it.
+/// A boot loader whose choice can be detected, as `boot-loader` in the configuration names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BootLoader {
     /// `systemd-boot`
@@ -66,7 +66,7 @@ pub enum OnVerb {
 
 /// Whether the image is loaded when it is staged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-pub enum PreloadWish {
+pub enum PreloadChoice {
     /// It is, and copies are kept in /run for the case that somebody unloads it
     #[default]
     Yes,
@@ -76,10 +76,10 @@ pub enum PreloadWish {
     Only,
 }
 
-impl PreloadWish {
-    /// The one that a word stands for.
+impl PreloadChoice {
+    /// Reads the word of the configuration.
     #[must_use]
-    pub fn from_word(word: &str) -> Option<PreloadWish> {
-        PreloadWish::from_str(word, false).ok()
+    pub fn from_word(word: &str) -> Option<PreloadChoice> {
+        PreloadChoice::from_str(word, false).ok()
     }
 }

@@ -11,7 +11,7 @@ use nextkernel_plan::{
 use thiserror::Error;
 
 use crate::machine::root::Root;
-use crate::request::choices::{BootLoader, PreloadWish, Wanted};
+use crate::request::choices::{BootLoader, PreloadChoice, SyscallChoice};
 use crate::words::errno::InWords;
 use crate::words::quoted::quoted;
 
@@ -44,7 +44,7 @@ pub struct Conf {
     /// `modules`: more modules to unload, in this order.
     pub modules: Vec<String>,
     /// `unbind`: other devices to unbind just before the jump.
-    pub unbind: Vec<Target>,
+    pub unbind: Vec<UnbindTarget>,
     /// `guard`: the seconds that the jump may take.
     pub guard: Option<u16>,
     /// `watchdog`: whether to stop the hardware watchdog before the jump, or to arm it.
@@ -58,7 +58,7 @@ pub struct Conf {
     /// `acpi-rsdp`: whether to give the next kernel the address of the ACPI tables' root.
     pub acpi_rsdp: bool,
     /// `loader`: which of the kernel's loading syscalls loads the next kernel.
-    pub loader: Option<Wanted>,
+    pub loader: Option<SyscallChoice>,
     /// `handoff-failed`: the number of failed handoffs in a row after which nothing is staged any more.
     pub handoff_failed: Option<u16>,
     /// `offline-cpus`: whether to take every processor but the first offline early.
@@ -68,7 +68,7 @@ pub struct Conf {
     /// `thaw`: whether to decompress kernel and initrd when they are staged.
     pub thaw: bool,
     /// `preload`: whether to load the image when it is staged.
-    pub preload: PreloadWish,
+    pub preload: PreloadChoice,
     /// `stage-on-update`: the restarts for which an updated kernel is staged.
     pub stage_on_update: OnUpdate,
 }
@@ -98,7 +98,7 @@ impl OnUpdate {
 
 /// One or more devices to unbind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum UnbindTarget {
     /// The device at a PCI address.
     Address(String),
     /// Every device of a PCI driver, as /sys/bus/pci/drivers names it; '-' and '_' are equal.
@@ -118,26 +118,26 @@ pub enum Error {
     TooLarge,
     /// A line is wrong.
     #[error(transparent)]
-    Wrong(#[from] Wrong),
+    Line(#[from] InvalidLine),
 }
 
 /// An error in a line.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{PATH}, line {line}: {why}")]
-pub struct Wrong {
+#[error("{PATH}, line {line}: {error}")]
+pub struct InvalidLine {
     /// The number of the line, counted from 1.
     pub line: usize,
-    /// The error.
-    pub why: Why,
+    /// The reason why the line cannot be used.
+    pub error: LineError,
 }
 
 /// A reason why a line cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Why {
-    /// It is not UTF-8, or has control characters.
+pub enum LineError {
+    /// The line is not UTF-8, or has control characters.
     #[error("it is not plain text; write it without control characters, in UTF-8")]
     NotText,
-    /// It is neither a comment nor KEY = VALUE.
+    /// The line is neither a comment nor KEY = VALUE.
     #[error("{0} has no '='; a line is KEY = VALUE, and a comment begins with #")]
     NoEquals(String),
     /// There is no such key.
@@ -193,38 +193,41 @@ impl Conf {
 
     /// Parses a configuration. Any bytes are accepted: the result is a configuration, or the line that is
     /// wrong.
-    pub fn parse(bytes: &[u8]) -> Result<Conf, Wrong> {
+    pub fn parse(bytes: &[u8]) -> Result<Conf, InvalidLine> {
         let mut conf = Conf::default();
         let mut keys = Vec::new();
         for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            conf.line(line, &mut keys).map_err(|why| Wrong { line: at + 1, why })?;
+            conf.read_line(line, &mut keys).map_err(|error| InvalidLine { line: at + 1, error })?;
         }
         Ok(conf)
     }
 
-    fn line(&mut self, bytes: &[u8], keys: &mut Vec<String>) -> Result<(), Why> {
-        let line = std::str::from_utf8(bytes).map_err(|_| Why::NotText)?.trim_ascii();
+    /// Reads one line. Adds its key to the keys so far.
+    fn read_line(&mut self, bytes: &[u8], keys: &mut Vec<String>) -> Result<(), LineError> {
+        let line = std::str::from_utf8(bytes).map_err(|_| LineError::NotText)?.trim_ascii();
         if line.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(Why::NotText);
+            return Err(LineError::NotText);
         }
         let (line, _comment) = line.split_once('#').unwrap_or((line, ""));
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
-        let (key, value) = line.split_once('=').ok_or_else(|| Why::NoEquals(shown(line.trim_ascii())))?;
+        let (key, value) =
+            line.split_once('=').ok_or_else(|| LineError::NoEquals(shown(line.trim_ascii())))?;
         let (key, value) = (key.trim_ascii(), value.trim_ascii());
         // The two spellings of a driver's name are one name.
         let known = if key.starts_with("gpu.") { as_module(key) } else { key.to_owned() };
         if keys.contains(&known) {
-            return Err(Why::Twice(shown(key)));
+            return Err(LineError::Twice(shown(key)));
         }
-        self.take(key, value)?;
+        self.set(key, value)?;
         keys.push(known);
         Ok(())
     }
 
-    fn take(&mut self, key: &str, value: &str) -> Result<(), Why> {
-        let bad = |takes| Why::BadValue { key: key.to_owned(), value: shown(value), takes };
+    /// Sets one key to its value.
+    fn set(&mut self, key: &str, value: &str) -> Result<(), LineError> {
+        let bad = |takes| LineError::BadValue { key: key.to_owned(), value: shown(value), takes };
         match key {
             "gpu" => self.gpu_policy(GpuPolicy::EVERY.to_owned(), key, value)?,
             "gpu-failed" => {
@@ -239,10 +242,10 @@ impl Conf {
             }
             "unbind" => {
                 for name in value.split_ascii_whitespace() {
-                    let target = Target::parse(name)
+                    let target = UnbindTarget::parse(name)
                         .ok_or(bad("PCI addresses as 0000:3b:00.0, and names in /sys/bus/pci/drivers"))?;
-                    if matches!(&target, Target::Driver(driver) if is_nvidia(&as_module(driver))) {
-                        return Err(Why::Nvidia(shown(name)));
+                    if matches!(&target, UnbindTarget::Driver(driver) if is_nvidia(&as_module(driver))) {
+                        return Err(LineError::Nvidia(shown(name)));
                     }
                     add(&mut self.unbind, target, name, "unbind", limits::UNBIND_MAX)?;
                 }
@@ -261,7 +264,7 @@ impl Conf {
             }
             "acpi-rsdp" => self.acpi_rsdp = yes_or_no(value).ok_or(bad("yes or no"))?,
             "loader" => {
-                self.loader = Some(Wanted::from_word(value).ok_or(bad("auto, verified or direct"))?);
+                self.loader = Some(SyscallChoice::from_word(value).ok_or(bad("auto, verified or direct"))?);
             }
             "offline-cpus" => self.offline_cpus = yes_or_no(value).ok_or(bad("yes or no"))?,
             "handoff-failed" => {
@@ -276,50 +279,51 @@ impl Conf {
                 };
             }
             "thaw" => self.thaw = yes_or_no(value).ok_or(bad("yes or no"))?,
-            "preload" => self.preload = PreloadWish::from_word(value).ok_or(bad("yes, no or only"))?,
+            "preload" => self.preload = PreloadChoice::from_word(value).ok_or(bad("yes, no or only"))?,
             "stage-on-update" => {
                 self.stage_on_update = OnUpdate::from_word(value).ok_or(bad("no, kexec or reboot"))?;
             }
             "panic" => self.panic = Some(panic_seconds(value).ok_or(bad(SECONDS))?),
             _ => {
                 let driver = key.strip_prefix("gpu.").map(as_module).filter(|driver| is_module(driver));
-                let driver = driver.ok_or_else(|| Why::UnknownKey(shown(key)))?;
+                let driver = driver.ok_or_else(|| LineError::UnknownKey(shown(key)))?;
                 self.gpu_policy(driver, key, value)?;
             }
         }
         Ok(())
     }
 
-    fn gpu_policy(&mut self, driver: String, key: &str, value: &str) -> Result<(), Why> {
+    /// Adds the policy of a driver.
+    fn gpu_policy(&mut self, driver: String, key: &str, value: &str) -> Result<(), LineError> {
         let takes = "unload, unbind, leave or firmware-reboot";
         let policy = Policy::from_word(value);
         let policy =
-            policy.ok_or_else(|| Why::BadValue { key: key.to_owned(), value: shown(value), takes })?;
+            policy.ok_or_else(|| LineError::BadValue { key: key.to_owned(), value: shown(value), takes })?;
         if policy == Policy::Unbind && is_nvidia(&driver) {
-            return Err(Why::Nvidia(driver));
+            return Err(LineError::Nvidia(driver));
         }
         if self.gpu.len() == limits::GPU_POLICIES_MAX {
-            return Err(Why::TooMany { key: "gpu", most: limits::GPU_POLICIES_MAX });
+            return Err(LineError::TooMany { key: "gpu", most: limits::GPU_POLICIES_MAX });
         }
         self.gpu.push((driver, policy));
         Ok(())
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for UnbindTarget {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Target::Address(name) | Target::Driver(name)) = self;
+        let (UnbindTarget::Address(name) | UnbindTarget::Driver(name)) = self;
         out.write_str(name)
     }
 }
 
-impl Target {
-    fn parse(name: &str) -> Option<Target> {
+impl UnbindTarget {
+    fn parse(name: &str) -> Option<UnbindTarget> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'+');
-        let folder = !name.starts_with('.') && name.len() <= limits::MODULE_NAME_MAX;
+        let fits = !name.starts_with('.') && name.len() <= limits::MODULE_NAME_MAX;
         match name.to_ascii_lowercase() {
-            address if is_pci_address(&address) => Some(Target::Address(address)),
-            _ => (folder && name.bytes().all(plain)).then(|| Target::Driver(name.to_owned())),
+            address if is_pci_address(&address) => Some(UnbindTarget::Address(address)),
+            _ => (fits && name.bytes().all(plain)).then(|| UnbindTarget::Driver(name.to_owned())),
         }
     }
 }
@@ -350,18 +354,19 @@ pub fn as_module(name: &str) -> String {
     name.replace('-', "_")
 }
 
+/// Adds an item to a list, unless it is there already or the list is full.
 fn add<T: PartialEq>(
     to: &mut Vec<T>,
     item: T,
     name: &str,
     key: &'static str,
     most: usize,
-) -> Result<(), Why> {
+) -> Result<(), LineError> {
     if to.contains(&item) {
-        return Err(Why::Twice(shown(name)));
+        return Err(LineError::Twice(shown(name)));
     }
     if to.len() == most {
-        return Err(Why::TooMany { key, most });
+        return Err(LineError::TooMany { key, most });
     }
     to.push(item);
     Ok(())
@@ -378,9 +383,9 @@ mod tests {
     use crate::machine::scratch::Scratch;
     use std::fs;
 
-    fn wrong(text: &str) -> (usize, String) {
-        let wrong = Conf::parse(text.as_bytes()).unwrap_err();
-        (wrong.line, wrong.why.to_string())
+    fn invalid(text: &str) -> (usize, String) {
+        let invalid = Conf::parse(text.as_bytes()).unwrap_err();
+        (invalid.line, invalid.error.to_string())
     }
 
     #[test]
@@ -435,8 +440,8 @@ stage-on-update = reboot";
                 gpu_failed: Some(GpuFailed::Jump),
                 modules: vec!["efi_pstore".to_owned(), "mei_me".to_owned()],
                 unbind: vec![
-                    Target::Driver("xhci_hcd".to_owned()),
-                    Target::Address("0000:3b:00.0".to_owned())
+                    UnbindTarget::Driver("xhci_hcd".to_owned()),
+                    UnbindTarget::Address("0000:3b:00.0".to_owned())
                 ],
                 guard: Some(600),
                 watchdog: Some(Watchdog::Off),
@@ -444,12 +449,12 @@ stage-on-update = reboot";
                 boot_loader: Some(BootLoader::Grub),
                 panic: Some(30),
                 acpi_rsdp: true,
-                loader: Some(Wanted::Direct),
+                loader: Some(SyscallChoice::Direct),
                 offline_cpus: true,
                 firmware_requests: FirmwareRequests::Ignore,
                 handoff_failed: Some(2),
                 thaw: true,
-                preload: PreloadWish::Only,
+                preload: PreloadChoice::Only,
                 stage_on_update: OnUpdate::Reboot,
             }
         );
@@ -544,11 +549,11 @@ stage-on-update = reboot";
             ("guard = \u{1b}[2J", 1, "not plain text"),
             ("guard = \u{202e}", 1, "guard = '\\u{202e}' cannot be"),
         ] {
-            let (at, why) = wrong(text);
+            let (at, why) = invalid(text);
             assert!(at == line && why.contains(says), "{text:?}: line {at}: {why}");
         }
-        assert_eq!(Conf::parse(b"\n\xff").unwrap_err(), Wrong { line: 2, why: Why::NotText });
+        assert_eq!(Conf::parse(b"\n\xff").unwrap_err(), InvalidLine { line: 2, error: LineError::NotText });
         let seventeen = "a b c d e f g h i j k l m n o p q";
-        assert!(wrong(&format!("modules = {seventeen}")).1.contains("more than 16"));
+        assert!(invalid(&format!("modules = {seventeen}")).1.contains("more than 16"));
     }
 }

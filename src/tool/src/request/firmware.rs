@@ -19,7 +19,7 @@ const PARAMETER: &str = "/run/systemd/reboot-param";
 
 /// A request for the firmware or the boot loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum FirmwareRequest {
     /// `nextkernel reboot --full`
     Full,
     /// A parameter for reboot(2).
@@ -34,27 +34,27 @@ pub enum Request {
     Menu,
 }
 
-impl fmt::Display for Request {
+impl fmt::Display for FirmwareRequest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Request::Full => write!(out, "`nextkernel reboot --full` was given ({FULL}; staging anew or `nextkernel unstage` takes it back)"),
-            Request::Parameter => {
+            FirmwareRequest::Full => write!(out, "`nextkernel reboot --full` was given ({FULL}; staging anew or `nextkernel unstage` takes it back)"),
+            FirmwareRequest::Parameter => {
                 write!(out, "a parameter for the firmware is in {PARAMETER} (`rm` takes it back)")
             }
-            Request::Indications => out.write_str(
+            FirmwareRequest::Indications => out.write_str(
                 "the firmware's setup or an update of it is asked for (OsIndications; `systemctl reboot --firmware-setup` \
                  and fwupd do that, and `bootctl reboot-to-firmware false` takes the setup back)",
             ),
-            Request::BootNext => out.write_str(
+            FirmwareRequest::BootNext => out.write_str(
                 "the firmware is to start another entry of its own (BootNext; `efibootmgr --bootnext` and fwupd do that, \
                  and `efibootmgr --delete-bootnext` takes it back)",
             ),
-            Request::OneShot(entry) => write!(
+            FirmwareRequest::OneShot(entry) => write!(
                 out,
                 "the boot loader is to start {} once (LoaderEntryOneShot; `bootctl set-oneshot \'\'` takes it back)",
                 crate::words::quoted::quoted(entry, 60)
             ),
-            Request::Menu => out.write_str(
+            FirmwareRequest::Menu => out.write_str(
                 "the boot loader is to show its menu once (LoaderConfigTimeoutOneShot; `bootctl set-timeout-oneshot \'\'` \
                  takes it back)",
             ),
@@ -71,7 +71,7 @@ pub fn take_back(root: &Root) {
 #[derive(Debug, Default)]
 pub struct Requests {
     /// The requests.
-    pub found: Vec<Request>,
+    pub found: Vec<FirmwareRequest>,
     /// The first variable that could not be read.
     pub unread: Option<Error>,
 }
@@ -83,8 +83,8 @@ impl Requests {
     pub fn find(root: &Root, conf: &Conf, plan: Option<&Plan<'_>>) -> Requests {
         let is_there = |path: &str| root.path(path).exists();
         let mut all = Requests::default();
-        all.found.extend(is_there(FULL).then_some(Request::Full));
-        all.found.extend(is_there(PARAMETER).then_some(Request::Parameter));
+        all.found.extend(is_there(FULL).then_some(FirmwareRequest::Full));
+        all.found.extend(is_there(PARAMETER).then_some(FirmwareRequest::Parameter));
         let passes_over = |plan: &Plan<'_>| plan.passes_firmware_over;
         if !plan.map_or(conf.firmware_requests == FirmwareRequests::Ignore, passes_over) {
             all.unread = all.look(root, plan).err();
@@ -95,19 +95,20 @@ impl Requests {
     /// Looks at the variables, up to the first that cannot be read.
     fn look(&mut self, root: &Root, plan: Option<&Plan<'_>>) -> Result<(), Error> {
         let is_set = |value: Option<Vec<u8>>| value.is_some_and(|value| value.iter().any(|byte| *byte != 0));
-        self.found.extend(is_set(efi::global(root, "OsIndications")?).then_some(Request::Indications));
+        self.found
+            .extend(is_set(efi::global(root, "OsIndications")?).then_some(FirmwareRequest::Indications));
         let next = efi::global(root, "BootNext")?.filter(|next| !next.is_empty());
-        self.found.extend(next.map(|_| Request::BootNext));
+        self.found.extend(next.map(|_| FirmwareRequest::BootNext));
         // A boot loader that does not know these variables leaves them set forever, so they are no request.
         if efi::text(root, "LoaderInfo")?.is_none() {
             return Ok(());
         }
-        self.found.extend(efi::text(root, "LoaderConfigTimeoutOneShot")?.map(|_| Request::Menu));
+        self.found.extend(efi::text(root, "LoaderConfigTimeoutOneShot")?.map(|_| FirmwareRequest::Menu));
         let other = efi::text(root, VARIABLE)?.filter(|entry| {
             let parameter = Once::Efi(entry.to_ascii_lowercase()).parameter();
             plan.is_some_and(|plan| !plan.cmdline.split(' ').any(|word| word == parameter))
         });
-        self.found.extend(other.map(Request::OneShot));
+        self.found.extend(other.map(FirmwareRequest::OneShot));
         Ok(())
     }
 }
@@ -145,7 +146,7 @@ mod tests {
         set(&scratch, "LoaderConfigTimeoutOneShot", &["0"]);
         assert_eq!(found(Some(&plan)).len(), 6);
         let ignoring = Plan { passes_firmware_over: true, ..plan };
-        assert_eq!(found(Some(&ignoring)), [Request::Full, Request::Parameter]);
+        assert_eq!(found(Some(&ignoring)), [FirmwareRequest::Full, FirmwareRequest::Parameter]);
     }
 
     #[test]
@@ -160,7 +161,7 @@ mod tests {
         );
         set(&scratch, VARIABLE, &["Other.conf"]);
         let plan = Plan::bare(HandoffId(1), "x", KERNEL, &line);
-        assert_eq!(found(Some(&plan)), [Request::OneShot("Other.conf".to_owned())]);
+        assert_eq!(found(Some(&plan)), [FirmwareRequest::OneShot("Other.conf".to_owned())]);
         // Without LoaderInfo the boot loader is another one, such as GRUB, which never removes the variable.
         std::fs::remove_file(scratch.root.path(efi::path("LoaderInfo"))).unwrap();
         assert_eq!(found(Some(&plan)), []);
@@ -172,6 +173,6 @@ mod tests {
         scratch.put(FULL, "");
         scratch.folder("/sys/firmware/efi/efivars/OsIndications-8be4df61-93ca-11d2-aa0d-00e098032b8c");
         let all = Requests::find(&scratch.root, &Conf::default(), None);
-        assert!(all.found == [Request::Full] && all.unread.is_some(), "{all:?}");
+        assert!(all.found == [FirmwareRequest::Full] && all.unread.is_some(), "{all:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nextkernel_plan::Watchdog;
 use serde::{Deserialize, Serialize};
 
-use crate::request::choices::{OnVerb, PreloadWish, Wanted};
+use crate::request::choices::{OnVerb, PreloadChoice, SyscallChoice};
 
 /// A request to stage. Where it leaves something open, the configuration decides.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -31,9 +31,9 @@ pub struct StageRequest {
     /// The verbs that start the image; none means `kexec`.
     pub on: Vec<OnVerb>,
     /// Whether to load the image while it is staged.
-    pub preload: Option<PreloadWish>,
+    pub preload: Option<PreloadChoice>,
     /// The system call that loads it.
-    pub syscall: Option<Wanted>,
+    pub syscall: Option<SyscallChoice>,
     /// Whether to decompress kernel and initrd.
     pub decompress: Option<bool>,
     /// Whether to leave out the test load.

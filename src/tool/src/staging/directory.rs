@@ -15,7 +15,8 @@ use thiserror::Error;
 use crate::machine::root::Root;
 use crate::words::errno::InWords;
 
-const FOLDER: &str = "/run/nextkernel";
+/// The directory of the plan and its images.
+pub const FOLDER: &str = "/run/nextkernel";
 
 /// A plan that does not count yet.
 const PROPOSED: &str = "plan.new";

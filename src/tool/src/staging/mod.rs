@@ -15,3 +15,4 @@ pub mod room;
 pub mod set;
 pub mod source;
 pub mod stage;
+pub mod unstage;

@@ -14,7 +14,7 @@ use crate::machine::root::Root;
 use crate::machine::sys::Calls;
 use crate::machine::{late_loads, systemd};
 use crate::report::known;
-use crate::request::choices::{OnVerb, PreloadWish};
+use crate::request::choices::{OnVerb, PreloadChoice};
 use crate::request::conf::{self, Conf, FirmwareRequests};
 use crate::request::stage::{StageRequest, Target};
 use crate::staging::contents::{Contents, Sizes};
@@ -228,14 +228,14 @@ fn see_that_few_handoffs_failed(root: &Root, conf: &Conf) -> Result<(), Error> {
 /// Decides whether the image is preloaded, and returns a note about it.
 fn preload(root: &Root, request: &StageRequest, conf: &Conf) -> Result<(Preload, Option<String>), Error> {
     let preload = match (request.preload, request.skips_test_load) {
-        (Some(PreloadWish::Yes | PreloadWish::Only), true) => return Err(Error::PreloadedWithoutLoad),
-        (None, true) => PreloadWish::No,
+        (Some(PreloadChoice::Yes | PreloadChoice::Only), true) => return Err(Error::PreloadedWithoutLoad),
+        (None, true) => PreloadChoice::No,
         (requested, _) => requested.unwrap_or(conf.preload),
     };
     let only = match preload {
-        PreloadWish::No => return Ok((Preload::No, None)),
-        PreloadWish::Yes => false,
-        PreloadWish::Only => true,
+        PreloadChoice::No => return Ok((Preload::No, None)),
+        PreloadChoice::Yes => false,
+        PreloadChoice::Only => true,
     };
     Ok(match late_loads::find(root) {
         Some(unit) => {

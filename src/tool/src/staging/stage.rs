@@ -10,7 +10,6 @@ use crate::loading::policy;
 use crate::loading::prepare::handed_out::Look;
 use crate::loading::syscall::{self, Syscall};
 use crate::loading::test_load::{self, Files};
-use crate::machine::elsewhere::Elsewhere;
 use crate::machine::root::Root;
 use crate::machine::sys::Calls;
 use crate::report;
@@ -27,12 +26,6 @@ use crate::words::errno::InWords;
 /// The reason why nothing was staged.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The caller is not root.
-    #[error("/run/nextkernel belongs to root; run this with sudo")]
-    NotRoot,
-    /// `/` is not the running system.
-    #[error(transparent)]
-    Elsewhere(#[from] Elsewhere),
     /// The request cannot be resolved.
     #[error(transparent)]
     Order(#[from] order::Error),
