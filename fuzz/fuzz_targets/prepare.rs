@@ -21,9 +21,9 @@ const MEMORY: &str = "00001000-0009fbff : System RAM\n00100000-3fffffff : System
 fn machine() -> &'static (Root, PathBuf) {
     static MACHINE: OnceLock<(Root, PathBuf)> = OnceLock::new();
     MACHINE.get_or_init(|| {
-        let folder = std::env::temp_dir().join(format!("nextkernel-fuzz-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("nextkernel-fuzz-{}", std::process::id()));
         let put = |path: &str, text: &str| {
-            let path = folder.join(path);
+            let path = directory.join(path);
             fs::create_dir_all(path.parent().expect("a folder")).expect("made");
             fs::write(path, text).expect("written");
         };
@@ -42,7 +42,7 @@ fn machine() -> &'static (Root, PathBuf) {
         put("sys/kernel/boot_params/data", "");
         put("kernel", "");
         put("initrd", "initrd");
-        (Root::below(&folder), folder)
+        (Root::below(&directory), directory)
     })
 }
 
@@ -53,14 +53,14 @@ fn avoided(bytes: &[u8]) -> Range {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let (root, folder) = machine();
+    let (root, directory) = machine();
     let Some((&split, bytes)) = bytes.split_first() else { return };
     let (running, rest) = bytes.split_at(bytes.len().min(usize::from(split) * 4));
     let (line, kernel_bytes) = rest.split_at(rest.len().min(usize::from(split & 31)));
     let Ok(cmdline) = std::str::from_utf8(line) else { return };
-    fs::write(folder.join("sys/kernel/boot_params/data"), running).expect("written");
-    fs::write(folder.join("kernel"), kernel_bytes).expect("written");
-    let open = |name: &str| File::open(folder.join(name)).expect("opened");
+    fs::write(directory.join("sys/kernel/boot_params/data"), running).expect("written");
+    fs::write(directory.join("kernel"), kernel_bytes).expect("written");
+    let open = |name: &str| File::open(directory.join(name)).expect("opened");
     let (kernel, initrd) = (open("kernel"), open("initrd"));
     // The kernel's bytes choose the ranges handed out already.
     let avoided: Vec<_> = kernel_bytes.chunks_exact(2).take(64).map(avoided).collect();

@@ -346,9 +346,9 @@ impl<'ast> Visit<'ast> for Strings {
 
 /// Writes the pages and completions, and returns their temporary directory.
 fn written(name: &str) -> std::path::PathBuf {
-    let folder = std::env::temp_dir().join(format!("nextkernel-{name}-{}", std::process::id()));
-    crate::write(&folder).unwrap();
-    folder
+    let directory = std::env::temp_dir().join(format!("nextkernel-{name}-{}", std::process::id()));
+    crate::write(&directory).unwrap();
+    directory
 }
 
 /// Reports a skipped test on standard error, past the test's own output, which cargo shows only for failures.
@@ -368,16 +368,16 @@ fn judged(program: &str, arguments: &[&str]) -> Option<(bool, String)> {
 
 #[test]
 fn mandoc_has_nothing_against_a_page() {
-    let folder = written("pages");
+    let directory = written("pages");
     for page in ["nextkernel.8", "nextkernel-hook.8", "nextkernel.conf.5", "nextkernel-plan.5"] {
-        let path = folder.join(page);
+        let path = directory.join(page);
         if let Some((_, says)) = judged("mandoc", &["-Tlint", "-Wwarning", path.to_str().unwrap()]) {
             // Pages have no date, so that a build gives the same result at any time.
             let says: Vec<_> = says.lines().filter(|line| !line.contains("missing date")).collect();
             assert!(says.is_empty(), "{page}: {says:#?}");
         }
     }
-    fs::remove_dir_all(folder).unwrap();
+    fs::remove_dir_all(directory).unwrap();
 }
 
 /// A stand-in that lists entries, or fails if the file `fails` exists; it records other arguments like
@@ -390,25 +390,29 @@ printf '%s\t%s\n' arch.conf 'Arch: "Linux"' bed.efi@two 'Bed, 2' '1>0' Debian
 
 /// Directory with the completions and the stand-in for the program.
 struct Shells {
-    folder: std::path::PathBuf,
+    directory: std::path::PathBuf,
 }
 
 impl Shells {
     fn new() -> Self {
-        let folder = written("completions");
-        let program = folder.join("nextkernel");
+        let directory = written("completions");
+        let program = directory.join("nextkernel");
         fs::write(&program, STAND_IN).unwrap();
         fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::write(folder.join("bzImage"), "").unwrap();
+        fs::write(directory.join("bzImage"), "").unwrap();
         // An entry may have the name of an existing file.
-        fs::create_dir(folder.join("arch.conf")).unwrap();
-        Shells { folder }
+        fs::create_dir(directory.join("arch.conf")).unwrap();
+        Shells { directory }
     }
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let path = format!("{}:{}", self.folder.display(), std::env::var("PATH").unwrap());
-        command.current_dir(&self.folder).env("PATH", path).env("TERM", "dumb").env("HOME", &self.folder);
+        let path = format!("{}:{}", self.directory.display(), std::env::var("PATH").unwrap());
+        command
+            .current_dir(&self.directory)
+            .env("PATH", path)
+            .env("TERM", "dumb")
+            .env("HOME", &self.directory);
         command
     }
 
@@ -436,7 +440,7 @@ impl Shells {
         assert_ne!(shown.status.code(), Some(124), "{shell} has not come to its end in two minutes");
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(!shown.contains("it failed"), "{shown}");
-        let told = self.folder.join("told");
+        let told = self.directory.join("told");
         let says = fs::read_to_string(&told).unwrap_or(shown);
         let _ = fs::remove_file(told);
         Some(says)
@@ -456,7 +460,7 @@ fn the_shells_take_their_completions_and_complete_entries_files_and_words() {
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     };
     for (shell, file) in [("bash", "nextkernel.bash"), ("zsh", "_nextkernel"), ("fish", "nextkernel.fish")] {
-        let path = shells.folder.join(file);
+        let path = shells.directory.join(file);
         if let Some((takes, says)) = judged(shell, &["-n", path.to_str().unwrap()]) {
             assert!(takes, "{shell}: {says}");
         }
@@ -490,13 +494,13 @@ fn the_shells_take_their_completions_and_complete_entries_files_and_words() {
         assert_eq!(fish(line).unwrap_or_else(|| offered.to_owned()), offered, "{line}");
     }
     // If the entries cannot be listed, nothing is completed, not even a file, and no error is shown.
-    fs::write(shells.folder.join("fails"), "").unwrap();
+    fs::write(shells.directory.join("fails"), "").unwrap();
     for shell in ["bash", "zsh"] {
         let nothing = "<stage><bz>\n";
         assert_eq!(shells.told(shell, "nextkernel stage bz\t\t\n").as_deref().unwrap_or(nothing), nothing);
     }
     assert_eq!(fish("nextkernel stage ").unwrap_or_default(), "");
-    fs::remove_dir_all(shells.folder).unwrap();
+    fs::remove_dir_all(shells.directory).unwrap();
 }
 
 #[test]

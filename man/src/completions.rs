@@ -56,12 +56,12 @@ fn entry(command: &Command) -> Option<&Arg> {
 
 /// Fills clap's data into a shell's lines.
 fn filled(lines: &str, tool: &Command, or: &str) -> String {
-    let is_folder = |argument: &Arg| argument.get_value_hint() == ValueHint::DirPath;
+    let is_directory = |argument: &Arg| argument.get_value_hint() == ValueHint::DirPath;
     let commands = |takes: &dyn Fn(&Command) -> bool| -> Vec<String> {
         tool.get_subcommands().filter(|it| takes(it)).map(|it| it.get_name().to_owned()).collect()
     };
     let takes_entry = commands(&|command| entry(command).is_some());
-    let takes_folder = commands(&|command| command.get_positionals().any(is_folder));
+    let takes_directory = commands(&|command| command.get_positionals().any(is_directory));
     let valued = tool
         .get_subcommands()
         .flat_map(Command::get_opts)
@@ -70,7 +70,7 @@ fn filled(lines: &str, tool: &Command, or: &str) -> String {
     let instead = instead.flat_map(|(command, entry)| command.get_arg_conflicts_with(entry));
     lines
         .replace("@ENTRY@", &takes_entry.join(or))
-        .replace("@FOLDER@", &takes_folder.join(or))
+        .replace("@FOLDER@", &takes_directory.join(or))
         .replace("@VALUED@", &options(valued, " "))
         .replace("@INSTEAD@", &options(instead, "|"))
 }

@@ -1,4 +1,4 @@
-//! Writes the man pages and the shells' completions into a directory: `nextkernel-manuals FOLDER`.
+//! Writes the man pages and the shells' completions into a directory: `nextkernel-manuals DIRECTORY`.
 //!
 //! The prose is in man/*.md. Options come from clap, as in the help; keys from docs/nextkernel.conf; figures
 //! from the constants in the code.
@@ -30,28 +30,28 @@ const PAGES: [&str; 4] = [
 ];
 
 fn main() -> ExitCode {
-    let Some(folder) = env::args_os().nth(1) else {
+    let Some(directory) = env::args_os().nth(1) else {
         eprintln!("nextkernel-manuals: no folder is named; nextkernel-manuals FOLDER writes them there");
         return ExitCode::from(2);
     };
-    match write(Path::new(&folder)) {
+    match write(Path::new(&directory)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nextkernel-manuals: {}: {error}", Path::new(&folder).display());
+            eprintln!("nextkernel-manuals: {}: {error}", Path::new(&directory).display());
             ExitCode::FAILURE
         }
     }
 }
 
-fn write(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+fn write(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
     for source in PAGES {
         let (name, page) = page(source)
             .ok_or_else(|| io::Error::other("a page without a title: # NAME(SECTION): what it is"))?;
-        fs::write(folder.join(name), page)?;
+        fs::write(directory.join(name), page)?;
     }
     for (name, completions) in completions::all(&tool())? {
-        fs::write(folder.join(name), completions)?;
+        fs::write(directory.join(name), completions)?;
     }
     Ok(())
 }

@@ -36,12 +36,12 @@ pub fn files_below(path: &str) -> Vec<PathBuf> {
         return vec![path];
     }
     let mut files = Vec::new();
-    let mut folders = vec![path];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
+    let mut directories = vec![path];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") {
                 files.push(path);
             }

@@ -266,7 +266,7 @@ mod tests {
         says(&scratch, "confidential", Verdict::Warn, "(TDX)");
         scratch.put("/proc/cpuinfo", "flags\t\t: fpu sev_snp\n");
         assert!(finding(&scratch, &answers(), "confidential").is_none(), "a host");
-        scratch.folder("/sys/class/misc/sev-guest");
+        scratch.directory("/sys/class/misc/sev-guest");
         says(&scratch, "confidential", Verdict::Warn, "(SEV-SNP)");
     }
 
@@ -277,7 +277,7 @@ mod tests {
         crate::machine::efi::tests::put_global(&scratch, "BootNext", &[2, 0]);
         says(&scratch, "firmware", Verdict::Bad, "`efibootmgr --delete-bootnext` takes it back");
         let scratch = machine();
-        scratch.folder("/sys/firmware/efi/efivars");
+        scratch.directory("/sys/firmware/efi/efivars");
         says(&scratch, "firmware", Verdict::Warn, "its variables are not mounted");
     }
 
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn in_fips_mode_what_a_boot_loader_adds_is_missed() {
         let scratch = machine();
-        scratch.folder("/usr/lib/dracut");
+        scratch.directory("/usr/lib/dracut");
         let stage = |line: &str| {
             staged(&scratch, "preload = yes");
             let plan = fs::read_to_string(scratch.root.path("/run/nextkernel/plan")).unwrap_or_default();

@@ -195,8 +195,8 @@ mod tests {
     #[test]
     fn who_stands_on_a_driver_that_is_to_be_freed_is_named() {
         let scratch = machine();
-        scratch.folder("/sys/module/bochs/holders/b");
-        scratch.folder("/sys/module/bochs/holders/a");
+        scratch.directory("/sys/module/bochs/holders/b");
+        scratch.directory("/sys/module/bochs/holders/a");
         says(&scratch, "gpu bochs", Verdict::Ok, "; a, b stand on it now");
         let open = Answers { process_on: |_, module| Some(format!("'x' of {module} (7)")), ..answers() };
         says_when_asked(&scratch, &open, "gpu bochs", Verdict::Ok, "; 'x' of bochs (7) has it open now");

@@ -8,7 +8,7 @@ use nextkernel_plan::{Jump, Plan};
 
 use crate::check::answers::Answers;
 use crate::check::finding::{Findings, Verdict};
-use crate::machine::exitrd::{FOLDER, Found, Runs, SHUTDOWN, Whose};
+use crate::machine::exitrd::{DIRECTORY, Found, Runs, SHUTDOWN, Whose};
 use crate::machine::init::{Hooked, Init};
 use crate::machine::layers::Layer;
 use crate::machine::mounts::Mount;
@@ -137,26 +137,26 @@ pub(super) fn exitrd(root: &Root, findings: &mut Findings) {
         (Found::Ours { .. }, _) if unclosable.is_some() => (
             Verdict::Warn,
             format!(
-                "nextkernel's is ready at {FOLDER}, and cannot close {}: `nextkernel exitrd --remove`, and use your \
+                "nextkernel's is ready at {DIRECTORY}, and cannot close {}: `nextkernel exitrd --remove`, and use your \
                  initramfs generator's with our module in it (initramfs/)",
                 unclosable.map_or_else(String::new, |what| what.in_words())
             ),
         ),
         (Found::Ours { is_current: true }, Runs::Yes { .. }) => (
             Verdict::Ok,
-            format!("nextkernel's is ready at {FOLDER}: before the jump / is unmounted{closed}"),
+            format!("nextkernel's is ready at {DIRECTORY}: before the jump / is unmounted{closed}"),
         ),
         (Found::Ours { .. }, _) => (
             Verdict::Warn,
             format!(
-                "nextkernel's at {FOLDER} does not hold the hook that is installed: `nextkernel exitrd` renews it"
+                "nextkernel's at {DIRECTORY} does not hold the hook that is installed: `nextkernel exitrd` renews it"
             ),
         ),
         (_, Runs::Noexec(point)) => (
             Verdict::Info,
             format!(
                 "{SHUTDOWN} is there, and systemd passes it over in silence at every shutdown, for {point} is mounted \
-                 noexec: mount {FOLDER} with exec if you want it{left}"
+                 noexec: mount {DIRECTORY} with exec if you want it{left}"
             ),
         ),
         (_, Runs::NotExecutable) => (
@@ -205,7 +205,7 @@ fn to_come(root: &Root, maker: &Whose, left: &str, closed: &str) -> (Verdict, St
     let (name, carries, how) = match maker {
         Whose::Dracut => ("dracut's", has_dracut_module(root), "initramfs/dracut"),
         Whose::Mkinitcpio => {
-            let conf = fs::read_to_string(root.path(FOLDER).join("mkinitcpio-shutdown.conf"));
+            let conf = fs::read_to_string(root.path(DIRECTORY).join("mkinitcpio-shutdown.conf"));
             ("mkinitcpio's", conf.is_ok_and(|conf| conf.contains("nextkernel")), "initramfs/mkinitcpio")
         }
         // Its contents depend on the configuration that the system was built from.
@@ -433,7 +433,7 @@ mod tests {
         let scratch = encrypted("rw");
         scratch.put("/run/initramfs/.need_shutdown", "");
         says(&scratch, "exitrd", Verdict::Info, "dracut's is made at the shutdown, and nothing here says");
-        scratch.folder("/usr/lib/dracut/modules.d/90nextkernel");
+        scratch.directory("/usr/lib/dracut/modules.d/90nextkernel");
         says(
             &scratch,
             "exitrd",

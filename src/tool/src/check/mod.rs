@@ -22,11 +22,11 @@ use crate::check::configuration::IfInvalid;
 use crate::check::finding::{Finding, Findings, Verdict};
 use crate::freeing::gpus::{self, Said};
 use crate::machine::root::Root;
-use crate::staging::directory::{self, Folder};
+use crate::staging::directory::{self, Directory};
 
 /// Returns the findings about this machine and the staged kernel.
 pub(crate) fn findings(root: &Root) -> Vec<Finding> {
-    all(root, &Answers::now(root), &Folder::plan_text(root))
+    all(root, &Answers::now(root), &Directory::plan_text(root))
 }
 
 /// Returns a sentence for each bad finding about this machine and the staged kernel.

@@ -8,7 +8,7 @@ use crate::check::finding::{Findings, Verdict};
 use crate::machine::late_loads;
 use crate::machine::root::Root;
 use crate::request::conf;
-use crate::staging::directory::{self, Folder};
+use crate::staging::directory::{self, Directory};
 
 /// Reports whether the plan can be used, and whether the configuration was changed after staging. Returns the plan.
 pub(super) fn plan<'a>(
@@ -43,7 +43,7 @@ pub(super) fn plan<'a>(
                     plan.entry
                 );
                 findings.say(Verdict::Bad, "staged", replaced);
-            } else if Folder::is_half_staged(root) {
+            } else if Directory::is_half_staged(root) {
                 let stray = format!(
                     "{} is staged, a `nextkernel stage` was killed half way, and what is loaded may be its image: stage \
                      again, or `nextkernel unstage`",

@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 pub(super) fn machine() -> Scratch {
     let scratch = Scratch::new();
     executable(&scratch, HOOK);
-    scratch.folder("/run/systemd/system");
+    scratch.directory("/run/systemd/system");
     scratch.put("/proc/sysrq-trigger", "");
     scratch.put("/proc/1/stack", "");
     scratch.put("/proc/cmdline", "root=x panic=30\n");
@@ -54,7 +54,7 @@ pub(super) fn staged(scratch: &Scratch, preload: &str) {
 }
 
 fn found(scratch: &Scratch, answers: &Answers) -> Vec<Finding> {
-    all(&scratch.root, answers, &Folder::plan_text(&scratch.root))
+    all(&scratch.root, answers, &Directory::plan_text(&scratch.root))
 }
 
 /// Returns the finding on a subject, if there is one.

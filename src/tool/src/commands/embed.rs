@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn what_is_there_is_never_written_over_and_what_failed_leaves_nothing() {
         let scratch = machine();
-        scratch.folder("/board");
+        scratch.directory("/board");
         let refused = run(&scratch.root, &arguments(&scratch)).unwrap_err().to_string();
         assert!(refused.contains("/board: ") && refused.contains("does not exist yet"), "{refused}");
         std::fs::remove_dir(scratch.root.path("/board")).unwrap();

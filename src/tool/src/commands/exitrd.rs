@@ -12,7 +12,7 @@ use nextkernel_hook::scene::exitrd::MOUNTED_AS;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use thiserror::Error;
 
-use crate::machine::exitrd::{FOLDER, Found, SHUTDOWN, Whose, is_program};
+use crate::machine::exitrd::{DIRECTORY, Found, SHUTDOWN, Whose, is_program};
 use crate::machine::layers::{Layer, Unclosable};
 use crate::machine::root::{HOOK, Root};
 use crate::machine::superuser::{NotRoot, see_that_this_is_root};
@@ -61,10 +61,10 @@ pub enum Error {
     )]
     Unclosable(Unclosable),
     /// Another program has made an exitrd.
-    #[error("{FOLDER} is {0}")]
+    #[error("{DIRECTORY} is {0}")]
     Theirs(Whose),
     /// There is no exitrd of ours to remove.
-    #[error("there is no exitrd of nextkernel's at {FOLDER}: nothing was done")]
+    #[error("there is no exitrd of nextkernel's at {DIRECTORY}: nothing was done")]
     NotOurs,
     /// A call failed.
     #[error("{what}: {}", InWords(.error))]
@@ -78,8 +78,8 @@ pub enum Error {
 
 /// Makes, updates or removes the exitrd, and prints the result.
 pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
-    see_that_this_is_root(FOLDER)?;
-    let directory = root.path(FOLDER);
+    see_that_this_is_root(DIRECTORY)?;
+    let directory = root.path(DIRECTORY);
     let call = |what: &str, done: nix::Result<()>| {
         done.map_err(|errno| Error::Call { what: what.to_owned(), error: errno.into() })
     };
@@ -88,25 +88,27 @@ pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
             return Err(Error::NotOurs);
         }
         call("our exitrd cannot be unmounted", umount2(&directory, MntFlags::empty()))?;
-        say::say(format_args!("there is no exitrd of nextkernel's at {FOLDER} any more"));
+        say::say(format_args!("there is no exitrd of nextkernel's at {DIRECTORY} any more"));
         return Ok(());
     }
     match needed(root)? {
-        Needed::Nothing => say::say(format_args!("the exitrd at {FOLDER} is ready: nothing to do")),
+        Needed::Nothing => say::say(format_args!("the exitrd at {DIRECTORY} is ready: nothing to do")),
         Needed::Hook => {
             put_hook(root)?;
-            say::say(format_args!("the exitrd at {FOLDER} has the hook that is installed now"));
+            say::say(format_args!("the exitrd at {DIRECTORY} has the hook that is installed now"));
         }
         Needed::All => {
             at(&directory, DirBuilder::new().recursive(true).mode(0o755).create(&directory))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
             let mounted = mount(Some(MOUNTED_AS), &directory, Some("tmpfs"), flags, Some(SIZE));
-            call(&format!("a tmpfs cannot be mounted on {FOLDER}"), mounted)?;
+            call(&format!("a tmpfs cannot be mounted on {DIRECTORY}"), mounted)?;
             // An incomplete exitrd must not be used.
             fill(root).inspect_err(|_| {
                 let _ = umount2(&directory, MntFlags::empty());
             })?;
-            say::say(format_args!("the exitrd at {FOLDER} is ready: at a shutdown the hook closes the root"));
+            say::say(format_args!(
+                "the exitrd at {DIRECTORY} is ready: at a shutdown the hook closes the root"
+            ));
         }
     }
     Ok(())
@@ -142,7 +144,7 @@ fn needed(root: &Root) -> Result<Needed, Error> {
 /// Fills a new exitrd.
 fn fill(root: &Root) -> Result<(), Error> {
     for name in DIRECTORIES {
-        let path = root.path(FOLDER).join(name);
+        let path = root.path(DIRECTORY).join(name);
         at(&path, DirBuilder::new().mode(0o755).create(&path))?;
     }
     put_hook(root)
@@ -150,7 +152,7 @@ fn fill(root: &Root) -> Result<(), Error> {
 
 /// Puts the hook into the exitrd. Writes it under another name first, so that systemd finds only a whole one.
 fn put_hook(root: &Root) -> Result<(), Error> {
-    let (hook, new, path) = (root.path(HOOK), root.path(FOLDER).join("shutdown.new"), root.path(SHUTDOWN));
+    let (hook, new, path) = (root.path(HOOK), root.path(DIRECTORY).join("shutdown.new"), root.path(SHUTDOWN));
     at(&new, fs::copy(hook, &new))?;
     at(&new, fs::set_permissions(&new, Permissions::from_mode(0o755)))?;
     at(&path, fs::rename(&new, &path))
@@ -181,7 +183,7 @@ mod tests {
     fn machine() -> Scratch {
         let scratch = Scratch::new();
         executable(&scratch, HOOK, "the hook");
-        scratch.folder("/run/systemd/system");
+        scratch.directory("/run/systemd/system");
         scratch.put("/proc/self/mountinfo", PLAIN);
         scratch
     }
@@ -195,12 +197,12 @@ mod tests {
         let scratch = machine();
         assert_eq!(needed(&scratch.root).unwrap(), Needed::All);
         scratch.put("/proc/self/mountinfo", &format!("{PLAIN}{WITH_OURS}"));
-        scratch.folder(FOLDER);
+        scratch.directory(DIRECTORY);
         assert_eq!(needed(&scratch.root).unwrap(), Needed::Hook);
         fill(&scratch.root).unwrap();
         assert_eq!(needed(&scratch.root).unwrap(), Needed::Nothing);
         let mut names: Vec<_> =
-            fs::read_dir(scratch.root.path(FOLDER)).unwrap().map(|it| it.unwrap().file_name()).collect();
+            fs::read_dir(scratch.root.path(DIRECTORY)).unwrap().map(|it| it.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["dev", "etc", "oldroot", "proc", "root", "run", "shutdown", "sys", "usr", "var"]);
         executable(&scratch, HOOK, "a newer hook");
@@ -215,7 +217,7 @@ mod tests {
     fn what_an_initramfs_leaves_behind_is_mounted_over() {
         let scratch = machine();
         for name in ["fsck.log", "fsck-root", "initramfs.debug", "log/x", "init.log"] {
-            scratch.put(&format!("{FOLDER}/{name}"), "");
+            scratch.put(&format!("{DIRECTORY}/{name}"), "");
         }
         assert_eq!(needed(&scratch.root).unwrap(), Needed::All);
     }
@@ -230,7 +232,7 @@ mod tests {
             ("live/squashfs", "somebody else's: /run/initramfs/live lies there"),
         ] {
             let scratch = machine();
-            scratch.put(&format!("{FOLDER}/{path}"), "");
+            scratch.put(&format!("{DIRECTORY}/{path}"), "");
             assert!(refused(&scratch).contains(named), "{path}: {}", refused(&scratch));
         }
         let scratch = machine();

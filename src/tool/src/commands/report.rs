@@ -16,7 +16,7 @@ use crate::report::known::{Error, Known, failed, so_many_failed};
 use crate::report::{arrival, clock, history, json, prometheus, svg, table, words};
 use crate::request::conf::Conf;
 use crate::request::firmware::Requests;
-use crate::staging::directory::Folder;
+use crate::staging::directory::Directory;
 use crate::words::say;
 
 /// Show what the last handoff took, and what it saved
@@ -54,7 +54,7 @@ pub struct Arguments {
 /// Reports, or keeps what later reports need.
 pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
     if arguments.record || arguments.stopping || arguments.seen {
-        see_that_this_is_root(history::FOLDER)?;
+        see_that_this_is_root(history::DIRECTORY)?;
     }
     if arguments.stopping {
         return stopping(root, clock::told(), systemd::going_down_to());
@@ -127,7 +127,7 @@ fn record(root: &Root, mut history: History) -> Result<(), Error> {
 /// Keeps the time at which the system began to go down for the report of the next kernel. Keeps nothing if the
 /// system is not going down.
 fn stopping(root: &Root, then: clock::Then, to: Option<&str>) -> Result<(), Error> {
-    let text = Folder::plan_text(root).ok().flatten().unwrap_or_default();
+    let text = Directory::plan_text(root).ok().flatten().unwrap_or_default();
     let plan = Plan::parse(&text).ok();
     let Requests { found, unread } = Requests::find(root, &Conf::default(), plan.as_ref());
     let is_for_the_firmware = !found.is_empty();

@@ -13,7 +13,7 @@ use crate::machine::superuser::{NotRoot, see_that_this_is_root};
 use crate::request::choices::{OnVerb, PreloadChoice, SyscallChoice};
 use crate::request::conf;
 use crate::request::stage::{LineFrom, StageRequest, Target};
-use crate::staging::directory::FOLDER;
+use crate::staging::directory::DIRECTORY;
 use crate::staging::stage;
 use crate::status::stage::stage_and_print;
 
@@ -150,7 +150,7 @@ fn watchdog(word: &str) -> Result<Watchdog, &'static str> {
 
 /// Stages, and prints the status.
 pub fn run(root: &Root, request: &StageRequest) -> Result<(), Error> {
-    see_that_this_is_root(FOLDER)?;
+    see_that_this_is_root(DIRECTORY)?;
     see_that_this_is_the_system(root)?;
     stage_and_print(root, request)?;
     Ok(())

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::machine::root::Root;
 use crate::machine::superuser::{NotRoot, see_that_this_is_root};
-use crate::staging::directory::FOLDER;
+use crate::staging::directory::DIRECTORY;
 use crate::staging::unstage::{self, Condition};
 use crate::words::say;
 
@@ -32,7 +32,7 @@ pub enum Error {
 
 /// Unstages, and prints the result.
 pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
-    see_that_this_is_root(FOLDER)?;
+    see_that_this_is_root(DIRECTORY)?;
     let condition = Condition { entry: arguments.entry.clone(), follow: arguments.follow, handoff: None };
     say::say(unstage::unstage(root, &condition)?);
     Ok(())

@@ -145,7 +145,7 @@ fn updated(root: &Root, arguments: &Arguments, staging: &Staging<'_>) -> Option<
 
 /// Returns the message after staging.
 fn done(root: &Root) -> String {
-    let text = crate::staging::directory::Folder::plan_text(root).ok().flatten().unwrap_or_default();
+    let text = crate::staging::directory::Directory::plan_text(root).ok().flatten().unwrap_or_default();
     match nextkernel_plan::Plan::parse(&text) {
         Ok(plan) => format!("{} is staged, after the update, for {}", plan.entry, plan.on),
         Err(_) => "what is staged after the update cannot be read".to_owned(),
@@ -215,7 +215,7 @@ fn decide(root: &Root, arguments: &Arguments, conf: &Conf, known: Option<&Known>
 
 /// Returns whether a kernel is staged whose origin is not known. An unreadable plan counts, too.
 fn is_staged(root: &Root) -> bool {
-    !matches!(crate::staging::directory::Folder::plan_text(root), Ok(None))
+    !matches!(crate::staging::directory::Directory::plan_text(root), Ok(None))
 }
 
 /// Returns the verbs for which the key has a kernel staged.
@@ -287,7 +287,7 @@ mod tests {
     use crate::machine::scratch::Scratch;
     use crate::machine::sys::Calls;
     use crate::request::stage::LineFrom;
-    use crate::staging::directory::Folder;
+    use crate::staging::directory::Directory;
     use nextkernel_plan::{On, Plan};
     use std::fs;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -334,7 +334,7 @@ mod tests {
 
     /// Returns the staged handoff, the version of its kernel, and its verbs.
     fn staged(scratch: &Scratch) -> Option<(String, String, On)> {
-        let text = Folder::plan_text(&scratch.root).unwrap()?;
+        let text = Directory::plan_text(&scratch.root).unwrap()?;
         let plan = Plan::parse(&text).unwrap();
         let kernel = plan.kernel_from.unwrap().rsplit_once('-').map(|(_, version)| version.to_owned());
         Some((plan.handoff.to_string(), kernel.unwrap_or_default(), plan.on))
@@ -426,7 +426,7 @@ mod tests {
             assert!(told(&scratch, &installed("1")).unwrap().starts_with("1 is staged"));
             let (second, ..) = staged(&scratch).unwrap();
             assert_ne!(first, second);
-            let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
+            let text = Directory::plan_text(&scratch.root).unwrap().unwrap();
             assert_eq!(Plan::parse(&text).unwrap().cmdline, "root=x quiet");
             // While the initrd is missing nothing is staged. The next initrd is staged again.
             fs::remove_file(scratch.root.path("/boot/initrd.img-1")).unwrap();
@@ -434,7 +434,7 @@ mod tests {
             assert!(said.contains("no longer staged, for its files changed") && staged(&scratch).is_none());
             put_initrd(&scratch, "1", b"at last");
             assert!(told(&scratch, &installed("1")).unwrap().starts_with("1 is staged"));
-            assert!(!Folder::place(&scratch.root, crate::staging::directory::DISARMED).exists());
+            assert!(!Directory::place(&scratch.root, crate::staging::directory::DISARMED).exists());
         }
     }
 

@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn without_the_firmwares_variables_systemd_boot_is_not_passed_over() {
         let scratch = Scratch::new();
-        scratch.folder("/sys/firmware/efi/efivars");
+        scratch.directory("/sys/firmware/efi/efivars");
         scratch.put("/efi/EFI/systemd/systemd-bootx64.efi", "");
         assert!(found(&scratch).is_err_and(|why| why.contains("efivarfs")));
         scratch.put(GRUB, "");

@@ -101,8 +101,8 @@ mod tests {
              3 2 0:35 / /boot/efi rw - autofs systemd-1 rw\n\
              4 3 8:1 / /boot/efi rw - vfat /dev/sda1 rw\n",
         );
-        scratch.folder("/boot/loader/entries");
-        scratch.folder("/boot/efi/EFI");
+        scratch.directory("/boot/loader/entries");
+        scratch.directory("/boot/efi/EFI");
         let found = || find(&scratch.root, &mut Vec::new());
         let kinds = || found().iter().map(|partition| partition.kind).collect::<Vec<_>>();
         assert_eq!(kinds(), [Kind::Esp, Kind::Xbootldr]);
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_boot_directory_that_is_no_partition_of_its_own_is_none() {
         let scratch = Scratch::new();
-        scratch.folder("/boot/loader/entries");
+        scratch.directory("/boot/loader/entries");
         scratch.put("/proc/self/mountinfo", "1 0 8:3 / / rw - ext4 /dev/sda3 rw\n");
         let mut notes = Vec::new();
         assert_eq!((find(&scratch.root, &mut notes), notes), (Vec::new(), Vec::new()));
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn one_partition_at_two_places_is_one_and_a_part_of_one_is_none() {
         let scratch = Scratch::new();
-        scratch.folder("/efi/EFI");
-        scratch.folder("/boot/EFI");
+        scratch.directory("/efi/EFI");
+        scratch.directory("/boot/EFI");
         let mounted = |part: &str| {
             let line = |point: &str| format!("2 1 8:1 {part} {point} rw - vfat /dev/sda1 rw\n");
             scratch.put("/proc/self/mountinfo", &[line("/efi"), line("/boot")].concat());

@@ -17,7 +17,7 @@ const TOP: u64 = 5;
 
 /// The tree of tree roots, the directory in it, and the type of its items (same header).
 const ROOT_TREE: u64 = 1;
-const FOLDER: u64 = 6;
+const DIRECTORY: u64 = 6;
 const DIR_ITEM: u32 = 84;
 
 /// The name of the entry that holds the default.
@@ -49,7 +49,7 @@ pub fn other_than_default(root: &Root, path: &Path) -> io::Result<Option<(u64, u
     let current =
         options.filter_map(|option| option.strip_prefix("subvolid=")).find_map(|id| id.parse().ok());
     let Some(current) = current else { return Ok(None) };
-    let found = sys::btrfs_search(&File::open(root.path(&mount.point))?, ROOT_TREE, FOLDER, DIR_ITEM)?;
+    let found = sys::btrfs_search(&File::open(root.path(&mount.point))?, ROOT_TREE, DIRECTORY, DIR_ITEM)?;
     let default = default_in(&found).unwrap_or(TOP);
     Ok((default != TOP && default != current).then_some((current, default)))
 }

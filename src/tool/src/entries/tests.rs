@@ -28,7 +28,7 @@ pub(crate) fn machine() -> Scratch {
         );
     }
     for point in [ESP, XBOOTLDR] {
-        scratch.folder(&format!("{point}/EFI"));
+        scratch.directory(&format!("{point}/EFI"));
         for file in ["k1", "k2", "i1", "i2"] {
             scratch.put(&format!("{point}/{file}"), "x");
         }
@@ -489,7 +489,7 @@ fn what_a_board_boots_is_staged_and_the_running_device_tree_goes_along() {
     let board = board();
     let no_tree = refused(&board, None);
     assert!(no_tree.contains("has a device tree (/dtbs)"), "{no_tree}");
-    board.folder("/sys/firmware/devicetree/base");
+    board.directory("/sys/firmware/devicetree/base");
     let Choice { entry, notes, .. } = choose(&board.root, &Conf::default(), None).unwrap();
     assert_eq!((entry.id.as_str(), entry.title.as_deref()), ("l1", Some("One")));
     assert_eq!(entry.kernel, Path::new("/boot/Image").into());
@@ -675,7 +675,7 @@ fn grubs_menu_is_the_one_on_the_esp_where_there_is_no_other_and_it_calls_none() 
     let menu = |line: &str| format!("menuentry 'A' --id a {{\n linux /boot/vmlinuz-1 {line}\n}}\n");
     let machine = without_systemd_boot();
     machine.put("/boot/efi/EFI/openEuler/grub.cfg", &menu("ESP"));
-    machine.folder("/sys/firmware/efi");
+    machine.directory("/sys/firmware/efi");
     assert_eq!(line(&machine), "ESP");
     // The menu on the ESP may belong to another system, while this one's GRUB has its own directory built in.
     machine.put("/boot/grub2/grub.cfg", &menu("BOOT"));
@@ -687,7 +687,7 @@ fn grubs_menu_is_the_one_on_the_esp_where_there_is_no_other_and_it_calls_none() 
     // A BIOS starts a boot loader from elsewhere, not from the ESP.
     std::fs::remove_dir_all(machine.root.path("/sys/firmware/efi")).unwrap();
     assert_eq!(line(&machine), "BOOT");
-    machine.folder("/sys/firmware/efi");
+    machine.directory("/sys/firmware/efi");
     // The files of Debian and Fedora, of openSUSE, and the older one of SUSE.
     for calls in [
         "search --label boot --set prefix\nconfigfile $prefix/grub.cfg\n",

@@ -53,8 +53,8 @@ pub struct Gpu {
 /// Finds the drivers that own a GPU.
 #[must_use]
 pub fn find(root: &Root, said: Said<'_>) -> Vec<Gpu> {
-    let Ok(folder) = File::open(root.path("/")) else { return Vec::new() };
-    gpu::find(folder.as_fd()).iter().map(|driver| Gpu::of(&folder, &driver, said)).collect()
+    let Ok(directory) = File::open(root.path("/")) else { return Vec::new() };
+    gpu::find(directory.as_fd()).iter().map(|driver| Gpu::of(&directory, &driver, said)).collect()
 }
 
 /// Returns the first driver that leaves a framebuffer that the next kernel must not touch.
@@ -73,9 +73,9 @@ pub fn forbids_the_jump(gpus: &[Gpu]) -> Option<&Gpu> {
 /// finds it is the one that would end the process at the end of shutdown.
 #[must_use]
 pub fn process_on(root: &Root, module: &str) -> Option<String> {
-    let folder = File::open(root.path("/")).ok()?;
+    let directory = File::open(root.path("/")).ok()?;
     let module = ModuleName::cut(module.as_bytes());
-    let held = Held::by_files_of(folder.as_fd(), &module, false, Relatives::of_this_process());
+    let held = Held::by_files_of(directory.as_fd(), &module, false, Relatives::of_this_process());
     let process = held.first().ok()??;
     Some(format!("{} ({})", quoted(&process.name.to_string(), 16), process.id.as_raw_nonzero()))
 }
@@ -83,15 +83,15 @@ pub fn process_on(root: &Root, module: &str) -> Option<String> {
 /// Returns the modules that depend on a module now.
 #[must_use]
 pub fn modules_on(root: &Root, module: &str) -> Vec<String> {
-    let folder = root.path("/sys/module").join(module).join("holders");
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let directory = root.path("/sys/module").join(module).join("holders");
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
 }
 
 impl Gpu {
-    fn of(folder: &File, driver: &gpu::Driver, said: Said<'_>) -> Gpu {
+    fn of(directory: &File, driver: &gpu::Driver, said: Said<'_>) -> Gpu {
         let (policy, if_failed) = match said {
             Said::Plan(plan) => (driver.policy(plan.gpu.iter()), plan.gpu_failed),
             Said::Conf(conf) => {
@@ -100,9 +100,9 @@ impl Gpu {
             }
         };
         let mut devices = Vec::new();
-        gpu::for_each_device(folder.as_fd(), |device| {
+        gpu::for_each_device(directory.as_fd(), |device| {
             if device.driver == driver.module {
-                devices.extend(device.name(folder.as_fd()).map(|name| name.to_string()));
+                devices.extend(device.name(directory.as_fd()).map(|name| name.to_string()));
             }
             None::<()>
         });

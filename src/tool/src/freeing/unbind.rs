@@ -180,7 +180,7 @@ mod tests {
         }
         scratch.put(&format!("{DRIVERS}/nvme/bind"), "");
         scratch.put("/proc/self/mountinfo", "22 1 259:0 / / ro - ext4 /dev/nvme0n1 ro\n");
-        scratch.folder("/sys/devices/pci0000:00/0000:01:00.0/nvme/nvme0/nvme0n1");
+        scratch.directory("/sys/devices/pci0000:00/0000:01:00.0/nvme/nvme0/nvme0n1");
         scratch.link("/sys/dev/block/259:0", "/sys/devices/pci0000:00/0000:01:00.0/nvme/nvme0/nvme0n1");
         scratch
     }

@@ -36,7 +36,7 @@ pub struct Member {
 impl Member {
     /// Returns a directory that root owns, with the time 0.
     #[must_use]
-    pub fn folder(name: &[u8], permissions: u32) -> Member {
+    pub fn directory(name: &[u8], permissions: u32) -> Member {
         Member { name: name.to_vec(), mode: libc::S_IFDIR | permissions, ..Member::default() }
     }
 

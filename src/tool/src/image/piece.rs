@@ -30,7 +30,7 @@ pub struct Packed {
     /// The path in the initramfs, without a leading `/`.
     pub name: String,
     /// The permissions of the directory that holds it.
-    pub folder: u32,
+    pub directory: u32,
     /// The permissions of the file.
     pub file: u32,
 }
@@ -104,11 +104,11 @@ impl Packed {
     /// Returns the directories and then the file itself, because the kernel does not create directories that an
     /// archive does not list.
     pub(crate) fn members(&self, size: u64) -> Vec<Member> {
-        let (folders, name) = (self.name.match_indices('/').map(|(at, _)| at), self.name.as_bytes());
-        let folders = folders.filter_map(|at| name.get(..at));
-        let mut members: Vec<_> = folders.map(|name| Member::folder(name, 0o555)).collect();
+        let (directories, name) = (self.name.match_indices('/').map(|(at, _)| at), self.name.as_bytes());
+        let directories = directories.filter_map(|at| name.get(..at));
+        let mut members: Vec<_> = directories.map(|name| Member::directory(name, 0o555)).collect();
         if let Some(last) = members.last_mut() {
-            last.mode = libc::S_IFDIR | self.folder;
+            last.mode = libc::S_IFDIR | self.directory;
         }
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         members.push(Member {

@@ -109,7 +109,7 @@ mod tests {
     fn machine() -> Scratch {
         let scratch = Scratch::new();
         scratch.put("/proc/uptime", "1000.99 1500.12\n");
-        scratch.folder("/run/nextkernel");
+        scratch.directory("/run/nextkernel");
         scratch
     }
 

@@ -173,8 +173,8 @@ impl<'a> Search<'a> {
 }
 
 /// Resolves the links and directories in a directory, and returns those that are directories.
-fn links(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn links(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.path().canonicalize().ok()).filter(|path| path.is_dir()).collect()
 }
 
@@ -210,9 +210,9 @@ mod tests {
         scratch
     }
 
-    fn block(scratch: &Scratch, number: &str, folder: &str) {
-        scratch.folder(folder);
-        scratch.link(&format!("/sys/dev/block/{number}"), folder);
+    fn block(scratch: &Scratch, number: &str, directory: &str) {
+        scratch.directory(directory);
+        scratch.link(&format!("/sys/dev/block/{number}"), directory);
     }
 
     fn known(addresses: &[(&str, &str)]) -> Carriers {
@@ -237,7 +237,7 @@ mod tests {
             ("sda", "/sys/devices/pci0000:00/0000:00:17.0/ata1/sda"),
             ("nvme0n1", "/sys/devices/pci0000:00/0000:3b:00.0/nvme/nvme0/nvme0n1"),
         ] {
-            scratch.folder(disk);
+            scratch.directory(disk);
             scratch.link(&format!("/sys/devices/virtual/block/md0/slaves/{member}"), disk);
         }
         assert_eq!(find(&scratch.root), known(&[("0000:00:17.0", "/"), ("0000:3b:00.0", "/")]));
@@ -248,11 +248,11 @@ mod tests {
         let subsystem = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0";
         let scratch = machine("22 1 259:0 / / ro - ext4 /dev/nvme0n1 ro\n", "");
         block(&scratch, "259:0", &format!("{subsystem}/nvme0n1"));
-        scratch.folder(&format!("{subsystem}/power"));
+        scratch.directory(&format!("{subsystem}/power"));
         for (controller, address) in [("nvme0", "0000:3b:00.0"), ("nvme1", "0000:5e:00.0")] {
-            let folder = format!("/sys/devices/pci0000:00/{address}/nvme/{controller}");
-            scratch.folder(&folder);
-            scratch.link(&format!("{subsystem}/{controller}"), &folder);
+            let directory = format!("/sys/devices/pci0000:00/{address}/nvme/{controller}");
+            scratch.directory(&directory);
+            scratch.link(&format!("{subsystem}/{controller}"), &directory);
         }
         assert_eq!(find(&scratch.root), known(&[("0000:3b:00.0", "/"), ("0000:5e:00.0", "/")]));
     }
@@ -283,8 +283,8 @@ mod tests {
         let (one, two) =
             ("/sys/devices/pci0000:00/0000:00:01.0/sda", "/sys/devices/pci0000:00/0000:00:02.0/sdb");
         block(&scratch, "1:3", one);
-        scratch.folder(two);
-        scratch.folder("/sys/fs/btrfs/features");
+        scratch.directory(two);
+        scratch.directory("/sys/fs/btrfs/features");
         for (name, device) in [("sda", one), ("sdb", two)] {
             scratch.link(&format!("/sys/fs/btrfs/5f3a/devices/{name}"), device);
         }

@@ -13,7 +13,7 @@ use crate::words::errno::InWords;
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// The directory in which the kernel shows the variables.
-const FOLDER: &str = "/sys/firmware/efi/efivars";
+const DIRECTORY: &str = "/sys/firmware/efi/efivars";
 
 /// The vendor UUID of the firmware's own variables (UEFI, "Globally Defined Variables").
 const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -42,7 +42,7 @@ pub struct Error {
 /// Returns the file of a variable of the Boot Loader Interface (Documentation/filesystems/efivarfs.rst).
 #[must_use]
 pub fn path(name: &str) -> PathBuf {
-    PathBuf::from(format!("{FOLDER}/{name}-{VENDOR}"))
+    PathBuf::from(format!("{DIRECTORY}/{name}-{VENDOR}"))
 }
 
 /// Whether the firmware's variables can be seen. Also true on a machine without UEFI, where there are none to
@@ -50,7 +50,7 @@ pub fn path(name: &str) -> PathBuf {
 #[must_use]
 pub fn are_there(root: &Root) -> bool {
     let is_efi = root.path("/sys/firmware/efi").is_dir();
-    let any = || fs::read_dir(root.path(FOLDER)).is_ok_and(|mut files| files.next().is_some());
+    let any = || fs::read_dir(root.path(DIRECTORY)).is_ok_and(|mut files| files.next().is_some());
     !is_efi || any()
 }
 
@@ -128,7 +128,7 @@ fn value(root: &Root, name: &str) -> Result<Option<Vec<u8>>, Error> {
 /// Returns a variable's value, which follows four bytes of attributes
 /// (Documentation/filesystems/efivarfs.rst).
 fn of(root: &Root, whose: &str, name: &str) -> Result<Option<Vec<u8>>, Error> {
-    let path = PathBuf::from(format!("{FOLDER}/{name}-{whose}"));
+    let path = PathBuf::from(format!("{DIRECTORY}/{name}-{whose}"));
     match fs::read(root.path(&path)) {
         Ok(bytes) => Ok(bytes.get(4..).map(<[u8]>::to_vec)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -159,7 +159,7 @@ pub(crate) mod tests {
     }
 
     fn put_of(scratch: &Scratch, whose: &str, name: &str, value: &[u8]) {
-        let path = format!("{FOLDER}/{name}-{whose}");
+        let path = format!("{DIRECTORY}/{name}-{whose}");
         scratch.put(&path, "");
         fs::write(scratch.root.path(&path), [&[7, 0, 0, 0], value].concat()).unwrap();
     }
@@ -199,7 +199,7 @@ pub(crate) mod tests {
     fn secure_boot_is_off_where_the_kernel_shim_or_the_firmware_has_switched_its_checks_off() {
         let scratch = Scratch::new();
         let put = |name: &str, value: u8| {
-            let path = format!("{FOLDER}/{name}");
+            let path = format!("{DIRECTORY}/{name}");
             scratch.put(&path, "");
             fs::write(scratch.root.path(&path), [6, 0, 0, 0, value]).unwrap();
         };
@@ -243,7 +243,7 @@ pub(crate) mod tests {
     #[test]
     fn one_that_cannot_be_read_is_an_error_and_no_absence() {
         let scratch = Scratch::new();
-        scratch.folder(&format!("/sys/firmware/efi/efivars/LoaderInfo-{VENDOR}"));
+        scratch.directory(&format!("/sys/firmware/efi/efivars/LoaderInfo-{VENDOR}"));
         let sentence = text(&scratch.root, "LoaderInfo").unwrap_err().to_string();
         assert!(sentence.contains("LoaderInfo") && sentence.contains("Is a directory"), "{sentence}");
     }

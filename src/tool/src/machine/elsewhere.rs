@@ -70,7 +70,7 @@ pub(crate) mod tests {
     use crate::machine::scratch::Scratch;
 
     fn pids(scratch: &Scratch, namespace: &str) {
-        scratch.folder("/proc/self/ns");
+        scratch.directory("/proc/self/ns");
         std::os::unix::fs::symlink(namespace, scratch.root.path("/proc/self/ns/pid")).unwrap();
     }
 
@@ -87,7 +87,7 @@ pub(crate) mod tests {
         let asked = |scratch: &Scratch| see_that_this_is_the_system(&scratch.root);
         let scratch = Scratch::new();
         assert_eq!(asked(&scratch), Err(Elsewhere::NoProc));
-        scratch.folder("/proc/self/ns");
+        scratch.directory("/proc/self/ns");
         assert_eq!(asked(&scratch), Err(Elsewhere::Unknown), "without namespaces");
         let scratch = Scratch::new();
         is_the_system(&scratch);
@@ -105,7 +105,7 @@ pub(crate) mod tests {
             "0::/system.slice/system-nextkernel.slice/nextkernel-stage@6.1.service\n",
         );
         assert_eq!(asked(&scratch), Ok(()));
-        scratch.folder("/proc/1/root");
+        scratch.directory("/proc/1/root");
         assert_eq!(asked(&scratch), Err(Elsewhere::Chroot));
     }
 }

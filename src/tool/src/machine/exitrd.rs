@@ -13,7 +13,7 @@ use crate::machine::root::{HOOK, Root};
 /// The directory that systemd changes its root to (systemd-shutdown(8), bootup(7)). systemd does not touch a
 /// mount there: it is neither stopped as a unit (`fstab_is_extrinsic`, src/shared/fstab-util.c) nor unmounted
 /// at the end (`nonunmountable_path`, src/shutdown/umount.c).
-pub const FOLDER: &str = "/run/initramfs";
+pub const DIRECTORY: &str = "/run/initramfs";
 
 /// The program in it that systemd executes.
 pub const SHUTDOWN: &str = "/run/initramfs/shutdown";
@@ -83,7 +83,7 @@ impl Found {
     #[must_use]
     pub fn look(root: &Root) -> Found {
         let mounts = Mount::all(root);
-        let mounted = Mount::at(&mounts, Path::new(FOLDER));
+        let mounted = Mount::at(&mounts, Path::new(DIRECTORY));
         if mounted.is_some_and(is_ours) {
             return Found::Ours { is_current: is_current(root) };
         }
@@ -91,21 +91,22 @@ impl Found {
         if is_nixos && (mounted.is_some() || root.path(NIXOS_UNIT).exists()) {
             return Found::Theirs(Whose::Nixos);
         }
-        let below =
-            mounts.iter().find(|mount| mount.point.starts_with(FOLDER) && mount.point != Path::new(FOLDER));
-        let there = |name: &str| root.path(FOLDER).join(name).exists();
+        let below = mounts
+            .iter()
+            .find(|mount| mount.point.starts_with(DIRECTORY) && mount.point != Path::new(DIRECTORY));
+        let there = |name: &str| root.path(DIRECTORY).join(name).exists();
         if there("mkinitcpio-shutdown.conf") {
             return Found::Theirs(Whose::Mkinitcpio);
         }
         if there(".need_shutdown") || (there("bin/sh") && there("lib/dracut")) || there("usr/lib/dracut") {
             return Found::Theirs(Whose::Dracut);
         }
-        let names = fs::read_dir(root.path(FOLDER)).into_iter().flatten().flatten();
+        let names = fs::read_dir(root.path(DIRECTORY)).into_iter().flatten().flatten();
         let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
         let mut strange: Vec<_> =
             names.filter(|name| !LEFT_OVER.iter().any(|known| name.starts_with(known))).collect();
         strange.sort();
-        let strange = strange.into_iter().map(|name| format!("{FOLDER}/{name}")).next();
+        let strange = strange.into_iter().map(|name| format!("{DIRECTORY}/{name}")).next();
         let strange = strange.or_else(|| below.map(|mount| mount.point.display().to_string()));
         strange.map_or(Found::Nothing, |name| Found::Theirs(Whose::Unknown(name)))
     }
@@ -140,7 +141,7 @@ impl Runs {
         if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
             return Runs::NotExecutable;
         }
-        let ours = Mount::at(&mounts, Path::new(FOLDER)).is_some_and(is_ours);
+        let ours = Mount::at(&mounts, Path::new(DIRECTORY)).is_some_and(is_ours);
         Runs::Yes { carries: ours || HOOKS.iter().any(|path| is_program(&root.path(in_words(path)))) }
     }
 }

@@ -77,7 +77,7 @@ impl Name {
     /// Finds the device through udev's links (udev(7), 60-persistent-storage.rules).
     pub fn device(&self, root: &Root) -> Result<PathBuf, Error> {
         let missing = || Error::Missing(self.clone());
-        let (folder, name) = match self {
+        let (directory, name) = match self {
             Name::Uuid(name) => ("/dev/disk/by-uuid", name),
             Name::Label(name) => ("/dev/disk/by-label", name),
             Name::PartUuid(name) => ("/dev/disk/by-partuuid", name),
@@ -87,14 +87,14 @@ impl Name {
             }
             Name::Holds(_) => return Err(missing()),
         };
-        let links = fs::read_dir(root.path(folder)).into_iter().flatten().flatten();
+        let links = fs::read_dir(root.path(directory)).into_iter().flatten().flatten();
         // GRUB ignores the case of UUIDs. udev writes any character that is not plain as \xHH.
         let is_it = |found: &str| match self {
             Name::Uuid(_) | Name::PartUuid(_) => found.eq_ignore_ascii_case(name),
             _ => unescaped(found) == name.as_bytes(),
         };
         let mut links = links.filter_map(|link| link.file_name().into_string().ok());
-        links.find(|link| is_it(link)).map(|link| Path::new(folder).join(link)).ok_or_else(missing)
+        links.find(|link| is_it(link)).map(|link| Path::new(directory).join(link)).ok_or_else(missing)
     }
 }
 

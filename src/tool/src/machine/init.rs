@@ -154,8 +154,9 @@ impl Init {
             // If dinit is not the only init that is installed, its commands have a prefix
             // (dinit-shutdown(8)).
             Init::Dinit => {
-                let mut folders = ["/usr/sbin", "/usr/bin", "/sbin", "/usr/local/sbin"].iter();
-                let prefixed = folders.any(|folder| root.path(folder).join("dinit-shutdown").exists());
+                let mut directories = ["/usr/sbin", "/usr/bin", "/sbin", "/usr/local/sbin"].iter();
+                let prefixed =
+                    directories.any(|directory| root.path(directory).join("dinit-shutdown").exists());
                 Ask::Command(if prefixed { &["dinit-shutdown", "-r"] } else { &["shutdown", "-r"] })
             }
             Init::Nitro => Ask::Command(&["nitroctl", "Reboot"]),
@@ -213,14 +214,14 @@ impl Init {
 impl Place {
     fn look(&self, root: &Root) -> Option<Hooked> {
         let found = match self {
-            Place::Entry(folders) => folders.iter().find_map(|folder| {
-                let entries = fs::read_dir(root.path(folder)).ok()?.flatten();
+            Place::Entry(directories) => directories.iter().find_map(|directory| {
+                let entries = fs::read_dir(root.path(directory)).ok()?.flatten();
                 let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
                 // In rc6.d and rc.d, a name that begins with another letter than K starts something, or is
                 // ignored.
-                let ends = |name: &str| ![RC6, RC_D].contains(folder) || name.starts_with('K');
+                let ends = |name: &str| ![RC6, RC_D].contains(directory) || name.starts_with('K');
                 let name = names.find(|name| name.contains(WORD) && ends(name))?;
-                Some(Path::new(folder).join(name))
+                Some(Path::new(directory).join(name))
             }),
             Place::Line(files) => {
                 let first = files.iter().find(|file| root.path(file).exists())?;
@@ -326,7 +327,7 @@ mod tests {
         assert_eq!(Init::find(&scratch.root), Init::Sysvinit);
         scratch.put("/run/openrc/init.ctl", "");
         assert_eq!(Init::find(&scratch.root), Init::Openrc);
-        scratch.folder("/run/systemd/system");
+        scratch.directory("/run/systemd/system");
         assert_eq!(Init::find(&scratch.root), Init::Systemd);
         let scratch = Scratch::new();
         scratch.put("/proc/1/comm", "runit\n");
@@ -371,7 +372,7 @@ mod tests {
     #[test]
     fn where_openrc_runs_the_services_the_hook_is_one_of_them_or_the_next_pid_1() {
         let scratch = Scratch::new();
-        scratch.folder("/run/openrc");
+        scratch.directory("/run/openrc");
         executable(&scratch, "/etc/rc6.d/K10nextkernel", "");
         scratch.put(INITTAB, &format!("::shutdown:{HOOK}\n"));
         for init in [Init::Busybox, Init::Sysvinit] {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::machine::root::Root;
 
 /// The directories that hold units and the links that enable them (systemd.unit(5)).
-const FOLDERS: [&str; 8] = [
+const DIRECTORIES: [&str; 8] = [
     "/etc/systemd/system",
     "/run/systemd/system",
     "/run/systemd/generator.early",
@@ -42,23 +42,24 @@ const LOAD_NOTHING: [&str; 8] = ["-p", "--load-panic", "-e", "--exec", "-u", "--
 /// Returns the name of the first such unit or script.
 #[must_use]
 pub fn find(root: &Root) -> Option<String> {
-    let unit = FOLDERS.iter().flat_map(|folder| entries(&root.path(folder))).find_map(|folder| {
-        let name = folder.file_name()?.to_str()?;
-        let by = name.strip_suffix(".wants").or_else(|| name.strip_suffix(".requires"))?;
-        entries(&folder).into_iter().find(|unit| loads(&text_of(root, unit), GOING_DOWN.contains(&by)))
-    });
+    let unit =
+        DIRECTORIES.iter().flat_map(|directory| entries(&root.path(directory))).find_map(|directory| {
+            let name = directory.file_name()?.to_str()?;
+            let by = name.strip_suffix(".wants").or_else(|| name.strip_suffix(".requires"))?;
+            entries(&directory).into_iter().find(|unit| loads(&text_of(root, unit), GOING_DOWN.contains(&by)))
+        });
     let script = || {
         SCRIPTS
             .iter()
-            .flat_map(|folder| entries(&root.path(folder)))
+            .flat_map(|directory| entries(&root.path(directory)))
             .find(|script| script_loads(&text(script)))
     };
     Some(unit.or_else(script)?.file_name()?.to_string_lossy().into_owned())
 }
 
 /// Returns the paths in a directory, sorted by name.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
     paths.sort();
     paths
@@ -72,9 +73,10 @@ fn text(path: &Path) -> String {
 fn text_of(root: &Root, unit: &Path) -> String {
     let name = unit.file_name().unwrap_or_default().to_string_lossy();
     let template = name.split_once('@').map(|(first, _)| format!("{first}@.service"));
-    let folders = [Some(name.clone().into_owned()), template].into_iter().flatten();
-    let added = folders.flat_map(|name| FOLDERS.map(|folder| root.path(folder).join(format!("{name}.d"))));
-    let added = added.flat_map(|folder| entries(&folder));
+    let directories = [Some(name.clone().into_owned()), template].into_iter().flatten();
+    let added = directories
+        .flat_map(|name| DIRECTORIES.map(|directory| root.path(directory).join(format!("{name}.d"))));
+    let added = added.flat_map(|directory| entries(&directory));
     std::iter::once(unit.to_path_buf()).chain(added).map(|path| text(&path) + "\n").collect()
 }
 

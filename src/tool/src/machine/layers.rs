@@ -208,14 +208,14 @@ mod tests {
     use super::*;
     use crate::machine::scratch::Scratch;
 
-    /// Makes a root on the device with this number, whose sysfs directory is `folder`.
-    fn on(number: &str, folder: &str, uuid: &str) -> Scratch {
+    /// Makes a root on the device with this number, whose sysfs directory is `directory`.
+    fn on(number: &str, directory: &str, uuid: &str) -> Scratch {
         let scratch = Scratch::new();
         scratch.put("/proc/self/mountinfo", &format!("22 1 {number} / / ro - ext4 /dev/x ro\n"));
-        scratch.folder(folder);
-        scratch.link(&format!("/sys/dev/block/{number}"), folder);
+        scratch.directory(directory);
+        scratch.link(&format!("/sys/dev/block/{number}"), directory);
         if !uuid.is_empty() {
-            scratch.put(&format!("{folder}/dm/uuid"), uuid);
+            scratch.put(&format!("{directory}/dm/uuid"), uuid);
         }
         scratch
     }
@@ -230,7 +230,7 @@ mod tests {
                 &format!("/sys/devices/virtual/block/{to}"),
             );
         };
-        scratch.folder("/sys/devices/virtual/block/md0/slaves");
+        scratch.directory("/sys/devices/virtual/block/md0/slaves");
         slaves("dm-1", "dm-0");
         slaves("dm-0", "md0");
         assert_eq!(Layer::all(&scratch.root), [Layer::Lvm, Layer::Encrypted, Layer::Array]);
@@ -243,7 +243,7 @@ mod tests {
     fn what_needs_a_program_or_a_network_to_be_closed_is_told_apart() {
         let unclosable = |scratch: &Scratch| Layer::unclosable(&scratch.root).map(|what| what.in_words());
         let pci = "/sys/devices/pci0000:00/0000:00:17.0";
-        for (number, folder, uuid, named) in [
+        for (number, directory, uuid, named) in [
             ("253:0", "/sys/devices/virtual/block/dm-0", "mpath-360\n", "multipathd"),
             ("253:1", "/sys/devices/virtual/block/dm-1", "part1-mpath-360\n", "multipathd"),
             ("43:0", "/sys/devices/virtual/block/nbd0", "", "NBD"),
@@ -253,8 +253,8 @@ mod tests {
             ("8:16", &format!("{pci}/net/eth0/ctlr_0/host7/block/sdb"), "", "FCoE"),
             ("259:0", "/sys/devices/virtual/nvme-fabrics/ctl/nvme0/nvme0n1", "", "NVMe over a network"),
         ] {
-            let said = unclosable(&on(number, folder, uuid)).unwrap_or_default();
-            assert!(said.contains(named), "{folder}: {said}");
+            let said = unclosable(&on(number, directory, uuid)).unwrap_or_default();
+            assert!(said.contains(named), "{directory}: {said}");
         }
         for (kind, named) in [("zfs", "ZFS"), ("nfs4", "NFS4"), ("fuse.sshfs", "is a program")] {
             let scratch = Scratch::new();
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_device_that_nothing_of_the_machine_is_behind_is_a_programs_or_another_machines() {
-        let unclosable = |folder: &str| Layer::unclosable(&on("8:0", folder, "").root);
+        let unclosable = |directory: &str| Layer::unclosable(&on("8:0", directory, "").root);
         for name in ["ublkb0", "rnbd0", "etherd!e0.0"] {
             let named = Unclosable::Virtual(name.replace('!', "/"));
             assert_eq!(unclosable(&format!("/sys/devices/virtual/block/{name}")), Some(named));
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(unclosable("/sys/devices/platform/soc/mmc0/mmcblk0"), None);
         let scratch = on("8:0", "/sys/devices/virtual/block/cache0", "");
         scratch.link("/sys/devices/virtual/block/cache0/slaves/sda", "/sys/devices/platform/sda");
-        scratch.folder("/sys/devices/platform/sda");
+        scratch.directory("/sys/devices/platform/sda");
         assert_eq!(Layer::unclosable(&scratch.root), None);
         let scratch = on("8:1", "/sys/devices/virtual/block/ublkb0/ublkb0p1", "");
         scratch.put("/sys/devices/virtual/block/ublkb0/ublkb0p1/partition", "1\n");
@@ -296,8 +296,8 @@ mod tests {
             let scratch = on("7:0", "/sys/devices/virtual/block/loop0", "");
             scratch.put("/sys/devices/virtual/block/loop0/loop/backing_file", "/low/er/root.img\n");
             scratch.link("/sys/dev/block/8:1", "/sys/devices/pci0000:00/0000:00:17.0/ata1/sda");
-            scratch.folder("/sys/devices/pci0000:00/0000:00:17.0/ata1/sda");
-            scratch.folder("/sys/devices/platform/host3/session1/sdb");
+            scratch.directory("/sys/devices/pci0000:00/0000:00:17.0/ata1/sda");
+            scratch.directory("/sys/devices/platform/host3/session1/sdb");
             scratch.link("/sys/dev/block/8:16", "/sys/devices/platform/host3/session1/sdb");
             let mounts = format!("22 1 {root}\n23 22 {below}\n24 22 0:5 / /up rw - tmpfs tmpfs rw\n");
             scratch.put("/proc/self/mountinfo", &mounts);

@@ -183,7 +183,7 @@ mod tests {
         scratch.link("/sys/dev/block/253:0", "/sys/devices/virtual/block/dm-0");
         scratch.put("/sys/devices/virtual/block/dm-0/dm/uuid", "CRYPT-LUKS2-abc\n");
         scratch.link("/sys/devices/virtual/block/dm-0/slaves/sda2", "/sys/devices/pci/sda/sda2");
-        scratch.folder("/sys/devices/pci/sda/sda2");
+        scratch.directory("/sys/devices/pci/sda/sda2");
         assert!(unlocked_by_tpm(&scratch.root).is_empty());
         scratch.put("/dev/sda2", "");
         std::fs::write(scratch.root.path("/dev/sda2"), header(TOKENS)).unwrap();

@@ -27,8 +27,8 @@ impl Root {
 
     /// Returns a root below a directory, for tests.
     #[must_use]
-    pub fn below(folder: &Path) -> Root {
-        Root(folder.to_path_buf())
+    pub fn below(directory: &Path) -> Root {
+        Root(directory.to_path_buf())
     }
 
     /// Maps an absolute path of the system to its path below this root.

@@ -36,7 +36,7 @@ impl Scratch {
     }
 
     /// Creates a directory, and its parents.
-    pub(crate) fn folder(&self, path: &str) {
+    pub(crate) fn directory(&self, path: &str) {
         fs::create_dir_all(self.root.path(path)).unwrap();
     }
 

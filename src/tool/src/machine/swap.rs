@@ -94,9 +94,9 @@ mod tests {
         assert_eq!(swaps(&scratch, swap), Some("/dev/dm-1".into()));
         scratch.put("/sys/class/block/dm-1/dm/uuid", "LVM-abc\n");
         scratch.put("/sys/class/block/dm-0/dm/uuid", "CRYPT-LUKS2-0123-root\n");
-        scratch.folder("/sys/class/block/dm-1/slaves/dm-0");
+        scratch.directory("/sys/class/block/dm-1/slaves/dm-0");
         assert_eq!(swaps(&scratch, swap), None);
-        scratch.folder("/sys/class/block/dm-1/slaves/sdb1");
+        scratch.directory("/sys/class/block/dm-1/slaves/sdb1");
         assert_eq!(swaps(&scratch, swap), Some("/dev/dm-1".into()));
     }
 

@@ -50,8 +50,8 @@ pub fn then(root: &Root, path: &str) -> Then {
     };
     // Two paths count: the path itself with its directory resolved, and the path that it finally leads to.
     let real = |path: &Path| of_system(root.path(path).canonicalize().unwrap_or_else(|_| root.path(path)));
-    let (folder, name) = (Path::new(path).parent(), Path::new(path).file_name());
-    let named = folder.zip(name).map(|(folder, name)| real(folder).join(name));
+    let (directory, name) = (Path::new(path).parent(), Path::new(path).file_name());
+    let named = directory.zip(name).map(|(directory, name)| real(directory).join(name));
     let seen = [named.unwrap_or_else(|| path.into()), real(Path::new(path))];
     // No service removes layers that were merged by hand, so they count as staying mounted, as /usr does.
     let is_layer = |mount: &Mount| LAYERS.iter().any(|layer| mount.source == Path::new(layer));

@@ -129,7 +129,7 @@ impl Facts<'_> {
             disagree: None,
         };
         match came {
-            Came::Handoff => self.add_night(&mut boot, stopped),
+            Came::Handoff => self.add_course(&mut boot, stopped),
             Came::Preloaded => self.add_down(&mut boot, stopped),
             Came::Firmware => self.add_firmware(&mut boot, stopped),
             Came::Jump | Came::Unknown => {}
@@ -170,7 +170,7 @@ impl Facts<'_> {
         (-1000..STOP_MAX_MS).contains(&ago).then_some(stopped)
     }
 
-    fn add_night(&self, boot: &mut Boot, stopped: Option<&Stopped>) {
+    fn add_course(&self, boot: &mut Boot, stopped: Option<&Stopped>) {
         let Some(course) = self.record.and_then(|record| record.course) else { return };
         let counter = (course.counter != 0).then_some(course.counter);
         let begun = Then { counter, realtime_ms: course.begun_at.saturating_mul(1000) };

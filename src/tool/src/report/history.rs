@@ -16,7 +16,7 @@ use crate::image::cmdline;
 use crate::machine::root::Root;
 
 /// The directory of these files.
-pub const FOLDER: &str = "/var/lib/nextkernel";
+pub const DIRECTORY: &str = "/var/lib/nextkernel";
 /// The history: one line for each boot, the oldest first.
 pub const HISTORY: &str = "/var/lib/nextkernel/history";
 const STOPPED: &str = "/var/lib/nextkernel/stopped";
@@ -220,7 +220,7 @@ fn bounded(root: &Root, path: &str) -> io::Result<Vec<u8>> {
 /// Writes a file that everybody can read, whole or not at all, in our directory, which is created if it is
 /// missing.
 fn replace(root: &Root, path: &str, bytes: &[u8]) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(root.path(FOLDER))?;
+    DirBuilder::new().recursive(true).mode(0o755).create(root.path(DIRECTORY))?;
     write_whole(&root.path(path), bytes)
 }
 
@@ -239,8 +239,8 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written.and_then(|()| fs::rename(&new, path)).inspect_err(|_| {
         let _ = fs::remove_file(&new);
     })?;
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    let directory = path.parent().filter(|directory| *directory != Path::new("")).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
@@ -275,7 +275,7 @@ mod tests {
         staged(&scratch.root, HandoffId(7), "6.12", "direct", Some(Duration::from_millis(400))).unwrap();
         let of = |handoff| Staged::of(&scratch.root, HandoffId(handoff));
         assert_eq!((of(7).unwrap().load_ms, of(8)), (Some(400), None));
-        let left = fs::read_dir(scratch.root.path(FOLDER)).unwrap().count();
+        let left = fs::read_dir(scratch.root.path(DIRECTORY)).unwrap().count();
         assert_eq!(left, 2, "nothing is left over");
     }
 

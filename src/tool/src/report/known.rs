@@ -19,7 +19,7 @@ pub enum Error {
     #[error("{HISTORY} cannot be read: {}", InWords(.0))]
     Unreadable(io::Error),
     /// The records for the next report cannot be written.
-    #[error("{}: {}; the next report will know less", history::FOLDER, InWords(.0))]
+    #[error("{}: {}; the next report will know less", history::DIRECTORY, InWords(.0))]
     Unwritable(io::Error),
     /// The caller is not root.
     #[error(transparent)]

@@ -171,7 +171,7 @@ mod tests {
     fn what_was_found_before_a_variable_that_cannot_be_read_counts() {
         let scratch = Scratch::new();
         scratch.put(FULL, "");
-        scratch.folder("/sys/firmware/efi/efivars/OsIndications-8be4df61-93ca-11d2-aa0d-00e098032b8c");
+        scratch.directory("/sys/firmware/efi/efivars/OsIndications-8be4df61-93ca-11d2-aa0d-00e098032b8c");
         let all = Requests::find(&scratch.root, &Conf::default(), None);
         assert!(all.found == [FirmwareRequest::Full] && all.unread.is_some(), "{all:?}");
     }

@@ -165,7 +165,7 @@ mod tests {
     use crate::image::cpio::tests::read;
     use crate::image::piece::{Packed, Section};
     use crate::machine::scratch::Scratch;
-    use crate::staging::directory::Folder;
+    use crate::staging::directory::Directory;
     use crate::staging::source::tests::{GZIP, IMAGE, ZBOOT, source};
     use nextkernel_plan::HandoffId;
     use std::io::{Seek, SeekFrom};
@@ -193,8 +193,8 @@ mod tests {
             })
             .collect();
         let extra = Extra::find(&scratch.root, extra).unwrap();
-        let folder = Folder::open(&scratch.root).unwrap();
-        let set = folder.new_set(HandoffId(1)).unwrap();
+        let directory = Directory::open(&scratch.root).unwrap();
+        let set = directory.new_set(HandoffId(1)).unwrap();
         let initrd = initrd(&scratch.root, &set, &sources, &extra).unwrap();
         let bytes = initrd.map(|joined| all(&joined.copy)).unwrap_or_default();
         assert_eq!(initrd_size(&sources, &extra).unwrap(), bytes.len() as u64);
@@ -210,8 +210,8 @@ mod tests {
         let scratch = Scratch::new();
         let piece = Piece { section, ..Path::new("/k").into() };
         let source = source(&scratch, "kernel", &piece, bytes);
-        let folder = Folder::open(&scratch.root).unwrap();
-        let set = folder.new_set(HandoffId(1)).unwrap();
+        let directory = Directory::open(&scratch.root).unwrap();
+        let set = directory.new_set(HandoffId(1)).unwrap();
         let kernel = kernel(&set, &source, most).map_err(|error| error.to_string())?;
         let inode = |file: &File| file.metadata().unwrap().ino();
         Ok((all(&kernel.copy), inode(kernel.judged()) == inode(&source.file)))
@@ -272,24 +272,24 @@ mod tests {
         }
         let last = joined(&[b"a", b"12345#BOOTCONFIG\n\0\0"]);
         assert!(last.ends_with(b"12345#BOOTCONFIG\n\0\0"));
-        let packed = Packed { name: "a".to_owned(), folder: 0o500, file: 0o400 };
+        let packed = Packed { name: "a".to_owned(), directory: 0o500, file: 0o400 };
         assert!(!joined_with(&[(b"#BOOTCONFIG\n", Some(packed)), (b"z", None)], &[]).is_empty());
     }
 
     #[test]
     fn a_packed_file_is_an_archive_of_its_own_with_its_folders() {
-        let packed = Packed { name: ".extra/credentials/a.cred".to_owned(), folder: 0o500, file: 0o400 };
+        let packed = Packed { name: ".extra/credentials/a.cred".to_owned(), directory: 0o500, file: 0o400 };
         let bytes = joined_with(&[(b"a", None), (b"secret", Some(packed)), (b"z", None)], &[]);
         let mut archive = bytes.strip_prefix(b"a\0\0\0\0\0\0\0").unwrap();
         let members = read(&mut archive).unwrap();
         assert_eq!(archive, b"\0\0\0\0z");
         let seen: Vec<_> = members.iter().map(|(member, _)| (member.name.as_slice(), member.mode)).collect();
-        let (folder, file) = (libc::S_IFDIR, libc::S_IFREG);
+        let (directory, file) = (libc::S_IFDIR, libc::S_IFREG);
         assert_eq!(
             seen,
             [
-                (&b".extra"[..], folder | 0o555),
-                (b".extra/credentials", folder | 0o500),
+                (&b".extra"[..], directory | 0o555),
+                (b".extra/credentials", directory | 0o500),
                 (b".extra/credentials/a.cred", file | 0o400)
             ]
         );
@@ -346,8 +346,8 @@ mod tests {
         let files = [("/one", &good[..]), ("/two", b"\x1f\x8b\x08"), ("/three", b"none")];
         let sources = files.map(|(name, bytes)| source(&scratch, "initrd", &Path::new(name).into(), bytes));
         let extra = Extra::find(&scratch.root, &[] as &[&str]).unwrap();
-        let folder = Folder::open(&scratch.root).unwrap();
-        let set = folder.new_set(HandoffId(1)).unwrap();
+        let directory = Directory::open(&scratch.root).unwrap();
+        let set = directory.new_set(HandoffId(1)).unwrap();
         let joined = initrd(&scratch.root, &set, &sources, &extra).unwrap().unwrap();
         let error = joined.see_that_it_is_whole().unwrap_err().to_string();
         assert!(error.starts_with("the initrd /two is damaged: at byte 0: as gzip it is cut off"), "{error}");

@@ -16,7 +16,7 @@ use crate::machine::root::Root;
 use crate::words::errno::InWords;
 
 /// The directory of the plan and its images.
-pub const FOLDER: &str = "/run/nextkernel";
+pub const DIRECTORY: &str = "/run/nextkernel";
 
 /// A plan that does not count yet.
 const PROPOSED: &str = "plan.new";
@@ -39,10 +39,10 @@ pub enum Error {
         error: io::Error,
     },
     /// Another process holds the lock.
-    #[error("{FOLDER}/lock: another nextkernel has been at work for {} seconds; try again when it is done", PATIENCE.as_secs())]
+    #[error("{DIRECTORY}/lock: another nextkernel has been at work for {} seconds; try again when it is done", PATIENCE.as_secs())]
     Busy,
     /// The plan cannot be read.
-    #[error("{FOLDER}/plan: {0}; stage again to replace it, or `nextkernel unstage` to be rid of it")]
+    #[error("{DIRECTORY}/plan: {0}; stage again to replace it, or `nextkernel unstage` to be rid of it")]
     Malformed(#[from] Malformed),
     /// The new plan would be unreadable.
     #[error("the plan would be malformed: {0}; shorter or fewer paths are needed")]
@@ -61,15 +61,15 @@ fn at<T>(path: &Path, result: io::Result<T>) -> Result<T, Error> {
 }
 
 /// The directory, locked against every other nextkernel until it is dropped.
-pub struct Folder {
+pub struct Directory {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
-impl Folder {
+impl Directory {
     /// Creates the directory if it is missing, and locks it. Waits up to `PATIENCE` for the lock.
-    pub fn open(root: &Root) -> Result<Folder, Error> {
-        let path = root.path(FOLDER);
+    pub fn open(root: &Root) -> Result<Directory, Error> {
+        let path = root.path(DIRECTORY);
         at(&path, DirBuilder::new().recursive(true).mode(0o700).create(&path))?;
         at(&path, fs::set_permissions(&path, Permissions::from_mode(0o700)))?;
         let lock = path.join("lock");
@@ -77,7 +77,7 @@ impl Folder {
         let since = Instant::now();
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Folder { path, _lock: lock }),
+                Ok(lock) => return Ok(Directory { path, _lock: lock }),
                 Err(_) if since.elapsed() >= PATIENCE => return Err(Error::Busy),
                 Err((back, _)) => file = back,
             }
@@ -87,7 +87,7 @@ impl Folder {
 
     /// Returns the plan's text; `None` if nothing is staged.
     pub fn plan_text(root: &Root) -> Result<Option<Vec<u8>>, Error> {
-        let path = root.path(FOLDER).join("plan");
+        let path = root.path(DIRECTORY).join("plan");
         match fs::read(&path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -99,13 +99,13 @@ impl Folder {
     /// be loaded.
     #[must_use]
     pub fn is_half_staged(root: &Root) -> bool {
-        Folder::place(root, PROPOSED).exists()
+        Directory::place(root, PROPOSED).exists()
     }
 
     /// Returns the path of a file in the directory, without taking the lock.
     #[must_use]
     pub fn place(root: &Root, name: impl AsRef<Path>) -> PathBuf {
-        root.path(FOLDER).join(name)
+        root.path(DIRECTORY).join(name)
     }
 
     /// Returns the path of a file in the directory.
@@ -262,7 +262,7 @@ impl Drop for NewSet {
 /// Returns the path of an image of the plan.
 #[must_use]
 pub fn path(root: &Root, image: &nextkernel_plan::Image<'_>) -> PathBuf {
-    root.path(FOLDER).join(image.name)
+    root.path(DIRECTORY).join(image.name)
 }
 
 /// Returns the files of a plan that its set holds: none with `Preload::Only`.
@@ -299,8 +299,8 @@ pub fn measured<'a>(found: &fs::Metadata, name: &'a str) -> Option<nextkernel_pl
     })
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 fn is_set(path: &Path) -> bool {
@@ -320,14 +320,14 @@ mod tests {
         Plan { staged_at: 1, ..Plan::bare(HandoffId(handoff), "6.12", kernel, "") }
     }
 
-    fn stage(folder: &Folder, handoff: u64) {
-        let set = folder.new_set(HandoffId(handoff)).unwrap();
-        folder.propose(&plan(handoff)).unwrap();
-        folder.commit(HandoffId(handoff), set).unwrap();
+    fn stage(directory: &Directory, handoff: u64) {
+        let set = directory.new_set(HandoffId(handoff)).unwrap();
+        directory.propose(&plan(handoff)).unwrap();
+        directory.commit(HandoffId(handoff), set).unwrap();
     }
 
     fn names(scratch: &Scratch) -> Vec<String> {
-        let mut names: Vec<_> = entries(&scratch.root.path(FOLDER))
+        let mut names: Vec<_> = entries(&scratch.root.path(DIRECTORY))
             .iter()
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
             .collect();
@@ -338,8 +338,8 @@ mod tests {
     #[test]
     fn a_set_that_was_not_committed_is_gone() {
         let scratch = Scratch::new();
-        let folder = Folder::open(&scratch.root).unwrap();
-        let set = folder.new_set(HandoffId(1)).unwrap();
+        let directory = Directory::open(&scratch.root).unwrap();
+        let set = directory.new_set(HandoffId(1)).unwrap();
         set.create("kernel").unwrap();
         drop(set);
         assert_eq!(names(&scratch), ["lock"]);
@@ -348,27 +348,27 @@ mod tests {
     #[test]
     fn committing_replaces_the_whole_old_set_and_what_was_left_over() {
         let scratch = Scratch::new();
-        let folder = Folder::open(&scratch.root).unwrap();
-        stage(&folder, 1);
-        fs::create_dir(folder.path("00000000000000ff")).unwrap();
-        fs::write(folder.path("plan.new"), "half").unwrap();
-        stage(&folder, 2);
+        let directory = Directory::open(&scratch.root).unwrap();
+        stage(&directory, 1);
+        fs::create_dir(directory.path("00000000000000ff")).unwrap();
+        fs::write(directory.path("plan.new"), "half").unwrap();
+        stage(&directory, 2);
         assert_eq!(names(&scratch), ["0000000000000002", "lock", "plan"]);
-        let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
+        let text = Directory::plan_text(&scratch.root).unwrap().unwrap();
         assert_eq!(Plan::parse(&text).unwrap(), plan(2));
-        folder.clear().unwrap();
+        directory.clear().unwrap();
         assert_eq!(names(&scratch), ["lock"]);
     }
 
     #[test]
     fn a_plan_that_could_not_be_read_is_not_written() {
         let scratch = Scratch::new();
-        let folder = Folder::open(&scratch.root).unwrap();
-        stage(&folder, 1);
+        let directory = Directory::open(&scratch.root).unwrap();
+        stage(&directory, 1);
         let long = "e".repeat(limits::ENTRY_MAX + 1);
         let bad = Plan { entry: &long, ..plan(2) };
-        let set = folder.new_set(HandoffId(2)).unwrap();
-        assert!(folder.propose(&bad).is_err());
+        let set = directory.new_set(HandoffId(2)).unwrap();
+        assert!(directory.propose(&bad).is_err());
         drop(set);
         assert_eq!(names(&scratch), ["0000000000000001", "lock", "plan"]);
     }
@@ -376,23 +376,23 @@ mod tests {
     #[test]
     fn the_mark_of_an_interrupted_stage_stays_until_a_plan_counts_or_it_is_taken_away() {
         let scratch = Scratch::new();
-        let folder = Folder::open(&scratch.root).unwrap();
-        folder.propose(&plan(1)).unwrap();
-        folder.sweep(None);
+        let directory = Directory::open(&scratch.root).unwrap();
+        directory.propose(&plan(1)).unwrap();
+        directory.sweep(None);
         let long = "e".repeat(limits::ENTRY_MAX + 1);
-        assert!(folder.propose(&Plan { entry: &long, ..plan(2) }).is_err());
-        assert!(folder.was_interrupted());
-        stage(&folder, 3);
-        assert!(!folder.was_interrupted());
-        folder.propose(&plan(4)).unwrap();
-        folder.clear().unwrap();
-        assert!(!folder.was_interrupted());
+        assert!(directory.propose(&Plan { entry: &long, ..plan(2) }).is_err());
+        assert!(directory.was_interrupted());
+        stage(&directory, 3);
+        assert!(!directory.was_interrupted());
+        directory.propose(&plan(4)).unwrap();
+        directory.clear().unwrap();
+        assert!(!directory.was_interrupted());
     }
 
     #[test]
     fn nobody_but_root_can_look_into_it() {
         let scratch = Scratch::new();
-        let folder = Folder::open(&scratch.root).unwrap();
-        assert_eq!(folder.path.metadata().unwrap().mode() & 0o777, 0o700);
+        let directory = Directory::open(&scratch.root).unwrap();
+        assert_eq!(directory.path.metadata().unwrap().mode() & 0o777, 0o700);
     }
 }

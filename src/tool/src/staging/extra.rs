@@ -95,26 +95,26 @@ enum Content {
 impl Extra {
     /// Finds the files to add: for each `PATH[:NAME]` the file itself, or a directory with everything in it.
     /// Keeps modes, owners and times. Refuses files that would be lost or could reach a disk.
-    pub fn find(root: &Root, wishes: &[impl AsRef<OsStr>]) -> Result<Extra, Error> {
+    pub fn find(root: &Root, requests: &[impl AsRef<OsStr>]) -> Result<Extra, Error> {
         let mut extra = Extra::default();
-        if wishes.is_empty() {
+        if requests.is_empty() {
             return Ok(extra);
         }
         if let Some(swap) = swap::readable(root) {
             return Err(Error::Swap(swap));
         }
-        let mut folders = BTreeSet::new();
-        for wish in wishes {
-            let (path, name) = parted(wish.as_ref())?;
+        let mut directories = BTreeSet::new();
+        for request in requests {
+            let (path, name) = parted(request.as_ref())?;
             // If a link was named, its target is meant.
             let found = fs::metadata(root.path(&path));
             let found = found.map_err(|error| Error::Unreadable { path: path.clone(), error })?;
             let (name, links) = followed(root, name, found.is_dir());
             for (link, leads) in links {
-                extra.lead_to(root, &link, &mut folders)?;
-                extra.link(link, leads, &mut folders)?;
+                extra.lead_to(root, &link, &mut directories)?;
+                extra.link(link, leads, &mut directories)?;
             }
-            extra.lead_to(root, &name, &mut folders)?;
+            extra.lead_to(root, &name, &mut directories)?;
             extra.add(root, &path, &name, &found)?;
         }
         Ok(extra)
@@ -166,16 +166,16 @@ impl Extra {
     /// here.
     fn lead_to(&mut self, root: &Root, name: &Path, done: &mut BTreeSet<PathBuf>) -> Result<(), Error> {
         let above: Vec<_> = above(name).collect();
-        for folder in above.into_iter().rev() {
-            if !done.insert(folder.to_path_buf()) {
+        for directory in above.into_iter().rev() {
+            if !done.insert(directory.to_path_buf()) {
                 continue;
             }
-            let bytes = folder.as_os_str().as_bytes();
-            let member = match fs::symlink_metadata(root.path(folder)) {
+            let bytes = directory.as_os_str().as_bytes();
+            let member = match fs::symlink_metadata(root.path(directory)) {
                 Ok(found) if found.is_dir() => member(bytes, &found, 0),
-                _ => Member::folder(bytes, 0o755),
+                _ => Member::directory(bytes, 0o755),
             };
-            self.push(Added { path: folder.to_path_buf(), member, content: Content::None })?;
+            self.push(Added { path: directory.to_path_buf(), member, content: Content::None })?;
         }
         Ok(())
     }
@@ -241,15 +241,15 @@ impl Extra {
 
 /// Splits an argument into the path and the name in the initrd, which has no leading `/`. Without a name the
 /// path itself is the name. A name that ends with `/` is a directory, in which the file keeps its own name.
-fn parted(wish: &OsStr) -> Result<(PathBuf, PathBuf), Error> {
-    let mut parts = wish.as_bytes().splitn(2, |byte| *byte == b':').map(OsStr::from_bytes);
+fn parted(request: &OsStr) -> Result<(PathBuf, PathBuf), Error> {
+    let mut parts = request.as_bytes().splitn(2, |byte| *byte == b':').map(OsStr::from_bytes);
     let given = Path::new(parts.next().unwrap_or_default());
     let unreadable = |error| Error::Unreadable { path: given.to_path_buf(), error };
     let path = std::path::absolute(given).map_err(unreadable)?;
     let name = match parts.next().map(Path::new) {
         None => path.clone(),
-        Some(folder) if folder.as_os_str().as_bytes().ends_with(b"/") => {
-            folder.join(path.file_name().unwrap_or_default())
+        Some(directory) if directory.as_os_str().as_bytes().ends_with(b"/") => {
+            directory.join(path.file_name().unwrap_or_default())
         }
         Some(name) => name.to_path_buf(),
     };
@@ -262,20 +262,22 @@ fn parted(wish: &OsStr) -> Result<(PathBuf, PathBuf), Error> {
 /// kernel replaces a file that has the same name but another type, so a directory `lib` would remove the link
 /// of that name, and with it the way to everything behind it. Therefore links are followed as on this system,
 /// and are added, so that the original name exists as well.
-fn followed(root: &Root, mut name: PathBuf, is_folder: bool) -> (PathBuf, Vec<(PathBuf, OsString)>) {
+fn followed(root: &Root, mut name: PathBuf, is_directory: bool) -> (PathBuf, Vec<(PathBuf, OsString)>) {
     let mut links = Vec::new();
     // The limit also ends a loop of links (`MAXSYMLINKS`, include/linux/namei.h).
     for _ in 0..40 {
-        let own = Some(name.as_path()).filter(|_| is_folder);
-        let folders: Vec<_> = own.into_iter().chain(above(&name)).collect();
-        let link =
-            folders.iter().rev().find_map(|folder| Some((*folder, fs::read_link(root.path(folder)).ok()?)));
-        let Some((folder, leads)) = link else { return (name, links) };
-        if !is_of_merged_usr(folder) {
-            links.push((folder.to_path_buf(), leads.clone().into_os_string()));
+        let own = Some(name.as_path()).filter(|_| is_directory);
+        let directories: Vec<_> = own.into_iter().chain(above(&name)).collect();
+        let link = directories
+            .iter()
+            .rev()
+            .find_map(|directory| Some((*directory, fs::read_link(root.path(directory)).ok()?)));
+        let Some((directory, leads)) = link else { return (name, links) };
+        if !is_of_merged_usr(directory) {
+            links.push((directory.to_path_buf(), leads.clone().into_os_string()));
         }
-        let behind = name.strip_prefix(folder).unwrap_or(&name);
-        name = plain(&folder.parent().unwrap_or(Path::new("")).join(leads).join(behind));
+        let behind = name.strip_prefix(directory).unwrap_or(&name);
+        name = plain(&directory.parent().unwrap_or(Path::new("")).join(leads).join(behind));
     }
     (name, Vec::new())
 }
@@ -283,15 +285,15 @@ fn followed(root: &Root, mut name: PathBuf, is_folder: bool) -> (PathBuf, Vec<(P
 /// Returns whether this directory of programs or libraries is one that a merged /usr replaces by a link. An
 /// initrd has its own links, perhaps of another system, where they lead elsewhere; without them none of its
 /// programs would start.
-fn is_of_merged_usr(folder: &Path) -> bool {
-    let name = folder.file_name().unwrap_or_default().as_bytes();
+fn is_of_merged_usr(directory: &Path) -> bool {
+    let name = directory.file_name().unwrap_or_default().as_bytes();
     let is_one = matches!(name, b"bin" | b"sbin") || name.starts_with(b"lib");
-    is_one && [Path::new(""), Path::new("usr")].contains(&folder.parent().unwrap_or(Path::new("")))
+    is_one && [Path::new(""), Path::new("usr")].contains(&directory.parent().unwrap_or(Path::new("")))
 }
 
 /// Returns the directories above a name, the lowest first.
 fn above(name: &Path) -> impl Iterator<Item = &Path> {
-    name.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty())
+    name.ancestors().skip(1).filter(|directory| !directory.as_os_str().is_empty())
 }
 
 /// Returns a path relative to the root, with `.` and `..` resolved.
@@ -334,8 +336,8 @@ mod tests {
     use crate::machine::scratch::Scratch;
     use std::os::unix::fs::PermissionsExt;
 
-    fn archive(scratch: &Scratch, wishes: &[&str]) -> Result<Vec<(Member, Vec<u8>)>, Error> {
-        let extra = Extra::find(&scratch.root, wishes)?;
+    fn archive(scratch: &Scratch, requests: &[&str]) -> Result<Vec<(Member, Vec<u8>)>, Error> {
+        let extra = Extra::find(&scratch.root, requests)?;
         scratch.put("/copy", "");
         let copy = scratch.root.path("/copy");
         let mut file = File::options().append(true).open(&copy).unwrap();
@@ -345,14 +347,14 @@ mod tests {
         Ok(read(&mut &bytes[..]).unwrap())
     }
 
-    fn names(scratch: &Scratch, wishes: &[&str]) -> String {
-        let members = archive(scratch, wishes).unwrap();
+    fn names(scratch: &Scratch, requests: &[&str]) -> String {
+        let members = archive(scratch, requests).unwrap();
         let names = members.iter().map(|(member, _)| String::from_utf8(member.name.clone()).unwrap());
         names.collect::<Vec<_>>().join(" ")
     }
 
-    fn refusal(scratch: &Scratch, wish: &str) -> String {
-        archive(scratch, &[wish]).unwrap_err().to_string()
+    fn refusal(scratch: &Scratch, request: &str) -> String {
+        archive(scratch, &[request]).unwrap_err().to_string()
     }
 
     #[test]
@@ -386,7 +388,7 @@ mod tests {
         assert_eq!(names(&scratch, &["/a:/x/y", "/b:x/./z"]), "x x/y x/z");
         assert_eq!(names(&scratch, &["/a:/x/", "/b:y/z/"]), "x x/a y y/z y/z/b");
         let members = archive(&scratch, &["/a:new/a"]).unwrap();
-        assert_eq!(members.first().map(|(folder, _)| folder.mode), Some(libc::S_IFDIR | 0o755));
+        assert_eq!(members.first().map(|(directory, _)| directory.mode), Some(libc::S_IFDIR | 0o755));
     }
 
     #[test]
@@ -468,7 +470,7 @@ mod tests {
     #[test]
     fn more_files_than_are_added_are_refused() {
         let scratch = Scratch::new();
-        scratch.folder("/many");
+        scratch.directory("/many");
         let file = |number: usize| scratch.root.path(format!("/many/{number}"));
         (0..MEMBERS_MAX - 1).for_each(|number| drop(File::create(file(number)).unwrap()));
         let find = || Extra::find(&scratch.root, &["/many"]);
@@ -500,7 +502,7 @@ mod tests {
     fn what_cannot_be_added_is_refused_by_name() {
         let scratch = Scratch::new();
         scratch.put("/a", "1");
-        scratch.folder("/keys");
+        scratch.directory("/keys");
         nix::unistd::mkfifo(&scratch.root.path("/keys/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(refusal(&scratch, "/missing").contains("/missing cannot be read"));
         assert!(refusal(&scratch, "/keys").contains("/keys/pipe is a pipe"));

@@ -3,7 +3,7 @@
 use nextkernel_plan::Plan;
 
 use crate::machine::root::Root;
-use crate::staging::directory::{self, Folder};
+use crate::staging::directory::{self, Directory};
 
 /// The remains that stay.
 #[derive(Clone, Copy)]
@@ -17,12 +17,12 @@ pub struct Leftovers {
 
 impl Leftovers {
     /// Removes the sets that no plan names, and returns what remains.
-    pub fn clear_up(root: &Root, directory: &Folder) -> Result<Leftovers, directory::Error> {
+    pub fn clear_up(root: &Root, directory: &Directory) -> Result<Leftovers, directory::Error> {
         if !root.kexec_loaded() {
             directory.withdraw();
         }
         let interrupted = directory.was_interrupted();
-        let text = Folder::plan_text(root)?;
+        let text = Directory::plan_text(root)?;
         let Ok(plan) = text.as_deref().map(Plan::parse).transpose() else {
             // If the plan is unreadable, we cannot know which set belongs to it or whether its image is loaded.
             return Ok(Leftovers { may_be_loaded: true, interrupted });

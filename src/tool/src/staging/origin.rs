@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::entries::entry::Entry;
 use crate::machine::root::Root;
 use crate::request::stage::StageRequest;
-use crate::staging::directory::{self, Folder, NewSet};
+use crate::staging::directory::{self, Directory, NewSet};
 use crate::staging::source::Source;
 
 /// Its name in the set.
@@ -122,7 +122,7 @@ impl Origin {
     /// Reads the origin of the staged set, or of the disarmed one. A set of an earlier version has none.
     #[must_use]
     pub fn staged(root: &Root) -> Option<Known> {
-        let text = Folder::plan_text(root).ok()?;
+        let text = Directory::plan_text(root).ok()?;
         let plan = text.as_deref().map(Plan::parse).transpose().ok()?;
         let (path, entry, handoff) = match plan {
             Some(plan) => {
@@ -130,14 +130,14 @@ impl Origin {
             }
             None => (directory::DISARMED.to_owned(), None, None),
         };
-        let text = fs::read(Folder::place(root, &path)).ok()?;
+        let text = fs::read(Directory::place(root, &path)).ok()?;
         Some(Known { origin: serde_json::from_slice(&text).ok()?, entry, handoff })
     }
 
     /// Keeps the origin for a later update, which may be able to stage it again.
     pub fn keep_disarmed(&self, root: &Root) -> Result<(), directory::Error> {
-        let (folder, text) = (Folder::open(root)?, serde_json::to_vec(self).map_err(io::Error::from));
-        let path = folder.path(directory::DISARMED);
+        let (directory, text) = (Directory::open(root)?, serde_json::to_vec(self).map_err(io::Error::from));
+        let path = directory.path(directory::DISARMED);
         text.and_then(|text| fs::write(&path, text)).map_err(|error| directory::Error::Io { path, error })
     }
 

@@ -8,7 +8,7 @@ use nextkernel_plan::{Direct, GpuPolicy, HandoffId, Image, List, Plan};
 use thiserror::Error;
 
 use crate::machine::root::Root;
-use crate::staging::directory::{self, Folder};
+use crate::staging::directory::{self, Directory};
 use crate::staging::order::Order;
 use crate::staging::set::{self, Beside, Made};
 use crate::words::errno::InWords;
@@ -37,7 +37,7 @@ impl Names {
 /// Returns the plan of an order. Fails if it cannot describe the set.
 pub fn of<'a>(
     order: &'a Order,
-    directory: &Folder,
+    directory: &Directory,
     made: &Made,
     (handoff, names): (HandoffId, &'a Names),
 ) -> Result<Plan<'a>, set::Error> {
@@ -69,7 +69,11 @@ pub fn of<'a>(
 }
 
 /// Returns the plan's description of a load by segments.
-pub fn direct<'a>(directory: &Folder, beside: &Beside, names: &'a Names) -> Result<Direct<'a>, set::Error> {
+pub fn direct<'a>(
+    directory: &Directory,
+    beside: &Beside,
+    names: &'a Names,
+) -> Result<Direct<'a>, set::Error> {
     beside.plan(measured(directory, &beside.parameters, &names.parameters)?)
 }
 
@@ -87,7 +91,7 @@ pub fn new_id(root: &Root) -> Result<HandoffId, NoRandom> {
     Ok(HandoffId(u64::from_ne_bytes(bytes)))
 }
 
-fn measured<'a>(directory: &Folder, copy: &File, name: &'a str) -> Result<Image<'a>, directory::Error> {
+fn measured<'a>(directory: &Directory, copy: &File, name: &'a str) -> Result<Image<'a>, directory::Error> {
     let io = |error| directory::Error::Io { path: directory.path(name), error };
     let found = copy.metadata().map_err(io)?;
     directory::measured(&found, name).ok_or_else(|| io(io::ErrorKind::InvalidData.into()))

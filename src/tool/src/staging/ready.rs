@@ -23,7 +23,7 @@ pub enum Error {
     Unloaded(String),
     /// The plan cannot be read.
     #[error(transparent)]
-    Folder(#[from] directory::Error),
+    Directory(#[from] directory::Error),
 }
 
 /// The first step of a reboot: use the staged image, or stage.

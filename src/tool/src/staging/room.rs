@@ -8,7 +8,7 @@ use crate::loading::{policy, refusal};
 use crate::machine::memory;
 use crate::machine::root::Root;
 use crate::staging::contents::SPARE;
-use crate::staging::directory::{self, Folder};
+use crate::staging::directory::{self, Directory};
 use crate::staging::order::Order;
 use crate::staging::set::Made;
 use crate::words::size::Size;
@@ -65,11 +65,11 @@ pub enum Error {
     },
     /// /run/nextkernel cannot be read.
     #[error(transparent)]
-    Folder(#[from] directory::Error),
+    Directory(#[from] directory::Error),
 }
 
 /// Fails if the machine has no place for the set of an order, or allows too few loads for it.
-pub fn check(root: &Root, directory: &Folder, order: &Order, loads: Loads) -> Result<(), Error> {
+pub fn check(root: &Root, directory: &Directory, order: &Order, loads: Loads) -> Result<(), Error> {
     let sizes = &order.sizes;
     let too_large = refusal::too_large(root, sizes.memory());
     if let Some(reason) = too_large.filter(|_| order.contents.loader == Syscall::SegmentLoad) {
@@ -115,7 +115,7 @@ impl Loads {
     }
 }
 
-fn check_room(directory: &Folder, need: u64) -> Result<(), Error> {
+fn check_room(directory: &Directory, need: u64) -> Result<(), Error> {
     let room = directory.room()?;
     if room >= need {
         return Ok(());

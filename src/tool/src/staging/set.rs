@@ -18,12 +18,12 @@ use crate::machine::memory;
 use crate::machine::root::Root;
 use crate::staging::contents::{Contents, SPARE};
 use crate::staging::copy;
-use crate::staging::directory::{self, Folder, NewSet};
+use crate::staging::directory::{self, Directory, NewSet};
 use crate::staging::source;
 use crate::words::size::Size;
 
 /// Temporary name of a file that is being decompressed; the file is removed afterwards.
-const FROZEN: &str = "frozen";
+const COMPRESSED: &str = "frozen";
 
 /// Temporary name of the parameters until they are written.
 const WRITTEN: &str = "written";
@@ -36,7 +36,7 @@ pub enum Error {
     Image(#[from] source::Error),
     /// A file in /run/nextkernel cannot be read or written.
     #[error(transparent)]
-    Folder(#[from] directory::Error),
+    Directory(#[from] directory::Error),
     /// The decompressed image does not fit into memory or /run.
     #[error(
         "--thaw: the {what} is {} packed, and unpacked more than {}, which is all the room in /run and memory there is \
@@ -53,7 +53,7 @@ pub enum Error {
     },
     /// Decompression fails.
     #[error("--thaw: the {what} is not thawed: {why}; leave --thaw out")]
-    Thaw {
+    Decompress {
         /// `kernel` or `initrd`.
         what: &'static str,
         /// The reason.
@@ -153,7 +153,7 @@ pub struct Place<'a> {
     /// The root of the system.
     pub root: &'a Root,
     /// /run/nextkernel, locked.
-    pub directory: &'a Folder,
+    pub directory: &'a Directory,
     /// The new set.
     pub set: &'a NewSet,
 }
@@ -209,14 +209,14 @@ fn kernel(
     if !contents.decompresses_kernel {
         return Ok((staged, None));
     }
-    place.set.rename("kernel", FROZEN)?;
+    place.set.rename("kernel", COMPRESSED)?;
     let (path, copy) = place.set.create("kernel")?;
     let most = place.left()?.saturating_sub(for_initrd);
     let asked = Asked { root: place.root, cmdline: contents.line.as_str(), most };
     match decompress::kernel(&staged.copy, &copy, &asked) {
         Ok(decompressed) => {
             drop(copy);
-            place.set.remove(FROZEN)?;
+            place.set.remove(COMPRESSED)?;
             let copy = File::open(&path).map_err(|error| source::Error::Unwritable { path, error })?;
             notes.push(grown("kernel", size(&staged.copy), size(&copy)));
             Ok((copy::Kernel::made(copy), Some(decompressed)))
@@ -226,10 +226,10 @@ fn kernel(
             // Decompression did not check the payload to its end, so check it now.
             staged.see_that_it_is_whole(&contents.kernel, true)?;
             notes.push(format!("--thaw: the kernel is staged as it is: {why}"));
-            place.set.rename(FROZEN, "kernel")?;
+            place.set.rename(COMPRESSED, "kernel")?;
             Ok((staged, None))
         }
-        Err(why) => Err(Error::Thaw { what: "kernel", why }),
+        Err(why) => Err(Error::Decompress { what: "kernel", why }),
     }
 }
 
@@ -242,7 +242,7 @@ fn initrd(place: Place<'_>, contents: &Contents, notes: &mut Vec<String>) -> Res
             return Ok(joined.map(|joined| joined.copy));
         }
     };
-    place.set.rename("initrd", FROZEN)?;
+    place.set.rename("initrd", COMPRESSED)?;
     let (path, copy) = place.set.create("initrd")?;
     let most = place.left()?;
     let decompressed = match decompress::initrd(&joined.copy, &copy, most) {
@@ -251,10 +251,10 @@ fn initrd(place: Place<'_>, contents: &Contents, notes: &mut Vec<String>) -> Res
             return Err(Error::Outgrows { what: "initrd", packed: size(&joined.copy), most });
         }
         Err(Failure::Damaged { at, why }) => return Err(joined.is_damaged(at, why).into()),
-        Err(why) => return Err(Error::Thaw { what: "initrd", why }),
+        Err(why) => return Err(Error::Decompress { what: "initrd", why }),
     };
     drop(copy);
-    place.set.remove(FROZEN)?;
+    place.set.remove(COMPRESSED)?;
     if decompressed.decompressed > 0 {
         notes.push(grown("initrd", size(&joined.copy), decompressed.size));
     }
@@ -355,11 +355,11 @@ mod tests {
             decompresses_initrd: true,
         };
         change(&mut contents);
-        let folder = Folder::open(&scratch.root).unwrap();
-        let set = folder.new_set(HandoffId(1)).unwrap();
-        let place = Place { root: &scratch.root, directory: &folder, set: &set };
+        let directory = Directory::open(&scratch.root).unwrap();
+        let set = directory.new_set(HandoffId(1)).unwrap();
+        let place = Place { root: &scratch.root, directory: &directory, set: &set };
         let made = make(place, &contents, contents.sizes().unwrap().initrd, || Ok(()));
-        let files = fs::read_dir(folder.path("0000000000000001")).unwrap().map(|file| {
+        let files = fs::read_dir(directory.path("0000000000000001")).unwrap().map(|file| {
             let file = file.unwrap();
             (file.file_name().to_string_lossy().into_owned(), file.metadata().unwrap().len())
         });

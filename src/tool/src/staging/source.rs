@@ -148,7 +148,7 @@ pub enum Error {
     Extra(#[from] extra::Error),
     /// A file in /run/nextkernel cannot be read or written.
     #[error(transparent)]
-    Folder(#[from] directory::Error),
+    Directory(#[from] directory::Error),
 }
 
 fn hint(error: &io::Error) -> &'static str {

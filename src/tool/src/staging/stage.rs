@@ -14,7 +14,7 @@ use crate::machine::root::Root;
 use crate::machine::sys::Calls;
 use crate::report;
 use crate::request::stage::StageRequest;
-use crate::staging::directory::{self, Folder, NewSet};
+use crate::staging::directory::{self, Directory, NewSet};
 use crate::staging::interrupt::{Deferred, Interrupted};
 use crate::staging::leftovers::Leftovers;
 use crate::staging::order::{self, Order};
@@ -37,7 +37,7 @@ pub enum Error {
     Set(#[from] set::Error),
     /// /run/nextkernel cannot be used.
     #[error(transparent)]
-    Folder(#[from] directory::Error),
+    Directory(#[from] directory::Error),
     /// The kernel refuses the image.
     #[error("{error}; what was staged before is as it was")]
     Refused {
@@ -82,7 +82,7 @@ pub(crate) struct Staged {
 /// Stages on a kernel that has these loading syscalls.
 pub(crate) fn stage(root: &Root, request: &StageRequest, calls: Option<Calls>) -> Result<Staged, Error> {
     let order = Order::resolve(root, request, calls)?;
-    let directory = Folder::open(root)?;
+    let directory = Directory::open(root)?;
     let leftovers = Leftovers::clear_up(root, &directory)?;
     let loads = Loads::of(&order, leftovers.may_be_loaded);
     room::check(root, &directory, &order, loads)?;
@@ -199,7 +199,7 @@ fn loaded(
 /// Makes the proposed plan the active one.
 fn commit(
     root: &Root,
-    directory: &Folder,
+    directory: &Directory,
     set: NewSet,
     plan: &Plan<'_>,
     leftovers: Leftovers,
@@ -211,7 +211,7 @@ fn commit(
         if is_known && !leftovers.interrupted {
             directory.withdraw();
         }
-        Error::Folder(error)
+        Error::Directory(error)
     })?;
     if plan.preload == Preload::Only {
         directory.drop_copies(plan);
@@ -300,7 +300,7 @@ mod tests {
     fn the_handoff_that_is_returned_is_the_one_in_the_plan() {
         let (scratch, request) = machine();
         let Staged { handoff, .. } = stage(&scratch.root, &request, BOTH).unwrap();
-        let text = Folder::plan_text(&scratch.root).unwrap().unwrap();
+        let text = Directory::plan_text(&scratch.root).unwrap().unwrap();
         assert_eq!(Plan::parse(&text).unwrap().handoff, handoff);
     }
 

@@ -7,7 +7,7 @@ use crate::loading::test_load;
 use crate::machine::root::Root;
 use crate::machine::{armed, systemd};
 use crate::request::firmware;
-use crate::staging::directory::{self, Folder};
+use crate::staging::directory::{self, Directory};
 use crate::staging::origin::Origin;
 
 /// The condition under which the staged kernel is unstaged. Without any field it always is.
@@ -48,17 +48,17 @@ pub(crate) fn unstage_with(
     unload: impl Fn() -> Result<(), test_load::Error>,
 ) -> Result<String, Error> {
     let unload = || unload().map_err(|error| Error::StillLoaded { error });
-    let folder = Folder::open(root)?;
-    let Some(text) = Folder::plan_text(root)? else {
-        let interrupted = folder.was_interrupted() && root.kexec_loaded();
+    let directory = Directory::open(root)?;
+    let Some(text) = Directory::plan_text(root)? else {
+        let interrupted = directory.was_interrupted() && root.kexec_loaded();
         if interrupted {
             unload()?;
         }
         armed::disarm(root);
         firmware::take_back(root);
-        folder.sweep(None);
-        folder.withdraw();
-        folder.forget();
+        directory.sweep(None);
+        directory.withdraw();
+        directory.forget();
         let unloaded =
             if interrupted { "the image that an interrupted stage left loaded is unloaded\n" } else { "" };
         return Ok(format!("{unloaded}nothing is staged"));
@@ -85,12 +85,12 @@ pub(crate) fn unstage_with(
     // If the plan is unreadable, we cannot know whether its image was preloaded; and an interrupted stage may
     // have loaded one, whatever the plan says.
     let preloaded = plan.as_ref().map_or(true, |plan| plan.preload.stays_loaded());
-    if (preloaded || folder.was_interrupted()) && root.kexec_loaded() {
+    if (preloaded || directory.was_interrupted()) && root.kexec_loaded() {
         unload()?;
     }
     armed::disarm(root);
     firmware::take_back(root);
-    folder.clear()?;
+    directory.clear()?;
     Ok(format!("{} is no longer staged", staged.unwrap_or("what could not be read")))
 }
 

@@ -17,7 +17,7 @@ use crate::loading::syscall;
 use crate::machine::root::Root;
 use crate::machine::systemd;
 use crate::request::conf::Conf;
-use crate::staging::directory::{self, Folder};
+use crate::staging::directory::{self, Directory};
 use crate::status::facts::Status;
 use crate::words::errno::InWords;
 use crate::words::say;
@@ -35,7 +35,7 @@ pub enum Error {
 
 /// Gathers the facts and prints them, as JSON or as text.
 pub fn print(root: &Root, as_json: bool) -> Result<(), Error> {
-    let text = Folder::plan_text(root)?;
+    let text = Directory::plan_text(root)?;
     let plan = text.as_deref().map(Plan::parse).transpose().map_err(directory::Error::Malformed)?;
     let systemd = systemd::version();
     // The plan takes precedence over the configuration. A setting that a plan cannot express has its default.

@@ -27,7 +27,7 @@ fn status(loaded: bool, hook: bool, plan: Option<&str>, systemd: u32) -> Status 
 
 fn with_gpu(loaded: bool, hook: bool, plan: Option<&str>, systemd: u32, state: &str) -> Status {
     let scratch = Scratch::new();
-    scratch.folder("/run/systemd/system");
+    scratch.directory("/run/systemd/system");
     gpus::tests::add(&scratch, "bochs", "0000:00:02.0", state);
     scratch.put("/sys/kernel/kexec_loaded", if loaded { "1\n" } else { "0\n" });
     if hook {
@@ -79,7 +79,7 @@ fn a_gpu_that_forbids_the_jump_leads_through_firmware() {
 #[test]
 fn a_request_for_the_firmware_leads_there_and_is_told() {
     let scratch = Scratch::new();
-    scratch.folder("/run/systemd/system");
+    scratch.directory("/run/systemd/system");
     scratch.put("/sys/kernel/kexec_loaded", "1\n");
     scratch.put("/usr/lib/systemd/system-shutdown/nextkernel", "");
     scratch.put(crate::request::firmware::FULL, "");

@@ -8,7 +8,7 @@ use crate::machine::inhibitors;
 use crate::machine::init::Init;
 use crate::machine::root::Root;
 use crate::request::firmware;
-use crate::staging::directory::{self, Folder};
+use crate::staging::directory::{self, Directory};
 use crate::words::say;
 
 /// Asks the init for a full reboot, or prints the steps. A file tells the hook that a full reboot is meant, because
@@ -25,13 +25,13 @@ pub(super) fn full_reboot(root: &Root, init: &Init, dry_run: bool) -> Result<(),
         return Ok(());
     }
     go_on_at_signals();
-    Folder::open(root)?;
+    Directory::open(root)?;
     let marker = root.path(firmware::FULL);
     let failed = |error| directory::Error::Io { path: firmware::FULL.into(), error };
     std::fs::write(&marker, "").map_err(failed)?;
     // systemd is told not to start a loaded image. Another init may start it, unless the hook unloads it
     // before.
-    let hook_unloads = init.runs_the_hook(root) && Folder::plan_text(root)?.is_some();
+    let hook_unloads = init.runs_the_hook(root) && Directory::plan_text(root)?.is_some();
     if *init != Init::Systemd && !hook_unloads && root.kexec_loaded() {
         if let Err(error) = test_load::unload(root, 0) {
             say::note(format!("{error}; {} may start the image that is loaded", init.name()));

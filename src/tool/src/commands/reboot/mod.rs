@@ -24,7 +24,7 @@ use crate::machine::superuser::see_that_this_is_root;
 use crate::report::known;
 use crate::report::words::Date;
 use crate::request::stage::StageRequest;
-use crate::staging::directory::{self, Folder};
+use crate::staging::directory::{self, Directory};
 use crate::staging::ready::First;
 use crate::status::stage::stage_and_print;
 use crate::words::say;
@@ -56,7 +56,7 @@ pub struct Arguments {
 
 /// Reboots into the staged kernel, or prints the steps.
 pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
-    see_that_this_is_root(directory::FOLDER)?;
+    see_that_this_is_root(directory::DIRECTORY)?;
     see_that_this_is_the_system(root)?;
     let init = Init::find(root);
     Ask::of(root, &init)?;
@@ -67,7 +67,7 @@ pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
     if armed::is_held(root) {
         return Err(armed::Error::Held.into());
     }
-    let text = Folder::plan_text(root)?;
+    let text = Directory::plan_text(root)?;
     let plan = text.as_deref().map(Plan::parse);
     let first = First::of(
         root,
@@ -101,7 +101,7 @@ pub fn run(root: &Root, arguments: &Arguments) -> Result<(), Error> {
     };
     // Once more, because staging takes a while.
     uninhibited(inhibitors::find())?;
-    let text = Folder::plan_text(root)?.ok_or(Error::Gone)?;
+    let text = Directory::plan_text(root)?.ok_or(Error::Gone)?;
     let plan = that_was_checked(&text, handoff)?;
     if !bad.is_empty() {
         return Err(Error::StagedAndBad { entry: plan.entry.to_owned(), bad });

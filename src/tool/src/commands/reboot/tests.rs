@@ -136,7 +136,7 @@ fn every_other_init_is_asked_for_a_restart_by_its_own_command() {
 fn what_an_init_refuses_is_told_and_leaves_nothing_armed() {
     let scratch = Scratch::new();
     scratch.put("/proc/uptime", "1000.99 1500.12\n");
-    scratch.folder("/run/nextkernel");
+    scratch.directory("/run/nextkernel");
     for words in
         [&["sh", "-c", "test -e x; echo 'not now' >&2; exit 1"] as &'static [&'static str], &["/nonexistent"]]
     {

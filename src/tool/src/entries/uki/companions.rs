@@ -45,7 +45,7 @@ impl Packed {
         let name = path.file_name()?.to_str()?;
         let (of_directory, file) =
             if directory.ends_with("credentials") { (0o500, 0o400) } else { (0o555, 0o444) };
-        Some(Packed { name: format!(".extra/{directory}/{name}"), folder: of_directory, file })
+        Some(Packed { name: format!(".extra/{directory}/{name}"), directory: of_directory, file })
     }
 }
 

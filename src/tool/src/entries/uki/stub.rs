@@ -85,7 +85,7 @@ pub(super) fn boots(
     };
     initrds.extend(profile.ucode.as_ref().map(of).into_iter().chain(initrd));
     initrds.extend(beside(root, path, point));
-    let packed = |name| Packed { name: format!(".extra/{name}"), folder: 0o555, file: 0o444 };
+    let packed = |name| Packed { name: format!(".extra/{name}"), directory: 0o555, file: 0o444 };
     let handed_on = profile.handed_on.iter();
     initrds.extend(
         handed_on.map(|(section, name)| Piece { packed: Some(Box::new(packed(name))), ..of(section) }),
@@ -184,7 +184,7 @@ mod tests {
             let boots = image(named, sums).unwrap();
             assert_eq!(boots.kernel.path, Path::new("/boot/EFI/nixos/k.efi"));
             let open = |what, piece: &Piece| Source::open(&scratch.root, what, piece).unwrap();
-            let directory = crate::staging::directory::Folder::open(&scratch.root).unwrap();
+            let directory = crate::staging::directory::Directory::open(&scratch.root).unwrap();
             let set = directory.new_set(nextkernel_plan::HandoffId(1)).unwrap();
             let extra = crate::staging::extra::Extra::find(&scratch.root, &[] as &[&str]).unwrap();
             let initrds: Vec<_> = boots.initrds.iter().map(|initrd| open("initrd", initrd)).collect();
@@ -230,7 +230,7 @@ mod tests {
         ] {
             scratch.put(path, "x");
         }
-        scratch.folder("/efi/loader/credentials/folder.cred");
+        scratch.directory("/efi/loader/credentials/folder.cred");
         let (initrds, cmdline, notes) = booted(&scratch, 0, None);
         assert_eq!(
             initrds,

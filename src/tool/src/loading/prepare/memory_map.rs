@@ -76,13 +76,13 @@ pub enum Error {
 /// drivers/firmware/memmap.c). It is left out, because the next kernel finds it as this one did, and must not
 /// take it for memory that never disappears.
 pub fn of_firmware(root: &Root) -> Result<Option<Vec<Entry>>, Error> {
-    let Some(folders) = numbered(root, FIRMWARE)? else { return Ok(None) };
+    let Some(directories) = numbered(root, FIRMWARE)? else { return Ok(None) };
     let mut entries = Vec::new();
-    for folder in folders {
-        let word = |name: &str| word(root, &format!("{folder}/{name}"));
+    for directory in directories {
+        let word = |name: &str| word(root, &format!("{directory}/{name}"));
         let (start, end, name) = (word("start")?, word("end")?, word("type")?);
         let range = inclusive(hex(&start), hex(&end));
-        let range = range.ok_or_else(|| Error::Malformed(root.path(&folder)))?;
+        let range = range.ok_or_else(|| Error::Malformed(root.path(&directory)))?;
         entries.push(Entry { range, name });
     }
     if let Some(booted) = of_boot(root)? {
@@ -108,9 +108,9 @@ fn of_boot(root: &Root) -> Result<Option<Vec<Range>>, Error> {
     let count = usize::from(told.get(E820_COUNT).copied().unwrap_or(0));
     let mut ranges = ram_of(told.get(E820..).unwrap_or_default(), count);
     // Entries that do not fit are in `setup_data`.
-    for folder in numbered(root, &format!("{TOLD}/setup_data"))?.unwrap_or_default() {
-        if hex(&word(root, &format!("{folder}/type"))?) == Some(SETUP_E820_EXT.into()) {
-            let path = root.path(format!("{folder}/data"));
+    for directory in numbered(root, &format!("{TOLD}/setup_data"))?.unwrap_or_default() {
+        if hex(&word(root, &format!("{directory}/type"))?) == Some(SETUP_E820_EXT.into()) {
+            let path = root.path(format!("{directory}/data"));
             let more = fs::read(&path).map_err(|error| Error::Unreadable { path, error })?;
             ranges.extend(ram_of(&more, usize::MAX));
         }
@@ -154,13 +154,13 @@ impl Descriptor {
 /// such list.
 pub fn of_efi(root: &Root) -> Result<Vec<Descriptor>, Error> {
     let mut descriptors = Vec::new();
-    for folder in numbered(root, RUNTIME)?.unwrap_or_default() {
+    for directory in numbered(root, RUNTIME)?.unwrap_or_default() {
         let number = |name: &str| {
-            let path = format!("{folder}/{name}");
+            let path = format!("{directory}/{name}");
             hex(&word(root, &path)?).ok_or_else(|| Error::Malformed(root.path(&path)))
         };
         descriptors.push(Descriptor {
-            kind: u32::try_from(number("type")?).map_err(|_| Error::Malformed(root.path(&folder)))?,
+            kind: u32::try_from(number("type")?).map_err(|_| Error::Malformed(root.path(&directory)))?,
             physical: number("phys_addr")?,
             virt: number("virt_addr")?,
             pages: number("num_pages")?,
@@ -171,9 +171,9 @@ pub fn of_efi(root: &Root) -> Result<Vec<Descriptor>, Error> {
 }
 
 /// Returns the subdirectories named 0, 1, ..., in that order; `None` if the directory does not exist.
-fn numbered(root: &Root, folder: &str) -> Result<Option<Vec<String>>, Error> {
-    let unreadable = |error| Error::Unreadable { path: root.path(folder), error };
-    let entries = match fs::read_dir(root.path(folder)) {
+fn numbered(root: &Root, directory: &str) -> Result<Option<Vec<String>>, Error> {
+    let unreadable = |error| Error::Unreadable { path: root.path(directory), error };
+    let entries = match fs::read_dir(root.path(directory)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
@@ -184,7 +184,7 @@ fn numbered(root: &Root, folder: &str) -> Result<Option<Vec<String>>, Error> {
         numbers.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
     }
     numbers.sort_unstable();
-    Ok(Some(numbers.iter().map(|number| format!("{folder}/{number}")).collect()))
+    Ok(Some(numbers.iter().map(|number| format!("{directory}/{number}")).collect()))
 }
 
 fn word(root: &Root, path: &str) -> Result<String, Error> {

@@ -76,8 +76,8 @@ impl Efi {
     /// Reads it as `kexec_file_load` does (`setup_efi_state`). If the running kernel does not use EFI's runtime
     /// services (efi=noruntime), the next one learns nothing of EFI except the address of the ACPI tables.
     fn read(root: &Root, running: &[u8]) -> Result<(Option<Efi>, Option<String>), Error> {
-        const FOLDER: &str = "/sys/firmware/efi";
-        if !root.path(FOLDER).is_dir() {
+        const DIRECTORY: &str = "/sys/firmware/efi";
+        if !root.path(DIRECTORY).is_dir() {
             return Ok((None, None));
         }
         let map = memory_map::of_efi(root)?;
@@ -93,7 +93,7 @@ impl Efi {
             ));
         }
         let address = |name: &str| {
-            root.fact(&format!("{FOLDER}/{name}")).and_then(|text| memory_map::hex(text.trim_ascii()))
+            root.fact(&format!("{DIRECTORY}/{name}")).and_then(|text| memory_map::hex(text.trim_ascii()))
         };
         let systab = efi::table(root, "SMBIOS").and_then(|text| memory_map::hex(text.trim_ascii()));
         let efi = Efi {
