@@ -4,12 +4,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::machine::efi;
 use nextkernel::entries::bls::Keys;
-use nextkernel::entries::tries::Tries;
 use nextkernel::entries::grub::order;
 use nextkernel::entries::systemd_boot::{Conf, fits};
+use nextkernel::entries::tries::Tries;
 use nextkernel::entries::version::compare;
+use nextkernel::machine::efi;
 
 fuzz_target!(|bytes: &[u8]| {
     let keys = Keys::parse(bytes);

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::loading::prepare::memory::Memory;
-use nextkernel::loading::prepare::range::Range;
 use nextkernel::loading::prepare;
+use nextkernel::loading::prepare::memory::Memory;
 use nextkernel::loading::prepare::parts::Parts;
+use nextkernel::loading::prepare::range::Range;
 use nextkernel::machine::root::Root;
 
 const PAGE: u64 = 4096;

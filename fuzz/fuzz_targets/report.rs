@@ -4,13 +4,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use nextkernel::machine::systemd::Reached;
 use nextkernel::report::arrival::Facts;
 use nextkernel::report::boot::Boot;
 use nextkernel::report::clock::{Counter, Now};
 use nextkernel::report::history::{History, Staged, Stopped};
 use nextkernel::report::known::Known;
 use nextkernel::report::{json, prometheus, svg, table};
-use nextkernel::machine::systemd::Reached;
 use nextkernel_plan::Record;
 
 const BOOT_ID: &str = "0f0e0d0c-0b0a-0908-0706-050403020100";
@@ -32,7 +32,10 @@ fuzz_target!(|bytes: &[u8]| {
         boot_id: BOOT_ID.to_owned(),
         kernel: "6.12".to_owned(),
         record: Record::find(&line),
-        jumped: [None, Some(true), Some(false)].get(usize::try_from(blur % 3).unwrap_or_default()).copied().flatten(),
+        jumped: [None, Some(true), Some(false)]
+            .get(usize::try_from(blur % 3).unwrap_or_default())
+            .copied()
+            .flatten(),
         stopped,
         history: &history,
         now: Now {
@@ -67,6 +70,12 @@ fn shown(known: &Known) {
     assert_eq!(picture.matches('<').count(), picture.matches('>').count(), "{picture}");
     assert!(!picture.contains("<script"));
     let metrics = prometheus::of(known);
-    assert!(metrics.lines().all(|line| line.starts_with("# ") || line.starts_with("nextkernel_")), "{metrics}");
-    assert!(serde_json::to_string(&json::of(known)).is_ok() && serde_json::to_string(&json::history(known)).is_ok());
+    assert!(
+        metrics.lines().all(|line| line.starts_with("# ") || line.starts_with("nextkernel_")),
+        "{metrics}"
+    );
+    assert!(
+        serde_json::to_string(&json::of(known)).is_ok()
+            && serde_json::to_string(&json::history(known)).is_ok()
+    );
 }

@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io::{Seek, Write};
 
 use libfuzzer_sys::fuzz_target;
-use nextkernel::machine::root::Root;
-use nextkernel::loading::decompress::{Asked, self};
-use nextkernel::loading::decompress::failure::Failure;
 use nextkernel::image::whole;
+use nextkernel::loading::decompress::failure::Failure;
+use nextkernel::loading::decompress::{self, Asked};
+use nextkernel::machine::root::Root;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 const MOST: u64 = 8 << 20;

@@ -108,7 +108,10 @@ pub struct Staged<'a> {
 
 impl<'a> Staged<'a> {
     /// Reads the plan in `directory`. Returns `None` if there is none.
-    fn read(directory: &'static CStr, text: &'a mut [u8]) -> Result<Option<(PlanDirectory, Plan<'a>)>, Failure> {
+    fn read(
+        directory: &'static CStr,
+        text: &'a mut [u8],
+    ) -> Result<Option<(PlanDirectory, Plan<'a>)>, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = openat(CWD, directory, flags, Mode::empty())
             .and_then(|directory| files::open(&directory, c"plan").map(|plan| (directory, plan)));

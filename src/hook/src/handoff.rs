@@ -256,7 +256,10 @@ pub fn carry_out(told: Option<Verb>, watchdog: &InheritedWatchdog) -> End {
     let (verb, failure) = match staged {
         Ok(staged) => {
             armed::use_up(&staged.directory.file);
-            (Some(staged.verb), Handoff::by(&staged, caller, watchdog, How::ForReal, &bounds).carry_out().err())
+            (
+                Some(staged.verb),
+                Handoff::by(&staged, caller, watchdog, How::ForReal, &bounds).carry_out().err(),
+            )
         }
         Err(failure) => (told, Some(failure)),
     };

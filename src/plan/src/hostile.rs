@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use crate::{
-    Area, Changed, Direct, GpuFailed, GpuPolicy, HandoffId, Image, Jump, List, Malformed, On, Part, Plan,
-    Policy, Preload, Segment, Stamp, Watchdog, Fault, limits,
+    Area, Changed, Direct, Fault, GpuFailed, GpuPolicy, HandoffId, Image, Jump, List, Malformed, On, Part,
+    Plan, Policy, Preload, Segment, Stamp, Watchdog, limits,
 };
 
 const TEXT: &str = "\
@@ -163,7 +163,10 @@ fn a_key_given_twice_is_refused_on_its_second_line() {
             }
             Err(Malformed { line, fault }) => {
                 assert_eq!(line, at + 2);
-                assert!(matches!(fault, Fault::Twice | Fault::BadValue("gpu") | Fault::AfterEnd), "{fault:?}");
+                assert!(
+                    matches!(fault, Fault::Twice | Fault::BadValue("gpu") | Fault::AfterEnd),
+                    "{fault:?}"
+                );
             }
         }
     }

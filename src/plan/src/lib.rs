@@ -49,8 +49,8 @@ pub use id::HandoffId;
 pub use image::{Changed, Image, Stamp};
 pub use list::List;
 pub use once::{ONCE, checksum};
-pub use plan::{Jump, Malformed, Plan, Preload, VERSION, Fault};
-pub use record::{Marks, Course, Record, Recorded, Trouble};
+pub use plan::{Fault, Jump, Malformed, Plan, Preload, VERSION};
+pub use record::{Course, Marks, Record, Recorded, Trouble};
 pub use teardown::{
     GpuFailed, GpuPolicy, Policy, Watchdog, guard_seconds, is_module, is_nvidia, is_pci_address,
 };

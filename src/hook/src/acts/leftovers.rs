@@ -42,7 +42,13 @@ type Callers = List<Pid, { limits::ANCESTORS_MAX }>;
 /// Posts the guard ([`Guard::post`]). If the guard is incomplete because no more processes can be made, ends
 /// processes of other users than root for up to `room`, and posts it again.
 #[must_use]
-pub fn post(relatives: Relatives, begun: Duration, shutdown: Duration, jump: Duration, room: Duration) -> Guard {
+pub fn post(
+    relatives: Relatives,
+    begun: Duration,
+    shutdown: Duration,
+    jump: Duration,
+    room: Duration,
+) -> Guard {
     let guard = Guard::post(begun, shutdown, jump);
     if guard.incomplete != Some(Errno::AGAIN) {
         return guard;

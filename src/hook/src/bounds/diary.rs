@@ -3,7 +3,7 @@
 use core::cell::Cell;
 use core::time::Duration;
 
-use nextkernel_plan::{Marks, Course, Trouble};
+use nextkernel_plan::{Course, Marks, Trouble};
 
 use crate::sys::{calls, clock};
 

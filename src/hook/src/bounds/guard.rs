@@ -39,7 +39,8 @@ impl Guard {
             return Guard::none();
         };
         let mut processes = [None; limits::GUARDS.len()];
-        let starts_the_clock = never_killed_for_memory(|| post(&trigger, begun, shutdown, jump, &mut processes));
+        let starts_the_clock =
+            never_killed_for_memory(|| post(&trigger, begun, shutdown, jump, &mut processes));
         if let Err(errno) = &starts_the_clock {
             warn!("the guard is not complete: {}", Named(*errno));
         }

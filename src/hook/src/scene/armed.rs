@@ -40,7 +40,8 @@ mod tests {
     fn it_counts_once_and_where_nobody_tells_the_verb_only_while_who_asked_still_waits() {
         let path = std::env::temp_dir().join(format!("nextkernel-armed-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
-        let directory = files::directory(rustix::fs::CWD, &CString::new(path.to_str().unwrap()).unwrap()).unwrap();
+        let directory =
+            files::directory(rustix::fs::CWD, &CString::new(path.to_str().unwrap()).unwrap()).unwrap();
         let (handoff, file) = (HandoffId(7), path.join("armed"));
         assert!(!is_for(&directory, handoff, false));
         let until = clock::uptime().as_secs() + 60;

@@ -93,7 +93,8 @@ impl<'a> Held<'a> {
         [(c"fd", true), (c"map_files", with_mappings)].into_iter().filter(|(_, looks)| *looks).any(
             |(files, _)| {
                 let Ok(directory) = files::directory(one, files) else { return false };
-                let held = files::find_entry(&directory, |name| self.is_file_of_it(&directory, name).then_some(()));
+                let held =
+                    files::find_entry(&directory, |name| self.is_file_of_it(&directory, name).then_some(()));
                 matches!(held, Ok(Some(())))
             },
         )
@@ -101,7 +102,9 @@ impl<'a> Held<'a> {
 
     fn is_file_of_it(&self, directory: impl AsFd, name: &CStr) -> bool {
         // Without synchronisation: a file server that does not answer is not asked.
-        let Ok(file) = statx(directory, name, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else { return false };
+        let Ok(file) = statx(directory, name, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else {
+            return false;
+        };
         if FileType::from_raw_mode(file.stx_mode.into()) != FileType::CharacterDevice {
             return false;
         }

@@ -44,7 +44,10 @@ pub fn up_to(file: impl AsFd, buffer: &mut [u8]) -> io::Result<&[u8]> {
 }
 
 /// Calls `each` with every entry of a directory, until it returns something.
-pub fn find_entry<T>(directory: impl AsFd, mut each: impl FnMut(&CStr) -> Option<T>) -> io::Result<Option<T>> {
+pub fn find_entry<T>(
+    directory: impl AsFd,
+    mut each: impl FnMut(&CStr) -> Option<T>,
+) -> io::Result<Option<T>> {
     let mut found = None;
     entries_until(directory.as_fd(), &mut |name| {
         found = each(name);

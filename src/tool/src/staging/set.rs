@@ -99,7 +99,7 @@ impl Made {
         Ok(())
     }
 
-    /// Returns the memory that a load takes, as [`Sizes::to_load`] does.
+    /// Returns the memory that a load takes, as `Sizes::to_load` does.
     #[must_use]
     pub fn to_load(&self) -> u64 {
         let verified = || refusal::Image::of(&self.kernel.copy, self.initrd.as_ref(), 0).to_load();
