@@ -27,23 +27,29 @@ pub enum InCharge {
 /// left in the firmware's variables (Boot Loader Interface, `LoaderInfo`; GRUB 2.12 and later set it, too),
 /// then the only menu that exists.
 pub fn find(root: &Root, said: Option<BootLoader>) -> Result<InCharge, Error> {
-    let info = efi::text(root, "LoaderInfo")?;
-    let told = match (said, info.as_deref()) {
-        (Some(said), _) => said,
-        (None, Some(info)) if info.starts_with("systemd-boot") => BootLoader::SystemdBoot,
-        (None, Some(info)) if info.starts_with("GRUB") => BootLoader::Grub,
-        (None, Some(info)) => return Err(Error::OtherLoader(info.to_owned())),
-        // An image that the firmware starts directly sets this variable (systemd-stub(7)).
-        (None, None) => match efi::text(root, "StubInfo")? {
-            Some(stub) => return Err(Error::OtherLoader(stub)),
+    let in_charge = match said {
+        Some(said) => said,
+        None => match named_by_itself(root)? {
+            Some(named) => named,
             None => return alone(root),
         },
     };
-    match told {
+    match in_charge {
         BootLoader::None => Ok(InCharge::Nobody),
         BootLoader::SystemdBoot => Ok(InCharge::SystemdBoot),
         BootLoader::Grub => only("GRUB", grub::found::configs(root)).map(InCharge::Grub),
         BootLoader::Extlinux => only("extlinux", extlinux::found::configs(root)).map(InCharge::Extlinux),
+    }
+}
+
+/// Returns the boot loader that left its name in the firmware's variables; `None` if none did.
+fn named_by_itself(root: &Root) -> Result<Option<BootLoader>, Error> {
+    match efi::text(root, "LoaderInfo")? {
+        Some(info) if info.starts_with("systemd-boot") => Ok(Some(BootLoader::SystemdBoot)),
+        Some(info) if info.starts_with("GRUB") => Ok(Some(BootLoader::Grub)),
+        Some(info) => Err(Error::OtherLoader(info)),
+        // An image that the firmware starts directly sets this variable (systemd-stub(7)).
+        None => efi::text(root, "StubInfo")?.map_or(Ok(None), |stub| Err(Error::OtherLoader(stub))),
     }
 }
 
@@ -143,6 +149,20 @@ mod tests {
             found(&scratch)
                 .is_err_and(|why| why.contains("systemd-stub 257") && why.contains("name an entry"))
         );
+    }
+
+    #[test]
+    fn a_boot_loader_that_the_administrator_names_counts_even_if_its_variable_cannot_be_read() {
+        let scratch = Scratch::new();
+        scratch.put(GRUB, "");
+        set(&scratch, "LoaderInfo", &["GRUB 2.12"]);
+        let variables = scratch.root.path("/sys/firmware/efi/efivars");
+        for variable in fs::read_dir(variables).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(variable.path());
+            let _ = fs::create_dir(variable.path());
+        }
+        assert!(found(&scratch).is_err());
+        assert_eq!(find(&scratch.root, Some(BootLoader::Grub)), Ok(InCharge::Grub(GRUB.into())));
     }
 
     #[test]
