@@ -83,11 +83,13 @@ impl Loader {
             return Ok(None);
         };
         let version = version(&info);
-        // Builds of this version do either. The names that they gave at the last boot show which.
+        // Builds of this version do either, and the version may be one that cannot be read (0). The names that
+        // it gave at the last boot show which.
         let stem = |name: &String| name.rsplit_once('.').map_or(name.clone(), |(stem, _)| stem.to_owned());
         let names = efi::texts(root, "LoaderEntries")?;
         let counted = names.iter().any(|name| tries::Tries::parse(&stem(name)).1.is_some());
-        let with_counters = if version == UNSURE { counted } else { version < WITHOUT_COUNTERS };
+        let with_counters =
+            if version == UNSURE || version.0 == 0 { counted } else { version < WITHOUT_COUNTERS };
         let text = |name: &str| Ok(efi::text(root, name)?.map(|text| text.to_ascii_lowercase()));
         Ok(Some(Loader {
             own: names

@@ -159,6 +159,12 @@ fn an_older_systemd_boot_takes_counters_for_a_part_of_the_name() {
     assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
     set(&machine, "LoaderInfo", &["systemd-boot 252.39-1~deb12u1"]);
     assert_eq!(chosen(&machine), "/efi/loader/entries/b.conf");
+    // Of a version that cannot be read the names of the last boot show it.
+    set(&machine, "LoaderInfo", &["systemd-boot next"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/b.conf");
+    set(&machine, "LoaderEntries", &["a.conf", "b.conf"]);
+    assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
+    set(&machine, "LoaderInfo", &["systemd-boot 252.39-1~deb12u1"]);
     machine.put("/efi/loader/loader.conf", "default a+*\n");
     assert_eq!(chosen(&machine), "/efi/loader/entries/a+3.conf");
 }

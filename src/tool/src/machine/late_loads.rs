@@ -35,9 +35,13 @@ const GOING_DOWN: [&str; 6] = [
 const SCRIPTS: [&str; 4] =
     ["/etc/runlevels/default", "/etc/runlevels/shutdown", "/etc/rc6.d", "/etc/runit/shutdown.d"];
 
-/// Options of kexec(8) that load the next kernel, and options with which it does not.
-const LOAD: [&str; 2] = ["-l", "--load"];
-const LOAD_NOTHING: [&str; 8] = ["-p", "--load-panic", "-e", "--exec", "-u", "--unload", "-S", "--status"];
+/// The options of kexec(8) that load the next kernel, and those with which it does not.
+const LOAD: [(char, &str); 1] = [('l', "--load")];
+const LOAD_NOTHING: [(char, &str); 4] =
+    [('p', "--load-panic"), ('e', "--exec"), ('u', "--unload"), ('S', "--status")];
+
+/// The short option of kexec(8) whose argument may follow in the same word (`--type`).
+const WITH_ARGUMENT: char = 't';
 
 /// Returns the name of the first such unit or script.
 #[must_use]
@@ -97,7 +101,7 @@ fn script_loads(script: &str) -> bool {
     let lines = script.replace("\\\n", " ");
     let mut lines = lines.lines().filter(|line| !line.trim_start().starts_with('#'));
     !script.contains("kexec_loaded")
-        && lines.any(|line| runs_a_load(line, |words| words.iter().any(|word| LOAD.contains(word))))
+        && lines.any(|line| runs_a_load(line, |words| words.iter().any(|word| is_one_of(word, &LOAD))))
 }
 
 /// Whether a command in a line is kexec(8), or a program whose name begins with `kexec`, and loads the next
@@ -114,9 +118,17 @@ fn runs_a_load(line: &str, loads: impl Fn(&[&str]) -> bool) -> bool {
         let at = words.iter().position(|word| program(word).starts_with("kexec")).filter(|_| !is_systemctl);
         let options = at.and_then(|at| words.get(at + 1..));
         options.is_some_and(|options| {
-            loads(options) && !options.iter().any(|option| LOAD_NOTHING.contains(option))
+            loads(options) && !options.iter().any(|option| is_one_of(option, &LOAD_NOTHING))
         })
     })
+}
+
+/// Returns whether a word is one of these options. Several short ones may be in one word (getopt(3)).
+fn is_one_of(word: &str, options: &[(char, &str)]) -> bool {
+    let letters = word.strip_prefix('-').filter(|letters| !letters.starts_with('-')).unwrap_or_default();
+    let mut letters = letters.chars().take_while(|letter| *letter != WITH_ARGUMENT);
+    options.iter().any(|(_, long)| *long == word)
+        || letters.any(|letter| options.iter().any(|(short, _)| *short == letter))
 }
 
 #[cfg(test)]
@@ -179,5 +191,7 @@ mod tests {
         openrc.put("/etc/runlevels/default/kexec", debian);
         assert_eq!(find(&openrc.root), None);
         assert!(!script_loads("# kexec -l\nneed kexec\nkexec -p -l /vmlinuz\n"));
+        assert!(script_loads("kexec -sl /vmlinuz\n") && script_loads("kexec -ls /vmlinuz\n"));
+        assert!(!script_loads("kexec -sp /vmlinuz\n") && !script_loads("kexec -telf-x86_64 /vmlinuz\n"));
     }
 }

@@ -302,6 +302,6 @@ fn is_program(value: &str) -> bool {
 
 /// Returns whether a keyword is the name of a function key up to F12, which sets the help that the key shows.
 fn is_function_key(keyword: &str) -> bool {
-    let number = keyword.strip_prefix('f').and_then(|number| number.parse::<u8>().ok());
-    number.is_some_and(|number| number <= 12)
+    let digits = keyword.strip_prefix('f').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse::<u8>().ok()).is_some_and(|number| number <= 12)
 }

@@ -150,6 +150,7 @@ fn what_is_not_understood_is_refused_with_its_line() {
         ("\ninclude more.conf", 2, "'more.conf'"),
         ("menu include more.conf", 1, "'more.conf'"),
         ("frobnicate", 1, "'frobnicate' is no keyword"),
+        ("f+5 help.txt", 1, "'f+5' is no keyword"),
         ("menu begin x", 1, "'MENU BEGIN'"),
         ("label", 1, "LABEL says nothing"),
         ("default", 1, "DEFAULT says nothing"),
