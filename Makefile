@@ -131,7 +131,7 @@ bench: need-root prepare-test ## what staging and handing over cost, in instruct
 	@$(MAKE) --no-print-directory guest-install
 	@$(CARGO) run --quiet --locked -p nextkernel-tests --bin bench
 
-lint: ## formatting, clippy, rustdoc, links, layers, shellcheck
+lint: ## formatting, clippy, rustdoc, links, layers, mutations that still apply, shellcheck
 	$(CARGO) fmt --all --check
 	cd src && $(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --locked --all-targets
@@ -140,6 +140,7 @@ lint: ## formatting, clippy, rustdoc, links, layers, shellcheck
 	cd src && RUSTDOCFLAGS="$(RUSTDOC)" $(CARGO) doc --quiet --locked --no-deps --document-private-items --lib
 	$(CARGO) test --quiet --locked -p nextkernel-tests --test documents --test layers
 	cd fuzz && $(CARGO) metadata --locked --format-version 1 >/dev/null
+	tests/mutations --dry-run
 	shellcheck packaging/debian/build packaging/debian/*.p* packaging/rpm/build packaging/release packaging/sbom packaging/facts packaging/arrange \
 	    packaging/arch/* packaging/alpine/* \
 	    .ci/run fuzz/run tests/prepare tests/stage tests/mutations tests/cross tests/bios/install tests/guest/usr/lib/bed/agent \
