@@ -199,8 +199,8 @@ fn without_updates() -> Result<String, String> {
 /// Returns a directory with Debian's kernel and busybox. On riscv64 Debian names an Image `vmlinux`, like an ELF
 /// file.
 fn debian(architecture: &str, suite: &str, mirror: Option<&str>) -> Result<PathBuf, String> {
-    files(&format!("{architecture}-{suite}"), &[FETCH, suite], |part| {
-        let packages = format!("linux-image-{architecture},busybox-static");
+    let packages = format!("linux-image-{architecture},busybox-static");
+    files(&format!("{architecture}-{suite}"), &[FETCH, suite, &packages], |part| {
         fetch(suite, &packages, architecture, &part.join("tree"), mirror)?;
         let take = "cp $1/tree/boot/vmlinu[xz]-* $1/vmlinuz; cp $1/tree/usr/bin/busybox $1/ 2>/dev/null \
             || cp $1/tree/bin/busybox $1/; rm -r $1/tree";

@@ -303,7 +303,7 @@ impl Guest {
 
     /// Waits until the machine goes through its firmware again, which happens at once in a reboot.
     pub fn await_reset(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + COMMAND_LIMIT;
+        let deadline = Instant::now() + COMMAND_LIMIT * self.slower;
         while self.machine.monitor.resets() == self.resets {
             if Instant::now() > deadline {
                 return Err(self.tell("it does not restart"));
@@ -315,7 +315,7 @@ impl Guest {
 
     /// Waits until the machine is off or halted.
     pub fn await_off(&mut self) -> Result<End, String> {
-        match self.machine.await_end(COMMAND_LIMIT)? {
+        match self.machine.await_end(COMMAND_LIMIT * self.slower)? {
             End::TimedOut => Err(self.tell("the machine is not off")),
             end => Ok(end),
         }
@@ -324,7 +324,7 @@ impl Guest {
     /// Waits for a line of the console that contains `text`, after the lines of earlier waits, and returns it.
     pub fn await_console(&mut self, text: &str) -> Result<String, String> {
         let (begun, start) = (Instant::now(), self.console_read);
-        let found = self.machine.console.wait(BOOT_LIMIT, |console| {
+        let found = self.machine.console.wait(BOOT_LIMIT * self.slower, |console| {
             let console = console.get(start..)?;
             let at = console.find(text)?;
             let from = console.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
