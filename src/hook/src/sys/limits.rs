@@ -24,8 +24,8 @@ pub struct Budget {
     pub sync: Duration,
     /// A sync is given up here even if it makes progress; the init then takes over.
     pub sync_until: Duration,
-    /// Time for the exit of a module that drives no GPU, and for releasing a console, a GPU's sound, or a dump
-    /// of its state.
+    /// Time for the exit of a module that drives no GPU, for releasing a console, a GPU's sound, or a dump of its
+    /// state, and for unbinding the plan's other devices.
     pub module: Duration,
     /// Time for the exit of a GPU driver, or for the removal of one device. Each GPU needs some seconds to stop
     /// its firmware, and GPUs behind one module do so one after the other: while there is progress, the wait
@@ -47,7 +47,8 @@ pub struct Budget {
     pub sync_again: Duration,
     /// The sync before the jump is given up here, even if it makes progress.
     pub sync_again_until: Duration,
-    /// Deadline for a load by `kexec_load`, which only copies, and then for unbinding other devices.
+    /// Deadline for a load by `kexec_load`, which only copies, and then for unbinding other devices,
+    /// which also takes no longer than `module`.
     pub unbind_until: Duration,
     /// Before the hook restarts the machine itself, its sync is given up after this long without progress. It
     /// is the last sync there is, because reboot(2) writes nothing.
